@@ -1,0 +1,61 @@
+"""The dense layer that `linear` and the activation units share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Dense(nn.Module):
+    """y = activation(x Wᵀ + b). Abstract: a unit supplies `activation` and `initial_range`.
+
+    Shapes: x [B, I] -> y [B, O]; W [O, I], b [O]. W ~ U(-r, r) with r from `initial_range`, b = 0, as in the
+    authors' code for Madsen and Johansen (2020). W alone counts towards the sparsity error.
+    """
+
+    version = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs))
+        self.bias = nn.Parameter(torch.empty(num_outputs))
+
+    def activation(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define activation(x)")
+
+    def initial_range(self, num_inputs: int, num_outputs: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__} must define initial_range(num_inputs, num_outputs)")
+
+    def initialise(self, stream: Any) -> None:
+        num_outputs, num_inputs = self.weight.shape
+        r = self.initial_range(num_inputs, num_outputs)
+        self.weight.copy_(stream.uniform(self.weight.shape, -r, r))
+        self.bias.zero_()
+
+    def effective_weight(self) -> Tensor:
+        return self.weight
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.activation(self.weight @ x_BI.T + self.bias.unsqueeze(1)).T, {}
+
+    def constrain(self) -> None:
+        """Dense weights are free."""
+
+
+def xavier(num_inputs: int, num_outputs: int, gain: float = 1.0) -> float:
+    """Half-width of Glorot and Bengio's uniform range."""
+    return gain * math.sqrt(6 / (num_inputs + num_outputs))
+
+
+def kaiming(num_inputs: int) -> float:
+    """Half-width of He's uniform range for rectifiers."""
+    return math.sqrt(6 / num_inputs)

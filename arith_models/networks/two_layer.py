@@ -1,0 +1,84 @@
+"""Two layers: inputs -> hidden -> outputs. The network of the static arithmetic task.
+
+Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from arith_models.settings import RampedPenalty
+
+PAPER: dict[str, dict[str, Any]] = {
+    "tanh": {"units": ["tanh", "linear"]},
+    "sigmoid": {"units": ["sigmoid", "linear"]},
+    "softsign": {"units": ["softsign", "linear"]},
+    "relu": {"units": ["relu", "linear"]},
+    "relu6": {"units": ["relu6", "linear"]},
+    "elu": {"units": ["elu", "linear"]},
+    "selu": {"units": ["selu", "linear"]},
+    "nac_mul": {"units": ["nac", "nac_mul"]},
+    "nau": {"sparsity_penalty": {"weight": 0.01, "start": 5_000.0, "end": 50_000.0}},
+    # Both layers share the penalty's weight and schedule, also the first one, a NAU.
+    "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}},
+}
+"""The papers' networks by name. A unit that is not named here is used twice, without a penalty."""
+
+
+class TwoLayer(nn.Module):
+    """Shapes: x [B, I] -> y [B, O] through h [B, H].
+
+    The layers' sparsity penalties are added, then weighed by `sparsity_penalty`. Dropout (inverted, off in evaluation)
+    acts on h; the papers use none.
+    """
+
+    version = 1
+    num_units = 2
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        hidden: int = 2
+        """number of hidden values"""
+        dropout: float = 0.0
+        """probability that a hidden value is set to 0 in training"""
+        sparsity_penalty: RampedPenalty = field(default_factory=RampedPenalty)
+        """weight and schedule, in steps, of the units' sparsity penalties"""
+
+        def __post_init__(self) -> None:
+            if self.hidden < 1:
+                raise ValueError(f"hidden = {self.hidden} must be at least 1")
+            if not 0 <= self.dropout < 1:
+                raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+
+    def __init__(
+        self, config: Config, units: Sequence[Callable[[int, int], nn.Module]], num_inputs: int, num_outputs: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        first, second = units
+        self.first = first(num_inputs, config.hidden)
+        self.second = second(config.hidden, num_outputs)
+
+    def initialise(self, stream: Any) -> None:
+        self.first.initialise(stream.child("first"))
+        self.second.initialise(stream.child("second"))
+
+    def effective_weights(self) -> list[Tensor]:
+        """What the sparsity error looks at."""
+        return [self.first.effective_weight(), self.second.effective_weight()]
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        h_BH, first = self.first(x_BI, ctx)
+        y_BO, second = self.second(ctx.dropout(h_BH, self.config.dropout), ctx)
+        penalties = [p["sparsity"] for p in (first, second) if "sparsity" in p]
+        if not penalties:
+            return y_BO, {}
+        return y_BO, {"sparsity": self.config.sparsity_penalty.at(ctx.step) * sum(penalties)}
+
+    def constrain(self) -> None:
+        self.first.constrain()
+        self.second.constrain()

@@ -1,0 +1,1 @@
+"""Layers with inputs and outputs. A unit knows nothing of networks."""

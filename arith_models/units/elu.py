@@ -1,0 +1,18 @@
+"""y = ELU(x Wᵀ + b), alpha 1; W Kaiming uniform. As in the baselines of Madsen and Johansen (2020)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from arith_models.dense import Dense, kaiming
+
+
+class ELU(Dense):
+    """y = ELU(x Wᵀ + b), alpha 1; W Kaiming uniform. Shapes: x [B, I] -> y [B, O]."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return functional.elu(x)
+
+    def initial_range(self, num_inputs: int, num_outputs: int) -> float:
+        return kaiming(num_inputs)

@@ -1,0 +1,55 @@
+"""NMU, the neural multiplication unit: y_o = prod_i (W_oi x_i + 1 - W_oi) with W in [0, 1].
+
+Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 2.3, eq. 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class NMU(nn.Module):
+    """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
+
+    `clamp` clamps the parameter to [lower, 1] after every step (the authors' default); without it the forward clamps
+    instead, as in their ablation. Penalty "sparsity": mean of min(|W|, |1 - W|) over W, unweighted.
+    """
+
+    version = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        clamp: bool = True
+        """clamp the parameter to [lower, 1] after every step; false is the paper's ablation"""
+        lower: float = 0.0
+        """lower bound of W (the original flag --mnac-epsilon)"""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.lower < 1:
+                raise ValueError(f"lower = {self.lower} must lie in [0, 1)")
+
+    def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs))
+
+    def initialise(self, stream: Any) -> None:
+        """W ~ U(1/4, 3/4)."""
+        self.weight.copy_(stream.uniform(self.weight.shape, 0.25, 0.75))
+
+    def effective_weight(self) -> Tensor:
+        return self.weight if self.config.clamp else self.weight.clamp(self.config.lower, 1.0)
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        W_OI = self.effective_weight()
+        penalty = torch.minimum(self.weight.abs(), (1.0 - self.weight).abs()).mean()
+        factors_BOI = W_OI * x_BI.unsqueeze(1) + (1.0 - W_OI)
+        return factors_BOI.prod(-1), {"sparsity": penalty}
+
+    def constrain(self) -> None:
+        if self.config.clamp:
+            self.weight.clamp_(self.config.lower, 1.0)

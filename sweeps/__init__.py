@@ -1,0 +1,1 @@
+"""What to try, and what came of it: sweep files, search, scheduling, records and reports."""

@@ -1,0 +1,125 @@
+"""Finds models, networks and tasks by name. A file's existence is its registration; a broken file fails with its name.
+
+A name is a file's stem, or a user's own class: `./my_unit.py` or `my_pkg.units:Mine`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+Kind = Literal["model", "network", "task"]
+PACKAGES: dict[str, str] = {"model": "arith_models.units", "network": "arith_models.networks", "task": "tasks"}
+
+
+class UnknownName(ValueError):
+    """No definition of that name; the message offers the nearest one and says how to add one."""
+
+
+class BrokenDefinition(ValueError):
+    """A definition's file cannot be used; the message names the file and the fault."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like the word, if any does."""
+    given = word.lower()
+
+    def likeness(name: str) -> float:
+        swapped = sorted(given) == sorted(name.lower())  # letters in another order: the likeliest slip
+        return difflib.SequenceMatcher(None, given, name.lower()).ratio() + 0.1 * swapped
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.6 else None
+
+
+@lru_cache
+def names(kind: Kind) -> list[str]:
+    """Every definition that ships with us, sorted."""
+    package = importlib.import_module(PACKAGES[kind])
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+@lru_cache
+def find(kind: Kind, name: str) -> type[Any]:
+    """The class that a name stands for.
+
+    Raises UnknownName, or BrokenDefinition where a file exists but cannot be imported or defines no such class.
+    """
+    if name.endswith(".py"):
+        return _the_class(_import_file(Path(name)), kind)
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        return _checked(getattr(_import(module_name), attribute, None), kind, name)
+    if name not in names(kind):
+        near = nearest(name, names(kind))
+        folder = PACKAGES[kind].replace(".", "/")
+        raise UnknownName(
+            f"no {kind} named {name!r}."
+            + (f" Did you mean {near!r}?" if near else "")
+            + f" {len(names(kind))} are known: {', '.join(names(kind))}."
+            + f" Add one as {folder}/{name.split('/')[-1]}.py, or name your own file as ./my_{kind}.py"
+        )
+    return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
+
+
+def source_hash(kind: Kind, name: str) -> str:
+    """sha256 of the file that defines a name, for the record's provenance."""
+    return hashlib.sha256(Path(inspect.getfile(find(kind, name))).read_bytes()).hexdigest()[:16]
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module raises becomes one line with its name
+        raise BrokenDefinition(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UnknownName(f"no file {path} (looked in {Path.cwd()})")
+    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise BrokenDefinition(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # as above
+        line = getattr(error, "lineno", None)
+        where = f" (line {line})" if line else ""
+        raise BrokenDefinition(f"{path}{where}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _the_class(module: ModuleType, kind: Kind) -> type[Any]:
+    """The one class with a `Config` that the module itself defines."""
+    own = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and hasattr(c, "Config") and hasattr(c, "version")
+    ]
+    if len(own) != 1:
+        raise BrokenDefinition(
+            f"{module.__file__} must define exactly one {kind} class with `version` and `Config`, but defines {len(own)}"
+        )
+    return _checked(own[0], kind, str(module.__file__))
+
+
+def _checked(found: Any, kind: Kind, name: str) -> type[Any]:
+    needed = {
+        "model": ("initialise", "forward", "effective_weight", "constrain"),
+        "network": ("initialise", "forward", "effective_weights", "constrain", "num_units"),
+        "task": ("instance", "sample", "evaluation_inputs", "truth", "loss", "threshold", "network", "splits"),
+    }[kind]
+    missing = [m for m in ("version", "Config", *needed) if not hasattr(found, m)]
+    if not inspect.isclass(found) or missing:
+        raise BrokenDefinition(f"{name} is not a {kind}: it lacks {', '.join(missing) or 'a class'}")
+    return found

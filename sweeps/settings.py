@@ -1,0 +1,333 @@
+"""Settings of one lane: filled in with defaults, checked, made explicit, and built into objects.
+
+A definition's own `Config` alone spells its fields; here they are only walked through.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from sweeps import catalog
+
+NUMERICS = 1
+"""Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How a lane is trained. A float may differ between lanes that share a pack; the rest is structure."""
+
+    steps: int
+    """the budget: number of updates"""
+    batch: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    beta1: float = 0.9
+    """Adam"""
+    beta2: float = 0.999
+    """Adam"""
+    epsilon: float = 1e-8
+    """Adam"""
+    momentum: float = 0.0
+    """SGD; plain, not Nesterov's"""
+    gradient_noise: float = 0.0
+    """eta of Neelakantan et al. (2015): normal noise of variance eta / (1 + t)^0.55 on every gradient"""
+    clip_norm: float = 0.0
+    """largest norm of a lane's gradient, before noise is added; 0 is off"""
+    evaluate_every: int = 1000
+    stop: Literal["never", "solved"] = "never"
+    """solved: a lane ends at the first evaluation that meets the task's threshold"""
+
+    def __post_init__(self) -> None:
+        bounds = {"steps": 1, "batch": 1, "evaluate_every": 1, "gradient_noise": 0, "clip_norm": 0}
+        faults = [f"{k} = {getattr(self, k)} must be at least {low}" for k, low in bounds.items() if getattr(self, k) < low]
+        faults += [f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0]
+        faults += [
+            f"{k} = {getattr(self, k)} must lie in [0, 1)" for k in ("beta1", "beta2", "momentum") if not 0 <= getattr(self, k) < 1
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong (or to be warned of) at a dotted path of the settings."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+@dataclass(frozen=True)
+class Built:
+    """A lane's settings as objects. `network(config_floats...)` is made by the engine, so only its parts are here."""
+
+    network: type[Any]
+    network_config: Any
+    units: tuple[tuple[type[Any], Any], ...]
+    task: Any
+    train: Train
+
+    def model(self, config: Any = None, unit_configs: tuple[Any, ...] | None = None) -> Any:
+        """A module for one seed, its parameters not yet initialised."""
+        configs = unit_configs or tuple(c for _, c in self.units)
+        makers: list[Callable[[int, int], Any]] = [partial(u, c) for (u, _), c in zip(self.units, configs, strict=True)]
+        return self.network(config or self.network_config, makers, self.task.num_inputs, self.task.num_outputs)
+
+
+def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fault], list[Fault]]:
+    """Explicit settings, faults and warnings. The settings are None where there is a fault.
+
+    `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Raises nothing for bad input.
+    """
+    faults: list[Fault] = []
+    train, found = _section(Train, settings.get("train") or {}, "train", None)
+    faults += found
+    steps = train["steps"] if train else _number(settings.get("train"))
+    task, found = _task(settings.get("task"), steps)
+    faults += found
+    model, found = _model(settings.get("model"), task, steps)
+    faults += found
+    if faults or train is None or task is None or model is None:
+        return None, faults, []
+    resolved = {"model": model, "task": task, "train": train}
+    return resolved, [], list(_late_schedules(model, "model", train["steps"]))
+
+
+def build(resolved: Mapping[str, Any]) -> Built:
+    """The objects that explicit settings stand for. Raises ValueError for settings that `resolve` did not make."""
+    model, task = dict(resolved["model"]), dict(resolved["task"])
+    network = catalog.find("network", model.pop("network"))
+    model.pop("name")
+    units = tuple((catalog.find("model", u["name"]), u) for u in model.pop("units"))
+    task_class = catalog.find("task", task.pop("name"))
+    return Built(
+        network=network,
+        network_config=_validate(network.Config, model),
+        units=tuple((c, _validate(c.Config, {k: v for k, v in u.items() if k != "name"})) for c, u in units),
+        task=task_class(_validate(task_class.Config, task)),
+        train=_validate(Train, resolved["train"]),
+    )
+
+
+def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
+    """The content address of a lane: its settings but for the budget, its seed, and all versions that move its numbers."""
+    model, task = resolved["model"], resolved["task"]
+    versions = {
+        "network": catalog.find("network", model["network"]).version,
+        "units": [catalog.find("model", u["name"]).version for u in model["units"]],
+        "task": catalog.find("task", task["name"]).version,
+        "numerics": NUMERICS,
+    }
+    train = {k: v for k, v in resolved["train"].items() if k != "steps"}
+    # The model's name is only what it was called: its network and units say what it is.
+    identity = {
+        "model": {k: v for k, v in model.items() if k != "name"}, "task": task, "train": train, "seed": seed, "versions": versions
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
+    """The dotted leaves that a sweep file may set. A setting that several units share is one leaf of `model`."""
+    paths = ["model.name", "model.network", "model.units", "task.name"]
+    for section in ("model", "task", "train"):
+        paths += [f"{section}.{p}" for p, _ in _leaves(resolved[section]) if not p.startswith(("units", "network", "name"))]
+    for unit in resolved["model"]["units"]:
+        paths += [f"model.{k}" for k in unit if k != "name"]
+    return sorted(set(paths))
+
+
+def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+    name, rest, faults = _named(given, "task")
+    if name is None:
+        return None, faults
+    try:
+        cls = catalog.find("task", name)
+    except ValueError as error:
+        return None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
+    section, faults = _section(cls.Config, rest, "task", steps)
+    return ({"name": name, **section} if section is not None else None), faults
+
+
+def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+    name, rest, faults = _named(given, "model", required="units" not in given if isinstance(given, Mapping) else True)
+    if faults:
+        return None, faults
+    network_name = rest.pop("network", None) or (catalog.find("task", task["name"]).network if task else "two_layer")
+    try:
+        network = catalog.find("network", network_name)
+        paper = copy.deepcopy(getattr(sys.modules[network.__module__], "PAPER", {}).get(name, {}))
+        given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
+        paper.pop("units", None)
+        units = [u if isinstance(u, Mapping) else {"name": u} for u in given_units]
+        classes = [catalog.find("model", str(u.get("name"))) for u in units]
+    except ValueError as error:
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
+    if len(units) != network.num_units:
+        return None, [Fault("model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}")]
+    return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
+
+
+def _assemble(
+    name: str | None, network_name: str, network: type[Any], units: list[tuple[Any, type[Any]]],
+    paper: dict[str, Any], rest: dict[str, Any], steps: float | None,
+) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
+    """Shares the given settings out between the network and its units; a unit's setting reaches each that has it."""
+    unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
+    shared = {k: rest.pop(k) for k in list(rest) if k in unit_fields and k not in _fields(network.Config)}
+    section, faults = _section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
+    resolved_units = []
+    for i, (unit, cls) in enumerate(units):
+        own = {k: v for k, v in shared.items() if k in _fields(cls.Config)} | {k: v for k, v in unit.items() if k != "name"}
+        unit_section, found = _section(cls.Config, own, "model" if shared else f"model.units.{i}", steps)
+        faults += [f for f in found if f not in faults]
+        resolved_units.append({"name": unit["name"], **(unit_section or {})})
+    if faults or section is None:
+        return None, faults
+    return {"name": name or "+".join(u["name"] for u in resolved_units), "network": network_name,
+            "units": resolved_units, **section}, []  # fmt: skip
+
+
+def _named(given: Any, section: str, required: bool = True) -> tuple[Any, dict[str, Any], list[Fault]]:
+    if isinstance(given, str):
+        return given, {}, []
+    if not isinstance(given, Mapping):
+        return None, {}, [Fault(section, f"must be a name or a mapping with `name`, but got {given!r}")]
+    rest = {k: v for k, v in given.items() if k not in ("name", "label")}
+    name = given.get("name")
+    if required and not isinstance(name, str):
+        return None, rest, [Fault(f"{section}.name", f"must be a name, but got {name!r}")]
+    return name, rest, []
+
+
+def _section(
+    cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, also: set[str] | None = None
+) -> tuple[dict[str, Any] | None, list[Fault]]:
+    """One Config from a mapping: (plain explicit values, faults)."""
+    if not isinstance(given, Mapping):
+        return None, [Fault(path, f"must be a mapping, but got {given!r}")]
+    faults = list(_unknown(cls, given, path, also or set()))
+    given = _steps_from_shares(cls, given, path, steps, faults)
+    if faults:
+        return None, faults
+    try:
+        config = _validate(cls, given)
+    except ValidationError as error:
+        return None, [_fault(e, path) for e in error.errors()]
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain, []
+
+
+def _validate(cls: type[Any], given: Mapping[str, Any]) -> Any:
+    # Strict JSON mode: a list is a tuple and an int a float, but text is no number and a bool neither.
+    return _adapter(cls).validate_json(json.dumps(_integral(given)), strict=True)
+
+
+def _adapter(cls: type[Any], known: dict[type[Any], TypeAdapter[Any]] = {}) -> TypeAdapter[Any]:  # noqa: B006  a cache
+    if cls not in known:
+        known[cls] = TypeAdapter(cls)
+    return known[cls]
+
+
+def _integral(value: Any) -> Any:
+    """1e6 may stand where an int is asked for; every float field takes an int."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {k: _integral(v) for k, v in value.items()}
+    return [_integral(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _fault(error: Any, path: str) -> Fault:
+    where = ".".join([path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))])
+    if error["type"] == "missing":
+        return Fault(where, "is missing")
+    if error["type"] == "value_error":
+        return Fault(where, str(error["ctx"]["error"]))
+    return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]) -> Iterator[Fault]:
+    fields = _fields(cls)
+    for key, value in given.items():
+        if key not in fields:
+            near = catalog.nearest(str(key), [*fields, *also])
+            yield Fault(
+                f"{path}.{key}",
+                "is not a setting here." + (f" Did you mean {near!r}?" if near else "")
+                + f" Known: {', '.join(sorted([*fields, *also])) or 'none'}.",
+            )  # fmt: skip
+        elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
+            yield from _unknown(fields[key], value, f"{path}.{key}", set())  # type: ignore[arg-type]
+
+
+def _steps_from_shares(
+    cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, faults: list[Fault]
+) -> dict[str, Any]:
+    """Turns "40%" into steps, in fields annotated as Steps only."""
+    result = dict(given)
+    for key, hint in _fields(cls).items():
+        value = result.get(key)
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            result[key] = _steps_from_shares(hint, value, f"{path}.{key}", steps, faults)  # type: ignore[arg-type]
+        elif get_origin(hint) is Annotated and "steps" in get_args(hint) and isinstance(value, str):
+            try:
+                share = float(value.strip().removesuffix("%")) / 100 if value.strip().endswith("%") else None
+            except ValueError:
+                share = None
+            if share is None or steps is None:
+                faults.append(Fault(f"{path}.{key}", f"must be steps or a share of train.steps such as 40%, but got {value!r}"))
+            else:
+                result[key] = share * steps
+    return result
+
+
+def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:
+    if not isinstance(node, Mapping):
+        return
+    start, weight = node.get("start"), node.get("weight")
+    if isinstance(start, float) and weight and start >= steps:
+        yield Fault(f"{path}.start", f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts")
+    for key, value in node.items():
+        yield from _late_schedules(value, f"{path}.{key}", steps)
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path, node
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep merge of mappings; `over` wins."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def _number(train: Any) -> float | None:
+    steps = train.get("steps") if isinstance(train, Mapping) else None
+    return float(steps) if isinstance(steps, int | float) and not isinstance(steps, bool) else None

@@ -1,0 +1,236 @@
+"""The static arithmetic task: find two overlapping subsets of the inputs, sum each, combine the sums.
+
+Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1, and "Measuring Arithmetic Extrapolation
+Performance" (2019), as their code draws it (the paper's Algorithm 1 has slips).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Interval = tuple[float, float]
+Range = Interval | tuple[Interval, Interval]
+Floats = NDArray[np.float64]
+
+EVALUATION_SEEDS = {"interpolation": 43953907, "extrapolation": 8689336}  # published
+EVALUATION_ROWS = 10_000
+EPSILON = 1e-5  # how far a near-perfect solution's first-layer weights are from 0 and 1
+THRESHOLD_SEED, THRESHOLD_ROWS, THRESHOLD_CHUNK = 20010516, 1_000_000, 50_000
+
+
+class Static:
+    """y = operation(sums of subsets of x), x i.i.d. uniform.
+
+    Subsets are contiguous and chained: each has s = floor(subset_ratio * n) inputs, the next starts
+    v = floor(overlap_ratio * s) before the end of the last, and all are moved by an offset that the seed draws
+    (the first draw of NumPy's RandomState(seed), as published).
+
+    Two examples worked by hand, with n = 4, s = 2, v = 1 and offset 1 (so a = x1 + x2, b = x2 + x3):
+        x = 1 2 3 4, operation add: a = 2 + 3 = 5, b = 3 + 4 = 7, y = 12
+        x = 1 2 3 4, operation sub: y = 5 - 7 = -2
+    With `simple` n = 4, a = x0 + x1 + x2 + x3 and b = x0 + x1, whatever the seed.
+
+    Splits: "train" is fresh, from the stream, on the interpolation range; "interpolation" and "extrapolation" are the
+    published 10,000 rows each, drawn in float64, equal for all seeds. A union range [[a, b], [c, d]] draws both parts,
+    then a fair coin for each element; both parts must be equally wide. Training batches differ from the published ones
+    in their generator only.
+    """
+
+    version = 1
+    network = "two_layer"
+    splits = ("interpolation", "extrapolation")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        operation: Literal["add", "sub", "mul", "div", "squared", "root"] = "add"
+        """add and mul combine all subsets, sub and div the first two, squared and root use the first"""
+        input_size: int = 100
+        subset_ratio: float = 0.25
+        """size of a subset as a share of the inputs"""
+        overlap_ratio: float = 0.5
+        """overlap of neighbouring subsets as a share of a subset"""
+        num_subsets: int = 2
+        simple: bool = False
+        """the paper's 4-input case with fixed subsets; the geometry settings above are not used"""
+        interpolation: Range = (1.0, 2.0)
+        """range of x in training and interpolation: [low, high] or [[low, high], [low, high]]"""
+        extrapolation: Range = (2.0, 6.0)
+        """range of x in extrapolation"""
+
+        def __post_init__(self) -> None:
+            faults = [*_geometry_faults(self)]
+            for split in ("interpolation", "extrapolation"):
+                faults += _range_faults(split, getattr(self, split), self.operation)
+            if faults:
+                raise ValueError("; ".join(faults))
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.num_inputs = 4 if config.simple else config.input_size
+        self.num_outputs = 1
+
+    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
+        """What varies with the seed: `masks` float32 [S, I], 1 where an input belongs to a subset."""
+        masks = np.zeros((len(self.subsets(seed)), self.num_inputs), np.float32)
+        for mask, (start, end) in zip(masks, self.subsets(seed), strict=True):
+            mask[start:end] = 1.0
+        return {"masks": masks}
+
+    def subsets(self, seed: int) -> list[tuple[int, int]]:
+        """Start and end of each subset."""
+        if self.config.simple:
+            return [(0, 4), (0, 2)]
+        relative = _chain(self.config)
+        offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
+        return [(start + offset, end + offset) for start, end in relative]
+
+    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+        """A training batch: x [B, I] and target [B, 1], float32."""
+        x_IB = _draw(stream, (self.num_inputs, batch), self.config.interpolation)
+        sums_SB = instance["masks"] @ x_IB
+        return x_IB.T, _combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
+
+    def evaluation_inputs(self, split: str) -> Floats:
+        """The published x [10000, I] of a split, float64."""
+        return _published_inputs(getattr(self.config, split), EVALUATION_SEEDS[split], self.num_inputs)
+
+    def truth(self, x_BI: Floats, seed: int) -> Floats:
+        """The exact target [B, 1] in float64, by slices: independent of `sample`."""
+        sums = [x_BI[:, start:end].sum(axis=1) for start, end in self.subsets(seed)]
+        result: Floats = _exact(self.config.operation, sums)[:, np.newaxis]
+        return result
+
+    def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """Mean squared error; also the error that evaluation reports."""
+        return (y_BO - target_BO).square().mean()
+
+    def threshold(self) -> float:
+        """Solved means an extrapolation error below this.
+
+        It is the mean squared error, over a million fixed rows of the extrapolation range, of a network whose first
+        layer has the right weights, each off by epsilon = 1e-5 (selected 1 - epsilon, others epsilon), and whose second
+        layer is exact (Madsen and Johansen 2020, section 4.1.1). The subsets are exact; the published script's have one
+        element too many each (inclusive slices in R), which moves its thresholds by about 1 % at the default geometry.
+        """
+        c = self.config
+        geometry = ((0, 4), (0, 2)) if c.simple else tuple(_chain(c))
+        return _threshold(c.operation, c.extrapolation, self.num_inputs, geometry)
+
+
+def _chain(config: Any) -> list[tuple[int, int]]:
+    """Subsets before the offset."""
+    size = math.floor(config.subset_ratio * config.input_size)
+    step = size - math.floor(config.overlap_ratio * size)
+    return [(k * step, k * step + size) for k in range(config.num_subsets)]
+
+
+def _geometry_faults(config: Any) -> list[str]:
+    if config.simple:
+        if config.num_subsets != 2:
+            return [f"num_subsets = {config.num_subsets}: the simple case has exactly 2 subsets"]
+        return []
+    faults = []
+    if config.input_size < 1:
+        faults.append(f"input_size = {config.input_size} must be at least 1")
+    if not 0 < config.subset_ratio <= 1:
+        faults.append(f"subset_ratio = {config.subset_ratio} must lie in (0, 1]")
+    if not 0 <= config.overlap_ratio <= 1:
+        faults.append(f"overlap_ratio = {config.overlap_ratio} must lie in [0, 1]")
+    needed = 2 if config.operation in ("sub", "div") else 1
+    if config.num_subsets < needed:
+        faults.append(f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}")
+    if faults:
+        return faults
+    size, total = math.floor(config.subset_ratio * config.input_size), _chain(config)[-1][1]
+    if size < 1:
+        faults.append(f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset")
+    elif total > config.input_size:
+        faults.append(
+            f"{config.num_subsets} subsets of {size} inputs that overlap by {math.floor(config.overlap_ratio * size)} "
+            f"cover {total} inputs, but input_size = {config.input_size}: make it larger, or num_subsets or subset_ratio "
+            "smaller, or overlap_ratio larger"
+        )
+    return faults
+
+
+def _intervals(values: Range) -> tuple[Interval, ...]:
+    return values if isinstance(values[0], tuple) else (values,)  # type: ignore[return-value]
+
+
+def _range_faults(split: str, values: Range, operation: str) -> list[str]:
+    intervals = _intervals(values)
+    faults = [f"{split} = {list(i)}: low must be below high" for i in intervals if not i[0] < i[1]]
+    widths = [high - low for low, high in intervals]
+    if not faults and not math.isclose(widths[0], widths[-1], rel_tol=1e-9):
+        faults.append(f"{split}: both ranges of a union must be equally wide, but their widths are {widths}")
+    if operation == "root" and any(low < 0 for low, _ in intervals):
+        faults.append(f"{split} reaches below 0, where operation root has no value")
+    return faults
+
+
+def _draw(stream: Any, shape: tuple[int, ...], values: Range) -> Tensor:
+    intervals = _intervals(values)
+    if len(intervals) == 1:
+        return stream.uniform(shape, *intervals[0])  # type: ignore[no-any-return]
+    first, second = (stream.uniform(shape, *interval) for interval in intervals)
+    return torch.where(stream.bernoulli(shape, 0.5), first, second)
+
+
+def _combine(operation: str, sums: list[Tensor]) -> Tensor:
+    a = sums[0]
+    if operation in ("add", "mul"):
+        for other in sums[1:]:
+            a = a + other if operation == "add" else a * other
+        return a
+    return {
+        "sub": lambda: a - sums[1],
+        "div": lambda: a / sums[1],
+        "squared": lambda: a * a,
+        "root": lambda: torch.sqrt(a),
+    }[operation]()
+
+
+def _exact(operation: str, sums: list[Floats]) -> Floats:
+    """The float64 oracle of `_combine`, written apart from it."""
+    operations: dict[str, Any] = {
+        "add": lambda: np.sum(sums, axis=0),
+        "sub": lambda: np.subtract(sums[0], sums[1]),
+        "mul": lambda: np.prod(sums, axis=0),
+        "div": lambda: np.divide(sums[0], sums[1]),
+        "squared": lambda: np.square(sums[0]),
+        "root": lambda: np.sqrt(sums[0]),
+    }
+    result: Floats = operations[operation]()
+    return result
+
+
+@lru_cache(maxsize=16)
+def _published_inputs(values: Range, seed: int, num_inputs: int) -> Floats:
+    return _numpy_draw(np.random.RandomState(seed), (EVALUATION_ROWS, num_inputs), values)
+
+
+def _numpy_draw(rng: np.random.RandomState, shape: tuple[int, int], values: Range) -> Floats:
+    parts = [rng.uniform(low, high, shape) for low, high in _intervals(values)]
+    return parts[0] if len(parts) == 1 else np.where(rng.randint(2, size=shape), *parts)
+
+
+@lru_cache(maxsize=256)
+def _threshold(operation: str, values: Range, num_inputs: int, subsets: tuple[tuple[int, int], ...]) -> float:
+    """Perturbed sums are a' = (1 - 2 eps) a + eps * total, since selected inputs weigh 1 - eps and others eps."""
+    rng = np.random.RandomState(THRESHOLD_SEED)
+    total = 0.0
+    for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK):
+        x = _numpy_draw(rng, (THRESHOLD_CHUNK, num_inputs), values)
+        sums = [x[:, start:end].sum(axis=1) for start, end in subsets]
+        rest = EPSILON * x.sum(axis=1)
+        perturbed = [(1 - 2 * EPSILON) * a + rest for a in sums]
+        total += float(np.square(_exact(operation, perturbed) - _exact(operation, sums)).sum())
+    return total / THRESHOLD_ROWS
