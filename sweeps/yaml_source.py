@@ -1,0 +1,209 @@
+"""Reading YAML 1.2: plain values, and on which line each of them stands.
+
+1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Nothing is ever constructed but
+dict, list, str, int, float, bool and None: a tag such as !!python/object is a fault, not a call.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
+
+MAX_NODES = 100_000
+"""Aliases may multiply: nine lines of them can stand for a billion values. No sweep file is as large as this."""
+
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = {_TAG + "str", _TAG + "timestamp", _TAG + "value", _TAG + "merge"}  # a date is a word to us
+_NUMBER_TAGS = {_TAG + "int", _TAG + "float"}
+_INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
+_BASED = re.compile(r"[-+]?0(?:o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
+
+
+@dataclass
+class Document:
+    """What a YAML text says, where it says it, and what is wrong with it."""
+
+    values: Any = None
+    lines: dict[str, int] = field(default_factory=dict)
+    """Dotted path -> line, counted from 1. Items of a list are numbered from 0: `compare.model.2.clamp`."""
+    faults: list[tuple[int | None, str]] = field(default_factory=list)
+    """(line, message)."""
+
+    def line(self, path: str) -> int | None:
+        """Line of `path`, or of the nearest thing around it that stands in the text."""
+        return next((self.lines[part] for part in outwards(path) if part in self.lines), None)
+
+
+def outwards(path: str) -> Iterator[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def join(*parts: str | int) -> str:
+    """A dotted path; empty parts are left out."""
+    return ".".join(str(part) for part in parts if part != "")
+
+
+def read(text: str) -> Document:
+    """Read one YAML document. Faults are collected in the result, nothing is raised."""
+    document = Document()
+    if re.match(r"\s*%YAML\s+1\.1", text):
+        document.faults.append((1, "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out"))
+        return document
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        # Of a bracket that is never closed, the line it opened on helps, not the end of the file.
+        unclosed = "<stream end>" in str(error.problem) and error.context_mark
+        mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        document.faults.append((mark.line + 1 if mark else None, f"not YAML: {told}"))
+    except YAMLError as error:
+        document.faults.append((None, f"not YAML: {str(error).splitlines()[0]}"))
+    except RecursionError:
+        document.faults.append((None, "nested too deeply"))
+    else:
+        if root is not None:
+            _Builder(document).build(root)
+    return document
+
+
+def read_value(text: str) -> Any:
+    """The value of one piece of YAML, such as the right side of KEY=VALUE. Raises ValueError."""
+    document = read(text)
+    if document.faults:
+        raise ValueError(document.faults[0][1])
+    return document.values
+
+
+def dump(values: Any) -> str:
+    """Plain values as YAML 1.2 text that reads back as the same values, in the same order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style = None  # the default, said aloud: innermost collections on one line, as people write them
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.ignore_aliases = lambda data: True
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(values, stream)
+    return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list bare, which reads as a key."""
+
+
+def _represent_text(representer: _Representer, text: str) -> ScalarNode:
+    plain = re.fullmatch(r"[A-Za-z][\w /%+.-]*", text, re.ASCII) and not text.endswith(" ")
+    node: ScalarNode = representer.represent_scalar(_TAG + "str", text, style=None if plain else '"')
+    return node
+
+
+_Representer.add_representer(str, _represent_text)
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._nodes = 0
+        self._open: set[int] = set()
+        """Nodes that are being built: meeting one again means that an alias contains itself."""
+
+    def build(self, root: Node) -> None:
+        try:
+            self._document.values = self._value(root, "")
+        except _TooLarge as error:
+            self._document.values = None
+            self._document.faults.append((error.line, str(error)))
+
+    def _value(self, node: Node, path: str) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _TooLarge(f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node))
+        if id(node) in self._open:
+            raise _TooLarge("an alias that contains itself", _line(node))
+        if path:
+            self._document.lines.setdefault(path, _line(node))
+        if isinstance(node, ScalarNode):
+            return self._scalar(node)
+        if str(node.tag) not in (_TAG + "map", _TAG + "seq"):
+            self._fault(node, f"a tag ({node.tag}) is not allowed here: write plain values")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, SequenceNode):
+                return [self._value(item, join(path, i)) for i, item in enumerate(node.value)]
+            assert isinstance(node, MappingNode)
+            return self._mapping(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self._fault(key_node, "a key must be a word")
+                continue
+            key = str(key_node.value)
+            here = join(path, key)
+            if key in values:
+                first = self._document.lines[here]
+                self._fault(key_node, f"{here} is given twice: first on line {first}")
+                continue
+            self._document.lines[here] = _line(key_node)
+            values[key] = self._value(value_node, here)
+        return values
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        tag, text = str(node.tag), str(node.value)
+        if tag == _TAG + "null":
+            return None
+        if tag == _TAG + "bool":
+            return text.lower() == "true"
+        if tag in _NUMBER_TAGS:
+            return self._number(node, text)
+        if tag not in _TEXT_TAGS:
+            self._fault(node, f"a tag ({tag}) is not allowed here: write plain values")
+        return text
+
+    def _number(self, node: ScalarNode, text: str) -> int | float | str:
+        if _NOT_FINITE.fullmatch(text):
+            self._fault(node, f"{text} is not a number to calculate with: write a finite one")
+            return 0.0
+        plain = text.replace("_", "")
+        if _INTEGER.fullmatch(text):
+            return int(plain) if len(plain) < 300 else self._too_large(node)  # int() itself refuses thousands of digits
+        if _BASED.fullmatch(text):
+            return int(plain, 0)
+        if _FLOAT.fullmatch(text):
+            return float(plain) if math.isfinite(float(plain)) else self._too_large(node)
+        return text
+
+    def _too_large(self, node: ScalarNode) -> float:
+        self._fault(node, "too large for a number")
+        return 0.0
+
+    def _fault(self, node: Node, message: str) -> None:
+        self._document.faults.append((_line(node), message))
+
+
+class _TooLarge(Exception):
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -1,0 +1,432 @@
+"""The sweep file: what it means, and every fault in it at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeps.sections import MAX_SEED
+from sweeps.space import Search
+from sweeps.spec import SpecError, Sweep, from_document, load, parse
+
+SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
+
+FULL = """\
+name: who-learns-multiplication
+question: Which unit learns multiplication most surely?
+task: {name: static, operation: mul}
+train: {steps: 3_000_000, batch: 128, optimizer: adam, lr: 1e-3, evaluate_every: 1000, stop: never}
+compare:
+  model: [nmu, nalu, {name: nmu, clamp: false, label: NMU without clamp}]
+  range:
+    - {label: "U[1,2]",   task: {interpolation: [1, 2],   extrapolation: [2, 6]}}
+    - {label: "U[10,20]", task: {interpolation: [10, 20], extrapolation: [20, 40]}}
+seeds: {first: 0, count: 100}
+search:
+  sampler: {name: tpe, seed: 3, n_startup_trials: 4}
+  configurations: 40
+  parallel: 4
+  objective: {success_rate: maximize}
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
+    model.dropout: {log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}
+resources: {cpus: 1, gpus: 0, memory_gb: 2, slots: auto}
+budget: {hours: 12}
+"""
+
+
+def small(*more: str, overrides: tuple[str, ...] = ()) -> Sweep:
+    return parse(SMALL + "\n".join(more), "small.yaml", overrides)
+
+
+def faults(text: str, *overrides: str) -> str:
+    with pytest.raises(SpecError) as error:
+        parse(text, "bad.yaml", overrides)
+    return str(error.value)
+
+
+# -------------------------------------------------------------------------------------------- meaning
+
+
+def test_the_smallest_file_is_one_cell_with_one_configuration() -> None:
+    sweep = small()
+    assert (sweep.name, sweep.question, sweep.seeds, sweep.search) == ("small", "", (0,), None)
+    assert [cell.key for cell in sweep.cells] == ["all"]
+    assert sweep.cells[0].settings == {
+        "task": {"name": "static", "operation": "add"},
+        "model": {"name": "nau"},
+        "train": {"steps": 1000},
+    }
+    assert sweep.configurations(sweep.cells[0]) == 1
+    assert (sweep.resources.cpus, sweep.resources.slots, sweep.budget.hours) == (1, "auto", None)
+
+
+def test_a_full_file_is_read_as_written() -> None:
+    sweep = parse(FULL, "x/some-file.yaml")
+    assert sweep.name == "who-learns-multiplication"
+    assert [cell.key for cell in sweep.cells] == [
+        "model=nmu range=U[1,2]",
+        "model=nmu range=U[10,20]",
+        "model=nalu range=U[1,2]",
+        "model=nalu range=U[10,20]",
+        "model=NMU without clamp range=U[1,2]",
+        "model=NMU without clamp range=U[10,20]",
+    ]
+    last = sweep.cells[-1]
+    assert last.labels == {"model": "NMU without clamp", "range": "U[10,20]"}
+    assert last.settings["model"] == {"name": "nmu", "clamp": False}
+    assert last.settings["task"] == {
+        "name": "static", "operation": "mul", "interpolation": [10, 20], "extrapolation": [20, 40],
+    }  # fmt: skip
+    assert sweep.search == Search(
+        sampler="tpe", sampler_options={"n_startup_trials": 4}, seed=3, configurations=40, parallel=4,
+        objective="success_rate", direction="maximize",
+    )  # fmt: skip
+    assert sweep.seeds == tuple(range(100))
+    assert sweep.resources.memory_gb == 2.0
+    assert sweep.warnings == ()
+    assert sweep.text == FULL
+    json.dumps(sweep.document)
+
+
+def test_a_dimension_is_dropped_from_the_cells_where_its_condition_does_not_hold() -> None:
+    sweep = parse(FULL, "x.yaml")
+    assert [sorted(cell.space) for cell in sweep.cells[::2]] == [
+        ["model.dropout", "train.gradient_noise", "train.lr"],
+        ["train.gradient_noise", "train.lr"],
+        ["model.dropout", "train.gradient_noise", "train.lr"],
+    ]
+
+
+def test_parameters_replace_dotted_paths_and_nothing_else() -> None:
+    cell = parse(FULL, "x.yaml").cells[0]
+    settings = cell.with_parameters({"train.lr": 0.01, "model.sparsity_penalty.weight": 2.0})
+    assert settings["train"]["lr"] == 0.01
+    assert settings["model"] == {"name": "nmu", "sparsity_penalty": {"weight": 2.0}}
+    assert cell.settings["train"]["lr"] == 0.001
+    assert cell.with_parameters({}) == cell.settings
+
+
+def test_a_parameter_whose_condition_does_not_hold_is_left_out() -> None:
+    sweep = small(
+        "search:", "  configurations: 4", "  space:", "    train.optimizer: [adam, sgd]",
+        "    train.momentum: {uniform: [0, 0.9], when: {train.optimizer: sgd}}",
+    )  # fmt: skip
+    cell = sweep.cells[0]
+    assert "momentum" not in cell.with_parameters({"train.optimizer": "adam", "train.momentum": 0.5})["train"]
+    assert cell.with_parameters({"train.optimizer": "sgd", "train.momentum": 0.5})["train"]["momentum"] == 0.5
+
+
+def test_the_order_of_axes_does_not_change_what_a_cell_is_called() -> None:
+    axes = ["  model: [nau, nac]", "  task.operation: [add, sub]"]
+    base = "task: static\ntrain: {steps: 1000}\ncompare:\n"
+    one = parse(base + "\n".join(axes), "x.yaml")
+    other = parse(base + "\n".join(reversed(axes)), "x.yaml")
+    assert {cell.key: cell.settings for cell in one.cells} == {cell.key: cell.settings for cell in other.cells}
+    assert [cell.key for cell in one.cells][1] == "model=nau task.operation=sub"
+    assert [cell.key for cell in other.cells][1] == "model=nac task.operation=add"
+
+
+def test_a_label_that_is_not_given_is_the_name_and_what_differs() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare:\n  model: [nmu, {name: nmu, hidden: 3, clamp: no-clamp, clamp: x}]"
+    text = text.replace("clamp: no-clamp, clamp: x", "sparsity_penalty: {weight: 0}, clamp: false")
+    assert [cell.labels["model"] for cell in parse(text, "x.yaml").cells] == [
+        "nmu", "nmu clamp=false hidden=3 sparsity_penalty.weight=0",
+    ]  # fmt: skip
+
+
+def test_a_model_override_of_another_axis_is_merged_into_the_model() -> None:
+    text = """
+task: static
+train: {steps: 1000}
+compare:
+  noise: [{label: off}, {label: on, train: {gradient_noise: 0.1}, model: {sparsity_penalty: {weight: 1}}}]
+  model: [{name: nmu, sparsity_penalty: {start: 10, end: 20}}]
+"""
+    cells = parse(text, "x.yaml").cells
+    assert [cell.labels["noise"] for cell in cells] == ["off", "on"]
+    assert cells[1].settings["model"] == {"name": "nmu", "sparsity_penalty": {"start": 10, "end": 20, "weight": 1}}
+    assert cells[1].settings["train"] == {"steps": 1000, "gradient_noise": 0.1}
+
+
+def test_values_of_a_dotted_axis_are_its_labels() -> None:
+    sweep = small("compare:", "  train.lr: [1e-3, 1e-2]", "  train.batch: [32, 1e2]", "  task.interpolation: [[1, 2], [2, 3]]")
+    assert [cell.key for cell in sweep.cells][::4] == [
+        "task.interpolation=[1, 2] train.batch=32 train.lr=0.001",
+        "task.interpolation=[1, 2] train.batch=32 train.lr=0.01",
+    ]
+    assert sweep.cells[2].labels["train.batch"] == "100"
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("3", (0, 1, 2)), ("1e1", tuple(range(10))), ("[5, 3]", (5, 3)), ("{count: 2}", (0, 1)), ("{first: 7, count: 2}", (7, 8)),
+     (f"[{MAX_SEED}]", (MAX_SEED,))],
+)  # fmt: skip
+def test_seeds_are_a_count_a_range_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert small(f"seeds: {text}").seeds == seeds
+
+
+def test_a_grid_without_a_count_is_tried_in_full() -> None:
+    sweep = small("search: {sampler: grid, space: {train.lr: [1e-3, 1e-2, 1e-1], train.batch: [32, 64]}}")
+    assert sweep.search is not None
+    assert sweep.search.configurations == 7  # 3 x 2 and the file's own
+
+
+def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
+    sweep = parse(
+        "task: static\ntrain: {steps: 6000}\ncompare: {model: [nau, linear]}\n"
+        "search: {configurations: 5, space: {model.dropout: {uniform: [0, 0.5], when: {model.name: nau}}}}",
+        "x.yaml",
+    )
+    assert [sweep.configurations(cell) for cell in sweep.cells] == [5, 1]
+    assert sweep.warnings == ("line 4: search.space: has nothing to search here, so the cell is one configuration (in cell model=linear)",)
+
+
+def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_otherwise() -> None:
+    for objective, expected in [
+        ("par2", ("par2", "minimize")),
+        ("success_rate", ("success_rate", "maximize")),
+        ("error.extrapolation.median", ("error.extrapolation.median", "minimize")),
+        ("{converged_at.median: minimize}", ("converged_at.median", "minimize")),
+    ]:
+        search = small(f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}").search
+        assert search is not None
+        assert (search.objective, search.direction) == expected
+
+
+def test_a_penalty_that_starts_after_the_end_is_warned_of() -> None:
+    sweep = parse("task: static\nmodel:\n  name: nau\n  sparsity_penalty: {weight: 1, start: 5e3, end: 6e3}\ntrain: {steps: 1000}", "x.yaml")
+    assert len(sweep.warnings) == 1
+    assert sweep.warnings[0].startswith("line 4: model.sparsity_penalty.start: the penalty starts at step 5000")
+
+
+def test_an_exported_section_is_what_is_expected() -> None:
+    assert small("exported: {number: 3}").expected == {"number": 3}
+    assert small().expected is None
+
+
+def test_a_document_reads_as_the_same_sweep() -> None:
+    sweep = parse(FULL, "x.yaml")
+    again = from_document(json.loads(json.dumps(sweep.document)))
+    assert (again.cells, again.search, again.seeds) == (sweep.cells, sweep.search, sweep.seeds)
+
+
+# ------------------------------------------------------------------------------------------ overrides
+
+
+def test_overrides_set_leaves_and_make_missing_ones() -> None:
+    sweep = parse(FULL, "x.yaml", ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"])
+    assert sweep.seeds == tuple(range(5))
+    assert sweep.cells[0].settings["train"]["steps"] == 2000
+    assert sweep.cells[0].space["train.lr"].off == 0.5
+    assert len(sweep.cells) == 2
+
+
+def test_an_override_opens_short_forms() -> None:
+    text = "task: static\nmodel: nau\ntrain: {steps: 1000}\nseeds: 100\nsearch: {sampler: tpe, configurations: 2, space: {train.lr: [1, 2]}}"
+    sweep = parse(text, "x.yaml", ["task.operation=sub", "model.clamp=false", "seeds.first=7", "search.sampler.seed=5"])
+    assert sweep.cells[0].settings["task"] == {"name": "static", "operation": "sub"}
+    assert sweep.cells[0].settings["model"] == {"name": "nau", "clamp": False}
+    assert (sweep.seeds[0], len(sweep.seeds)) == (7, 100)
+    assert sweep.search is not None and sweep.search.seed == 5
+
+
+def test_dotted_keys_of_spaces_and_axes_can_be_added() -> None:
+    sweep = small(overrides=("search.configurations=3", "search.space.train.lr={log_uniform: [1e-3, 1]}", "compare.task.operation=[add, sub]"))
+    assert [cell.key for cell in sweep.cells] == ["task.operation=add", "task.operation=sub"]
+    assert sweep.cells[0].space["train.lr"].high == 1.0
+
+
+def test_the_text_of_a_sweep_has_its_overrides_in_it() -> None:
+    sweep = parse(FULL, "x.yaml", ["train.steps=2000", "search=null"])
+    again = parse(sweep.text, "x.yaml")
+    assert again.document == sweep.document
+    assert again.cells == sweep.cells
+    assert sweep.text.startswith("# x.yaml with train.steps=2000 search=null\n")
+
+
+def test_a_fault_of_an_override_names_the_override() -> None:
+    told = faults(SMALL, "train.stepz=3", "seeds.count=0", "nonsense", "train.steps.x=1", "a=[1")
+    assert "'train.stepz=3': train.stepz: is not a setting here. Did you mean 'steps'?" in told
+    assert "'seeds.count=0': seeds.count: must be a whole number from 1" in told
+    assert "'nonsense': write KEY=VALUE" in told
+    assert "'train.steps.x=1': train.steps is 1000, which has no 'x'" in told
+    assert "'a=[1': not YAML" in told
+
+
+def test_items_of_lists_are_numbered_from_0() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac]}"
+    assert parse(text, "x.yaml", ["compare.model.0.hidden=3"]).cells[0].key == "model=nau hidden=3"
+    assert "compare.model is a list of 2" in faults(text, "compare.model.7=nau")
+
+
+# --------------------------------------------------------------------------------------------- faults
+
+
+def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> None:
+    told = faults("""\
+name: a/b
+tsk: {name: static}
+task: {name: statc}
+model: nua
+train: {steps: 1000, btch: 3}
+seeds: []
+compare: {range: [{label: x, tain: {}}]}
+search: {configurations: 0, objective: par3, space: {train.lr: {log_uniform: [0, 1]}}}
+resources: {slots: 2, cpu: 1}
+budget: {hours: 0}
+seeds: 3
+""")
+    for part in [
+        "bad.yaml: 14 faults",
+        "line 1: name: must be 1 to 100 letters",
+        "line 2: tsk: unknown key 'tsk'. Did you mean 'task'?",
+        "line 3: task.name: no task named 'statc'. Did you mean 'static'?",
+        "line 4: model.name: no model named 'nua'. Did you mean 'nau'?",
+        "line 5: train.btch: is not a setting here. Did you mean 'batch'?",
+        "line 6: seeds: is an empty list",
+        "line 7: compare.range.0.tain: unknown key 'tain'. Did you mean 'train'?",
+        "line 8: search.configurations: must be a whole number of at least 1, not 0",
+        "line 8: search.objective: unknown objective 'par3'. Did you mean 'par2'?",
+        "line 8: search.space.train.lr.log_uniform: a logarithmic scale has no 0",
+        "line 9: resources.slots: must be auto, or a whole number of at least 3, not 2",
+        "line 9: resources.cpu: unknown key 'cpu'. Did you mean 'cpus'?",
+        "line 10: budget.hours: must be a number above 0, not 0",
+        "line 11: seeds is given twice: first on line 6",
+    ]:
+        assert part in told, told
+    lines = [int(line.split()[1].rstrip(":")) for line in told.splitlines()[1:]]
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ("seeds: 0", "line 4: seeds: must be a whole number from 1"),
+        ("seeds:", "seeds: must be a count, a list, or"),
+        ("seeds: [1, 2, 1]", "seed 1 is given twice"),
+        ("seeds: [-1]", "from 0 to 4294967295"),
+        ("seeds: [4294967296]", "from 0 to 4294967295"),
+        ("seeds: {first: 4294967295, count: 2}", "the last seed would be 4294967296"),
+        ("seeds: {frist: 1, count: 2}", "Did you mean 'first'?"),
+        ("seeds: {first: 1}", "needs a `count`"),
+        ("seeds: 1e12", "from 1 to 1000000"),
+        ("seeds: 2.5", "must be a whole number"),
+        ("seeds: true", "seeds: must be a count"),
+        ("resources: {cpus: 0}", "must be a whole number of at least 1"),
+        ("resources: {gpus: -1}", "must be a number of at least 0"),
+        ("resources: {memory_gb: 0}", "must be a number above 0"),
+        ("resources: [1]", "must be a mapping"),
+        ("budget: {hours: soon}", "must be a number above 0, not 'soon'"),
+        ("budget: {cost_usd: 5}", "budget.cost_usd: is not built yet"),
+        ("budget: {failures: 5%}", "budget.failures: is not built yet"),
+        ("early_stopping: {seeds: {race: [10]}}", "early_stopping: is not built yet"),
+        ("early_stopping: soon", "early_stopping: must be a mapping"),
+        ("confirm: {top: 1}", "confirm: is not built yet"),
+        ("question: [a]", "question: must be text"),
+        ("exported: 3", "exported: must be a mapping"),
+        ("name: ''", "name: must be 1 to 100 letters"),
+        ("name: -x", "name: must be 1 to 100 letters"),
+        ("compare: [nau]", "compare: must be a mapping"),
+        ("compare: {train: [{label: a}]}", "an axis is `model`, `task`"),
+        ("compare: {a b: [{label: a}]}", "an axis is `model`, `task`"),
+        ("compare: {model: [nau]}", "model stands at top level too: keep one"),
+        ("compare: {tsk.operation: [add]}", "unknown section 'tsk'. Did you mean 'task'?"),
+        ("compare: {x: []}", "must be a list of at least one entry"),
+        ("compare: {x: [add]}", "must be a mapping"),
+        ("compare: {x: [{task: {operation: sub}}]}", "needs a `label`"),
+        ("compare: {x: [{label: a}, {label: a}]}", "the label 'a' is used twice on axis x"),
+        ("compare: {x: [{label: [a]}]}", "compare.x.0.label: must be a short word"),
+        ("compare: {train.lr: [1e-3, 0.001]}", "the label '0.001' is used twice"),
+        ("compare: {train.lr: [1, 2], x: [{label: a, train: {lr: 3}}]}", "sets train.lr, which axis 'train.lr' sets too"),
+        ("compare: {train.lr: [1, -1]}", "line 4: compare.train.lr.1: lr = -1.0 must be above 0 (in cell train.lr=-1)"),
+        ("compare: {task.operashun: [add]}", "compare.task.operashun.0: is not a setting here. Did you mean 'operation'?"),
+    ],
+)
+def test_a_fault_is_told(more: str, part: str) -> None:
+    told = faults(SMALL + more)
+    assert part in told, told
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ("5", "search: must be a mapping"),
+        ("{configurations: 3}", "needs a `space`"),
+        ("{space: {train.lr: [1, 2]}}", "needs `configurations`"),
+        ("{configurations: 3, order: arrival, space: {train.lr: [1, 2]}}", "search.order: is not built yet"),
+        ("{configurations: 3, smapler: tpe, space: {train.lr: [1, 2]}}", "Did you mean 'sampler'?"),
+        ("{configurations: 3, sampler: tpee, space: {train.lr: [1, 2]}}", "unknown sampler 'tpee'. Did you mean 'tpe'?"),
+        ("{configurations: 3, sampler: {name: tpe, startup: 3}, space: {train.lr: [1, 2]}}", "has no option 'startup'"),
+        ("{configurations: 3, sampler: {name: tpe, seed: -3}, space: {train.lr: [1, 2]}}", "search.sampler.seed"),
+        ("{configurations: 3, sampler: grid, space: {train.lr: {uniform: [1, 2]}}}", "cannot enumerate the range of train.lr"),
+        ("{configurations: 3, parallel: 0, space: {train.lr: [1, 2]}}", "search.parallel: must be a whole number of at least 1"),
+        ("{configurations: 3, objective: {par2: up}, space: {train.lr: [1, 2]}}", "unknown direction 'up'"),
+        ("{configurations: 3, objective: error.extrapolaton.median, space: {train.lr: [1, 2]}}", "Did you mean 'error.extrapolation.median'?"),
+        ("{configurations: 3, space: {train.lr: {log_uniform: [0.1, 0.01]}}}", "the bounds are reversed: write [0.01, 0.1]"),
+        ("{configurations: 3, space: {train.lr: {uniform: [0, 1]}}}", "search.space.train.lr: lr = 0.0 must be above 0"),
+        ("{configurations: 3, space: {train.lr: {uniform: [1, 2], or: off}}}", "(with train.lr = 'off')"),
+        ("{configurations: 3, space: {train.lrr: [1, 2]}}", "search.space.train.lrr: is not a setting here. Did you mean 'lr'?"),
+        ("{configurations: 3, space: {train.optimizer: [adam, sdg]}}", "search.space.train.optimizer"),
+        ("{configurations: 3, space: {model.dropout: {uniform: [0, 1], when: {model.nam: nau}}}}", "no cell has a setting 'model.nam'. Did you mean 'model.name'?"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_search_is_told(search: str, part: str) -> None:
+    told = faults(f"{SMALL}search: {search}")
+    assert part in told, told
+
+
+def test_a_setting_that_only_some_cells_have_is_told_once_with_what_to_write() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
+    told = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")
+    assert told.count("model.clamp") == 1
+    assert "and 1 more" in told and "add when: {model.name: [nau]}" in told
+
+
+def test_a_fault_of_all_cells_is_told_once() -> None:
+    told = faults("task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}")
+    assert told == "bad.yaml: line 2: train.batch: batch = 0 must be at least 1"
+
+
+def test_what_is_compared_cannot_be_searched_as_well() -> None:
+    search = "\nsearch: {configurations: 3, space: {train.lr: {uniform: [1, 2]}}}"
+    assert "is compared on axis 'train.lr' too" in faults(SMALL + "compare: {train.lr: [1, 2]}" + search)
+    assert "is compared on axis 'x' too" in faults(SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search)
+
+
+def test_a_condition_that_holds_nowhere_is_warned_of() -> None:
+    sweep = small("search: {configurations: 2, space: {train.lr: [1, 2], model.dropout: {uniform: [0, 0.5], when: {model.name: nmu}}}}", overrides=("train.steps=6000",))
+    assert "holds in no cell, so model.dropout is not searched. Did you mean 'nau'?" in sweep.warnings[0]
+
+
+def test_the_parts_that_a_file_must_have_are_named() -> None:
+    told = faults("question: what?")
+    assert all(f"`{part}` is missing" in told for part in ("model", "task", "train"))
+    assert "`steps` is missing" in faults("task: static\nmodel: nau\ntrain: {lr: 1}")
+    assert "`model` is missing" in faults("task: static\ntrain: {steps: 5}")
+
+
+def test_a_geometry_larger_than_the_input_is_a_fault() -> None:
+    told = faults("task: {name: static, input_size: 10, num_subsets: 9, subset_ratio: 0.5}\nmodel: nau\ntrain: {steps: 10}")
+    assert told.startswith("bad.yaml: line 1: task")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "nau", "a: [1"])
+def test_a_text_that_is_no_mapping_is_a_fault(text: str) -> None:
+    assert faults(text)
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(SMALL)
+    assert load(tmp_path / "quick.yaml").name == "quick"
+    with pytest.raises(SpecError, match="no such file. Did you mean .*quick.yaml"):
+        load(tmp_path / "quik.yaml")
+    with pytest.raises(SpecError, match="is a folder"):
+        load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"question: \xe9\xff\n")
+    with pytest.raises(SpecError, match="is not UTF-8"):
+        load(tmp_path / "latin.yaml")
