@@ -57,9 +57,13 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
-            raise ValueError(f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}")
+            raise ValueError(
+                f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}"
+            )
         if self.solved != (self.outcome == "solved"):
-            raise ValueError(f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other")
+            raise ValueError(
+                f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other"
+            )
 
     @property
     def id(self) -> tuple[str, int]:

@@ -1,0 +1,187 @@
+"""A store's database: where it is, how it is opened, and what a transaction promises.
+
+A folder holds `sweeps.db` (SQLite). A `postgresql://` URL is the same store on a server. When `Database.write`
+returns, what was written survives a kill of the process and a loss of power; every fault of the database comes
+out as a StoreError that says what was given and what to do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from sweeps.store import tables
+from sweeps.store.errors import StoreError
+
+FILE_NAME = "sweeps.db"
+BUSY_TIMEOUT_S = 60.0  # another process's commit takes milliseconds; a slow disk may take seconds
+_SCHEMA_LOCK = 0x53574545  # any number that all our processes agree on, for PostgreSQL's advisory lock
+
+
+class Database:
+    """One opened store. Safe to use from several threads of one process; not to be shared across a fork."""
+
+    def __init__(self, location: str | Path) -> None:
+        self.where, self.engine = _engine(location)
+        self._writer = self.engine.execution_options(sweeps_write=True)
+        try:
+            self._prepare()
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A consistent view of the store, for as long as the block lasts. Raises StoreError."""
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction: durable when the block is left, undone by an exception. Raises StoreError."""
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """The dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        return sqlite.insert(table) if self.engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _prepare(self) -> None:
+        """Create the tables once, whoever comes first, and refuse what is not a store of this version."""
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            present = set(sa.inspect(connection).get_table_names())
+            if tables.schema_version.name not in present:
+                self._refuse_foreign(present)
+                tables.metadata.create_all(connection)
+                connection.execute(sa.insert(tables.schema_version).values(version=tables.SCHEMA_VERSION))
+            found = connection.execute(sa.select(sa.func.max(tables.schema_version.c.version))).scalar()
+        if found is None or found > tables.SCHEMA_VERSION:
+            raise StoreError(
+                f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
+                f"{tables.SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
+            )
+
+    def _refuse_foreign(self, present: set[str]) -> None:
+        clash = sorted(present & set(tables.metadata.tables))
+        if clash:
+            raise StoreError(
+                f"{self.where} is a database of something else: it has tables named {', '.join(clash)} "
+                "that sweeps did not make. Give another --store, or an empty database."
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as fault:
+            cause = getattr(fault, "orig", None) or fault
+            raise StoreError(f"store {self.where}: {_advice(cause)}") from fault
+        except (OSError, OverflowError, UnicodeError) as fault:
+            raise StoreError(f"store {self.where}: {_advice(fault)}") from fault
+
+
+def _engine(location: str | Path) -> tuple[str, sa.Engine]:
+    """Where the store is, fit to be shown, and an engine that is not connected yet."""
+    text = str(location)
+    if isinstance(location, str) and "://" in text:
+        return _postgresql(text)
+    if not text.strip():
+        raise StoreError(
+            "the store's location is empty. Give a folder, such as results/, or a postgresql:// URL."
+        )
+    folder = Path(location).expanduser()
+    file = folder / FILE_NAME
+    _make_folder(folder)
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": BUSY_TIMEOUT_S}
+    )
+    # SQLite answers "locked" at once, whatever the timeout, when two processes switch a new file to WAL together.
+    lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
+
+    def on_connect(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # or the driver begins transactions by itself, and too late
+        connection.execute("PRAGMA foreign_keys=ON")
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            with lock:
+                connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    def on_begin(connection: sa.Connection) -> None:
+        # A transaction that reads first and writes later cannot wait for another writer: it takes its lock now.
+        write = connection.get_execution_options().get("sweeps_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return str(folder), engine
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_file():
+        nearest = folder.parent if folder.name == FILE_NAME else folder.with_name(folder.name + "-store")
+        raise StoreError(f"store {folder} is a file; a store is a folder. Did you mean {nearest}?")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StoreError(
+            f"store {folder} cannot be created: {fault.strerror}. Give a folder that you may write with --store."
+        ) from fault
+
+
+def _postgresql(text: str) -> tuple[str, sa.Engine]:
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as fault:
+        raise StoreError(
+            "the store's URL cannot be read. Write postgresql://USER@HOST:PORT/DATABASE."
+        ) from fault
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    where = url.render_as_string(hide_password=True)
+    if url.get_backend_name() != "postgresql":
+        raise StoreError(
+            f"store {where}: a store is a folder or a postgresql:// URL, not {url.get_backend_name()}."
+        )
+    try:
+        return where, sa.create_engine(url, pool_pre_ping=True)
+    except (ImportError, sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as fault:
+        raise StoreError(
+            f"store {where} needs PostgreSQL's driver: pip install 'psycopg[binary]'."
+        ) from fault
+
+
+def _advice(cause: Any) -> str:
+    """The database's own words, and what to do about them."""
+    said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    for words, what_to_do in (
+        (
+            "not a database",
+            f"its {FILE_NAME} is not a database, or is damaged. Move it away, or give another --store.",
+        ),
+        ("malformed", f"its {FILE_NAME} is damaged. Restore it from a copy, or give another --store."),
+        (
+            "locked",
+            f"another process has kept it locked for {BUSY_TIMEOUT_S:.0f} s. Stop that process and run again.",
+        ),
+        (
+            "readonly",
+            "it cannot be written. Make the folder and its files writable, or give another --store.",
+        ),
+        ("unable to open", f"its {FILE_NAME} cannot be opened. Make it writable, or give another --store."),
+        ("is full", "the disk is full. Free some space and run again; what was reported as done is kept."),
+    ):
+        if words in said:
+            return f"{what_to_do} ({said})"
+    return f"the database refused: {said}. Check that it is reachable and writable, or give another --store."

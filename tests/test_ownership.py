@@ -1,0 +1,177 @@
+"""Two drivers never share a name; a dead one's name is free."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from sweeps.store import HeldByAnother, Store, StoreError, ownership
+from sweeps.store.tables import holders
+
+DRIVER = """
+import sys, time
+from sweeps.store import HeldByAnother, Store
+store = Store(sys.argv[1])
+sys.stdin.readline()
+try:
+    with store.hold("s"):
+        print("holds", flush=True)
+        sys.stdin.readline()
+except HeldByAnother as refused:
+    print(refused, flush=True)
+"""
+
+
+def driver(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with Store(tmp_path) as opened:
+        yield opened
+
+
+def rewrite(store: Store, **values: Any) -> None:
+    """Make the row of the holder of `s` say something else."""
+    with store.database.write() as connection:
+        connection.execute(sa.update(holders).values(**values))
+
+
+def test_a_second_driver_is_told_who_holds_the_name_and_a_killed_one_is_taken_over(
+    tmp_path: Path, store: Store
+) -> None:
+    first = driver(tmp_path)
+    tell(first)
+    assert answer(first) == "holds"
+    with (
+        pytest.raises(HeldByAnother, match=f"driven by process {first.pid} on .* since 20") as refused,
+        store.hold("s"),
+    ):
+        pass
+    assert refused.value.pid == first.pid
+    holder = store.holder("s")
+    assert holder is not None and holder.alive
+    first.kill()
+    first.wait(30)
+    left = store.holder("s")
+    assert left is not None and not left.alive
+    with store.hold("s"):
+        now = store.holder("s")
+        assert now is not None and now.pid == os.getpid()
+    assert store.holder("s") is None
+
+
+def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(tmp_path: Path, store: Store) -> None:
+    first = driver(tmp_path)
+    tell(first)
+    assert answer(first) == "holds"
+    os.kill(first.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while (holder := store.holder("s")) is not None and holder.alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with store.hold("s"):
+        pass
+    first.wait(30)
+
+
+def test_of_drivers_that_take_a_dead_ones_name_at_once_one_gets_it(tmp_path: Path, store: Store) -> None:
+    with store.hold("s"):
+        rewrite(store, pid=2**22 + 1)  # larger than any process id
+        drivers = [driver(tmp_path) for _ in range(3)]
+        time.sleep(0.7)
+        for process in drivers:
+            tell(process)
+        answers = [answer(process) for process in drivers]
+        assert sorted(said == "holds" for said in answers) == [False, False, True]
+        with pytest.raises(HeldByAnother):
+            store.beat("s")
+        for process in drivers:
+            process.communicate("", timeout=30)
+
+
+def test_a_process_id_that_was_used_again_is_not_the_holder(store: Store) -> None:
+    with store.hold("s"):
+        holder = store.holder("s")
+        assert holder is not None and holder.alive
+        with store.database.read() as connection:
+            started_s = connection.execute(sa.select(holders.c.started_s)).scalar_one()
+        rewrite(store, started_s=started_s - 60)
+        reused = store.holder("s")
+        assert reused is not None and not reused.alive
+
+
+def test_a_holder_on_another_host_is_dead_after_two_minutes_of_silence(store: Store) -> None:
+    with store.hold("s"):
+        rewrite(store, host="elsewhere", machine="elsewhere", token="theirs", beat_s=time.time() - 100)
+        with pytest.raises(HeldByAnother, match="on elsewhere.*silent for 120 s"), store.hold("s"):
+            pass
+        rewrite(store, beat_s=time.time() - 121)
+        with Store(store.location) as other, other.hold("s"):
+            other.beat("s")
+
+
+def test_one_process_cannot_hold_a_name_twice(tmp_path: Path, store: Store) -> None:
+    with store.hold("s"), Store(tmp_path) as other:
+        with pytest.raises(HeldByAnother), other.hold("s"):
+            pass
+        with other.hold("another name"):
+            pass
+
+
+def test_a_driver_whose_name_was_taken_over_is_told_at_its_next_beat(store: Store) -> None:
+    with store.hold("s"):
+        rewrite(store, token="someone else's")
+        with pytest.raises(HeldByAnother):
+            store.beat("s")
+    holder = store.holder("s")
+    assert holder is not None, "leaving the block must not let go of another's hold"
+
+
+def test_the_heart_beats_by_itself_and_counts_the_sweeps_seconds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
+    store.begin_sweep("s", "", {})
+    with store.hold("s"):
+        rewrite(store, beat_s=0.0)
+        time.sleep(0.4)
+        holder = store.holder("s")
+        assert holder is not None and holder.silent_s < 10
+        meanwhile = store.sweep("s")
+    sweep = store.sweep("s")
+    assert meanwhile is not None and sweep is not None
+    assert 0 < meanwhile.seconds < sweep.seconds
+    assert 0.4 <= sweep.seconds < 10
+    with store.hold("s"):
+        pass
+    again = store.sweep("s")
+    assert again is not None and again.seconds > sweep.seconds
+
+
+def test_a_failing_sweep_lets_go_of_its_name(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.hold("s"):
+        raise KeyboardInterrupt
+    assert store.holder("s") is None
+    with pytest.raises(StoreError, match="is not held here"):
+        store.beat("s")
