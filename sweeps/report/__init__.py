@@ -1,0 +1,13 @@
+"""What came out of a sweep, as one plain object and as text for people and for other programs.
+
+    found = report(store, "quickstart")
+    print(as_markdown(found))
+
+The same records give the same report, byte for byte, except for `totals.timing`.
+"""
+
+from sweeps.report.content import Standing, report, standings
+from sweeps.report.markdown import as_markdown
+from sweeps.report.plain import as_csv, as_json
+
+__all__ = ["Standing", "as_csv", "as_json", "as_markdown", "report", "standings"]

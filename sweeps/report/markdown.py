@@ -1,0 +1,162 @@
+"""The report for people: Markdown tables that are aligned, so that they read as well in a terminal.
+
+Best of each cell first, then every cell's configurations with the best one marked, then totals.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from sweeps.report.content import objective_of, off_values
+from sweeps.report.numbers import UNKNOWN, number, parameters, percent, steps
+
+Entry = Mapping[str, Any]
+
+WIDTH = 118
+"""Columns that prose is wrapped to, that it reads as well in a terminal."""
+LEGEND = (
+    "success: seeds solved, their share and its 95 % interval (Wilson). converged at: in steps, over solved "
+    "seeds, median, then mean with its 95 % interval (gamma). sparsity: mean sparsity error of solved seeds. "
+    "par2: mean converged-at, an unsolved seed counting twice the budget; lower is better. "
+    "#0 is the file's own configuration, * the best of its cell."
+)
+COLUMNS = ("#", "success", "converged at: median, mean", "sparsity", "par2", "parameters")
+
+
+def as_markdown(report: Mapping[str, Any], timing: bool = True) -> str:
+    """The whole report. Without `timing` the same records give the same bytes."""
+    definition = report["definition"]
+    off = off_values(definition)
+    parts = [f"# {report['sweep']}"]
+    if definition.get("question"):
+        parts.append(_wrapped(str(definition["question"])))
+    if not report["configurations"]:
+        parts.append("No configuration has been tried yet.")
+    cells = [list(group) for _, group in groupby(report["configurations"], key=lambda entry: entry["cell"])]
+    parts.extend(_best_of_each(cells, off, *objective_of(definition)))
+    for cell in cells:
+        parts.extend(_cell(cell, off))
+    parts.extend(["## Totals", _totals(report["totals"])])
+    if timing:
+        parts.append(timing_line(report["totals"]))
+    parts.append(_wrapped(LEGEND))
+    return "\n\n".join(parts) + "\n"
+
+
+def timing_line(totals: Mapping[str, Any]) -> str:
+    """Wall time and speed: the only line of a report that differs between equal sweeps."""
+    timing = totals["timing"]
+    rate = timing["seed_steps_per_second"]
+    speed = f", {steps(rate)} seed-steps a second" if rate is not None else ""
+    return f"Timing: {timing['sweep_seconds']:.1f} s of wall time{speed}."
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned in plain text; `|` in a field is escaped."""
+    lines = [[field.replace("|", "\\|") for field in row] for row in (header, *rows)]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
+
+    def drawn(fields: Sequence[str]) -> str:
+        padded = (field.ljust(width) for field, width in zip(fields, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
+
+
+def _best_of_each(
+    cells: Sequence[Sequence[Entry]], off: Mapping[str, Any], objective: str, direction: str
+) -> list[str]:
+    best = [cell[0] for cell in cells if cell[0]["rank"] == 1]
+    if not best:
+        return []
+    how = "highest" if direction == "maximize" else "lowest"
+    axes = list(dict.fromkeys(axis for entry in best for axis in entry["cell"]))
+    header = [*axes, "#", "success", "converged at", "sparsity", "par2", "parameters"]
+    rows = [[*(str(entry["cell"].get(axis, "")) for axis in axes), *_best_row(entry, off)] for entry in best]
+    return [f"## Best of each cell: {how} {objective}", table(header, rows)]
+
+
+def _best_row(entry: Entry, off: Mapping[str, Any]) -> list[str]:
+    return [
+        str(entry["number"]),
+        _success(entry),
+        steps(entry["converged_at"]["median"]),
+        number(entry["sparsity_error"]["estimate"]),
+        steps(entry["par2"]),
+        parameters(entry["parameters"], off),
+    ]
+
+
+def _cell(cell: Sequence[Entry], off: Mapping[str, Any]) -> list[str]:
+    title = " ".join(f"{axis}={label}" for axis, label in cell[0]["cell"].items()) or "all"
+    rows = [
+        [
+            f"{entry['number']}*" if entry["rank"] == 1 else str(entry["number"]),
+            _success(entry),
+            _converged(entry["converged_at"]),
+            number(entry["sparsity_error"]["estimate"]),
+            steps(entry["par2"]),
+            parameters(entry["parameters"], off),
+        ]
+        for entry in cell
+    ]
+    return [f"## {title}", table(COLUMNS, rows), *_remarks(cell)]
+
+
+def _remarks(cell: Sequence[Entry]) -> list[str]:
+    """What the table has no column for, where there is anything to say."""
+    said = []
+    for figure, words in (("diverged", "Diverged seeds"), ("errors", "Seeds that ended in an error")):
+        having = [f"{entry[figure]} in #{entry['number']}" for entry in cell if entry[figure]]
+        if having:
+            said.append(f"{words}: {', '.join(having)}.")
+    unfinished = [
+        f"#{entry['number']} ({entry['seeds']} of {entry['seeds_asked']} seeds)"
+        for entry in cell
+        if entry["state"] == "running"
+    ]
+    if unfinished:
+        said.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
+    failed = [f"#{entry['number']}" for entry in cell if entry["state"] == "failed"]
+    if failed:
+        said.append(f"Failed, so not ranked: {', '.join(failed)}.")
+    return ["\n".join(map(_wrapped, said))] if said else []
+
+
+def _success(entry: Entry) -> str:
+    rate = entry["success_rate"]
+    if rate["estimate"] is None:
+        return UNKNOWN
+    ends = f"[{percent(rate['low'])}, {percent(rate['high'])}]"
+    return f"{entry['solved']}/{entry['seeds']} {percent(rate['estimate'])}% {ends}"
+
+
+def _converged(figures: Mapping[str, Any]) -> str:
+    if figures["median"] is None:
+        return UNKNOWN
+    ends = f" [{steps(figures['low'])}, {steps(figures['high'])}]" if figures["low"] is not None else ""
+    return f"{steps(figures['median'])}, {steps(figures['estimate'])}{ends}"
+
+
+def _totals(totals: Mapping[str, Any]) -> str:
+    lanes = _counted(totals["lanes"], "lane")
+    if totals["lanes"] < totals["lanes_asked"]:
+        lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
+    return _wrapped(
+        f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, "
+        f"{lanes}: "
+        f"{totals['solved']} solved, {totals['diverged']} diverged, {totals['errors']} ended in an error; "
+        f"{steps(totals['seed_steps'])} seed-steps. State: {totals['state']}."
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)

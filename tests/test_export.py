@@ -1,0 +1,151 @@
+"""best.yaml is a sweep file that trains the same lanes, and says whether they came out the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_sweep import DOCUMENT, made_sweep
+
+from sweeps.export import ExportError, best, compare_rates, compare_seeds
+from sweeps.records import Record
+from sweeps.settings import lane_key, resolve
+from sweeps.spec import parse
+from sweeps.store import Store, StoreError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def exported(store: Store, cell: str | None = None) -> dict[str, Any]:
+    expected = parse(best(store, "small", cell), "best.yaml").expected
+    assert expected is not None
+    return expected
+
+
+def changed(record: Record, **fields: Any) -> Record:
+    return dataclasses.replace(record, **fields)
+
+
+def lanes_of(outcomes: list[bool]) -> list[Record]:
+    return [
+        Record(key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good)
+        for seed, good in enumerate(outcomes)
+    ]
+
+
+def test_the_file_is_a_sweep_of_exactly_the_lanes_that_were_trained(store: Store) -> None:
+    lanes = made_sweep(store)
+    sweep = parse(best(store, "small"), "best.yaml")
+    assert (sweep.seeds, sweep.search, len(sweep.cells), sweep.warnings) == ((0, 1, 2), None, 1, ())
+    settings, faults, _ = resolve(sweep.cells[0].settings)
+    assert settings is not None and not faults
+    assert [lane_key(settings, seed) for seed in sweep.seeds] == [record.key for record in lanes]
+
+
+def test_the_best_of_all_cells_is_exported_unless_one_is_named(store: Store) -> None:
+    made_sweep(store)
+    assert exported(store)["cell"] == {"model": "nau"}
+    assert exported(store, "model=linear") == exported(store, "linear")
+    assert exported(store, "linear")["number"] == 1
+
+
+def test_the_header_has_the_question_and_the_command(store: Store) -> None:
+    made_sweep(store)
+    text = best(store, "small")
+    assert text.startswith("# Question: Which unit learns subtraction?\n")
+    assert "sweeps reproduce best.yaml" in text
+    assert parse(text, "best.yaml").name == "small-nau-best"
+
+
+def test_the_export_holds_figures_and_provenance_but_no_host(store: Store) -> None:
+    made_sweep(store)
+    expected = exported(store)
+    assert expected["summary"]["par2"] == 5000.0
+    assert expected["provenance"] == {"device": "cpu", "model_source": "ab12", "torch": "2.13.0"}
+    assert "secret-node" not in best(store, "small")
+    assert [lane["converged_at"] for lane in expected["lanes"]] == [3000, 4000, 8000]
+
+
+def test_the_same_lanes_have_no_differences_in_any_order(store: Store) -> None:
+    lanes = made_sweep(store)
+    assert compare_seeds(exported(store), lanes) == compare_seeds(exported(store), lanes[::-1]) == []
+
+
+def test_figures_survive_the_file_to_the_last_bit(store: Store) -> None:
+    lanes = made_sweep(store)
+    odd = [
+        changed(lane, key=f"odd{lane.seed}", sparsity_error=0.1 + 0.2 + lane.seed * 1e-17) for lane in lanes
+    ]
+    expected = exported(store)
+    for lane, record in zip(expected["lanes"], odd, strict=True):
+        lane["sparsity_error"] = record.sparsity_error
+    again = parse(
+        best(store, "small").replace("sparsity_error: 0.4\n", f"sparsity_error: {0.1 + 0.2!r}\n"), "f"
+    ).expected
+    assert again is not None
+    assert compare_seeds(again, odd) == []
+
+
+def test_differences_are_told_by_seed_and_figure(store: Store) -> None:
+    lanes = made_sweep(store)
+    error = {"interpolation": 1e-9, "extrapolation": 1.0000000000000003e-9}
+    again = [changed(lanes[0], converged_at=4000), changed(lanes[1], error=error), changed(lanes[2], seed=7)]
+    assert compare_seeds(exported(store), again) == [
+        "seed 0: converged_at was 3000, is 4000",
+        "seed 1: error.extrapolation was 1e-09, is 1.0000000000000003e-09",
+        "seed 2: was exported, and was not trained again",
+        "seed 7: was trained, and is not in the export",
+    ]
+
+
+def test_another_machine_is_named_as_a_reason_only_where_figures_differ(store: Store) -> None:
+    lanes = made_sweep(store)
+    elsewhere = [changed(lane, provenance=lane.provenance | {"torch": "2.14.0"}) for lane in lanes]
+    assert compare_seeds(exported(store), elsewhere) == []
+    told = compare_seeds(exported(store), [changed(lane, steps=1) for lane in elsewhere])
+    assert len(told) == 4
+    assert told[-1].endswith("torch 2.13.0 then, 2.14.0 now")
+
+
+def test_fresh_seeds_pass_where_rates_agree_and_fail_where_they_do_not(store: Store) -> None:
+    made_sweep(store)
+    expected = exported(store)
+    expected["lanes"] = [{"seed": seed, "solved": True} for seed in range(20)]
+    same = compare_rates(expected, lanes_of([True] * 19 + [False]))
+    assert same.passed
+    assert same.text.startswith(
+        "PASS: the rates agree: exported 20/20 = 100 % [84, 100], fresh seeds 19/20 = 95 % [76, 99]"
+    )
+    worse = compare_rates(expected, lanes_of([True] * 10 + [False] * 10))
+    assert not worse.passed
+    assert worse.text.startswith("FAIL: the rates differ")
+    assert "fresh seeds 10/20 = 50 % [30, 70]; difference -50.0 [" in worse.text
+    assert compare_rates(expected, []).text.startswith("FAIL: there is nothing to compare")
+
+
+def test_an_unknown_cell_is_told_the_nearest(store: Store) -> None:
+    made_sweep(store)
+    with pytest.raises(ExportError, match=r"no cell 'model=nua'.* Did you mean 'model=nau'"):
+        best(store, "small", "model=nua")
+    with pytest.raises(ExportError, match="Did you mean 'model=linear'"):
+        best(store, "small", "linaer")
+
+
+def test_nothing_complete_is_nothing_to_export(store: Store) -> None:
+    store.begin_sweep("empty", "", {"name": "empty"})
+    with pytest.raises(ExportError, match="no complete configuration to export yet"):
+        best(store, "empty")
+    with pytest.raises(StoreError, match="no sweep named"):
+        best(store, "nothing")
+
+
+def test_the_best_across_cells_follows_a_maximised_objective(store: Store) -> None:
+    made_sweep(
+        store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": {"par2": "maximize"}}}
+    )
+    assert exported(store)["cell"] == {"model": "linear"}

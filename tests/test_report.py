@@ -1,0 +1,188 @@
+"""Reports of a small sweep whose figures are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
+
+from sweeps.report import as_csv, as_json, as_markdown, report
+from sweeps.report.content import objective_of
+from sweeps.report.markdown import table
+from sweeps.report.numbers import number, parameters, percent, steps
+from sweeps.store import Store, StoreError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def found(store: Store) -> dict[str, Any]:
+    made_sweep(store)
+    return report(store, "small")
+
+
+def test_the_object_is_that_of_the_design(found: dict[str, Any]) -> None:
+    assert list(found) == ["sweep", "definition", "configurations", "totals"]
+    assert found["definition"] == DOCUMENT
+    promised = {
+        "cell", "rank", "number", "parameters", "state", "seeds", "solved", "diverged", "success_rate",
+        "converged_at", "sparsity_error", "par2", "lanes",
+    }  # fmt: skip
+    entry = found["configurations"][0]
+    assert promised <= set(entry)
+    assert set(entry["converged_at"]) == {"estimate", "low", "high", "median"}
+    assert set(entry["sparsity_error"]) == set(entry["success_rate"]) == {"estimate", "low", "high"}
+    assert {"seed", "solved", "converged_at", "sparsity_error", "steps", "error", "reason"} <= set(
+        entry["lanes"][0]
+    )
+
+
+def test_cells_stand_in_order_and_within_them_the_best_first(found: dict[str, Any]) -> None:
+    order = [(e["cell"]["model"], e["rank"], e["number"]) for e in found["configurations"]]
+    assert order == [("nau", 1, 1), ("nau", 2, 0), ("linear", 1, 1), ("linear", 2, 0)]
+
+
+def test_figures_of_a_configuration_by_hand(found: dict[str, Any]) -> None:
+    tuned, published = found["configurations"][:2]
+    assert tuned["parameters"] == TUNED
+    assert published["parameters"] == {"model.dropout": 0.0, "train.gradient_noise": 0.0, "train.lr": 1e-3}
+    assert (tuned["par2"], published["par2"]) == (5000.0, (5000 + 7000 + 2 * BUDGET) / 3)
+    assert (tuned["converged_at"]["estimate"], tuned["converged_at"]["median"]) == (5000.0, 4000.0)
+    assert published["success_rate"]["estimate"] == pytest.approx(2 / 3)
+
+
+def test_unsolved_cells_have_nulls_and_say_why(found: dict[str, Any]) -> None:
+    linear = found["configurations"][3]
+    assert linear["converged_at"] == {"estimate": None, "low": None, "high": None, "median": None}
+    assert (linear["diverged"], linear["errors"]) == (1, 1)
+    assert [one["outcome"] for one in linear["lanes"]] == ["unsolved", "diverged", "error"]
+    assert "not finite at step 700" in linear["lanes"][1]["reason"]
+    json.loads(as_json(found), parse_constant=lambda word: pytest.fail(f"{word} in the JSON"))
+
+
+def test_totals_count_every_lane_once(found: dict[str, Any]) -> None:
+    totals = found["totals"]
+    counts = [totals[name] for name in ("cells", "configurations", "lanes", "solved", "diverged", "errors")]
+    assert counts == [2, 4, 12, 5, 1, 1]
+    assert totals["seed_steps"] == 10 * BUDGET + 700
+    assert totals["timing"]["lane_seconds"] == 12 * 1.25
+
+
+def test_the_same_records_give_the_same_bytes_in_any_order_of_arrival(tmp_path: Path) -> None:
+    texts = []
+    for reverse in (False, True):
+        with Store(tmp_path / str(reverse)) as store:
+            made_sweep(store, reverse)
+            found = report(store, "small")
+        found["totals"]["timing"]["sweep_seconds"] = 1.0 + reverse
+        texts.append((as_markdown(found, timing=False), as_json(found, timing=False), as_csv(found)))
+    assert texts[0] == texts[1]
+
+
+def test_a_configuration_that_lacks_a_lane_is_running_and_unranked(store: Store) -> None:
+    made_sweep(store)
+    store.extend_seeds("small", "model=nau", 1, {3: "a lane that is not there"})
+    found = report(store, "small")
+    assert [(e["number"], e["rank"], e["state"]) for e in found["configurations"][:2]] == [
+        (0, 1, "complete"),
+        (1, None, "running"),
+    ]
+    assert "Not complete, so not ranked: #1 (3 of 4 seeds)." in as_markdown(found)
+    assert "12 of 13 lanes" in as_markdown(found)
+
+
+def test_an_empty_sweep_can_be_reported(store: Store) -> None:
+    store.begin_sweep("empty", "", {"name": "empty"})
+    found = report(store, "empty")
+    assert found["configurations"] == []
+    assert "No configuration has been tried yet." in as_markdown(found)
+    assert as_csv(found) == "\n"
+
+
+def test_a_sweep_without_a_search_says_so(store: Store) -> None:
+    store.begin_sweep("plain", "", {"name": "plain", "question": None})
+    entry = configuration("nau", 0)
+    store.ask("plain", entry)
+    store.add_records([lane(entry, seed, 1000, 1e-9) for seed in range(3)])
+    text = as_markdown(report(store, "plain"))
+    assert "as the file says" in text
+    assert "1 cell, 1 configuration, 3 lanes" in text
+
+
+def test_an_unknown_sweep_is_told_the_nearest_name(store: Store) -> None:
+    made_sweep(store)
+    with pytest.raises(StoreError, match="Did you mean 'small'"):
+        report(store, "smal")
+
+
+def test_the_markdown_is_aligned_narrow_and_marks_the_best(found: dict[str, Any]) -> None:
+    text = as_markdown(found)
+    assert max(map(len, text.splitlines())) <= 120
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(line) for line in block.splitlines()}) == 1
+    assert (
+        text.index("## Best of each cell: lowest par2") < text.index("## model=nau") < text.index("## Totals")
+    )
+    assert "| 1*  | 3/3 100% [44, 100] | 4k, 5k [2.79k, 10.3k] " in text
+    assert "lr 3.2e-3, dropout off, noise 3.4e-4" in text
+    assert "Diverged seeds: 1 in #0." in text
+
+
+def test_the_longest_usual_row_fits_the_width(found: dict[str, Any]) -> None:
+    entry = found["configurations"][0]
+    entry |= {"number": 17, "solved": 99, "seeds": 100, "par2": 17_350.0}
+    entry["success_rate"] = {"estimate": 0.99, "low": 0.9455, "high": 0.9982}
+    entry["converged_at"] = {"estimate": 17_312.0, "low": 16_123.0, "high": 18_512.0, "median": 17_150.0}
+    entry["sparsity_error"]["estimate"] = 4.2e-7
+    entry["parameters"] = {"model.dropout": 1.25e-5, "train.gradient_noise": 0.0034, "train.lr": 0.0032}
+    assert max(len(line) for line in as_markdown(found).splitlines()) <= 122
+
+
+def test_the_csv_has_a_row_for_each_configuration(found: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert len(rows) == 4
+    assert list(rows[0])[:4] == ["cell.model", "rank", "number", "state"]
+    assert (rows[0]["parameters.train.lr"], rows[0]["converged_at.median"]) == ("0.0032", "4000.0")
+    assert rows[2]["converged_at.median"] == ""
+
+
+def test_the_objective_is_read_as_the_sweep_file_states_it() -> None:
+    assert objective_of({}) == ("par2", "minimize")
+    assert objective_of({"search": {"objective": "success_rate"}}) == ("success_rate", "maximize")
+    stated = {"search": {"objective": {"error.extrapolation.median": "minimize"}}}
+    assert objective_of(stated) == ("error.extrapolation.median", "minimize")
+
+
+def test_figures_are_short() -> None:
+    assert [steps(value) for value in (None, 0, 850, 999.7, 4500.0, 17_300, 999_700, 1.521e6, 6.3e9)] == [
+        "–", "0", "850", "1k", "4.5k", "17.3k", "1M", "1.52M", "6.3G",
+    ]  # fmt: skip
+    assert [number(value) for value in (None, 0.0, 0.41, 4.2e-7, 1e-3, 0.0099, 64.0, 2.5e6)] == [
+        "–", "0", "0.41", "4.2e-7", "1e-3", "9.9e-3", "64", "2.5e6",
+    ]  # fmt: skip
+    assert [percent(value) for value in (None, 0.0, 0.002, 0.98, 0.9982, 1.0)] == [
+        "–",
+        "0",
+        "0.2",
+        "98",
+        "99.8",
+        "100",
+    ]
+
+
+def test_parameters_keep_their_path_where_the_last_part_is_not_enough() -> None:
+    values = {"model.a.weight": 1, "model.b.weight": 0.5, "train.optimizer": "sgd", "model.clamp": True}
+    assert parameters(values, {}) == "clamp true, model.a.weight 1, model.b.weight 0.5, optimizer sgd"
+
+
+def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
+    assert table(["a"], [["x|y"]]) == "| a    |\n|------|\n| x\\|y |"
