@@ -217,8 +217,8 @@ def _header(name: str, chosen: Standing, found: Sequence[Standing], document: Ma
         )
     lines += [
         "",
-        "    sweeps reproduce best.yaml                   the same seeds again: the same figures? PASS or FAIL",
-        "    sweeps reproduce best.yaml --fresh-seeds     other seeds: do the success rates agree?",
+        "    sweeps reproduce best.yaml                  the same seeds: the same figures? PASS or FAIL",
+        "    sweeps reproduce best.yaml --fresh-seeds    other seeds: do the success rates agree?",
         "",
     ]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
