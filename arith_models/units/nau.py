@@ -48,4 +48,4 @@ class NAU(nn.Module):
 
     def constrain(self) -> None:
         if self.config.clamp:
-            self.weight.clamp_(-1.0, 1.0)
+            self.weight.copy_(self.weight.clamp(-1.0, 1.0))

@@ -42,7 +42,7 @@ class NMU(nn.Module):
         self.weight.copy_(stream.uniform(self.weight.shape, 0.25, 0.75))
 
     def effective_weight(self) -> Tensor:
-        return self.weight if self.config.clamp else self.weight.clamp(self.config.lower, 1.0)
+        return self.weight if self.config.clamp else self._clamped()
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         W_OI = self.effective_weight()
@@ -52,4 +52,8 @@ class NMU(nn.Module):
 
     def constrain(self) -> None:
         if self.config.clamp:
-            self.weight.clamp_(self.config.lower, 1.0)
+            self.weight.copy_(self._clamped())
+
+    def _clamped(self) -> Tensor:
+        lower = self.config.lower
+        return torch.where(self.weight < lower, lower, self.weight).clamp(max=1.0)

@@ -1,8 +1,7 @@
-"""Counter-based random numbers: Philox-2x32-10 in integer tensor operations.
+"""Counter-based random numbers for lanes: streams that are keyed by (seed, purpose, step).
 
-A lane's numbers are a pure function of (seed, purpose, step, index), so they do not depend on the lane's neighbours,
-its slot, the pack's size or a restart. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-1, 2, 3" (SC 2011); the published known-answer vectors are in tests/training/test_random.py.
+A lane's numbers are a pure function of its seed, their purpose, the step and their index, so they do not depend on the
+lane's neighbours, its slot, the pack's size or a restart.
 """
 
 from __future__ import annotations
@@ -15,62 +14,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MULTIPLIER = 0xD256D193
-WEYL = 0x9E3779B9
-MASK = 0xFFFFFFFF
-ROUNDS = 10
+from sweeps.training.threefry import PARITY, threefry2x32, threefry_of_ints
 
-Word = Any  # an int, or an int64 tensor that holds values in [0, 2**32)
+Word = Any  # an int in [0, 2**32), or an int32 tensor that holds the same 32 bits
 
 
-def philox2x32(counter0: Word, counter1: Word, key: Word) -> tuple[Word, Word]:
-    """Two 32-bit words from a 64-bit counter and a 32-bit key. Works on ints and on int64 tensors alike.
+def _tensor(word: Word, device: torch.device | None) -> Tensor:
+    """A word as a 0-dim int32 tensor of the same 32 bits."""
+    return word if isinstance(word, Tensor) else torch.tensor(signed(word), dtype=torch.int32, device=device)
 
-    In int64 the 64-bit product may wrap to a negative number; shifting and masking still give its two halves.
-    """
-    for i in range(ROUNDS):
-        product = counter0 * MULTIPLIER
-        round_key = (key + i * WEYL) & MASK
-        counter0, counter1 = ((product >> 32) & MASK) ^ round_key ^ counter1, product & MASK
-    return counter0, counter1
+
+def signed(word: int) -> int:
+    """The int32 that has the same 32 bits as a word."""
+    return word - 2**32 if word >= 2**31 else word
 
 
 def _unit(word: Tensor) -> Tensor:
-    """Upper 24 bits as float32 in [0, 1). Via int32, for which processors have a direct conversion."""
-    return (word >> 8).to(torch.int32).to(torch.float32) * 2.0**-24
+    """The upper 24 bits as float32 in [0, 1)."""
+    return ((word >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def derived_key(key: tuple[int, int], name: str) -> tuple[int, int]:
+    """The key of a named child of a stream, for keys that are ints."""
+    return threefry_of_ints(key, (zlib.crc32(name.encode()), 0xFFFFFFFF))
+
+
+def seed_key(seed: int, purpose: str) -> tuple[int, int]:
+    """The key of one purpose ("initialise", "batch", "model", "noise") of a lane's seed in [0, 2**32)."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed = {seed} must lie in [0, 2**32)")
+    return derived_key((seed, PARITY), purpose)
 
 
 class Stream:
     """A named source of random numbers at one step; models and tasks know only its methods.
 
-    Successive draws from one stream take successive counters, so two draws never share numbers. `child(name)` is an
-    independent stream. 64 bits (key and salt) tell streams apart.
+    `key` and `step` are ints, or int32 tensors that may differ between lanes. Successive draws from one stream take
+    successive counters, so two draws never share numbers. `child(name)` is an independent stream.
     """
 
-    def __init__(self, key: Word, salt: Word = 0, step: Word = 0, device: torch.device | None = None) -> None:
-        self._key, self._salt, self._step, self._device = key, salt, step, device
+    def __init__(self, key: tuple[Word, Word], step: Word = 0, device: torch.device | None = None) -> None:
+        self._key = (_tensor(key[0], device), _tensor(key[1], device))
+        self._step, self._device = _tensor(step, device), device
         self._drawn = 0
 
-    @classmethod
-    def of_seed(cls, seed: Word, device: torch.device | None = None) -> Stream:
-        """The root stream of a lane. `seed` is an int in [0, 2**32) or a 0-dim int64 tensor."""
-        key, salt = philox2x32(seed, 0x53574550, 0x1BD11BDA)
-        return cls(key, salt, device=device)
-
     def child(self, name: str) -> Stream:
-        """The stream for one purpose, at the same step."""
-        key, salt = philox2x32(zlib.crc32(name.encode()), self._salt, self._key)
-        return Stream(key, salt, self._step, self._device)
-
-    def at(self, step: Word) -> Stream:
-        """The same stream at another step."""
-        return Stream(self._key, self._salt, step, self._device)
+        """The stream for one purpose, at the same step. Its first counter word is out of reach of any draw's index."""
+        word = _tensor(zlib.crc32(name.encode()), self._device)
+        return Stream(threefry2x32(*self._key, word, torch.full_like(word, -1)), self._step, self._device)
 
     def _words(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` pairs of words."""
-        index = torch.arange(self._drawn, self._drawn + count, dtype=torch.int64, device=self._device)
+        index = torch.arange(self._drawn, self._drawn + count, dtype=torch.int32, device=self._device)
         self._drawn += count
-        return philox2x32(index, (self._step ^ self._salt) & MASK, self._key)
+        return threefry2x32(*self._key, index, self._step)
 
     def _paired(self, shape: Sequence[int], make: Any) -> Tensor:
         """`make` turns two arrays of words into two arrays of numbers, which are joined in the given shape."""
@@ -94,10 +91,12 @@ class Stream:
         return self._paired(shape, box_muller)
 
     def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
-        """int64 in [low, high). The width must be below 2**31; the bias is at most width / 2**32."""
-        if not 0 < high - low < 2**31:
-            raise ValueError(f"integers need low < high and a width below 2**31, but got low={low}, high={high}")
-        return self._paired(shape, lambda a, b: tuple(low + ((w * (high - low)) >> 32) for w in (a, b)))
+        """int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
+        if not 0 < high - low <= 2**24:
+            raise ValueError(f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}")
+        return self._paired(
+            shape, lambda a, b: tuple(low + (((w >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24) for w in (a, b))
+        )
 
     def bernoulli(self, shape: Sequence[int], p: Any) -> Tensor:
         """bool, true with probability p."""

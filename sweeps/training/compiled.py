@@ -1,0 +1,99 @@
+"""Adds the slot axis to a lane's functions and compiles them, once a structure and process.
+
+The vmapped function is first recorded as plain tensor operations (so models may use any Python that does not look at
+tensor values), then compiled. Without a working compiler the recorded operations run as they are, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+log = logging.getLogger(__name__)
+
+
+class Recorded:
+    """A function of tensors in nested containers, recorded for fixed shapes, compiled where that works.
+
+    `why_uncompiled` says why not, else None. `warm_up_s` is what recording and compiling cost.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], compiled: bool = True) -> None:
+        started = time.perf_counter()
+        flat, self._spec = pytree.tree_flatten(arguments)
+        self._out_spec: Any = None
+
+        def flat_function(*tensors: Tensor) -> list[Tensor]:
+            out = function(*pytree.tree_unflatten(list(tensors), self._spec))
+            leaves, self._out_spec = pytree.tree_flatten(out)
+            return leaves
+
+        with torch.no_grad():
+            graph = make_fx(flat_function)(*[t.clone() for t in flat])
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        self.graph = graph
+        self.why_uncompiled = None if compiled else "compilation is switched off"
+        self._run: Callable[..., Any] = graph
+        if compiled:
+            self._compile([t.clone() for t in flat])
+        self.warm_up_s = time.perf_counter() - started
+
+    def _compile(self, example: list[Tensor]) -> None:
+        candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
+        try:
+            with torch.no_grad(), _one_compiler_at_a_time():
+                candidate(*example)
+            self._run = candidate
+        except Exception as error:  # any failure of the compiler, of which there are many kinds, has one remedy
+            self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+            log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
+        flat, _ = pytree.tree_flatten(arguments)
+        with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile"):
+            out = self._run(*flat)
+        return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
+
+    def bind(self, *arguments: Any) -> Callable[[], None]:
+        """A quick way to run again and again on the same tensors, for functions that change them in place."""
+        flat, _ = pytree.tree_flatten(arguments)
+        run = self._run
+
+        def repeat(count: int) -> None:
+            with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile"):
+                for _ in range(count):
+                    run(*flat)
+
+        return repeat  # type: ignore[return-value]
+
+
+def in_place(function: Callable[..., Any]) -> Callable[..., None]:
+    """Wraps f(state, ...) -> new state so that the state's own tensors take the new values: fixed addresses and strides."""
+
+    def changed(state: Any, *rest: Any) -> None:
+        new = function(state, *rest)
+        for target, value in zip(pytree.tree_leaves(state), pytree.tree_leaves(new), strict=True):
+            target.copy_(value)
+
+    return changed
+
+
+def _one_compiler_at_a_time() -> FileLock:
+    """Two workers that meet one cold structure: the second waits, then loads what the first compiled."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "sweeps.lock")

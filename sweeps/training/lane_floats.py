@@ -1,0 +1,56 @@
+"""Which settings are a lane's own numbers, and which are structure.
+
+A float is a lane's number: a tensor with a slot axis. Ints, bools, words and shapes are structure: lanes whose
+structure is equal share a compiled step. A float that is zero in every lane of a sweep may be structure too: its term
+then leaves the step (zero times anything adds nothing), which saves time and changes no number.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NOT_STRUCTURE = ("train.steps", "train.stop", "model.name")
+
+
+def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
+    """Dotted path -> value of every float of explicit settings."""
+    return {path: value for path, value in _leaves(resolved, "") if isinstance(value, float)}
+
+
+def structure(resolved: Mapping[str, Any]) -> str:
+    """A text that is equal for lanes that may share a pack."""
+    leaves = {p: "float" if isinstance(v, float) else v for p, v in _leaves(resolved, "") if p not in NOT_STRUCTURE}
+    return json.dumps(leaves, sort_keys=True)
+
+
+def with_floats(config: Any, floats: Mapping[str, Any], path: str) -> Any:
+    """A copy of a config (dataclasses, tuples) whose floats are replaced by those at `path` and below.
+
+    The config's own checks are not run again: they have passed, and tensors could not pass them.
+    """
+    if isinstance(config, float):
+        return floats[path]
+    if isinstance(config, tuple):
+        return tuple(with_floats(item, floats, f"{path}.{i}") for i, item in enumerate(config))
+    if not dataclasses.is_dataclass(config):
+        return config
+    result = copy.copy(config)
+    for field in dataclasses.fields(config):
+        value = with_floats(getattr(config, field.name), floats, f"{path}.{field.name}")
+        object.__setattr__(result, field.name, value)
+    return result
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _leaves(value, f"{path}.{i}")
+    else:
+        yield path, node

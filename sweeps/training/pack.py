@@ -1,0 +1,217 @@
+"""A pack: many lanes trained together in the slots of one compiled step. A freed slot takes the next lane.
+
+Legend of suffixes: K slots, B batch or rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sweeps.settings import Built, build
+from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
+from sweeps.training.lane_floats import float_leaves, structure
+from sweeps.training.outcome import Curve, judge
+from sweeps.training.programs import programs_for
+from sweeps.training.random import seed_key, signed
+from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState
+
+LEAST_SLOTS = 3  # with 1 or 2 the CPU library takes another matrix routine, whose rounding differs
+
+
+class Slot:
+    """A live lane's place: what the tensors do not hold."""
+
+    def __init__(self, lane: Lane, built: Built, curve: Curve, wall_time_s: float) -> None:
+        self.lane, self.built, self.curve, self.wall_time_s = lane, built, curve, wall_time_s
+        self.threshold: float | None = built.task.threshold()
+
+
+class Pack:
+    """Trains lanes of equal structure. Call `advance` until `done`; each call evaluates, then trains to the next evaluation.
+
+    A lane that cannot be built, and a failure of the whole step, come back as results with outcome "error".
+    """
+
+    def __init__(
+        self, lanes: Sequence[Lane], slots: int, zeros: frozenset[str] = frozenset(), device: str = "cpu", compiled: bool = True
+    ) -> None:
+        structures = {structure(lane.settings) for lane in lanes}
+        if len(structures) != 1:
+            raise ValueError(f"the lanes of a pack must have one structure, but these have {len(structures)}")
+        self.num_slots = max(slots, LEAST_SLOTS)
+        self.waiting = deque(lanes)
+        self.slots: list[Slot | None] = [None] * self.num_slots
+        self.device, self.compiled = torch.device(device), compiled
+        self.settings = lanes[0].settings
+        self.built = build(self.settings)
+        self.zeros = frozenset(p for p in zeros if p in float_leaves(self.settings))
+        self.interval = self.built.train.evaluate_every
+        self._inputs: dict[str, Tensor] = {}
+        self.tensors = self._empty_tensors(lanes)
+        self.programs: Any = None
+        self.seed_steps = 0
+
+    @property
+    def done(self) -> bool:
+        return not self.waiting and not any(self.slots)
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        return self.programs.why_uncompiled if self.programs else None
+
+    def advance(self) -> list[LaneResult]:
+        """Fills slots, evaluates, frees what is finished (until nothing is), then trains one interval."""
+        results: list[LaneResult] = []
+        try:
+            fresh = True
+            while fresh and not self.done:
+                results += self._fill()
+                self._evaluate()
+                ended = self._free_finished()
+                results += ended
+                fresh = bool(ended) and bool(self.waiting)
+            if not self.done:
+                self._train()
+        except Exception as error:  # whatever a model or task raises inside the step is data about these lanes
+            results += self._fail_all(f"{type(error).__name__}: {error}")
+        return results
+
+    def checkpoints(self) -> dict[str, tuple[int, bytes]]:
+        """Key -> (step, exact checkpoint) of every live lane."""
+        steps = self.tensors["state"]["step"].tolist()
+        return {
+            s.lane.key: (steps[k], to_bytes(slot_of(self.tensors["state"], k), s.curve, s.wall_time_s))
+            for k, s in enumerate(self.slots)
+            if s is not None
+        }
+
+    def _fill(self) -> list[LaneResult]:
+        failed = []
+        for k in range(self.num_slots):
+            while self.waiting and self.slots[k] is None:
+                lane = self.waiting.popleft()
+                try:
+                    self._place(k, lane)
+                except Exception as error:  # one lane's settings must not take its neighbours along
+                    failed.append(_error_result(lane, f"{type(error).__name__}: {error}"))
+        return failed
+
+    def _place(self, k: int, lane: Lane) -> None:
+        built = build(lane.settings)
+        state, curve, wall_time_s = self._start(lane, built)
+        t = self.tensors
+        for path, value in float_leaves(lane.settings).items():
+            if path in t["floats"]:
+                t["floats"][path][k] = value
+        for purpose in PURPOSES:
+            t["keys"][purpose][k] = torch.tensor([signed(w) for w in seed_key(lane.seed, purpose)], dtype=torch.int32)
+        for name, array in built.task.instance(lane.seed).items():
+            t["instance"][name][k] = torch.from_numpy(array)
+        for split in built.task.splits:
+            x_BI = built.task.evaluation_inputs(split)
+            t["targets"][split][k] = torch.from_numpy(built.task.truth(x_BI, lane.seed).astype(np.float32))
+            if not t["inputs_shared"]:
+                t["inputs"][split][k] = torch.from_numpy(x_BI.astype(np.float32))
+        put(t["state"], k, state)
+        t["budget"][k] = lane.steps
+        self.slots[k] = Slot(lane, built, curve, wall_time_s)
+
+    def _start(self, lane: Lane, built: Built) -> tuple[LaneState, Curve, float]:
+        fresh = LaneFunctions(self.built, self.zeros).initial(built, lane.seed, self.device)
+        if lane.checkpoint is None:
+            return fresh, Curve(), 0.0
+        return from_bytes(lane.checkpoint, fresh)
+
+    def _evaluate(self) -> None:
+        self._programs()
+        t = self.tensors
+        values = self.programs.evaluate(t["state"]["params"], t["floats"], t["inputs"], t["targets"])
+        columns = {name: v.tolist() for name, v in values.items()}
+        steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
+        for k, slot in enumerate(self.slots):
+            if slot is not None and status[k] == RUNNING:
+                slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
+
+    def _free_finished(self) -> list[LaneResult]:
+        state = self.tensors["state"]
+        steps, status = state["step"].tolist(), state["status"].tolist()
+        results = []
+        for k, slot in enumerate(self.slots):
+            if slot is None:
+                continue
+            verdict = judge(slot.curve, slot.threshold, failed=status[k] != RUNNING)
+            at_once = slot.built.train.stop == "solved" and verdict.converged_at is not None
+            if status[k] == RUNNING and steps[k] < slot.lane.steps and not at_once:
+                continue
+            reason = None
+            if status[k] != RUNNING:
+                what = "the loss" if status[k] == LOSS_NOT_FINITE else "an updated weight"
+                reason = f"diverged at step {steps[k]}: {what} is not finite"
+            elif steps[k] < slot.lane.steps:
+                reason = f"stopped at step {steps[k]}: the threshold is met"
+            outcome = "diverged" if status[k] != RUNNING else "solved" if verdict.solved else "unsolved"
+            blob = to_bytes(slot_of(state, k), slot.curve, slot.wall_time_s)
+            results.append(
+                LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, reason, verdict, slot.threshold, slot.curve,
+                           slot.wall_time_s, blob)
+            )  # fmt: skip
+            self._clear(k)
+        return results
+
+    def _clear(self, k: int) -> None:
+        """An idle slot keeps computing on what it holds (it costs the same) but changes nothing: its budget is spent."""
+        self.slots[k] = None
+        self.tensors["budget"][k] = 0
+
+    def _train(self) -> None:
+        started = time.perf_counter()
+        t = self.tensors
+        before = int(t["state"]["step"].sum())
+        self.programs.step.bind(*(t[n] for n in ("state", "floats", "keys", "budget", "instance")))(self.interval)
+        self.seed_steps += int(t["state"]["step"].sum()) - before
+        live = [slot for slot in self.slots if slot is not None]
+        for slot in live:
+            slot.wall_time_s += (time.perf_counter() - started) / len(live)
+
+    def _programs(self) -> None:
+        if self.programs is None:
+            self.programs = programs_for(self.settings, self.built, self.zeros, self.tensors, self.compiled)
+
+    def _fail_all(self, reason: str) -> list[LaneResult]:
+        lanes = [slot.lane for slot in self.slots if slot is not None] + list(self.waiting)
+        self.waiting.clear()
+        self.slots = [None] * self.num_slots
+        return [_error_result(lane, reason) for lane in lanes]
+
+    def _empty_tensors(self, lanes: Sequence[Lane]) -> dict[str, Any]:
+        """Stacked tensors with no lane in them; every slot is idle (budget 0)."""
+        K, task, device = self.num_slots, self.built.task, self.device
+        state = LaneFunctions(self.built, self.zeros).initial(self.built, 0, device)
+        shared = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
+        inputs = {s: torch.from_numpy(task.evaluation_inputs(s).astype(np.float32)).to(device) for s in task.splits}
+        targets = {s: torch.zeros(K, len(x), task.num_outputs, device=device) for s, x in inputs.items()}
+        instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
+        return {
+            "state": stacked([state] * K),
+            "floats": {
+                p: torch.full((K,), v, device=device) for p, v in float_leaves(self.settings).items() if p not in self.zeros
+            },
+            "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
+            "budget": torch.zeros(K, dtype=torch.int64, device=device),
+            "instance": {n: torch.stack([a] * K) for n, a in instance.items()},
+            "inputs": inputs if shared else {s: torch.stack([x] * K) for s, x in inputs.items()},
+            "inputs_shared": shared,
+            "targets": targets,
+        }
+
+
+def _error_result(lane: Lane, reason: str) -> LaneResult:
+    verdict = judge(Curve(), None, failed=True)
+    return LaneResult(lane.key, lane.seed, 0, "error", reason, verdict, None, Curve(), 0.0, None)

@@ -1,0 +1,167 @@
+"""One training step and one evaluation of ONE lane, as pure functions. `compiled.py` adds the slot axis.
+
+Legend: everything here is a single lane's; no tensor has a slot axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad
+
+from sweeps.settings import Built
+from sweeps.training.context import Context
+from sweeps.training.lane_floats import with_floats
+from sweeps.training.optimizers import OPTIMIZERS, Params
+from sweeps.training.random import Stream, seed_key
+
+PURPOSES = ("batch", "model", "noise")
+RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
+
+LaneState = dict[str, Any]
+"""params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above)."""
+
+
+@dataclass(frozen=True)
+class LaneFunctions:
+    """The step and the evaluation for one structure."""
+
+    built: Built
+    zeros: frozenset[str]
+    """paths of floats that are 0 in every lane: plain numbers in the step, so that their terms vanish"""
+
+    def initial(self, resolved_built: Built, seed: int, device: torch.device) -> LaneState:
+        """A lane's state before its first step. `resolved_built` holds the lane's own floats."""
+        model = resolved_built.model().to(device)
+        with torch.no_grad():
+            model.initialise(Stream(seed_key(seed, "initialise"), device=device))
+        params = {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
+        moments = {m: {n: torch.zeros_like(p) for n, p in params.items()} for m in OPTIMIZERS[self.built.train.optimizer][1]}
+        zero = torch.zeros((), dtype=torch.int64, device=device)
+        return {"params": params, "moments": moments, "step": zero, "status": zero.clone()}
+
+    def step(self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params) -> LaneState:
+        """Draw a batch, differentiate, clip, add noise, update, constrain. A finished or failed lane stays as it is."""
+        train, task = self._train(floats), self._task(floats)
+        step = state["step"]
+        ctx = Context(step.to(torch.float32), True, _stream(keys, "model", step))
+        x_BI, target_BO = task.sample(_stream(keys, "batch", step), instance, train.batch)
+
+        def loss(params: Params) -> tuple[Tensor, Tensor]:
+            y_BO, penalties = functional_call(self._model(floats), params, (x_BI, ctx))
+            total = task.loss(y_BO, target_BO) + sum(penalties.values())
+            return total, total
+
+        grads, value = grad(loss, has_aux=True)(state["params"])
+        grads = _with_noise(_clipped(grads, train.clip_norm), train.gradient_noise, ctx.step, _stream(keys, "noise", step))
+        update, _ = OPTIMIZERS[train.optimizer]
+        params, moments = update(state["params"], grads, state["moments"], step, train)
+        params = self._constrained(params, floats)
+        return _advanced(state, params, moments, value, budget)
+
+    def evaluate(
+        self, params: Params, floats: Params, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The error of each split, and the sparsity error: max over weights of min(|w|, |1 - |w||)."""
+        model = self._model(floats)
+        some = next(iter(params.values()))
+        ctx = Context(torch.zeros((), device=some.device), False, Stream((0, 0), device=some.device))
+        result = {}
+        for split, x_BI in inputs.items():
+            y_BO, _ = functional_call(model, params, (x_BI, ctx))
+            result[f"error.{split}"] = self.built.task.loss(y_BO, targets[split])
+        weights = functional_call(_Effective(model), {f"model.{n}": p for n, p in params.items()}, ())
+        distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
+        result["sparsity_error"] = torch.stack(distances).amax()
+        return result
+
+    def _train(self, floats: Params) -> Any:
+        return with_floats(self.built.train, self._filled(floats), "train")
+
+    def _task(self, floats: Params) -> Any:
+        return type(self.built.task)(with_floats(self.built.task.config, self._filled(floats), "task"))
+
+    def _model(self, floats: Params) -> Any:
+        """A module whose configs hold the lane's floats. It is built without storage: its parameters are passed in."""
+        floats = self._filled(floats)
+        units = tuple(with_floats(c, floats, f"model.units.{i}") for i, (_, c) in enumerate(self.built.units))
+        with torch.device("meta"):
+            return self.built.model(with_floats(self.built.network_config, floats, "model"), units)
+
+    def _filled(self, floats: Mapping[str, Any]) -> dict[str, Any]:
+        return {**floats, **dict.fromkeys(self.zeros, 0.0)}
+
+    def _constrained(self, params: Params, floats: Params) -> Params:
+        params = {name: p.clone() for name, p in params.items()}
+        functional_call(_Constrain(self._model(floats)), {f"model.{n}": p for n, p in params.items()}, ())
+        return params
+
+
+def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:
+    return Stream((keys[purpose][0], keys[purpose][1]), step.to(torch.int32), step.device)
+
+
+class _Constrain(torch.nn.Module):
+    """Lets functional_call reach a model's `constrain`, which changes its parameters in place."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> None:
+        with torch.no_grad():
+            self.model.constrain()  # type: ignore[operator]
+
+
+class _Effective(torch.nn.Module):
+    """Lets functional_call reach a model's `effective_weights`."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> list[Tensor]:
+        return self.model.effective_weights()  # type: ignore[operator, no-any-return]
+
+
+def _clipped(grads: Params, largest: Any) -> Params:
+    """Scales a lane's gradient to a norm of at most `largest`; 0 is off."""
+    if isinstance(largest, float) and largest == 0.0:
+        return grads
+    norm = torch.sqrt(sum(g.square().sum() for g in grads.values()))  # type: ignore[arg-type]
+    factor = torch.where((largest > 0) & (norm > largest), largest / norm, torch.ones_like(norm))
+    return {name: g * factor for name, g in grads.items()}
+
+
+def _with_noise(grads: Params, eta: Any, step: Tensor, stream: Stream) -> Params:
+    """Adds normal noise of variance eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1)."""
+    if isinstance(eta, float) and eta == 0.0:
+        return grads
+    deviation = torch.sqrt(eta / (1.0 + step) ** 0.55)
+    noise = stream.normal((sum(g.numel() for g in grads.values()),))
+    pieces = noise.split([g.numel() for g in grads.values()])
+    return {n: g + deviation * z.view(g.shape) for (n, g), z in zip(grads.items(), pieces, strict=True)}
+
+
+def _advanced(state: LaneState, params: Params, moments: Any, loss: Tensor, budget: Tensor) -> LaneState:
+    """The new state, or the old one where the lane is done, has failed, or fails now: the last finite weights stay."""
+    finite = torch.stack([torch.isfinite(p).all() for p in params.values()]).all()
+    running = (state["status"] == RUNNING) & (state["step"] < budget)
+    good = running & torch.isfinite(loss) & finite
+    failed = torch.where(torch.isfinite(loss), WEIGHT_NOT_FINITE, LOSS_NOT_FINITE)
+
+    def pick(new: Any, old: Any) -> Any:
+        if isinstance(new, dict):
+            return {key: pick(new[key], old[key]) for key in new}
+        return torch.where(good, new, old)
+
+    return {
+        "params": pick(params, state["params"]),
+        "moments": pick(moments, state["moments"]),
+        "step": state["step"] + good.to(torch.int64),
+        "status": torch.where(running & ~good, failed, state["status"]),
+    }
