@@ -1,4 +1,4 @@
-"""The `compare` section: axes are crossed in the order written, and every point is a cell with settings of its own."""
+"""The `compare` section: axes are crossed in the order written, and every point is a cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Layer:
     path: str = ""
 
     def note_places(self, origins: dict[str, str]) -> None:
-        """Note where every setting stands. A leaf belongs to the last layer that sets it, a mapping to the first."""
+        """Note where each stands. A leaf belongs to the last layer that sets it, a mapping to its first."""
         for setting, is_leaf in _paths(self.overrides):
             if self.inside and not setting.startswith(self.inside):
                 continue
@@ -83,7 +83,7 @@ def cell_key(labels: Mapping[str, str]) -> str:
 
 
 def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list[Point]:
-    """Every cell, the last axis running fastest. Faults: too many of them, two axes that set the same thing."""
+    """Every cell, the last axis running fastest. Faults: too many, or two axes that set the same thing."""
     count = math.prod(len(axis.entries) for axis in axes)
     if count > MAX_CELLS:
         faults.add("compare", f"crosses to {count:,} cells; {MAX_CELLS:,} is the most")
@@ -99,7 +99,9 @@ def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list
     return points
 
 
-def _point(base: Mapping[str, Any], axes: Sequence[Axis], entries: Sequence[Entry], labels: dict[str, str]) -> Point:
+def _point(
+    base: Mapping[str, Any], axes: Sequence[Axis], entries: Sequence[Entry], labels: dict[str, str]
+) -> Point:
     layers = [Layer({section: as_section(base[section], section) for section in SECTIONS if section in base})]
     # Which model and which task come first, whatever the order of the axes: the others are overrides of them.
     ranked = sorted(zip(axes, entries, strict=True), key=lambda pair: pair[0].name not in ("model", "task"))
@@ -120,7 +122,9 @@ def _check_overlap(axes: Sequence[Axis], faults: Faults) -> None:
             continue
         for setting in sorted({s for entry in axis.entries for s in _leaf_paths(entry.layer.overrides)}):
             if owners.setdefault(setting, axis.name) != axis.name:
-                faults.add(join("compare", axis.name), f"sets {setting}, which axis {owners[setting]!r} sets too")
+                faults.add(
+                    join("compare", axis.name), f"sets {setting}, which axis {owners[setting]!r} sets too"
+                )
 
 
 def as_section(value: Any, section: str) -> Any:
@@ -154,10 +158,16 @@ def read_axes(value: Any, base: Mapping[str, Any], faults: Faults) -> list[Axis]
     for name, entries in (faults.take_mapping(value, "compare") or {}).items():
         path = join("compare", name)
         if not _AXIS_NAME.fullmatch(name) or name == "train":
-            faults.add(path, "an axis is `model`, `task`, a dotted setting such as train.lr, or a free word of letters and digits")
+            faults.add(
+                path,
+                "an axis is `model`, `task`, a dotted setting such as train.lr, or a free word",
+            )
             continue
         if name in ("model", "task") and name in base:
-            faults.add(path, f"{name} stands at top level too: keep one. (A setting of it is compared as {name}.SETTING)")
+            faults.add(
+                path,
+                f"{name} stands at top level too: keep one. (A setting of it is compared as {name}.SETTING)",
+            )
         if "." in name and name.partition(".")[0] not in SECTIONS:
             faults.add(path, unknown("section", name.partition(".")[0], SECTIONS))
             continue
@@ -175,7 +185,10 @@ def _check_labels(axis: Axis, path: str, faults: Faults) -> None:
     seen: set[str] = set()
     for entry in axis.entries:
         if entry.label in seen:
-            faults.add(entry.layer.path or path, f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`")
+            faults.add(
+                entry.layer.path or path,
+                f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`",
+            )
         seen.add(entry.label)
 
 
@@ -191,11 +204,13 @@ def _read_entry(axis: str, value: Any, path: str, faults: Faults) -> Entry | Non
 
 
 def _read_definition(axis: str, value: Any, path: str, faults: Faults) -> Entry | None:
-    """An entry of the axis `model` or `task`: a name, or a mapping with `name`, settings and perhaps `label`."""
+    """An entry of the axis `model` or `task`: a name, or a mapping with `name`, settings, perhaps `label`."""
     if isinstance(value, str):
         return Entry(value, Layer({axis: {"name": value}}, axis, path))
     if not isinstance(value, dict):
-        faults.add(path, f"must be a {axis}'s name, or a mapping with `name` and settings, not {shown(value)}")
+        faults.add(
+            path, f"must be a {axis}'s name, or a mapping with `name` and settings, not {shown(value)}"
+        )
         return None
     settings = {key: item for key, item in value.items() if key != "label"}
     label = _label(value, path, faults) if "label" in value else _derived_label(settings)
@@ -211,7 +226,10 @@ def _read_free(value: Any, path: str, faults: Faults) -> Entry | None:
     if given is None:
         return None
     if "label" not in given:
-        faults.add(path, "needs a `label`: the axis has a name of its own, so nothing else says what its entries are called")
+        faults.add(
+            path,
+            "needs a `label`: nothing else says what the entries of this axis are called",
+        )
     overrides = {}
     for section in SECTIONS:
         if section in given:
@@ -225,14 +243,20 @@ def _read_free(value: Any, path: str, faults: Faults) -> Entry | None:
 def _label(entry: Mapping[str, Any], path: str, faults: Faults) -> str | None:
     value = entry["label"]
     label = written(value)
-    if isinstance(value, (dict, list)) or value is None or not label.strip() or "\n" in label or len(label) > 100:
+    if (
+        isinstance(value, (dict, list))
+        or value is None
+        or not label.strip()
+        or "\n" in label
+        or len(label) > 100
+    ):
         faults.add(join(path, "label"), f"must be a short word or phrase on one line, not {shown(value)}")
         return None
     return label.strip()
 
 
 def _derived_label(settings: Mapping[str, Any]) -> str:
-    """`nmu clamp=false`: the name and whatever else is set, by name, so that the order of keys cannot matter."""
+    """`nmu clamp=false`: the name and whatever else is set, sorted, so that the order of keys is nothing."""
     units = settings.get("units")
     name = settings.get("name")
     rest = {key: value for key, value in settings.items() if key != "name"}

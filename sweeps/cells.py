@@ -55,12 +55,16 @@ def replaced(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict
 
 
 def values_at(settings: Mapping[str, Any], path: str) -> list[Any]:
-    """The values of a setting in resolved settings: several where units of a model share it, none where it is unknown."""
+    """The values of a setting in resolved settings: several where units share it, none if it is unknown."""
     section, _, rest = path.partition(".")
     node = settings.get(section)
     if not isinstance(node, Mapping):
         return []
-    units = [unit for unit in node.get("units", []) if isinstance(unit, Mapping)] if isinstance(node.get("units"), list) else []
+    units = (
+        [unit for unit in node.get("units", []) if isinstance(unit, Mapping)]
+        if isinstance(node.get("units"), list)
+        else []
+    )
     found = list(_walk(node, rest))
     return found if found or rest == "name" else [value for unit in units for value in _walk(unit, rest)]
 
@@ -79,7 +83,7 @@ def _walk(node: Any, path: str) -> Iterator[Any]:
 def read_cells(
     base: Mapping[str, Any], axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults
 ) -> tuple[list[Cell], list[str]]:
-    """All cells, and warnings. Every cell is resolved, with each bound, choice and off value of its search put in."""
+    """All cells, and warnings. Every cell is resolved, also with each bound, choice and off value put in."""
     points = cross(base, axes, faults)
     if not _complete(points, faults):
         return [], []
@@ -94,7 +98,9 @@ def read_cells(
     for cell, settings in zip(cells, resolved, strict=True):
         _try_space(cell, settings, space, told)
         if space and not cell.space:
-            told.warn("search.space", "has nothing to search here, so the cell is one configuration", cell.key)
+            told.warn(
+                "search.space", "has nothing to search here, so the cell is one configuration", cell.key
+            )
     told.tell(cells)
     return cells, told.warnings()
 
@@ -120,7 +126,9 @@ def _check_compared(axes: Sequence[Axis], space: Mapping[str, Dimension], faults
     for axis in axes:
         for path in space:
             parts = path.split(".")
-            if axis.name not in ("model", "task") and any(list(_walk(e.layer.overrides, path)) for e in axis.entries):
+            if axis.name not in ("model", "task") and any(
+                list(_walk(e.layer.overrides, path)) for e in axis.entries
+            ):
                 faults.add(join("search.space", path), f"is compared on axis {axis.name!r} too: keep one")
             if path == f"{axis.name}.name" and len(parts) == 2:
                 faults.add(join("search.space", path), f"axis {axis.name!r} compares it already: keep one")
@@ -135,7 +143,9 @@ def _resolve_point(point: Point, told: _Told) -> dict[str, Any] | None:
     return resolved
 
 
-def _narrowed(space: Mapping[str, Dimension], point: Point, resolved: dict[str, Any] | None) -> dict[str, Dimension]:
+def _narrowed(
+    space: Mapping[str, Dimension], point: Point, resolved: dict[str, Any] | None
+) -> dict[str, Dimension]:
     return narrowed(space, lambda path: values_at(resolved or point.settings, path))
 
 
@@ -155,7 +165,9 @@ def _check_conditions(
             found = [value for settings in known for value in values_at(settings, on)]
             if not found:
                 guess = nearest(on, sorted({path for settings in known for path in settable_paths(settings)}))
-                faults.add(place, f"no cell has a setting {on!r}." + (f" Did you mean {guess!r}?" if guess else ""))
+                faults.add(
+                    place, f"no cell has a setting {on!r}." + (f" Did you mean {guess!r}?" if guess else "")
+                )
             elif not any(same(value, other) for value in found for other in wanted):
                 guess = nearest(str(wanted[0]), {str(value) for value in found})
                 hint = f" Did you mean {guess!r}?" if guess else ""
@@ -170,7 +182,10 @@ def _try_space(cell: Cell, own: dict[str, Any] | None, space: Mapping[str, Dimen
         if own is None and space[path].when:
             continue  # whether the cell has this dimension cannot be known before its own faults are mended
         # Where the dimension depends on others, they have the first value that lets it be.
-        enabling = {on: next((v for v in values if cell.space[on].may_be(v)), None) for on, values in dimension.when.items()}
+        enabling = {
+            on: next((v for v in values if cell.space[on].may_be(v)), None)
+            for on, values in dimension.when.items()
+        }
         for value in dimension.corners():
             _, found, warnings = resolve(replaced(cell.settings, {**enabling, path: value}))
             place = join("search.space", path)
@@ -183,12 +198,14 @@ def _try_space(cell: Cell, own: dict[str, Any] | None, space: Mapping[str, Dimen
 
 
 def _each(faults: Sequence[Fault]) -> list[Fault]:
-    """Faults of a whole section (`batch = 0 must be at least 1; lr = ...`) one by one, each at its own setting."""
+    """Faults of a whole section (`batch = 0 must be at least 1; lr = ...`), each at its own setting."""
     single = []
     for fault in faults:
         for message in fault.message.split("; "):
             own = re.match(r"(\w+) = ", message)
-            single.append(Fault(join(fault.path, own[1]) if own and "." not in fault.path else fault.path, message))
+            single.append(
+                Fault(join(fault.path, own[1]) if own and "." not in fault.path else fault.path, message)
+            )
     return single
 
 
@@ -229,7 +246,10 @@ class _Told:
 
     def warnings(self) -> list[str]:
         """The warnings, as the file's lines have them."""
-        placed = [self._faults.place(path, message + self._where(keys)) for (path, message), keys in self._warned.items()]
+        placed = [
+            self._faults.place(path, message + self._where(keys))
+            for (path, message), keys in self._warned.items()
+        ]
         return [str(warning) for warning in placed]
 
     def _where(self, keys: Sequence[str]) -> str:
@@ -244,7 +264,10 @@ class _Told:
         name = path.removeprefix("search.space.")
         lacking = self._lacking.get(path, set())
         searched = [cell for cell in cells if name in cell.space]
-        models = [{str(c.settings["model"].get("name")) for c in searched if (c.key in lacking) == lacks} for lacks in (False, True)]
+        models = [
+            {str(c.settings["model"].get("name")) for c in searched if (c.key in lacking) == lacks}
+            for lacks in (False, True)
+        ]
         having = sorted(models[0] - models[1])
         if path == name or not having or not lacking:
             return ""

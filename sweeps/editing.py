@@ -1,8 +1,8 @@
 """What it means to edit the file of a sweep that has begun: nothing, an extension, or another experiment.
 
-Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations, more
-compare entries and more steps extend a sweep, and only what is missing runs. Anything else is refused, because the
-records of one sweep would then answer two different questions.
+Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations,
+more compare entries and more steps extend a sweep, and only what is missing runs. Anything else is refused,
+because the records of one sweep would then answer two different questions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Change:
             return f"the file extends the sweep, and only what is missing runs:\n{listed}"
         return (
             f"the file was changed after the sweep began:\n{listed}\n"
-            "Undo that, or run it as another sweep with --name NEW: lanes that are the same in both are not trained again."
+            "Undo that, or run it as another sweep with --name NEW: lanes that are the same are found again."
         )
 
 
@@ -72,7 +72,9 @@ def _compare_seeds(before: Sweep, after: Sweep, added: list[str], refused: list[
         added.append(f"seeds: {len(before.seeds)} -> {len(after.seeds)}")
 
 
-def _compare_search(before: Search | None, after: Search | None, added: list[str], refused: list[str]) -> None:
+def _compare_search(
+    before: Search | None, after: Search | None, added: list[str], refused: list[str]
+) -> None:
     if before is None or after is None:
         if before is not after:
             refused.append(f"search: {'taken out' if after is None else 'new; the sweep began without one'}")
@@ -80,11 +82,17 @@ def _compare_search(before: Search | None, after: Search | None, added: list[str
     for name in ("sampler", "sampler_options", "seed", "parallel", "objective", "direction"):
         old, new = getattr(before, name), getattr(after, name)
         if not same(old, new):
-            refused.append(f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested")
+            refused.append(
+                f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested"
+            )
     if after.configurations < before.configurations:
-        refused.append(f"search.configurations: {before.configurations} -> {after.configurations}; there can only be more")
+        refused.append(
+            f"search.configurations: {before.configurations} -> {after.configurations}; it can only grow"
+        )
     elif after.configurations > before.configurations:
-        added.append(f"search.configurations: {before.configurations} -> {after.configurations} in every cell")
+        added.append(
+            f"search.configurations: {before.configurations} -> {after.configurations} in every cell"
+        )
 
 
 def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:
@@ -94,7 +102,9 @@ def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[
     more = [key for key in new_cells if key not in old_cells]
     if lost:
         gone = f"compare: cell{'s' if len(lost) > 1 else ''} {_listed(lost)} left out"
-        refused.append(gone + (f", {_listed(more)} new" if more else "") + "; entries can only be added to an axis")
+        refused.append(
+            gone + (f", {_listed(more)} new" if more else "") + "; entries can only be added to an axis"
+        )
     elif more:
         added.append(f"compare: {len(more)} more cell{'s' if len(more) > 1 else ''}: {_listed(more)}")
     kept = [(cell, new_cells[key]) for key, cell in old_cells.items() if key in new_cells]
@@ -102,11 +112,15 @@ def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[
     told_added: dict[str, list[str]] = {}
     told_refused: dict[str, list[str]] = {}
     for old, new in kept:
-        for told, differences in zip((told_added, told_refused), _compare_cell(old, new, both_search), strict=True):
+        for told, differences in zip(
+            (told_added, told_refused), _compare_cell(old, new, both_search), strict=True
+        ):
             for text in differences:
                 told.setdefault(text, []).append(old.key)
     for target, told in ((added, told_added), (refused, told_refused)):
-        target += [text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in told.items()]
+        target += [
+            text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in told.items()
+        ]
 
 
 def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], list[str]]:
@@ -115,12 +129,15 @@ def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], l
     refused: list[str] = []
     was, now = (_explicit(cell) for cell in (old, new))
     steps_were, steps_are = was.pop("train.steps", 0), now.pop("train.steps", 0)
-    shares = _shares(old.settings, "") + [f"search.space.{p}" for p, d in old.space.items() if _shares(list(d.choices), "")]
+    shares = _shares(old.settings, "") + [
+        f"search.space.{p}" for p, d in old.space.items() if _shares(list(d.choices), "")
+    ]
     if steps_are < steps_were:
         refused.append(f"train.steps: {steps_were:,} -> {steps_are:,}; there can only be more")
     elif steps_are > steps_were and shares:
-        told = f"train.steps: {steps_were:,} -> {steps_are:,} would move {_listed(shares)}, a share of the budget, so other lanes"
-        return [], [f"{told} would be trained; write it as steps to continue"]
+        grown = f"train.steps: {steps_were:,} -> {steps_are:,}"
+        moved = f"would move {_listed(shares)}, a share of the budget, so other lanes would be trained"
+        return [], [f"{grown} {moved}; write it as steps to continue"]
     elif steps_are > steps_were:
         added.append(f"train.steps: {steps_were:,} -> {steps_are:,}, continued from checkpoints")
     for path in sorted(was.keys() | now.keys()):

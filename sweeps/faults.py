@@ -75,11 +75,15 @@ class Faults:
     def raise_any(self, source_name: str) -> None:
         """Raise SpecError if a fault was noted."""
         if self._found:
-            raise SpecError(source_name, sorted(self._found.values(), key=lambda f: (f.line is None, f.line or 0)))
+            raise SpecError(
+                source_name, sorted(self._found.values(), key=lambda f: (f.line is None, f.line or 0))
+            )
 
     # -------------------------------------------------------------------------------------- values
 
-    def take_mapping(self, value: Any, path: str, known: Iterable[str] | None = None) -> dict[str, Any] | None:
+    def take_mapping(
+        self, value: Any, path: str, known: Iterable[str] | None = None
+    ) -> dict[str, Any] | None:
         """`value` if it is a mapping; with `known`, every other key is a fault (and left out)."""
         if not isinstance(value, dict):
             self.add(path, f"must be a mapping (key: value), not {shown(value)}")
@@ -101,11 +105,19 @@ class Faults:
             return None
         return number
 
-    def take_number(self, value: Any, path: str, above: float | None = None, low: float | None = None) -> float | None:
+    def take_number(
+        self, value: Any, path: str, above: float | None = None, low: float | None = None
+    ) -> float | None:
         """A number, above `above` or at least `low` where given."""
         fits = is_number(value) and (above is None or value > above) and (low is None or value >= low)
         if not fits:
-            bound = f" above {above:g}" if above is not None else f" of at least {low:g}" if low is not None else ""
+            bound = (
+                f" above {above:g}"
+                if above is not None
+                else f" of at least {low:g}"
+                if low is not None
+                else ""
+            )
             self.add(path, f"must be a number{bound}, not {shown(value)}")
             return None
         return float(value)

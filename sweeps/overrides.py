@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.faults import shown
 from sweeps.yaml_source import join, read_value
 
-# A short form stands for its mapping when a part of it is set: `task: static` and task.operation=mul go together.
+# A short form stands for its mapping when a part of it is set: `task: static` goes with task.operation=mul.
 _SHORT_FORMS = {"model": "name", "task": "name", "search.sampler": "name", "seeds": "count"}
 _DOTTED_KEYS = ("compare", "search.space")
 """Mappings whose own keys are dotted paths."""
@@ -55,7 +55,9 @@ def _set(node: Any, path: str, rest: Sequence[str], value: Any) -> str:
 
 def _set_item(items: list[Any], path: str, rest: Sequence[str], value: Any) -> str:
     if not rest[0].isdigit() or int(rest[0]) >= len(items):
-        raise OverrideFault(f"{path} is a list of {len(items)}: set {path}=[...] as a whole, or {path}.0 for its first item")
+        raise OverrideFault(
+            f"{path} is a list of {len(items)}: set {path}=[...] as a whole, or {path}.0 for its first item"
+        )
     index = int(rest[0])
     here = join(path, index)
     if len(rest) == 1:

@@ -1,4 +1,4 @@
-"""The small sections of a sweep file: seeds, search, resources, budget, and those that are recognised but not built."""
+"""The small sections of a sweep file: seeds, search, resources, budget, and those not built yet."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def read_resources(value: Any, faults: Faults) -> Resources:
     if given.get("slots", "auto") != "auto":
         number = whole(given["slots"])
         if number is None or number < 3:
-            faults.add("resources.slots", f"must be auto, or a whole number of at least 3, not {shown(given['slots'])}")
+            faults.add(
+                "resources.slots",
+                f"must be auto, or a whole number of at least 3, not {shown(given['slots'])}",
+            )
         else:
             slots = number
     return Resources(cpus or 1, gpus or 0.0, memory_gb, slots)
@@ -96,7 +99,7 @@ def read_budget(value: Any, faults: Faults) -> Budget:
 
 
 def refuse_unbuilt(document: Mapping[str, Any], faults: Faults) -> None:
-    """Sections whose meaning is fixed but which nothing carries out yet; to skip them would be another experiment."""
+    """Sections that nothing carries out yet; to skip them in silence would be another experiment."""
     for key in ("early_stopping", "confirm"):
         if document.get(key) is not None and faults.take_mapping(document[key], key) is not None:
             faults.add(key, _NOT_BUILT)
@@ -110,8 +113,8 @@ SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space", "o
 def read_search(value: Any, splits: set[str], faults: Faults) -> tuple[Search | None, dict[str, Dimension]]:
     """The `search` section and its whole space, before any cell has narrowed it.
 
-    `splits` are the names that an objective `error.<split>.median` may have. `configurations` is 0 where a grid leaves
-    it out, to be set from the size of the grid.
+    `splits` are the names that an objective `error.<split>.median` may have. `configurations` is 0 where a
+    grid leaves it out, to be set from the size of the grid.
     """
     given = faults.take_mapping(value, "search", known=SEARCH_KEYS)
     if given is None:
@@ -123,12 +126,16 @@ def read_search(value: Any, splits: set[str], faults: Faults) -> tuple[Search | 
     if "space" in given:
         space = read_space(given["space"], "search.space", faults)
     else:
-        faults.add("search", "needs a `space`: the settings to search, such as train.lr: {log_uniform: [1e-4, 1e-1]}")
+        faults.add(
+            "search", "needs a `space`: the settings to search, such as train.lr: {log_uniform: [1e-4, 1e-1]}"
+        )
     configurations = 0
     if given.get("configurations") is not None:
         configurations = faults.take_integer(given["configurations"], "search.configurations", 1) or 0
     elif sampler != "grid":
-        faults.add("search", "needs `configurations`: how many to try in every cell, the file's own values included")
+        faults.add(
+            "search", "needs `configurations`: how many to try in every cell, the file's own values included"
+        )
     parallel = faults.take_integer(given.get("parallel", PARALLEL), "search.parallel", 1)
     objective, direction = _read_objective(given.get("objective", "par2"), splits, faults)
     search = Search(
@@ -139,7 +146,7 @@ def read_search(value: Any, splits: set[str], faults: Faults) -> tuple[Search | 
 
 
 def _read_sampler(value: Any, faults: Faults) -> tuple[str, int, dict[str, Any]]:
-    """(name, seed, options). Whether the options suit the sampler is checked with the space: see `check_sampler`."""
+    """(name, seed, options). Whether the options suit the sampler is checked later, with the space."""
     from sweeps.search import sampler_names  # here, because it loads optuna
 
     path = "search.sampler"
@@ -148,14 +155,18 @@ def _read_sampler(value: Any, faults: Faults) -> tuple[str, int, dict[str, Any]]
         return "tpe", 0, {}
     name = given.get("name", "tpe")
     if name not in sampler_names():
-        faults.add("search.sampler.name" if "name" in given else path, unknown("sampler", str(name), sampler_names()))
+        faults.add(
+            "search.sampler.name" if "name" in given else path, unknown("sampler", str(name), sampler_names())
+        )
         name = "tpe"
         given = {key: item for key, item in given.items() if key in _SAMPLER_KEYS}  # whose options are they?
     seed = faults.take_integer(given.get("seed", 0), "search.sampler.seed", 0, MAX_SEED)
     return name, seed or 0, {key: item for key, item in given.items() if key not in _SAMPLER_KEYS}
 
 
-def _read_objective(value: Any, splits: set[str], faults: Faults) -> tuple[str, Literal["minimize", "maximize"]]:
+def _read_objective(
+    value: Any, splits: set[str], faults: Faults
+) -> tuple[str, Literal["minimize", "maximize"]]:
     from sweeps.summary import OBJECTIVES  # here, because it loads scipy
 
     path = "search.objective"
@@ -165,7 +176,11 @@ def _read_objective(value: Any, splits: set[str], faults: Faults) -> tuple[str, 
     else:
         name, direction = value, "maximize" if value == "success_rate" else "minimize"
     if not isinstance(name, str):
-        faults.add(path, f"must be a name such as par2, or one name and direction such as {{success_rate: maximize}}, not {shown(value)}")
+        faults.add(
+            path,
+            "must be a name such as par2, or one name and direction such as {success_rate: maximize}, "
+            f"not {shown(value)}",
+        )
         return "par2", "minimize"
     if name not in known:
         faults.add(path, unknown("objective", name, known))
@@ -179,6 +194,8 @@ def check_name(value: Any, faults: Faults) -> str:
     """A sweep's name: it becomes the name of folders, experiments and jobs."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         faults.add(
-            "name", f"must be 1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first, not {shown(value)}"
+            "name",
+            "must be 1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first, "
+            f"not {shown(value)}",
         )
     return str(value)

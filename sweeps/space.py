@@ -1,7 +1,8 @@
 """What a search may change, and how it searches: the `search` section as plain data.
 
-A dimension is one dotted path with its values: `{log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}`. Bounds are
-inclusive. `or` is one more value, off, beside the range; `when` limits the dimension to where the condition holds.
+A dimension is one dotted path with its values: `{log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}`.
+Bounds are inclusive. `or` is one more value, off, beside the range; `when` limits the dimension to where the
+condition holds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Dimension:
     """The value beside the range (`or`); it means something only with `has_off`."""
     has_off: bool = False
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Dotted path -> values it must have one of, for every path. What a cell's own settings decide is not in it."""
+    """Dotted path -> values of which it must have one. In a cell, these are other dimensions of it."""
 
     def corners(self) -> Iterator[Any]:
         """Every choice, or both bounds; then off."""
@@ -65,7 +66,7 @@ class Search:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal as values of a sweep file: 1 and 1.0 are, 1 and true are not, a list and a tuple of equals are."""
+    """Equal as values of a sweep file: 1 and 1.0 are, [1] and (1,) are, 1 and true are not."""
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -88,7 +89,7 @@ def repeated(values: Iterable[Any]) -> list[Any]:
 def narrowed(space: Mapping[str, Dimension], own: Callable[[str], list[Any]]) -> dict[str, Dimension]:
     """The dimensions that a cell has, with only those conditions left that depend on other dimensions of it.
 
-    `own(path)` gives the values that the cell's own settings have at a path (several where units share a setting).
+    `own(path)` gives the values that the cell's own settings have at a path: several where units share it.
     """
     left = dict(space)
     changed = True
@@ -112,7 +113,8 @@ def active(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dic
         idle = [
             path
             for path in left
-            if path in space and not all(_meet([left[on]] if on in left else [], v) for on, v in space[path].when.items())
+            if path in space
+            and not all(_meet([left[on]] if on in left else [], v) for on, v in space[path].when.items())
         ]
         if not idle:
             return left
@@ -133,7 +135,9 @@ def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
     if given is None:
         return {}
     if not given:
-        faults.add(path, "has nothing to search: name a setting, such as train.lr: {log_uniform: [1e-4, 1e-1]}")
+        faults.add(
+            path, "has nothing to search: name a setting, such as train.lr: {log_uniform: [1e-4, 1e-1]}"
+        )
     space: dict[str, Dimension] = {}
     for name in sorted(given):
         dimension = read_dimension(given[name], join(path, name), name, faults)

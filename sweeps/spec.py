@@ -1,12 +1,13 @@
 """The sweep file: what to try, typed and checked. Every fault in it is found at once.
 
-`load` reads a file, `parse` a text; both give a Sweep, or raise SpecError with all faults, their lines and the nearest
-known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes` (compare), `space` (search),
-`sections` (the rest) and `cells` (everything resolved).
+`load` reads a file, `parse` a text; both give a Sweep, or raise SpecError with all faults, their lines and
+the nearest known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes` (compare),
+`space` (search), `sections` (the rest) and `cells` (everything resolved).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ from sweeps.space import Dimension, Search
 from sweeps.yaml_source import Document, dump, read
 
 __all__ = [
-    "Budget", "Cell", "Dimension", "Resources", "Search", "SpecError", "SpecFault", "Sweep", "from_document", "load", "parse",
+    "Budget", "Cell", "Dimension", "Resources", "Search", "SpecError", "SpecFault", "Sweep",
+    "from_document", "load", "parse",
 ]  # fmt: skip
 
 KEYS = (
-    "name", "question", "task", "model", "train", "compare", "seeds", "search", "early_stopping", "confirm", "resources",
-    "budget", "exported",
+    "name", "question", "task", "model", "train", "compare", "seeds", "search", "early_stopping", "confirm",
+    "resources", "budget", "exported",
 )  # fmt: skip
 
 
@@ -62,12 +64,12 @@ class Sweep:
     """The file's plain values, overrides applied."""
 
     def configurations(self, cell: Cell) -> int:
-        """How many configurations a cell has at most, number 0 included. One, where it has nothing to search."""
+        """How many configurations a cell has at most, number 0 included: one with nothing to search."""
         return self.search.configurations if self.search is not None and cell.space else 1
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a file, with KEY=VALUE overrides applied. Raises SpecError, for a file that is not there as well."""
+    """The sweep of a file, with KEY=VALUE overrides applied. Raises SpecError, also for a missing file."""
     source = Path(source)
     try:
         text = source.read_text(encoding="utf-8-sig")
@@ -77,7 +79,7 @@ def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a text. `source_name` (a path or a name) stands in messages, and its stem is the default name.
+    """The sweep of a text. `source_name` (a path or a name) stands in messages; its stem is the default name.
 
     Raises SpecError with every fault.
     """
@@ -91,11 +93,16 @@ def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
     if not isinstance(document.values, dict):
         if not faults:
             given = "is empty" if document.values is None else f"has {shown(document.values)}"
-            faults.add_line(None, f"a sweep file is a mapping (key: value), but this {given}. `sweeps init` writes one to start from")
+            faults.add_line(
+                None,
+                f"a sweep file is a mapping (key: value), but this {given}. `sweeps init` writes one",
+            )
         faults.raise_any(source_name)
     sweep = _read(document.values, Path(source_name).stem, faults)
     faults.raise_any(source_name)
-    return dataclasses.replace(sweep, text=_with_overrides(document, source_name, overrides) if overrides else text)
+    return dataclasses.replace(
+        sweep, text=_with_overrides(document, source_name, overrides) if overrides else text
+    )
 
 
 def from_document(document: Mapping[str, Any], source_name: str = "sweep") -> Sweep:
@@ -147,7 +154,9 @@ def _read(values: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     resources = read_resources({} if values.get("resources") is None else values["resources"], faults)
     budget = read_budget({} if values.get("budget") is None else values["budget"], faults)
     refuse_unbuilt(values, faults)
-    expected = faults.take_mapping(values["exported"], "exported") if values.get("exported") is not None else None
+    expected = (
+        faults.take_mapping(values["exported"], "exported") if values.get("exported") is not None else None
+    )
     question = values.get("question")
     if question is not None and not isinstance(question, str):
         faults.add("question", f"must be text, not {shown(question)}")
@@ -156,8 +165,9 @@ def _read(values: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     if search is not None:
         search = _check_search(search, cells, faults)
     return Sweep(
-        name=name, question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search, resources=resources,
-        budget=budget, warnings=tuple(warnings), text="", expected=expected, document=values,
+        name=name, question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
+        resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
+        document=values,
     )  # fmt: skip
 
 
@@ -173,19 +183,22 @@ def _check_base(base: Mapping[str, Any], faults: Faults) -> bool:
 
 def _splits(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
     """Names of the splits that the tasks of the file report errors of."""
-    sections = [base.get("task"), *(entry.layer.overrides.get("task") for axis in axes for entry in axis.entries)]
-    tasks = {as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))}
+    sections = [
+        base.get("task"),
+        *(entry.layer.overrides.get("task") for axis in axes for entry in axis.entries),
+    ]
+    tasks = {
+        as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))
+    }
     found: set[str] = set()
     for task in sorted(task for task in tasks if isinstance(task, str)):
-        try:
+        with contextlib.suppress(ValueError):  # told where the cells are resolved
             found.update(find("task", task).splits)
-        except ValueError:
-            pass  # told where the cells are resolved
     return found or {split for task in names("task") for split in find("task", task).splits}
 
 
 def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
-    """Check sampler, options and each cell's space together; a grid that gives no `configurations` is tried in full."""
+    """Check sampler, options and each cell's space together; a grid without a count is tried in full."""
     from sweeps.search import CellSearch, check_sampler  # here, because it loads optuna
 
     for cell in cells:

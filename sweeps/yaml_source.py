@@ -1,7 +1,7 @@
 """Reading YAML 1.2: plain values, and on which line each of them stands.
 
-1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Nothing is ever constructed but
-dict, list, str, int, float, bool and None: a tag such as !!python/object is a fault, not a call.
+1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Nothing is ever constructed
+but dict, list, str, int, float, bool and None: a tag such as !!python/object is a fault, not a call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 MAX_NODES = 100_000
-"""Aliases may multiply: nine lines of them can stand for a billion values. No sweep file is as large as this."""
+"""Aliases multiply: nine lines of them can stand for a billion values. No sweep file is this large."""
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_TAG + "str", _TAG + "timestamp", _TAG + "value", _TAG + "merge"}  # a date is a word to us
@@ -61,7 +61,9 @@ def read(text: str) -> Document:
     """Read one YAML document. Faults are collected in the result, nothing is raised."""
     document = Document()
     if re.match(r"\s*%YAML\s+1\.1", text):
-        document.faults.append((1, "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out"))
+        document.faults.append(
+            (1, "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out")
+        )
         return document
     try:
         root = YAML(typ="safe", pure=True).compose(text)
@@ -93,7 +95,9 @@ def dump(values: Any) -> str:
     """Plain values as YAML 1.2 text that reads back as the same values, in the same order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = None  # the default, said aloud: innermost collections on one line, as people write them
+    yaml.default_flow_style = (
+        None  # the default, said aloud: innermost collections on one line, as people write them
+    )
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.representer.ignore_aliases = lambda data: True
     yaml.width = 110
@@ -103,7 +107,7 @@ def dump(values: Any) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list bare, which reads as a key."""
+    """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list bare, a key."""
 
 
 def _represent_text(representer: _Representer, text: str) -> ScalarNode:
@@ -132,7 +136,9 @@ class _Builder:
     def _value(self, node: Node, path: str) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _TooLarge(f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node))
+            raise _TooLarge(
+                f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node)
+            )
         if id(node) in self._open:
             raise _TooLarge("an alias that contains itself", _line(node))
         if path:
@@ -184,7 +190,9 @@ class _Builder:
             return 0.0
         plain = text.replace("_", "")
         if _INTEGER.fullmatch(text):
-            return int(plain) if len(plain) < 300 else self._too_large(node)  # int() itself refuses thousands of digits
+            return (
+                int(plain) if len(plain) < 300 else self._too_large(node)
+            )  # int() itself refuses thousands of digits
         if _BASED.fullmatch(text):
             return int(plain, 0)
         if _FLOAT.fullmatch(text):

@@ -41,7 +41,7 @@ def edited(*changes: tuple[str, str], begun: str = BEGUN) -> Change:
         ("model: [nau, nac]", "model: [nac, {name: nau, label: nau}]"),
         ("sampler: tpe", "sampler: {name: tpe, seed: 0}\n  parallel: 8\n  objective: {par2: minimize}"),
         ("{train.lr: {log_uniform: [1e-4, 1e-1]}, model.dropout: {uniform: [0, 0.5]}}",
-         "{model.dropout: {uniform: [0, 0.5], when: {model.name: [nau, nac]}}, train.lr: {log_uniform: [0.0001, 0.1]}}"),
+         "{model.dropout: {uniform: [0, 5e-1], when: {model.name: [nac, nau]}}, train.lr: {log_uniform: [1e-4, 0.1]}}"),
         ("  model: [nau, nac]\n  range: [{label: low, task: {interpolation: [1, 2]}}]",
          "  range: [{label: low, task: {interpolation: [1, 2]}}]\n  model: [nau, nac]"),
     ],
@@ -69,7 +69,11 @@ def test_more_of_the_same_is_an_extension(change: tuple[str, str], told: str) ->
 
 
 def test_several_extensions_are_told_together() -> None:
-    found = edited(("seeds: 25", "seeds: 50"), ("configurations: 6", "configurations: 8"), ("[nau, nac]", "[nau, nac, nmu]"))
+    found = edited(
+        ("seeds: 25", "seeds: 50"),
+        ("configurations: 6", "configurations: 8"),
+        ("[nau, nac]", "[nau, nac, nmu]"),
+    )
     assert (found.kind, len(found.differences)) == ("extension", 3)
 
 
@@ -82,17 +86,26 @@ def test_several_extensions_are_told_together() -> None:
         (("configurations: 6", "configurations: 6\n  parallel: 2"), "search.parallel: 8 -> 2"),
         (("sampler: tpe", "sampler: random"), "search.sampler: 'tpe' -> 'random'"),
         (("sampler: tpe", "sampler: {name: tpe, seed: 1}"), "search.seed: 0 -> 1"),
-        (("sampler: tpe", "sampler: {name: tpe, n_startup_trials: 2}"), "search.sampler_options: {} -> {n_startup_trials: 2}"),
+        (
+            ("sampler: tpe", "sampler: {name: tpe, n_startup_trials: 2}"),
+            "search.sampler_options: {} -> {n_startup_trials: 2}",
+        ),
         (("sampler: tpe", "objective: success_rate"), "search.objective: 'par2' -> 'success_rate'"),
         (("1e-1", "1e0"), "search.space.train.lr: log_uniform [0.0001, 0.1] -> log_uniform [0.0001, 1.0]"),
         (("[1e-4, 1e-1]", "[1e-4, 1e-1], or: 0.5"), "log_uniform [0.0001, 0.1] or 0.5"),
-        ((", model.dropout: {uniform: [0, 0.5]}", ""), "search.space.model.dropout: uniform [0.0, 0.5] -> not searched"),
+        (
+            (", model.dropout: {uniform: [0, 0.5]}", ""),
+            "search.space.model.dropout: uniform [0.0, 0.5] -> not searched",
+        ),
         (("[nau, nac]", "[nau]"), "cell model=nac range=low left out"),
         (("label: low", "label: small"), "left out, model=nau range=small, model=nac range=small new"),
         (("lr: 1e-3", "lr: 2e-3"), "train.lr: 0.001 -> 0.002"),
         (("lr: 1e-3", "lr: 1e-3, stop: solved"), "train.stop: 'never' -> 'solved'"),
         (("operation: add", "operation: sub"), "task.operation: 'add' -> 'sub'"),
-        (("[nau, nac]", "[{name: nau, clamp: false, label: nau}, nac]"), "clamp: true -> false (in model=nau range=low)"),
+        (
+            ("[nau, nac]", "[{name: nau, clamp: false, label: nau}, nac]"),
+            "clamp: true -> false (in model=nau range=low)",
+        ),
         (("steps: 10_000", "steps: 9_000"), "train.steps: 10,000 -> 9,000; there can only be more"),
     ],
 )
@@ -109,16 +122,22 @@ def test_a_refusal_lists_all_that_is_refused_and_nothing_that_is_not() -> None:
 
 
 def test_more_steps_are_refused_where_a_schedule_is_a_share_of_the_budget() -> None:
-    begun = BEGUN.replace("[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]")
+    begun = BEGUN.replace(
+        "[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]"
+    )
     found = edited(("steps: 10_000", "steps: 20_000"), begun=begun)
     assert found.kind == "refusal"
     told = "\n".join(found.differences)
-    assert "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget" in told
+    assert (
+        "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget" in told
+    )
     assert "(in model=nau range=low)" in told
 
 
 def test_a_share_written_as_the_steps_it_stands_for_is_nothing() -> None:
-    begun = BEGUN.replace("[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]")
+    begun = BEGUN.replace(
+        "[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]"
+    )
     assert edited(("40%", "4000"), ("80%", "8000"), begun=begun).kind == "nothing"
 
 

@@ -51,7 +51,11 @@ def test_integers_may_be_written_as_integral_floats() -> None:
 
 
 def test_a_plain_list_is_a_choice() -> None:
-    assert dimension("[adam, sgd]") == dimension("{choice: [adam, sgd]}") == Dimension("choice", choices=("adam", "sgd"))
+    assert (
+        dimension("[adam, sgd]")
+        == dimension("{choice: [adam, sgd]}")
+        == Dimension("choice", choices=("adam", "sgd"))
+    )
 
 
 def test_equal_bounds_are_one_value() -> None:
@@ -131,7 +135,10 @@ def test_a_condition_on_the_cell_itself_is_decided_there() -> None:
 def test_a_condition_on_another_dimension_stays() -> None:
     left = narrowed(space(MOMENTUM), lambda path: [])
     assert left["train.momentum"].when == {"train.optimizer": ("sgd",)}
-    assert active(left, {"train.optimizer": "sgd", "train.momentum": 0.5}) == {"train.optimizer": "sgd", "train.momentum": 0.5}
+    assert active(left, {"train.optimizer": "sgd", "train.momentum": 0.5}) == {
+        "train.optimizer": "sgd",
+        "train.momentum": 0.5,
+    }
     assert active(left, {"train.optimizer": "adam", "train.momentum": 0.5}) == {"train.optimizer": "adam"}
     assert active(left, {}) == {}
 
@@ -153,7 +160,7 @@ train.clip_norm: {uniform: [1, 2], when: {train.momentum: 0}}
 
 
 def test_a_condition_that_another_dimension_cannot_meet_is_refused() -> None:
-    with pytest.raises(SpecError, match="never holds: train.optimizer cannot be"):
+    with pytest.raises(SpecError, match=r"never holds: train.optimizer cannot be"):
         space(MOMENTUM.replace("train.optimizer: sgd", "train.optimizer: sdg"))
 
 
