@@ -32,7 +32,11 @@ class Layer:
     def note_places(self, origins: dict[str, str]) -> None:
         """Note where each stands. A leaf belongs to the last layer that sets it, a mapping to its first."""
         for setting, is_leaf in _paths(self.overrides):
-            if self.inside and not setting.startswith(self.inside):
+            if not setting.startswith(
+                self.inside
+            ):  # above what stands here, such as `train` of the axis train.lr
+                if "." in setting:
+                    origins.setdefault(setting, self.path)
                 continue
             place = join(self.path, setting.removeprefix(self.inside).lstrip("."))
             if is_leaf:

@@ -1,8 +1,8 @@
 """The sweep file: what to try, typed and checked. Every fault in it is found at once.
 
 `load` reads a file, `parse` a text; both give a Sweep, or raise SpecError with all faults, their lines and
-the nearest known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes` (compare),
-`space` (search), `sections` (the rest) and `cells` (everything resolved).
+the nearest known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes`
+(compare), `space` (search), `sections` (the rest) and `cells` (everything resolved).
 """
 
 from __future__ import annotations

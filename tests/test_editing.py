@@ -21,6 +21,11 @@ search:
   space: {train.lr: {log_uniform: [1e-4, 1e-1]}, model.dropout: {uniform: [0, 0.5]}}
 """
 
+SPACE = "{train.lr: {log_uniform: [1e-4, 1e-1]}, model.dropout: {uniform: [0, 0.5]}}"
+REORDERED_SPACE = """
+    model.dropout: {uniform: [0, 0.5], when: {model.name: [nac, nau]}}
+    train.lr: {log_uniform: [0.0001, .1]}"""
+
 
 def edited(*changes: tuple[str, str], begun: str = BEGUN) -> Change:
     text = begun
@@ -40,8 +45,8 @@ def edited(*changes: tuple[str, str], begun: str = BEGUN) -> Change:
         ("seeds: 25", "seeds: {first: 0, count: 25}"),
         ("model: [nau, nac]", "model: [nac, {name: nau, label: nau}]"),
         ("sampler: tpe", "sampler: {name: tpe, seed: 0}\n  parallel: 8\n  objective: {par2: minimize}"),
-        ("{train.lr: {log_uniform: [1e-4, 1e-1]}, model.dropout: {uniform: [0, 0.5]}}",
-         "{model.dropout: {uniform: [0, 5e-1], when: {model.name: [nac, nau]}}, train.lr: {log_uniform: [1e-4, 0.1]}}"),
+        (SPACE,
+         REORDERED_SPACE),
         ("  model: [nau, nac]\n  range: [{label: low, task: {interpolation: [1, 2]}}]",
          "  range: [{label: low, task: {interpolation: [1, 2]}}]\n  model: [nau, nac]"),
     ],

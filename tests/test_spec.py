@@ -427,7 +427,7 @@ def test_a_text_that_is_no_mapping_is_a_fault(text: str) -> None:
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(SMALL)
     assert load(tmp_path / "quick.yaml").name == "quick"
-    with pytest.raises(SpecError, match="no such file. Did you mean .*quick.yaml"):
+    with pytest.raises(SpecError, match=r"no such file\. Did you mean .*quick\.yaml"):
         load(tmp_path / "quik.yaml")
     with pytest.raises(SpecError, match="is a folder"):
         load(tmp_path)
