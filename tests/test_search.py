@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.search import CellSearch, Finished, Suggestion, check_sampler, sampler_names
+from sweeps.search import CellSearch, Finished, Suggestion, check_sampler, file_values, sampler_names
 from sweeps.space import Dimension, Search
 
 LR = Dimension(kind="log_uniform", low=1e-4, high=1e-1)
@@ -186,6 +186,12 @@ def test_maximising_is_minimising_the_negative() -> None:
     assert walk(CellSearch(SPACE, up, "all", FILE), 8, lambda p: -loss(p)) == down
 
 
+def test_the_files_own_values_are_found_in_resolved_settings_those_of_units_too() -> None:
+    resolved = {"model": {"dropout": 0.0, "units": [{"name": "nau", "clamp": True}]}, "train": {"lr": 1e-3}}
+    space = {path: LR for path in ("train.lr", "model.dropout", "model.clamp", "model.nothing")}
+    assert file_values(space, resolved) == {"train.lr": 1e-3, "model.dropout": 0.0, "model.clamp": True}
+
+
 def test_a_file_value_outside_the_bounds_is_left_out_of_the_model() -> None:
     outside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 5.0})
     inside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 1e-3})
@@ -212,7 +218,9 @@ def test_off_and_on_are_both_reached(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", [name for name in INSTALLED if name not in ("grid", "gp")])
 def test_no_continuous_value_is_suggested_twice(sampler: str) -> None:
-    options: dict[str, Any] = {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
+    options: dict[str, Any] = (
+        {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
+    )
     suggestions = walk(CellSearch({"train.lr": LR}, a_search(sampler, **options), "all", FILE), 5)
     assert len({s.parameters["train.lr"] for s in suggestions[1:]}) == 4
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from sweeps.cells import values_at
 from sweeps.search.axes import Axis
 from sweeps.search.samplers import SAMPLERS, check_sampler, make_sampler
 from sweeps.space import Dimension, Search, active, same
@@ -50,8 +51,8 @@ class Suggestion:
 class CellSearch:
     """The search of one cell.
 
-    `space` maps dotted paths to dimensions; `file_values` maps the same paths to what the cell's own settings have
-    there, which is where configuration 0 lies (a missing path leaves configuration 0 out of the model).
+    `space` maps dotted paths to dimensions; `file_values` (from `file_values`) maps the same paths to where
+    configuration 0 lies; one that is missing leaves configuration 0 out of the model.
     Raises ValueError with every fault of sampler and options.
     """
 
@@ -225,6 +226,14 @@ class CellSearch:
             if not any(same(point, other) for other in seen):  # rows that differ in what is inactive are one
                 seen.append(point)
         return seen[1:]
+
+
+def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Where configuration 0 lies: the values that resolved settings have at the paths of a space, if they have any.
+
+    A setting that several units share has the value of the first; a path of the space reaches all of them alike.
+    """
+    return {path: values[0] for path in space if (values := values_at(resolved, path))}
 
 
 def _by_dependence(space: Mapping[str, Dimension]) -> list[str]:

@@ -1,0 +1,188 @@
+"""MLflow's client: connected quietly, writing in batches, its failures one typed error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.tracking.rows import Point
+
+if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
+    from mlflow.tracking import MlflowClient
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # Against a server that is down MLflow tries for minutes; the sweep has better to do, and the records are safe.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # A line and a GET for every run that ends.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Set unless the user has set them."""
+SQLITE = "sqlite:///"
+
+
+class TrackingError(RuntimeError):
+    """MLflow did not take something. Records are in the store and whole; `sweeps sync NAME` writes all of it again."""
+
+
+def default_uri(store: str | Path) -> str:
+    """MLFLOW_TRACKING_URI, or an SQLite file in the store; beside the default store if that is a database."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    folder = Path("results" if "://" in str(store) else store)
+    return f"{SQLITE}{folder.absolute() / 'mlflow.db'}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite URI; None for any other."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: what stands between // and @ is left out."""
+    scheme, slashes, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+@dataclass
+class Run:
+    """A run as it stands in MLflow."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in ("RUNNING", "SCHEDULED")
+
+
+class Client:
+    """The few calls that the tracker makes. Every method raises TrackingError and nothing else."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        with self.told("be opened"):
+            self._mlflow = _connect(uri)
+
+    @contextmanager
+    def told(self, what: str) -> Iterator[None]:
+        """Turns whatever MLflow raises into a TrackingError."""
+        try:
+            yield
+        except TrackingError:
+            raise
+        # MLflow passes on errors of SQLAlchemy, requests, the file system and its own; none may kill a sweep.
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrackingError(
+                f"MLflow at {without_password(self.uri)} could not {what}: {first}"
+            ) from error
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment of that name, made, or brought back from the deleted ones, if need be."""
+        with self.told(f"open the experiment {name!r}"):
+            found = self._mlflow.get_experiment_by_name(name)
+            if found is None:
+                # For SQLite MLflow would put artifacts below the folder in which the command happens to be run.
+                file = sqlite_file(self.uri)
+                location = (file.absolute().parent / "mlartifacts").as_uri() if file else None
+                return str(self._mlflow.create_experiment(name, artifact_location=location))
+            if found.lifecycle_stage == "deleted":
+                self._mlflow.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def runs(self, experiment: str, tag: str, value: str) -> list[Run]:
+        """Every run of the experiment with that tag, the oldest first."""
+        found: list[Run] = []
+        token: str | None = None
+        with self.told("list the sweep's runs"):
+            while True:
+                page = self._mlflow.search_runs(
+                    [experiment],
+                    f"tags.{tag} = '{value}'",
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+                found += [Run(run.info.run_id, run.info.status, dict(run.data.tags)) for run in page]
+                token = page.token
+                if not token:
+                    return found
+
+    def create(self, experiment: str, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
+        """A new run, with its tags, in one call."""
+        with self.told(f"make the run {name!r}"):
+            run = self._mlflow.create_run(experiment, start_time=started_ms, tags=dict(tags), run_name=name)
+            return Run(run.info.run_id, run.info.status, dict(tags))
+
+    def log(
+        self,
+        run: Run,
+        created_ms: int,
+        points: Sequence[Point],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Metrics, parameters and tags in one call, or in as many as MLflow's limits ask for."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        if not (points or params or tags):
+            return
+        with self.told("write a run's figures"):
+            self._mlflow.log_batch(
+                run.id,
+                metrics=[Metric(p.key, p.value, created_ms + p.age, p.step) for p in points],
+                params=[Param(key, value) for key, value in params.items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+            run.tags |= tags
+
+    def set_status(self, run: Run, status: str, ended_ms: int) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED."""
+        with self.told(f"set a run to {status}"):
+            if status == "RUNNING":
+                self._mlflow.update_run(run.id, status=status)
+            else:  # half the calls of update_run
+                self._mlflow.set_terminated(run.id, status=status, end_time=ended_ms)
+            run.status = status
+
+    def describe(self, experiment: str, text: str) -> None:
+        """The experiment's description."""
+        with self.told("write the description"):
+            self._mlflow.set_experiment_tag(experiment, "mlflow.note.content", text)
+
+    def delete(self, run: Run) -> None:
+        """Moves a run to the deleted ones."""
+        with self.told("delete a run"):
+            self._mlflow.delete_run(run.id)
+
+
+def _connect(uri: str) -> MlflowClient:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        # Readers, such as the web pages, then do not wait for the writer, and a commit costs one sync instead of
+        # three. It stays with the file, and the store beside it is in the same mode.
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(file)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+    from mlflow.tracking import MlflowClient
+
+    # "Creating initial MLflow database tables", and a line for each of its migrations
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)  # opens the database, or asks the server: faults are told here
+    return client

@@ -1,0 +1,111 @@
+"""MLflow's own web pages over a tracking URI, as a process of their own. For `sweeps ui`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from sweeps.tracking.client import ENVIRONMENT, TrackingError, sqlite_file, without_password
+
+STOP_TIMEOUT_S = 10.0
+
+
+def serve(
+    uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0
+) -> subprocess.Popen[bytes]:
+    """Starts the server and returns when it answers. End it with `stop`: Ctrl-C does not reach it.
+
+    One worker, on this machine only unless `host` says otherwise: the pages have no password. Raises TrackingError
+    if `uri` is a server already, the port is taken, or it does not come up in time.
+    """
+    if uri.startswith(("http://", "https://")):
+        raise TrackingError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
+    _check_port(host, port)
+    file = sqlite_file(uri)
+    folder = file.absolute().parent if file else Path.cwd()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    command += ["--workers", "1", "--artifacts-destination", str(folder / "mlartifacts")]
+    # The job runner is for hosted language-model evaluations; it starts processes of its own.
+    environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    with tempfile.TemporaryFile() as output:
+        # A session of its own, so that `stop` ends the server's workers along with it.
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            if _answers(process, f"http://{host}:{port}/health", ready_timeout_s):
+                return process
+        except BaseException:
+            stop(process)
+            raise
+        status = process.poll()
+        stop(process)
+        output.seek(0)
+        last = output.read().decode(errors="replace").strip().splitlines()[-5:]
+    why = (
+        f"ended with status {status}"
+        if status is not None
+        else f"did not answer within {ready_timeout_s:g} s"
+    )
+    raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last words:", *last]))
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the server and its workers; does nothing if it has ended."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signal_number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(STOP_TIMEOUT_S)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise TrackingError(
+                f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}"
+            ) from error
+
+
+def _answers(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    return False

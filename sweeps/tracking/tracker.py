@@ -1,0 +1,262 @@
+"""The runs of a sweep in MLflow: sweep > configuration > seed, each written once.
+
+Runs are found again by their tags, so that a sweep which was cut off goes on in the runs it has, and a call that
+failed half way is completed by the next one. MLflow is a projection of the records: `sync` writes everything anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sweeps.records import Configuration, Record
+from sweeps.spec import Sweep
+from sweeps.summary import Summary
+from sweeps.tracking import rows
+from sweeps.tracking.client import Client, Run
+from sweeps.tracking.rows import Row
+
+STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+"""State of a sweep -> status of its run."""
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+NOTE_LIMIT = 4500
+"""Characters of a description; MLflow takes 5,000 for an experiment's."""
+
+Key = tuple[str, str, str, str]
+"""Level, cell, configuration, seed; the empty text where a level has none."""
+
+
+@dataclass
+class _Open:
+    """A connection, and what stands behind it."""
+
+    client: Client
+    experiment: str
+    runs: dict[Key, Run]
+    sweep: Run
+
+
+class Tracker:
+    """Writes one sweep into MLflow.
+
+    `created` is when the store began the sweep (SweepRow.created, ISO 8601): a sweep begun afresh under an old name
+    has runs of its own beside the old ones. `name` is the sweep's handle, which is the experiment's name; `command`
+    reproduces it. MLflow is imported and opened at the first call. Every method raises TrackingError and no other;
+    it may simply be called again.
+    """
+
+    def __init__(
+        self, uri: str, sweep: Sweep, *, created: str, name: str | None = None, command: str | None = None
+    ) -> None:
+        self.uri = uri
+        self._sweep = sweep
+        self._created = created
+        self._created_ms = int(datetime.fromisoformat(created).timestamp() * 1000)
+        self._name = name or sweep.name
+        self._command = command or f"sweeps run {self._name}"
+        self._spaces = {cell.key: cell.space for cell in sweep.cells}
+        self._opened: _Open | None = None
+
+    def begin(self) -> None:
+        """The sweep's run, made or set back to RUNNING, with the question as its description."""
+        opened = self._open()
+        if opened.sweep.ended:
+            self._end(opened, opened.sweep, "RUNNING")
+        if opened.sweep.tags.get("outcome") != "running":
+            opened.client.log(opened.sweep, self._created_ms, [], {}, {"outcome": "running"})
+        if NOTE not in opened.sweep.tags:
+            self.describe("")
+
+    def start(self, configuration: Configuration) -> None:
+        """The configuration's run, RUNNING."""
+        opened = self._open()
+        run = self._configuration_run(opened, configuration, None)
+        if run.ended:
+            self._end(opened, run, "RUNNING")
+
+    def lanes(self, configuration: Configuration, records: Iterable[Record], rank: int | None = None) -> None:
+        """The runs of finished seeds, each with figures, curves and the configuration's parameters."""
+        opened = self._open()
+        parent = self._configuration_run(opened, configuration, rank)
+        params = rows.parameters(configuration)
+        for record in records:
+            self._lane(opened, parent, configuration, record, params, rank)
+
+    def complete(
+        self,
+        configuration: Configuration,
+        records: Sequence[Record],
+        summary: Summary,
+        rank: int | None = None,
+    ) -> None:
+        """A configuration's figures, over all its seeds; its run ends. Seeds not yet written are written as well."""
+        self.lanes(configuration, records, rank)
+        opened = self._open()
+        run = self._configuration_run(opened, configuration, rank)
+        budget = int(configuration.settings["train"]["steps"])
+        points = rows.configuration_points(summary, records, budget)
+        tags = {
+            **rows.configuration_tags(configuration),
+            **_rank_tag(rank),
+            "outcome": rows.configuration_outcome(configuration, summary),
+        }
+        opened.client.log(run, self._created_ms, points, {}, _changed(run, tags))
+        self._end(opened, run, "FAILED" if configuration.state == "failed" else "FINISHED")
+
+    def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
+        """(cell, number) -> rank, onto the configurations and their seeds; only what changed is written."""
+        opened = self._open()
+        for (level, cell, number, _), run in opened.runs.items():
+            place = ranks.get((cell, int(number))) if level != "sweep" else None
+            opened.client.log(run, self._created_ms, [], {}, _changed(run, _rank_tag(place)))
+
+    def describe(self, table: str) -> None:
+        """The description of experiment and sweep run: the question, a markdown table, the command that reproduces it."""
+        opened = self._open()
+        text = _description(self._sweep.question, table, self._command, self._name)
+        if opened.sweep.tags.get(NOTE) != text:
+            opened.client.describe(opened.experiment, text)
+            opened.client.log(opened.sweep, self._created_ms, [], {}, {NOTE: text})
+
+    def finish(self, state: str, table: str = "", ranks: Mapping[tuple[str, int], int] | None = None) -> None:
+        """Ends the sweep's run and whatever still runs. `state` is the sweep's: done, stopped or failed.
+
+        Runs of a stopped sweep are KILLED; `begin` and `start` set them back to RUNNING when it is continued.
+        """
+        opened = self._open()
+        self.rank(ranks or {})
+        self.describe(table)
+        opened.client.log(opened.sweep, self._created_ms, [], {}, _changed(opened.sweep, {"outcome": state}))
+        for run in opened.runs.values():
+            if run is not opened.sweep and not run.ended:
+                # Nothing is left to run in a sweep that is done: its run was written by a driver that died.
+                self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
+        self._end(opened, opened.sweep, STATUS[state])
+
+    def sync(self, everything: Iterable[Row], state: str, table: str = "") -> None:
+        """Everything anew from the store; what is there already stays as it is. `state` is the sweep's."""
+        ranks: dict[tuple[str, int], int] = {}
+        for row in everything:
+            if row.rank is not None:
+                ranks[row.configuration.cell, row.configuration.number] = row.rank
+            if row.summary is not None and row.configuration.state != "running":
+                self.complete(row.configuration, row.records, row.summary, row.rank)
+            else:
+                self.lanes(row.configuration, row.records, row.rank)
+        if state == "running":
+            self.rank(ranks)
+            self.describe(table)
+        else:
+            self.finish(state, table, ranks)
+
+    @property
+    def experiment_id(self) -> str:
+        """Of the sweep's experiment, for a link: <server>/#/experiments/<id>."""
+        return self._open().experiment
+
+    # --------------------------------------------------------------------------------------------- runs
+
+    def _open(self) -> _Open:
+        if self._opened is None:
+            client = Client(self.uri)
+            experiment = client.experiment(self._name)
+            runs: dict[Key, Run] = {}
+            for run in client.runs(experiment, "sweep", self._created):
+                key = _key(run.tags)
+                if key in runs:  # a server made a run and its answer was lost, so it was asked for again
+                    client.delete(run)
+                else:
+                    runs[key] = run
+            sweep = runs.get(_key({"level": "sweep"})) or self._create_sweep_run(client, experiment)
+            runs[_key({"level": "sweep"})] = sweep
+            self._opened = _Open(client, experiment, runs, sweep)
+        return self._opened
+
+    def _create_sweep_run(self, client: Client, experiment: str) -> Run:
+        # A resolved cell has a name for its model and its task, an unresolved one a name or a mapping with one.
+        def named(section: str) -> str:
+            given = [cell.settings.get(section) for cell in self._sweep.cells]
+            names = [one.get("name") if isinstance(one, Mapping) else one for one in given]
+            return ", ".join(sorted({str(name) for name in names if name}))
+
+        tags = {
+            "sweep": self._created,
+            "level": "sweep",
+            "model": named("model"),
+            "task": named("task"),
+            "digest": rows.digest(self._sweep.document),
+            "outcome": "running",
+        }
+        return client.create(experiment, self._name, tags, self._created_ms)
+
+    def _configuration_run(self, opened: _Open, configuration: Configuration, rank: int | None) -> Run:
+        tags = {**rows.configuration_tags(configuration), **_rank_tag(rank)}
+        run = opened.runs.get(_key(tags))
+        if run is None:
+            name = rows.configuration_name(configuration, self._spaces.get(configuration.cell, {}))
+            run = self._create(opened, opened.sweep, name, tags, _now_ms())
+            opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
+        elif "logged" not in run.tags:  # it was made, and then the call for its parameters failed
+            opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
+        return run
+
+    def _lane(
+        self,
+        opened: _Open,
+        parent: Run,
+        configuration: Configuration,
+        record: Record,
+        params: Mapping[str, str],
+        rank: int | None,
+    ) -> None:
+        tags = {**rows.seed_tags(configuration, record), **_rank_tag(rank)}
+        run = opened.runs.get(_key(tags))
+        if run is not None and run.ended and not _changed(run, tags):
+            return
+        if run is None:
+            started_ms = _now_ms() - int(record.wall_time_s * 1000)
+            run = self._create(opened, parent, rows.seed_name(configuration, record.seed), tags, started_ms)
+        with_seed = {**params, "seed": str(record.seed)}
+        opened.client.log(run, self._created_ms, rows.seed_points(record), with_seed, _changed(run, tags))
+        self._end(opened, run, "FAILED" if record.outcome == "error" else "FINISHED")
+
+    def _create(self, opened: _Open, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
+        all_tags = {**tags, "sweep": self._created, PARENT: parent.id}
+        run = opened.client.create(opened.experiment, name, all_tags, started_ms)
+        opened.runs[_key(tags)] = run
+        return run
+
+    def _end(self, opened: _Open, run: Run, status: str) -> None:
+        if run.status != status:
+            opened.client.set_status(run, status, _now_ms())
+
+
+def _key(tags: Mapping[str, str]) -> Key:
+    return tags.get("level", ""), tags.get("cell", ""), tags.get("configuration", ""), tags.get("seed", "")
+
+
+def _changed(run: Run, tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if run.tags.get(name) != value}
+
+
+def _rank_tag(rank: int | None) -> dict[str, str]:
+    return {} if rank is None else {"rank": str(rank)}
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _description(question: str, table: str, command: str, name: str) -> str:
+    tail = f"\n\n    {command}\n"
+    room = NOTE_LIMIT - len(tail)
+    head = question.strip()[: room // 2]
+    lines: list[str] = []
+    more = f"\n\nThe table goes on: sweeps report {name}"
+    for line in table.strip().splitlines():
+        if len(head) + len("\n".join([*lines, line])) + len(more) + 2 > room:
+            return f"{head}\n\n" + "\n".join(lines) + more + tail
+        lines.append(line)
+    return "\n\n".join(part for part in (head, "\n".join(lines)) if part) + tail

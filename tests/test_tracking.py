@@ -1,0 +1,436 @@
+"""A sweep in MLflow: what its runs hold, and that writing twice is writing once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.records import Configuration, Record
+from sweeps.settings import resolve
+from sweeps.spec import Sweep, parse
+from sweeps.summary import summarise
+from sweeps.tracking import Row, Tracker, TrackingError, default_uri, rows, serve, stop
+from sweeps.tracking.client import without_password
+
+CREATED = "2026-01-02T03:04:05+00:00"
+FILE = """
+name: small
+question: Which unit adds?
+task: {name: static, operation: add}
+train: {steps: 3000, evaluate_every: 1000}
+compare: {model: [nau, linear]}
+seeds: 3
+search:
+  sampler: {name: random, seed: 0}
+  configurations: 2
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return parse(FILE, "small.yaml")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh mlflow.db, made once: that takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    Tracker(
+        uri_of(folder),
+        parse("name: other\ntask: static\nmodel: nau\ntrain: {steps: 10}\n", "o.yaml"),
+        created=CREATED,
+    ).begin()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def uri(empty: Path, tmp_path: Path) -> str:
+    return copied(empty, tmp_path)
+
+
+def copied(database: Path, folder: Path) -> str:
+    """URI of a copy. Not of the file's bytes: what was written last may still stand in its write-ahead log."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(folder / "mlflow.db")) as copy:
+        source.backup(copy)
+    return uri_of(folder)
+
+
+def uri_of(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def configuration(
+    sweep: Sweep, cell: int = 0, number: int = 1, seeds: Sequence[int] = (0, 1, 2), **changes: Any
+) -> Configuration:
+    parameters = {} if number == 0 else {"train.lr": 3.2e-3, "train.gradient_noise": 0}
+    settings = resolve(sweep.cells[cell].with_parameters(parameters))[0]
+    assert settings is not None
+    return Configuration(
+        cell=sweep.cells[cell].key, labels=sweep.cells[cell].labels, number=number, parameters=parameters,
+        settings=settings, keys={seed: f"key-{cell}-{number}-{seed}" for seed in seeds}, **changes,
+    )  # fmt: skip
+
+
+def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any) -> Record:
+    """Solved: below the threshold of 1e-3 from step 2000 on."""
+    solved = outcome == "solved"
+    errors = [1.0, 0.5, 1e-4, 1e-5] if solved else [1.0, 0.9, 0.8, 0.7]
+    usual = Record(
+        key=of.keys[seed], seed=seed, budget=3000, steps=3000, outcome=outcome, solved=solved,
+        converged_at=2000 if solved else None, sparsity_error=0.01, best_step=3000, threshold=1e-3, wall_time_s=4.0,
+        error={"interpolation": errors[-1] / 2, "extrapolation": errors[-1]},
+        curve={"step": [0, 1000, 2000, 3000], "error.interpolation": [e / 2 for e in errors],
+               "error.extrapolation": errors, "sparsity_error": [0.5, 0.4, None, 0.01]},
+    )  # fmt: skip
+    return dataclasses.replace(usual, **changes)
+
+
+def records_of(of: Configuration) -> list[Record]:
+    return [record(of, 0), record(of, 1, "unsolved"), record(of, 2, "diverged")]
+
+
+def write_all(tracker: Tracker, sweep: Sweep) -> None:
+    tracker.begin()
+    for cell in (0, 1):
+        for number in (0, 1):
+            one = configuration(sweep, cell, number, state="complete")
+            tracker.start(one)
+            tracker.lanes(one, records_of(one)[:2])
+            tracker.complete(one, records_of(one), summarise(records_of(one), 3000))
+    ranks = {(sweep.cells[cell].key, number): number + 1 for cell in (0, 1) for number in (0, 1)}
+    tracker.finish("done", "| model | solved |\n|---|---|\n| nau | 1 |", ranks)
+
+
+def runs(uri: str, name: str = "small") -> list[Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=5000))
+
+
+def content(uri: str) -> dict[str, Any]:
+    """All that MLflow holds of the sweep, clocks and run ids apart."""
+    found = runs(uri)
+    names = {run.info.run_id: run.info.run_name for run in found}
+    return {
+        " ".join([run.data.tags.get("cell", ""), run.info.run_name]): (
+            run.info.status,
+            run.data.params,
+            run.data.metrics,
+            {k: names.get(v, v) for k, v in run.data.tags.items()},
+        )
+        for run in found
+    }
+
+
+def the_run(uri: str, name: str, cell: str = "model=nau") -> Any:
+    [found] = [
+        run for run in runs(uri) if run.info.run_name == name and run.data.tags.get("cell", cell) == cell
+    ]
+    return found
+
+
+def test_a_sweep_becomes_nested_runs_with_readable_names(uri: str, sweep: Sweep) -> None:
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    found = {run.info.run_id: run for run in runs(uri)}
+    assert len(found) == 1 + 4 + 12 and all(run.info.status == "FINISHED" for run in found.values())
+    seed = the_run(uri, "c001 s002")
+    parent = found[seed.data.tags["mlflow.parentRunId"]]
+    assert (
+        parent.info.run_name == "c001 nau noise=off lr=3.2e-3"
+        or parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
+    )
+    assert found[parent.data.tags["mlflow.parentRunId"]].info.run_name == "small"
+
+
+def test_tags_parameters_and_metrics_are_those_of_the_design(uri: str, sweep: Sweep) -> None:
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    seed, lost = the_run(uri, "c001 s000"), the_run(uri, "c001 s002")
+    [parent] = [run for run in runs(uri) if run.info.run_id == seed.data.tags["mlflow.parentRunId"]]
+    wanted = {"level": "seed", "cell": "model=nau", "model": "nau", "task": "static", "configuration": "1", "rank": "2",
+              "outcome": "solved", "digest": "key-0-1-0"}  # fmt: skip
+    assert wanted.items() <= seed.data.tags.items()
+    assert lost.data.tags["outcome"] == "diverged" and parent.data.tags["outcome"] == "unsolved"
+    assert seed.data.params == {**parent.data.params, "seed": "0"}
+    assert seed.data.params["train.lr"] == "0.0032" and seed.data.params["task.operation"] == "add"
+    figures = {"solved": 1.0, "converged_at": 2000.0, "sparsity_error": 0.01, "error.interpolation": 5e-6,
+               "error.extrapolation": 1e-5, "steps": 3000.0, "curve.error.extrapolation": 1e-5}  # fmt: skip
+    assert figures.items() <= seed.data.metrics.items()
+    assert "converged_at" not in lost.data.metrics and lost.data.metrics["solved"] == 0.0
+    one_third = {"success_rate": 1 / 3, "par2": (2000 + 6000 + 6000) / 3, "converged_at": 2000.0, "diverged": 1.0,
+                 "seed_steps": 9000.0, "solved_fraction": 1 / 3}  # fmt: skip
+    assert one_third == pytest.approx({key: parent.data.metrics[key] for key in one_third})
+    assert parent.data.metrics["success_rate.low"] < 1 / 3 < parent.data.metrics["success_rate.high"]
+
+
+def test_the_description_holds_question_table_and_command(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    write_all(Tracker(uri, sweep, created=CREATED, command="sweeps run small.yaml"), sweep)
+    note = the_run(uri, "small").data.tags["mlflow.note.content"]
+    assert (
+        note
+        == "Which unit adds?\n\n| model | solved |\n|---|---|\n| nau | 1 |\n\n    sweeps run small.yaml\n"
+    )
+    experiment = MlflowClient(uri).get_experiment_by_name("small")
+    assert experiment is not None and experiment.tags["mlflow.note.content"] == note
+
+
+def test_writing_twice_is_writing_once(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    before = content(uri)
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    assert content(uri) == before
+    history = MlflowClient(uri).get_metric_history(
+        the_run(uri, "c001 s000").info.run_id, "curve.error.extrapolation"
+    )
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1000, 0.5), (2000, 1e-4), (3000, 1e-5)]
+
+
+def test_sync_from_the_store_gives_what_the_driver_wrote(
+    uri: str, sweep: Sweep, empty: Path, tmp_path: Path
+) -> None:
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    (tmp_path / "again").mkdir()
+    again = copied(empty, tmp_path / "again")
+    everything = []
+    for cell in (0, 1):
+        for number in (0, 1):
+            one = configuration(sweep, cell, number, state="complete")
+            everything.append(Row(one, records_of(one), summarise(records_of(one), 3000), number + 1))
+    Tracker(again, sweep, created=CREATED).sync(
+        everything, "done", "| model | solved |\n|---|---|\n| nau | 1 |"
+    )
+    assert content(again) == content(uri)
+
+
+def test_a_stopped_sweep_leaves_nothing_running_and_goes_on_in_the_same_runs(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep)
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.begin()
+    tracker.start(one)
+    tracker.lanes(one, [record(one, 0)])
+    tracker.finish("stopped")
+    assert sorted(run.info.status for run in runs(uri)) == ["FINISHED", "KILLED", "KILLED"]
+
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.begin()
+    tracker.start(one)
+    assert sorted(run.info.status for run in runs(uri)) == ["FINISHED", "RUNNING", "RUNNING"]
+    tracker.complete(
+        dataclasses.replace(one, state="complete"), records_of(one), summarise(records_of(one), 3000)
+    )
+    tracker.finish("done")
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"] * 5
+
+
+def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep, seeds=(0,))
+    tracker = Tracker(uri, sweep, created=CREATED)
+    broken = record(
+        one, 0, "error", steps=10, error={}, curve={}, sparsity_error=None, reason="out of memory"
+    )
+    tracker.complete(dataclasses.replace(one, state="failed"), [broken], summarise([broken], 3000))
+    assert the_run(uri, "c001 s000").info.status == "FAILED"
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.complete(
+        dataclasses.replace(one, state="complete"), [record(one, 0)], summarise([record(one, 0)], 3000)
+    )
+    run = the_run(uri, "c001 s000")
+    assert (run.info.status, run.data.tags["outcome"], run.data.metrics["solved"]) == (
+        "FINISHED",
+        "solved",
+        1.0,
+    )
+
+
+def test_more_seeds_replace_a_configurations_figures(uri: str, sweep: Sweep) -> None:
+    """The rate falls from 1 to 1/3: MLflow shows the greater of two values with one place, so the place must move."""
+    one = configuration(sweep)
+    tracker = Tracker(uri, sweep, created=CREATED)
+    for count in (1, 3):
+        tracker.complete(one, records_of(one)[:count], summarise(records_of(one)[:count], 3000))
+    [parent] = [run for run in runs(uri) if run.data.tags["level"] == "configuration"]
+    assert parent.data.metrics["success_rate"] == pytest.approx(1 / 3)
+
+
+def test_more_steps_go_on_in_the_same_runs(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep, seeds=(0,))
+    longer = dataclasses.replace(
+        one, settings={**one.settings, "train": {**one.settings["train"], "steps": 9000}}
+    )
+    tracker = Tracker(uri, sweep, created=CREATED)
+    lost, won = record(one, 0, "unsolved"), record(one, 0, budget=9000, steps=9000)
+    tracker.complete(one, [lost], summarise([lost], 3000))
+    tracker.complete(longer, [won], summarise([won], 9000))
+    run = the_run(uri, "c001 s000")
+    assert (run.data.tags["budget"], run.data.metrics["solved"], run.data.metrics["steps"]) == (
+        "9000",
+        1.0,
+        9000.0,
+    )
+
+
+def test_a_sweep_begun_afresh_has_runs_of_its_own(uri: str, sweep: Sweep) -> None:
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    write_all(Tracker(uri, sweep, created="2026-01-03T03:04:05+00:00"), sweep)
+    assert len(runs(uri)) == 2 * 17
+
+
+def test_what_was_cut_off_between_two_calls_is_completed(
+    uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    one = configuration(sweep)
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.start(one)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
+        with pytest.raises(TrackingError, match="could not write a run's figures: division by zero"):
+            tracker.lanes(one, [record(one, 0)])
+    assert the_run(uri, "c001 s000").info.status == "RUNNING"
+    tracker.lanes(one, [record(one, 0)])
+    assert the_run(uri, "c001 s000").data.metrics["solved"] == 1.0 and len(runs(uri)) == 3
+
+
+def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep)
+    settings = {**one.settings, "task": {**one.settings["task"], **{f"extra{i}": i for i in range(150)}}}
+    one = dataclasses.replace(one, settings=settings)
+    steps = list(range(5000))
+    columns = {f"error.split{i}": [1.0] * 5000 for i in range(8)}
+    long = record(
+        one, 0, converged_at=1234, curve={"step": steps, "error.extrapolation": [1.0] * 5000, **columns}
+    )
+    Tracker(uri, sweep, created=CREATED).lanes(one, [long])
+    run = the_run(uri, "c001 s000")
+    assert len(run.data.params) > 150 and run.info.status == "FINISHED"
+
+
+def test_a_store_that_is_no_mlflow_is_one_typed_error(tmp_path: Path, sweep: Sweep) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(TrackingError, match="could not be opened"):
+        Tracker(uri_of(tmp_path), sweep, created=CREATED).begin()
+
+
+def test_a_server_that_is_down_is_one_typed_error(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(TrackingError, match="could not be opened"):
+        Tracker(f"http://127.0.0.1:{port}", sweep, created=CREATED).begin()
+
+
+def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_path: Path) -> None:
+    program = (
+        "import sys, sweeps.tracking as t\n"
+        "from sweeps.spec import parse\n"
+        "assert 'mlflow' not in sys.modules\n"
+        f"sweep = parse({FILE!r}, 'small.yaml')\n"
+        f"t.Tracker({uri_of(tmp_path / 'new')!r}, sweep, created={CREATED!r}).begin()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"new"}  # and no mlruns in the working folder
+
+
+# ------------------------------------------------------------------------------------------------- rows
+
+
+def test_names_are_short_and_tell_two_paths_apart(sweep: Sweep) -> None:
+    assert rows.short_name("train.gradient_noise", ["train.lr"]) == "noise"  # type: ignore[arg-type]
+    assert rows.short_name("a.weight_noise", ["train.gradient_noise"]) == "weight_noise"  # type: ignore[arg-type]
+    assert rows.short_name("task.noise", ["model.noise"]) == "task.noise"  # type: ignore[arg-type]
+    assert [rows.short_value(v) for v in (3.2e-3, 1e-3, 0.0, 0.25, 12345.0, 4, "adam")] == [
+        "3.2e-3", "1e-3", "0", "0.25", "1.2e4", "4", "adam",
+    ]  # fmt: skip
+    name = rows.configuration_name(configuration(sweep, number=0), sweep.cells[0].space)
+    assert set(name.split()) == {"c000", "nau", "lr=1e-3", "noise=off"}
+
+
+def test_solved_fraction_is_counted_by_hand(sweep: Sweep) -> None:
+    """Seeds: below from 2000 on; below at 1000 only; stopped at 1000 when solved; diverged after 1000 while below."""
+    one = configuration(sweep, seeds=(0, 1, 2, 3))
+
+    def seed(number: int, outcome: str, errors: list[float]) -> Record:
+        steps = [1000 * i for i in range(len(errors))]
+        return record(one, number, outcome, curve={"step": steps, "error.extrapolation": errors})
+
+    seeds = [
+        seed(0, "solved", [1.0, 1.0, 1e-4, 1e-5]),
+        seed(1, "unsolved", [1.0, 1e-4, 1.0, 1.0]),
+        seed(2, "solved", [1.0, 1e-5]),
+        seed(3, "diverged", [1.0, 1e-4]),
+    ]
+    assert rows.solved_fraction(seeds) == [(0, 0.0), (1000, 0.75), (2000, 0.5), (3000, 0.5)]
+    assert rows.solved_fraction([dataclasses.replace(s, threshold=None) for s in seeds]) == []
+
+
+@given(count=st.integers(1, 3000), keep=st.integers(0, 2999))
+def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) -> None:
+    places = rows.thinned(count, [keep % count])
+    assert len(places) <= 200 and places == sorted(set(places))
+    assert {0, count - 1, keep % count} <= set(places)
+    assert count > 200 or len(places) == count
+
+
+def test_the_default_store_of_runs_is_beside_the_records(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
+    assert default_uri(tmp_path) == "http://somewhere"
+
+
+def test_passwords_are_not_shown() -> None:
+    assert without_password("https://me:secret@host:5000/x@y") == "https://host:5000/x@y"
+    assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
+
+
+# ------------------------------------------------------------------------------------------------- server
+
+
+def test_the_pages_are_served_and_stopped(uri: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = serve(uri, port=port)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+            assert page.status == 200
+        with pytest.raises(TrackingError, match=f"Try --port {port + 1}"):
+            serve(uri, port=port)
+    finally:
+        stop(process)
+    assert process.poll() is not None
+
+
+def test_a_server_is_not_served_again() -> None:
+    with pytest.raises(TrackingError, match="https://host is an MLflow server already"):
+        serve("https://me:secret@host")
