@@ -6,8 +6,8 @@ tensor values), then compiled. Without a working compiler the recorded operation
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -52,12 +53,18 @@ class Recorded:
     def _compile(self, example: list[Tensor]) -> None:
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         try:
-            with torch.no_grad(), _one_compiler_at_a_time():
+            with torch.no_grad(), self._one_compiler_at_a_time():
                 candidate(*example)
             self._run = candidate
         except Exception as error:  # any failure of the compiler, of which there are many kinds, has one remedy
             self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
             log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
+
+    def _one_compiler_at_a_time(self) -> FileLock:
+        """Two workers that meet one cold structure: the second waits, then loads what the first compiled."""
+        folder = Path(cache_dir()) / "sweeps-locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / hashlib.sha256(self.graph.code.encode()).hexdigest()[:24])
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
@@ -88,12 +95,3 @@ def in_place(function: Callable[..., Any]) -> Callable[..., None]:
             target.copy_(value)
 
     return changed
-
-
-def _one_compiler_at_a_time() -> FileLock:
-    """Two workers that meet one cold structure: the second waits, then loads what the first compiled."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / "sweeps.lock")

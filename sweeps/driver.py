@@ -1,0 +1,265 @@
+"""What to train next, and what to do with what came back: the part of a running sweep that knows no cluster.
+
+The driver hands out packs of lanes and takes in finished ones. It writes to the store first, then tells the search, the
+tracker and the screen. Nothing that it decides depends on which worker answers first: suggestions look only at the
+configurations that must have ended, and a lane's figures are its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.cells import Cell
+from sweeps.packing import PackOrder, PackResult, lane_order, never_nonzero, slots_for
+from sweeps.records import Configuration, Record
+from sweeps.search import CellSearch, Finished, file_values
+from sweeps.settings import lane_key, resolve
+from sweeps.spec import Sweep
+from sweeps.store import Store
+from sweeps.summary import Summary, objective_value, summarise
+from sweeps.tracking import Tracker, TrackingError
+from sweeps.training import structure
+
+log = logging.getLogger(__name__)
+
+MAX_LOSSES = 3  # a lane whose worker died this often is recorded as an error: it may be what kills them
+
+
+@dataclass
+class Asked:
+    """A configuration in work: its lanes that are still to come, and those that are here."""
+
+    configuration: Configuration
+    missing: set[str]
+    records: dict[str, Record] = field(default_factory=dict)
+    summary: Summary | None = None
+
+    @property
+    def budget(self) -> int:
+        return int(self.configuration.settings["train"]["steps"])
+
+
+@dataclass
+class CellWork:
+    cell: Cell
+    search: CellSearch | None
+    limit: int
+    asked: dict[int, Asked] = field(default_factory=dict)
+    exhausted: bool = False
+
+    @property
+    def done(self) -> bool:
+        return all(not a.missing for a in self.asked.values()) and (self.exhausted or len(self.asked) >= self.limit)
+
+
+@dataclass
+class Waiting:
+    """A lane that is to be trained, in the order of cell, configuration and seed."""
+
+    place: tuple[int, int, int]
+    key: str
+    asked: Asked
+    seed: int
+    losses: int = 0
+
+
+class Driver:
+    """One execution of a sweep. `num_workers` shapes packs only."""
+
+    def __init__(self, sweep: Sweep, name: str, store: Store, tracker: Tracker | None, num_workers: int) -> None:
+        self.sweep, self.name, self.store, self.tracker = sweep, name, store, tracker
+        self.stopping: str | None = None
+        self.seed_steps, self.lanes_done, self.lanes_reused, self.solved = 0, 0, 0, 0
+        self.why_uncompiled: str | None = None
+        self._waiting: dict[str, Waiting] = {}
+        self._running: dict[str, dict[str, Waiting]] = {}
+        self._started = time.monotonic()
+        self._spent_before_s = self._seconds_before()
+        bases = [_resolved(cell, {}) for cell in sweep.cells]
+        self.zeros = never_nonzero(bases, [cell.space for cell in sweep.cells])
+        limits = [sweep.configurations(cell) for cell in sweep.cells]
+        self.slots = slots_for(sweep, limits, num_workers)
+        self.cells = [self._cell_work(c, b, n) for c, b, n in zip(sweep.cells, bases, limits, strict=True)]
+        self.lanes_planned = sum(limits) * len(sweep.seeds)
+
+    def begin(self) -> None:
+        """Takes up what the store knows of this sweep, then asks for what can be asked."""
+        self._track(lambda t: t.begin())
+        known: dict[str, list[Configuration]] = {}
+        for configuration in self.store.configurations(self.name):
+            known.setdefault(configuration.cell, []).append(configuration)
+        for i, work in enumerate(self.cells):
+            for configuration in known.get(work.cell.key, []):
+                self._take_up(i, work, self._with_all_seeds(configuration))
+        self._ask()
+
+    @property
+    def done(self) -> bool:
+        return all(work.done for work in self.cells)
+
+    def next_pack(self, pack_id: str) -> PackOrder | None:
+        """Lanes of one structure for a free worker: the structure with most lanes waiting. None: nothing now."""
+        if self.stopping or self.out_of_time():
+            return None
+        groups: dict[str, list[Waiting]] = {}
+        for waiting in sorted(self._waiting.values(), key=lambda w: w.place):
+            groups.setdefault(structure(waiting.asked.configuration.settings), []).append(waiting)
+        if not groups:
+            return None
+        chosen = max(groups.values(), key=len)[: self.slots]
+        checkpoints: dict[str, bytes] = {}
+        for budget, some in itertools.groupby(chosen, key=lambda w: w.asked.budget):
+            found = self.store.checkpoints([w.key for w in some], budget)
+            checkpoints |= {k: c.blob for k, c in found.items()}
+        self._running[pack_id] = {w.key: self._waiting.pop(w.key) for w in chosen}
+        lanes = [lane_order(w.asked.configuration.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen]
+        return PackOrder(pack_id, lanes, self.slots, self.zeros, "cuda" if self.sweep.resources.gpus else "cpu")
+
+    def receive(self, pack_id: str, result: PackResult) -> None:
+        """Finished lanes and checkpoints of a running pack: to disk first, then to everyone else."""
+        self.store.save_checkpoints([(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()])
+        self.store.add_records(result.records)
+        self.seed_steps += result.seed_steps
+        self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
+        running = self._running.get(pack_id, {})
+        arrived: dict[int, tuple[Asked, list[Record]]] = {}
+        for record in result.records:
+            waiting = running.pop(record.key, None)
+            if waiting is not None:
+                arrived.setdefault(id(waiting.asked), (waiting.asked, []))[1].append(record)
+        for asked, records in arrived.values():
+            self._track(lambda t, a=asked, r=records: t.lanes(a.configuration, r))
+            self._add(asked, records)
+        if arrived:
+            self._ask()
+
+    def pack_ended(self, pack_id: str, why: str | None = None) -> None:
+        """A pack is over. Lanes that did not come back (their worker was lost) are given out again."""
+        for waiting in self._running.pop(pack_id, {}).values():
+            waiting.losses += 1
+            if waiting.losses < MAX_LOSSES:
+                self._waiting[waiting.key] = waiting
+                continue
+            reason = f"its worker was lost {MAX_LOSSES} times; the last time: {why or 'no reason given'}"
+            record = Record(key=waiting.key, seed=waiting.seed, budget=waiting.asked.budget, steps=0, outcome="error",
+                            solved=False, reason=reason)  # fmt: skip
+            self.store.add_records([record])
+            self._add(waiting.asked, [record])
+            self._ask()
+
+    def out_of_time(self) -> bool:
+        """Whether the file's budget of hours, all runs of this sweep together, is used up."""
+        hours = self.sweep.budget.hours
+        if hours is None or self._spent_before_s + time.monotonic() - self._started < hours * 3600:
+            return False
+        self.stopping = self.stopping or f"the budget of {hours:g} hours is used up"
+        return True
+
+    def _seconds_before(self) -> float:
+        row = self.store.sweep(self.name)
+        return row.seconds if row else 0.0
+
+    def _cell_work(self, cell: Cell, base: dict[str, Any], limit: int) -> CellWork:
+        search = None
+        if self.sweep.search is not None and cell.space:
+            search = CellSearch(cell.space, self.sweep.search, cell.key, file_values(cell.space, base))
+            limit = limit if search.most is None else min(limit, search.most)
+        return CellWork(cell, search, limit)
+
+    def _ask(self) -> None:
+        """Asks every cell for all configurations whose predecessors have ended."""
+        for i, work in enumerate(self.cells):
+            while len(work.asked) < work.limit and not work.exhausted and self._may_ask(work):
+                number = len(work.asked)
+                finished = {n: _finished(a, self.sweep) for n, a in work.asked.items()}
+                suggestion = work.search.suggest(number, finished) if work.search else None
+                if work.search is not None and suggestion is None:
+                    work.exhausted = True
+                    continue
+                parameters = suggestion.parameters if suggestion else {}
+                settings = _resolved(work.cell, parameters)
+                keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds}
+                configuration = Configuration(
+                    cell=work.cell.key, labels=work.cell.labels, number=number, parameters=parameters, settings=settings,
+                    keys=keys, origin=suggestion.origin if suggestion else "file",
+                )  # fmt: skip
+                self._take_up(i, work, self.store.ask(self.name, configuration))
+
+    def _may_ask(self, work: CellWork) -> bool:
+        needed: Iterable[int] = work.search.needs(len(work.asked)) if work.search else ()
+        return all(not work.asked[n].missing for n in needed)
+
+    def _with_all_seeds(self, configuration: Configuration) -> Configuration:
+        """The file may ask for more seeds, or more steps, than when this configuration was asked."""
+        cell = next(c for c in self.sweep.cells if c.key == configuration.cell)
+        settings = _resolved(cell, configuration.parameters)
+        keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds if seed not in configuration.keys}
+        if keys:
+            configuration = self.store.extend_seeds(self.name, configuration.cell, configuration.number, keys)
+        return dataclasses.replace(configuration, settings=settings)
+
+    def _take_up(self, cell_index: int, work: CellWork, configuration: Configuration) -> None:
+        """Counts the lanes that the store has already; the others wait for a worker."""
+        asked = Asked(configuration, set(configuration.keys.values()))
+        work.asked[configuration.number] = asked
+        found = self.store.records((key, asked.budget) for key in configuration.keys.values())
+        present = [r for r in found.values() if r.outcome != "error"]
+        for seed, key in configuration.keys.items():
+            if not any(r.key == key for r in present):
+                self._waiting[key] = Waiting((configuration.number, cell_index, seed), key, asked, seed)
+        self._track(lambda t: t.start(configuration) if self._waiting else None)
+        self.lanes_reused += len(present)
+        self._track(lambda t: t.lanes(configuration, present))
+        self._add(asked, present)
+
+    def _add(self, asked: Asked, records: Sequence[Record]) -> None:
+        for record in records:
+            asked.missing.discard(record.key)
+            asked.records[record.key] = record
+        self.lanes_done += len(records)
+        self.solved += sum(r.solved for r in records)
+        if asked.missing or asked.summary is not None:
+            return
+        ordered = sorted(asked.records.values(), key=lambda r: r.seed)
+        summary = asked.summary = summarise(ordered, asked.budget)
+        c = asked.configuration
+        state = "failed" if summary.errors == summary.seeds else "complete"
+        value = _value(summary, self.sweep)[0] if state == "complete" else None
+        self.store.finish(self.name, c.cell, c.number, state, value)
+        asked.configuration = dataclasses.replace(c, state=state, value=value)
+        self._track(lambda t: t.complete(asked.configuration, ordered, summary))
+
+    def _track(self, write: Any) -> None:
+        """MLflow is a projection of the store: when it fails, the sweep goes on without it."""
+        if self.tracker is None:
+            return
+        try:
+            write(self.tracker)
+        except TrackingError as error:
+            log.warning("MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error, self.name)
+            self.tracker = None
+
+
+def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:
+    settings, faults, _ = resolve(cell.with_parameters(parameters))
+    if settings is None:  # the file was checked at the corners of its space; between them something else failed
+        raise ValueError(f"cell {cell.key} with {parameters}: " + "; ".join(map(str, faults)))
+    return settings
+
+
+def _value(summary: Summary, sweep: Sweep) -> tuple[float, float]:
+    if sweep.search is None:
+        return objective_value(summary)
+    return objective_value(summary, sweep.search.objective, sweep.search.direction)
+
+
+def _finished(asked: Asked, sweep: Sweep) -> Finished:
+    if asked.summary is None or asked.summary.errors == asked.summary.seeds:
+        return Finished(asked.configuration.parameters, None)
+    return Finished(asked.configuration.parameters, *_value(asked.summary, sweep))

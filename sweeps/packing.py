@@ -1,0 +1,79 @@
+"""Packs as plain data: what a worker is sent, what it sends back, and how large packs are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.records import Record
+from sweeps.space import Dimension
+from sweeps.spec import Sweep
+from sweeps.training import LEAST_SLOTS, float_leaves
+
+MOST_SLOTS = 100  # beyond about this many the stacked batch leaves a processor's cache
+
+
+@dataclass(frozen=True)
+class LaneOrder:
+    """One lane to train: settings as an index into the pack's list, its seed, its key, and where to go on from."""
+
+    settings: dict[str, Any]
+    seed: int
+    key: str
+    checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True)
+class PackOrder:
+    """What a worker is sent."""
+
+    pack_id: str
+    lanes: list[LaneOrder]
+    slots: int
+    zeros: frozenset[str]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What a worker sends now and then: lanes that have ended, checkpoints of the others, seed-steps since the last."""
+
+    records: list[Record] = field(default_factory=list)
+    checkpoints: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    seed_steps: int = 0
+    why_uncompiled: str | None = None
+
+
+def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: bytes | None) -> LaneOrder:
+    """A lane's order. A checkpoint off the evaluation grid (the end of another budget) is of no use: it starts anew."""
+    return LaneOrder(settings, seed, key, checkpoint)
+
+
+def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int) -> int:
+    """Slots of every pack of a sweep: fixed, since each number of slots is a compilation. It never changes results.
+
+    `auto`: what is in flight, spread over the workers, in whole configurations, between 3 and 100.
+    """
+    if sweep.resources.slots != "auto":
+        return sweep.resources.slots
+    seeds = len(sweep.seeds)
+    parallel = sweep.search.parallel if sweep.search else 1
+    waves = [min(parallel, limit) * seeds for limit in limits]
+    slots = min(MOST_SLOTS, max(waves), math.ceil(sum(waves) / max(1, num_workers)))
+    if slots > seeds:
+        slots -= slots % seeds
+    return max(LEAST_SLOTS, slots)
+
+
+def never_nonzero(bases: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]) -> frozenset[str]:
+    """Float settings that are 0 in every lane that a sweep can have: their terms leave the compiled step."""
+    searched = {path.rsplit(".", 1)[-1] for space in spaces for path in space}
+    leaves = [float_leaves(base) for base in bases]
+    paths = {path for found in leaves for path in found}
+    return frozenset(
+        path
+        for path in paths
+        if all(found.get(path, 0.0) == 0.0 for found in leaves) and not searched & set(path.split("."))
+    )
