@@ -18,7 +18,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 Kind = Literal["model", "network", "task"]
-PACKAGES: dict[str, str] = {"model": "arith_models.units", "network": "arith_models.networks", "task": "tasks"}
+PACKAGES: dict[str, str] = {
+    "model": "arith_models.units",
+    "network": "arith_models.networks",
+    "task": "tasks",
+}
 
 
 class UnknownName(ValueError):
@@ -80,7 +84,9 @@ def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises becomes one line with its name
-        raise BrokenDefinition(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise BrokenDefinition(
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -104,7 +110,10 @@ def _the_class(module: ModuleType, kind: Kind) -> type[Any]:
     own = [
         c
         for c in vars(module).values()
-        if inspect.isclass(c) and c.__module__ == module.__name__ and hasattr(c, "Config") and hasattr(c, "version")
+        if inspect.isclass(c)
+        and c.__module__ == module.__name__
+        and hasattr(c, "Config")
+        and hasattr(c, "version")
     ]
     if len(own) != 1:
         raise BrokenDefinition(
@@ -117,7 +126,16 @@ def _checked(found: Any, kind: Kind, name: str) -> type[Any]:
     needed = {
         "model": ("initialise", "forward", "effective_weight", "constrain"),
         "network": ("initialise", "forward", "effective_weights", "constrain", "num_units"),
-        "task": ("instance", "sample", "evaluation_inputs", "truth", "loss", "threshold", "network", "splits"),
+        "task": (
+            "instance",
+            "sample",
+            "evaluation_inputs",
+            "truth",
+            "loss",
+            "threshold",
+            "network",
+            "splits",
+        ),
     }[kind]
     missing = [m for m in ("version", "Config", *needed) if not hasattr(found, m)]
     if not inspect.isclass(found) or missing:

@@ -55,7 +55,9 @@ class CellWork:
 
     @property
     def done(self) -> bool:
-        return all(not a.missing for a in self.asked.values()) and (self.exhausted or len(self.asked) >= self.limit)
+        return all(not a.missing for a in self.asked.values()) and (
+            self.exhausted or len(self.asked) >= self.limit
+        )
 
 
 @dataclass
@@ -72,7 +74,9 @@ class Waiting:
 class Driver:
     """One execution of a sweep. `num_workers` shapes packs only."""
 
-    def __init__(self, sweep: Sweep, name: str, store: Store, tracker: Tracker | None, num_workers: int) -> None:
+    def __init__(
+        self, sweep: Sweep, name: str, store: Store, tracker: Tracker | None, num_workers: int
+    ) -> None:
         self.sweep, self.name, self.store, self.tracker = sweep, name, store, tracker
         self.stopping: str | None = None
         self.seed_steps, self.lanes_done, self.lanes_reused, self.solved = 0, 0, 0, 0
@@ -84,13 +88,14 @@ class Driver:
         bases = [_resolved(cell, {}) for cell in sweep.cells]
         self.zeros = never_nonzero(bases, [cell.space for cell in sweep.cells])
         limits = [sweep.configurations(cell) for cell in sweep.cells]
+        self._limits = limits
         self.slots = slots_for(sweep, limits, num_workers)
         self.cells = [self._cell_work(c, b, n) for c, b, n in zip(sweep.cells, bases, limits, strict=True)]
         self.lanes_planned = sum(limits) * len(sweep.seeds)
 
     def begin(self) -> None:
         """Takes up what the store knows of this sweep, then asks for what can be asked."""
-        self._track(lambda t: t.begin())
+        self.track(lambda t: t.begin())
         known: dict[str, list[Configuration]] = {}
         for configuration in self.store.configurations(self.name):
             known.setdefault(configuration.cell, []).append(configuration)
@@ -98,6 +103,10 @@ class Driver:
             for configuration in known.get(work.cell.key, []):
                 self._take_up(i, work, self._with_all_seeds(configuration))
         self._ask()
+
+    def fit_to(self, num_workers: int) -> None:
+        """The number of workers, once it is known; before the first pack."""
+        self.slots = slots_for(self.sweep, self._limits, num_workers)
 
     @property
     def done(self) -> bool:
@@ -118,12 +127,18 @@ class Driver:
             found = self.store.checkpoints([w.key for w in some], budget)
             checkpoints |= {k: c.blob for k, c in found.items()}
         self._running[pack_id] = {w.key: self._waiting.pop(w.key) for w in chosen}
-        lanes = [lane_order(w.asked.configuration.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen]
-        return PackOrder(pack_id, lanes, self.slots, self.zeros, "cuda" if self.sweep.resources.gpus else "cpu")
+        lanes = [
+            lane_order(w.asked.configuration.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen
+        ]
+        return PackOrder(
+            pack_id, lanes, self.slots, self.zeros, "cuda" if self.sweep.resources.gpus else "cpu"
+        )
 
     def receive(self, pack_id: str, result: PackResult) -> None:
         """Finished lanes and checkpoints of a running pack: to disk first, then to everyone else."""
-        self.store.save_checkpoints([(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()])
+        self.store.save_checkpoints(
+            [(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()]
+        )
         self.store.add_records(result.records)
         self.seed_steps += result.seed_steps
         self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
@@ -134,7 +149,7 @@ class Driver:
             if waiting is not None:
                 arrived.setdefault(id(waiting.asked), (waiting.asked, []))[1].append(record)
         for asked, records in arrived.values():
-            self._track(lambda t, a=asked, r=records: t.lanes(a.configuration, r))
+            self.track(lambda t, a=asked, r=records: t.lanes(a.configuration, r))
             self._add(asked, records)
         if arrived:
             self._ask()
@@ -213,9 +228,9 @@ class Driver:
         for seed, key in configuration.keys.items():
             if not any(r.key == key for r in present):
                 self._waiting[key] = Waiting((configuration.number, cell_index, seed), key, asked, seed)
-        self._track(lambda t: t.start(configuration) if self._waiting else None)
+        self.track(lambda t: t.start(configuration) if self._waiting else None)
         self.lanes_reused += len(present)
-        self._track(lambda t: t.lanes(configuration, present))
+        self.track(lambda t: t.lanes(configuration, present))
         self._add(asked, present)
 
     def _add(self, asked: Asked, records: Sequence[Record]) -> None:
@@ -233,22 +248,28 @@ class Driver:
         value = _value(summary, self.sweep)[0] if state == "complete" else None
         self.store.finish(self.name, c.cell, c.number, state, value)
         asked.configuration = dataclasses.replace(c, state=state, value=value)
-        self._track(lambda t: t.complete(asked.configuration, ordered, summary))
+        self.track(lambda t: t.complete(asked.configuration, ordered, summary))
 
-    def _track(self, write: Any) -> None:
+    def track(self, write: Any) -> None:
         """MLflow is a projection of the store: when it fails, the sweep goes on without it."""
         if self.tracker is None:
             return
         try:
             write(self.tracker)
         except TrackingError as error:
-            log.warning("MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error, self.name)
+            log.warning(
+                "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records",
+                error,
+                self.name,
+            )
             self.tracker = None
 
 
 def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:
     settings, faults, _ = resolve(cell.with_parameters(parameters))
-    if settings is None:  # the file was checked at the corners of its space; between them something else failed
+    if (
+        settings is None
+    ):  # the file was checked at the corners of its space; between them something else failed
         raise ValueError(f"cell {cell.key} with {parameters}: " + "; ".join(map(str, faults)))
     return settings
 

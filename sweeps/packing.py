@@ -67,7 +67,9 @@ def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int) -> int:
     return max(LEAST_SLOTS, slots)
 
 
-def never_nonzero(bases: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]) -> frozenset[str]:
+def never_nonzero(
+    bases: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]
+) -> frozenset[str]:
     """Float settings that are 0 in every lane that a sweep can have: their terms leave the compiled step."""
     searched = {path.rsplit(".", 1)[-1] for space in spaces for path in space}
     leaves = [float_leaves(base) for base in bases]

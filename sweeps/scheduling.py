@@ -22,7 +22,9 @@ os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: see `_interruptible`
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new reporter prints a box a lost trial even when told to be silent
+os.environ.setdefault(
+    "RAY_AIR_NEW_OUTPUT", "0"
+)  # the new reporter prints a box a lost trial even when told to be silent
 
 import ray
 from ray import tune
@@ -91,7 +93,9 @@ class _PackSearcher(Searcher):
         order = self._driver.next_pack(trial_id)
         return {"order": _Order(order)} if order is not None else None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         assert self._driver is not None
         self._driver.pack_ended(trial_id, "its process died or raised" if error else None)
 
@@ -112,7 +116,9 @@ class _Receiver(tune.Callback):
         self._driver: Driver | None = driver
         self._watch: Callable[[], None] | None = watch
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         assert self._driver is not None and self._watch is not None
         payload = result.pop("payload", None)
         if payload is not None:

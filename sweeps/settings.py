@@ -50,10 +50,18 @@ class Train:
 
     def __post_init__(self) -> None:
         bounds = {"steps": 1, "batch": 1, "evaluate_every": 1, "gradient_noise": 0, "clip_norm": 0}
-        faults = [f"{k} = {getattr(self, k)} must be at least {low}" for k, low in bounds.items() if getattr(self, k) < low]
-        faults += [f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0]
+        faults = [
+            f"{k} = {getattr(self, k)} must be at least {low}"
+            for k, low in bounds.items()
+            if getattr(self, k) < low
+        ]
         faults += [
-            f"{k} = {getattr(self, k)} must lie in [0, 1)" for k in ("beta1", "beta2", "momentum") if not 0 <= getattr(self, k) < 1
+            f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0
+        ]
+        faults += [
+            f"{k} = {getattr(self, k)} must lie in [0, 1)"
+            for k in ("beta1", "beta2", "momentum")
+            if not 0 <= getattr(self, k) < 1
         ]
         if faults:
             raise ValueError("; ".join(faults))
@@ -83,8 +91,12 @@ class Built:
     def model(self, config: Any = None, unit_configs: tuple[Any, ...] | None = None) -> Any:
         """A module for one seed, its parameters not yet initialised."""
         configs = unit_configs or tuple(c for _, c in self.units)
-        makers: list[Callable[[int, int], Any]] = [partial(u, c) for (u, _), c in zip(self.units, configs, strict=True)]
-        return self.network(config or self.network_config, makers, self.task.num_inputs, self.task.num_outputs)
+        makers: list[Callable[[int, int], Any]] = [
+            partial(u, c) for (u, _), c in zip(self.units, configs, strict=True)
+        ]
+        return self.network(
+            config or self.network_config, makers, self.task.num_inputs, self.task.num_outputs
+        )
 
 
 def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fault], list[Fault]]:
@@ -143,7 +155,11 @@ def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
     """The dotted leaves that a sweep file may set. A setting that several units share is one leaf of `model`."""
     paths = ["model.name", "model.network", "model.units", "task.name"]
     for section in ("model", "task", "train"):
-        paths += [f"{section}.{p}" for p, _ in _leaves(resolved[section]) if not p.startswith(("units", "network", "name"))]
+        paths += [
+            f"{section}.{p}"
+            for p, _ in _leaves(resolved[section])
+            if not p.startswith(("units", "network", "name"))
+        ]
     for unit in resolved["model"]["units"]:
         paths += [f"model.{k}" for k in unit if k != "name"]
     return sorted(set(paths))
@@ -161,11 +177,17 @@ def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[
     return ({"name": name, **section} if section is not None else None), faults
 
 
-def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
-    name, rest, faults = _named(given, "model", required="units" not in given if isinstance(given, Mapping) else True)
+def _model(
+    given: Any, task: dict[str, Any] | None, steps: float | None
+) -> tuple[dict[str, Any] | None, list[Fault]]:
+    name, rest, faults = _named(
+        given, "model", required="units" not in given if isinstance(given, Mapping) else True
+    )
     if faults:
         return None, faults
-    network_name = rest.pop("network", None) or (catalog.find("task", task["name"]).network if task else "two_layer")
+    network_name = rest.pop("network", None) or (
+        catalog.find("task", task["name"]).network if task else "two_layer"
+    )
     try:
         network = catalog.find("network", network_name)
         paper = copy.deepcopy(getattr(sys.modules[network.__module__], "PAPER", {}).get(name, {}))
@@ -176,7 +198,11 @@ def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tupl
     except ValueError as error:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
     if len(units) != network.num_units:
-        return None, [Fault("model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}")]
+        return None, [
+            Fault(
+                "model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}"
+            )
+        ]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
 
 
@@ -190,7 +216,9 @@ def _assemble(
     section, faults = _section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
     resolved_units = []
     for i, (unit, cls) in enumerate(units):
-        own = {k: v for k, v in shared.items() if k in _fields(cls.Config)} | {k: v for k, v in unit.items() if k != "name"}
+        own = {k: v for k, v in shared.items() if k in _fields(cls.Config)} | {
+            k: v for k, v in unit.items() if k != "name"
+        }
         unit_section, found = _section(cls.Config, own, "model" if shared else f"model.units.{i}", steps)
         faults += [f for f in found if f not in faults]
         resolved_units.append({"name": unit["name"], **(unit_section or {})})
@@ -251,7 +279,9 @@ def _integral(value: Any) -> Any:
 
 
 def _fault(error: Any, path: str) -> Fault:
-    where = ".".join([path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))])
+    where = ".".join(
+        [path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))]
+    )
     if error["type"] == "missing":
         return Fault(where, "is missing")
     if error["type"] == "value_error":
@@ -293,7 +323,12 @@ def _steps_from_shares(
             except ValueError:
                 share = None
             if share is None or steps is None:
-                faults.append(Fault(f"{path}.{key}", f"must be steps or a share of train.steps such as 40%, but got {value!r}"))
+                faults.append(
+                    Fault(
+                        f"{path}.{key}",
+                        f"must be steps or a share of train.steps such as 40%, but got {value!r}",
+                    )
+                )
             else:
                 result[key] = share * steps
     return result
@@ -304,7 +339,10 @@ def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:
         return
     start, weight = node.get("start"), node.get("weight")
     if isinstance(start, float) and weight and start >= steps:
-        yield Fault(f"{path}.start", f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts")
+        yield Fault(
+            f"{path}.start",
+            f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts",
+        )
     for key, value in node.items():
         yield from _late_schedules(value, f"{path}.{key}", steps)
 

@@ -83,7 +83,11 @@ def _provenance(order: PackOrder) -> dict[str, str]:
     settings = order.lanes[0].settings
     sources = [("task", settings["task"]["name"]), ("network", settings["model"]["network"])]
     sources += [("model", unit["name"]) for unit in settings["model"]["units"]]
-    device = torch.cuda.get_device_name() if order.device != "cpu" else f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    device = (
+        torch.cuda.get_device_name()
+        if order.device != "cpu"
+        else f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    )
     return {
         "device": device,
         "machine": platform.machine(),

@@ -37,8 +37,7 @@ class ConfigurationRows:
         values["value"] = finite(configuration.value)
         with self.database.write() as connection:
             require_sweep(connection, self.database.where, name)
-            insert = self.database.insert(configurations).values(values).on_conflict_do_nothing()
-            if connection.execute(insert).rowcount:
+            if self.database.insert_new(connection, configurations, values):
                 _add_lanes(connection, name, configuration.cell, configuration.number, keys)
             return _read(connection, name, configuration.cell, configuration.number)[0]
 

@@ -8,7 +8,7 @@ out as a StoreError that says what was given and what to do.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class Database:
         """The dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return sqlite.insert(table) if self.engine.dialect.name == "sqlite" else postgresql.insert(table)
 
+    def insert_new(self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
+        """Insert a row unless one like it, by any unique key, is there. True if it was inserted."""
+        insert = self.insert(table).values(values).on_conflict_do_nothing()
+        # Not `rowcount`, which is -1 for some drivers and then looks like success.
+        return connection.execute(insert.returning(sa.literal(1))).first() is not None
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -67,11 +73,13 @@ class Database:
                 tables.metadata.create_all(connection)
                 connection.execute(sa.insert(tables.schema_version).values(version=tables.SCHEMA_VERSION))
             found = connection.execute(sa.select(sa.func.max(tables.schema_version.c.version))).scalar()
-        if found is None or found > tables.SCHEMA_VERSION:
-            raise StoreError(
-                f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
-                f"{tables.SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
-            )
+            if found is None or found > tables.SCHEMA_VERSION:
+                raise StoreError(
+                    f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
+                    f"{tables.SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
+                )
+            # A write that changes nothing: what cannot be written is found out now, not after an hour's training.
+            connection.execute(sa.update(tables.schema_version).values(version=found))
 
     def _refuse_foreign(self, present: set[str]) -> None:
         clash = sorted(present & set(tables.metadata.tables))

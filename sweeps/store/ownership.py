@@ -114,8 +114,7 @@ class Ownership:
         row = _myself() | {"sweep": name, "token": token}
         row |= {"since": utc_now(), "beat_s": time.time()}
         with self.database.write() as connection:
-            insert = self.database.insert(holders).values(row).on_conflict_do_nothing()
-            if connection.execute(insert).rowcount:
+            if self.database.insert_new(connection, holders, row):
                 return
             found = _find(connection, name)
             if found is not None and not _holder(found).alive:

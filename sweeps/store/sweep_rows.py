@@ -25,9 +25,9 @@ class SweepRows:
         """Write a new sweep, in state `running`. Raises StoreError if the name is taken: nothing is overwritten."""
         now = utc_now()
         row = {"name": name, "definition": definition, "document": json.dumps(document), "state": "running"}
-        insert = self.database.insert(sweeps).values(row | {"created": now, "updated": now, "seconds": 0.0})
+        row |= {"created": now, "updated": now}
         with self.database.write() as connection:
-            if connection.execute(insert.on_conflict_do_nothing()).rowcount == 0:
+            if not self.database.insert_new(connection, sweeps, row | {"seconds": 0.0}):
                 raise StoreError(
                     f"store {self.database.where} has a sweep named {name!r} already. "
                     "Continue it by running its file again, or choose another name with --name."

@@ -5,4 +5,14 @@ from sweeps.training.lane_floats import float_leaves, structure
 from sweeps.training.outcome import Curve, Verdict, judge
 from sweeps.training.pack import LEAST_SLOTS, Pack
 
-__all__ = ["LEAST_SLOTS", "Curve", "Lane", "LaneResult", "Pack", "Verdict", "float_leaves", "judge", "structure"]
+__all__ = [
+    "LEAST_SLOTS",
+    "Curve",
+    "Lane",
+    "LaneResult",
+    "Pack",
+    "Verdict",
+    "float_leaves",
+    "judge",
+    "structure",
+]

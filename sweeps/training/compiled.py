@@ -29,7 +29,9 @@ class Recorded:
     `why_uncompiled` says why not, else None. `warm_up_s` is what recording and compiling cost.
     """
 
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], compiled: bool = True) -> None:
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], compiled: bool = True
+    ) -> None:
         started = time.perf_counter()
         flat, self._spec = pytree.tree_flatten(arguments)
         self._out_spec: Any = None
@@ -56,7 +58,9 @@ class Recorded:
             with torch.no_grad(), self._one_compiler_at_a_time():
                 candidate(*example)
             self._run = candidate
-        except Exception as error:  # any failure of the compiler, of which there are many kinds, has one remedy
+        except (
+            Exception
+        ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
             self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
             log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
@@ -73,7 +77,7 @@ class Recorded:
             out = self._run(*flat)
         return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
 
-    def bind(self, *arguments: Any) -> Callable[[], None]:
+    def bind(self, *arguments: Any) -> Callable[[int], None]:
         """A quick way to run again and again on the same tensors, for functions that change them in place."""
         flat, _ = pytree.tree_flatten(arguments)
         run = self._run
@@ -83,7 +87,7 @@ class Recorded:
                 for _ in range(count):
                     run(*flat)
 
-        return repeat  # type: ignore[return-value]
+        return repeat
 
 
 def in_place(function: Callable[..., Any]) -> Callable[..., None]:

@@ -23,7 +23,9 @@ def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
 
 def structure(resolved: Mapping[str, Any]) -> str:
     """A text that is equal for lanes that may share a pack."""
-    leaves = {p: "float" if isinstance(v, float) else v for p, v in _leaves(resolved, "") if p not in NOT_STRUCTURE}
+    leaves = {
+        p: "float" if isinstance(v, float) else v for p, v in _leaves(resolved, "") if p not in NOT_STRUCTURE
+    }
     return json.dumps(leaves, sort_keys=True)
 
 

@@ -31,9 +31,13 @@ class Curve:
 
     def as_dict(self) -> dict[str, list[float | int | None]]:
         """Plain data; None where a number is not finite."""
-        series: dict[str, Sequence[float]] = {f"error.{split}": values for split, values in self.error.items()}
+        series: dict[str, Sequence[float]] = {
+            f"error.{split}": values for split, values in self.error.items()
+        }
         series["sparsity_error"] = self.sparsity_error
-        return {"step": list(self.step)} | {k: [v if math.isfinite(v) else None for v in s] for k, s in series.items()}
+        return {"step": list(self.step)} | {
+            k: [v if math.isfinite(v) else None for v in s] for k, s in series.items()
+        }
 
 
 @dataclass(frozen=True)

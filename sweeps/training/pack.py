@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sweeps.settings import Built, build
 from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
 from sweeps.training.lane_floats import float_leaves, structure
 from sweeps.training.outcome import Curve, judge
-from sweeps.training.programs import programs_for
+from sweeps.training.programs import STEP_ARGUMENTS, programs_for
 from sweeps.training.random import seed_key, signed
 from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState
 
@@ -40,7 +40,12 @@ class Pack:
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], slots: int, zeros: frozenset[str] = frozenset(), device: str = "cpu", compiled: bool = True
+        self,
+        lanes: Sequence[Lane],
+        slots: int,
+        zeros: frozenset[str] = frozenset(),
+        device: str = "cpu",
+        compiled: bool = True,
     ) -> None:
         structures = {structure(lane.settings) for lane in lanes}
         if len(structures) != 1:
@@ -79,9 +84,18 @@ class Pack:
                 fresh = bool(ended) and bool(self.waiting)
             if not self.done:
                 self._train()
-        except Exception as error:  # whatever a model or task raises inside the step is data about these lanes
+        except (
+            Exception
+        ) as error:  # whatever a model or task raises inside the step is data about these lanes
             results += self._fail_all(f"{type(error).__name__}: {error}")
         return results
+
+    def stepper(self) -> Callable[[int], None]:
+        """Fills the slots, and returns what trains them a number of steps without evaluation: for measuring."""
+        self._fill()
+        self._programs()
+        run: Callable[[int], None] = self.programs.step.bind(*(self.tensors[n] for n in STEP_ARGUMENTS))
+        return run
 
     def checkpoints(self) -> dict[str, tuple[int, bytes]]:
         """Key -> (step, exact checkpoint) of every live lane."""
@@ -111,7 +125,9 @@ class Pack:
             if path in t["floats"]:
                 t["floats"][path][k] = value
         for purpose in PURPOSES:
-            t["keys"][purpose][k] = torch.tensor([signed(w) for w in seed_key(lane.seed, purpose)], dtype=torch.int32)
+            t["keys"][purpose][k] = torch.tensor(
+                [signed(w) for w in seed_key(lane.seed, purpose)], dtype=torch.int32
+            )
         for name, array in built.task.instance(lane.seed).items():
             t["instance"][name][k] = torch.from_numpy(array)
         for split in built.task.splits:
@@ -174,7 +190,7 @@ class Pack:
         started = time.perf_counter()
         t = self.tensors
         before = int(t["state"]["step"].sum())
-        self.programs.step.bind(*(t[n] for n in ("state", "floats", "keys", "budget", "instance")))(self.interval)
+        self.programs.step.bind(*(t[n] for n in STEP_ARGUMENTS))(self.interval)
         self.seed_steps += int(t["state"]["step"].sum()) - before
         live = [slot for slot in self.slots if slot is not None]
         for slot in live:
@@ -195,13 +211,17 @@ class Pack:
         K, task, device = self.num_slots, self.built.task, self.device
         state = LaneFunctions(self.built, self.zeros).initial(self.built, 0, device)
         shared = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
-        inputs = {s: torch.from_numpy(task.evaluation_inputs(s).astype(np.float32)).to(device) for s in task.splits}
+        inputs = {
+            s: torch.from_numpy(task.evaluation_inputs(s).astype(np.float32)).to(device) for s in task.splits
+        }
         targets = {s: torch.zeros(K, len(x), task.num_outputs, device=device) for s, x in inputs.items()}
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
             "state": stacked([state] * K),
             "floats": {
-                p: torch.full((K,), v, device=device) for p, v in float_leaves(self.settings).items() if p not in self.zeros
+                p: torch.full((K,), v, device=device)
+                for p, v in float_leaves(self.settings).items()
+                if p not in self.zeros
             },
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),

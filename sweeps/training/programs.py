@@ -27,6 +27,7 @@ class Programs:
         return self.step.why_uncompiled or self.evaluate.why_uncompiled
 
 
+STEP_ARGUMENTS = ("state", "floats", "keys", "budget", "instance")
 _KEPT: dict[tuple[Any, ...], Programs] = {}
 
 
@@ -43,7 +44,7 @@ def programs_for(
     if key not in _KEPT:
         functions = LaneFunctions(built, zeros)
         step = in_place(torch.vmap(functions.step))
-        arguments = tuple(tensors[k] for k in ("state", "floats", "keys", "budget", "instance"))
+        arguments = tuple(tensors[k] for k in STEP_ARGUMENTS)
         evaluate = partial(_evaluate, functions, None if tensors["inputs_shared"] else 0)
         seen = (tensors["state"]["params"], *(tensors[k] for k in ("floats", "inputs", "targets")))
         _KEPT[key] = Programs(Recorded(step, arguments, compiled), Recorded(evaluate, seen, compiled))

@@ -93,9 +93,14 @@ class Stream:
     def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
         """int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
         if not 0 < high - low <= 2**24:
-            raise ValueError(f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}")
+            raise ValueError(
+                f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}"
+            )
         return self._paired(
-            shape, lambda a, b: tuple(low + (((w >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24) for w in (a, b))
+            shape,
+            lambda a, b: tuple(
+                low + (((w >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24) for w in (a, b)
+            ),
         )
 
     def bernoulli(self, shape: Sequence[int], p: Any) -> Tensor:

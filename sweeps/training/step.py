@@ -40,11 +40,16 @@ class LaneFunctions:
         with torch.no_grad():
             model.initialise(Stream(seed_key(seed, "initialise"), device=device))
         params = {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
-        moments = {m: {n: torch.zeros_like(p) for n, p in params.items()} for m in OPTIMIZERS[self.built.train.optimizer][1]}
+        moments = {
+            m: {n: torch.zeros_like(p) for n, p in params.items()}
+            for m in OPTIMIZERS[self.built.train.optimizer][1]
+        }
         zero = torch.zeros((), dtype=torch.int64, device=device)
         return {"params": params, "moments": moments, "step": zero, "status": zero.clone()}
 
-    def step(self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params) -> LaneState:
+    def step(
+        self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params
+    ) -> LaneState:
         """Draw a batch, differentiate, clip, add noise, update, constrain. A finished or failed lane stays as it is."""
         train, task = self._train(floats), self._task(floats)
         step = state["step"]
@@ -57,7 +62,9 @@ class LaneFunctions:
             return total, total
 
         grads, value = grad(loss, has_aux=True)(state["params"])
-        grads = _with_noise(_clipped(grads, train.clip_norm), train.gradient_noise, ctx.step, _stream(keys, "noise", step))
+        grads = _with_noise(
+            _clipped(grads, train.clip_norm), train.gradient_noise, ctx.step, _stream(keys, "noise", step)
+        )
         update, _ = OPTIMIZERS[train.optimizer]
         params, moments = update(state["params"], grads, state["moments"], step, train)
         params = self._constrained(params, floats)

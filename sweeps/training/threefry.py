@@ -25,7 +25,9 @@ ROUNDS = 13
 Pair = tuple[Any, Any]
 
 
-def rounds_of(x: Pair, key: Pair, count: int, rotated: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]) -> Pair:
+def rounds_of(
+    x: Pair, key: Pair, count: int, rotated: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
+) -> Pair:
     """The cipher for anything that adds and xors like 32-bit words: ints, int32 tensors, the compiler's values."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = wrapped(x[0] + keys[0]), wrapped(x[1] + keys[1])
@@ -68,7 +70,9 @@ def _(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[T
 
 
 @threefry2x32.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *words: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+def _(
+    info: Any, in_dims: tuple[int | None, ...], *words: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """Elementwise: bring every batch axis to the front and pad the rest to one rank."""
     rank = max(w.dim() - (d is not None) for w, d in zip(words, in_dims, strict=True))
     aligned = []
@@ -120,6 +124,8 @@ def _lowered(*boxes: Any) -> tuple[Any, Any]:
             key0, key1, x0, x1 = (_Word(load(index)) for load in loaders)
             return rounds_of((x0, x1), (key0, key1), ROUNDS, _rotated, lambda w: w)[which].value
 
-        return ir.Pointwise.create(device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size())
+        return ir.Pointwise.create(
+            device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size()
+        )
 
     return word(0), word(1)

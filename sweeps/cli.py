@@ -1,0 +1,277 @@
+"""The `sweeps` command. Thin: every verb hands over to the module that does it.
+
+Exit status: 0 done, 1 the sweep failed or was stopped, 2 the request was wrong and nothing was started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Hyperparameter sweeps over many seeds, for models that learn arithmetic and algorithms.")  # fmt: skip
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="SWEEPS_STORE", help="folder (or postgresql:// URL) that keeps the records"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings that replace the file's")
+]
+
+
+class Format(StrEnum):
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+class Listed(StrEnum):
+    sweeps = "sweeps"
+    definitions = "definitions"
+    models = "models"
+    tasks = "tasks"
+
+
+@app.command()
+def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
+    """Write a commented sweep file to start from."""
+    from sweeps.shelf import SHELF
+
+    if file.exists():
+        raise ValueError(f"{file} exists and is not overwritten: name another file")
+    text = (SHELF / "quickstart.yaml").read_text(encoding="utf-8")
+    file.write_text(
+        text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
+    )
+    console.print(
+        f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False
+    )
+
+
+@app.command()
+def check(file: str, overrides: Overrides = None) -> None:
+    """Check a sweep file: every fault at once."""
+    sweep = _load(file, overrides)
+    lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
+    console.print(f"{file} is sound: {len(sweep.cells)} cells, {lanes} lanes", highlight=False)
+
+
+@app.command()
+def show(what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
+         name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None) -> None:  # fmt: skip
+    """Print a sweep file with defaults filled in, or what a model or task is."""
+    from sweeps import describing
+
+    if what in ("model", "task"):
+        if name is None:
+            raise ValueError(f"`sweeps show {what} NAME`: which? `sweeps list {what}s` lists them")
+        text = describing.about_model(name) if what == "model" else describing.about_task(name)
+    else:
+        text = describing.about_file(_load(what, [name] if name else None))
+    typer.echo(text)
+
+
+@app.command()
+def run(
+    file: str,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
+    store: StoreOption = "results",
+    workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
+) -> None:
+    """Run a sweep, or continue one that was cut off."""
+    from sweeps.report import as_markdown, report
+    from sweeps.running import run_sweep
+    from sweeps.store import Store
+
+    sweep = _load(file, [*(overrides or []), *([f"name={name}"] if name else [])])
+    with Store(store) as opened:
+        outcome = run_sweep(sweep, opened, store, console, workers)
+        typer.echo("\n" + as_markdown(report(opened, sweep.name)))
+    if outcome.state == "done":
+        console.print(
+            f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+            highlight=False,
+        )
+        return
+    errors.print(
+        f"the sweep {outcome.state}: {outcome.why}. What is done stays; the same command continues.",
+        highlight=False,
+    )
+    raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(what: Annotated[Listed, typer.Argument()] = Listed.sweeps, store: StoreOption = "results",
+          names: Annotated[bool, typer.Option("--names", help="names only")] = False) -> None:  # fmt: skip
+    """List the store's sweeps, or the definitions, models or tasks that exist."""
+    from sweeps import describing
+    from sweeps.store import Store
+
+    if what is Listed.sweeps:
+        _existing(store)
+        with Store(store) as opened:
+            rows = describing.sweep_listing(opened)
+    elif what is Listed.definitions:
+        rows = describing.definition_listing()
+    else:
+        rows = describing.listing("model" if what is Listed.models else "task")
+    width = max((len(row[0]) for row in rows), default=0)
+    for row in rows:
+        typer.echo(row[0] if names else f"{row[0]:{width}}  {row[1]}")
+
+
+@app.command()
+def status(name: str, store: StoreOption = "results") -> None:
+    """How far a sweep is, and what came out so far."""
+    from sweeps.describing import state_of
+    from sweeps.report import as_markdown, report
+    from sweeps.store import Store
+
+    _existing(store)
+    with Store(store) as opened:
+        text = as_markdown(report(opened, name))
+        holder = opened.holder(name)
+        typer.echo(f"{name}: {state_of(opened, name)}" + (f" (driver: {holder})" if holder else "") + "\n")
+        typer.echo(text)
+
+
+@app.command("report")
+def report_(names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+            format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
+            timing: Annotated[bool, typer.Option(help="with wall times")] = True, store: StoreOption = "results") -> None:  # fmt: skip
+    """Print the results of sweeps."""
+    from sweeps.report import as_csv, as_json, as_markdown, report
+    from sweeps.store import Store
+
+    _existing(store)
+    with Store(store) as opened:
+        for found in [report(opened, name) for name in names]:
+            text = {"md": as_markdown, "json": as_json}.get(format, lambda r, timing: as_csv(r))(
+                found, timing=timing
+            )
+            typer.echo(text)
+
+
+@app.command()
+def export(name: str, cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+           output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+           store: StoreOption = "results") -> None:  # fmt: skip
+    """Write the best configuration as a sweep file that runs again."""
+    from sweeps.export import best
+    from sweeps.store import Store
+
+    _existing(store)
+    with Store(store) as opened:
+        text = best(opened, name, cell)
+    if output is None:
+        typer.echo(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
+
+
+@app.command()
+def reproduce(file: Path, fresh_seeds: Annotated[bool, typer.Option("--fresh-seeds", help="other seeds; compare rates")] = False,
+              workers: Annotated[int | None, typer.Option(min=1)] = None) -> None:  # fmt: skip
+    """Train an exported configuration again: PASS or FAIL."""
+    from sweeps.reproducing import reproduce as again
+
+    if not again(file, console, fresh_seeds, workers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sync(name: str, store: StoreOption = "results") -> None:
+    """Write a sweep's MLflow runs anew from the records."""
+    from sweeps.running import sync as write
+    from sweeps.spec import from_document
+    from sweeps.store import Store
+
+    _existing(store)
+    with Store(store) as opened:
+        row = opened.sweep(name)
+        if row is None:
+            raise ValueError(f"no sweep named {name!r} in {store}: `sweeps list` lists them")
+        write(from_document(row.document, name), opened, store)
+
+
+@app.command()
+def ui(store: StoreOption = "results", host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Open MLflow's pages on what has been swept. Loopback only unless told otherwise."""
+    from sweeps.tracking import default_uri, serve, stop
+
+    _existing(store)
+    process = serve(default_uri(store), host, port)
+    console.print(f"MLflow: http://{host}:{port}   (Ctrl-C ends it)", highlight=False)
+    try:
+        while process.poll() is None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop(process)
+
+
+@app.command()
+def bench(lanes: Annotated[int, typer.Option(min=3)] = 100) -> None:
+    """Measure the engine against a plain PyTorch loop."""
+    from sweeps.bench import bench as measure
+
+    typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
+
+
+def _load(file: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+    from sweeps.shelf import find_file
+    from sweeps.spec import load
+
+    sweep = load(find_file(file), overrides or [])
+    for warning in sweep.warnings:
+        errors.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    return sweep
+
+
+def _existing(store: str) -> None:
+    """Reading verbs make no store."""
+    if "://" not in store and not Path(store).is_dir():
+        raise ValueError(
+            f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another"
+        )
+
+
+def _store_flag(store: str) -> str:
+    return "" if store == "results" or os.environ.get("SWEEPS_STORE") == store else f" --store {store}"
+
+
+def main() -> None:
+    """Runs the command; a user's mistake is told without a traceback."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    from sweeps.faults import SpecError
+
+    try:
+        app()
+    except (SpecError, ValueError, OSError) as error:
+        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ not in ("ClusterError", "TrackingError"):
+            raise
+        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""`sweeps run`: begins a sweep, or continues one that was cut off, extended, or is done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps.driver import Driver
+from sweeps.editing import difference
+from sweeps.progress import Progress
+from sweeps.report import as_markdown, report
+from sweeps.report.content import standings
+from sweeps.spec import Sweep
+from sweeps.store import Store
+from sweeps.tracking import Row, Tracker, default_uri
+
+
+class Refused(ValueError):
+    """The request was wrong and nothing was started."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended: done, stopped or failed, and why if it is not done."""
+
+    state: str
+    why: str | None
+    driver: Driver
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    folder: str | Path,
+    console: Console,
+    workers: int | None = None,
+    tracked: bool = True,
+) -> RunOutcome:
+    """Runs what is missing of a sweep. Raises Refused, StoreError (also for a second driver) and ClusterError."""
+    name = sweep.name
+    with store.hold(name):
+        _begin(sweep, store, console)
+        row = store.sweep(name)
+        assert row is not None
+        tracker = Tracker(default_uri(folder), sweep, created=row.created) if tracked else None
+        driver = Driver(sweep, name, store, tracker, workers or os.cpu_count() or 1)
+        state, why = "failed", None
+        try:
+            driver.begin()
+            if driver.lanes_reused:
+                console.print(f"{driver.lanes_reused} lanes are in the store already", highlight=False)
+            if not driver.done and not driver.out_of_time():
+                _train(driver, console, workers)
+            state = "done" if driver.done else "stopped"
+            why = None if driver.done else driver.stopping or "not all lanes came back"
+        except KeyboardInterrupt:
+            state, why = "stopped", "interrupted twice"
+        finally:
+            store.set_state(name, state)
+            _end_tracking(driver, store, name, state)
+    if driver.why_uncompiled:
+        console.print(
+            f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False
+        )
+    return RunOutcome(state, why, driver)
+
+
+def _begin(sweep: Sweep, store: Store, console: Console) -> None:
+    row = store.sweep(sweep.name)
+    if row is None:
+        store.begin_sweep(sweep.name, sweep.text, sweep.document)
+        return
+    change = difference(row.document, sweep.document)
+    if change.kind == "refusal":
+        raise Refused(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
+    if change.kind == "extension":
+        console.print(change.message, highlight=False)
+    store.update_definition(sweep.name, sweep.text, sweep.document)
+    store.set_state(sweep.name, "running")
+
+
+def _train(driver: Driver, console: Console, workers: int | None) -> None:
+    from sweeps import scheduling  # Ray takes seconds to import, and a sweep that is done needs none
+
+    resources = driver.sweep.resources
+    with scheduling.cluster(resources, workers) as num_workers:
+        driver.fit_to(num_workers)
+        console.print(
+            f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
+            highlight=False,
+        )
+        with Progress(driver, console) as progress:
+            scheduling.run(driver, resources, num_workers, progress)
+
+
+def _end_tracking(driver: Driver, store: Store, name: str, state: str) -> None:
+    def finish(tracker: Tracker) -> None:
+        found = standings(store, name)[1]
+        ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}
+        tracker.finish(state, as_markdown(report(store, name), timing=False), ranks)
+
+    driver.track(finish)
+
+
+def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:
+    """Writes a sweep's MLflow runs anew from the records. Raises TrackingError and StoreError."""
+    row, found = standings(store, sweep.name)
+    tracker = Tracker(default_uri(folder), sweep, created=row.created, name=row.name)
+    rows = [Row(s.configuration, s.records, s.summary, s.rank) for s in found]
+    tracker.sync(rows, row.state, as_markdown(report(store, sweep.name), timing=False))
