@@ -1,0 +1,164 @@
+"""Who may import whom, and how long a file and a function may be: read from the source, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("arith_models", "cluster", "sweeps", "tasks")
+FILES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+TESTS = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("*.py"))]
+
+# What a package may import besides the standard library, the longest prefix deciding; the others may import anything
+# that no rule below takes away from them.
+MAY_IMPORT = {
+    "arith_models": {"arith_models", "torch"},
+    "tasks": {"numpy", "tasks", "torch"},
+    "sweeps.training": {
+        "arith_models", "filelock", "numpy", "safetensors", "tasks", "torch",
+        "sweeps.catalog", "sweeps.settings", "sweeps.training",
+    },
+}  # fmt: skip
+# Where the only mention of a library may stand: a file, or the folder it has grown into.
+ONLY_IN = {
+    "optuna": ("sweeps.search",),
+    "mlflow": ("sweeps.tracking",),
+    "ray": ("sweeps.scheduling", "cluster"),
+    "ray.tune": ("sweeps.scheduling",),
+    "ray.job_submission": ("cluster",),
+    "ruamel": ("sweeps.yaml_source",),
+}
+FILE_LINES, TEST_FILE_LINES, FUNCTION_LINES = 400, 500, 40
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, also those inside functions. `from sweeps import search` counts as
+    `sweeps.search`, and a relative import as what it resolves to."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            submodules = [f"{base}.{alias.name}" for alias in node.names]
+            known = [name for name in submodules if name in MODULES or name in ONLY_IN]
+            yield from ((node.lineno, name) for name in known or [base])
+
+
+MODULES = {module_of(path) for path in FILES}
+
+
+def broken(path: Path, imported: str) -> str | None:
+    """The rule that this import breaks, or None."""
+    module = module_of(path)
+    for library, homes in ONLY_IN.items():
+        if inside(imported, library) and not any(inside(module, home) for home in homes):
+            return f"only {' and '.join(homes)} may import {library}"
+    for package, allowed in MAY_IMPORT.items():
+        standard = imported.partition(".")[0] in sys.stdlib_module_names
+        if inside(module, package) and not standard and not any(inside(imported, name) for name in allowed):
+            return f"{package} may import only the standard library and {', '.join(sorted(allowed))}"
+    if inside(module, "cluster") and any(
+        inside(imported, p) for p in ("arith_models", "sweeps.training", "tasks")
+    ):
+        return "cluster knows nothing of training"
+    if inside(module, "sweeps") and not inside(module, "sweeps.training"):
+        if inside(imported, "sweeps.training") and imported != "sweeps.training":
+            return "training has one door: import from sweeps.training itself"
+        if inside(imported, "arith_models") or inside(imported, "tasks"):
+            return "models and tasks are reached through sweeps.catalog and sweeps.training"
+    return None
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_only_what_its_package_may(path: Path) -> None:
+    faults = [
+        f"{path}:{line}: import of {imported}: {rule}"
+        for line, imported in imports(path)
+        if (rule := broken(path, imported))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_rules_catch_what_they_forbid() -> None:
+    forbidden = [
+        ("arith_models/units/nau.py", "tasks.static"),
+        ("arith_models/units/nau.py", "numpy"),
+        ("tasks/static.py", "sweeps.settings"),
+        ("sweeps/training/pack.py", "ray"),
+        ("sweeps/training/pack.py", "sweeps.store"),
+        ("sweeps/report/content.py", "optuna"),
+        ("sweeps/search/cell.py", "mlflow.tracking"),
+        ("sweeps/cli.py", "ray.tune"),
+        ("sweeps/cli.py", "sweeps.training.pack"),
+        ("cluster/slurm.py", "sweeps.training"),
+        ("cluster/jobs.py", "ray.tune"),
+    ]
+    for path, imported in forbidden:
+        assert broken(Path(path), imported), (path, imported)
+    allowed = [
+        ("arith_models/units/nau.py", "torch.nn"),
+        ("tasks/static.py", "numpy"),
+        ("sweeps/training/pack.py", "arith_models.units"),
+        ("sweeps/search/cell.py", "optuna.trial"),
+        ("sweeps/cli.py", "sweeps.training"),
+        ("cluster/jobs.py", "ray.job_submission"),
+    ]
+    for path, imported in allowed:
+        assert broken(Path(path), imported) is None, (path, imported)
+
+
+def test_the_engine_imports_without_ray_optuna_and_mlflow() -> None:
+    blocked = "cluster", "mlflow", "optuna", "ray", "ruamel"
+    # None in sys.modules makes Python raise ImportError, as if the library were not installed.
+    script = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import sweeps.training"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=str)
+def test_a_file_stays_short_enough_to_read(path: Path) -> None:
+    lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
+    limit = TEST_FILE_LINES if path.parts[0] == "tests" else FILE_LINES
+    assert lines <= limit, f"{path} has {lines} lines, the limit is {limit}: split it by idea"
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from `def` to the end, the docstring apart: nobody should write a shorter one to pass."""
+    lines = (function.end_lineno or function.lineno) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=str)
+def test_a_function_stays_short_enough_to_read(path: Path) -> None:
+    faults = [
+        f"{path}:{node.lineno}: {node.name} has {lines} lines, the limit is {FUNCTION_LINES}: split it"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := length(node)) > FUNCTION_LINES
+    ]
+    assert not faults, "\n".join(faults)

@@ -1,0 +1,173 @@
+"""The repository keeps its promises: links lead somewhere, commands exist, sweeps are valid, pins complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+DEFINITIONS = sorted((ROOT / "sweeps" / "definitions").glob("*.yaml"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def links(text: str) -> Iterator[str]:
+    """Targets of [text](target) and ![text](target), code apart."""
+    prose = re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    yield from re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a document."""
+    headings = re.findall(
+        r"^#+ +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(text: str, program: str) -> set[str]:
+    """The verbs that a document uses after `program`: at the start of a line of code, after && or in `code`."""
+    code = re.findall(r"`([^`\n]+)`", text)
+    for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        code += block.splitlines()
+    verb = re.compile(rf"(?:^|&& |; )(?:\$ )?(?:\.venv/bin/)?{program} ([a-z][a-z-]*)")
+    return {word for line in code for word in verb.findall(line.strip())}
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    # Not the settings of the `make test` that this may run under.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of the `sweeps` command, run in this process."""
+    from sweeps.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["sweeps", *arguments])
+    try:
+        return main() or 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def make_verbs() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def packages_on_disk() -> set[str]:
+    return {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("arith_models", "cluster", "sweeps", "tasks")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_a_bare_make_prints_every_verb() -> None:
+    done = make()
+    assert done.returncode == 0, done.stderr
+    assert make_verbs() == {"help", "venv", "sweep", "test", "check", "bench", "ui", "docs", "clean"}
+    for verb in make_verbs():
+        assert re.search(rf"^ +{verb} +\w", done.stdout, re.MULTILINE), (
+            f"{verb} is missing in:\n{done.stdout}"
+        )
+
+
+def test_ci_runs_make_test_without_a_terminal() -> None:
+    ci = ROOT / ".ci" / "run"
+    assert os.access(ci, os.X_OK)
+    assert "make test </dev/null" in ci.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in links(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), f"{relative(path)} links to {link}, which does not exist"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file.read_text(encoding="utf-8")), (
+                f"{relative(path)}: no heading for {link}"
+            )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_make_verbs_named_in_documents_exist(path: Path) -> None:
+    unknown = commands(path.read_text(encoding="utf-8"), "make") - make_verbs()
+    assert not unknown, f"{relative(path)} names make verbs that do not exist: {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_sweeps_commands_named_in_documents_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = commands(path.read_text(encoding="utf-8"), "sweeps")
+    unknown = [verb for verb in sorted(named) if sweeps(monkeypatch, verb, "--help") != 0]
+    assert not unknown, f"{relative(path)} names commands that do not exist: {unknown}"
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=relative)
+def test_a_shipped_sweep_is_valid(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = sweeps(monkeypatch, "check", str(path))
+    printed = capsys.readouterr()
+    assert status == 0, printed.out + printed.err
+
+
+def test_there_is_a_quickstart() -> None:
+    assert "quickstart" in [path.stem for path in DEFINITIONS]
+
+
+def test_the_package_list_is_what_is_on_disk() -> None:
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages_on_disk()
+
+
+def test_every_direct_dependency_is_pinned_within_its_range() -> None:
+    project = PYPROJECT["project"]
+    pinned = pins()
+    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(line)
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version, f"constraints.txt does not pin {requirement.name}"
+        assert requirement.specifier.contains(version), f"{line} does not allow the pinned {version}"
+
+
+def test_pins_name_no_local_build() -> None:
+    assert pins()["torch"] == "2.13.0"
+    assert not [name for name, version in pins().items() if "+" in version]
+
+
+def test_the_readers_of_documents_find_what_they_should() -> None:
+    text = "# One two\nrun `make test` or `sweeps run FILE`, see [here](a.md#b)\n"
+    text += "```sh\n$ sweeps check x && make ui\n```\n"
+    assert commands(text, "make") == {"test", "ui"}
+    assert commands(text, "sweeps") == {"run", "check"}
+    assert list(links(text)) == ["a.md#b"]
+    assert anchors(text) == {"one-two"}
