@@ -40,7 +40,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 # torch.compile writes C++ and builds it on the spot. Without a compiler all works, uncompiled and many times slower.
 .PHONY: .warn-compiler
 .warn-compiler:
-	@command -v "$${CXX:-g++}" >/dev/null || command -v clang++ >/dev/null || \
+	@command -v $${CXX:-g++} >/dev/null || command -v clang++ >/dev/null || \
 	  echo "warning: no C++ compiler (g++ or clang++), so training runs uncompiled, many times slower." \
 	       "Debian, Ubuntu: apt-get install g++"
 	@test -f "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
