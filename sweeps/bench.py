@@ -92,7 +92,7 @@ def plain_loop() -> Callable[[int], None]:
             weight = 10.0 * min(max((count - 1e6) / 1e6, 0.0), 1.0)
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(model(inputs), targets) + weight * model.penalty()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             model.clamp()
             count += 1

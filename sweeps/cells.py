@@ -10,8 +10,9 @@ from typing import Any
 
 from sweeps.axes import Axis, Point, cell_key, cross
 from sweeps.catalog import nearest
+from sweeps.configs import Fault
 from sweeps.faults import Faults, shown
-from sweeps.settings import Fault, resolve, settable_paths
+from sweeps.settings import resolve, settable_paths
 from sweeps.space import Dimension, active, narrowed, same
 from sweeps.yaml_source import join
 

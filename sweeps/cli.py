@@ -18,8 +18,13 @@ from rich.console import Console
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Hyperparameter sweeps over many seeds, for models that learn arithmetic and algorithms.")  # fmt: skip
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Hyperparameter sweeps over many seeds, for models that learn arithmetic and algorithms.",
+)
 
 StoreOption = Annotated[
     str,
@@ -70,8 +75,10 @@ def check(file: str, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def show(what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
-         name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None) -> None:  # fmt: skip
+def show(
+    what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
+    name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None,
+) -> None:
     """Print a sweep file with defaults filled in, or what a model or task is."""
     from sweeps import describing
 
@@ -115,8 +122,11 @@ def run(
 
 
 @app.command("list")
-def list_(what: Annotated[Listed, typer.Argument()] = Listed.sweeps, store: StoreOption = "results",
-          names: Annotated[bool, typer.Option("--names", help="names only")] = False) -> None:  # fmt: skip
+def list_(
+    what: Annotated[Listed, typer.Argument()] = Listed.sweeps,
+    store: StoreOption = "results",
+    names: Annotated[bool, typer.Option("--names", help="names only")] = False,
+) -> None:
     """List the store's sweeps, or the definitions, models or tasks that exist."""
     from sweeps import describing
     from sweeps.store import Store
@@ -150,9 +160,12 @@ def status(name: str, store: StoreOption = "results") -> None:
 
 
 @app.command("report")
-def report_(names: Annotated[list[str], typer.Argument(metavar="NAME...")],
-            format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
-            timing: Annotated[bool, typer.Option(help="with wall times")] = True, store: StoreOption = "results") -> None:  # fmt: skip
+def report_(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
+    timing: Annotated[bool, typer.Option(help="with wall times")] = True,
+    store: StoreOption = "results",
+) -> None:
     """Print the results of sweeps."""
     from sweeps.report import as_csv, as_json, as_markdown, report
     from sweeps.store import Store
@@ -167,9 +180,12 @@ def report_(names: Annotated[list[str], typer.Argument(metavar="NAME...")],
 
 
 @app.command()
-def export(name: str, cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
-           output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
-           store: StoreOption = "results") -> None:  # fmt: skip
+def export(
+    name: str,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+    store: StoreOption = "results",
+) -> None:
     """Write the best configuration as a sweep file that runs again."""
     from sweeps.export import best
     from sweeps.store import Store
@@ -185,8 +201,11 @@ def export(name: str, cell: Annotated[str | None, typer.Option(help="best of thi
 
 
 @app.command()
-def reproduce(file: Path, fresh_seeds: Annotated[bool, typer.Option("--fresh-seeds", help="other seeds; compare rates")] = False,
-              workers: Annotated[int | None, typer.Option(min=1)] = None) -> None:  # fmt: skip
+def reproduce(
+    file: Path,
+    fresh_seeds: Annotated[bool, typer.Option("--fresh-seeds", help="other seeds; compare rates")] = False,
+    workers: Annotated[int | None, typer.Option(min=1)] = None,
+) -> None:
     """Train an exported configuration again: PASS or FAIL."""
     from sweeps.reproducing import reproduce as again
 

@@ -52,7 +52,7 @@ def about_model(name: str) -> str:
         ("network", model["network"]),
         *(("model", u) for u in dict.fromkeys(u["name"] for u in model["units"])),
     ]:
-        parts += ["", *_about(catalog.find(kind, unit), f"{'unit' if kind == 'model' else kind} {unit}")]  # type: ignore[arg-type]
+        parts += ["", *_about(catalog.find(kind, unit), f"{'unit' if kind == 'model' else kind} {unit}")]
     return "\n".join(parts)
 
 

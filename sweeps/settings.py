@@ -1,7 +1,4 @@
-"""Settings of one lane: filled in with defaults, checked, made explicit, and built into objects.
-
-A definition's own `Config` alone spells its fields; here they are only walked through.
-"""
+"""Settings of one lane: filled in with defaults, checked, made explicit, and built into objects."""
 
 from __future__ import annotations
 
@@ -10,14 +7,13 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, Literal
 
 from sweeps import catalog
+from sweeps.configs import Fault, fields_of, section, validated
 
 NUMERICS = 1
 """Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
@@ -68,17 +64,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something wrong (or to be warned of) at a dotted path of the settings."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
-
-
-@dataclass(frozen=True)
 class Built:
     """A lane's settings as objects. `network(config_floats...)` is made by the engine, so only its parts are here."""
 
@@ -91,9 +76,8 @@ class Built:
     def model(self, config: Any = None, unit_configs: tuple[Any, ...] | None = None) -> Any:
         """A module for one seed, its parameters not yet initialised."""
         configs = unit_configs or tuple(c for _, c in self.units)
-        makers: list[Callable[[int, int], Any]] = [
-            partial(u, c) for (u, _), c in zip(self.units, configs, strict=True)
-        ]
+        classes: list[Any] = [u for u, _ in self.units]
+        makers = [partial(u, c) for u, c in zip(classes, configs, strict=True)]
         return self.network(
             config or self.network_config, makers, self.task.num_inputs, self.task.num_outputs
         )
@@ -105,7 +89,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
     `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Raises nothing for bad input.
     """
     faults: list[Fault] = []
-    train, found = _section(Train, settings.get("train") or {}, "train", None)
+    train, found = section(Train, settings.get("train") or {}, "train", None)
     faults += found
     steps = train["steps"] if train else _number(settings.get("train"))
     task, found = _task(settings.get("task"), steps)
@@ -127,10 +111,10 @@ def build(resolved: Mapping[str, Any]) -> Built:
     task_class = catalog.find("task", task.pop("name"))
     return Built(
         network=network,
-        network_config=_validate(network.Config, model),
-        units=tuple((c, _validate(c.Config, {k: v for k, v in u.items() if k != "name"})) for c, u in units),
-        task=task_class(_validate(task_class.Config, task)),
-        train=_validate(Train, resolved["train"]),
+        network_config=validated(network.Config, model),
+        units=tuple((c, validated(c.Config, {k: v for k, v in u.items() if k != "name"})) for c, u in units),
+        task=task_class(validated(task_class.Config, task)),
+        train=validated(Train, resolved["train"]),
     )
 
 
@@ -146,18 +130,22 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     train = {k: v for k, v in resolved["train"].items() if k != "steps"}
     # The model's name is only what it was called: its network and units say what it is.
     identity = {
-        "model": {k: v for k, v in model.items() if k != "name"}, "task": task, "train": train, "seed": seed, "versions": versions
-    }  # fmt: skip
+        "model": {k: v for k, v in model.items() if k != "name"},
+        "task": task,
+        "train": train,
+        "seed": seed,
+        "versions": versions,
+    }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
     """The dotted leaves that a sweep file may set. A setting that several units share is one leaf of `model`."""
     paths = ["model.name", "model.network", "model.units", "task.name"]
-    for section in ("model", "task", "train"):
+    for part in ("model", "task", "train"):
         paths += [
-            f"{section}.{p}"
-            for p, _ in _leaves(resolved[section])
+            f"{part}.{p}"
+            for p, _ in _leaves(resolved[part])
             if not p.startswith(("units", "network", "name"))
         ]
     for unit in resolved["model"]["units"]:
@@ -173,8 +161,8 @@ def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[
         cls = catalog.find("task", name)
     except ValueError as error:
         return None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
-    section, faults = _section(cls.Config, rest, "task", steps)
-    return ({"name": name, **section} if section is not None else None), faults
+    plain, faults = section(cls.Config, rest, "task", steps)
+    return ({"name": name, **plain} if plain is not None else None), faults
 
 
 def _model(
@@ -212,20 +200,20 @@ def _assemble(
 ) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
     """Shares the given settings out between the network and its units; a unit's setting reaches each that has it."""
     unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
-    shared = {k: rest.pop(k) for k in list(rest) if k in unit_fields and k not in _fields(network.Config)}
-    section, faults = _section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
+    shared = {k: rest.pop(k) for k in list(rest) if k in unit_fields and k not in fields_of(network.Config)}
+    plain, faults = section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
     resolved_units = []
     for i, (unit, cls) in enumerate(units):
-        own = {k: v for k, v in shared.items() if k in _fields(cls.Config)} | {
+        own = {k: v for k, v in shared.items() if k in fields_of(cls.Config)} | {
             k: v for k, v in unit.items() if k != "name"
         }
-        unit_section, found = _section(cls.Config, own, "model" if shared else f"model.units.{i}", steps)
+        unit_section, found = section(cls.Config, own, "model" if shared else f"model.units.{i}", steps)
         faults += [f for f in found if f not in faults]
         resolved_units.append({"name": unit["name"], **(unit_section or {})})
-    if faults or section is None:
+    if faults or plain is None:
         return None, faults
     return {"name": name or "+".join(u["name"] for u in resolved_units), "network": network_name,
-            "units": resolved_units, **section}, []  # fmt: skip
+            "units": resolved_units, **plain}, []  # fmt: skip
 
 
 def _named(given: Any, section: str, required: bool = True) -> tuple[Any, dict[str, Any], list[Fault]]:
@@ -238,100 +226,6 @@ def _named(given: Any, section: str, required: bool = True) -> tuple[Any, dict[s
     if required and not isinstance(name, str):
         return None, rest, [Fault(f"{section}.name", f"must be a name, but got {name!r}")]
     return name, rest, []
-
-
-def _section(
-    cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, also: set[str] | None = None
-) -> tuple[dict[str, Any] | None, list[Fault]]:
-    """One Config from a mapping: (plain explicit values, faults)."""
-    if not isinstance(given, Mapping):
-        return None, [Fault(path, f"must be a mapping, but got {given!r}")]
-    faults = list(_unknown(cls, given, path, also or set()))
-    given = _steps_from_shares(cls, given, path, steps, faults)
-    if faults:
-        return None, faults
-    try:
-        config = _validate(cls, given)
-    except ValidationError as error:
-        return None, [_fault(e, path) for e in error.errors()]
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain, []
-
-
-def _validate(cls: type[Any], given: Mapping[str, Any]) -> Any:
-    # Strict JSON mode: a list is a tuple and an int a float, but text is no number and a bool neither.
-    return _adapter(cls).validate_json(json.dumps(_integral(given)), strict=True)
-
-
-def _adapter(cls: type[Any], known: dict[type[Any], TypeAdapter[Any]] = {}) -> TypeAdapter[Any]:  # noqa: B006  a cache
-    if cls not in known:
-        known[cls] = TypeAdapter(cls)
-    return known[cls]
-
-
-def _integral(value: Any) -> Any:
-    """1e6 may stand where an int is asked for; every float field takes an int."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, Mapping):
-        return {k: _integral(v) for k, v in value.items()}
-    return [_integral(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _fault(error: Any, path: str) -> Fault:
-    where = ".".join(
-        [path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))]
-    )
-    if error["type"] == "missing":
-        return Fault(where, "is missing")
-    if error["type"] == "value_error":
-        return Fault(where, str(error["ctx"]["error"]))
-    return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
-
-
-def _fields(cls: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]) -> Iterator[Fault]:
-    fields = _fields(cls)
-    for key, value in given.items():
-        if key not in fields:
-            near = catalog.nearest(str(key), [*fields, *also])
-            yield Fault(
-                f"{path}.{key}",
-                "is not a setting here." + (f" Did you mean {near!r}?" if near else "")
-                + f" Known: {', '.join(sorted([*fields, *also])) or 'none'}.",
-            )  # fmt: skip
-        elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
-            yield from _unknown(fields[key], value, f"{path}.{key}", set())  # type: ignore[arg-type]
-
-
-def _steps_from_shares(
-    cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, faults: list[Fault]
-) -> dict[str, Any]:
-    """Turns "40%" into steps, in fields annotated as Steps only."""
-    result = dict(given)
-    for key, hint in _fields(cls).items():
-        value = result.get(key)
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            result[key] = _steps_from_shares(hint, value, f"{path}.{key}", steps, faults)  # type: ignore[arg-type]
-        elif get_origin(hint) is Annotated and "steps" in get_args(hint) and isinstance(value, str):
-            try:
-                share = float(value.strip().removesuffix("%")) / 100 if value.strip().endswith("%") else None
-            except ValueError:
-                share = None
-            if share is None or steps is None:
-                faults.append(
-                    Fault(
-                        f"{path}.{key}",
-                        f"must be steps or a share of train.steps such as 40%, but got {value!r}",
-                    )
-                )
-            else:
-                result[key] = share * steps
-    return result
 
 
 def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:

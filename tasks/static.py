@@ -146,12 +146,16 @@ def _geometry_faults(config: Any) -> list[str]:
         faults.append(f"overlap_ratio = {config.overlap_ratio} must lie in [0, 1]")
     needed = 2 if config.operation in ("sub", "div") else 1
     if config.num_subsets < needed:
-        faults.append(f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}")
+        faults.append(
+            f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}"
+        )
     if faults:
         return faults
     size, total = math.floor(config.subset_ratio * config.input_size), _chain(config)[-1][1]
     if size < 1:
-        faults.append(f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset")
+        faults.append(
+            f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset"
+        )
     elif total > config.input_size:
         faults.append(
             f"{config.num_subsets} subsets of {size} inputs that overlap by {math.floor(config.overlap_ratio * size)} "
@@ -162,7 +166,7 @@ def _geometry_faults(config: Any) -> list[str]:
 
 
 def _intervals(values: Range) -> tuple[Interval, ...]:
-    return values if isinstance(values[0], tuple) else (values,)  # type: ignore[return-value]
+    return values if isinstance(values[0], tuple) else (values,)
 
 
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:
@@ -179,7 +183,7 @@ def _range_faults(split: str, values: Range, operation: str) -> list[str]:
 def _draw(stream: Any, shape: tuple[int, ...], values: Range) -> Tensor:
     intervals = _intervals(values)
     if len(intervals) == 1:
-        return stream.uniform(shape, *intervals[0])  # type: ignore[no-any-return]
+        return stream.uniform(shape, *intervals[0])
     first, second = (stream.uniform(shape, *interval) for interval in intervals)
     return torch.where(stream.bernoulli(shape, 0.5), first, second)
 

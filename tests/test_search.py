@@ -120,7 +120,7 @@ def test_another_process_with_another_hash_seed_suggests_the_same() -> None:
         "print(json.dumps([x.parameters for x in t.walk(s, 9)]))"
     )
     here = [s.parameters for s in walk(CellSearch(SPACE, a_search(n_startup_trials=3), "all", FILE), 9)]
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(["."] + sys.path)}
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([".", *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
@@ -188,7 +188,7 @@ def test_maximising_is_minimising_the_negative() -> None:
 
 def test_the_files_own_values_are_found_in_resolved_settings_those_of_units_too() -> None:
     resolved = {"model": {"dropout": 0.0, "units": [{"name": "nau", "clamp": True}]}, "train": {"lr": 1e-3}}
-    space = {path: LR for path in ("train.lr", "model.dropout", "model.clamp", "model.nothing")}
+    space = dict.fromkeys(("train.lr", "model.dropout", "model.clamp", "model.nothing"), LR)
     assert file_values(space, resolved) == {"train.lr": 1e-3, "model.dropout": 0.0, "model.clamp": True}
 
 

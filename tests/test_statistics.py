@@ -153,7 +153,7 @@ def test_a_beta_interval_contains_its_estimate_and_stays_within_its_range(values
     assert (interval.estimate is None) == (not values)
     if len(values) > 1:
         assert interval.low is not None and interval.high is not None
-        assert 0 <= interval.low and interval.high <= 0.5
+        assert interval.low >= 0 and interval.high <= 0.5
 
 
 @given(st.lists(st.floats(1.0, 1e4), min_size=2, max_size=12), st.sampled_from([1e-3, 0.5, 1e3]))

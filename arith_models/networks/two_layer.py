@@ -24,7 +24,10 @@ PAPER: dict[str, dict[str, Any]] = {
     "nac_mul": {"units": ["nac", "nac_mul"]},
     "nau": {"sparsity_penalty": {"weight": 0.01, "start": 5_000.0, "end": 50_000.0}},
     # Both layers share the penalty's weight and schedule, also the first one, a NAU.
-    "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}},
+    "nmu": {
+        "units": ["nau", "nmu"],
+        "sparsity_penalty": {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0},
+    },
 }
 """The papers' networks by name. A unit that is not named here is used twice, without a penalty."""
 
@@ -55,13 +58,17 @@ class TwoLayer(nn.Module):
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
     def __init__(
-        self, config: Config, units: Sequence[Callable[[int, int], nn.Module]], num_inputs: int, num_outputs: int
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
     ) -> None:
         super().__init__()
         self.config = config
         first, second = units
-        self.first = first(num_inputs, config.hidden)
-        self.second = second(config.hidden, num_outputs)
+        self.first: Any = first(num_inputs, config.hidden)
+        self.second: Any = second(config.hidden, num_outputs)
 
     def initialise(self, stream: Any) -> None:
         self.first.initialise(stream.child("first"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -77,10 +78,8 @@ def serve(
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Ends the server and its workers; does nothing if it has ended."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(STOP_TIMEOUT_S)
             return

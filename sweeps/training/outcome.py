@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Errors = list[float]
 
@@ -20,8 +21,9 @@ class Curve:
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends an evaluation; one of the same or a later step (from before a restart) is replaced."""
         keep = next((i for i, s in enumerate(self.step) if s >= step), len(self.step))
-        for series in (self.step, self.sparsity_error, *self.error.values()):
-            del series[keep:]
+        series: list[list[Any]] = [self.step, self.sparsity_error, *self.error.values()]
+        for values_so_far in series:
+            del values_so_far[keep:]
         self.step.append(step)
         for name, value in values.items():
             if name == "sparsity_error":
@@ -29,7 +31,7 @@ class Curve:
             else:
                 self.error.setdefault(name.removeprefix("error."), []).append(value)
 
-    def as_dict(self) -> dict[str, list[float | int | None]]:
+    def as_dict(self) -> dict[str, list[Any]]:
         """Plain data; None where a number is not finite."""
         series: dict[str, Sequence[float]] = {
             f"error.{split}": values for split, values in self.error.items()

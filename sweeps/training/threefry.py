@@ -113,9 +113,7 @@ class _Word:
         return _Word(ops.bitwise_right_shift(self.value, self._of(bits)))
 
 
-@lowering.register_lowering(  # type: ignore[untyped-decorator]
-    torch.ops.sweeps.threefry2x32.default, broadcast=True, type_promotion_kind=None
-)
+@lowering.register_lowering(torch.ops.sweeps.threefry2x32.default, broadcast=True, type_promotion_kind=None)
 def _lowered(*boxes: Any) -> tuple[Any, Any]:
     loaders = [box.make_loader() for box in boxes]
 
