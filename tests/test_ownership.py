@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,23 @@ except HeldByAnother as refused:
 """
 
 
-def driver(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", DRIVER, str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Start]:
+    """Starts a process that holds `s` once it is told to; none outlives the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def tell(process: subprocess.Popen[str]) -> None:
@@ -59,9 +74,9 @@ def rewrite(store: Store, **values: Any) -> None:
 
 
 def test_a_second_driver_is_told_who_holds_the_name_and_a_killed_one_is_taken_over(
-    tmp_path: Path, store: Store
+    driver: Start, store: Store
 ) -> None:
-    first = driver(tmp_path)
+    first = driver()
     tell(first)
     assert answer(first) == "holds"
     with (
@@ -82,8 +97,8 @@ def test_a_second_driver_is_told_who_holds_the_name_and_a_killed_one_is_taken_ov
     assert store.holder("s") is None
 
 
-def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(tmp_path: Path, store: Store) -> None:
-    first = driver(tmp_path)
+def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(driver: Start, store: Store) -> None:
+    first = driver()
     tell(first)
     assert answer(first) == "holds"
     os.kill(first.pid, signal.SIGKILL)
@@ -92,13 +107,12 @@ def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(tmp_path: Path, 
         time.sleep(0.02)
     with store.hold("s"):
         pass
-    first.wait(30)
 
 
-def test_of_drivers_that_take_a_dead_ones_name_at_once_one_gets_it(tmp_path: Path, store: Store) -> None:
+def test_of_drivers_that_take_a_dead_ones_name_at_once_one_gets_it(driver: Start, store: Store) -> None:
     with store.hold("s"):
         rewrite(store, pid=2**22 + 1)  # larger than any process id
-        drivers = [driver(tmp_path) for _ in range(3)]
+        drivers = [driver() for _ in range(3)]
         time.sleep(0.7)
         for process in drivers:
             tell(process)
@@ -106,8 +120,6 @@ def test_of_drivers_that_take_a_dead_ones_name_at_once_one_gets_it(tmp_path: Pat
         assert sorted(said == "holds" for said in answers) == [False, False, True]
         with pytest.raises(HeldByAnother):
             store.beat("s")
-        for process in drivers:
-            process.communicate("", timeout=30)
 
 
 def test_a_process_id_that_was_used_again_is_not_the_holder(store: Store) -> None:
