@@ -135,7 +135,11 @@ class Driver:
         )
 
     def receive(self, pack_id: str, result: PackResult) -> None:
-        """Finished lanes and checkpoints of a running pack: to disk first, then to everyone else."""
+        """Finished lanes and checkpoints of a running pack: to disk first, then to everyone else.
+
+        Raises HeldByAnother where another driver took the sweep over meanwhile, as after a long sleep of this machine.
+        """
+        self.store.beat(self.name)
         self.store.save_checkpoints(
             [(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()]
         )

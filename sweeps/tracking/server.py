@@ -30,27 +30,12 @@ def serve(
     if uri.startswith(("http://", "https://")):
         raise TrackingError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
     _check_port(host, port)
-    file = sqlite_file(uri)
-    folder = file.absolute().parent if file else Path.cwd()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    command += ["--workers", "1", "--artifacts-destination", str(folder / "mlartifacts")]
     # The job runner is for hosted language-model evaluations; it starts processes of its own.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     with tempfile.TemporaryFile() as output:
         # A session of its own, so that `stop` ends the server's workers along with it.
         process = subprocess.Popen(
-            command,
+            _command(uri, host, port),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -73,6 +58,13 @@ def serve(
         else f"did not answer within {ready_timeout_s:g} s"
     )
     raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last words:", *last]))
+
+
+def _command(uri: str, host: str, port: int) -> list[str]:
+    file = sqlite_file(uri)
+    artifacts = (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port),
+            "--workers", "1", "--artifacts-destination", str(artifacts)]  # fmt: skip
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
