@@ -36,8 +36,9 @@ def sweep_listing(store: Store) -> list[tuple[str, str]]:
 def state_of(store: Store, name: str) -> str:
     row = store.sweep(name)
     state = row.state if row else "unknown"
-    if state == "running" and store.holder(name) is None:
-        return "interrupted: `sweeps run` continues it"
+    holder = store.holder(name)
+    if state == "running" and (holder is None or not holder.alive):
+        return f"interrupted: `sweeps run {name}` continues it"
     return state
 
 
