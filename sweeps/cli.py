@@ -155,7 +155,11 @@ def status(name: str, store: StoreOption = "results") -> None:
     with Store(store) as opened:
         text = as_markdown(report(opened, name))
         holder = opened.holder(name)
-        typer.echo(f"{name}: {state_of(opened, name)}" + (f" (driver: {holder})" if holder else "") + "\n")
+        typer.echo(
+            f"{name}: {state_of(opened, name)}"
+            + (f" (driver: process {holder.pid} on {holder.host}, since {holder.since})" if holder else "")
+            + "\n"
+        )
         typer.echo(text)
 
 
