@@ -17,7 +17,7 @@ from typing import Any
 
 from sweeps.cells import Cell
 from sweeps.packing import PackOrder, PackResult, lane_order, never_nonzero, slots_for
-from sweeps.records import Configuration, Record
+from sweeps.records import Checkpoint, Configuration, Record
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.settings import lane_key, resolve
 from sweeps.spec import Sweep
@@ -27,6 +27,9 @@ from sweeps.tracking import Tracker, TrackingError
 from sweeps.training import structure
 
 log = logging.getLogger(__name__)
+
+LaneId = tuple[str, int]
+"""Lane key and budget."""
 
 MAX_LOSSES = 3  # a lane whose worker died this often is recorded as an error: it may be what kills them
 
@@ -66,9 +69,22 @@ class Waiting:
 
     place: tuple[int, int, int]
     key: str
-    asked: Asked
+    asked: list[Asked]
+    """Usually one; cells may have a lane in common, and a search may suggest the same values twice."""
     seed: int
     losses: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.asked[0].configuration.settings
+
+    @property
+    def budget(self) -> int:
+        return self.asked[0].budget
+
+    @property
+    def id(self) -> LaneId:
+        return self.key, self.budget
 
 
 class Driver:
@@ -81,8 +97,8 @@ class Driver:
         self.stopping: str | None = None
         self.seed_steps, self.lanes_done, self.lanes_reused, self.solved = 0, 0, 0, 0
         self.why_uncompiled: str | None = None
-        self._waiting: dict[str, Waiting] = {}
-        self._running: dict[str, dict[str, Waiting]] = {}
+        self._waiting: dict[LaneId, Waiting] = {}
+        self._running: dict[str, dict[LaneId, Waiting]] = {}
         self._started = time.monotonic()
         self._spent_before_s = self._seconds_before()
         bases = [_resolved(cell, {}) for cell in sweep.cells]
@@ -117,19 +133,17 @@ class Driver:
         if self.stopping or self.out_of_time():
             return None
         groups: dict[str, list[Waiting]] = {}
-        for waiting in sorted(self._waiting.values(), key=lambda w: w.place):
-            groups.setdefault(structure(waiting.asked.configuration.settings), []).append(waiting)
+        for waiting in sorted(self._may_start(), key=lambda w: w.place):
+            groups.setdefault(structure(waiting.settings), []).append(waiting)
         if not groups:
             return None
         chosen = max(groups.values(), key=len)[: self.slots]
-        checkpoints: dict[str, bytes] = {}
-        for budget, some in itertools.groupby(chosen, key=lambda w: w.asked.budget):
+        checkpoints: dict[str, Checkpoint] = {}
+        for budget, some in itertools.groupby(chosen, key=lambda w: w.budget):
             found = self.store.checkpoints([w.key for w in some], budget)
-            checkpoints |= {k: c.blob for k, c in found.items()}
-        self._running[pack_id] = {w.key: self._waiting.pop(w.key) for w in chosen}
-        lanes = [
-            lane_order(w.asked.configuration.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen
-        ]
+            checkpoints |= found
+        self._running[pack_id] = {w.id: self._waiting.pop(w.id) for w in chosen}
+        lanes = [lane_order(w.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen]
         return PackOrder(
             pack_id, lanes, self.slots, self.zeros, "cuda" if self.sweep.resources.gpus else "cpu"
         )
@@ -149,9 +163,9 @@ class Driver:
         running = self._running.get(pack_id, {})
         arrived: dict[int, tuple[Asked, list[Record]]] = {}
         for record in result.records:
-            waiting = running.pop(record.key, None)
-            if waiting is not None:
-                arrived.setdefault(id(waiting.asked), (waiting.asked, []))[1].append(record)
+            waiting = running.pop((record.key, record.budget), None)
+            for asked in waiting.asked if waiting is not None else ():
+                arrived.setdefault(id(asked), (asked, []))[1].append(record)
         for asked, records in arrived.values():
             self.track(lambda t, a=asked, r=records: t.lanes(a.configuration, r))
             self._add(asked, records)
@@ -163,14 +177,15 @@ class Driver:
         for waiting in self._running.pop(pack_id, {}).values():
             waiting.losses += 1
             if waiting.losses < MAX_LOSSES:
-                self._waiting[waiting.key] = waiting
+                self._waiting[waiting.id] = waiting
                 continue
             reason = f"its worker was lost {MAX_LOSSES} times; the last time: {why or 'no reason given'}"
-            record = Record(key=waiting.key, seed=waiting.seed, budget=waiting.asked.budget, steps=0, outcome="error",
+            record = Record(key=waiting.key, seed=waiting.seed, budget=waiting.budget, steps=0, outcome="error",
                             solved=False, reason=reason)  # fmt: skip
             self.store.add_records([record])
-            self._add(waiting.asked, [record])
-            self._ask()
+            for asked in waiting.asked:
+                self._add(asked, [record])
+        self._ask()
 
     def out_of_time(self) -> bool:
         """Whether the file's budget of hours, all runs of this sweep together, is used up."""
@@ -231,11 +246,28 @@ class Driver:
         present = [r for r in found.values() if r.outcome != "error"]
         for seed, key in configuration.keys.items():
             if not any(r.key == key for r in present):
-                self._waiting[key] = Waiting((configuration.number, cell_index, seed), key, asked, seed)
+                self._wait(Waiting((configuration.number, cell_index, seed), key, [asked], seed))
         self.track(lambda t: t.start(configuration) if self._waiting else None)
         self.lanes_reused += len(present)
         self.track(lambda t: t.lanes(configuration, present))
         self._add(asked, present)
+
+    def _wait(self, lane: Waiting) -> None:
+        """A lane that is waiting or running already is trained once, for all that asked for it."""
+        same = [lanes[lane.id] for lanes in (self._waiting, *self._running.values()) if lane.id in lanes]
+        if same:
+            same[0].asked += lane.asked
+        else:
+            self._waiting[lane.id] = lane
+
+    def _may_start(self) -> list[Waiting]:
+        """Lanes that wait, but not one whose shorter budget is still to come: it goes on from that."""
+        least: dict[str, int] = {}
+        for lanes in (self._waiting, *self._running.values()):
+            for key, budget in lanes:
+                least[key] = min(budget, least.get(key, budget))
+        running = {key for lanes in self._running.values() for key, _ in lanes}
+        return [w for w in self._waiting.values() if w.key not in running and w.budget == least[w.key]]
 
     def _add(self, asked: Asked, records: Sequence[Record]) -> None:
         for record in records:

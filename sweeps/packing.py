@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.records import Record
+from sweeps.records import Checkpoint, Record
 from sweeps.space import Dimension
 from sweeps.spec import Sweep
 from sweeps.training import LEAST_SLOTS, float_leaves
@@ -46,9 +46,10 @@ class PackResult:
     why_uncompiled: str | None = None
 
 
-def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: bytes | None) -> LaneOrder:
+def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: Checkpoint | None) -> LaneOrder:
     """A lane's order. A checkpoint off the evaluation grid (the end of another budget) is of no use: it starts anew."""
-    return LaneOrder(settings, seed, key, checkpoint)
+    on_grid = checkpoint is not None and checkpoint.steps % settings["train"]["evaluate_every"] == 0
+    return LaneOrder(settings, seed, key, checkpoint.blob if checkpoint is not None and on_grid else None)
 
 
 def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int) -> int:
