@@ -162,7 +162,8 @@ def cluster(resources: Resources, num_workers: int | None = None) -> Iterator[in
         "object_store_memory": 200 * 1024**2,
     }  # fmt: skip
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        # "local": without it Ray joins whatever cluster `ray start` last began on this machine, whoever's it is.
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:
         raise ClusterError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from error
     try:
