@@ -16,8 +16,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+# markup off: a label such as `NMU [no clamp]` is text
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160, markup=False)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -287,12 +288,12 @@ def main() -> None:
     try:
         app()
     except (SpecError, ValueError, OSError) as error:
-        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(2)
     except RuntimeError as error:
         if type(error).__name__ not in ("ClusterError", "TrackingError"):
             raise
-        errors.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
