@@ -1,0 +1,67 @@
+"""Small lanes for the tests of packs, trained with or without the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from sweeps.settings import resolve
+from sweeps.training import Lane, LaneResult, Pack
+
+# Sums of two inputs out of ten: small enough that three lanes take a second, uncompiled.
+TASK = {"name": "static", "input_size": 10}
+TRAIN = {"steps": 20, "batch": 8, "evaluate_every": 10}
+# Inputs are finite in float32, and so are their sums; the squared error is not.
+TOO_LARGE = {"interpolation": [1.0, 3e37]}
+
+
+def settings_of(model: Any = "nau", task: Mapping[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+    resolved, faults, _ = resolve(
+        {"model": model, "task": {**TASK, **(task or {})}, "train": {**TRAIN, **train}}
+    )
+    assert resolved is not None, faults
+    return resolved
+
+
+def lanes_of(settings: dict[str, Any], seeds: Iterable[int], prefix: str = "seed") -> list[Lane]:
+    return [Lane(f"{prefix} {seed}", settings, seed) for seed in seeds]
+
+
+def train(lanes: list[Lane], slots: int = 3, compiled: bool = False, **options: Any) -> dict[str, LaneResult]:
+    return finish(Pack(lanes, slots, compiled=compiled, **options))
+
+
+def finish(pack: Pack) -> dict[str, LaneResult]:
+    results: dict[str, LaneResult] = {}
+    while not pack.done:
+        for result in pack.advance():
+            assert result.key not in results, f"{result.key} came back twice"
+            results[result.key] = result
+    return results
+
+
+def tensors(result: LaneResult) -> dict[str, torch.Tensor]:
+    assert result.state is not None, result.reason
+    return load(result.state)
+
+
+def assert_same(one: LaneResult, other: LaneResult, rounding_of_evaluation: bool = False) -> None:
+    """Bit for bit: weights, moments, step and curve, and what follows from them.
+
+    Uncompiled, lanes of one task share the inputs of evaluation, and lanes of several do not: another matrix routine.
+    """
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{name}: {tensor} is not {second[name]}"
+    assert (one.outcome, one.reason, one.steps) == (other.outcome, other.reason, other.steps)
+    assert one.curve.step == other.curve.step
+    if not rounding_of_evaluation:
+        assert repr(one.curve) == repr(other.curve)
+        assert repr(one.verdict) == repr(other.verdict)
+    for split, errors in one.curve.error.items():
+        assert errors == pytest.approx(other.curve.error[split], rel=1e-4, nan_ok=True)

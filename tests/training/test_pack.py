@@ -1,0 +1,247 @@
+"""Packs: a lane's figures are its own, whatever trains beside it and however often it is interrupted.
+
+These run uncompiled. Bit for bit equality holds there as long as no exp, log or cosine is computed, since torch rounds those
+differently at the ends of its vectors; test_pack_compiled.py has the whole rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
+
+from sweeps.training import Lane, Pack
+from sweeps.training.outcome import Curve
+from sweeps.training.programs import programs_for
+
+TRAIN = {"lr": 0.01, "clip_norm": 1.0}
+NAU = settings_of({"name": "nau", "dropout": 0.1}, **TRAIN)
+NOT_A_NUMBER = settings_of({"name": "nau", "dropout": 0.1}, TOO_LARGE, **TRAIN)
+
+
+def test_lanes_that_take_over_slots_equal_lanes_of_fresh_packs() -> None:
+    together = train(lanes_of(NAU, range(8)))
+    assert list(together) == [f"seed {seed}" for seed in range(8)]
+    for first in (0, 3, 6):
+        for key, alone in train(lanes_of(NAU, range(first, min(first + 3, 8)))).items():
+            assert_same(together[key], alone)
+
+
+def test_a_freed_slot_takes_the_next_lane_while_its_neighbours_go_on() -> None:
+    short = settings_of({"name": "nau", "dropout": 0.1}, steps=10, **TRAIN)
+    lanes = [*lanes_of(short, [0], "short"), *lanes_of(NAU, [1, 2, 3])]
+    pack = Pack(lanes, 3, compiled=False)
+    assert pack.advance() == []
+    assert [result.key for result in pack.advance()] == ["short 0"]
+    assert set(pack.checkpoints()) == {"seed 1", "seed 2", "seed 3"}
+    late = finish(pack)["seed 3"]
+    assert_same(late, train(lanes_of(NAU, [3]))["seed 3"])
+
+
+@pytest.mark.parametrize("slots", [7, 25])
+def test_a_lane_equals_itself_in_every_place_of_packs_of_every_size_beside_a_lane_that_diverges(
+    slots,
+) -> None:
+    alone = train(lanes_of(NAU, [5]))["seed 5"]
+    neighbours = lanes_of(NAU, range(100, 98 + slots), "other")
+    bad = Lane("bad", NOT_A_NUMBER, 1)
+    for place in (0, slots // 2, slots - 1):
+        lanes = [*neighbours, bad]
+        lanes.insert(place, Lane("seed 5", NAU, 5))
+        results = train(lanes, slots)
+        assert_same(results["seed 5"], alone, rounding_of_evaluation=True)
+        assert results["bad"].outcome == "diverged"
+        assert all(results[lane.key].outcome == "unsolved" for lane in neighbours)
+
+
+def test_a_lane_whose_loss_is_not_finite_says_when_and_keeps_its_last_finite_weights() -> None:
+    results = train([Lane("bad", NOT_A_NUMBER, 1), *lanes_of(NAU, [1])])
+    bad = results["bad"]
+    assert (bad.outcome, bad.steps) == ("diverged", 0)
+    assert bad.reason == "diverged at step 0: the loss is not finite"
+    assert bad.curve.step == [0] and not bad.verdict.solved
+    fresh = Pack(lanes_of(NAU, [1]), 3, compiled=False)
+    fresh._fill()
+    before = fresh.tensors["state"]["params"]
+    for name in before:
+        assert torch.equal(tensors(bad)[f"params.{name}"], before[name][0])
+
+
+def test_a_lane_that_runs_away_in_the_middle_keeps_its_last_finite_weights_and_its_curve() -> None:
+    """Squared error and steps far too long: the weights of a linear network grow until they overflow."""
+    wild = settings_of("linear", optimizer="sgd", lr=0.5, steps=60)
+    calm = settings_of("linear", optimizer="sgd", lr=1e-6, steps=60)
+    results = train([Lane("wild", wild, 0), Lane("calm", calm, 0)])
+    bad = results["wild"]
+    assert bad.outcome == "diverged" and 0 < bad.steps < 60
+    assert bad.reason is not None and bad.reason.startswith(f"diverged at step {bad.steps}: ")
+    assert int(tensors(bad)["step"]) == bad.steps
+    assert all(bool(t.isfinite().all()) for name, t in tensors(bad).items() if name.startswith("params"))
+    assert bad.curve.step == list(range(0, bad.steps + 1, 10))
+    assert_same(results["calm"], train([Lane("calm", calm, 0)])["calm"])
+
+
+def test_an_evaluation_stands_at_every_interval_and_at_the_end_of_the_budget() -> None:
+    result = train(lanes_of(settings_of(steps=25), [0]))["seed 0"]
+    assert result.curve.step == [0, 10, 20, 25]
+    assert (result.steps, result.outcome, result.reason) == (25, "unsolved", None)
+    assert {len(s) for s in (result.curve.sparsity_error, *result.curve.error.values())} == {4}
+
+
+def test_lanes_of_different_budgets_share_a_pack() -> None:
+    budgets = {"a": 5, "b": 10, "c": 35}
+    results = train([Lane(name, settings_of(steps=steps), 0) for name, steps in budgets.items()])
+    assert {name: result.steps for name, result in results.items()} == budgets
+    assert results["a"].curve.step == [0, 5] and results["c"].curve.step == [0, 10, 20, 30, 35]
+    for name in "ab":
+        shared = results[name].curve.error["interpolation"][:-1]
+        assert shared == results["c"].curve.error["interpolation"][: len(shared)]
+
+
+def test_a_lane_that_stops_when_solved_ends_at_the_first_evaluation_below_the_threshold() -> None:
+    """The sum of both inputs through one hidden value: all weights must be 1, where the clamp holds them exactly."""
+    easy = {"input_size": 2, "subset_ratio": 1, "num_subsets": 1}
+    options: dict[str, Any] = {"lr": 0.1, "steps": 80}
+    early, whole = (
+        train(lanes_of(settings_of({"name": "nau", "hidden": 1}, easy, stop=stop, **options), range(3)))
+        for stop in ("solved", "never")
+    )
+    for key, result in early.items():
+        assert result.outcome == "solved" and result.steps == result.verdict.converged_at < 80
+        assert result.reason == f"stopped at step {result.steps}: the threshold is met"
+        assert whole[key].verdict.converged_at == result.steps and whole[key].outcome == "solved"
+        assert whole[key].steps == 80 and whole[key].reason is None
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_lane_that_moves_to_another_pack_by_its_checkpoint_is_as_if_undisturbed(rounds) -> None:
+    settings = settings_of({"name": "nau", "dropout": 0.1}, steps=35, **TRAIN)
+    undisturbed = train(lanes_of(settings, range(4)), slots=7)
+    pack = Pack(lanes_of(settings, range(4)), 7, compiled=False)
+    for _ in range(rounds):
+        assert pack.advance() == []
+    saved = pack.checkpoints()
+    assert {step for step, _ in saved.values()} == {10 * rounds}
+    moved = [
+        dataclasses.replace(lane, checkpoint=saved[lane.key][1]) for lane in lanes_of(settings, range(4))
+    ]
+    for key, result in train(moved[::-1]).items():
+        assert_same(result, undisturbed[key])
+
+
+def test_a_longer_budget_goes_on_from_the_final_state_of_a_shorter_one() -> None:
+    short, long = settings_of(steps=20), settings_of(steps=35)
+    final = train(lanes_of(short, [2]))["seed 2"]
+    continued = train([Lane("seed 2", long, 2, final.state)])["seed 2"]
+    assert_same(continued, train(lanes_of(long, [2]))["seed 2"])
+
+
+def test_wall_time_is_counted_on_from_a_checkpoint() -> None:
+    pack = Pack(lanes_of(NAU, [0]), 3, compiled=False)
+    pack.advance()
+    pack.slots[0].wall_time_s = 1000.0
+    saved = pack.checkpoints()["seed 0"][1]
+    assert train([Lane("seed 0", NAU, 0, saved)])["seed 0"].wall_time_s > 1000.0
+
+
+def test_a_checkpoint_of_another_model_is_an_error_of_its_lane_alone() -> None:
+    final = train(lanes_of(settings_of("linear"), [0]))["seed 0"]
+    results = train([Lane("wrong", NAU, 0, final.state), *lanes_of(NAU, [1])])
+    assert results["wrong"].outcome == "error"
+    assert "params.first.bias" in results["wrong"].reason
+    assert_same(results["seed 1"], train(lanes_of(NAU, [1]))["seed 1"])
+
+
+def test_terms_that_are_left_out_because_they_are_zero_change_no_number() -> None:
+    plain = settings_of("nau")
+    zeros = frozenset({"model.dropout", "train.gradient_noise", "train.clip_norm", "train.momentum"})
+    with_terms, without = train(lanes_of(plain, range(3))), train(lanes_of(plain, range(3)), zeros=zeros)
+    for key, result in with_terms.items():
+        assert_same(result, without[key])
+
+
+def test_a_lane_that_cannot_be_built_is_an_error_and_its_neighbours_go_on() -> None:
+    impossible = {**NAU, "task": {**NAU["task"], "interpolation": [2.0, 1.0]}}
+    results = train([*lanes_of(NAU, [0]), Lane("impossible", impossible, 0), *lanes_of(NAU, [1, 2])])
+    bad = results["impossible"]
+    assert (bad.outcome, bad.steps, bad.state, bad.curve) == ("error", 0, None, Curve())
+    assert "low must be below high" in bad.reason
+    alone = train(lanes_of(NAU, range(3)))
+    for key, result in alone.items():
+        assert_same(results[key], result, rounding_of_evaluation=True)
+
+
+def test_a_model_that_raises_in_its_forward_gives_errors_and_no_exception(tmp_path) -> None:
+    source = "from arith_models.units.linear import Linear\n\nclass Broken(Linear):\n"
+    source += "    def activation(self, x):\n        raise RuntimeError('no such gate')\n"
+    (tmp_path / "broken_unit.py").write_text(source)
+    settings = settings_of(str(tmp_path / "broken_unit.py"))
+    results = train(lanes_of(settings, range(5)))
+    assert len(results) == 5
+    assert {(r.outcome, r.steps, r.reason) for r in results.values()} == {
+        ("error", 0, "RuntimeError: no such gate")
+    }
+
+
+def test_ranges_are_a_lanes_own_numbers() -> None:
+    near = settings_of("nau", {"interpolation": [1, 2], "extrapolation": [2, 6]})
+    far = settings_of("nau", {"interpolation": [-3, -1], "extrapolation": [10, 20]})
+    mixed = train([*lanes_of(near, [0, 1], "near"), *lanes_of(far, [0], "far")])
+    alone = {**train(lanes_of(near, [0, 1], "near")), **train(lanes_of(far, [0], "far"))}
+    for key, result in alone.items():
+        assert_same(mixed[key], result, rounding_of_evaluation=True)
+        assert mixed[key].threshold == result.threshold
+    assert mixed["near 0"].threshold != mixed["far 0"].threshold
+
+
+def test_learning_rate_clipping_dropout_and_penalties_are_a_lanes_own_numbers() -> None:
+    plain = settings_of("nau")
+    penalty = {"weight": 0.5, "start": 0, "end": 10}
+    other = settings_of({"name": "nau", "dropout": 0.3, "sparsity_penalty": penalty}, **TRAIN)
+    mixed = train([*lanes_of(plain, [0], "plain"), *lanes_of(other, [0, 1], "other")])
+    alone = {**train(lanes_of(plain, [0], "plain")), **train(lanes_of(other, [0, 1], "other"))}
+    for key, result in alone.items():
+        assert_same(mixed[key], result, rounding_of_evaluation=True)
+    assert not torch.equal(tensors(mixed["plain 0"])["params.first.weight"],
+                           tensors(mixed["other 0"])["params.first.weight"])  # fmt: skip
+
+
+def test_lanes_of_two_structures_cannot_share_a_pack() -> None:
+    with pytest.raises(ValueError, match="one structure, but these have 2"):
+        Pack([*lanes_of(NAU, [0]), *lanes_of(settings_of("linear"), [0])], 3, compiled=False)
+
+
+def test_a_pack_has_at_least_three_slots_however_few_are_asked_for() -> None:
+    assert Pack(lanes_of(NAU, [0]), 1, compiled=False).num_slots == 3
+
+
+def test_a_second_pack_of_one_structure_reuses_the_programs_of_the_first() -> None:
+    first = Pack(lanes_of(NAU, range(3)), 3, compiled=False)
+    finish(first)
+    changed = settings_of({"name": "nau", "dropout": 0.4}, {"interpolation": [5, 7]}, steps=12, lr=0.5)
+    second = Pack(lanes_of(changed, range(7, 10)), 3, compiled=False)
+    finish(second)
+    assert second.programs is first.programs
+    larger = Pack(lanes_of(NAU, range(3)), 7, compiled=False)
+    finish(larger)
+    assert larger.programs is not first.programs
+    assert programs_for(NAU, first.built, first.zeros, first.tensors, False) is first.programs
+
+
+def test_seed_steps_count_the_updates_of_live_lanes_only() -> None:
+    pack = Pack(
+        [*lanes_of(settings_of(steps=15), [0]), *lanes_of(settings_of(steps=20), [1])], 7, compiled=False
+    )
+    finish(pack)
+    assert pack.seed_steps == 35
+
+
+def test_the_target_of_a_lane_is_its_seeds() -> None:
+    """Seeds sum other inputs, so untrained networks that are equally poor have other errors."""
+    results = train(lanes_of(NAU, range(3)))
+    first = [result.curve.error["extrapolation"][0] for result in results.values()]
+    assert len(set(first)) == 3 and all(math.isfinite(error) for error in first)
