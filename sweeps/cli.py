@@ -286,7 +286,7 @@ def main() -> None:
     from sweeps.faults import SpecError
 
     try:
-        app()
+        app(prog_name="sweeps")
     except (SpecError, ValueError, OSError) as error:
         errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(2)
