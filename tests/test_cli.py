@@ -1,0 +1,380 @@
+"""The `sweeps` command without training: what it refuses, how it says so, and what it prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from made_sweep import configuration, lane, made_sweep
+
+from sweeps import catalog
+from sweeps.cli import main
+from sweeps.spec import parse
+from sweeps.store import Store
+
+FILE = """\
+name: small
+task: {name: static, operation: sub, input_size: 10}
+train: {steps: 400, batch: 16, evaluate_every: 100}
+compare:
+  model: [linear, relu]
+seeds: 4
+search:
+  sampler: {name: tpe, seed: 0}
+  configurations: 3
+  parallel: 2
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+"""
+VERBS = (
+    "init",
+    "check",
+    "show",
+    "run",
+    "list",
+    "status",
+    "report",
+    "export",
+    "reproduce",
+    "sync",
+    "ui",
+    "bench",
+)
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command as a shell would call it, in an empty folder: exit status, what it printed, what it complained of."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["sweeps", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Answer(status, out, err)
+
+    return call
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(FILE)
+    return path
+
+
+# ------------------------------------------------------------------------------------------- bad files
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[linear, relu]", "[linear, relo]", "no model named 'relo'. Did you mean 'relu'?"),
+        ("name: static", "name: statik", "no task named 'statik'. Did you mean 'static'?"),
+        ("batch: 16", "bach: 16", "line 3: train.bach: is not a setting here. Did you mean 'batch'?"),
+        ("operation: sub", "operator: sub", "line 2: task.operator: is not a setting here. Did you mean 'operation'?"),
+        ("seeds: 4", "seed: 4", "line 6: seed: unknown key 'seed'. Did you mean 'seeds'?"),
+        ("train.lr: {", "train.rl: {", "Did you mean 'lr'?"),
+        ("seeds: 4", "seeds: 4\nseeds: 5", "line 7: seeds is given twice: first on line 6"),
+        ("seeds: 4", "seeds: []", "line 6: seeds"),
+        ("seeds: 4", "seeds: 0", "line 6: seeds"),
+        ("[1e-4, 1e-1]", "[0, 1e-1]", "line 12: search.space.train.lr.log_uniform: a logarithmic scale"),
+        ("[1e-4, 1e-1]", "[1e-1, 1e-4]", "line 12: search.space.train.lr.log_uniform"),
+        ("input_size: 10", "input_size: 10, num_subsets: 12", "cover 13 inputs, but input_size = 10"),
+        ("search:", "early_stopping: {}\nsearch:", "early_stopping"),
+        ("name: small", "name: small\n - x: [", "line 2: not YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused_with_its_line_and_the_nearest_name_and_nothing_is_made(
+    sweeps: Command, file: Path, old: str, new: str, said: str
+) -> None:
+    assert old in FILE
+    file.write_text(FILE.replace(old, new, 1))
+    for verb in ("check", "run"):
+        answer = sweeps(verb, str(file))
+        assert answer.status == 2
+        assert said in answer.err
+        assert not answer.out
+    assert [path.name for path in file.parent.iterdir()] == ["small.yaml"], "no store is made"
+
+
+def test_every_fault_of_a_file_is_told_at_once(sweeps: Command, file: Path) -> None:
+    file.write_text(FILE.replace("seeds: 4", "seeds: []").replace("bat", "bot").replace("relu", "relo"))
+    answer = sweeps("run", str(file))
+    assert answer.status == 2
+    assert "3 faults" in answer.err
+    for line in (3, 5, 6):
+        assert f"line {line}:" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "smal.yaml"], "no sweep file 'smal.yaml', and no definition of that name"),
+        (["run", "quickstrat"], "Did you mean 'quickstart'?"),
+        (["run", "small.yaml", "train.step=5"], "'train.step=5': train.step: is not a setting here. Did you mean"),
+        (["run", "small.yaml", "train.lr"], "'train.lr'"),
+        (["run", "small.yaml", "--name", "no/slash"], "name: must be 1 to 100 letters"),
+        (["run", "small.yaml", "--workers", "0"], "Invalid value for '--workers'"),
+        (["show", "model", "nmuu"], "no model named 'nmuu'. Did you mean 'nmu'?"),
+        (["show", "task", "statik"], "no task named 'statik'. Did you mean 'static'?"),
+        (["show", "model"], "`sweeps list models` lists them"),
+        (["status", "small"], "there is no store 'results' here"),
+        (["report", "small"], "there is no store 'results' here"),
+        (["export", "small"], "there is no store 'results' here"),
+        (["sync", "small"], "there is no store 'results' here"),
+        (["list"], "there is no store 'results' here"),
+        (["ui"], "there is no store 'results' here"),
+        (["reproduce", "small.yaml"], "small.yaml has no `exported` section: `sweeps export"),
+        (["reproduce", "best.yaml"], "best.yaml: no such file"),
+        (["rum", "small.yaml"], "No such command 'rum'"),
+        (["run"], "Missing argument"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_has_status_2_and_one_clear_message_and_makes_nothing(
+    sweeps: Command, file: Path, arguments: list[str], said: str
+) -> None:
+    answer = sweeps(*arguments)
+    assert answer.status == 2
+    assert said in answer.err
+    assert [path.name for path in file.parent.iterdir()] == ["small.yaml"]
+
+
+# ------------------------------------------------------------------------------------------- bad stores
+
+
+def test_a_file_in_the_place_of_the_store_is_left_alone(sweeps: Command, file: Path) -> None:
+    answer = sweeps("run", "small.yaml", "--store", "small.yaml")
+    assert answer.status == 2
+    assert "store small.yaml is a file; a store is a folder" in answer.err
+    assert file.read_text() == FILE
+
+
+@pytest.mark.parametrize("place", ["small.yaml/results", "/proc/results"])
+def test_a_store_that_cannot_be_made_is_told_before_anything_starts(
+    sweeps: Command, file: Path, place: str
+) -> None:
+    answer = sweeps("run", "small.yaml", "--store", place)
+    assert answer.status == 2
+    assert f"store {place} cannot be created: " in answer.err
+    assert "--store" in answer.err
+
+
+def test_a_damaged_store_is_told_as_such(sweeps: Command, file: Path) -> None:
+    (file.parent / "results").mkdir()
+    (file.parent / "results" / "sweeps.db").write_bytes(b"no database" * 100)
+    for arguments in (["run", "small.yaml"], ["status", "small"]):
+        answer = sweeps(*arguments)
+        assert answer.status == 2
+        assert "is not a database, or is damaged" in answer.err
+
+
+def made_at(folder: Path) -> None:
+    with Store(folder) as store:
+        made_sweep(store)
+
+
+# ------------------------------------------------------------------------------------------- begun sweeps
+
+
+def test_a_sweep_that_is_not_there_is_told_with_the_nearest_name(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    for verb in ("status", "report", "export", "sync"):
+        answer = sweeps(verb, "smal")
+        assert answer.status == 2
+        assert "no sweep named 'smal'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("operation: sub", "operation: add", "task.operation: 'sub' -> 'add'"),
+        ("seeds: 4", "seeds: 3", "seeds: 3 left out; seeds can only be added"),
+        ("steps: 400", "steps: 300", "train.steps: 400 -> 300; there can only be more"),
+        ("parallel: 2", "parallel: 3", "search.parallel: 2 -> 3 would change what was already suggested"),
+        ("[linear, relu]", "[linear]", "compare: cell model=relu left out"),
+    ],
+)
+def test_an_edit_that_changes_a_begun_sweep_is_refused_with_the_difference(
+    sweeps: Command, file: Path, old: str, new: str, said: str
+) -> None:
+    begun = parse(FILE, "small.yaml")
+    with Store(file.parent / "results") as store:
+        store.begin_sweep("small", begun.text, begun.document)
+        store.set_state("small", "stopped")
+    file.write_text(FILE.replace(old, new))
+    answer = sweeps("run", "small.yaml")
+    assert answer.status == 2
+    assert said in answer.err
+    assert "--name NEW" in answer.err
+    with Store(file.parent / "results") as store:
+        row = store.sweep("small")
+        assert row is not None and (row.document, row.state) == (begun.document, "stopped")
+        assert store.holder("small") is None
+    assert not (file.parent / "results" / "mlflow.db").exists()
+
+
+def test_a_second_driver_is_told_who_holds_the_name(sweeps: Command, file: Path) -> None:
+    with Store(file.parent / "results") as store, store.hold("small"):
+        answer = sweeps("run", "small.yaml")
+    assert answer.status == 2
+    assert f"is being driven by process {os.getpid()} on " in answer.err
+    assert "--name" in answer.err
+
+
+def test_nothing_is_exported_before_a_configuration_is_complete(sweeps: Command, tmp_path: Path) -> None:
+    entry = configuration("nau", 0)
+    with Store(tmp_path / "results") as store:
+        store.begin_sweep("small", "", {"name": "small"})
+        store.ask("small", dataclasses.replace(entry, state="running"))
+        store.add_records([lane(entry, 0, 3000, 1e-9)])
+    answer = sweeps("export", "small", "-o", "best.yaml")
+    assert answer.status == 2
+    assert "has no complete configuration to export yet" in answer.err
+    assert not (tmp_path / "best.yaml").exists()
+
+
+def test_an_unknown_cell_is_not_exported(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    answer = sweeps("export", "small", "--cell", "nua")
+    assert answer.status == 2
+    assert "has no cell 'nua'. Did you mean 'model=nau'?" in answer.err
+
+
+# ------------------------------------------------------------------------------------------- good requests
+
+
+def test_init_writes_a_file_that_is_sound_and_overwrites_none(sweeps: Command, tmp_path: Path) -> None:
+    answer = sweeps("init", "mine.yaml")
+    assert answer.status == 0
+    assert "`sweeps run mine.yaml`" in answer.out
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "\nname: mine\n" in text and "sweeps run mine.yaml " in text and "quickstart" not in text
+    assert sweeps("check", "mine.yaml").status == 0
+    again = sweeps("init", "mine.yaml")
+    assert again.status == 2
+    assert "mine.yaml exists and is not overwritten" in again.err
+    assert (tmp_path / "mine.yaml").read_text() == text
+
+
+def test_check_says_how_many_lanes_a_file_has(sweeps: Command, file: Path) -> None:
+    assert sweeps("check", "small.yaml") == Answer(0, "small.yaml is sound: 2 cells, 24 lanes\n", "")
+    assert "48 lanes" in sweeps("check", "small.yaml", "seeds=8").out
+    assert "is sound: 3 cells, 360 lanes" in sweeps("check", "quickstart").out
+
+
+def test_a_penalty_that_starts_after_the_end_is_warned_of_and_no_fault(sweeps: Command, file: Path) -> None:
+    answer = sweeps("check", "small.yaml", "compare.model=[nau, linear]")
+    assert answer.status == 0
+    assert "starts at step 5000, but training ends at 400: it never acts" in answer.err
+    assert "is sound" in answer.out
+
+
+def test_a_file_is_shown_with_its_defaults_filled_in_and_can_be_read_again(
+    sweeps: Command, file: Path
+) -> None:
+    answer = sweeps("show", "small.yaml", "train.batch=8")
+    assert answer.status == 0
+    for said in ("2 cells, 4 seeds, 24 lanes", "# cell model=relu, 3 configurations", "optimizer: adam",
+                 "batch: 8", "log_uniform: [0.0001, 0.1]"):  # fmt: skip
+        assert said in answer.out
+
+
+@pytest.mark.parametrize("name", catalog.names("model"))
+def test_every_model_is_shown_with_its_paper_and_settings(sweeps: Command, name: str) -> None:
+    answer = sweeps("show", "model", name)
+    assert answer.status == 0
+    assert f"{name} stands for" in answer.out and "network: two_layer" in answer.out
+    assert f"unit {name} (version" in answer.out
+    assert "settings:" in answer.out
+
+
+@pytest.mark.parametrize("name", catalog.names("task"))
+def test_every_task_is_shown_with_its_threshold(sweeps: Command, name: str) -> None:
+    answer = sweeps("show", "task", name)
+    assert answer.status == 0
+    assert "solved: an extrapolation error below" in answer.out
+
+
+def test_models_tasks_and_definitions_are_listed_each_with_one_line(sweeps: Command) -> None:
+    for kind, one in (("models", "nau"), ("tasks", "static"), ("definitions", "quickstart")):
+        lines = sweeps("list", kind).out.splitlines()
+        names = sweeps("list", kind, "--names").out.splitlines()
+        assert one in names
+        assert [line.split()[0] for line in lines] == names
+        assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_the_store_s_sweeps_are_listed_with_their_state(sweeps: Command, tmp_path: Path) -> None:
+    with Store(tmp_path / "results") as store:
+        made_sweep(store)
+        store.begin_sweep("cut-off", "", {"name": "cut-off"})
+    answer = sweeps("list")
+    assert answer.status == 0
+    first, second = answer.out.splitlines()
+    assert first.split() == ["small", "done"]
+    assert second.startswith("cut-off") and "interrupted" in second
+    assert sweeps("list", "--names").out.split() == ["small", "cut-off"]
+
+
+def test_reports_are_printed_in_every_format(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    assert "## model=nau" in sweeps("report", "small").out
+    found = json.loads(sweeps("report", "small", "--format", "json", "--no-timing").out)
+    assert set(found) == {"sweep", "definition", "configurations", "totals"}
+    assert sweeps("report", "small", "--format", "csv").out.startswith("cell.model,rank,number,state,")
+    assert sweeps("report", "small", "--format", "tex2").status == 2
+    assert sweeps("status", "small").out.startswith("small: done")
+
+
+def test_the_store_is_found_by_option_and_by_variable(
+    sweeps: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_at(tmp_path / "elsewhere")
+    assert sweeps("list", "--store", "elsewhere").out.split() == ["small", "done"]
+    monkeypatch.setenv("SWEEPS_STORE", "elsewhere")
+    assert sweeps("list").out.split() == ["small", "done"]
+
+
+def test_an_exported_file_is_sound_and_shown(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    assert sweeps("export", "small", "-o", "best.yaml").status == 0
+    assert sweeps("check", "best.yaml").status == 0
+    assert sweeps("export", "small", "--cell", "nau").out == (tmp_path / "best.yaml").read_text() + "\n"
+
+
+def test_labels_with_brackets_are_printed_as_they_are(sweeps: Command, file: Path) -> None:
+    label = "[red] U[/a]"
+    file.write_text(FILE.replace("[linear, relu]", f'[{{name: nau, label: "{label}"}}, linear]'))
+    assert f"(in cell model={label})" in sweeps("check", "small.yaml").err
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_every_verb_has_help(sweeps: Command, verb: str) -> None:
+    answer = sweeps(*([verb] if verb else []), "--help")
+    assert answer.status == 0
+    assert "Usage: sweeps" in answer.out
+    if not verb:
+        assert all(f"  {one} " in answer.out for one in VERBS)
