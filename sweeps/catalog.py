@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -92,13 +93,16 @@ def _import(module_name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UnknownName(f"no file {path} (looked in {Path.cwd()})")
-    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
+    folder = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"_user_{folder}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BrokenDefinition(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses and annotations look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # as above
+        del sys.modules[module.__name__]
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""
         raise BrokenDefinition(f"{path}{where}: {type(error).__name__}: {error}") from error
