@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -33,7 +34,8 @@ def section(
     """
     if not isinstance(given, Mapping):
         return None, [Fault(path, f"must be a mapping, but got {given!r}")]
-    faults = list(_unknown(cls, given, path, also or set()))
+    faults = [*_unknown(cls, given, path, also or set()), *_not_finite(given, path)]
+    given = {key: value for key, value in given.items() if not any(_not_finite(value, ""))}
     known = _steps_from_shares(cls, _without_unknown(cls, given), path, steps, faults)
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(validated(cls, known))))
@@ -96,6 +98,15 @@ def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]
             )  # fmt: skip
         elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
             yield from _unknown(fields[key], value, f"{path}.{key}", set())
+
+
+def _not_finite(value: Any, path: str) -> Iterator[Fault]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Fault(path, f"must be a finite number, but got {value}")
+    elif isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _not_finite(item, f"{path}.{key}")
 
 
 def _without_unknown(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

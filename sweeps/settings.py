@@ -171,6 +171,7 @@ def _model(
     name, rest, faults = _named(
         given, "model", required="units" not in given if isinstance(given, Mapping) else True
     )
+    faults += _mistyped(rest)
     if faults:
         return None, faults
     network_name = rest.pop("network", None) or (
@@ -192,6 +193,13 @@ def _model(
             )
         ]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
+
+
+def _mistyped(given: Mapping[str, Any]) -> Iterator[Fault]:
+    if not isinstance(given.get("network"), str | None):
+        yield Fault("model.network", f"must be a name, but got {given['network']!r}")
+    if not isinstance(given.get("units"), list | tuple | None):
+        yield Fault("model.units", f"must be a list of units, but got {given['units']!r}")
 
 
 def _assemble(

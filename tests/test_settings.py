@@ -1,0 +1,284 @@
+"""Settings of one lane: defaults, the papers' networks, shares, faults, warnings, and the key of a lane."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.catalog import find, names
+from sweeps.settings import build, lane_key, merge, resolve, settable_paths
+
+TRAIN = {"steps": 1000}
+
+
+def resolved(model: Any = "nau", task: Any = "static", train: Any = TRAIN) -> dict[str, Any]:
+    found, faults, _ = resolve({"model": model, "task": task, "train": train})
+    assert found is not None, [str(f) for f in faults]
+    return found
+
+
+def faults(model: Any = "nau", task: Any = "static", train: Any = TRAIN) -> list[str]:
+    found, told, warnings = resolve({"model": model, "task": task, "train": train})
+    assert (found is None) == bool(told)
+    assert not told or not warnings
+    return [str(fault) for fault in told]
+
+
+def fault(**settings: Any) -> str:
+    told = faults(**settings)
+    assert len(told) == 1, told
+    return told[0]
+
+
+def test_names_alone_get_every_default() -> None:
+    found = resolved("linear")
+    assert found["model"] == {
+        "name": "linear", "network": "two_layer", "units": [{"name": "linear"}, {"name": "linear"}], "hidden": 2,
+        "dropout": 0.0, "sparsity_penalty": {"weight": 0.0, "start": 1e6, "end": 2e6},
+    }  # fmt: skip
+    assert found["task"] == {
+        "name": "static", "operation": "add", "input_size": 100, "subset_ratio": 0.25, "overlap_ratio": 0.5,
+        "num_subsets": 2, "simple": False, "interpolation": [1.0, 2.0], "extrapolation": [2.0, 6.0],
+    }  # fmt: skip
+    assert found["train"] == {
+        "steps": 1000, "batch": 128, "optimizer": "adam", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
+        "momentum": 0.0, "gradient_noise": 0.0, "clip_norm": 0.0, "evaluate_every": 1000, "stop": "never",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", names("model"))
+def test_every_model_resolves_to_plain_data_that_resolves_to_itself(model) -> None:
+    found = resolved(model)
+    assert json.loads(json.dumps(found)) == found
+    assert resolved(**found) == found
+
+
+@pytest.mark.parametrize(
+    ("model", "units", "penalty"),
+    [
+        ("nau", ["nau", "nau"], {"weight": 0.01, "start": 5e3, "end": 5e4}),
+        ("nmu", ["nau", "nmu"], {"weight": 10.0, "start": 1e6, "end": 2e6}),
+        ("nac_mul", ["nac", "nac_mul"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
+        ("relu", ["relu", "linear"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
+        ("nalu", ["nalu", "nalu"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
+    ],
+)
+def test_a_models_name_stands_for_the_papers_network_and_schedule(model, units, penalty) -> None:
+    found = resolved(model)["model"]
+    assert [unit["name"] for unit in found["units"]] == units
+    assert found["sparsity_penalty"] == penalty
+
+
+def test_part_of_a_penalty_leaves_the_rest_as_published() -> None:
+    found = resolved({"name": "nmu", "sparsity_penalty": {"weight": 1}})
+    assert found["model"]["sparsity_penalty"] == {"weight": 1.0, "start": 1e6, "end": 2e6}
+
+
+def test_a_setting_reaches_every_unit_that_has_it() -> None:
+    units = resolved({"name": "nmu", "clamp": False, "lower": 0.25})["model"]["units"]
+    assert units == [{"name": "nau", "clamp": False}, {"name": "nmu", "clamp": False, "lower": 0.25}]
+
+
+def test_units_may_be_given_one_by_one_each_with_its_own_settings() -> None:
+    found = resolved({"units": [{"name": "nau", "clamp": False}, "nmu"]})["model"]
+    assert found["name"] == "nau+nmu"
+    assert found["units"] == [
+        {"name": "nau", "clamp": False},
+        {"name": "nmu", "clamp": True, "lower": 0.0},
+    ]
+
+
+@pytest.mark.parametrize(("given", "steps"), [("40%", 400.0), (" 12.5% ", 125.0), (250, 250.0), (1e2, 100.0)])
+def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
+    found = resolved({"name": "nau", "sparsity_penalty": {"start": given, "end": "90%"}})
+    assert found["model"]["sparsity_penalty"] == {"weight": 0.01, "start": steps, "end": 900.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "nua"}, "model: no model named 'nua'. Did you mean 'nau'?"),
+        ({"model": {"name": "nua"}}, "model.name: no model named 'nua'. Did you mean 'nau'?"),
+        ({"task": "statics"}, "task: no task named 'statics'. Did you mean 'static'?"),
+        ({"model": {"name": "nau", "hiden": 3}}, "model.hiden: is not a setting here. Did you mean 'hidden'? Known: "),
+        ({"model": {"name": "nau", "lower": 0}}, "model.lower: is not a setting here."),
+        ({"model": {"name": "nmu", "clmap": 0}}, "model.clmap: is not a setting here. Did you mean 'clamp'?"),
+        ({"task": {"name": "static", "operations": "mul"}}, "task.operations: is not a setting here. Did you mean "
+                                                             "'operation'?"),
+        ({"train": {"steps": 9, "learning_rate": 1}}, "train.learning_rate: is not a setting here."),
+        ({"model": {"name": "nau", "sparsity_penalty": {"strat": 1}}},
+         "model.sparsity_penalty.strat: is not a setting here. Did you mean 'start'?"),
+        ({"model": {"name": "nmu", "units": ["nau"]}}, "model.units: network two_layer takes 2 units, but got 1"),
+        ({"model": {"units": [{"name": "nau", "clmp": 1}, "nmu"]}}, "model.units.0.clmp: is not a setting here."),
+        ({"train": None}, "train.steps: is missing"),
+        ({"train": {"steps": 1.5}}, "train.steps: input should be a valid integer, but got 1.5"),
+        ({"train": {"steps": "1000"}}, "train.steps: input should be a valid integer, but got '1000'"),
+        ({"train": {"steps": True}}, "train.steps: input should be a valid integer, but got True"),
+        ({"train": {"steps": 9, "lr": "fast"}}, "train.lr: input should be a valid number, but got 'fast'"),
+        ({"train": {"steps": 9, "optimizer": "adamw"}}, "train.optimizer: input should be 'adam' or 'sgd', but got"),
+        ({"train": {"steps": 0, "lr": 0}}, "train: steps = 0 must be at least 1; lr = 0.0 must be above 0"),
+        ({"train": {"steps": 9, "beta1": 1}}, "train: beta1 = 1.0 must lie in [0, 1)"),
+        ({"train": [1]}, "train: must be a mapping, but got [1]"),
+        ({"model": {"name": "nmu", "lower": 2}}, "model: lower = 2.0 must lie in [0, 1)"),
+        ({"model": {"name": "nau", "dropout": 1}}, "model: dropout = 1.0 must lie in [0, 1)"),
+        ({"model": {"name": "nau", "dropout": "40%"}}, "model.dropout: input should be a valid number, but got '40%'"),
+        ({"model": {"name": "nau", "sparsity_penalty": {"start": "half"}}},
+         "model.sparsity_penalty.start: must be steps or a share of train.steps such as 40%, but got 'half'"),
+        ({"model": {"name": "nau", "sparsity_penalty": {"start": 9, "end": 3}}},
+         "model.sparsity_penalty: 0 <= start < end must hold, but got start = 9.0, end = 3.0"),
+        ({"model": None}, "model: must be a name or a mapping with `name`, but got None"),
+        ({"model": {"name": 3}}, "model.name: must be a name, but got 3"),
+        ({"task": {}}, "task.name: must be a name, but got None"),
+        ({"task": {"name": "static", "input_size": 3}}, "task: subset_ratio = 0.25 of input_size = 3 is an empty"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_at_its_path_with_the_nearest_name(settings, message) -> None:
+    assert fault(**settings).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [({"network": 3}, "model.network"), ({"network": ["two_layer"]}, "model.network"), ({"units": 3}, "model.units"),
+     ({"units": "nau"}, "model.units"), ({"units": {"name": "nau"}}, "model.units")],
+)  # fmt: skip
+def test_a_network_or_units_of_a_wrong_type_are_a_fault_and_no_exception(model, path) -> None:
+    assert fault(model={"name": "nau", **model}).startswith(f"{path}: must be ")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "path", ["train.lr", "train.gradient_noise", "model.sparsity_penalty.end", "task.extrapolation.1"]
+)
+def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
+    settings: dict[str, Any] = {
+        "model": {"name": "nau", "sparsity_penalty": {}},
+        "task": {"name": "static"},
+        "train": dict(TRAIN),
+    }
+    section, *keys = path.split(".")
+    if section == "task":
+        settings["task"]["extrapolation"] = [2, value]
+    else:
+        inner = settings[section]
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+    assert f"{path}: must be a finite number, but got {value}" in faults(**settings)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    told = faults(
+        {"name": "nau", "hiden": 2},
+        {"name": "static", "operation": "plus"},
+        {"steps": 5, "lr": "fast", "stepz": 1},
+    )
+    assert [t.partition(":")[0] for t in told] == ["train.stepz", "train.lr", "task.operation", "model.hiden"]
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+anything = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+PLACES = ("model", "task", "train", "model.network", "model.units", "train.lr", "task.interpolation")
+
+
+@given(anything, st.sampled_from(PLACES))
+def test_no_input_makes_it_raise(value, path) -> None:
+    settings: dict[str, Any] = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": dict(TRAIN)}
+    section, _, key = path.partition(".")
+    settings[section] = {**settings[section], key: value} if key else value
+    found, told, _ = resolve(settings)
+    assert (found is None) == bool(told)
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(5000, True), (5001, False)])
+def test_a_penalty_that_starts_after_the_end_is_warned_of(steps, warned) -> None:
+    _, _, warnings = resolve({"model": "nau", "task": "static", "train": {"steps": steps}})
+    message = f"model.sparsity_penalty.start: the penalty starts at step 5000, but training ends at {steps}: it never acts"
+    assert [str(w) for w in warnings] == ([message] if warned else [])
+
+
+def test_a_penalty_that_is_off_is_not_warned_of() -> None:
+    assert resolve({"model": "linear", "task": "static", "train": {"steps": 5}})[2] == []
+
+
+def test_explicit_settings_build_the_objects_that_they_stand_for() -> None:
+    built = build(
+        resolved({"name": "nmu", "lower": 0.125, "hidden": 3}, {"name": "static", "input_size": 10})
+    )
+    model = built.model()
+    assert [tuple(p.shape) for p in model.parameters()] == [(3, 10), (1, 3)]
+    assert built.units[1][1].lower == 0.125
+    assert built.task.num_inputs == 10 and built.train.steps == 1000
+
+
+def reversed_keys(node: Any) -> Any:
+    return {k: reversed_keys(v) for k, v in reversed(node.items())} if isinstance(node, Mapping) else node
+
+
+def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
+    found = resolved("nmu", train={"steps": 2_000_000})
+    key = lane_key(found, 3)
+    assert len(key) == 64
+    assert lane_key(reversed_keys(found), 3) == key
+    assert lane_key(resolved({"units": ["nau", "nmu"], "sparsity_penalty": {"weight": 10}}), 3) == key
+    assert lane_key(resolved({"name": "nmu", "label": "ours"}, train={"steps": 5}), 3) == key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": {"lr": 0.002}}, {"train": {"batch": 64}}, {"train": {"stop": "solved"}},
+        {"task": {"operation": "mul"}}, {"task": {"extrapolation": [2, 7]}}, {"model": {"hidden": 3}},
+        {"model": {"clamp": False}}, {"model": {"sparsity_penalty": {"end": 6e4}}},
+    ],
+)  # fmt: skip
+def test_whatever_moves_a_lanes_numbers_changes_its_key(change) -> None:
+    plain = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": TRAIN}
+    assert lane_key(resolved(**merge(plain, change)), 0) != lane_key(resolved(**plain), 0)
+
+
+def test_seeds_and_versions_change_a_lanes_key(monkeypatch) -> None:
+    found = resolved("nau")
+    keys = {lane_key(found, seed) for seed in range(5)}
+    for kind, name in (("model", "nau"), ("network", "two_layer"), ("task", "static")):
+        with monkeypatch.context() as patch:
+            patch.setattr(find(kind, name), "version", 99)  # type: ignore[arg-type]
+            keys.add(lane_key(found, 0))
+    monkeypatch.setattr("sweeps.settings.NUMERICS", 99)
+    keys.add(lane_key(found, 0))
+    assert len(keys) == 9
+
+
+def test_a_share_of_another_budget_is_another_lane() -> None:
+    relative = {"name": "nau", "sparsity_penalty": {"start": "10%", "end": "50%"}}
+    short, long = resolved(relative), resolved(relative, train={"steps": 2000})
+    assert lane_key(short, 0) != lane_key(long, 0)
+
+
+def test_the_leaves_that_a_file_may_set_are_named_once() -> None:
+    paths = settable_paths(resolved("nmu"))
+    assert {
+        "model.clamp",
+        "model.lower",
+        "model.sparsity_penalty.weight",
+        "train.lr",
+        "task.extrapolation",
+    } <= set(paths)
+    assert len(paths) == len(set(paths)) and not any("units." in path for path in paths)
+
+
+def test_merging_is_deep_and_leaves_its_arguments_alone() -> None:
+    base = {"a": {"b": 1, "c": 2}, "d": 3}
+    before = copy.deepcopy(base)
+    assert merge(base, {"a": {"b": 9}, "d": {"e": 4}}) == {"a": {"b": 9, "c": 2}, "d": {"e": 4}}
+    assert base == before
