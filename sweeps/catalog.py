@@ -76,6 +76,15 @@ def find(kind: Kind, name: str) -> type[Any]:
     return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
 
 
+def identity(kind: Kind, name: str) -> int | str:
+    """What tells a definition's numbers from those of another of the same name: its version.
+
+    A user's own file has its source's hash besides: nobody raises the version of a file that is still being written.
+    """
+    version: int = find(kind, name).version
+    return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
+
+
 def source_hash(kind: Kind, name: str) -> str:
     """sha256 of the file that defines a name, for the record's provenance."""
     return hashlib.sha256(Path(inspect.getfile(find(kind, name))).read_bytes()).hexdigest()[:16]

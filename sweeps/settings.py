@@ -122,9 +122,9 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     """The content address of a lane: its settings but for the budget, its seed, and all versions that move its numbers."""
     model, task = resolved["model"], resolved["task"]
     versions = {
-        "network": catalog.find("network", model["network"]).version,
-        "units": [catalog.find("model", u["name"]).version for u in model["units"]],
-        "task": catalog.find("task", task["name"]).version,
+        "network": catalog.identity("network", model["network"]),
+        "units": [catalog.identity("model", u["name"]) for u in model["units"]],
+        "task": catalog.identity("task", task["name"]),
         "numerics": NUMERICS,
     }
     train = {k: v for k, v in resolved["train"].items() if k != "steps"}
