@@ -29,22 +29,31 @@ def prepare_process() -> None:
 
 
 class PackRun:
-    """One pack in work."""
+    """One pack in work. One that cannot even be set up comes back as lanes with outcome "error"."""
 
     def __init__(self, order: PackOrder, compiled: bool | None = None) -> None:
         if compiled is None:
             compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
         self._budgets = {lane.key: int(lane.settings["train"]["steps"]) for lane in order.lanes}
         lanes = [Lane(lane.key, lane.settings, lane.seed, lane.checkpoint) for lane in order.lanes]
-        self.pack = Pack(lanes, order.slots, order.zeros, order.device, compiled)
-        self._provenance = _provenance(order)
+        self._lanes_lost: list[Record] = []
+        try:
+            self.pack: Pack | None = Pack(lanes, order.slots, order.zeros, order.device, compiled)
+            self._provenance = _provenance(order)
+        except (
+            Exception
+        ) as error:  # as in the step itself, whatever a model or task raises is data about its lanes
+            self.pack = None
+            self._lanes_lost = [self._lost(lane, f"{type(error).__name__}: {error}") for lane in lanes]
 
     @property
     def done(self) -> bool:
-        return self.pack.done
+        return self.pack is None or self.pack.done
 
     def work(self, period_s: float = CHECKPOINT_PERIOD_S) -> PackResult:
         """Trains until lanes have ended or the period is over."""
+        if self.pack is None:
+            return PackResult(records=self._lanes_lost)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done and time.monotonic() - started < period_s:
@@ -55,6 +64,10 @@ class PackRun:
             seed_steps=self.pack.seed_steps - before,
             why_uncompiled=self.pack.why_uncompiled,
         )
+
+    def _lost(self, lane: Lane, reason: str) -> Record:
+        return Record(key=lane.key, seed=lane.seed, budget=self._budgets[lane.key], steps=0, outcome="error", solved=False,
+                      reason=reason)  # fmt: skip
 
     def _record(self, result: LaneResult) -> Record:
         verdict = result.verdict
