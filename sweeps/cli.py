@@ -108,12 +108,14 @@ def run(
     sweep = _load(file, [*(overrides or []), *([f"name={name}"] if name else [])])
     with Store(store) as opened:
         outcome = run_sweep(sweep, opened, store, console, workers)
-        typer.echo("\n" + as_markdown(report(opened, sweep.name)))
+        found = report(opened, sweep.name)
+        typer.echo("\n" + as_markdown(found))
     if outcome.state == "done":
-        console.print(
-            f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
-            highlight=False,
-        )
+        if any(entry["rank"] == 1 for entry in found["configurations"]):
+            console.print(
+                f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                highlight=False,
+            )
         return
     errors.print(
         f"the sweep {outcome.state}: {outcome.why}. What is done stays; the same command continues.",
