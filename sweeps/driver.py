@@ -236,7 +236,11 @@ class Driver:
         keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds if seed not in configuration.keys}
         if keys:
             configuration = self.store.extend_seeds(self.name, configuration.cell, configuration.number, keys)
-        return dataclasses.replace(configuration, settings=settings)
+        if settings != configuration.settings:
+            configuration = self.store.change_settings(
+                self.name, configuration.cell, configuration.number, settings
+            )
+        return configuration
 
     def _take_up(self, cell_index: int, work: CellWork, configuration: Configuration) -> None:
         """Counts the lanes that the store has already; the others wait for a worker."""

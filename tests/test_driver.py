@@ -249,7 +249,6 @@ def curves(store: Store, budget: int) -> dict[Any, Any]:
     return {key: (record.curve, record.steps, record.outcome) for key, record in found.items()}
 
 
-@pytest.mark.xfail(reason="the store keeps the budget that a configuration was first asked with")
 def test_after_a_longer_budget_the_report_is_of_that_budget(store, tmp_path) -> None:
     run(started(with_steps(10), store))
     run(started(with_steps(20), store))

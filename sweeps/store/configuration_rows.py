@@ -82,6 +82,17 @@ class ConfigurationRows:
                 connection.execute(sa.update(configurations).where(row).values(state="running", value=None))
             return _read(connection, name, cell, number)[0]
 
+    def change_settings(
+        self, name: str, cell: str, number: int, settings: Mapping[str, Any]
+    ) -> Configuration:
+        """Give a configuration other settings, as a longer budget; it is `running` again, without a value."""
+        with self.database.write() as connection:
+            self._require(connection, name, cell, number)
+            row = _where(configurations, name, cell, number)
+            values = {"settings": json.dumps(settings), "state": "running", "value": None}
+            connection.execute(sa.update(configurations).where(row).values(**values))
+            return _read(connection, name, cell, number)[0]
+
     def _require(self, connection: sa.Connection, name: str, cell: str, number: int) -> Configuration:
         require_sweep(connection, self.database.where, name)
         found = _read(connection, name, cell, number)

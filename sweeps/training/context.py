@@ -18,7 +18,7 @@ class Context:
 
     def dropout(self, x: Tensor, rate: Any) -> Tensor:
         """Inverted dropout with a lane's own rate in [0, 1); the identity in evaluation."""
-        if not self.training or (isinstance(rate, float) and rate == 0.0):
+        if not self.training:
             return x
         kept = self.stream.uniform(x.shape) >= rate
         return torch.where(kept, x / (1.0 - rate), torch.zeros_like(x))

@@ -1,8 +1,10 @@
 """Which settings are a lane's own numbers, and which are structure.
 
 A float is a lane's number: a tensor with a slot axis. Ints, bools, words and shapes are structure: lanes whose
-structure is equal share a compiled step. A float that is zero in every lane of a sweep may be structure too: its term
-then leaves the step (zero times anything adds nothing), which saves time and changes no number.
+structure is equal share a compiled step. The floats of `REMOVABLE` may be structure too where they are zero in every lane
+of a sweep: their terms, which act on finished gradients element by element, leave the step. That saves time and changes
+no bit (tests/training/test_pack_compiled.py). A model's own floats are not among them: without dropout, say, the compiler
+would lay out the hidden values otherwise, and the matrix routine would round otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+REMOVABLE = frozenset({"train.gradient_noise", "train.clip_norm", "train.momentum"})
 NOT_STRUCTURE = ("train.steps", "train.stop", "model.name")
 
 

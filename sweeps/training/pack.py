@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sweeps.settings import Built, build
 from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
-from sweeps.training.lane_floats import float_leaves, structure
+from sweeps.training.lane_floats import REMOVABLE, float_leaves, structure
 from sweeps.training.outcome import Curve, judge
 from sweeps.training.programs import STEP_ARGUMENTS, programs_for
 from sweeps.training.random import seed_key, signed
@@ -56,7 +56,7 @@ class Pack:
         self.device, self.compiled = torch.device(device), compiled
         self.settings = lanes[0].settings
         self.built = build(self.settings)
-        self.zeros = frozenset(p for p in zeros if p in float_leaves(self.settings))
+        self.zeros = zeros & REMOVABLE
         self.interval = self.built.train.evaluate_every
         self._inputs: dict[str, Tensor] = {}
         self.tensors = self._empty_tensors(lanes)

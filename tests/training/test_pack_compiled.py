@@ -45,7 +45,7 @@ def in_three_places(name: str, slots: int) -> list[LaneResult]:
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("nau", (7, 25, 100)), ("nalu", (7, 25, 100)), *((n, (25,)) for n in ("nmu", "nac", "nac_mul", "linear", "relu"))],
+    [("nau", (7, 25, 100)), ("nalu", (25,)), ("nmu", (25,))],
 )  # fmt: skip
 def test_a_lane_equals_itself_after_two_thousand_steps_in_every_place_of_packs_of_every_size(
     name, sizes
@@ -118,3 +118,13 @@ print(pack.why_uncompiled)
     assert outcomes == str([("unsolved", 10)] * 3)
     assert "Error" in why or "Exception" in why
     assert "several times slower" in done.stderr
+
+
+def test_terms_that_leave_the_step_move_no_bit_of_a_lane() -> None:
+    """NMU: its product's gradient changed with the layout of the hidden values, when dropout could leave the step."""
+    settings = settings_of("nmu", steps=500, evaluate_every=250)
+    all_zero = frozenset({"model.dropout", "train.gradient_noise", "train.clip_norm", "train.momentum"})
+    kept = train(lanes_of(settings, range(3)), 3, compiled=True)
+    left = train(lanes_of(settings, range(3)), 3, zeros=all_zero, compiled=True)
+    for key, lane in kept.items():
+        assert_same(lane, left[key])
