@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from commands import Answer, call
 from made_sweep import configuration, lane, made_sweep
 
 from sweeps import catalog
-from sweeps.cli import main
 from sweeps.spec import parse
 from sweeps.store import Store
 
@@ -48,33 +46,15 @@ VERBS = (
 )
 
 
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
 Command = Callable[..., Answer]
 
 
 @pytest.fixture
-def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command as a shell would call it, in an empty folder: exit status, what it printed, what it complained of."""
+def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """The command in an empty folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-
-    def call(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sweeps", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Answer(status, out, err)
-
     return call
 
 

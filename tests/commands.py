@@ -1,0 +1,121 @@
+"""The `sweeps` command for tests: called in this process, or started beside it so that it can be killed."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import psutil
+
+from sweeps.cli import main
+
+PATIENCE_S = 200.0  # cores are shared, and Ray's workers yield to everyone else
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def call(*arguments: str) -> Answer:
+    """As a shell would call it: exit status, what it printed, what it complained of."""
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with mock.patch.object(sys, "argv", ["sweeps", *arguments]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    return Answer(status, out.getvalue(), err.getvalue())
+
+
+class Started:
+    """A command in a session of its own, so that whatever it starts can be found, and ended, without touching others'."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._output = folder / f"{arguments[0]}-{time.monotonic_ns()}.txt"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.cli", *arguments],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def until(self, happened: Callable[[], bool], what: str) -> None:
+        """Waits for something while the command runs; its end before that is a failure."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            assert self.process.poll() is None, f"it ended before {what}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no {what} within {PATIENCE_S:g} s:\n{self.output}"
+            time.sleep(0.1)
+
+    def ended(self) -> int:
+        """Its exit status, once it has ended."""
+        status = self.process.wait(PATIENCE_S)
+        assert "Traceback" not in self.output, self.output
+        return status
+
+    def interrupt(self) -> None:
+        """Ctrl-C in its terminal: every process of the group is told."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def family(self) -> list[psutil.Process]:
+        """The processes that it started, and that still live."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError):
+                alive = process.status() != psutil.STATUS_ZOMBIE
+                if alive and process.pid != self.process.pid and os.getsid(process.pid) == self.process.pid:
+                    found.append(process)
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Ray's processes that train."""
+        found = []
+        for process in self.family():
+            with suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(("ray::PackTrial", "ray::ResourceTrainable")):
+                    found.append(process)
+        return found
+
+    def clear_away(self, patience_s: float = 0.0) -> list[str]:
+        """Ends what is left of it after a while; says what that was."""
+        deadline = time.monotonic() + patience_s
+        while self.family() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        left = []
+        if self.process.poll() is None:
+            self.process.kill()
+        for process in self.family():
+            with suppress(psutil.Error):
+                left.append(" ".join(process.cmdline())[:100])
+                process.kill()
+        self.process.wait(10)
+        return left
+
+
+class Commands:
+    """Starts commands and, at the end, leaves none behind."""
+
+    def __init__(self) -> None:
+        self._all: list[Started] = []
+
+    def start(self, folder: Path, *arguments: str) -> Started:
+        self._all.append(Started(folder, *arguments))
+        return self._all[-1]
+
+    def __iter__(self) -> Iterator[Started]:
+        return iter(self._all)
