@@ -11,10 +11,13 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from sweeps.spec import Sweep
 
 # markup off: a label such as `NMU [no clamp]` is text
 console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
@@ -260,7 +263,7 @@ def bench(lanes: Annotated[int, typer.Option(min=3)] = 100) -> None:
     typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
 
 
-def _load(file: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+def _load(file: str, overrides: list[str] | None) -> Sweep:
     from sweeps.shelf import find_file
     from sweeps.spec import load
 

@@ -94,7 +94,10 @@ class PackRun:
 def _provenance(order: PackOrder) -> dict[str, str]:
     """What may differ between equal lanes: where and with what they were trained."""
     settings = order.lanes[0].settings
-    sources = [("task", settings["task"]["name"]), ("network", settings["model"]["network"])]
+    sources: list[tuple[catalog.Kind, str]] = [
+        ("task", settings["task"]["name"]),
+        ("network", settings["model"]["network"]),
+    ]
     sources += [("model", unit["name"]) for unit in settings["model"]["units"]]
     device = (
         torch.cuda.get_device_name()
@@ -107,5 +110,5 @@ def _provenance(order: PackOrder) -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "numerics": str(NUMERICS),
-        "source_hash": "-".join(catalog.source_hash(kind, name) for kind, name in sources),  # type: ignore[arg-type]
+        "source_hash": "-".join(catalog.source_hash(kind, name) for kind, name in sources),
     }

@@ -117,11 +117,11 @@ class _Constrain(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self) -> None:
         with torch.no_grad():
-            self.model.constrain()  # type: ignore[operator]
+            self.model.constrain()
 
 
 class _Effective(torch.nn.Module):
@@ -129,10 +129,11 @@ class _Effective(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self) -> list[Tensor]:
-        return self.model.effective_weights()  # type: ignore[operator]
+        weights: list[Tensor] = self.model.effective_weights()
+        return weights
 
 
 def _clipped(grads: Params, largest: Any) -> Params:
