@@ -50,8 +50,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about five minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
+# A file's tests stay in one process: they share what takes long to make.
 test: check  ## lint, types and import rules, then every test: the fast ones first
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

@@ -86,6 +86,14 @@ def cell_key(labels: Mapping[str, str]) -> str:
 # ------------------------------------------------------------------------------------------- crossing
 
 
+def axis_setting(axes: Sequence[Axis], path: str) -> str | None:
+    """The axis whose every entry sets the leaf at `path`, if there is one: what the file has there is never used."""
+    for axis in axes:
+        if axis.entries and all((path, True) in set(_paths(entry.layer.overrides)) for entry in axis.entries):
+            return axis.name
+    return None
+
+
 def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list[Point]:
     """Every cell, the last axis running fastest. Faults: too many, or two axes that set the same thing."""
     count = math.prod(len(axis.entries) for axis in axes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from enum import StrEnum
@@ -103,12 +104,13 @@ def run(
     store: StoreOption = "results",
     workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
 ) -> None:
-    """Run a sweep, or continue one that was cut off."""
+    """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.report import as_markdown, report
     from sweeps.running import run_sweep
     from sweeps.store import Store
 
-    sweep = _load(file, [*(overrides or []), *([f"name={name}"] if name else [])])
+    changed = [*(overrides or []), *([f"name={name}"] if name else [])]
+    sweep = _begun(file, changed, store) or _load(file, changed)
     with Store(store) as opened:
         outcome = run_sweep(sweep, opened, store, console, workers)
         found = report(opened, sweep.name)
@@ -163,7 +165,11 @@ def status(name: str, store: StoreOption = "results") -> None:
         holder = opened.holder(name)
         typer.echo(
             f"{name}: {state_of(opened, name)}"
-            + (f" (driver: process {holder.pid} on {holder.host}, since {holder.since})" if holder else "")
+            + (
+                f" (driver: process {holder.pid} on {holder.host}, since {holder.since})"
+                if holder and holder.alive
+                else ""
+            )
             + "\n"
         )
         typer.echo(text)
@@ -244,6 +250,9 @@ def ui(store: StoreOption = "results", host: str = "127.0.0.1", port: int = 5000
     from sweeps.tracking import default_uri, serve, stop
 
     _existing(store)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # the server is a session of its own: none is left behind
     process = serve(default_uri(store), host, port)
     console.print(f"MLflow: http://{host}:{port}   (Ctrl-C ends it)", highlight=False)
     try:
@@ -267,7 +276,24 @@ def _load(file: str, overrides: list[str] | None) -> Sweep:
     from sweeps.shelf import find_file
     from sweeps.spec import load
 
-    sweep = load(find_file(file), overrides or [])
+    return _warned(load(find_file(file), overrides or []))
+
+
+def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:
+    """The sweep of that name in the store, unless there is a file or a definition of that name."""
+    from sweeps.shelf import definitions
+    from sweeps.spec import parse
+    from sweeps.store import Store
+    from sweeps.yaml_source import dump
+
+    if Path(name).is_file() or name in definitions() or ("://" not in store and not Path(store).is_dir()):
+        return None
+    with Store(store) as opened:
+        row = opened.sweep(name)
+    return _warned(parse(dump({**row.document, "name": name}), name, overrides)) if row else None
+
+
+def _warned(sweep: Sweep) -> Sweep:
     for warning in sweep.warnings:
         errors.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     return sweep

@@ -38,7 +38,7 @@ def state_of(store: Store, name: str) -> str:
     state = row.state if row else "unknown"
     holder = store.holder(name)
     if state == "running" and (holder is None or not holder.alive):
-        return "interrupted: `sweeps run` on its file continues it"
+        return f"interrupted: `sweeps run {name}` continues it"
     return state
 
 

@@ -128,6 +128,15 @@ class Driver:
     def done(self) -> bool:
         return all(work.done for work in self.cells)
 
+    @property
+    def only_errors(self) -> str | None:
+        """The reason of one of them, where every lane of the sweep ended in an error."""
+        records = [
+            record for work in self.cells for a in work.asked.values() for record in a.records.values()
+        ]
+        bad = [record for record in records if record.outcome == "error"]
+        return bad[0].reason if bad and len(bad) == len(records) else None
+
     def next_pack(self, pack_id: str) -> PackOrder | None:
         """Lanes of one structure for a free worker: the structure with most lanes waiting. None: nothing now."""
         if self.stopping or self.out_of_time():
@@ -144,9 +153,9 @@ class Driver:
             checkpoints |= found
         self._running[pack_id] = {w.id: self._waiting.pop(w.id) for w in chosen}
         lanes = [lane_order(w.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen]
-        return PackOrder(
-            pack_id, lanes, self.slots, self.zeros, "cuda" if self.sweep.resources.gpus else "cpu"
-        )
+        resources = self.sweep.resources
+        device = "cuda" if resources.gpus else "cpu"
+        return PackOrder(pack_id, lanes, self.slots, self.zeros, device, resources.checkpoint_s)
 
     def receive(self, pack_id: str, result: PackResult) -> None:
         """Finished lanes and checkpoints of a running pack: to disk first, then to everyone else.

@@ -137,7 +137,7 @@ def _best_of(candidates: Sequence[Standing], objective: tuple[str, str], name: s
     if not winners:
         raise ExportError(
             f"sweep {name!r} has no complete configuration to export yet. "
-            f"`sweeps status {name}` shows how far it is; `sweeps run` on its file goes on."
+            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` goes on."
         )
     sign = -1 if objective[1] == "maximize" else 1
 

@@ -49,7 +49,8 @@ class Faults:
 
     def __init__(self, document: Document, overridden: Mapping[str, str] | None = None) -> None:
         self._document = document
-        self._overridden = dict(overridden or {})
+        self.overridden = dict(overridden or {})
+        """File path -> the KEY=VALUE argument that set it."""
         self._found: dict[tuple[str, str], SpecFault] = {}
 
     def __bool__(self) -> bool:
@@ -66,8 +67,8 @@ class Faults:
     def place(self, path: str, message: str) -> SpecFault:
         """A fault (or a warning) with the line or the override that `path` came from."""
         for part in outwards(path):
-            if part in self._overridden:
-                return SpecFault(path, message, override=self._overridden[part])
+            if part in self.overridden:
+                return SpecFault(path, message, override=self.overridden[part])
             if part in self._document.lines:
                 break
         return SpecFault(path, message, self._document.line(path))

@@ -34,6 +34,7 @@ class PackOrder:
     slots: int
     zeros: frozenset[str]
     device: str = "cpu"
+    checkpoint_s: float = 5.0
 
 
 @dataclass(frozen=True)

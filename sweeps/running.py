@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,19 +54,32 @@ def run_sweep(
             if driver.lanes_reused:
                 console.print(f"{driver.lanes_reused} lanes are in the store already", highlight=False)
             if not driver.done and not driver.out_of_time():
-                _train(driver, console, workers)
-            state = "done" if driver.done else "stopped"
-            why = None if driver.done else driver.stopping or "not all lanes came back"
+
+                def abandon() -> None:
+                    _end(driver, store, name, "stopped")
+                    console.print(
+                        f"the sweep stopped: {driver.stopping}, and Ray did not end", highlight=False
+                    )
+
+                _train(driver, console, workers, abandon)
+            state, why = _came_to(driver)
         except KeyboardInterrupt:
-            state, why = "stopped", "interrupted twice"
+            state, why = "stopped", "interrupted twice" if driver.stopping else "interrupted"
         finally:
-            store.set_state(name, state)
-            _end_tracking(driver, store, name, state)
+            _end(driver, store, name, state)
     if driver.why_uncompiled:
         console.print(
             f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False
         )
     return RunOutcome(state, why, driver)
+
+
+def _came_to(driver: Driver) -> tuple[str, str | None]:
+    if not driver.done:
+        return "stopped", driver.stopping or "not all lanes came back"
+    if driver.only_errors:
+        return "failed", f"every seed ended in an error, such as {driver.only_errors}"
+    return "done", None
 
 
 def _begin(sweep: Sweep, store: Store, console: Console) -> None:
@@ -82,7 +96,7 @@ def _begin(sweep: Sweep, store: Store, console: Console) -> None:
     store.set_state(sweep.name, "running")
 
 
-def _train(driver: Driver, console: Console, workers: int | None) -> None:
+def _train(driver: Driver, console: Console, workers: int | None, abandon: Callable[[], None]) -> None:
     from sweeps import scheduling  # Ray takes seconds to import, and a sweep that is done needs none
 
     resources = driver.sweep.resources
@@ -93,10 +107,12 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
             highlight=False,
         )
         with Progress(driver, console) as progress:
-            scheduling.run(driver, resources, num_workers, progress)
+            scheduling.run(driver, resources, num_workers, progress, abandon)
 
 
-def _end_tracking(driver: Driver, store: Store, name: str, state: str) -> None:
+def _end(driver: Driver, store: Store, name: str, state: str) -> None:
+    store.set_state(name, state)
+
     def finish(tracker: Tracker) -> None:
         found = standings(store, name)[1]
         ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}

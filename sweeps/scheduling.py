@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,6 +41,11 @@ from sweeps.spec import Resources
 from sweeps.worker import PackRun, prepare_process
 
 log = logging.getLogger(__name__)
+
+
+GRACE_S = 25.0
+"""How long Ray has to end after SIGTERM. Batch systems send it to every process of a job, Ray's own too, and Ray then
+waits a minute for itself; Slurm kills after 30 s."""
 
 
 class ClusterError(RuntimeError):
@@ -184,8 +190,17 @@ def cluster(resources: Resources, num_workers: int | None = None) -> Iterator[in
         ray.shutdown()
 
 
-def run(driver: Driver, resources: Resources, num_workers: int, watch: Callable[[], None]) -> None:
-    """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event."""
+def run(
+    driver: Driver,
+    resources: Resources,
+    num_workers: int,
+    watch: Callable[[], None],
+    abandon: Callable[[], None],
+) -> None:
+    """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event.
+
+    `abandon` is called from another thread, right before the process ends, where Ray does not end after SIGTERM.
+    """
     folder = tempfile.mkdtemp(prefix="sweeps-tune-")
     needed: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
     if resources.memory_gb is not None:
@@ -211,25 +226,37 @@ def run(driver: Driver, resources: Resources, num_workers: int, watch: Callable[
         ),
     )
     try:
-        with _interruptible(driver), _quiet():
+        with _interruptible(driver, abandon), _quiet():
             tuner.fit()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _interruptible(driver: Driver) -> Iterator[None]:
+def _interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the sweep in order; a second one ends it at once."""
+
+    def give_up() -> None:
+        try:
+            abandon()
+        finally:
+            os._exit(1)  # the main thread waits inside Ray, where no exception reaches it
+
+    timer = threading.Timer(GRACE_S, give_up)
+    timer.daemon = True
 
     def stop(number: int, frame: Any) -> None:
         if driver.stopping:
             raise KeyboardInterrupt
         driver.stopping = f"{signal.Signals(number).name} was received"
+        if number == signal.SIGTERM:
+            timer.start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -27,6 +27,8 @@ class Resources:
     memory_gb: float | None = None
     slots: Literal["auto"] | int = "auto"
     """Lanes that a worker trains together; at least 3, since packs of 1 and 2 round differently."""
+    checkpoint_s: float = 5.0
+    """How often a worker sends checkpoints, and how much work is lost with it at most."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,18 @@ def _seed_range(first: int, count: int | None) -> tuple[int, ...]:
     return tuple(range(first, first + count)) if count is not None else ()
 
 
+RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
+
+
 def read_resources(value: Any, faults: Faults) -> Resources:
     """The `resources` section."""
-    given = faults.take_mapping(value, "resources", known=("cpus", "gpus", "memory_gb", "slots")) or {}
+    given = faults.take_mapping(value, "resources", known=RESOURCES_KEYS) or {}
     cpus = faults.take_integer(given.get("cpus", 1), "resources.cpus", 1)
     gpus = faults.take_number(given.get("gpus", 0), "resources.gpus", low=0)
     memory_gb = None
     if given.get("memory_gb") is not None:
         memory_gb = faults.take_number(given["memory_gb"], "resources.memory_gb", above=0)
+    checkpoint_s = faults.take_number(given.get("checkpoint_s", 5.0), "resources.checkpoint_s", above=0)
     slots: Literal["auto"] | int = "auto"
     if given.get("slots", "auto") != "auto":
         number = whole(given["slots"])
@@ -85,7 +91,7 @@ def read_resources(value: Any, faults: Faults) -> Resources:
             )
         else:
             slots = number
-    return Resources(cpus or 1, gpus or 0.0, memory_gb, slots)
+    return Resources(cpus or 1, gpus or 0.0, memory_gb, slots, checkpoint_s or 5.0)
 
 
 def read_budget(value: Any, faults: Faults) -> Budget:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import overrides as override
-from sweeps.axes import SECTIONS, Axis, as_section, read_axes
+from sweeps.axes import SECTIONS, Axis, as_section, axis_setting, read_axes
 from sweeps.catalog import find, names, nearest
 from sweeps.cells import Cell, read_cells
 from sweeps.faults import Faults, SpecError, SpecFault, shown, unknown
@@ -146,6 +146,10 @@ def _read(values: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     base = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     base_is_sound = _check_base(base, faults)
     axes = read_axes(values["compare"], base, faults) if values.get("compare") is not None else []
+    for path in faults.overridden:
+        axis = axis_setting(axes, path)
+        if axis is not None:
+            faults.add(path, f"has no effect: axis {axis!r} sets it in every cell. Change compare.{axis}")
     search: Search | None = None
     space: dict[str, Dimension] = {}
     if values.get("search") is not None:

@@ -15,8 +15,6 @@ from sweeps.records import Record
 from sweeps.settings import NUMERICS
 from sweeps.training import Lane, LaneResult, Pack
 
-CHECKPOINT_PERIOD_S = 5.0
-
 
 def prepare_process() -> None:
     """One thread a worker, and a compile cache that outlives it. Call it before the first pack."""
@@ -37,6 +35,7 @@ class PackRun:
         self._budgets = {lane.key: int(lane.settings["train"]["steps"]) for lane in order.lanes}
         lanes = [Lane(lane.key, lane.settings, lane.seed, lane.checkpoint) for lane in order.lanes]
         self._lanes_lost: list[Record] = []
+        self._checkpoint_s = order.checkpoint_s
         try:
             self.pack: Pack | None = Pack(lanes, order.slots, order.zeros, order.device, compiled)
             self._provenance = _provenance(order)
@@ -50,14 +49,17 @@ class PackRun:
     def done(self) -> bool:
         return self.pack is None or self.pack.done
 
-    def work(self, period_s: float = CHECKPOINT_PERIOD_S) -> PackResult:
-        """Trains until lanes have ended or the period is over."""
+    def work(self, period_s: float | None = None) -> PackResult:
+        """Trains until lanes have ended or it is time for a checkpoint, and at least up to the next evaluation."""
+        period_s = self._checkpoint_s if period_s is None else period_s
         if self.pack is None:
             return PackResult(records=self._lanes_lost)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
-        while not ended and not self.pack.done and time.monotonic() - started < period_s:
+        while not ended and not self.pack.done:
             ended = self.pack.advance()
+            if time.monotonic() - started >= period_s:
+                break
         return PackResult(
             records=[self._record(result) for result in ended],
             checkpoints=self.pack.checkpoints(),

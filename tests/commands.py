@@ -48,6 +48,8 @@ class Started:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps.cli", *arguments],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                # A suite that runs in the background of a shell has it ignored, and so would have the command.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
     @property

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from commands import Answer, call
 from made_sweep import configuration, lane, made_sweep
 
 from sweeps import catalog
 from sweeps.spec import parse
 from sweeps.store import Store
+from sweeps.store.tables import holders
 
 FILE = """\
 name: small
@@ -343,6 +345,40 @@ def test_an_exported_file_is_sound_and_shown(sweeps: Command, tmp_path: Path) ->
     assert sweeps("export", "small", "-o", "best.yaml").status == 0
     assert sweeps("check", "best.yaml").status == 0
     assert sweeps("export", "small", "--cell", "nau").out == (tmp_path / "best.yaml").read_text() + "\n"
+
+
+def test_a_setting_that_an_axis_sets_in_every_cell_cannot_be_given_beside_it(
+    sweeps: Command, file: Path
+) -> None:
+    file.write_text(FILE + "\n")
+    assert sweeps("check", "small.yaml", "train.lr=0.1").status == 0
+    file.write_text(
+        FILE.replace("  model: [linear, relu]", "  model: [linear, relu]\n  train.batch: [8, 32]")
+    )
+    answer = sweeps("check", "small.yaml", "train.batch=64")
+    assert answer.status == 2
+    assert "has no effect: axis 'train.batch' sets it in every cell. Change compare.train.batch" in answer.err
+
+
+def test_a_sweep_of_the_store_may_be_named_in_place_of_its_file(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    answer = sweeps("run", "small", "seeds=0")
+    assert answer.status == 2
+    assert "seeds: must be a whole number from 1" in answer.err
+
+
+def test_a_driver_that_died_is_not_told_as_driving(sweeps: Command, tmp_path: Path) -> None:
+    made_at(tmp_path / "results")
+    with Store(tmp_path / "results") as store, store.database.write() as connection:
+        row = {"sweep": "small", "token": "t", "host": "h", "machine": "m", "pid": 1, "started_s": 1.0}
+        connection.execute(sa.insert(holders).values(**row, since="2026-01-01", beat_s=1.0))
+    assert "driver: process" not in sweeps("status", "small").out
+
+
+def test_a_store_that_mlflow_s_url_could_not_name_is_refused(sweeps: Command, file: Path) -> None:
+    answer = sweeps("run", "small.yaml", "--store", "what?")
+    assert answer.status == 2 and "has ? or # in it" in answer.err
+    assert not Path("what?").exists()
 
 
 def test_labels_with_brackets_are_printed_as_they_are(sweeps: Command, file: Path) -> None:

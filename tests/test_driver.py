@@ -311,3 +311,13 @@ def test_a_lane_that_cannot_be_built_ends_as_an_error_in_the_report(store) -> No
     driver.pack_ended("pack")
     outcomes = {record.seed: record.outcome for record in store_records(store).values()}
     assert driver.done and outcomes == dict.fromkeys(range(3), "unsolved") | {broken.seed: "error"}
+    assert driver.only_errors is None
+
+
+def test_a_sweep_whose_every_lane_ended_in_an_error_is_told_as_failed(store) -> None:
+    driver = started(sweep_of(PLAIN, compare={"model": ["nau"]}), store)
+    for _ in range(MAX_LOSSES):
+        assert driver.next_pack("pack") is not None
+        driver.pack_ended("pack", "its process died or raised")
+    assert driver.done
+    assert driver.only_errors == "its worker was lost 3 times; the last time: its process died or raised"

@@ -10,9 +10,11 @@ import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from commands import Commands, Started, call
 from kept import lanes_in, records_of, runs_of, states, steps_saved
@@ -28,9 +30,9 @@ question: Which unit comes nearer?
 task: {name: static, operation: sub, input_size: 10}
 train: {steps: 200, batch: 16, evaluate_every: 100}
 compare:
-  unit: [{label: NAU, model: nau}, {label: linear, model: linear, train: {steps: 1200}}]
+  unit: [{label: NAU, model: nau}, {label: linear, model: linear, train: {steps: 800}}]
 seeds: 4
-resources: {slots: 8}
+resources: {slots: 8, checkpoint_s: 0.1}
 search:
   sampler: {name: tpe, seed: 0, n_startup_trials: 1}
   configurations: 3
@@ -142,7 +144,7 @@ def test_a_sweep_runs_and_its_report_is_one_object_without_nan(calm: Path) -> No
     assert found["totals"]["state"] == "done" and found["totals"]["lanes"] == LANES
     assert [entry["rank"] for entry in found["configurations"]] == [1, 2, 3] * 2
     for entry in found["configurations"]:
-        budget = 200 if entry["cell"] == {"unit": "NAU"} else 1200
+        budget = 200 if entry["cell"] == {"unit": "NAU"} else 800
         assert entry["state"] == "complete" and entry["seeds"] == 4
         assert [(lane["seed"], lane["steps"]) for lane in entry["lanes"]] == [(s, budget) for s in range(4)]
         assert set(entry["converged_at"]) == {"estimate", "low", "high", "median"}
@@ -214,11 +216,17 @@ class Killed:
     """`kill -9` of a driver, with a second one that tried to drive the same sweep before that."""
 
     def __init__(self, command: Started, store: Path) -> None:
+        workers = command.workers()
+        for worker in workers:
+            worker.suspend()  # or it might be done with everything before it is killed
         self.second = call("run", str(store.parent / "small.yaml"), "--store", str(store))
         self.lanes, self.steps_saved = lanes_in(store), steps_saved(store)
         self.command = command
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait(10)
+        for worker in workers:
+            with suppress(psutil.Error):
+                worker.resume()
         self.left_behind = command.clear_away(10.0)
 
 
@@ -245,7 +253,7 @@ def test_a_killed_driver_leaves_no_process_and_its_sweep_is_told_as_interrupted(
     # Ray's idle agents look for their parent now and then, and leave by themselves.
     assert [command for command in killed.left_behind if "Agent" not in command] == []
     answer = call("list", "--store", str(folder / "eventful"))
-    assert answer.out.startswith("small  interrupted: `sweeps run")
+    assert answer.out.startswith("small  interrupted: `sweeps run small`")
     assert killed.lanes <= lanes_in(folder / "eventful") < LANES
 
 

@@ -147,6 +147,13 @@ def test_the_longest_usual_row_fits_the_width(found: dict[str, Any]) -> None:
     assert max(len(line) for line in as_markdown(found).splitlines()) <= 122
 
 
+def test_the_markdown_tells_the_reasons_of_errors(found: dict[str, Any]) -> None:
+    reason = next(
+        one["reason"] for e in found["configurations"] for one in e["lanes"] if one["outcome"] == "error"
+    )
+    assert f"Error of 1 seed: {reason}." in as_markdown(found)
+
+
 def test_the_csv_has_a_row_for_each_configuration(found: dict[str, Any]) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert len(rows) == 4

@@ -6,6 +6,7 @@ Best of each cell first, then every cell's configurations with the best one mark
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -15,6 +16,8 @@ from sweeps.report.numbers import UNKNOWN, number, parameters, percent, steps
 
 Entry = Mapping[str, Any]
 
+MOST_REASONS = 3
+"""Different errors that a cell's remarks tell."""
 WIDTH = 118
 """Columns that prose is wrapped to, that it reads as well in a terminal."""
 LEGEND = (
@@ -114,6 +117,11 @@ def _remarks(cell: Sequence[Entry]) -> list[str]:
         having = [f"{entry[figure]} in #{entry['number']}" for entry in cell if entry[figure]]
         if having:
             said.append(f"{words}: {', '.join(having)}.")
+    reasons = Counter(lane["reason"] for e in cell for lane in e["lanes"] if lane["outcome"] == "error")
+    for reason, count in reasons.most_common(MOST_REASONS):
+        said.append(f"Error of {_counted(count, 'seed')}: {reason}.")
+    if len(reasons) > MOST_REASONS:
+        said.append(f"{len(reasons) - MOST_REASONS} other errors: see `reason` in the JSON report.")
     unfinished = [
         f"#{entry['number']} ({entry['seeds']} of {entry['seeds_asked']} seeds)"
         for entry in cell

@@ -183,6 +183,8 @@ def _connect(uri: str) -> MlflowClient:
     # "Creating initial MLflow database tables", and a line for each of its migrations
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A line for every attempt; that it failed in the end is told by the driver
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # opens the database, or asks the server: faults are told here
     return client

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -53,6 +52,10 @@ class Recorded:
         self.warm_up_s = time.perf_counter() - started
 
     def _compile(self, example: list[Tensor]) -> None:
+        # Here, because torch's compiler takes seconds to import, and what does not compile need not wait.
+        from sweeps.training import threefry_kernel
+
+        threefry_kernel.register()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         try:
             with torch.no_grad(), self._one_compiler_at_a_time():
@@ -66,6 +69,8 @@ class Recorded:
 
     def _one_compiler_at_a_time(self) -> FileLock:
         """Two workers that meet one cold structure: the second waits, then loads what the first compiled."""
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
         folder = Path(cache_dir()) / "sweeps-locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / hashlib.sha256(self.graph.code.encode()).hexdigest()[:24])

@@ -5,7 +5,7 @@ they found to pass every test of BigCrush. Its published known answers are in te
 
 Why one operation: written as ninety separate ones, the compiler takes half a minute for it, or writes intermediate
 results to memory (docs/benchmarks.md). Philox needs a 32 x 32 -> 64 bit product, which AVX2 has no vector form of that
-the compiler would use: 5.8 ns a number against 1.6.
+the compiler would use: 5.8 ns a number against 1.6. How the compiler writes it stands in threefry_kernel.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor import ir, lowering
-from torch._inductor.virtualized import ops
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -26,14 +24,14 @@ Pair = tuple[Any, Any]
 
 
 def rounds_of(
-    x: Pair, key: Pair, count: int, rotated: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
+    x: Pair, key: Pair, count: int, rotate: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
 ) -> Pair:
     """The cipher for anything that adds and xors like 32-bit words: ints, int32 tensors, the compiler's values."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = wrapped(x[0] + keys[0]), wrapped(x[1] + keys[1])
     for i in range(count):
         x0 = wrapped(x0 + x1)
-        x1 = rotated(x1, ROTATIONS[i % 8]) ^ x0
+        x1 = rotate(x1, ROTATIONS[i % 8]) ^ x0
         if i % 4 == 3:
             injection = i // 4 + 1
             x0 = wrapped(x0 + keys[injection % 3])
@@ -50,7 +48,7 @@ def threefry_of_ints(key: tuple[int, int], counter: tuple[int, int], rounds: int
     return rounds_of(counter, key, rounds, lambda w, r: wrapped(w << r) | (w >> (32 - r)), wrapped)
 
 
-def _rotated(word: Any, bits: int) -> Any:
+def rotated(word: Any, bits: int) -> Any:
     """Rotation to the left. The mask makes the arithmetic right shift of a signed word a logical one."""
     return (word << bits) | ((word >> (32 - bits)) & ((1 << bits) - 1))
 
@@ -58,7 +56,7 @@ def _rotated(word: Any, bits: int) -> Any:
 @torch.library.custom_op("sweeps::threefry2x32", mutates_args=())
 def threefry2x32(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
     """Two words from int32 tensors of shapes that broadcast; int32 arithmetic wraps, which is what is wanted."""
-    x0, x1 = rounds_of((counter0, counter1), (key0, key1), ROUNDS, _rotated, lambda w: w)
+    x0, x1 = rounds_of((counter0, counter1), (key0, key1), ROUNDS, rotated, lambda w: w)
     shape = torch.broadcast_shapes(x0.shape, x1.shape)
     return x0.expand(shape).contiguous(), x1.expand(shape).contiguous()
 
@@ -82,48 +80,3 @@ def _(
             word = word.reshape(word.shape[0], *(1,) * (rank + 1 - word.dim()), *word.shape[1:])
         aligned.append(word)
     return threefry2x32(*aligned), (0, 0)
-
-
-class _Word:
-    """A value inside a kernel that is being generated, with the operators that `rounds_of` uses."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    @staticmethod
-    def _of(other: Any) -> Any:
-        return other.value if isinstance(other, _Word) else ops.constant(other, torch.int32)
-
-    def __add__(self, other: Any) -> _Word:
-        return _Word(ops.add(self.value, self._of(other)))
-
-    def __xor__(self, other: Any) -> _Word:
-        return _Word(ops.bitwise_xor(self.value, self._of(other)))
-
-    def __or__(self, other: Any) -> _Word:
-        return _Word(ops.bitwise_or(self.value, self._of(other)))
-
-    def __and__(self, other: Any) -> _Word:
-        return _Word(ops.bitwise_and(self.value, self._of(other)))
-
-    def __lshift__(self, bits: int) -> _Word:
-        return _Word(ops.bitwise_left_shift(self.value, self._of(bits)))
-
-    def __rshift__(self, bits: int) -> _Word:
-        return _Word(ops.bitwise_right_shift(self.value, self._of(bits)))
-
-
-@lowering.register_lowering(torch.ops.sweeps.threefry2x32.default, broadcast=True, type_promotion_kind=None)
-def _lowered(*boxes: Any) -> tuple[Any, Any]:
-    loaders = [box.make_loader() for box in boxes]
-
-    def word(which: int) -> Any:
-        def inner(index: Any) -> Any:
-            key0, key1, x0, x1 = (_Word(load(index)) for load in loaders)
-            return rounds_of((x0, x1), (key0, key1), ROUNDS, _rotated, lambda w: w)[which].value
-
-        return ir.Pointwise.create(
-            device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size()
-        )
-
-    return word(0), word(1)
