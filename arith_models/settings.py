@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 Steps = Annotated[float, "steps"]
 """A number of training steps. A sweep file may also write it as a share of the budget: 40%."""
@@ -11,11 +11,16 @@ Steps = Annotated[float, "steps"]
 
 @dataclass(frozen=True, kw_only=True)
 class RampedPenalty:
-    """A penalty whose weight grows linearly from 0 at `start` to `weight` at `end` (Madsen and Johansen 2020, eq. 8)."""
+    """A penalty whose weight grows from 0 to `weight`.
+
+    linear: from `start` to `end` (Madsen and Johansen 2020, eq. 8). exp: as 1 - exp(-1e-5 step), which has no start and
+    no end (the older schedule of their code).
+    """
 
     weight: float = 0.0
     start: Steps = 1_000_000.0
     end: Steps = 2_000_000.0
+    schedule: Literal["linear", "exp"] = "linear"
 
     def __post_init__(self) -> None:
         if self.weight < 0:
@@ -25,4 +30,6 @@ class RampedPenalty:
 
     def at(self, step: Any) -> Any:
         """The weight at a step (a number, or a tensor)."""
+        if self.schedule == "exp":
+            return self.weight * (1.0 - (-1e-5 * step).exp())
         return self.weight * ((step - self.start) / (self.end - self.start)).clamp(0.0, 1.0)

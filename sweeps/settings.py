@@ -40,12 +40,21 @@ class Train:
     """eta of Neelakantan et al. (2015): normal noise of variance eta / (1 + t)^0.55 on every gradient"""
     clip_norm: float = 0.0
     """largest norm of a lane's gradient, before noise is added; 0 is off"""
+    clip_value: float = 0.0
+    """largest magnitude of an element of the gradient, before noise is added; 0 is off"""
     evaluate_every: int = 1000
     stop: Literal["never", "solved"] = "never"
     """solved: a lane ends at the first evaluation that meets the task's threshold"""
 
     def __post_init__(self) -> None:
-        bounds = {"steps": 1, "batch": 1, "evaluate_every": 1, "gradient_noise": 0, "clip_norm": 0}
+        bounds = {
+            "steps": 1,
+            "batch": 1,
+            "evaluate_every": 1,
+            "gradient_noise": 0,
+            "clip_norm": 0,
+            "clip_value": 0,
+        }
         faults = [
             f"{k} = {getattr(self, k)} must be at least {low}"
             for k, low in bounds.items()

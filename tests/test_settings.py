@@ -41,7 +41,8 @@ def test_names_alone_get_every_default() -> None:
     found = resolved("linear")
     assert found["model"] == {
         "name": "linear", "network": "two_layer", "units": [{"name": "linear"}, {"name": "linear"}], "hidden": 2,
-        "dropout": 0.0, "sparsity_penalty": {"weight": 0.0, "start": 1e6, "end": 2e6},
+        "dropout": 0.0, "out_of_bound_penalty": None, "input_penalty": None,
+        "sparsity_penalty": {"weight": 0.0, "start": 1e6, "end": 2e6, "schedule": "linear"},
     }  # fmt: skip
     assert found["task"] == {
         "name": "static", "operation": "add", "input_size": 100, "subset_ratio": 0.25, "overlap_ratio": 0.5,
@@ -49,7 +50,8 @@ def test_names_alone_get_every_default() -> None:
     }  # fmt: skip
     assert found["train"] == {
         "steps": 1000, "batch": 128, "optimizer": "adam", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
-        "momentum": 0.0, "gradient_noise": 0.0, "clip_norm": 0.0, "evaluate_every": 1000, "stop": "never",
+        "momentum": 0.0, "gradient_noise": 0.0, "clip_norm": 0.0, "clip_value": 0.0,
+        "evaluate_every": 1000, "stop": "never",
     }  # fmt: skip
 
 
@@ -63,11 +65,11 @@ def test_every_model_resolves_to_plain_data_that_resolves_to_itself(model) -> No
 @pytest.mark.parametrize(
     ("model", "units", "penalty"),
     [
-        ("nau", ["nau", "nau"], {"weight": 0.01, "start": 5e3, "end": 5e4}),
-        ("nmu", ["nau", "nmu"], {"weight": 10.0, "start": 1e6, "end": 2e6}),
-        ("nac_mul", ["nac", "nac_mul"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
-        ("relu", ["relu", "linear"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
-        ("nalu", ["nalu", "nalu"], {"weight": 0.0, "start": 1e6, "end": 2e6}),
+        ("nau", ["nau", "nau"], {"weight": 0.01, "start": 5e3, "end": 5e4, "schedule": "linear"}),
+        ("nmu", ["nau", "nmu"], {"weight": 10.0, "start": 1e6, "end": 2e6, "schedule": "linear"}),
+        ("nac_mul", ["nac", "nac_mul"], {"weight": 0.0, "start": 1e6, "end": 2e6, "schedule": "linear"}),
+        ("relu", ["relu", "linear"], {"weight": 0.0, "start": 1e6, "end": 2e6, "schedule": "linear"}),
+        ("nalu", ["nalu", "nalu"], {"weight": 0.0, "start": 1e6, "end": 2e6, "schedule": "linear"}),
     ],
 )
 def test_a_models_name_stands_for_the_papers_network_and_schedule(model, units, penalty) -> None:
@@ -78,27 +80,40 @@ def test_a_models_name_stands_for_the_papers_network_and_schedule(model, units, 
 
 def test_part_of_a_penalty_leaves_the_rest_as_published() -> None:
     found = resolved({"name": "nmu", "sparsity_penalty": {"weight": 1}})
-    assert found["model"]["sparsity_penalty"] == {"weight": 1.0, "start": 1e6, "end": 2e6}
+    assert found["model"]["sparsity_penalty"] == {
+        "weight": 1.0,
+        "start": 1e6,
+        "end": 2e6,
+        "schedule": "linear",
+    }
 
 
 def test_a_setting_reaches_every_unit_that_has_it() -> None:
     units = resolved({"name": "nmu", "clamp": False, "lower": 0.25})["model"]["units"]
-    assert units == [{"name": "nau", "clamp": False}, {"name": "nmu", "clamp": False, "lower": 0.25}]
+    assert units == [
+        {"name": "nau", "clamp": False, "penalty": "linear"},
+        {"name": "nmu", "clamp": False, "penalty": "linear", "lower": 0.25},
+    ]
 
 
 def test_units_may_be_given_one_by_one_each_with_its_own_settings() -> None:
     found = resolved({"units": [{"name": "nau", "clamp": False}, "nmu"]})["model"]
     assert found["name"] == "nau+nmu"
     assert found["units"] == [
-        {"name": "nau", "clamp": False},
-        {"name": "nmu", "clamp": True, "lower": 0.0},
+        {"name": "nau", "clamp": False, "penalty": "linear"},
+        {"name": "nmu", "clamp": True, "penalty": "linear", "lower": 0.0},
     ]
 
 
 @pytest.mark.parametrize(("given", "steps"), [("40%", 400.0), (" 12.5% ", 125.0), (250, 250.0), (1e2, 100.0)])
 def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
     found = resolved({"name": "nau", "sparsity_penalty": {"start": given, "end": "90%"}})
-    assert found["model"]["sparsity_penalty"] == {"weight": 0.01, "start": steps, "end": 900.0}
+    assert found["model"]["sparsity_penalty"] == {
+        "weight": 0.01,
+        "start": steps,
+        "end": 900.0,
+        "schedule": "linear",
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from arith_models.settings import RampedPenalty
+from arith_models.penalties import PenaltyConfig, weighed
 
 PAPER: dict[str, dict[str, Any]] = {
     "tanh": {"units": ["tanh", "linear"]},
@@ -35,21 +35,18 @@ PAPER: dict[str, dict[str, Any]] = {
 class TwoLayer(nn.Module):
     """Shapes: x [B, I] -> y [B, O] through h [B, H].
 
-    The layers' sparsity penalties are added, then weighed by `sparsity_penalty`. Dropout (inverted, off in evaluation)
-    acts on h; the papers use none.
+    Dropout (inverted, off in evaluation) acts on h; the papers use none. Penalties: see arith_models/penalties.py.
     """
 
     version = 1
     num_units = 2
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(PenaltyConfig):
         hidden: int = 2
         """number of hidden values"""
         dropout: float = 0.0
         """probability that a hidden value is set to 0 in training"""
-        sparsity_penalty: RampedPenalty = field(default_factory=RampedPenalty)
-        """weight and schedule, in steps, of the units' sparsity penalties"""
 
         def __post_init__(self) -> None:
             if self.hidden < 1:
@@ -80,11 +77,10 @@ class TwoLayer(nn.Module):
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         h_BH, first = self.first(x_BI, ctx)
-        y_BO, second = self.second(ctx.dropout(h_BH, self.config.dropout), ctx)
-        penalties = [p["sparsity"] for p in (first, second) if "sparsity" in p]
-        if not penalties:
-            return y_BO, {}
-        return y_BO, {"sparsity": self.config.sparsity_penalty.at(ctx.step) * sum(penalties)}
+        h_BH = ctx.dropout(h_BH, self.config.dropout)
+        y_BO, second = self.second(h_BH, ctx)
+        layers = [(self.first, x_BI.mean(0), first), (self.second, h_BH.mean(0), second)]
+        return y_BO, weighed(self.config, ctx.step, layers)
 
     def constrain(self) -> None:
         self.first.constrain()

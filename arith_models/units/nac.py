@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from arith_models.nac_range import nac_range
+from arith_models.penalties import nau_input
 
 
 class NAC(nn.Module):
@@ -45,6 +46,9 @@ class NAC(nn.Module):
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         return (self.effective_weight() @ x_BI.T).T, {}
+
+    def input_penalty(self, mean_I: Tensor) -> Tensor:
+        return nau_input(self.effective_weight(), mean_I)
 
     def constrain(self) -> None:
         """NAC's weights are bounded by construction."""

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.penalties import Shape, nau_input, nau_out_of_bound, nau_sparsity
+
 
 class NAU(nn.Module):
     """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
 
     The forward clamps W as the authors' code does; `clamp` also clamps the parameter itself after every step, which is
-    their default. Penalty "sparsity": mean of min(|W|, |1 - |W||) over W (eq. 7), unweighted.
+    their default. Penalties, unweighted: "sparsity" (eq. 7), "out_of_bound"; see arith_models/penalties.py.
     """
 
     version = 1
@@ -25,7 +27,9 @@ class NAU(nn.Module):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         clamp: bool = True
-        """clamp the parameter to [-1, 1] after every step; false is the paper's ablation"""
+        """clamp the parameter to [-1, 1] after every step; false is the paper's ablation (--oob-mode)"""
+        penalty: Shape = "linear"
+        """shape of the penalties (--regualizer-shape)"""
 
     def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -42,9 +46,13 @@ class NAU(nn.Module):
         return self.weight.clamp(-1.0, 1.0)
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        magnitude = self.weight.abs()
-        penalty = torch.minimum(magnitude, (1.0 - magnitude).abs()).mean()
-        return (self.effective_weight() @ x_BI.T).T, {"sparsity": penalty}
+        penalties = {"sparsity": nau_sparsity(self.weight, self.config.penalty)}
+        if not self.config.clamp:
+            penalties["out_of_bound"] = nau_out_of_bound(self.weight, self.config.penalty)
+        return (self.effective_weight() @ x_BI.T).T, penalties
+
+    def input_penalty(self, mean_I: Tensor) -> Tensor:
+        return nau_input(self.effective_weight(), mean_I)
 
     def constrain(self) -> None:
         if self.config.clamp:

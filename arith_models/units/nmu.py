@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.penalties import Shape, nmu_input, nmu_out_of_bound, nmu_sparsity
+from arith_models.products import product
+
 
 class NMU(nn.Module):
     """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
 
     `clamp` clamps the parameter to [lower, 1] after every step (the authors' default); without it the forward clamps
-    instead, as in their ablation. Penalty "sparsity": mean of min(|W|, |1 - W|) over W, unweighted.
+    instead, as in their ablation. Penalties, unweighted: "sparsity", "out_of_bound"; see arith_models/penalties.py.
     """
 
     version = 1
@@ -24,7 +27,9 @@ class NMU(nn.Module):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         clamp: bool = True
-        """clamp the parameter to [lower, 1] after every step; false is the paper's ablation"""
+        """clamp the parameter to [lower, 1] after every step; false is the paper's ablation (--oob-mode)"""
+        penalty: Shape = "linear"
+        """shape of the penalties (--regualizer-shape)"""
         lower: float = 0.0
         """lower bound of W (the original flag --mnac-epsilon)"""
 
@@ -46,9 +51,14 @@ class NMU(nn.Module):
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         W_OI = self.effective_weight()
-        penalty = torch.minimum(self.weight.abs(), (1.0 - self.weight).abs()).mean()
+        penalties = {"sparsity": nmu_sparsity(self.weight, self.config.penalty)}
+        if not self.config.clamp:
+            penalties["out_of_bound"] = nmu_out_of_bound(self.weight, self.config.penalty)
         factors_BOI = W_OI * x_BI.unsqueeze(1) + (1.0 - W_OI)
-        return _product(factors_BOI), {"sparsity": penalty}
+        return product(factors_BOI), penalties
+
+    def input_penalty(self, mean_I: Tensor) -> Tensor:
+        return nmu_input(self.effective_weight(), mean_I)
 
     def constrain(self) -> None:
         if self.config.clamp:
@@ -57,15 +67,3 @@ class NMU(nn.Module):
     def _clamped(self) -> Tensor:
         lower = self.config.lower
         return torch.where(self.weight < lower, lower, self.weight).clamp(max=1.0)
-
-
-def _product(factors_BOI: Tensor) -> Tensor:
-    """The product over the last axis. Few factors are multiplied one by one: the gradient of `prod` takes cumulative
-    products in both directions, a good part of a step's time for a hidden layer of 2.
-    """
-    if factors_BOI.shape[-1] > 8:
-        return factors_BOI.prod(-1)
-    first_BO, *others = factors_BOI.unbind(-1)
-    for factor_BO in others:
-        first_BO = first_BO * factor_BO
-    return first_BO

@@ -11,10 +11,13 @@ from sweeps.training.random import Stream
 
 
 class Context:
-    """`step` (0-dim float32 tensor, 0 before the first update), `training`, `stream`, and `dropout`."""
+    """`step` (0-dim float32 tensor, 0 before the first update), `training`, `stream`, `dropout`, and `last_error`.
 
-    def __init__(self, step: Tensor, training: bool, stream: Stream) -> None:
-        self.step, self.training, self.stream = step, training, stream
+    `last_error` is the interpolation error at the lane's last evaluation (0-dim float32; infinite before the first).
+    """
+
+    def __init__(self, step: Tensor, training: bool, stream: Stream, last_error: Tensor) -> None:
+        self.step, self.training, self.stream, self.last_error = step, training, stream, last_error
 
     def dropout(self, x: Tensor, rate: Any) -> Tensor:
         """Inverted dropout with a lane's own rate in [0, 1); the identity in evaluation."""

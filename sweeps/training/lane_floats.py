@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-REMOVABLE = frozenset({"train.gradient_noise", "train.clip_norm", "train.momentum"})
+REMOVABLE = frozenset({"train.gradient_noise", "train.clip_norm", "train.clip_value", "train.momentum"})
 NOT_STRUCTURE = ("train.steps", "train.stop", "model.name")
 
 

@@ -20,7 +20,7 @@ from sweeps.training.lane_floats import REMOVABLE, float_leaves, structure
 from sweeps.training.outcome import Curve, judge
 from sweeps.training.programs import STEP_ARGUMENTS, programs_for
 from sweeps.training.random import seed_key, signed
-from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState
+from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState, initial_params
 
 LEAST_SLOTS = 3  # with 1 or 2 the CPU library takes another matrix routine, whose rounding differs
 
@@ -154,6 +154,21 @@ class Pack:
         for k, slot in enumerate(self.slots):
             if slot is not None and status[k] == RUNNING:
                 slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
+                guide = columns.get("error.interpolation") or next(iter(columns.values()))
+                t["state"]["last_error"][k] = guide[k]
+                self._restart(k, slot, steps[k])
+
+    def _restart(self, k: int, slot: Slot, step: int) -> None:
+        """New weights for a lane whose units ask for them (`restarts`), drawn from its seed and the step."""
+        state, errors = self.tensors["state"], slot.curve.error.get("interpolation", [])
+        begun = int(state["restarted_at"][k])
+        since = [e for s, e in zip(slot.curve.step, errors, strict=False) if s >= begun]
+        rules = [(c, unit.restarts) for unit, c in slot.built.units if hasattr(unit, "restarts")]
+        if step == begun or not any(rule(config, since, self.interval) for config, rule in rules):
+            return
+        params = initial_params(slot.built, slot.lane.seed, self.device, f"restart {step}")
+        put(state["params"], k, params)
+        state["restarted_at"][k] = step
 
     def _free_finished(self) -> list[LaneResult]:
         state = self.tensors["state"]

@@ -23,7 +23,10 @@ PURPOSES = ("batch", "model", "noise")
 RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
 
 LaneState = dict[str, Any]
-"""params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above)."""
+"""params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above),
+last_error float32 (of the last evaluation, infinite before it), restarted_at int64 (step; 0 is never),
+mean_loss float32 (running mean of a lane whose units draw discrete weights; not yet freed of its start at 0)."""
+MEAN_LOSS_DECAY = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,17 @@ class LaneFunctions:
 
     def initial(self, resolved_built: Built, seed: int, device: torch.device) -> LaneState:
         """A lane's state before its first step. `resolved_built` holds the lane's own floats."""
-        model = resolved_built.model().to(device)
-        with torch.no_grad():
-            model.initialise(Stream(seed_key(seed, "initialise"), device=device))
-        params = {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
+        params = initial_params(resolved_built, seed, device)
         moments = {
             m: {n: torch.zeros_like(p) for n, p in params.items()}
             for m in OPTIMIZERS[self.built.train.optimizer][1]
         }
         zero = torch.zeros((), dtype=torch.int64, device=device)
-        return {"params": params, "moments": moments, "step": zero, "status": zero.clone()}
+        return {
+            "params": params, "moments": moments, "step": zero, "status": zero.clone(),
+            "last_error": torch.full((), torch.inf, device=device), "restarted_at": zero.clone(),
+            "mean_loss": torch.zeros((), device=device),
+        }  # fmt: skip
 
     def step(
         self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params
@@ -53,22 +57,26 @@ class LaneFunctions:
         """Draw a batch, differentiate, clip, add noise, update, constrain. A finished or failed lane stays as it is."""
         train, task = self._train(floats), self._task(floats)
         step = state["step"]
-        ctx = Context(step.to(torch.float32), True, _stream(keys, "model", step))
+        ctx = Context(step.to(torch.float32), True, _stream(keys, "model", step), state["last_error"])
         x_BI, target_BO = task.sample(_stream(keys, "batch", step), instance, train.batch)
 
         def loss(params: Params) -> tuple[Tensor, Tensor]:
             y_BO, penalties = functional_call(self._model(floats), params, (x_BI, ctx))
-            total = task.loss(y_BO, target_BO) + sum(penalties.values())
-            return total, total
+            error = task.loss(y_BO, target_BO)
+            mean_loss = state["mean_loss"]
+            if "score" in penalties:
+                surrogate, mean_loss = _reinforced(error.detach(), mean_loss, step, penalties.pop("score"))
+                penalties["score"] = surrogate
+            total = error + sum(penalties.values())
+            return total, (total, mean_loss)
 
-        grads, value = grad(loss, has_aux=True)(state["params"])
-        grads = _with_noise(
-            _clipped(grads, train.clip_norm), train.gradient_noise, ctx.step, _stream(keys, "noise", step)
-        )
+        grads, (value, mean_loss) = grad(loss, has_aux=True)(state["params"])
+        grads = _limited(_clipped(grads, train.clip_norm), train.clip_value)
+        grads = _with_noise(grads, train.gradient_noise, ctx.step, _stream(keys, "noise", step))
         update, _ = OPTIMIZERS[train.optimizer]
         params, moments = update(state["params"], grads, state["moments"], step, train)
         params = self._constrained(params, floats)
-        return _advanced(state, params, moments, value, budget)
+        return _advanced(state, params, moments, value, mean_loss, budget)
 
     def evaluate(
         self, params: Params, floats: Params, inputs: dict[str, Tensor], targets: dict[str, Tensor]
@@ -76,7 +84,8 @@ class LaneFunctions:
         """The error of each split, and the sparsity error: max over weights of min(|w|, |1 - |w||)."""
         model = self._model(floats)
         some = next(iter(params.values()))
-        ctx = Context(torch.zeros((), device=some.device), False, Stream((0, 0), device=some.device))
+        nothing = torch.zeros((), device=some.device)
+        ctx = Context(nothing, False, Stream((0, 0), device=some.device), nothing)
         result = {}
         for split, x_BI in inputs.items():
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
@@ -106,6 +115,14 @@ class LaneFunctions:
         params = {name: p.clone() for name, p in params.items()}
         functional_call(_Constrain(self._model(floats)), {f"model.{n}": p for n, p in params.items()}, ())
         return params
+
+
+def initial_params(built: Built, seed: int, device: torch.device, purpose: str = "initialise") -> Params:
+    """A lane's parameters, drawn from its seed and a purpose."""
+    model = built.model().to(device)
+    with torch.no_grad():
+        model.initialise(Stream(seed_key(seed, purpose), device=device))
+    return {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
 
 
 def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:
@@ -145,6 +162,14 @@ def _clipped(grads: Params, largest: Any) -> Params:
     return {name: g * factor for name, g in grads.items()}
 
 
+def _limited(grads: Params, largest: Any) -> Params:
+    """Clips every element to [-largest, largest]; 0 is off."""
+    if isinstance(largest, float) and largest == 0.0:
+        return grads
+    bound = torch.where(largest > 0, largest, torch.inf)
+    return {name: torch.minimum(torch.maximum(g, -bound), bound) for name, g in grads.items()}
+
+
 def _with_noise(grads: Params, eta: Any, step: Tensor, stream: Stream) -> Params:
     """Adds normal noise of variance eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1)."""
     if isinstance(eta, float) and eta == 0.0:
@@ -155,7 +180,19 @@ def _with_noise(grads: Params, eta: Any, step: Tensor, stream: Stream) -> Params
     return {n: g + deviation * z.view(g.shape) for (n, g), z in zip(grads.items(), pieces, strict=True)}
 
 
-def _advanced(state: LaneState, params: Params, moments: Any, loss: Tensor, budget: Tensor) -> LaneState:
+def _reinforced(loss: Tensor, mean_loss: Tensor, step: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """REINFORCE for weights that are drawn: `score` is the log-probability of the draw. Its gradient is that of
+    (loss - baseline) score, the baseline being the running mean of the losses before this one (the first is its own).
+    """
+    before = step.to(torch.float32)
+    baseline = torch.where(before > 0, mean_loss / (1.0 - MEAN_LOSS_DECAY ** before.clamp(min=1.0)), loss)
+    surrogate = (loss - baseline) * score
+    return surrogate - surrogate.detach(), MEAN_LOSS_DECAY * mean_loss + (1.0 - MEAN_LOSS_DECAY) * loss
+
+
+def _advanced(
+    state: LaneState, params: Params, moments: Any, loss: Tensor, mean_loss: Tensor, budget: Tensor
+) -> LaneState:
     """The new state, or the old one where the lane is done, has failed, or fails now: the last finite weights stay."""
     finite = torch.stack([torch.isfinite(p).all() for p in params.values()]).all()
     running = (state["status"] == RUNNING) & (state["step"] < budget)
@@ -168,8 +205,10 @@ def _advanced(state: LaneState, params: Params, moments: Any, loss: Tensor, budg
         return torch.where(good, new, old)
 
     return {
+        **state,
         "params": pick(params, state["params"]),
         "moments": pick(moments, state["moments"]),
+        "mean_loss": pick(mean_loss, state["mean_loss"]),
         "step": state["step"] + good.to(torch.int64),
         "status": torch.where(running & ~good, failed, state["status"]),
     }

@@ -15,7 +15,9 @@ from arith_models.settings import RampedPenalty
 from sweeps.catalog import find
 from sweeps.training.random import Stream, seed_key
 
-CTX: Any = SimpleNamespace(step=torch.tensor(0.0), training=True, dropout=lambda x, rate: x)
+CTX: Any = SimpleNamespace(
+    step=torch.tensor(0.0), training=True, last_error=torch.tensor(0.0), dropout=lambda x, rate: x
+)
 X = torch.tensor([[1.5, 4.0, 2.5], [3.0, 0.5, 2.0]])
 SATURATED = 40.0  # tanh and sigmoid are 1 in float32 long before
 

@@ -1,0 +1,56 @@
+"""One unit, inputs -> outputs. The network of the single-module task.
+
+Mistry et al., "A Primer for Neural Arithmetic Logic Modules" (2021), section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from arith_models.penalties import PenaltyConfig, weighed
+
+PAPER: dict[str, dict[str, Any]] = {
+    "nau": {"sparsity_penalty": {"weight": 0.01, "start": 20_000.0, "end": 35_000.0}},
+    "nmu": {"sparsity_penalty": {"weight": 10.0, "start": 20_000.0, "end": 35_000.0}},
+}
+"""The paper's settings by model name; a unit that is not named here has no penalty."""
+
+
+class OneLayer(nn.Module):
+    """Shapes: x [B, I] -> y [B, O]. Penalties: see arith_models/penalties.py."""
+
+    version = 1
+    num_units = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(PenaltyConfig):
+        pass
+
+    def __init__(
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.unit: Any = units[0](num_inputs, num_outputs)
+
+    def initialise(self, stream: Any) -> None:
+        self.unit.initialise(stream.child("unit"))
+
+    def effective_weights(self) -> list[Tensor]:
+        """What the sparsity error looks at."""
+        return [self.unit.effective_weight()]
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        y_BO, penalties = self.unit(x_BI, ctx)
+        return y_BO, weighed(self.config, ctx.step, [(self.unit, x_BI.mean(0), penalties)])
+
+    def constrain(self) -> None:
+        self.unit.constrain()
