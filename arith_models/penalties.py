@@ -1,8 +1,9 @@
 """The regularisers of Madsen and Johansen (2020), and how a network weighs those of its units.
 
 A unit's `forward` returns penalties by name. "sparsity" and "out_of_bound" come unweighted: a network adds them up over its
-layers and weighs the sums. "score", the log-probability of weights that were drawn, is the engine's affair (REINFORCE). Any other name is the unit's own affair and comes weighted. A unit that also has
-`input_penalty(mean_I)` takes part in R_z, which looks at the mean of what the layer was given.
+layers and weighs the sums. "score", the log-probability of weights that were drawn, is the engine's affair (REINFORCE).
+Any other name is the unit's own affair and comes weighted. A unit that also has `input_penalty(mean_I)` takes part in R_z,
+which looks at the mean of what the layer was given.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class LaneFunctions:
         ctx = Context(step.to(torch.float32), True, _stream(keys, "model", step), state["last_error"])
         x_BI, target_BO = task.sample(_stream(keys, "batch", step), instance, train.batch)
 
-        def loss(params: Params) -> tuple[Tensor, Tensor]:
+        def loss(params: Params) -> Any:
             y_BO, penalties = functional_call(self._model(floats), params, (x_BI, ctx))
             error = task.loss(y_BO, target_BO)
             mean_loss = state["mean_loss"]
