@@ -201,6 +201,11 @@ def _model(
                 "model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}"
             )
         ]
+    if not getattr(network, "looped", False):
+        for unit, cls in zip(units, classes, strict=True):
+            if getattr(cls, "is_cell", False):
+                told = f"{unit['name']} is a recurrent cell, and network {network_name} repeats nothing: take `network: recurrent`"
+                return None, [Fault("model.name" if isinstance(given, Mapping) else "model", f"{told} and a sequence task")]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
 
 

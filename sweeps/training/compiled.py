@@ -25,11 +25,16 @@ log = logging.getLogger(__name__)
 class Recorded:
     """A function of tensors in nested containers, recorded for fixed shapes, compiled where that works.
 
-    `why_uncompiled` says why not, else None. `warm_up_s` is what recording and compiling cost.
+    `differentiable`: gradients flow through calls, to those arguments that ask for them here. `why_uncompiled` says why
+    it is not compiled, else None. `warm_up_s` is what recording and compiling cost.
     """
 
     def __init__(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], compiled: bool = True
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        compiled: bool = True,
+        differentiable: bool = False,
     ) -> None:
         started = time.perf_counter()
         flat, self._spec = pytree.tree_flatten(arguments)
@@ -41,14 +46,15 @@ class Recorded:
             return leaves
 
         with torch.no_grad():
-            graph = make_fx(flat_function)(*[t.clone() for t in flat])
+            graph = make_fx(flat_function)(*map(_copy, flat))
         graph.graph.eliminate_dead_code()
         graph.recompile()
         self.graph = graph
         self.why_uncompiled = None if compiled else "compilation is switched off"
         self._run: Callable[..., Any] = graph
+        self._mode: Callable[[], Any] = torch.enable_grad if differentiable else torch.no_grad
         if compiled:
-            self._compile([t.clone() for t in flat])
+            self._compile([_copy(t).requires_grad_(t.requires_grad) for t in flat])
         self.warm_up_s = time.perf_counter() - started
 
     def _compile(self, example: list[Tensor]) -> None:
@@ -58,8 +64,10 @@ class Recorded:
         threefry_kernel.register()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         try:
-            with torch.no_grad(), self._one_compiler_at_a_time():
-                candidate(*example)
+            with self._mode(), self._one_compiler_at_a_time():
+                out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
+                if out:  # the way back is compiled when it is first gone
+                    torch.autograd.backward(out, [torch.ones_like(t) for t in out])
             self._run = candidate
         except (
             Exception
@@ -78,7 +86,7 @@ class Recorded:
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
         flat, _ = pytree.tree_flatten(arguments)
-        with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile"):
+        with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
             out = self._run(*flat)
         return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
 
@@ -88,11 +96,21 @@ class Recorded:
         run = self._run
 
         def repeat(count: int) -> None:
-            with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile"):
+            with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
                 for _ in range(count):
                     run(*flat)
 
         return repeat
+
+
+def _copy(t: Tensor) -> Tensor:
+    """A copy with the same strides, for which functions are compiled; one row that stands for many stays as it is."""
+    t = t.detach()
+    return (
+        t
+        if 0 in t.stride()
+        else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t)
+    )
 
 
 def in_place(function: Callable[..., Any]) -> Callable[..., None]:

@@ -132,9 +132,9 @@ class Pack:
             t["instance"][name][k] = torch.from_numpy(array)
         for split in built.task.splits:
             x_BI = built.task.evaluation_inputs(split)
-            t["targets"][split][k] = torch.from_numpy(built.task.truth(x_BI, lane.seed).astype(np.float32))
+            t["targets"][split][k] = _tensor(built.task.truth(x_BI, lane.seed))
             if not t["inputs_shared"]:
-                t["inputs"][split][k] = torch.from_numpy(x_BI.astype(np.float32))
+                t["inputs"][split][k] = _tensor(x_BI)
         put(t["state"], k, state)
         t["budget"][k] = lane.steps
         self.slots[k] = Slot(lane, built, curve, wall_time_s)
@@ -148,7 +148,9 @@ class Pack:
     def _evaluate(self) -> None:
         self._programs()
         t = self.tensors
-        values = self.programs.evaluate(t["state"]["params"], t["floats"], t["inputs"], t["targets"])
+        values = self.programs.evaluate(
+            t["state"]["params"], *(t[name] for name in ("floats", "inputs", "targets", "shared"))
+        )
         columns = {name: v.tolist() for name, v in values.items()}
         steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
         for k, slot in enumerate(self.slots):
@@ -226,10 +228,10 @@ class Pack:
         K, task, device = self.num_slots, self.built.task, self.device
         state = LaneFunctions(self.built, self.zeros).initial(self.built, 0, device)
         shared = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
-        inputs = {
-            s: torch.from_numpy(task.evaluation_inputs(s).astype(np.float32)).to(device) for s in task.splits
-        }
-        targets = {s: torch.zeros(K, len(x), task.num_outputs, device=device) for s, x in inputs.items()}
+        inputs = {s: _tensor(task.evaluation_inputs(s)).to(device) for s in task.splits}
+        truths = {s: _tensor(task.truth(task.evaluation_inputs(s), 0)) for s in task.splits}
+        targets = {s: torch.zeros(K, *y.shape, dtype=y.dtype, device=device) for s, y in truths.items()}
+        data = task.shared() if hasattr(task, "shared") else {}
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
             "state": stacked([state] * K),
@@ -241,10 +243,16 @@ class Pack:
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),
             "instance": {n: torch.stack([a] * K) for n, a in instance.items()},
+            "shared": {name: _tensor(array).to(device) for name, array in data.items()},
             "inputs": inputs if shared else {s: torch.stack([x] * K) for s, x in inputs.items()},
             "inputs_shared": shared,
             "targets": targets,
         }
+
+
+def _tensor(array: Any) -> Tensor:
+    """float32 from numbers with a fraction; whole numbers stay what they are."""
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
 def _error_result(lane: Lane, reason: str) -> LaneResult:

@@ -52,48 +52,76 @@ class LaneFunctions:
         }  # fmt: skip
 
     def step(
-        self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params
+        self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
     ) -> LaneState:
-        """Draw a batch, differentiate, clip, add noise, update, constrain. A finished or failed lane stays as it is."""
-        train, task = self._train(floats), self._task(floats)
-        step = state["step"]
-        ctx = Context(step.to(torch.float32), True, _stream(keys, "model", step), state["last_error"])
-        x_BI, target_BO = task.sample(_stream(keys, "batch", step), instance, train.batch)
+        """Draw a batch, differentiate, update. A finished or failed lane stays as it is."""
+        ctx = self.context(state, keys)
+        x_BI, target_BO = self.sample(state, floats, keys, {**instance, **shared})
 
         def loss(params: Params) -> Any:
-            y_BO, penalties = functional_call(self._model(floats), params, (x_BI, ctx))
-            error = task.loss(y_BO, target_BO)
-            mean_loss = state["mean_loss"]
-            if "score" in penalties:
-                surrogate, mean_loss = _reinforced(error.detach(), mean_loss, step, penalties.pop("score"))
-                penalties["score"] = surrogate
-            total = error + sum(penalties.values())
+            y_BO, penalties = functional_call(self.model(floats), params, (x_BI, ctx))
+            total, mean_loss = self.total(state, floats, y_BO, target_BO, penalties)
             return total, (total, mean_loss)
 
         grads, (value, mean_loss) = grad(loss, has_aux=True)(state["params"])
+        return self.update(state, grads, value, mean_loss, floats, keys, budget)
+
+    def context(self, state: LaneState, keys: Params) -> Context:
+        """What the model may ask of the engine at this step of training."""
+        step = state["step"]
+        return Context(step.to(torch.float32), True, _stream(keys, "model", step), state["last_error"])
+
+    def sample(self, state: LaneState, floats: Params, keys: Params, instance: Params) -> Any:
+        """The batch of this step."""
+        return self._task(floats).sample(
+            _stream(keys, "batch", state["step"]), instance, self.built.train.batch
+        )
+
+    def total(
+        self, state: LaneState, floats: Params, y_BO: Tensor, target_BO: Tensor, penalties: Params
+    ) -> tuple[Tensor, Tensor]:
+        """The task's loss and the penalties together, and the new running mean of the loss."""
+        error = self._task(floats).loss(y_BO, target_BO)
+        terms, mean_loss = dict(penalties), state["mean_loss"]
+        if "score" in terms:
+            terms["score"], mean_loss = _reinforced(error.detach(), mean_loss, state["step"], terms["score"])
+        return error + sum(terms.values()), mean_loss
+
+    def update(
+        self, state: LaneState, grads: Params, loss: Tensor, mean_loss: Tensor,
+        floats: Params, keys: Params, budget: Tensor,
+    ) -> LaneState:  # fmt: skip
+        """Clip, add noise, let the optimiser move the weights, constrain them."""
+        train, step = self._train(floats), state["step"]
         grads = _limited(_clipped(grads, train.clip_norm), train.clip_value)
-        grads = _with_noise(grads, train.gradient_noise, ctx.step, _stream(keys, "noise", step))
+        noise = _stream(keys, "noise", step)
+        grads = _with_noise(grads, train.gradient_noise, step.to(torch.float32), noise)
         update, _ = OPTIMIZERS[train.optimizer]
         params, moments = update(state["params"], grads, state["moments"], step, train)
         params = self._constrained(params, floats)
-        return _advanced(state, params, moments, value, mean_loss, budget)
+        return _advanced(state, params, moments, loss, mean_loss, budget)
 
     def evaluate(
-        self, params: Params, floats: Params, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+        self, params: Params, floats: Params, inputs: Params, targets: Params, shared: Params
     ) -> dict[str, Tensor]:
         """The error of each split, and the sparsity error: max over weights of min(|w|, |1 - |w||)."""
-        model = self._model(floats)
-        some = next(iter(params.values()))
-        nothing = torch.zeros((), device=some.device)
-        ctx = Context(nothing, False, Stream((0, 0), device=some.device), nothing)
+        model = self.model(floats)
+        ctx = resting(next(iter(params.values())).device)
         result = {}
-        for split, x_BI in inputs.items():
+        for split, shown in inputs.items():
+            x_BI = self.built.task.present(shown, shared) if hasattr(self.built.task, "present") else shown
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
             result[f"error.{split}"] = self.built.task.loss(y_BO, targets[split])
-        weights = functional_call(_Effective(model), {f"model.{n}": p for n, p in params.items()}, ())
-        distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
-        result["sparsity_error"] = torch.stack(distances).amax()
+        result["sparsity_error"] = self.sparsity_error(params, floats)
         return result
+
+    def sparsity_error(self, params: Params, floats: Params) -> Tensor:
+        """max over the effective weights of min(|w|, |1 - |w||)."""
+        weights = functional_call(
+            _Effective(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, ()
+        )
+        distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
+        return torch.stack(distances).amax()
 
     def _train(self, floats: Params) -> Any:
         return with_floats(self.built.train, self._filled(floats), "train")
@@ -101,7 +129,7 @@ class LaneFunctions:
     def _task(self, floats: Params) -> Any:
         return type(self.built.task)(with_floats(self.built.task.config, self._filled(floats), "task"))
 
-    def _model(self, floats: Params) -> Any:
+    def model(self, floats: Params) -> Any:
         """A module whose configs hold the lane's floats. It is built without storage: its parameters are passed in."""
         floats = self._filled(floats)
         units = tuple(with_floats(c, floats, f"model.units.{i}") for i, (_, c) in enumerate(self.built.units))
@@ -113,7 +141,7 @@ class LaneFunctions:
 
     def _constrained(self, params: Params, floats: Params) -> Params:
         params = {name: p.clone() for name, p in params.items()}
-        functional_call(_Constrain(self._model(floats)), {f"model.{n}": p for n, p in params.items()}, ())
+        functional_call(_Constrain(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, ())
         return params
 
 
@@ -123,6 +151,12 @@ def initial_params(built: Built, seed: int, device: torch.device, purpose: str =
     with torch.no_grad():
         model.initialise(Stream(seed_key(seed, purpose), device=device))
     return {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
+
+
+def resting(device: torch.device) -> Context:
+    """The context of an evaluation: no step, and nothing is drawn."""
+    nothing = torch.zeros((), device=device)
+    return Context(nothing, False, Stream((0, 0), device=device), nothing)
 
 
 def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:

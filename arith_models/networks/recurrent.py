@@ -1,0 +1,111 @@
+"""A recurrent cell of any unit, and an output layer: h_t = cell([x_t, h_{t-1}]), y = output(h_T).
+
+Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, recurrent form; settings of Madsen and Johansen (2020),
+whose script for it no longer runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arith_models.looped import Looped, over_time
+from arith_models.penalties import PenaltyConfig, weighed
+
+_PENALTY = {"weight": 0.1, "schedule": "exp"}
+PAPER: dict[str, dict[str, Any]] = {
+    "lstm": {"units": ["lstm", "linear"]},
+    "gru": {"units": ["gru", "linear"]},
+    "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
+    "rnn_relu": {"units": ["rnn_relu", "linear"]},
+    "nac_mul": {"units": ["nac", "nac_mul"]},
+    "nau": {"sparsity_penalty": _PENALTY},
+    "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": _PENALTY},
+}
+"""The papers' networks by name: sums run over time in an additive cell, the operation is the output layer's. A unit that is
+not named here is both; `linear` as a cell is what their code calls RNN-linear."""
+
+
+class Recurrent(Looped):
+    """Shapes: x [T, B, I] -> y [B, O] through h [B, H] (for an LSTM the state is [B, 2H], h and c).
+
+    The initial state is learnt, and starts at 0. Dropout (inverted, off in evaluation) acts on h_T; the papers use none.
+    The input of R_z is [x_t, h_{t-1}] averaged over all times, as published. Penalties: arith_models/penalties.py.
+    """
+
+    version = 1
+    num_units = 2
+    pieces = ("begin", "cell", "finish")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(PenaltyConfig):
+        hidden: int = 2
+        """number of hidden values"""
+        dropout: float = 0.0
+        """probability that a value of the last state is set to 0 in training"""
+
+        def __post_init__(self) -> None:
+            if self.hidden < 1:
+                raise ValueError(f"hidden = {self.hidden} must be at least 1")
+            if not 0 <= self.dropout < 1:
+                raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+
+    def __init__(
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        cell, output = units
+        self.unit: Any = cell(num_inputs + config.hidden, config.hidden)
+        self.output: Any = output(config.hidden, num_outputs)
+        self.initial_state = nn.Parameter(torch.empty(config.hidden * getattr(self.unit, "state_parts", 1)))
+
+    def initialise(self, stream: Any) -> None:
+        self.unit.initialise(stream.child("cell"))
+        self.output.initialise(stream.child("output"))
+        self.initial_state.zero_()
+
+    def effective_weights(self) -> list[Tensor]:
+        """What the sparsity error looks at."""
+        return [self.unit.effective_weight(), self.output.effective_weight()]
+
+    @staticmethod
+    def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        state = pieces.begin(x_T[0])
+        found = []
+        for x in x_T:
+            state, penalties = pieces.cell(state, x)
+            found.append(penalties)
+        result: tuple[Tensor, dict[str, Tensor]] = pieces.finish(state, over_time(found))
+        return result
+
+    def begin(self, x_BI: Tensor, ctx: Any) -> Tensor:
+        return self.initial_state.expand(len(x_BI), -1).clone()
+
+    def cell(self, state_BS: Tensor, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        both = torch.cat([x_BI, state_BS], 1)
+        new_BS, penalties = self.unit(both, ctx)
+        return new_BS, {**penalties, "mean_input": both.mean(0)} if ctx.training else {}
+
+    def finish(
+        self, state_BS: Tensor, found: dict[str, Tensor], ctx: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        h_BH = ctx.dropout(state_BS[:, : self.config.hidden], self.config.dropout)
+        y_BO, of_output = self.output(h_BH, ctx)
+        if not ctx.training:
+            return y_BO, {}
+        of_cell = {name: value for name, value in found.items() if name != "mean_input"}
+        layers = [(self.unit, found["mean_input"], of_cell), (self.output, h_BH.mean(0), of_output)]
+        return y_BO, weighed(self.config, ctx.step, layers)
+
+    def constrain(self) -> None:
+        self.unit.constrain()
+        self.output.constrain()

@@ -1,0 +1,188 @@
+"""Training and evaluation of networks that repeat a cell: every piece compiled once, the loop run in Python.
+
+Unrolled into one graph, a hundred steps would take a hundred seconds to compile, and every length anew. So such a network
+names its `pieces` and spells the loop over them (`loop`), and here each piece gets the slot axis and is compiled; gradients
+flow back through the pieces by ordinary autograd; batch and update stay one compiled function each.
+
+Legend of suffixes: K slots, T time, B batch or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from sweeps.training.compiled import Recorded, in_place
+from sweeps.training.step import LaneFunctions, LaneState, resting
+
+ROWS = 1_000
+"""Rows that are evaluated at once: the stacked states of a thousand fit a processor's cache."""
+
+
+class LoopedStep:
+    """Steps of stacked lanes, in place. Has what `Recorded` has: `bind`, `why_uncompiled`."""
+
+    def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
+        self._functions, self._compiled = functions, compiled
+        self._pieces = _Pieces(functions, compiled, training=True)
+        state, floats, keys, _, instance, shared = arguments
+        self._sample = Recorded(_drawing(functions), (state, floats, keys, instance, shared), compiled)
+        self._update: Recorded | None = None
+        self._step(
+            *pytree.tree_map(lambda t: t.clone(), arguments)
+        )  # everything is compiled by one step on copies
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        """Why a part of it is not compiled, or None."""
+        parts = [self._sample, *([self._update] if self._update else []), *self._pieces.recorded]
+        return next((part.why_uncompiled for part in parts if part.why_uncompiled), None)
+
+    def bind(self, *arguments: Any) -> Callable[[int], None]:
+        """What trains these tensors, in place, a number of steps."""
+
+        def repeat(count: int) -> None:
+            for _ in range(count):
+                self._step(*arguments)
+
+        return repeat
+
+    def _step(
+        self, state: LaneState, floats: Any, keys: Any, budget: Tensor, instance: Any, shared: Any
+    ) -> None:
+        x_TKB, target = self._sample(state, floats, keys, instance, shared)
+        leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
+        about = {"step": state["step"], "last_error": state["last_error"], "keys": keys}
+        pieces = self._pieces.of(leaves, floats, about)
+        y, penalties = self._functions.built.network.loop(pieces, x_TKB.unbind(0))
+        loss_K, mean_loss_K = pieces.total(state["mean_loss"], y, target, penalties)
+        found = torch.autograd.grad(loss_K.sum(), list(leaves.values()), allow_unused=True)
+        grads = {
+            name: torch.zeros_like(p) if g is None else g.contiguous()
+            for (name, p), g in zip(leaves.items(), found, strict=True)
+        }
+        rest = (grads, loss_K.detach(), mean_loss_K.detach(), floats, keys, budget)
+        if self._update is None:
+            update = in_place(torch.vmap(self._functions.update))
+            self._update = Recorded(update, (state, *rest), self._compiled)
+        self._update(state, *rest)
+
+
+class LoopedEvaluation:
+    """The errors of every split, and the sparsity error, of stacked lanes; a split's length is its own."""
+
+    def __init__(self, functions: LaneFunctions, compiled: bool, inputs_shared: bool) -> None:
+        self._functions, self._inputs_shared = functions, inputs_shared
+        self._pieces = _Pieces(functions, compiled, training=False)
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        """Why a part of it is not compiled, or None."""
+        return next((part.why_uncompiled for part in self._pieces.recorded if part.why_uncompiled), None)
+
+    def __call__(
+        self, params: Any, floats: Any, inputs: dict[str, Tensor], targets: dict[str, Tensor], shared: Any
+    ) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        built, num_slots = self._functions.built, len(next(iter(params.values())))
+        with torch.no_grad():
+            pieces = self._pieces.of(params, floats, {})
+            for split, x in inputs.items():
+                outputs = [
+                    built.network.loop(pieces, self._shown(rows, shared, num_slots))[0]
+                    for rows in x.split(ROWS, dim=1 if self._inputs_shared else 2)
+                ]
+                result |= pieces.errors(split, torch.cat(outputs, dim=1), targets[split])
+            result["sparsity_error"] = pieces.sparsity_error()
+        return result
+
+    def _shown(self, rows: Tensor, shared: Any, num_slots: int) -> Sequence[Tensor]:
+        """What the network sees at each time, [K, B, ...]; what lanes share is one copy in memory."""
+        task = self._functions.built.task
+        shown = task.present(rows, shared) if hasattr(task, "present") else rows
+        if not self._inputs_shared:
+            return shown.unbind(1)
+        return [x.expand(num_slots, *x.shape) for x in shown.unbind(0)]
+
+
+def _drawing(functions: LaneFunctions) -> Callable[..., Any]:
+    def lane(state: LaneState, floats: Any, keys: Any, instance: Any, shared: Any) -> Any:
+        return functions.sample(state, floats, keys, {**instance, **shared})
+
+    def stacked(*arguments: Any) -> Any:
+        x_KTB, target = torch.vmap(lane, in_dims=(0, 0, 0, 0, None))(*arguments)
+        return x_KTB.movedim(1, 0).contiguous(), target
+
+    return stacked
+
+
+class _Pieces:
+    """Compiled pieces by name and shapes."""
+
+    def __init__(self, functions: LaneFunctions, compiled: bool, training: bool) -> None:
+        self._functions, self._compiled, self._training = functions, compiled, training
+        self._kept: dict[Any, Recorded] = {}
+
+    @property
+    def recorded(self) -> Sequence[Recorded]:
+        return list(self._kept.values())
+
+    def of(self, params: Any, floats: Any, about: Any) -> Any:
+        """The pieces of these lanes, to be called with stacked tensors; with them `total`, `errors`, `sparsity_error`."""
+        names = self._functions.built.network.pieces
+        found = {name: self._piece(name, params, floats, about) for name in names}
+        return SimpleNamespace(
+            **found,
+            total=lambda *a: self._call("total", self._total, about["step"], floats, *a),
+            errors=lambda split, *a: self._call(f"errors {split}", self._errors(split), floats, *a),
+            sparsity_error=lambda: self._call("sparsity", self._functions.sparsity_error, params, floats),
+        )
+
+    def _piece(self, name: str, params: Any, floats: Any, about: Any) -> Callable[..., Any]:
+        def run(params: Any, floats: Any, about: Any, *arguments: Any) -> Any:
+            model = self._functions.model(floats)
+            device = next(iter(params.values())).device
+            ctx = self._functions.context(about, about["keys"]) if self._training else resting(device)
+            prefixed = {f"model.{n}": p for n, p in params.items()}
+            return functional_call(_Part(model, name), prefixed, (*arguments, ctx))
+
+        return lambda *arguments: self._call(name, run, params, floats, about, *arguments)
+
+    def _call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        flat, spec = pytree.tree_flatten(arguments)
+        key = (name, spec, tuple((t.shape, t.stride(), t.dtype, t.requires_grad) for t in flat))
+        if key not in self._kept:
+            self._kept[key] = Recorded(torch.vmap(function), arguments, self._compiled, self._training)
+        out = self._kept[key](*arguments)
+        # A state that is a constant asks for a gradient too, or the first time step would be compiled apart.
+        return pytree.tree_map(_asking, out) if self._training else out
+
+    def _total(
+        self, step: Tensor, floats: Any, mean_loss: Tensor, y: Tensor, target: Any, penalties: Any
+    ) -> Any:
+        return self._functions.total({"step": step, "mean_loss": mean_loss}, floats, y, target, penalties)
+
+    def _errors(self, split: str) -> Callable[..., dict[str, Tensor]]:
+        return lambda floats, y, target: {f"error.{split}": self._functions.built.task.loss(y, target)}
+
+
+def _asking(t: Tensor) -> Tensor:
+    return t if t.requires_grad or not t.is_floating_point() else t.detach().requires_grad_()
+
+
+class _Part(torch.nn.Module):
+    """Lets functional_call reach one of a network's pieces."""
+
+    def __init__(self, model: torch.nn.Module, name: str) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._name = name
+
+    def forward(self, *arguments: Any) -> Any:
+        return getattr(self.model, self._name)(*arguments)
