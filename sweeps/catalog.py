@@ -85,6 +85,11 @@ def identity(kind: Kind, name: str) -> int | str:
     return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
 
 
+def example_task(unit: str) -> str:
+    """A task that a model of this name can learn: a recurrent cell needs a sequence."""
+    return "recurrent" if getattr(find("model", unit), "is_cell", False) else "static"
+
+
 def source_hash(kind: Kind, name: str) -> str:
     """sha256 of the file that defines a name, for the record's provenance."""
     return hashlib.sha256(Path(inspect.getfile(find(kind, name))).read_bytes()).hexdigest()[:16]

@@ -44,7 +44,9 @@ def state_of(store: Store, name: str) -> str:
 
 def about_model(name: str) -> str:
     """What a model name stands for: its units' equations, and every setting with its default."""
-    settings, faults, _ = resolve({"model": name, "task": "static", "train": {"steps": 10**9}})
+    settings, faults, _ = resolve(
+        {"model": name, "task": catalog.example_task(name), "train": {"steps": 10**9}}
+    )
     if settings is None:
         raise catalog.UnknownName("; ".join(f.message for f in faults))
     model = settings["model"]
@@ -62,7 +64,8 @@ def about_task(name: str) -> str:
     cls = catalog.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
-    lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
+    told = "nothing is published" if threshold is None else f"an extrapolation error below {threshold:.4g}"
+    lines.append(f"  solved: {told} (at the settings above)")
     return "\n".join(lines)
 
 

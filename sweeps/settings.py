@@ -201,11 +201,10 @@ def _model(
                 "model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}"
             )
         ]
-    if not getattr(network, "looped", False):
-        for unit, cls in zip(units, classes, strict=True):
-            if getattr(cls, "is_cell", False):
-                told = f"{unit['name']} is a recurrent cell, and network {network_name} repeats nothing: take `network: recurrent`"
-                return None, [Fault("model.name" if isinstance(given, Mapping) else "model", f"{told} and a sequence task")]
+    cells = [str(u["name"]) for u, cls in zip(units, classes, strict=True) if getattr(cls, "is_cell", False)]
+    if cells and not getattr(network, "looped", False):
+        told = f"{cells[0]} is a recurrent cell, and network {network_name} repeats nothing: it needs a sequence task"
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.catalog import find, names
+from sweeps.catalog import example_task, find, names
 from sweeps.settings import build, lane_key, merge, resolve, settable_paths
 
 TRAIN = {"steps": 1000}
@@ -57,7 +57,7 @@ def test_names_alone_get_every_default() -> None:
 
 @pytest.mark.parametrize("model", names("model"))
 def test_every_model_resolves_to_plain_data_that_resolves_to_itself(model) -> None:
-    found = resolved(model)
+    found = resolved(model, example_task(model))
     assert json.loads(json.dumps(found)) == found
     assert resolved(**found) == found
 

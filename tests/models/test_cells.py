@@ -1,0 +1,70 @@
+"""Recurrent cells against torch's own, with the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sweeps.catalog import find
+from sweeps.training.random import Stream, seed_key
+
+INPUTS, HIDDEN, ROWS = 3, 4, 5
+
+
+def cell(name: str) -> Any:
+    cls = find("model", name)
+    made = cls(cls.Config(), INPUTS + HIDDEN, HIDDEN)
+    with torch.no_grad():
+        made.initialise(Stream(seed_key(1, "initialise")))
+    return made
+
+
+def with_weights_of(made: Any, theirs: Any) -> Any:
+    with torch.no_grad():
+        for name, weight in (
+            ("weight_ih", made.W_x),
+            ("weight_hh", made.W_h),
+            ("bias_ih", made.b_x),
+            ("bias_hh", made.b_h),
+        ):
+            getattr(theirs, name).copy_(weight)
+    return theirs
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return Stream(seed_key(2, "batch")).normal(shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("gru", nn.GRUCell),
+        ("rnn_tanh", nn.RNNCell),
+        ("rnn_relu", lambda i, h: nn.RNNCell(i, h, nonlinearity="relu")),
+    ],
+)
+def test_the_state_is_that_of_torchs_cell(name, make) -> None:
+    made = cell(name)
+    theirs = with_weights_of(made, make(INPUTS, HIDDEN))
+    both = drawn(ROWS, INPUTS + HIDDEN)
+    ours = made(both, None)[0]
+    torch.testing.assert_close(ours, theirs(both[:, :INPUTS], both[:, INPUTS:]))
+
+
+def test_an_lstms_state_and_memory_are_those_of_torchs_cell() -> None:
+    made = cell("lstm")
+    theirs = with_weights_of(made, nn.LSTMCell(INPUTS, HIDDEN))
+    both = drawn(ROWS, INPUTS + 2 * HIDDEN)
+    x, h, c = both.split([INPUTS, HIDDEN, HIDDEN], 1)
+    torch.testing.assert_close(made(both, None)[0], torch.cat(theirs(x, (h, c)), 1))
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "rnn_tanh", "rnn_relu"])
+def test_weights_fill_torchs_default_range(name) -> None:
+    made = cell(name)
+    for parameter in made.parameters():
+        assert parameter.abs().max() <= HIDDEN**-0.5
+    assert torch.cat([p.flatten() for p in made.parameters()]).abs().max() > 0.45
