@@ -62,7 +62,11 @@ def about_task(name: str) -> str:
     cls = catalog.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
-    lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
+    lines.append(
+        "  solved: not defined, since no threshold is published; look at the errors and scores"
+        if threshold is None
+        else f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)"
+    )
     return "\n".join(lines)
 
 

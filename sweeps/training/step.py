@@ -81,7 +81,7 @@ class LaneFunctions:
     def evaluate(
         self, params: Params, floats: Params, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The error of each split, and the sparsity error: max over weights of min(|w|, |1 - |w||)."""
+        """The error and the task's scores of each split, and the sparsity error: max of min(|w|, |1 - |w||) over weights."""
         model = self._model(floats)
         some = next(iter(params.values()))
         nothing = torch.zeros((), device=some.device)
@@ -90,6 +90,9 @@ class LaneFunctions:
         for split, x_BI in inputs.items():
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
             result[f"error.{split}"] = self.built.task.loss(y_BO, targets[split])
+            if hasattr(self.built.task, "scores"):
+                scores = self._task(floats).scores(split, y_BO, targets[split])
+                result |= {f"{name}.{split}": score for name, score in scores.items()}
         weights = functional_call(_Effective(model), {f"model.{n}": p for n, p in params.items()}, ())
         distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
         result["sparsity_error"] = torch.stack(distances).amax()
