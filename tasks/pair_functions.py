@@ -130,7 +130,8 @@ def _draws(seed: int, rows: int, bound: float) -> Iterator[Floats]:
 def _largest(operation: str) -> tuple[float, float, float]:
     """The largest a, b and y of 50,000 training rows."""
     pairs = next(_draws(SEEDS["maxima"], MAXIMA_ROWS, BOUND))
-    return (*map(float, pairs.max(axis=0)), float(_exact(operation, pairs).max()))
+    a, b = pairs.max(axis=0).tolist()
+    return a, b, float(_exact(operation, pairs).max())
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class MLP(nn.Module):
         self.config = config
         inner, last = units
         widths = [num_inputs, *[config.hidden] * config.depth]
-        hidden = [inner(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        hidden = [inner(i, o) for i, o in pairwise(widths)]
         self.layers: Any = nn.ModuleList([*hidden, last(config.hidden, num_outputs)])
 
     def initialise(self, stream: Any) -> None:
