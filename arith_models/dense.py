@@ -41,6 +41,12 @@ class Dense(nn.Module):
         self.weight.copy_(stream.uniform(self.weight.shape, -r, r))
         self.bias.zero_()
 
+    def initialise_as_torch(self, stream: Any) -> None:
+        """As torch.nn.Linear does: W and b ~ U(-r, r), r = 1 / sqrt(inputs)."""
+        r = 1.0 / math.sqrt(self.weight.shape[1])
+        self.weight.copy_(stream.uniform(self.weight.shape, -r, r))
+        self.bias.copy_(stream.uniform(self.bias.shape, -r, r))
+
     def effective_weight(self) -> Tensor:
         return self.weight
 
@@ -49,6 +55,16 @@ class Dense(nn.Module):
 
     def constrain(self) -> None:
         """Dense weights are free."""
+
+
+class TorchDense(Dense):
+    """A dense layer that no paper of ours starts in its own way: W and b as in torch.nn.Linear."""
+
+    def initial_range(self, num_inputs: int, num_outputs: int) -> float:
+        return 1.0 / math.sqrt(num_inputs)
+
+    def initialise(self, stream: Any) -> None:
+        self.initialise_as_torch(stream)
 
 
 def xavier(num_inputs: int, num_outputs: int, gain: float = 1.0) -> float:

@@ -64,8 +64,11 @@ def about_task(name: str) -> str:
     cls = catalog.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
-    told = "nothing is published" if threshold is None else f"an extrapolation error below {threshold:.4g}"
-    lines.append(f"  solved: {told} (at the settings above)")
+    lines.append(
+        "  solved: not defined, since no threshold is published; look at the errors and scores"
+        if threshold is None
+        else f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)"
+    )
     return "\n".join(lines)
 
 

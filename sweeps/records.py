@@ -48,7 +48,8 @@ class Record:
     """Extrapolation error of a near-perfect solution; None where the task has none."""
     reason: str | None = None
     curve: dict[str, list[Any]] = field(default_factory=dict)
-    """Columns of one length: `step`, `error.interpolation`, `error.extrapolation`, `sparsity_error`."""
+    """Columns of one length: `step`, `error.interpolation`, `error.extrapolation`, `sparsity_error`, and by
+    `<score>.<split>` what the task reports besides."""
     wall_time_s: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
     """Device, versions, source hash: what may differ between equal lanes."""
@@ -69,6 +70,19 @@ class Record:
     def id(self) -> tuple[str, int]:
         """(key, budget), by which the store finds it."""
         return self.key, self.budget
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The task's own scores, such as `relative_error.extrapolation`, at `best_step`. Most tasks have none."""
+        steps = self.curve.get("step", [])
+        if self.best_step not in steps:
+            return {}
+        place = steps.index(self.best_step)
+        return {
+            name: column[place]
+            for name, column in sorted(self.curve.items())
+            if name not in ("step", "sparsity_error") and not name.startswith("error.")
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

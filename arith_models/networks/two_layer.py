@@ -21,6 +21,13 @@ PAPER: dict[str, dict[str, Any]] = {
     "relu6": {"units": ["relu6", "linear"]},
     "elu": {"units": ["elu", "linear"]},
     "selu": {"units": ["selu", "linear"]},
+    "hardtanh": {"units": ["hardtanh", "linear"]},
+    "tanhshrink": {"units": ["tanhshrink", "linear"]},
+    "hardshrink": {"units": ["hardshrink", "linear"]},
+    "softshrink": {"units": ["softshrink", "linear"]},
+    "leaky_relu": {"units": ["leaky_relu", "linear"]},
+    "prelu": {"units": ["prelu", "linear"]},
+    "softplus": {"units": ["softplus", "linear"]},
     "nac_mul": {"units": ["nac", "nac_mul"]},
     "nau": {"sparsity_penalty": {"weight": 0.01, "start": 5_000.0, "end": 50_000.0}},
     # Both layers share the penalty's weight and schedule, also the first one, a NAU.

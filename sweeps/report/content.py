@@ -141,7 +141,7 @@ def _entry(standing: Standing) -> dict[str, Any]:
 
 def lane_figures(record: Record) -> dict[str, Any]:
     """What a report says of one lane: nothing that may differ between equal lanes."""
-    return {
+    figures = {
         "seed": record.seed,
         "outcome": record.outcome,
         "solved": record.solved,
@@ -151,6 +151,7 @@ def lane_figures(record: Record) -> dict[str, Any]:
         "error": dict(sorted(record.error.items())),
         "reason": record.reason,
     }
+    return figures | ({"scores": record.scores} if record.scores else {})
 
 
 def _totals(row: SweepRow, found: Sequence[Standing]) -> dict[str, Any]:

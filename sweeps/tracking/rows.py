@@ -172,6 +172,7 @@ def seed_points(record: Record) -> list[Point]:
         "sparsity_error": record.sparsity_error,
         "steps": record.steps,
         **{f"error.{split}": value for split, value in record.error.items()},
+        **record.scores,
     }
     age = 0 if record.outcome == "error" else 1
     return _at(figures, record.budget, age) + _curve_points(record)

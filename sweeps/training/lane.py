@@ -49,6 +49,7 @@ def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:
     """An exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams."""
     flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(state)[0]}
     about = {"step": curve.step, "error": curve.error, "sparsity_error": curve.sparsity_error}
+    about |= {"scores": curve.scores} if curve.scores else {}
     return save(flat, {"curve": json.dumps(about), "wall_time_s": repr(wall_time_s)})
 
 

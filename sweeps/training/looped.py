@@ -10,6 +10,7 @@ Legend of suffixes: K slots, T time, B batch or rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,7 +141,9 @@ class _Pieces:
         return SimpleNamespace(
             **found,
             total=lambda *a: self._call("total", self._total, about["step"], floats, *a),
-            errors=lambda split, *a: self._call(f"errors {split}", self._errors(split), floats, *a),
+            errors=lambda split, *a: self._call(
+                f"errors {split}", partial(self._functions.errors, split), floats, *a
+            ),
             sparsity_error=lambda: self._call("sparsity", self._functions.sparsity_error, params, floats),
         )
 
@@ -167,9 +170,6 @@ class _Pieces:
         self, step: Tensor, floats: Any, mean_loss: Tensor, y: Tensor, target: Any, penalties: Any
     ) -> Any:
         return self._functions.total({"step": step, "mean_loss": mean_loss}, floats, y, target, penalties)
-
-    def _errors(self, split: str) -> Callable[..., dict[str, Tensor]]:
-        return lambda floats, y, target: {f"error.{split}": self._functions.built.task.loss(y, target)}
 
 
 def _asking(t: Tensor) -> Tensor:

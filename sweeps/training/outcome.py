@@ -12,24 +12,35 @@ Errors = list[float]
 
 @dataclass
 class Curve:
-    """Evaluations of one lane in order of steps: the error of each split, and the sparsity error, before that step's update."""
+    """Evaluations of one lane in order of steps: the error of each split, and the sparsity error, before that step's update.
+
+    `scores` has what the task reports besides, by `<score>.<split>`.
+    """
 
     step: list[int] = field(default_factory=list)
     error: dict[str, Errors] = field(default_factory=dict)
     sparsity_error: Errors = field(default_factory=list)
+    scores: dict[str, Errors] = field(default_factory=dict)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends an evaluation; one of the same or a later step (from before a restart) is replaced."""
         keep = next((i for i, s in enumerate(self.step) if s >= step), len(self.step))
-        series: list[list[Any]] = [self.step, self.sparsity_error, *self.error.values()]
+        series: list[list[Any]] = [
+            self.step,
+            self.sparsity_error,
+            *self.error.values(),
+            *self.scores.values(),
+        ]
         for values_so_far in series:
             del values_so_far[keep:]
         self.step.append(step)
         for name, value in values.items():
             if name == "sparsity_error":
                 self.sparsity_error.append(value)
-            else:
+            elif name.startswith("error."):
                 self.error.setdefault(name.removeprefix("error."), []).append(value)
+            else:
+                self.scores.setdefault(name, []).append(value)
 
     def as_dict(self) -> dict[str, list[Any]]:
         """Plain data; None where a number is not finite."""
@@ -37,6 +48,7 @@ class Curve:
             f"error.{split}": values for split, values in self.error.items()
         }
         series["sparsity_error"] = self.sparsity_error
+        series |= self.scores
         return {"step": list(self.step)} | {
             k: [v if math.isfinite(v) else None for v in s] for k, s in series.items()
         }

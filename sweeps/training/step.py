@@ -104,16 +104,22 @@ class LaneFunctions:
     def evaluate(
         self, params: Params, floats: Params, inputs: Params, targets: Params, shared: Params
     ) -> dict[str, Tensor]:
-        """The error of each split, and the sparsity error: max over weights of min(|w|, |1 - |w||)."""
+        """The error and the task's scores of each split, and the sparsity error."""
         model = self.model(floats)
         ctx = resting(next(iter(params.values())).device)
-        result = {}
+        result: dict[str, Tensor] = {}
         for split, shown in inputs.items():
             x_BI = self.built.task.present(shown, shared) if hasattr(self.built.task, "present") else shown
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
-            result[f"error.{split}"] = self.built.task.loss(y_BO, targets[split])
+            result |= self.errors(split, floats, y_BO, targets[split])
         result["sparsity_error"] = self.sparsity_error(params, floats)
         return result
+
+    def errors(self, split: str, floats: Params, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
+        """The loss on a split, and what else the task reports of it."""
+        task = self._task(floats)
+        scores = task.scores(split, y_BO, target_BO) if hasattr(task, "scores") else {}
+        return {f"error.{split}": task.loss(y_BO, target_BO)} | {f"{n}.{split}": s for n, s in scores.items()}
 
     def sparsity_error(self, params: Params, floats: Params) -> Tensor:
         """max over the effective weights of min(|w|, |1 - |w||)."""

@@ -1,0 +1,18 @@
+"""y = clip(x Wᵀ + b, -1, 1); W and b as in torch.nn.Linear.
+
+One of the activations that public code for Trask et al. (2018), section 1, compares, with torch's defaults.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from arith_models.dense import TorchDense
+
+
+class Hardtanh(TorchDense):
+    """y = clip(x Wᵀ + b, -1, 1); W and b as in torch.nn.Linear. Shapes: x [B, I] -> y [B, O]."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return functional.hardtanh(x)

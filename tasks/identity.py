@@ -1,0 +1,78 @@
+"""The identity task: learn y = x from a few whole numbers, and be asked far outside of them.
+
+Trask et al., "Neural Arithmetic Logic Units" (2018), section 1 and figure 1, with the numbers of a public PyTorch version
+of it: networks with three hidden layers of 8, Adam at 1e-2, 10,000 steps, mean squared error, 100 networks an activation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+BORDERS = {
+    "interpolation": (-5, 5),
+    "extrapolation": (-20, 20),
+    "leftmost": (-20, -20),
+    "rightmost": (20, 20),
+}
+
+
+class Identity:
+    """y = x for whole numbers x.
+
+    Two examples worked by hand: x = 3, y = 3; x = -20, y = -20.
+
+    Every training batch is the same 11 points, -5 to 5, whatever `train.batch` says: published is the full batch.
+    Splits: "interpolation" is those 11 points again, "extrapolation" the 41 from -20 to 20. "leftmost" and "rightmost" are
+    -20 and 20 alone, since the mean over networks of |error| at each x is what is published.
+
+    The score `mean_absolute_error` is the mean of |y - x| over a split; the published figures are those after the last
+    step, ours those of the step with the lowest interpolation error (the curve has both). A function that is constant
+    outside of the training range has 15 at both ends.
+    """
+
+    version = 1
+    network = "mlp"
+    splits = ("interpolation", "extrapolation", "leftmost", "rightmost")
+    num_inputs = 1
+    num_outputs = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
+        """`points` float32 [11, 1], the same for every seed."""
+        return {"points": self.evaluation_inputs("interpolation").astype(np.float32)}
+
+    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+        """The 11 points, twice."""
+        return instance["points"], instance["points"]
+
+    def evaluation_inputs(self, split: str) -> Floats:
+        """x [rows, 1] of a split, ascending."""
+        first, last = BORDERS[split]
+        return np.arange(first, last + 1, dtype=np.float64)[:, np.newaxis]
+
+    def truth(self, x_BI: Floats, seed: int) -> Floats:
+        return x_BI.copy()
+
+    def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
+        """Mean squared error; also the error that evaluation reports."""
+        return (y_BO - target_BO).square().mean()
+
+    def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
+        return {"mean_absolute_error": torch.abs(y_BO - target_BO).mean()}
+
+    def threshold(self) -> None:
+        """Nothing is published about when this counts as solved."""
