@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -188,11 +189,16 @@ def report_(
 
     _existing(store)
     with Store(store) as opened:
-        for found in [report(opened, name) for name in names]:
-            text = {"md": as_markdown, "json": as_json}.get(format, lambda r, timing: as_csv(r))(
-                found, timing=timing
-            )
-            typer.echo(text)
+        found = [report(opened, name) for name in names]
+    if format is not Format.md and len(found) > 1:
+        raise ValueError(
+            f"--format {format} is of one sweep, but {len(found)} are named: ask for one after another"
+        )
+    for one in found:
+        if format is Format.csv:
+            typer.echo(as_csv(one), nl=False)
+        else:
+            typer.echo((as_json if format is Format.json else as_markdown)(one, timing=timing))
 
 
 @app.command()
@@ -245,16 +251,21 @@ def sync(name: str, store: StoreOption = "results") -> None:
 
 
 @app.command()
-def ui(store: StoreOption = "results", host: str = "127.0.0.1", port: int = 5000) -> None:
+def ui(
+    store: StoreOption = "results",
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
     """Open MLflow's pages on what has been swept. Loopback only unless told otherwise."""
     from sweeps.tracking import default_uri, serve, stop
 
     _existing(store)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # the server is a session of its own: none is left behind
+    # The server is a session of its own: none is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = serve(default_uri(store), host, port)
-    console.print(f"MLflow: http://{host}:{port}   (Ctrl-C ends it)", highlight=False)
+    # Without the words after `?` MLflow opens its pages for language models.
+    page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+    console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
     try:
         while process.poll() is None:
             time.sleep(0.5)
@@ -280,17 +291,24 @@ def _load(file: str, overrides: list[str] | None) -> Sweep:
 
 
 def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:
-    """The sweep of that name in the store, unless there is a file or a definition of that name."""
+    """The sweep of that name in the store, unless there is a file of that name, or a definition that is to be changed."""
     from sweeps.shelf import definitions
     from sweeps.spec import parse
     from sweeps.store import Store
-    from sweeps.yaml_source import dump
+    from sweeps.store.database import FILE_NAME
 
-    if Path(name).is_file() or name in definitions() or ("://" not in store and not Path(store).is_dir()):
+    if Path(name).is_file() or (overrides and name in definitions()):
+        return None
+    if "://" not in store and not (Path(store) / FILE_NAME).is_file():
         return None
     with Store(store) as opened:
         row = opened.sweep(name)
-    return _warned(parse(dump({**row.document, "name": name}), name, overrides)) if row else None
+    if row is None:
+        return None
+    console.print(f"{name} goes on as it was begun in {store}", highlight=False)
+    changed = overrides if "name" in row.document else [f"name={name}", *overrides]
+    sweep = parse(row.definition, name, changed)
+    return _warned(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
 
 
 def _warned(sweep: Sweep) -> Sweep:

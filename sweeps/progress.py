@@ -39,6 +39,8 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
+        elif self._driver.lanes_done != self._lanes_shown:
+            self._tell()
 
     def __call__(self) -> None:
         now = time.monotonic()
@@ -48,8 +50,11 @@ class Progress:
         if self._live:
             self._live.update("\n".join(self.lines()), refresh=True)
         elif self._driver.lanes_done != self._lanes_shown:
-            self._lanes_shown = self._driver.lanes_done
-            self._console.print("  ".join(self.lines()), soft_wrap=True, highlight=False)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._lanes_shown = self._driver.lanes_done
+        self._console.print("  ".join(self.lines()), soft_wrap=True, highlight=False)
 
     def lines(self) -> list[str]:
         """What is told: done, solved with its interval, speed, time left, and the best of every cell."""

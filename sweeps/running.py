@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def run_sweep(
 ) -> RunOutcome:
     """Runs what is missing of a sweep. Raises Refused, StoreError (also for a second driver) and ClusterError."""
     name = sweep.name
-    with store.hold(name):
+    with _sigterm_as_ctrl_c(), store.hold(name):
         _begin(sweep, store, console)
         row = store.sweep(name)
         assert row is not None
@@ -74,6 +76,16 @@ def run_sweep(
     return RunOutcome(state, why, driver)
 
 
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """While nothing trains yet, or no longer: what has begun is ended in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _came_to(driver: Driver) -> tuple[str, str | None]:
     if not driver.done:
         return "stopped", driver.stopping or "not all lanes came back"
@@ -100,14 +112,17 @@ def _train(driver: Driver, console: Console, workers: int | None, abandon: Calla
     from sweeps import scheduling  # Ray takes seconds to import, and a sweep that is done needs none
 
     resources = driver.sweep.resources
-    with scheduling.cluster(resources, workers) as num_workers:
+    with (
+        scheduling.interruptible(driver, abandon),
+        scheduling.cluster(resources, workers) as num_workers,
+    ):
         driver.fit_to(num_workers)
         console.print(
             f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
             highlight=False,
         )
         with Progress(driver, console) as progress:
-            scheduling.run(driver, resources, num_workers, progress, abandon)
+            scheduling.run(driver, resources, num_workers, progress)
 
 
 def _end(driver: Driver, store: Store, name: str, state: str) -> None:

@@ -195,12 +195,8 @@ def run(
     resources: Resources,
     num_workers: int,
     watch: Callable[[], None],
-    abandon: Callable[[], None],
 ) -> None:
-    """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event.
-
-    `abandon` is called from another thread, right before the process ends, where Ray does not end after SIGTERM.
-    """
+    """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event."""
     folder = tempfile.mkdtemp(prefix="sweeps-tune-")
     needed: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
     if resources.memory_gb is not None:
@@ -226,15 +222,19 @@ def run(
         ),
     )
     try:
-        with _interruptible(driver, abandon), _quiet():
+        with _quiet():
             tuner.fit()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sweep in order; a second one ends it at once."""
+def interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sweep in order; a second one ends it at once.
+
+    `abandon` is called from another thread, right before the process ends, where Ray does not end after SIGTERM.
+    """
+    signalled: list[int] = []
 
     def give_up() -> None:
         try:
@@ -246,7 +246,8 @@ def _interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None
     timer.daemon = True
 
     def stop(number: int, frame: Any) -> None:
-        if driver.stopping:
+        signalled.append(number)
+        if len(signalled) > 1:
             raise KeyboardInterrupt
         driver.stopping = f"{signal.Signals(number).name} was received"
         if number == signal.SIGTERM:

@@ -295,8 +295,9 @@ def test_nothing_is_left_running_in_mlflow_and_no_run_is_there_twice(
 
 def test_a_sweep_that_is_done_is_not_trained_again(survived: Started, folder: Path, calm: Path) -> None:
     before = records_of(folder / "eventful")
-    answer = call("run", str(folder / "small.yaml"), "--store", str(folder / "eventful"))
+    answer = call("run", "small", "--store", str(folder / "eventful"))
     assert answer.status == 0
+    assert "small goes on as it was begun in" in answer.out
     assert f"{LANES} lanes are in the store already" in answer.out
     assert records_of(folder / "eventful") == before
 

@@ -110,9 +110,9 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
             "the store's location is empty. Give a folder, such as results/, or a postgresql:// URL."
         )
     folder = Path(location).expanduser()
-    if set("?#") & set(str(folder.absolute())):
+    if set("?#%") & set(str(folder.absolute())):
         raise StoreError(
-            f"store {folder}: a folder whose path has ? or # in it cannot stand in MLflow's database URL."
+            f"store {folder}: a folder whose path has ?, # or % in it cannot stand in MLflow's database URL."
         )
     file = folder / FILE_NAME
     _make_folder(folder)
