@@ -63,6 +63,15 @@ class Stream:
         word = _tensor(zlib.crc32(name.encode()), self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -1)), self._step, self._device)
 
+    @property
+    def step(self) -> Tensor:
+        """0-dim int32."""
+        return self._step
+
+    def at(self, step: Word) -> Stream:
+        """The same stream at another step, from its first number."""
+        return Stream(self._key, step, self._device)
+
     def _words(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` pairs of words."""
         index = torch.arange(self._drawn, self._drawn + count, dtype=torch.int32, device=self._device)

@@ -1,0 +1,188 @@
+"""Sums and products of digits that are seen as pictures, one after another.
+
+Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appendix "Sequential MNIST".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks._digits import mnist, optical
+from tasks._digits.images import DigitImages
+from tasks._digits.sequences import EVALUATION_SEEDS, sequences
+
+Places = NDArray[np.int64]
+SIDE = 28
+
+
+class SequentialDigits:
+    """y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where picture t shows the digit d_t.
+
+    Two examples worked by hand: pictures of 3, 4, 2, operation sum: y = 3, 7, 9; operation product: y = 3, 12, 24.
+
+    The pictures of the allowed digits are permuted once by the seed and cut into sequences that have none in common; an
+    epoch shows all sequences in an order of its own, drawn from the stream, and what is left of the last batch is not used.
+    Splits: "interpolation" are validation pictures in sequences of the training length, which choose the best step;
+    "length 1" and so on are test pictures; "extrapolation" is the longest of them, and decides what is solved. Which pictures
+    stand together there is drawn from the published seeds. Train, validation and test have no picture in common.
+
+    Deviations: evaluation is on the sweep's grid of steps in place of every fifth epoch; `most_sequences` bounds its cost.
+    The error is the mean over all time steps, as published. Scores: `accuracy` of the rounded values at all steps, and
+    `last_accuracy` at the last.
+    """
+
+    version = 1
+    network = "image_recurrent"
+    num_inputs = SIDE * SIDE
+    num_outputs = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        operation: Literal["sum", "product"] = "sum"
+        data: str = "optical"
+        """`optical`: the 1,797 digits that scikit-learn ships; or a folder with MNIST's four IDX files"""
+        fetch: bool = False
+        """bring MNIST's files into the folder if they are missing, with their checksums"""
+        digits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+        """which digits are shown (--mnist-digits); the paper leaves 0 out of products"""
+        length: int = 10
+        """pictures in a training sequence (--interpolation-length); the paper has 2 for products"""
+        test_lengths: tuple[int, ...] = (1, 10, 100)
+        """--extrapolation-lengths; the paper has 1, 10, 100, 200 to 1000 for sums and 1 to 20 for products"""
+        most_sequences: int = 1_000
+        """sequences of a split that are evaluated, the first of them"""
+        thresholds: tuple[float, ...] = ()
+        """test errors below which a lane is solved, one a test length; from a reference sweep (docs/results.md)"""
+
+        def __post_init__(self) -> None:
+            faults = []
+            if (
+                not self.digits
+                or set(self.digits) - set(range(10))
+                or len(set(self.digits)) < len(self.digits)
+            ):
+                faults.append(f"digits = {list(self.digits)} must be different digits from 0 to 9")
+            for name in ("length", "most_sequences"):
+                if getattr(self, name) < 1:
+                    faults.append(f"{name} = {getattr(self, name)} must be at least 1")
+            if (
+                not self.test_lengths
+                or min(self.test_lengths) < 1
+                or len(set(self.test_lengths)) < len(self.test_lengths)
+            ):
+                faults.append(
+                    f"test_lengths = {list(self.test_lengths)} must be different lengths of at least 1"
+                )
+            if self.thresholds and len(self.thresholds) != len(self.test_lengths):
+                faults.append(
+                    f"thresholds = {list(self.thresholds)}: one for each of the {len(self.test_lengths)} test_lengths"
+                )
+            if faults:
+                raise ValueError("; ".join(faults))
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.time_steps = config.length
+        self.lengths = sorted(config.test_lengths)
+        self.splits = ("interpolation", *(f"length {n}" for n in self.lengths[:-1]), "extrapolation")
+
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test pictures, in this order."""
+        return _pictures(self.config.data, self.config.fetch)
+
+    def instance(self, seed: int) -> dict[str, Places]:
+        """`sequences` int64 [N // T, T]: which training pictures stand together, the seed's own permutation."""
+        rng = np.random.RandomState(seed)
+        labels = _data(self.config.data, self.config.fetch).train.labels
+        return {"sequences": sequences(labels, self.config.digits, self.config.length, rng)}
+
+    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+        """A training batch: images [T, B, 28, 28] and targets [B, T, 1], float32."""
+        places = instance["sequences"]
+        each = min(batch, len(places))
+        per_epoch = len(places) // each
+        epoch = torch.div(stream.step, per_epoch, rounding_mode="floor")
+        order = torch.argsort(stream.at(epoch).uniform((len(places),)))
+        within = stream.step - epoch * per_epoch
+        chosen = order[within * each + torch.arange(each, device=order.device)]
+        places_TB = places[chosen].T
+        digits_BT = instance["labels"][places_TB].T.to(torch.float32)
+        return instance["images"][places_TB], self._accumulated(digits_BT).unsqueeze(-1)
+
+    def _accumulated(self, digits_BT: Tensor) -> Tensor:
+        return digits_BT.cumsum(1) if self.config.operation == "sum" else digits_BT.cumprod(1)
+
+    def present(self, places: Tensor, shared: dict[str, Tensor]) -> Tensor:
+        """The pictures at these places."""
+        return shared["images"][places]
+
+    def evaluation_inputs(self, split: str) -> Places:
+        """Places of pictures, int64 [T, rows], equal for all seeds."""
+        data = _data(self.config.data, self.config.fetch)
+        validates = split == "interpolation"
+        part = data.validation if validates else data.test
+        begin = len(data.train) + (0 if validates else len(data.validation))
+        rng = np.random.RandomState(EVALUATION_SEEDS["validation" if validates else "test"])
+        found = sequences(part.labels, self.config.digits, self._length(split), rng)
+        return np.ascontiguousarray(found[: self.config.most_sequences].T + begin)
+
+    def _length(self, split: str) -> int:
+        if split == "interpolation":
+            return self.config.length
+        return self.lengths[-1] if split == "extrapolation" else int(split.removeprefix("length "))
+
+    def truth(self, places_TR: Places, seed: int) -> NDArray[np.float64]:
+        """The exact targets [rows, T, 1] in float64, digit by digit: independent of `sample`."""
+        labels = self.shared()["labels"]
+        value = np.full(places_TR.shape[1], 0.0 if self.config.operation == "sum" else 1.0)
+        targets = []
+        for places in places_TR:
+            value = value + labels[places] if self.config.operation == "sum" else value * labels[places]
+            targets.append(value)
+        return np.stack(targets, axis=1)[:, :, np.newaxis]
+
+    def loss(self, y_BTO: Tensor, target_BTO: Tensor) -> Tensor:
+        """Mean squared error over all time steps; also the error that evaluation reports."""
+        return (y_BTO - target_BTO).square().mean()
+
+    def scores(self, split: str, y_BTO: Tensor, target_BTO: Tensor) -> dict[str, Tensor]:
+        right = (y_BTO.round() == target_BTO).to(torch.float32)
+        return {"accuracy": right.mean(), "last_accuracy": right[:, -1].mean()}
+
+    def threshold(self) -> float | None:
+        """That of the longest test length, where the file gives thresholds; they come from runs, not from a formula.
+
+        Published: mean + t(0.99, 8) sd / √k of the test errors of k runs with an exact accumulator
+        (`accumulator: sum` or `product`), each at its best validation step.
+        """
+        if not self.config.thresholds:
+            return None
+        return self.config.thresholds[self.config.test_lengths.index(self.lengths[-1])]
+
+
+@lru_cache(maxsize=2)
+def _data(source: str, fetch: bool) -> DigitImages:
+    if source == "optical":
+        return optical.read()
+    folder = Path(source).expanduser()
+    if fetch:
+        mnist.fetch(folder)
+    return mnist.read(folder)
+
+
+@lru_cache(maxsize=2)
+def _pictures(source: str, fetch: bool) -> dict[str, NDArray[Any]]:
+    data = _data(source, fetch)
+    parts = (data.train, data.validation, data.test)
+    return {
+        "images": np.concatenate([part.normalised()[:, 0] for part in parts]),
+        "labels": np.concatenate([part.labels for part in parts]),
+    }
