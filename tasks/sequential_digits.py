@@ -31,7 +31,7 @@ class SequentialDigits:
     The pictures of the allowed digits are permuted once by the seed and cut into sequences that have none in common; an
     epoch shows all sequences in an order of its own, drawn from the stream, and what is left of the last batch is not used.
     Splits: "interpolation" are validation pictures in sequences of the training length, which choose the best step;
-    "length 1" and so on are test pictures; "extrapolation" is the longest of them, and decides what is solved. Which pictures
+    "length_1" and so on are test pictures; "extrapolation" is the longest of them, and decides what is solved. Which pictures
     stand together there is drawn from the published seeds. Train, validation and test have no picture in common.
 
     Deviations: evaluation is on the sweep's grid of steps in place of every fifth epoch; `most_sequences` bounds its cost.
@@ -41,6 +41,7 @@ class SequentialDigits:
 
     version = 1
     network = "image_recurrent"
+    splits: tuple[str, ...] = ("interpolation", "extrapolation")
     num_inputs = SIDE * SIDE
     num_outputs = 1
 
@@ -87,12 +88,14 @@ class SequentialDigits:
                 )
             if faults:
                 raise ValueError("; ".join(faults))
+            if self.data != "optical":
+                _data(self.data, self.fetch)  # a file that is missing or broken is told before anything runs
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.time_steps = config.length
         self.lengths = sorted(config.test_lengths)
-        self.splits = ("interpolation", *(f"length {n}" for n in self.lengths[:-1]), "extrapolation")
+        self.splits = ("interpolation", *(f"length_{n}" for n in self.lengths[:-1]), "extrapolation")
 
     def shared(self) -> dict[str, NDArray[Any]]:
         """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test pictures, in this order."""
@@ -137,7 +140,7 @@ class SequentialDigits:
     def _length(self, split: str) -> int:
         if split == "interpolation":
             return self.config.length
-        return self.lengths[-1] if split == "extrapolation" else int(split.removeprefix("length "))
+        return self.lengths[-1] if split == "extrapolation" else int(split.removeprefix("length_"))
 
     def truth(self, places_TR: Places, seed: int) -> NDArray[np.float64]:
         """The exact targets [rows, T, 1] in float64, digit by digit: independent of `sample`."""
