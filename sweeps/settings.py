@@ -217,8 +217,9 @@ def _assemble(
 ) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
     """Shares the given settings out between the network and its units; a unit's setting reaches each that has it."""
     unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
-    shared = {k: rest.pop(k) for k in list(rest) if k in unit_fields and k not in fields_of(network.Config)}
-    plain, faults = section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
+    given = merge(paper, rest)
+    shared = {k: given.pop(k) for k in list(given) if k in unit_fields and k not in fields_of(network.Config)}
+    plain, faults = section(network.Config, given, "model", steps, also=unit_fields)
     resolved_units = []
     for i, (unit, cls) in enumerate(units):
         own = {k: v for k, v in shared.items() if k in fields_of(cls.Config)} | {
