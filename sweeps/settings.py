@@ -158,7 +158,7 @@ def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
             if not p.startswith(("units", "network", "name"))
         ]
     for unit in resolved["model"]["units"]:
-        paths += [f"model.{k}" for k in unit if k != "name"]
+        paths += [f"model.{p}" for p, _ in _leaves(unit) if p != "name"]
     return sorted(set(paths))
 
 

@@ -51,7 +51,7 @@ def numpy_draw(rng: np.random.RandomState, shape: tuple[int, int], values: Range
     return parts[0] if len(parts) == 1 else np.where(rng.randint(2, size=shape), *parts)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def published_inputs(values: Range, split: str, num_inputs: int) -> Floats:
     """x [10000, num_inputs] of a split: equal for all seeds."""
     rng = np.random.RandomState(EVALUATION_SEEDS[split])

@@ -31,16 +31,15 @@ def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
 
 def structure(resolved: Mapping[str, Any]) -> str:
     """A text that is equal for lanes that may share a pack."""
-    leaves = {
-        p: "float" if isinstance(v, float) else v for p, v in _seen(resolved) if p not in NOT_STRUCTURE
-    }
+    leaves = {p: "float" if isinstance(v, float) else v for p, v in _seen(resolved) if p not in NOT_STRUCTURE}
     return json.dumps(leaves, sort_keys=True)
 
 
 def with_floats(config: Any, floats: Mapping[str, Any], path: str, but: Collection[str] = ()) -> Any:
     """A copy of a config (dataclasses, tuples) whose floats are replaced by those at `path` and below.
 
-    Fields named in `but` stay as they are. The config's own checks are not run again: they have passed, and tensors could not pass them.
+    Fields named in `but` stay as they are. The config's own checks are not run again: they have passed, and tensors
+    could not pass them.
     """
     if isinstance(config, float):
         return floats[path]
