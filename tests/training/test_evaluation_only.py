@@ -19,7 +19,7 @@ def nine() -> dict[str, Lane]:
     found = {}
     for i, cell in enumerate(load(DEFINITION).cells):
         task = {k: v for k, v in cell.settings["task"].items() if k != "name"}
-        settings = settings_of("nmu", {"name": "single_module", **task})
+        settings = settings_of("nmu", {"name": "single_module", "input_size": 2, **task})
         found[cell.labels["range"]] = Lane(cell.labels["range"], settings, i % 2)
     return found
 
