@@ -26,8 +26,8 @@ class INALU(nn.Module):
     logs their mean). Penalty "discreteness", weighted: c times the sum over the five parameters p of
     mean max(reach - |p|, 0), while the error is below `penalty_below` and the step above `penalty_start`.
 
-    The paper's third improvement, clipping every element of the gradient to [-0.1, 0.1], is a setting of training:
-    train.clip_value: 0.1. The fourth, starting anew, is `restarts`.
+    Two more of the paper's improvements: clipping every element of the gradient to [-0.1, 0.1] is a setting of training,
+    train.clip_value: 0.1; starting anew when learning stalls is `restarts`.
     """
 
     version = 1
