@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -107,16 +108,22 @@ def _about(cls: type[Any], title: str) -> Iterator[str]:
 
 
 def _settings_lines(config: type[Any]) -> list[str]:
-    """Fields with defaults, and the text that stands under each in the source."""
+    """Fields with defaults, inherited ones last, and the text that stands under each in the source."""
+    bases = [base for base in config.__mro__ if dataclasses.is_dataclass(base)]
+    lines = [line for base in bases for line in _own_settings(base)]
+    return ["settings:", *lines] if lines else ["no settings"]
+
+
+def _own_settings(config: type[Any]) -> list[str]:
     body = inspect.getsource(config).splitlines()
-    start = next(i for i, line in enumerate(body) if line.strip().startswith("class Config"))
-    lines = []
+    start = next(i for i, line in enumerate(body) if line.strip().startswith(f"class {config.__name__}"))
+    lines: list[str] = []
     for line in body[start + 1 :]:
         stripped = line.strip()
         if stripped.startswith("def "):
             break
-        if stripped.startswith('"""'):
+        if stripped.startswith('"""') and lines:  # before the first field it is the class's own
             lines.append(f"    {stripped.strip(chr(34))}")
-        elif ":" in stripped:
+        elif ":" in stripped and not stripped.startswith('"""'):
             lines.append(stripped)
-    return ["settings:", *lines] if lines else ["no settings"]
+    return lines

@@ -158,7 +158,7 @@ def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
             if not p.startswith(("units", "network", "name"))
         ]
     for unit in resolved["model"]["units"]:
-        paths += [f"model.{k}" for k in unit if k != "name"]
+        paths += [f"model.{p}" for p, _ in _leaves(unit) if p != "name"]
     return sorted(set(paths))
 
 
@@ -221,8 +221,9 @@ def _assemble(
 ) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
     """Shares the given settings out between the network and its units; a unit's setting reaches each that has it."""
     unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
-    shared = {k: rest.pop(k) for k in list(rest) if k in unit_fields and k not in fields_of(network.Config)}
-    plain, faults = section(network.Config, merge(paper, rest), "model", steps, also=unit_fields)
+    given = merge(paper, rest)
+    shared = {k: given.pop(k) for k in list(given) if k in unit_fields and k not in fields_of(network.Config)}
+    plain, faults = section(network.Config, given, "model", steps, also=unit_fields)
     resolved_units = []
     for i, (unit, cls) in enumerate(units):
         own = {k: v for k, v in shared.items() if k in fields_of(cls.Config)} | {

@@ -16,12 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Interval = tuple[float, float]
-Range = Interval | tuple[Interval, Interval]
-Floats = NDArray[np.float64]
+from tasks._ranges import Floats, Range, draw, intervals, numpy_draw, published_inputs, range_faults
 
-EVALUATION_SEEDS = {"interpolation": 43953907, "extrapolation": 8689336}  # published
-EVALUATION_ROWS = 10_000
 EPSILON = 1e-5  # how far a near-perfect solution's first-layer weights are from 0 and 1
 THRESHOLD_SEED, THRESHOLD_ROWS, THRESHOLD_CHUNK = 20010516, 1_000_000, 50_000
 
@@ -47,6 +43,7 @@ class Static:
     version = 1
     network = "two_layer"
     splits = ("interpolation", "extrapolation")
+    evaluation_only = ("extrapolation",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -94,13 +91,13 @@ class Static:
 
     def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, I] and target [B, 1], float32."""
-        x_IB = _draw(stream, (self.num_inputs, batch), self.config.interpolation)
+        x_IB = draw(stream, (self.num_inputs, batch), self.config.interpolation)
         sums_SB = instance["masks"] @ x_IB
         return x_IB.T, _combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
         """The published x [10000, I] of a split, float64."""
-        return _published_inputs(getattr(self.config, split), EVALUATION_SEEDS[split], self.num_inputs)
+        return published_inputs(getattr(self.config, split), split, self.num_inputs)
 
     def truth(self, x_BI: Floats, seed: int) -> Floats:
         """The exact target [B, 1] in float64, by slices: independent of `sample`."""
@@ -165,27 +162,11 @@ def _geometry_faults(config: Any) -> list[str]:
     return faults
 
 
-def _intervals(values: Range) -> tuple[Interval, ...]:
-    return values if isinstance(values[0], tuple) else (values,)
-
-
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:
-    intervals = _intervals(values)
-    faults = [f"{split} = {list(i)}: low must be below high" for i in intervals if not i[0] < i[1]]
-    widths = [high - low for low, high in intervals]
-    if not faults and not math.isclose(widths[0], widths[-1], rel_tol=1e-9):
-        faults.append(f"{split}: both ranges of a union must be equally wide, but their widths are {widths}")
-    if operation == "root" and any(low < 0 for low, _ in intervals):
+    faults = range_faults(split, values)
+    if operation == "root" and any(low < 0 for low, _ in intervals(values)):
         faults.append(f"{split} reaches below 0, where operation root has no value")
     return faults
-
-
-def _draw(stream: Any, shape: tuple[int, ...], values: Range) -> Tensor:
-    intervals = _intervals(values)
-    if len(intervals) == 1:
-        return stream.uniform(shape, *intervals[0])
-    first, second = (stream.uniform(shape, *interval) for interval in intervals)
-    return torch.where(stream.bernoulli(shape, 0.5), first, second)
 
 
 def _combine(operation: str, sums: list[Tensor]) -> Tensor:
@@ -216,23 +197,13 @@ def _exact(operation: str, sums: list[Floats]) -> Floats:
     return result
 
 
-@lru_cache(maxsize=16)
-def _published_inputs(values: Range, seed: int, num_inputs: int) -> Floats:
-    return _numpy_draw(np.random.RandomState(seed), (EVALUATION_ROWS, num_inputs), values)
-
-
-def _numpy_draw(rng: np.random.RandomState, shape: tuple[int, int], values: Range) -> Floats:
-    parts = [rng.uniform(low, high, shape) for low, high in _intervals(values)]
-    return parts[0] if len(parts) == 1 else np.where(rng.randint(2, size=shape), *parts)
-
-
 @lru_cache(maxsize=256)
 def _threshold(operation: str, values: Range, num_inputs: int, subsets: tuple[tuple[int, int], ...]) -> float:
     """Perturbed sums are a' = (1 - 2 eps) a + eps * total, since selected inputs weigh 1 - eps and others eps."""
     rng = np.random.RandomState(THRESHOLD_SEED)
     total = 0.0
     for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK):
-        x = _numpy_draw(rng, (THRESHOLD_CHUNK, num_inputs), values)
+        x = numpy_draw(rng, (THRESHOLD_CHUNK, num_inputs), values)
         sums = [x[:, start:end].sum(axis=1) for start, end in subsets]
         rest = EPSILON * x.sum(axis=1)
         perturbed = [(1 - 2 * EPSILON) * a + rest for a in sums]

@@ -14,10 +14,24 @@ from torch import Tensor, nn
 from arith_models.penalties import PenaltyConfig, weighed
 
 PAPER: dict[str, dict[str, Any]] = {
+    "nac": {},
+    "nac_mul": {},
+    "nalu": {},
+    "g_nalu": {},
     "nau": {"sparsity_penalty": {"weight": 0.01, "start": 20_000.0, "end": 35_000.0}},
     "nmu": {"sparsity_penalty": {"weight": 10.0, "start": 20_000.0, "end": 35_000.0}},
+    # Trained with train.clip_value: 0.1.
+    "inalu": {},
+    # Trained with train.lr: 5e-3. For division beta_start: 1e-9 and beta_end: 1e-7.
+    "npu": {"l1": True, "beta_start": 1e-7, "beta_end": 1e-5},
+    "real_npu": {"l1": True, "beta_start": 1e-7, "beta_end": 1e-5},
+    "mul_mcfc_sign_inalu": {},
+    # When its schedule starts and ends is not documented: NMU's steps.
+    "mul_mcfc_sign_real_npu": {"gate_penalty": {"weight": 1.0, "start": 20_000.0, "end": 35_000.0}},
 }
-"""The paper's settings by model name; a unit that is not named here has no penalty."""
+"""The paper's settings by model name, of the network and of its unit, for 50,000 steps. With 10 or 100 inputs NAU's penalty
+rises from 50,000 to 75,000 of 100,000 steps. A unit that is not named here has its own defaults and no sparsity penalty.
+"""
 
 
 class OneLayer(nn.Module):

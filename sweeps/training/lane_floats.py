@@ -5,6 +5,9 @@ structure is equal share a compiled step. The floats of `REMOVABLE` may be struc
 of a sweep: their terms, which act on finished gradients element by element, leave the step. That saves time and changes
 no bit (tests/training/test_pack_compiled.py). A model's own floats are not among them: without dropout, say, the compiler
 would lay out the hidden values otherwise, and the matrix routine would round otherwise.
+
+What a task names in `evaluation_only` is neither: the step never sees it. Such settings may differ even in form (an
+extrapolation range of two numbers or, as a union, of four) between lanes that share a step.
 """
 
 from __future__ import annotations
@@ -12,30 +15,31 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from sweeps import catalog
 
 REMOVABLE = frozenset({"train.gradient_noise", "train.clip_norm", "train.clip_value", "train.momentum"})
 NOT_STRUCTURE = ("train.steps", "train.stop", "model.name")
 
 
 def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
-    """Dotted path -> value of every float of explicit settings."""
-    return {path: value for path, value in _leaves(resolved, "") if isinstance(value, float)}
+    """Dotted path -> value of every float of explicit settings that the step may see."""
+    return {path: value for path, value in _seen(resolved) if isinstance(value, float)}
 
 
 def structure(resolved: Mapping[str, Any]) -> str:
     """A text that is equal for lanes that may share a pack."""
-    leaves = {
-        p: "float" if isinstance(v, float) else v for p, v in _leaves(resolved, "") if p not in NOT_STRUCTURE
-    }
+    leaves = {p: "float" if isinstance(v, float) else v for p, v in _seen(resolved) if p not in NOT_STRUCTURE}
     return json.dumps(leaves, sort_keys=True)
 
 
-def with_floats(config: Any, floats: Mapping[str, Any], path: str) -> Any:
+def with_floats(config: Any, floats: Mapping[str, Any], path: str, but: Collection[str] = ()) -> Any:
     """A copy of a config (dataclasses, tuples) whose floats are replaced by those at `path` and below.
 
-    The config's own checks are not run again: they have passed, and tensors could not pass them.
+    Fields named in `but` stay as they are. The config's own checks are not run again: they have passed, and tensors
+    could not pass them.
     """
     if isinstance(config, float):
         return floats[path]
@@ -45,9 +49,22 @@ def with_floats(config: Any, floats: Mapping[str, Any], path: str) -> Any:
         return config
     result = copy.copy(config)
     for field in dataclasses.fields(config):
+        if field.name in but:
+            continue
         value = with_floats(getattr(config, field.name), floats, f"{path}.{field.name}")
         object.__setattr__(result, field.name, value)
     return result
+
+
+def evaluation_only(task: Any) -> tuple[str, ...]:
+    """Settings of a task, by its class or an instance, that its `sample` and `loss` never look at."""
+    return getattr(task, "evaluation_only", ())
+
+
+def _seen(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    task = resolved["task"]
+    unseen = evaluation_only(catalog.find("task", task["name"]))
+    return _leaves({**resolved, "task": {k: v for k, v in task.items() if k not in unseen}}, "")
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:

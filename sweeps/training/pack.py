@@ -154,14 +154,21 @@ class Pack:
         columns = {name: v.tolist() for name, v in values.items()}
         steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
         for k, slot in enumerate(self.slots):
-            if slot is not None and status[k] == RUNNING:
+            if slot is not None and status[k] == RUNNING and not self._restarted_here(k, slot, steps[k]):
                 slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
                 guide = columns.get("error.interpolation") or next(iter(columns.values()))
                 t["state"]["last_error"][k] = guide[k]
                 self._restart(k, slot, steps[k])
 
+    def _restarted_here(self, k: int, slot: Slot, step: int) -> bool:
+        """Whether a lane's evaluation at this step has led to new weights: it stands, however often neighbours come."""
+        return slot.curve.step[-1:] == [step] and int(self.tensors["state"]["restarted_at"][k]) == step > 0
+
     def _restart(self, k: int, slot: Slot, step: int) -> None:
-        """New weights for a lane whose units ask for them (`restarts`), drawn from its seed and the step."""
+        """New weights for a lane whose units ask for them (`restarts`), drawn from its seed and the step.
+
+        The evaluation at this step is that of the old weights, and the first that the next question sees.
+        """
         state, errors = self.tensors["state"], slot.curve.error.get("interpolation", [])
         begun = int(state["restarted_at"][k])
         since = [e for s, e in zip(slot.curve.step, errors, strict=False) if s >= begun]

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad
 
 from sweeps.settings import Built
 from sweeps.training.context import Context
-from sweeps.training.lane_floats import with_floats
+from sweeps.training.lane_floats import evaluation_only, with_floats
 from sweeps.training.optimizers import OPTIMIZERS, Params
 from sweeps.training.random import Stream, seed_key
 
@@ -133,7 +133,9 @@ class LaneFunctions:
         return with_floats(self.built.train, self._filled(floats), "train")
 
     def _task(self, floats: Params) -> Any:
-        return type(self.built.task)(with_floats(self.built.task.config, self._filled(floats), "task"))
+        task = self.built.task
+        config = with_floats(task.config, self._filled(floats), "task", but=evaluation_only(task))
+        return type(task)(config)
 
     def model(self, floats: Params) -> Any:
         """A module whose configs hold the lane's floats. It is built without storage: its parameters are passed in."""
