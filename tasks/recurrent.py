@@ -13,19 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tasks.static import (
-    EPSILON,
-    EVALUATION_SEEDS,
-    THRESHOLD_SEED,
-    Floats,
-    Range,
-    Static,
-    _chain,
-    _combine,
-    _draw,
-    _exact,
-    _numpy_draw,
-)
+from tasks._ranges import EVALUATION_SEEDS, Floats, Range, draw, numpy_draw
+from tasks._subsets import THRESHOLD_SEED, chain, combine, perturbed_error
+from tasks.static import Static
 
 EVALUATION_ROWS = {
     "interpolation": 10_000,
@@ -49,6 +39,7 @@ class Recurrent:
 
     version = 1
     network = "recurrent"
+    evaluation_only = Static.evaluation_only
     splits = ("interpolation", "extrapolation")
 
     @dataclass(frozen=True, kw_only=True)
@@ -80,9 +71,9 @@ class Recurrent:
 
     def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [T, B, I] and target [B, 1], float32."""
-        x_TIB = _draw(stream, (self.config.length, self.num_inputs, batch), self.config.interpolation)
+        x_TIB = draw(stream, (self.config.length, self.num_inputs, batch), self.config.interpolation)
         sums_SB = instance["masks"] @ x_TIB.sum(0)
-        return x_TIB.transpose(1, 2), _combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
+        return x_TIB.transpose(1, 2), combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
         """x [T, rows, I] of a split, float64, equal for all seeds."""
@@ -103,7 +94,7 @@ class Recurrent:
         As the static task's threshold, over 10,000 rows in place of a million: within about 1 %. Nothing is published.
         """
         c = self.config
-        geometry = ((0, 4), (0, 2)) if c.simple else tuple(_chain(c))
+        geometry = ((0, 4), (0, 2)) if c.simple else tuple(chain(c))
         return _threshold(c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, geometry)
 
 
@@ -111,7 +102,7 @@ class Recurrent:
 def _inputs(values: Range, split: str, length: int, num_inputs: int) -> Floats:
     rng = np.random.RandomState(EVALUATION_SEEDS[split])
     rows = EVALUATION_ROWS[split]
-    return _numpy_draw(rng, (length * rows, num_inputs), values).reshape(length, rows, num_inputs)
+    return numpy_draw(rng, (length * rows, num_inputs), values).reshape(length, rows, num_inputs)
 
 
 @lru_cache(maxsize=64)
@@ -119,12 +110,10 @@ def _threshold(
     operation: str, values: Range, length: int, num_inputs: int, subsets: tuple[tuple[int, int], ...]
 ) -> float:
     rng = np.random.RandomState(THRESHOLD_SEED)
-    total = 0.0
-    for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK):
-        drawn = _numpy_draw(rng, (THRESHOLD_CHUNK * length, num_inputs), values)
-        x = drawn.reshape(THRESHOLD_CHUNK, length, num_inputs).sum(axis=1)
-        sums = [x[:, start:end].sum(axis=1) for start, end in subsets]
-        rest = EPSILON * x.sum(axis=1)
-        perturbed = [(1 - 2 * EPSILON) * a + rest for a in sums]
-        total += float(np.square(_exact(operation, perturbed) - _exact(operation, sums)).sum())
-    return total / THRESHOLD_ROWS
+    drawn = (
+        numpy_draw(rng, (THRESHOLD_CHUNK * length, num_inputs), values)
+        .reshape(THRESHOLD_CHUNK, length, num_inputs)
+        .sum(axis=1)
+        for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK)
+    )
+    return perturbed_error(operation, drawn, subsets)

@@ -6,20 +6,18 @@ Performance" (2019), as their code draws it (the paper's Algorithm 1 has slips).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks._ranges import Floats, Range, draw, intervals, numpy_draw, published_inputs, range_faults
+from tasks._subsets import THRESHOLD_SEED, chain, combine, exact, geometry_faults, perturbed_error
 
-EPSILON = 1e-5  # how far a near-perfect solution's first-layer weights are from 0 and 1
-THRESHOLD_SEED, THRESHOLD_ROWS, THRESHOLD_CHUNK = 20010516, 1_000_000, 50_000
+THRESHOLD_ROWS, THRESHOLD_CHUNK = 1_000_000, 50_000
 
 
 class Static:
@@ -63,7 +61,7 @@ class Static:
         """range of x in extrapolation"""
 
         def __post_init__(self) -> None:
-            faults = [*_geometry_faults(self)]
+            faults = [*geometry_faults(self)]
             for split in ("interpolation", "extrapolation"):
                 faults += _range_faults(split, getattr(self, split), self.operation)
             if faults:
@@ -85,7 +83,7 @@ class Static:
         """Start and end of each subset."""
         if self.config.simple:
             return [(0, 4), (0, 2)]
-        relative = _chain(self.config)
+        relative = chain(self.config)
         offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
         return [(start + offset, end + offset) for start, end in relative]
 
@@ -93,7 +91,7 @@ class Static:
         """A training batch: x [B, I] and target [B, 1], float32."""
         x_IB = draw(stream, (self.num_inputs, batch), self.config.interpolation)
         sums_SB = instance["masks"] @ x_IB
-        return x_IB.T, _combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
+        return x_IB.T, combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
         """The published x [10000, I] of a split, float64."""
@@ -102,7 +100,7 @@ class Static:
     def truth(self, x_BI: Floats, seed: int) -> Floats:
         """The exact target [B, 1] in float64, by slices: independent of `sample`."""
         sums = [x_BI[:, start:end].sum(axis=1) for start, end in self.subsets(seed)]
-        result: Floats = _exact(self.config.operation, sums)[:, np.newaxis]
+        result: Floats = exact(self.config.operation, sums)[:, np.newaxis]
         return result
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
@@ -118,48 +116,8 @@ class Static:
         element too many each (inclusive slices in R), which moves its thresholds by about 1 % at the default geometry.
         """
         c = self.config
-        geometry = ((0, 4), (0, 2)) if c.simple else tuple(_chain(c))
+        geometry = ((0, 4), (0, 2)) if c.simple else tuple(chain(c))
         return _threshold(c.operation, c.extrapolation, self.num_inputs, geometry)
-
-
-def _chain(config: Any) -> list[tuple[int, int]]:
-    """Subsets before the offset."""
-    size = math.floor(config.subset_ratio * config.input_size)
-    step = size - math.floor(config.overlap_ratio * size)
-    return [(k * step, k * step + size) for k in range(config.num_subsets)]
-
-
-def _geometry_faults(config: Any) -> list[str]:
-    if config.simple:
-        if config.num_subsets != 2:
-            return [f"num_subsets = {config.num_subsets}: the simple case has exactly 2 subsets"]
-        return []
-    faults = []
-    if config.input_size < 1:
-        faults.append(f"input_size = {config.input_size} must be at least 1")
-    if not 0 < config.subset_ratio <= 1:
-        faults.append(f"subset_ratio = {config.subset_ratio} must lie in (0, 1]")
-    if not 0 <= config.overlap_ratio <= 1:
-        faults.append(f"overlap_ratio = {config.overlap_ratio} must lie in [0, 1]")
-    needed = 2 if config.operation in ("sub", "div") else 1
-    if config.num_subsets < needed:
-        faults.append(
-            f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}"
-        )
-    if faults:
-        return faults
-    size, total = math.floor(config.subset_ratio * config.input_size), _chain(config)[-1][1]
-    if size < 1:
-        faults.append(
-            f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset"
-        )
-    elif total > config.input_size:
-        faults.append(
-            f"{config.num_subsets} subsets of {size} inputs that overlap by {math.floor(config.overlap_ratio * size)} "
-            f"cover {total} inputs, but input_size = {config.input_size}: make it larger, or num_subsets or subset_ratio "
-            "smaller, or overlap_ratio larger"
-        )
-    return faults
 
 
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:
@@ -169,43 +127,9 @@ def _range_faults(split: str, values: Range, operation: str) -> list[str]:
     return faults
 
 
-def _combine(operation: str, sums: list[Tensor]) -> Tensor:
-    a = sums[0]
-    if operation in ("add", "mul"):
-        for other in sums[1:]:
-            a = a + other if operation == "add" else a * other
-        return a
-    return {
-        "sub": lambda: a - sums[1],
-        "div": lambda: a / sums[1],
-        "squared": lambda: a * a,
-        "root": lambda: torch.sqrt(a),
-    }[operation]()
-
-
-def _exact(operation: str, sums: list[Floats]) -> Floats:
-    """The float64 oracle of `_combine`, written apart from it."""
-    operations: dict[str, Any] = {
-        "add": lambda: np.sum(sums, axis=0),
-        "sub": lambda: np.subtract(sums[0], sums[1]),
-        "mul": lambda: np.prod(sums, axis=0),
-        "div": lambda: np.divide(sums[0], sums[1]),
-        "squared": lambda: np.square(sums[0]),
-        "root": lambda: np.sqrt(sums[0]),
-    }
-    result: Floats = operations[operation]()
-    return result
-
-
 @lru_cache(maxsize=256)
 def _threshold(operation: str, values: Range, num_inputs: int, subsets: tuple[tuple[int, int], ...]) -> float:
-    """Perturbed sums are a' = (1 - 2 eps) a + eps * total, since selected inputs weigh 1 - eps and others eps."""
     rng = np.random.RandomState(THRESHOLD_SEED)
-    total = 0.0
-    for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK):
-        x = numpy_draw(rng, (THRESHOLD_CHUNK, num_inputs), values)
-        sums = [x[:, start:end].sum(axis=1) for start, end in subsets]
-        rest = EPSILON * x.sum(axis=1)
-        perturbed = [(1 - 2 * EPSILON) * a + rest for a in sums]
-        total += float(np.square(_exact(operation, perturbed) - _exact(operation, sums)).sum())
-    return total / THRESHOLD_ROWS
+    chunks = range(THRESHOLD_ROWS // THRESHOLD_CHUNK)
+    drawn = (numpy_draw(rng, (THRESHOLD_CHUNK, num_inputs), values) for _ in chunks)
+    return perturbed_error(operation, drawn, subsets)
