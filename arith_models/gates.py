@@ -60,21 +60,18 @@ class Gated(nn.Module):
                 r = xavier(num_inputs, num_outputs)
                 parameter.copy_(stream.uniform(parameter.shape, -r, r))
 
-    def mixed(
-        self, x_BI: Tensor, add_OB: Tensor, mul_OB: Tensor, ctx: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The branches, weighed by the gates, and the penalties of the gates."""
+    def opened(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The gates [O, B] of the additive and of the multiplicative branch, and their penalties."""
         bias = self.config.gate_bias
         gate_OB = self._open(self.gate, self.gate_bias if bias else None, x_BI, ctx)
-        opened, other_OB = [gate_OB], 1.0 - gate_OB
+        learnt, other_OB = [gate_OB], 1.0 - gate_OB
         if self.config.two_gates:
             other_OB = self._open(self.second_gate, self.second_gate_bias if bias else None, x_BI, ctx)
-            opened.append(other_OB)
-        penalties = {}
-        if self.config.gate == "regularised":
-            undecided = [(g.square() * (1.0 - g).square()).sum() for g in opened]
-            penalties["gate"] = torch.stack(undecided).sum()
-        return (gate_OB * add_OB + other_OB * mul_OB).T, penalties
+            learnt.append(other_OB)
+        if self.config.gate != "regularised":
+            return gate_OB, other_OB, {}
+        undecided = [(g.square() * (1.0 - g).square()).sum() for g in learnt]
+        return gate_OB, other_OB, {"gate": torch.stack(undecided).sum()}
 
     def _open(self, G_OI: Tensor, bias_O: Tensor | None, x_BI: Tensor, ctx: Any) -> Tensor:
         logit_OB = G_OI @ x_BI.T

@@ -54,10 +54,10 @@ class GatedNAUNMU(Gated):
         return torch.cat([self.nau.effective_weight(), self.nmu.effective_weight()])
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        gate_OB, other_OB, of_gates = self.opened(x_BI, ctx)
         add_BO, of_nau = self.nau(x_BI, ctx)
         mul_BO, of_nmu = self.nmu(x_BI, ctx)
-        y_BO, of_gates = self.mixed(x_BI, add_BO.T, mul_BO.T, ctx)
-        return y_BO, added(of_nau, of_nmu, of_gates)
+        return (gate_OB * add_BO.T + other_OB * mul_BO.T).T, added(of_nau, of_nmu, of_gates)
 
     def input_penalty(self, mean_I: Tensor) -> Tensor:
         return self.nau.input_penalty(mean_I) + self.nmu.input_penalty(mean_I)

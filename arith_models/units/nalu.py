@@ -90,9 +90,10 @@ class NALU(Gated):
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         W_OI, penalties = self.nac.weights(ctx)
+        gate_OB, other_OB, of_gates = self.opened(x_BI, ctx)
+        add_OB = W_OI @ x_BI.T
         mul_OB, of_mul = self._multiplied(x_BI, W_OI, ctx)
-        y_BO, of_gates = self.mixed(x_BI, W_OI @ x_BI.T, mul_OB, ctx)
-        return y_BO, added(penalties, of_mul, of_gates)
+        return (gate_OB * add_OB + other_OB * mul_OB).T, added(penalties, of_mul, of_gates)
 
     def _multiplied(self, x_BI: Tensor, W_OI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The multiplicative branch [O, B]. `W_OI` is the additive branch's weight."""
