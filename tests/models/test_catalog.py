@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from sweeps.catalog import find, names
+from sweeps.describing import about_model
 from sweeps.training.random import Stream, seed_key
 
 UNITS = names("model")
@@ -179,3 +180,14 @@ def test_every_setting_has_a_default_and_an_explanation(unit) -> None:
         for name in config.__annotations__:
             explained = rf'^ +{name}: (.*|Literal\[(\n.*)*?\n +\]) = .*\n +"""'
             assert re.search(explained, source, re.MULTILINE), f"{unit}: {config.__qualname__}.{name}"
+
+
+def test_what_is_shown_of_a_unit_names_every_setting_once_and_explains_it(unit) -> None:
+    shown = about_model(unit).split(f"unit {unit} (version")[1].split("settings")[-1].splitlines()
+    for name in find("model", unit).Config.__dataclass_fields__:
+        (line,) = [i for i, text in enumerate(shown) if text.startswith(f"  {name}: ")]
+        assert shown[line + 1].startswith("      "), f"{unit}: {name}"
+
+
+def test_a_choice_is_shown_with_its_words() -> None:
+    assert "  log: Literal['normal', 'safe', 'max_safe'] = 'normal'\n" in about_model("nac_mul")

@@ -7,9 +7,13 @@ import math
 import pytest
 import torch
 from made_units import X, context, initialised, output, stream, unit
+from safetensors.torch import load
 
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 from arith_models.ternary import drawn, likeliest_weight, mean_weight
+from sweeps.settings import resolve
+from sweeps.training import Lane, Pack
+from sweeps.training.random import Stream, seed_key
 
 DRAWING = ["gradient_bandit_nac", "gumbel_mnac", "gumbel_nac", "hard_softmax_nac"]
 
@@ -161,3 +165,32 @@ def test_the_bandit_moves_towards_the_weight_of_the_least_loss() -> None:
         ((loss.detach() - 5 / 3) * penalties["score"]).backward()
         total -= made.logit.grad[0, 0]
     assert (total / count).tolist() == pytest.approx([5 / 9, -7 / 9, 2 / 9], abs=0.16)
+
+
+def test_through_the_engine_plain_sgd_is_the_published_update() -> None:
+    """Change of s: lr (baseline - loss) (onehot - 1/3), the same factor for all weights of both layers. The first loss is
+    its own baseline, so nothing moves before the second.
+    """
+    moved = [logits_after(steps) for steps in (1, 2)]
+    assert not moved[0].any()
+    draws, onehots = Stream(seed_key(0, "model"), step=1), []
+    for shape in [(2, 10, 3), (1, 2, 3)]:
+        onehots.append(drawn(torch.full(shape, 1 / 3), draws).flatten())
+        draws.uniform((8, 2))  # dropout, between the layers
+    direction = torch.cat(onehots) - 1 / 3
+    factor = (moved[1] * direction).sum() / direction.square().sum()
+    assert factor != 0
+    torch.testing.assert_close(moved[1], factor * direction, rtol=1e-4, atol=0)
+
+
+def logits_after(steps: int) -> torch.Tensor:
+    """All of a two-layer network's logits after so many steps of plain SGD: they start at 0."""
+    train = {"steps": steps, "batch": 8, "evaluate_every": 1, "optimizer": "sgd", "lr": 1e-3}
+    task = {"name": "static", "input_size": 10}
+    settings, faults, _ = resolve({"model": "gradient_bandit_nac", "task": task, "train": train})
+    assert settings is not None, faults
+    pack, done = Pack([Lane("one", settings, 0)], 3, compiled=False), []
+    while not pack.done:
+        done += pack.advance()
+    state = load(done[0].state)
+    return torch.cat([state[f"params.{layer}.logit"].flatten() for layer in ("first", "second")])

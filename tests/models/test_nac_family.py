@@ -66,7 +66,7 @@ def test_safe_logarithms_are_finite_at_zero_where_the_normal_one_nearly_is_not(l
     assert output(presolved("nac_mul", [[-1]]), zero)[0][0] == pytest.approx(1e7, rel=1e-4)
 
 
-def effective_deviation(name: str, inputs: int, outputs: int, parameter: str) -> Tensor:
+def initial_values(name: str, inputs: int, outputs: int, parameter: str) -> Tensor:
     draws = [getattr(initialised(name, inputs, outputs, seed), parameter).flatten() for seed in range(300)]
     return torch.cat(draws)
 
@@ -82,14 +82,14 @@ def effective_deviation(name: str, inputs: int, outputs: int, parameter: str) ->
     ],
 )
 def test_initial_values_are_uniform_on_the_published_range(name, inputs, outputs, parameter, r) -> None:
-    values = effective_deviation(name, inputs, outputs, parameter)
+    values = initial_values(name, inputs, outputs, parameter)
     assert 0.99 * r < values.max() <= r * (1 + 1e-5) and -r * (1 + 1e-5) <= values.min() < -0.99 * r
     assert values.std().item() == pytest.approx(r / math.sqrt(3), rel=0.03)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(10, 2), (2, 1)])
 def test_pos_nacs_start_is_normal_with_xaviers_deviation(inputs, outputs) -> None:
-    values = effective_deviation("pos_nac", inputs, outputs, "W_hat")
+    values = initial_values("pos_nac", inputs, outputs, "W_hat")
     assert values.std().item() == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.05)
     assert values.abs().max() > 2.5 * values.std()  # no uniform range
 
