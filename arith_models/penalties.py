@@ -1,9 +1,9 @@
 """The regularisers of Madsen and Johansen (2020), and how a network weighs those of its units.
 
-A unit's `forward` returns penalties by name. "sparsity" and "out_of_bound" come unweighted: a network adds them up over its
-layers and weighs the sums. "score", the log-probability of weights that were drawn, is the engine's affair (REINFORCE).
-Any other name is the unit's own affair and comes weighted. A unit that also has `input_penalty(mean_I)` takes part in R_z,
-which looks at the mean of what the layer was given.
+A unit's `forward` returns penalties by name. "sparsity", "out_of_bound" and "input" come unweighted: a network adds them up
+over its layers and weighs the sums. "score", the log-probability of weights that were drawn, is the engine's affair
+(REINFORCE). Any other name is the unit's own affair and comes weighted. "input" is R_z, which looks at the mean of what the
+layer was given: most units that take part leave it to the network, by having `input_penalty(mean_I)`.
 """
 
 from __future__ import annotations
@@ -69,17 +69,25 @@ def nmu_input(W_OI: Tensor, mean_I: Tensor) -> Tensor:
     return ((1.0 - W_OI) * (1.0 - mean_I).square()).mean()
 
 
+def added(*penalties: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Penalties of several parts, summed by name."""
+    totals: dict[str, Tensor] = {}
+    for part in penalties:
+        for name, value in part.items():
+            totals[name] = totals[name] + value if name in totals else value
+    return totals
+
+
 def weighed(
     config: PenaltyConfig, step: Any, layers: Sequence[tuple[Any, Tensor, dict[str, Tensor]]]
 ) -> dict[str, Tensor]:
     """A network's penalties. `layers` holds (unit, mean input [I], penalties) of each layer."""
-    totals: dict[str, Tensor] = {}
+    found = []
     for unit, mean_I, penalties in layers:
-        found = dict(penalties)
+        found.append(penalties)
         if config.input_penalty is not None and hasattr(unit, "input_penalty"):
-            found["input"] = unit.input_penalty(mean_I)
-        for name, value in found.items():
-            totals[name] = totals[name] + value if name in totals else value
+            found.append({"input": unit.input_penalty(mean_I)})
+    totals = added(*found)
     weights = {"out_of_bound": config.out_of_bound_penalty, "input": config.input_penalty}
     result = {name: value for name, value in totals.items() if name not in ("sparsity", *weights)}
     if "sparsity" in totals:

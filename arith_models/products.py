@@ -1,4 +1,4 @@
-"""Products over the inputs of a unit."""
+"""Products over the inputs of a unit: what NMU and its relatives share."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def product(factors_BOI: Tensor) -> Tensor:
     for factor_BO in others:
         first_BO = first_BO * factor_BO
     return first_BO
+
+
+def product_with_identity(W_OI: Tensor, x_BI: Tensor) -> Tensor:
+    """y_o = prod_i (W_oi x_i + 1 - W_oi), [B, O]: an input whose weight is 0 counts as 1."""
+    return product(W_OI * x_BI.unsqueeze(1) + (1.0 - W_OI))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+import ast
 import inspect
+import textwrap
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, Literal, get_origin
 
 from sweeps import catalog
+from sweeps.configs import fields_of
 from sweeps.settings import resolve
 from sweeps.shelf import definitions, question_of
 from sweeps.spec import Sweep
@@ -108,22 +111,31 @@ def _about(cls: type[Any], title: str) -> Iterator[str]:
 
 
 def _settings_lines(config: type[Any]) -> list[str]:
-    """Fields with defaults, inherited ones last, and the text that stands under each in the source."""
-    bases = [base for base in config.__mro__ if dataclasses.is_dataclass(base)]
-    lines = [line for base in bases for line in _own_settings(base)]
+    """Fields with defaults, and the text that stands under each in the source; inherited ones come first."""
+    own: dict[str, tuple[str, str]] = {}
+    for cls in reversed(config.__mro__):
+        if is_dataclass(cls):
+            own |= _own_settings(cls)
+    lines = []
+    for field, hint in fields_of(config).items():
+        declared, text = own[field]
+        if get_origin(hint) is Literal:  # the choices, where the source has a name for them
+            declared = f"{field}: {hint}".replace("typing.", "") + declared[declared.index(" = ") :]
+        lines += [declared, *([f"    {text}"] if text else [])]
     return ["settings:", *lines] if lines else ["no settings"]
 
 
-def _own_settings(config: type[Any]) -> list[str]:
-    body = inspect.getsource(config).splitlines()
-    start = next(i for i, line in enumerate(body) if line.strip().startswith(f"class {config.__name__}"))
-    lines: list[str] = []
-    for line in body[start + 1 :]:
-        stripped = line.strip()
-        if stripped.startswith("def "):
-            break
-        if stripped.startswith('"""') and lines:  # before the first field it is the class's own
-            lines.append(f"    {stripped.strip(chr(34))}")
-        elif ":" in stripped and not stripped.startswith('"""'):
-            lines.append(stripped)
-    return lines
+def _own_settings(config: type[Any]) -> dict[str, tuple[str, str]]:
+    """Field -> (its declaration, the text under it), for the fields that this class itself declares."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[-1]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            text = (
+                after.value.value
+                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                else ""
+            )
+            found[node.target.id] = (ast.unparse(node), " ".join(str(text).split()))
+    return found

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from arith_models.penalties import PenaltyConfig, weighed
 
+MULTIPLICATION = {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}
 PAPER: dict[str, dict[str, Any]] = {
     "tanh": {"units": ["tanh", "linear"]},
     "sigmoid": {"units": ["sigmoid", "linear"]},
@@ -29,12 +30,15 @@ PAPER: dict[str, dict[str, Any]] = {
     "prelu": {"units": ["prelu", "linear"]},
     "softplus": {"units": ["softplus", "linear"]},
     "nac_mul": {"units": ["nac", "nac_mul"]},
+    "nac_mul_sigma": {"units": ["nac", "nac_mul_sigma"]},
+    "nac_mul_nmu": {"units": ["nau", "nac_mul_nmu"], "sparsity_penalty": MULTIPLICATION},
+    "mnac": {"units": ["nac", "mnac"]},
+    "gumbel_mnac": {"units": ["gumbel_nac", "gumbel_mnac"]},
     "nau": {"sparsity_penalty": {"weight": 0.01, "start": 5_000.0, "end": 50_000.0}},
     # Both layers share the penalty's weight and schedule, also the first one, a NAU.
-    "nmu": {
-        "units": ["nau", "nmu"],
-        "sparsity_penalty": {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0},
-    },
+    "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": MULTIPLICATION},
+    "silly_nmu": {"units": ["nau", "silly_nmu"], "sparsity_penalty": MULTIPLICATION},
+    "gated_nau_nmu": {"sparsity_penalty": MULTIPLICATION},
 }
 """The papers' networks by name. A unit that is not named here is used twice, without a penalty."""
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.additive import Additive
 from arith_models.nac_range import nac_range
 from arith_models.penalties import nau_input
 
 
-class NAC(nn.Module):
+class NAC(Additive):
     """Shapes: x [B, I] -> y [B, O]; Ŵ, M̂ [O, I]. No bias, no penalty, no clamp.
 
     W is computed anew in every forward, so both hidden weights receive gradients (public versions that compute it once
@@ -44,11 +45,5 @@ class NAC(nn.Module):
     def effective_weight(self) -> Tensor:
         return torch.tanh(self.W_hat) * torch.sigmoid(self.M_hat)
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return (self.effective_weight() @ x_BI.T).T, {}
-
     def input_penalty(self, mean_I: Tensor) -> Tensor:
         return nau_input(self.effective_weight(), mean_I)
-
-    def constrain(self) -> None:
-        """NAC's weights are bounded by construction."""

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.additive import Additive
 from arith_models.penalties import Shape, nau_input, nau_out_of_bound, nau_sparsity
 
 
-class NAU(nn.Module):
+class NAU(Additive):
     """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
 
     The forward clamps W as the authors' code does; `clamp` also clamps the parameter itself after every step, which is
-    their default. Penalties, unweighted: "sparsity" (eq. 7), "out_of_bound"; see arith_models/penalties.py.
+    their default. Penalties, unweighted: "sparsity" (eq. 7), "out_of_bound"; see arith_models/penalties.py. Their older unit
+    without any clamp (RegualizedLinearNAC) isn't offered; the nearest is clamp: false.
     """
 
     version = 1
@@ -45,11 +47,11 @@ class NAU(nn.Module):
     def effective_weight(self) -> Tensor:
         return self.weight.clamp(-1.0, 1.0)
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def weights(self, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         penalties = {"sparsity": nau_sparsity(self.weight, self.config.penalty)}
         if not self.config.clamp:
             penalties["out_of_bound"] = nau_out_of_bound(self.weight, self.config.penalty)
-        return (self.effective_weight() @ x_BI.T).T, penalties
+        return self.effective_weight(), penalties
 
     def input_penalty(self, mean_I: Tensor) -> Tensor:
         return nau_input(self.effective_weight(), mean_I)

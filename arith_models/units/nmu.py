@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from arith_models.penalties import Shape, nmu_input, nmu_out_of_bound, nmu_sparsity
-from arith_models.products import product
+from arith_models.products import product_with_identity
 
 
 class NMU(nn.Module):
     """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
 
     `clamp` clamps the parameter to [lower, 1] after every step (the authors' default); without it the forward clamps
-    instead, as in their ablation. Penalties, unweighted: "sparsity", "out_of_bound"; see arith_models/penalties.py.
+    instead, as in their ablation. Penalties, unweighted: "sparsity", "out_of_bound"; see arith_models/penalties.py. Their
+    older unit without any clamp (RegualizedLinearMNAC, W ~ U(1/2 - 0.866, 1/2 + 0.866)) isn't offered; the nearest is
+    clamp: false.
     """
 
     version = 1
@@ -49,13 +51,16 @@ class NMU(nn.Module):
     def effective_weight(self) -> Tensor:
         return self.weight if self.config.clamp else self._clamped()
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        W_OI = self.effective_weight()
+    def weights(self, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """W and its penalties, which NAC•,NMU uses too."""
         penalties = {"sparsity": nmu_sparsity(self.weight, self.config.penalty)}
         if not self.config.clamp:
             penalties["out_of_bound"] = nmu_out_of_bound(self.weight, self.config.penalty)
-        factors_BOI = W_OI * x_BI.unsqueeze(1) + (1.0 - W_OI)
-        return product(factors_BOI), penalties
+        return self.effective_weight(), penalties
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        W_OI, penalties = self.weights(ctx)
+        return product_with_identity(W_OI, x_BI), penalties
 
     def input_penalty(self, mean_I: Tensor) -> Tensor:
         return nmu_input(self.effective_weight(), mean_I)

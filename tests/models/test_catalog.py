@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from sweeps.catalog import find, names
+from sweeps.describing import about_model
 from sweeps.training.random import Stream, seed_key
 
-UNITS = names("model")
+UNITS = [name for name in names("model") if not getattr(find("model", name), "is_cell", False)]
 SHAPES = [(10, 2, 1), (4, 3, 2), (1, 1, 1)]  # inputs, hidden, outputs
 ROWS = 5
+# Published to start from constants: what differs between their seeds is what they draw later.
+START_ALIKE = {"gradient_bandit_nac", "gumbel_mnac", "gumbel_nac"}
+TWO_WEIGHTS = {"gated_nau_nmu"}  # one above the other in the effective weight
 
 
 def network(unit: str, inputs: int = 10, hidden: int = 2, outputs: int = 1, seed: int = 1) -> nn.Module:
@@ -35,10 +39,10 @@ def network(unit: str, inputs: int = 10, hidden: int = 2, outputs: int = 1, seed
     return model
 
 
-def context(step: float = 0.0, training: bool = True) -> Any:
+def context(step: float = 0.0, training: bool = True, seed: int = 3) -> Any:
     return SimpleNamespace(
-        step=torch.tensor(step), training=training, dropout=lambda x, rate: x,
-        stream=Stream(seed_key(3, "model")), last_error=torch.tensor(1.0),
+        step=torch.tensor(step), training=training, stream=Stream(seed_key(seed, "model")),
+        last_error=torch.tensor(1.0), dropout=lambda x, rate: x,
     )  # fmt: skip
 
 
@@ -70,7 +74,8 @@ def test_initialise_fills_every_parameter_from_the_stream_alone(unit) -> None:
     for (name, p), q in zip(one.named_parameters(), same.parameters(), strict=True):
         assert p.isfinite().all(), f"{unit}: initialise leaves {name} as it was"
         assert torch.equal(p, q), f"{unit}: {name} does not depend on the stream alone"
-    assert any(not torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    alike = all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    assert alike == (unit in START_ALIKE)
 
 
 def test_forward_is_pure_and_draws_nothing_outside_of_its_stream(unit) -> None:
@@ -80,6 +85,21 @@ def test_forward_is_pure_and_draws_nothing_outside_of_its_stream(unit) -> None:
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(p, state[name]) for name, p in model.state_dict().items())
+
+
+def test_evaluation_draws_nothing(unit) -> None:
+    model, x = network(unit), batch()
+    contexts = [context(training=False, seed=seed) for seed in (3, 4)]
+    first, second = (model(x, ctx)[0] for ctx in contexts)
+    assert torch.equal(first, second)
+    fresh = context().stream.uniform((4,))
+    assert torch.equal(contexts[0].stream.uniform((4,)), fresh), f"{unit} draws in evaluation"
+
+
+def test_units_whose_seeds_start_alike_draw_in_training(unit) -> None:
+    if unit in START_ALIKE:
+        model, x = network(unit), batch()
+        assert not torch.equal(model(x, context(seed=3))[0], model(x, context(seed=4))[0])
 
 
 def test_rows_do_not_touch_each_other(unit) -> None:
@@ -157,8 +177,22 @@ def test_the_docstring_gives_equation_shapes_and_source(unit) -> None:
 
 
 def test_every_setting_has_a_default_and_an_explanation(unit) -> None:
+    """In the class that declares it, which may be one that several units share."""
     cls = find("model", unit)
     cls.Config()
-    written = [inspect.getsource(base) for base in cls.Config.__mro__ if dataclasses.is_dataclass(base)]
-    for name in cls.Config.__dataclass_fields__:
-        assert re.search(rf'^ +{name}: .*\n +"""', "\n".join(written), re.MULTILINE), f"{unit}: {name}"
+    for config in filter(dataclasses.is_dataclass, cls.Config.__mro__):
+        source = inspect.getsource(config)
+        for name in config.__annotations__:
+            explained = rf'^ +{name}: (.*|Literal\[(\n.*)*?\n +\]) = .*\n +"""'
+            assert re.search(explained, source, re.MULTILINE), f"{unit}: {config.__qualname__}.{name}"
+
+
+def test_what_is_shown_of_a_unit_names_every_setting_once_and_explains_it(unit) -> None:
+    shown = about_model(unit).split(f"unit {unit} (version")[1].split("settings")[-1].splitlines()
+    for name in find("model", unit).Config.__dataclass_fields__:
+        (line,) = [i for i, text in enumerate(shown) if text.startswith(f"  {name}: ")]
+        assert shown[line + 1].startswith("      "), f"{unit}: {name}"
+
+
+def test_a_choice_is_shown_with_its_words() -> None:
+    assert "  log: Literal['normal', 'safe', 'max_safe'] = 'normal'\n" in about_model("nac_mul")

@@ -8,48 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from made_units import SATURATED, X, context, output, presolved, unit
+from torch import Tensor
 
 from arith_models.nac_range import nac_range
 from arith_models.settings import RampedPenalty
 from sweeps.catalog import find
 from sweeps.training.random import Stream, seed_key
 
-CTX: Any = SimpleNamespace(
-    step=torch.tensor(0.0), training=True, last_error=torch.tensor(0.0), dropout=lambda x, rate: x
-)
-X = torch.tensor([[1.5, 4.0, 2.5], [3.0, 0.5, 2.0]])
-SATURATED = 40.0  # tanh and sigmoid are 1 in float32 long before
-
-
-def unit(name: str, inputs: int, outputs: int = 1, **settings: Any) -> Any:
-    cls = find("model", name)
-    return cls(cls.Config(**settings), inputs, outputs)
-
-
-def presolved(name: str, weights: list[list[float]], **settings: Any) -> Any:
-    """A unit whose effective weights are exactly these, each of -1, 0, 1/2 or 1."""
-    wanted = torch.tensor(weights)
-    made = unit(name, wanted.shape[1], wanted.shape[0], **settings)
-    with torch.no_grad():
-        if hasattr(made, "weight"):
-            made.weight.copy_(wanted)
-            return made
-        nac = getattr(made, "nac", made)
-        nac.W_hat.copy_(SATURATED * wanted.sign())
-        nac.M_hat.copy_(torch.where(wanted.abs() == 0.5, 0.0, SATURATED))  # sigmoid(0) is 1/2
-    return made
-
-
-def output(made: nn.Module, x: Tensor = X) -> list[list[float]]:
-    with torch.no_grad():
-        return made(x, CTX)[0].tolist()
-
-
-@pytest.mark.parametrize("name", ["nau", "nac"])
-def test_addition_and_subtraction_are_exact_at_the_solution(name) -> None:
-    both = presolved(name, [[1, 1, 0], [1, -1, 0]])
-    assert output(both) == [[5.5, -2.5], [3.5, 2.5]]
+CTX = context()
 
 
 @pytest.mark.parametrize(("weights", "by_hand"), [([1, 1, 0], [6.0, 1.5]), ([1, 1, 1], [15.0, 3.0])])

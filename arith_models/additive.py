@@ -1,0 +1,34 @@
+"""The additive layer that NAC, NAU and their relatives share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Additive(nn.Module):
+    """y = x Wᵀ without a bias. Abstract: a unit supplies `initialise` and `effective_weight`.
+
+    Shapes: x [B, I] -> y [B, O]; W [O, I]. The product is written (W xᵀ)ᵀ, which is quicker for few outputs.
+    """
+
+    def initialise(self, stream: Any) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define initialise(stream)")
+
+    def effective_weight(self) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define effective_weight()")
+
+    def weights(self, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """W as one forward uses it, and its penalties. Units that draw W, or pass another gradient on, override this.
+
+        NALU and NAC• ask for it, too: one draw then serves both branches of a NALU.
+        """
+        return self.effective_weight(), {}
+
+    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        W_OI, penalties = self.weights(ctx)
+        return (W_OI @ x_BI.T).T, penalties
+
+    def constrain(self) -> None:
+        """Most weights are free, or bounded by construction."""

@@ -1,0 +1,196 @@
+"""Units that draw: from their stream alone, with the stated probabilities, noise, temperature and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from made_units import X, context, initialised, output, stream, unit
+from safetensors.torch import load
+
+from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
+from arith_models.ternary import drawn, likeliest_weight, mean_weight
+from sweeps.settings import resolve
+from sweeps.training import Lane, Pack
+from sweeps.training.random import Stream, seed_key
+
+DRAWING = ["gradient_bandit_nac", "gumbel_mnac", "gumbel_nac", "hard_softmax_nac"]
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_draws_come_from_the_stream_alone(name) -> None:
+    made = initialised(name, 3, 4)
+    torch.manual_seed(0)
+    first = output(made, ctx=context(seed=3))
+    torch.manual_seed(1)
+    assert output(made, ctx=context(seed=3)) == first
+    assert output(made, ctx=context(seed=4)) != first
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_two_forwards_of_one_step_draw_anew(name) -> None:
+    """The layers of a network share a stream, and so do the time steps of a cell."""
+    made, ctx = initialised(name, 3, 8), context()
+    assert output(made, ctx=ctx) != output(made, ctx=ctx)
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_evaluation_uses_the_effective_weight(name) -> None:
+    made = initialised(name, 3, 1, seed=1)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(stream().normal(p.shape))
+    W_OI, evaluation = made.effective_weight().detach(), context(training=False)
+    wanted = (W_OI * X + 1 - W_OI).prod(-1) if name == "gumbel_mnac" else X @ W_OI[0]
+    torch.testing.assert_close(torch.tensor(output(made, ctx=evaluation))[:, 0], wanted)
+
+
+def test_gumbel_noise_has_its_mean_and_variance_and_is_finite_at_the_ends() -> None:
+    noise = gumbel_noise(stream(), (100_000,))
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, rel=0.02)
+
+    class Ends:
+        def uniform(self, shape):
+            return torch.tensor([0.0, 1 - 2.0**-24])
+
+    assert gumbel_noise(Ends(), (2,)).tolist() == pytest.approx([-math.log(1e-8 + 18.42068), 16.48], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "by_hand"),
+    [
+        (GumbelConfig(), 0, 1.0), (GumbelConfig(), 50_000, math.exp(-0.5)), (GumbelConfig(), 100_000, 0.5),
+        (GumbelConfig(lowest_temperature=1.0), 50_000, 1.0), (GumbelConfig(cooling=1e-3), 100, math.exp(-0.1)),
+    ],
+)  # fmt: skip
+def test_the_temperature_falls_with_the_step(config, step, by_hand) -> None:
+    assert temperature(config, torch.tensor(float(step))).item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cooling": -1.0}, {"lowest_temperature": 0.0}, {"lowest_temperature": 2.0}]
+)
+def test_an_impossible_temperature_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match="lowest_temperature|cooling"):
+        GumbelConfig(**wrong)
+
+
+@pytest.mark.parametrize("step", [0.0, 50_000.0])
+def test_gumbel_nac_by_hand(step) -> None:
+    made = unit("gumbel_nac", 1)
+    with torch.no_grad():
+        made.logit.copy_(torch.tensor([[[0.5, -0.25, 1.0]]]))
+    tau = math.exp(-1e-5 * step)
+    powers = ((torch.tensor([0.5, -0.25, 1.0]) + gumbel_noise(stream(), (1, 1, 3))[0, 0]) / tau).exp()
+    wanted = 2 * (powers[0] - powers[1]) / powers.sum()
+    assert output(made, torch.tensor([[2.0]]), context(step))[0][0] == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [0.0, 50_000.0])
+def test_gumbel_mnac_by_hand(step) -> None:
+    made = unit("gumbel_mnac", 1)
+    with torch.no_grad():
+        made.W_hat.fill_(0.5)
+    W = torch.sigmoid((0.5 + gumbel_noise(stream(), (1, 1))[0, 0]) / math.exp(-1e-5 * step))
+    assert output(made, torch.tensor([[3.0]]), context(step))[0][0] == pytest.approx(
+        (3 * W + 1 - W).item(), rel=1e-5
+    )
+
+
+def test_draws_have_their_probabilities() -> None:
+    probability = torch.tensor([0.2, 0.5, 0.3]).expand(30_000, 1, 3)
+    onehot = drawn(probability, stream())
+    assert (onehot.sum(-1) == 1).all()
+    assert onehot.mean((0, 1)).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.01)
+    assert sorted(set(mean_weight(onehot).flatten().tolist())) == [-1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("logit", "weight"),
+    [
+        ([2.0, 1.0, 0.0], 1),
+        ([1.0, 2.0, 0.0], -1),
+        ([1.0, 0.0, 2.0], 0),
+        ([-1.0, 3.0, 2.0], -1),
+        ([0.0, 0.0, 0.0], 1),
+    ],
+)
+def test_the_likeliest_weight(logit, weight) -> None:
+    assert likeliest_weight(torch.tensor([[logit]])).tolist() == [[weight]]
+
+
+def test_hard_softmax_gives_drawn_weights_and_the_gradient_of_the_soft_ones() -> None:
+    hard, soft = initialised("hard_softmax_nac", 3, 4), initialised("softmax_nac", 3, 4)
+    y = hard(X, context())[0]
+    W_OI, _ = hard.weights(context())
+    assert set(W_OI.flatten().tolist()) == {-1.0, 0.0, 1.0}  # exactly
+    torch.testing.assert_close(y, X @ W_OI.T)
+    upstream = stream(5).normal(y.shape)
+    (y * upstream).sum().backward()
+    (soft(X, context())[0] * upstream).sum().backward()
+    assert torch.equal(hard.logit.grad, soft.logit.grad) and hard.logit.grad.all()
+
+
+def test_softmax_nac_by_hand() -> None:
+    """(e - e²) / (e + e² + 1)"""
+    made = unit("softmax_nac", 1)
+    with torch.no_grad():
+        made.logit.copy_(torch.tensor([[[1.0, 2.0]]]))
+    e = math.e
+    assert output(made, torch.tensor([[1.0]]))[0][0] == pytest.approx((e - e * e) / (e + e * e + 1))
+
+
+def test_the_score_is_the_log_probability_of_the_draw_and_its_gradient_onehot_minus_pi() -> None:
+    made = unit("gradient_bandit_nac", 2)
+    with torch.no_grad():
+        made.logit.copy_(torch.tensor([[[1.0, 0.0, -1.0], [0.5, 0.25, 0.0]]]))
+    W_OI, penalties = made.weights(context())
+    pi = made.logit.detach().softmax(-1)
+    onehot = torch.stack([W_OI == 1, W_OI == -1, W_OI == 0], -1).float()
+    assert penalties["score"].item() == pytest.approx((onehot * pi).sum(-1).log().sum().item())
+    penalties["score"].backward()
+    torch.testing.assert_close(made.logit.grad, onehot - pi)
+    assert made.weights(context(training=False))[1] == {}
+
+
+def test_the_bandit_moves_towards_the_weight_of_the_least_loss() -> None:
+    """One weight, target 1 * x: losses 0, 4, 1 for 1, -1, 0 at π = 1/3. Expected change of s: 1/3 (5/3 - loss)."""
+    total, count = torch.zeros(3), 500
+    for seed in range(count):
+        made = initialised("gradient_bandit_nac", 1)
+        y, penalties = made(torch.ones(1, 1), context(seed=seed))
+        loss = (y - 1).square().mean()
+        ((loss.detach() - 5 / 3) * penalties["score"]).backward()
+        total -= made.logit.grad[0, 0]
+    assert (total / count).tolist() == pytest.approx([5 / 9, -7 / 9, 2 / 9], abs=0.16)
+
+
+def test_through_the_engine_plain_sgd_is_the_published_update() -> None:
+    """Change of s: lr (baseline - loss) (onehot - 1/3), the same factor for all weights of both layers. The first loss is
+    its own baseline, so nothing moves before the second.
+    """
+    moved = [logits_after(steps) for steps in (1, 2)]
+    assert not moved[0].any()
+    draws, onehots = Stream(seed_key(0, "model"), step=1), []
+    for shape in [(2, 10, 3), (1, 2, 3)]:
+        onehots.append(drawn(torch.full(shape, 1 / 3), draws).flatten())
+        draws.uniform((8, 2))  # dropout, between the layers
+    direction = torch.cat(onehots) - 1 / 3
+    factor = (moved[1] * direction).sum() / direction.square().sum()
+    assert factor != 0
+    torch.testing.assert_close(moved[1], factor * direction, rtol=1e-4, atol=0)
+
+
+def logits_after(steps: int) -> torch.Tensor:
+    """All of a two-layer network's logits after so many steps of plain SGD: they start at 0."""
+    train = {"steps": steps, "batch": 8, "evaluate_every": 1, "optimizer": "sgd", "lr": 1e-3}
+    task = {"name": "static", "input_size": 10}
+    settings, faults, _ = resolve({"model": "gradient_bandit_nac", "task": task, "train": train})
+    assert settings is not None, faults
+    pack, done = Pack([Lane("one", settings, 0)], 3, compiled=False), []
+    while not pack.done:
+        done += pack.advance()
+    state = load(done[0].state)
+    return torch.cat([state[f"params.{layer}.logit"].flatten() for layer in ("first", "second")])
