@@ -19,6 +19,10 @@ class Context:
     def __init__(self, step: Tensor, training: bool, stream: Stream, last_error: Tensor) -> None:
         self.step, self.training, self.stream, self.last_error = step, training, stream, last_error
 
+    def part(self, number: Any) -> Context:
+        """For the part of a computation with this number, from 0: what it draws is its own."""
+        return Context(self.step, self.training, self.stream.folded(number), self.last_error)
+
     def dropout(self, x: Tensor, rate: Any) -> Tensor:
         """Inverted dropout with a lane's own rate in [0, 1); the identity in evaluation."""
         if not self.training:

@@ -9,7 +9,8 @@ Legend of suffixes: K slots, T time, B batch or rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -136,8 +137,8 @@ class _Pieces:
 
     def of(self, params: Any, floats: Any, about: Any) -> Any:
         """The pieces of these lanes, to be called with stacked tensors; with them `total`, `errors`, `sparsity_error`."""
-        names = self._functions.built.network.pieces
-        found = {name: self._piece(name, params, floats, about) for name in names}
+        names, calls = self._functions.built.network.pieces, itertools.count()
+        found = {name: self._piece(name, params, floats, about, calls) for name in names}
         return SimpleNamespace(
             **found,
             total=lambda *a: self._call("total", self._total, about["step"], floats, *a),
@@ -147,15 +148,22 @@ class _Pieces:
             sparsity_error=lambda: self._call("sparsity", self._functions.sparsity_error, params, floats),
         )
 
-    def _piece(self, name: str, params: Any, floats: Any, about: Any) -> Callable[..., Any]:
-        def run(params: Any, floats: Any, about: Any, *arguments: Any) -> Any:
-            model = self._functions.model(floats)
-            device = next(iter(params.values())).device
-            ctx = self._functions.context(about, about["keys"]) if self._training else resting(device)
-            prefixed = {f"model.{n}": p for n, p in params.items()}
-            return functional_call(_Part(model, name), prefixed, (*arguments, ctx))
+    def _piece(
+        self, name: str, params: Any, floats: Any, about: Any, calls: Iterator[int]
+    ) -> Callable[..., Any]:
+        some = next(iter(params.values()))
 
-        return lambda *arguments: self._call(name, run, params, floats, about, *arguments)
+        def run(params: Any, floats: Any, about: Any, number: Tensor, *arguments: Any) -> Any:
+            model = self._functions.model(floats)
+            ctx = self._functions.context(about, about["keys"]) if self._training else resting(some.device)
+            prefixed = {f"model.{n}": p for n, p in params.items()}
+            return functional_call(_Part(model, name), prefixed, (*arguments, ctx.part(number)))
+
+        def call(*arguments: Any) -> Any:
+            number = torch.full((len(some),), next(calls), dtype=torch.int32, device=some.device)
+            return self._call(name, run, params, floats, about, number, *arguments)
+
+        return call
 
     def _call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         flat, spec = pytree.tree_flatten(arguments)

@@ -63,6 +63,11 @@ class Stream:
         word = _tensor(zlib.crc32(name.encode()), self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -1)), self._step, self._device)
 
+    def folded(self, number: Word) -> Stream:
+        """The stream for one of many uses of the same kind, such as a time step, by its number from 0."""
+        word = _tensor(number, self._device)
+        return Stream(threefry2x32(*self._key, word, torch.full_like(word, -2)), self._step, self._device)
+
     @property
     def step(self) -> Tensor:
         """0-dim int32."""

@@ -33,9 +33,13 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "_KEPT", {})
 
 
-@pytest.mark.parametrize("name", ["nau", "nalu", "lstm", "gru", "rnn_tanh"])
-def test_training_is_the_same_looped_and_unrolled(name, monkeypatch) -> None:
-    settings = settings_of(name)
+@pytest.mark.parametrize(
+    "model",
+    ["nau", "nalu", "lstm", "rnn_tanh", "gumbel_nac", {"name": "nau", "dropout": 0.2, "input_penalty": 1.0}],
+)
+def test_training_is_the_same_looped_and_unrolled(model, monkeypatch) -> None:
+    """What is drawn too: weights that are drawn at every time, and dropout."""
+    settings = settings_of(model)
     unrolled = train(lanes_of(settings, range(3)))
     looped(monkeypatch)
     for key, result in train(lanes_of(settings, range(3))).items():
