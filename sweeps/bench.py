@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,23 +52,23 @@ def bench(
 ) -> Bench:
     """Measures both, alternating. Compilation is not counted."""
     prepare_process()
-    plain, pack = plain_loop(), pack_of(num_lanes)
+    settings, faults, _ = resolve(SETTINGS)
+    if settings is None:
+        raise ValueError("; ".join(map(str, faults)))
+    plain, pack = plain_loop(), pack_of(num_lanes, settings)
     tell("compiling, then warming up")
     plain(200)
     pack(20)
     result = Bench(num_lanes, [], [])
     for i in range(rounds):
-        result.plain.append(_rate(lambda: plain(PLAIN_STEPS), PLAIN_STEPS))
-        result.pack.append(_rate(lambda: pack(PACK_STEPS), PACK_STEPS * num_lanes))
+        result.plain.append(rate(lambda: plain(PLAIN_STEPS), PLAIN_STEPS))
+        result.pack.append(rate(lambda: pack(PACK_STEPS), PACK_STEPS * num_lanes))
         tell(f"round {i + 1} of {rounds}: {result.ratios[-1]:.1f} times as fast")
     return result
 
 
-def pack_of(num_lanes: int) -> Callable[[int], None]:
+def pack_of(num_lanes: int, settings: dict[str, Any]) -> Callable[[int], None]:
     """Steps of a compiled pack with its data drawn inside."""
-    settings, faults, _ = resolve(SETTINGS)
-    if settings is None:
-        raise ValueError("; ".join(map(str, faults)))
     lanes = [Lane(lane_key(settings, seed), settings, seed) for seed in range(num_lanes)]
     zeros = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
     return Pack(lanes, num_lanes, zeros).stepper()
@@ -119,7 +120,8 @@ class _PlainNetwork(nn.Module):
         self.second.clamp_(0, 1)
 
 
-def _rate(run: Callable[[], None], seed_steps: int) -> float:
+def rate(run: Callable[[], None], seed_steps: int) -> float:
+    """Seed-steps a second."""
     started = time.perf_counter()
     run()
     return seed_steps / (time.perf_counter() - started)

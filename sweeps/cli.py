@@ -276,10 +276,19 @@ def ui(
 
 
 @app.command()
-def bench(lanes: Annotated[int, typer.Option(min=3)] = 100) -> None:
+def bench(
+    lanes: Annotated[int, typer.Option(min=3)] = 100,
+    units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
+) -> None:
     """Measure the engine against a plain PyTorch loop."""
     from sweeps.bench import bench as measure
+    from sweeps.bench_units import HEADER, bench_units, static_units
 
+    if units is not None:
+        typer.echo(HEADER)
+        for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
+            typer.echo(row.line())
+        return
     typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
 
 
