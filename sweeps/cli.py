@@ -201,6 +201,26 @@ def report_(
             typer.echo((as_json if format is Format.json else as_markdown)(one, timing=timing))
 
 
+@app.command("thresholds")
+def thresholds_(name: str, store: StoreOption = "results") -> None:
+    """Print the thresholds that a reference sweep gives, one for each test split."""
+    from sweeps.report import report
+    from sweeps.store import Store
+    from sweeps.thresholds import thresholds
+
+    _existing(store)
+    with Store(store) as opened:
+        found = thresholds(report(opened, name))
+    for split, value in found.items():
+        typer.echo(f"{split}: {value:.6g}")
+    lengths = sorted(
+        (s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_"))
+    )
+    typer.echo(
+        f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]"
+    )
+
+
 @app.command()
 def export(
     name: str,

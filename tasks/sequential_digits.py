@@ -88,8 +88,9 @@ class SequentialDigits:
                 )
             if faults:
                 raise ValueError("; ".join(faults))
-            if self.data != "optical":
-                _data(self.data, self.fetch)  # a file that is missing or broken is told before anything runs
+            _check_data(
+                self
+            )  # a file that is missing or broken, and too few pictures, are told before anything runs
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -169,6 +170,22 @@ class SequentialDigits:
         if not self.config.thresholds:
             return None
         return self.config.thresholds[self.config.test_lengths.index(self.lengths[-1])]
+
+
+def _check_data(config: Any) -> None:
+    data = _data(config.data, config.fetch)
+    for part, lengths in (
+        ("train", [config.length]),
+        ("validation", [config.length]),
+        ("test", config.test_lengths),
+    ):
+        labels = getattr(data, part).labels
+        found = int(np.isin(labels, config.digits).sum())
+        if max(lengths) > found:
+            raise ValueError(
+                f"a sequence of {max(lengths)} {part} pictures is asked for, but {config.data} has {found} of the digits "
+                f"{list(config.digits)}: make it shorter, or name a folder with MNIST's files as `data`"
+            )
 
 
 @lru_cache(maxsize=2)

@@ -43,6 +43,7 @@ VERBS = (
     "export",
     "reproduce",
     "sync",
+    "thresholds",
     "ui",
     "bench",
 )
