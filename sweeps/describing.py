@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeps import catalog
+from sweeps.field_docs import settings_lines
 from sweeps.settings import resolve
 from sweeps.shelf import definitions, question_of
 from sweeps.spec import Sweep
@@ -44,10 +45,7 @@ def state_of(store: Store, name: str) -> str:
 
 def about_model(name: str) -> str:
     """What a model name stands for: its units' equations, and every setting with its default."""
-    settings, faults, _ = resolve({"model": name, "task": "static", "train": {"steps": 10**9}})
-    if settings is None:
-        raise catalog.UnknownName("; ".join(f.message for f in faults))
-    model = settings["model"]
+    model = _resolved_model(name)
     parts = [f"{name} stands for\n", dump({"model": model})]
     for kind, unit in [
         ("network", model["network"]),
@@ -57,12 +55,28 @@ def about_model(name: str) -> str:
     return "\n".join(parts)
 
 
+def _resolved_model(name: str) -> dict[str, Any]:
+    """The model on the static task, or, if it does not fit there, on the first task that it fits."""
+    first: list[Any] = []
+    catalog.find("model", name)
+    for task in sorted(catalog.names("task"), key=lambda t: (t != "static", t)):
+        settings, faults, _ = resolve({"model": name, "task": task, "train": {"steps": 10**9}})
+        if settings is not None:
+            model: dict[str, Any] = settings["model"]
+            return model
+        first = first or faults
+    raise catalog.UnknownName("; ".join(f.message for f in first))
+
+
 def about_task(name: str) -> str:
     """A task's rule with worked examples, its settings, its threshold at the defaults."""
     cls = catalog.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
-    lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
+    if threshold is None:
+        lines.append("  solved: no threshold (at the settings above), so no seed counts as solved")
+    else:
+        lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
     return "\n".join(lines)
 
 
@@ -97,20 +111,4 @@ def _about(cls: type[Any], title: str) -> Iterator[str]:
     for text in (inspect.getdoc(module), inspect.getdoc(cls)):
         yield from (f"  {line}" for line in (text or "").splitlines())
         yield ""
-    yield from (f"  {line}" for line in _settings_lines(cls.Config))
-
-
-def _settings_lines(config: type[Any]) -> list[str]:
-    """Fields with defaults, and the text that stands under each in the source."""
-    body = inspect.getsource(config).splitlines()
-    start = next(i for i, line in enumerate(body) if line.strip().startswith("class Config"))
-    lines = []
-    for line in body[start + 1 :]:
-        stripped = line.strip()
-        if stripped.startswith("def "):
-            break
-        if stripped.startswith('"""'):
-            lines.append(f"    {stripped.strip(chr(34))}")
-        elif ":" in stripped:
-            lines.append(stripped)
-    return ["settings:", *lines] if lines else ["no settings"]
+    yield from (f"  {line}" for line in settings_lines(cls.Config))
