@@ -132,7 +132,9 @@ def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, st
     linecache.checkcache()
     if isinstance(error, SyntaxError) and error.filename:
         return _as_given(error.filename, path), error.lineno, error.msg
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path]
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path
+    ]
     return path, lines[-1] if lines else None, str(error)
 
 

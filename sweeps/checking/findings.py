@@ -51,12 +51,10 @@ class Outcome:
         else:
             yield f"FAULT  {self.rule}"
         for fault in [*broken, *(f for f in self.faults if f.warning)]:
-            if fault.warning:
-                yield "warning"
-            if fault.place:
-                yield f"       {fault.place}: {fault.place.text}".rstrip(": ")
-            yield f"       found: {fault.found}"
-            yield f"       do: {fault.do}"
+            told = [f"{fault.place}: {fault.place.text}"] if fault.place else []
+            told += [f"found: {fault.found}", f"do: {fault.do}"]
+            for first, line in zip([True] + [False] * len(told), told, strict=False):
+                yield f"{'warn' if fault.warning and first else '':6} {line}"
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Tracer:
 
     def __init__(self, sources: Sources, snapshot: Snapshot) -> None:
         self.changes: list[tuple[str, Place | None]] = []
+        self.busy = False  # while a snapshot is taken, which itself looks at tensors
         self._files = frozenset(sources.files)
         self._snapshot, self._seen = snapshot, dict(snapshot())
         self._at: Place | None = None
@@ -85,7 +86,11 @@ class Tracer:
         return self._line
 
     def _compare(self) -> None:
-        now = dict(self._snapshot())
+        self.busy = True
+        try:
+            now = dict(self._snapshot())
+        finally:
+            self.busy = False
         for name, value in now.items():
             if self._seen.get(name) != value and name not in [known for known, _ in self.changes]:
                 self.changes.append((name, self._at))

@@ -47,13 +47,15 @@ def watched(
 ) -> Iterator[list[Event]]:
     """Collects events. `given` names tensors that must not be written into, `snapshot` is compared line by line."""
     events: list[Event] = []
+    tracer = Tracer(sources, snapshot or dict)
 
     def note(kind: Kind, what: str) -> None:
+        if tracer.busy:
+            return
         event = Event(kind, what, place_of_stack(sys._getframe(1), sources))
         if event.place is not None and event not in events:
             events.append(event)
 
-    tracer = Tracer(sources, snapshot or dict)
     with ExitStack() as stack:
         stack.enter_context(_speechless(note))
         stack.enter_context(_Operations(note, given or {}))

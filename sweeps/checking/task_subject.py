@@ -1,0 +1,66 @@
+"""A task made ready for a check: built with its settings, its batches drawn as the engine draws them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweeps import catalog
+from sweeps.checking.declaration import TASK_DOCSTRING
+from sweeps.checking.places import Sources
+from sweeps.checking.tracing import generators
+from sweeps.checking.variants import Variant, variants
+from sweeps.checking.watching import Event, watched
+from sweeps.training import Stream, seed_key
+
+ROWS = 16
+SEEDS = (0, 1, 2, 12345)
+
+
+class TaskSubject:
+    """What the rules for tasks look at."""
+
+    kind = "task"
+    docstring_needs = TASK_DOCSTRING
+    instead_of_random = (
+        "draw from the stream that sample is given, or from np.random.RandomState(seed) with the seed that instance is "
+        "given"
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cls = catalog.find("task", name)
+        self.shipped = name in catalog.names("task")
+        self.sources = Sources(self.cls)
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        return variants(self.cls)
+
+    @cached_property
+    def threshold(self) -> tuple[Any, float, list[Event]]:
+        """Its value, the seconds that it took, and what it did besides. It may take long, so it is asked for once."""
+        task = self.task()
+        started = time.perf_counter()
+        with watched(self.sources, snapshot=generators) as seen:
+            value = task.threshold()
+        return value, time.perf_counter() - started, seen
+
+    def task(self, variant: Variant | None = None) -> Any:
+        """Built anew, with nothing remembered from before."""
+        for value in vars(sys.modules[self.cls.__module__]).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+        return self.cls(variant.config if variant else self.cls.Config())
+
+
+def sampled(task: Any, seed: int = 0, batch: int = ROWS, stream: int | None = None) -> tuple[Tensor, Tensor]:
+    """A training batch of a seed."""
+    instance = {name: torch.from_numpy(array) for name, array in task.instance(seed).items()}
+    x, target = task.sample(Stream(seed_key(seed if stream is None else stream, "batch")), instance, batch)
+    return x, target
