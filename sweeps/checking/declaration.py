@@ -24,8 +24,8 @@ def declares(subject: Any) -> Iterator[Fault]:
             sources.of_class_attribute("version"),
         )
     here = _of_config(subject)
-    config = cls.Config
-    if not dataclasses.is_dataclass(config):
+    config: Any = cls.Config
+    if "__dataclass_params__" not in vars(config):
         yield Fault("Config is no dataclass", "write @dataclass(frozen=True, kw_only=True) above it", here)
         return
     if not config.__dataclass_params__.frozen:

@@ -51,7 +51,7 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 def _modules(tree: ast.Module) -> dict[str, str]:
     """Local name -> what was imported under it."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {

@@ -44,12 +44,12 @@ class TaskSubject:
 
     @cached_property
     def threshold(self) -> tuple[Any, float, list[Event]]:
-        """Its value, the seconds that it took, and what it did besides. It may take long, so it is asked for once."""
+        """Its value, the seconds of a core that it took, and what it did besides. It may take long, so it is asked for once."""
         task = self.task()
-        started = time.perf_counter()
+        started = time.process_time()
         with watched(self.sources, snapshot=generators) as seen:
             value = task.threshold()
-        return value, time.perf_counter() - started, seen
+        return value, time.process_time() - started, seen
 
     def task(self, variant: Variant | None = None) -> Any:
         """Built anew, with nothing remembered from before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,32 +100,27 @@ def global_generators(unit: Unit) -> Iterator[Fault]:
     yield from draws_nothing_global(unit)
 
 
+KEEP = "compute a new tensor instead; what a lane must remember is a parameter, and the engine alone changes these"
+
+
 def pure(unit: Unit) -> Iterator[Fault]:
     """The same input gives the same output, and a call leaves no trace: not in x, the parameters or any variable."""
-    keep = "compute a new tensor instead; what a lane must remember is a parameter, and the engine alone changes these"
+    forward = unit.sources.of_method("forward")
     for variant in unit.variants:
         model: Any = unit.network(config=variant.config)
-        for when, _ in contexts():
-            x, params = batch(), dict(model.named_parameters())
-            kept = {name: p.detach().clone() for name, p in params.items()}
-            given = {"x": x, "y": torch.empty(0)} | {f"parameter {n}": p for n, p in params.items()}
-            with (
-                torch.no_grad(),
-                watched(unit.sources, given, lambda m=model: traces(m, unit.sources)) as seen,
-            ):
-                first = model(x, dict(contexts())[when])[0]
+        params = dict(model.named_parameters())
+        for when, ctx in contexts():
+            x = batch()
+            given = {"x": x} | {f"parameter {name}": p for name, p in params.items()}
+            with torch.no_grad(), watched(unit.sources, given, partial(traces, model, unit.sources)) as seen:
+                first = model(x, ctx)[0]
             for event in seen:
-                if event.kind == "write":
-                    yield Fault(f"forward changes {event.what} in place", keep, event.place)
-                elif event.kind == "trace":
-                    yield Fault(f"forward changes {event.what}", keep, event.place)
-            for name, p in params.items():
-                if not torch.equal(p, kept[name]):
-                    yield Fault(f"forward changes parameter {name}", keep, unit.sources.of_method("forward"))
+                if event.kind in ("write", "trace"):
+                    how = " in place" if event.kind == "write" else ""
+                    yield Fault(f"forward changes {event.what}{how}", KEEP, event.place)
             if not torch.equal(first, model(batch(), dict(contexts())[when])[0]):
                 found = f"two calls with the same input differ{variant.label} {when}"
-                do = "let y depend on x, the parameters and ctx only"
-                yield Fault(found, do, unit.sources.of_method("forward"))
+                yield Fault(found, "let y depend on x, the parameters and ctx only", forward)
 
 
 def silent(unit: Unit) -> Iterator[Fault]:

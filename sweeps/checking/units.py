@@ -51,7 +51,7 @@ class Unit:
     ) -> nn.Module:
         """Two layers of the unit, drawn from a seed. Parameters are NaN before, so that one left out is seen."""
         inputs, hidden, outputs = shape
-        two_layer = catalog.find("network", "two_layer")
+        two_layer: Any = catalog.find("network", "two_layer")
         settings = {"hidden": hidden, **(PENALTIES if penalties else {})}
         maker = partial(self.cls, config if config is not None else self.cls.Config())
         model: nn.Module = two_layer(validated(two_layer.Config, settings), [maker] * 2, inputs, outputs)
