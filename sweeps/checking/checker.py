@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sweeps import catalog
@@ -31,7 +31,7 @@ MODEL_RULES = (
     Rule(BUILDS, unit_rules.builds, (DECLARES,)),
     Rule("initialise fills every parameter from the stream alone", unit_rules.initialises, (DECLARES,)),
     Rule(GLOBAL, unit_rules.global_generators, (DECLARES,)),
-    Rule(PURE, unit_rules.pure, (DECLARES,)),
+    Rule(PURE, unit_rules.pure, (GLOBAL,)),
     Rule(SILENT, unit_rules.silent, (DECLARES,)),
     Rule(BLIND, unit_rules.blind, (DECLARES,)),
     Rule("rows of a batch do not touch each other", unit_rules.rows, (BUILDS, GLOBAL, PURE)),
@@ -60,28 +60,30 @@ TASK_RULES = (
 COMPILED = Rule(COMPILES, engine.compiles, (TRAINS,))
 
 
-def check_model(name: str, compiled: bool = False) -> Report:
-    """A unit against every rule; `compiled` adds what takes a compiler and half a minute."""
-    return _checked(f"model {name}", "model", name, Unit, (*MODEL_RULES, *([COMPILED] if compiled else [])))
+def check_model(name: str, compiled: bool = False, last: str | None = None) -> Report:
+    """A unit against every rule; `compiled` adds what takes a compiler and half a minute, `last` ends with that rule."""
+    return _checked("model", name, Unit, _rules(MODEL_RULES, compiled, last))
 
 
-def check_task(name: str, compiled: bool = False) -> Report:
+def check_task(name: str, compiled: bool = False, last: str | None = None) -> Report:
     """A task against every rule."""
-    return _checked(
-        f"task {name}", "task", name, TaskSubject, (*TASK_RULES, *([COMPILED] if compiled else []))
-    )
+    return _checked("task", name, TaskSubject, _rules(TASK_RULES, compiled, last))
 
 
-def _checked(
-    title: str, kind: catalog.Kind, name: str, make: Callable[[str], Any], rules: tuple[Rule, ...]
-) -> Report:
+def _rules(rules: Sequence[Rule], compiled: bool, last: str | None) -> list[Rule]:
+    found = [Rule(LOADS, _loads), *rules, *([COMPILED] if compiled else [])]
+    return found if last is None else found[: [rule.name for rule in found].index(last) + 1]
+
+
+def _checked(kind: catalog.Kind, name: str, make: Callable[[str], Any], rules: list[Rule]) -> Report:
+    title = f"{kind} {name}"
     try:
         subject = make(name)
     except catalog.BrokenDefinition as error:
         place = Place(real(error.file), error.line) if error.file and error.line else None
         fault = Fault(str(error), _remedy(error, kind), place)
         return Report(title, (Outcome(LOADS, "broken", (fault,)),))
-    return apply(title, [Rule(LOADS, _loads), *rules], subject)
+    return apply(title, rules, subject)
 
 
 def _loads(subject: Any) -> Iterator[Fault]:

@@ -16,11 +16,14 @@ SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}
 TASK = {"name": "static", "input_size": 10}
 STEPS, COMPILED_STEPS, MANY = 3, 20, 7
 
-LOOKS = "all lanes run the same operations: use torch.where, clamp or a product with a mask instead of looking at values"
+VALUES = "looks at a tensor's value (a branch, .item(), float(), a function of Python's math)"
+LOOKS = (
+    "all lanes run the same operations: torch.where, clamp or a product with a mask instead; a setting that is a float "
+    "is a lane's own, and a tensor here"
+)
 TRANSLATIONS = (
-    ("item()", "looks at a tensor's value (.item(), float() or the like)", LOOKS),
-    ("data-dependent control flow", "branches on a tensor's value", LOOKS),
-    ("data dependent", "looks at a tensor's value", LOOKS),
+    ("data-dependent control flow", VALUES, LOOKS),
+    ("data dependent", VALUES, LOOKS),
     ("dynamic shape", "makes a tensor whose shape depends on values (a mask as index, nonzero, unique)", LOOKS),
     ("random operation", "draws from torch's own generator", "draw from the stream that is handed in"),
     ("inplace arithmetic", "writes into a tensor that all lanes share", "compute a new tensor instead"),

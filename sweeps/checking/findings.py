@@ -99,6 +99,7 @@ def apply(title: str, rules: Sequence[Rule], subject: Any) -> Report:
     An exception inside a rule is a fault, at the line of the definition that raised it.
     """
     outcomes: list[Outcome] = []
+    exceptions: dict[Fault, str] = {}
     lost: dict[str, str] = {}  # rule that cannot be relied on -> the rule that is to blame
     for rule in rules:
         blamed = next((lost[need] for need in rule.needs if need in lost), None)
@@ -110,7 +111,13 @@ def apply(title: str, rules: Sequence[Rule], subject: Any) -> Report:
         try:
             faults.extend(rule.check(subject))
         except Exception as error:  # whatever a definition raises is what was found
-            faults.append(raised(error, subject))
+            fault = raised(error, subject)
+            if fault in exceptions and not faults:  # told already, and this rule cannot be looked at
+                lost[rule.name] = exceptions[fault]
+                outcomes.append(Outcome(rule.name, "skipped", why_skipped=exceptions[fault]))
+                continue
+            exceptions[fault] = rule.name
+            faults.append(fault)
         state: State = "broken" if any(not f.warning for f in faults) else "kept"
         outcomes.append(Outcome(rule.name, state, tuple(_told_once(faults))))
         if state == "broken":

@@ -100,11 +100,12 @@ class Sources:
         return self.of_class()
 
     def of_function(self, *names: str) -> Place | None:
-        """The first function or method of one of these names, anywhere in the files."""
-        for file, tree in self.trees.items():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.FunctionDef) and node.name in names:
-                    return Place(file, node.lineno)
+        """A function or method of the first of these names that stands anywhere in the files."""
+        for name in names:
+            for file, tree in self.trees.items():
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.FunctionDef) and node.name == name:
+                        return Place(file, node.lineno)
         return None
 
     def of_parameter(self, name: str) -> Place | None:

@@ -49,20 +49,28 @@ class Unit:
         config: Any = None,
         penalties: bool = True,
     ) -> nn.Module:
-        """Two layers of the unit, drawn from a seed. Parameters are NaN before, so that one left out is seen."""
+        """Two layers of the unit, drawn from a seed."""
         inputs, hidden, outputs = shape
         two_layer: Any = catalog.find("network", "two_layer")
         settings = {"hidden": hidden, **(PENALTIES if penalties else {})}
-        maker = partial(self.cls, config if config is not None else self.cls.Config())
+        maker = partial(self.layer, config=config, seed=None)
         model: nn.Module = two_layer(validated(two_layer.Config, settings), [maker] * 2, inputs, outputs)
+        self.initialise(model, seed)
+        return model
+
+    def layer(self, inputs: int, outputs: int, config: Any = None, seed: int | None = 1) -> nn.Module:
+        """The unit alone; not initialised if the seed is None."""
+        cls: Any = self.cls
+        layer: nn.Module = cls(cls.Config() if config is None else config, inputs, outputs)
+        if seed is not None:
+            self.initialise(layer, seed)
+        return layer
+
+    def initialise(self, model: Any, seed: int) -> None:
+        """Parameters are NaN before, so that one left out is seen."""
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(torch.nan)
-            self.initialise(model, seed)
-        return model
-
-    def initialise(self, model: Any, seed: int) -> None:
-        with torch.no_grad():
             model.initialise(Stream(seed_key(seed, "initialise")))
 
 
