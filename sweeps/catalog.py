@@ -120,7 +120,7 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[module.__name__]
         file, line, message = _fault_of_import(error, path)
         where = f"{file} (line {line})" if line else f"{file}"
-        text = linecache.getline(str(file), line).strip() if line else ""
+        text = linecache.getline(str(file.resolve()), line).strip() if line else ""
         raise BrokenDefinition(
             f"{where}: {type(error).__name__}: {message}" + (f": `{text}`" if text else ""), str(file), line
         ) from error

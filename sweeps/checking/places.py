@@ -38,9 +38,15 @@ class Place:
         return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{self.line}"
 
 
-@lru_cache(maxsize=4096)
 def real(file: str) -> str:
     """A path that can be compared."""
+    if file.startswith("<"):
+        return file  # no file: code that was made on the spot
+    return _resolved(file) if os.path.isabs(file) else os.path.realpath(file)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(file: str) -> str:
     return os.path.realpath(file)
 
 

@@ -215,11 +215,13 @@ def losses(subject: TaskSubject) -> Iterator[Fault]:
             found = f"the loss of the exact target is {least}{variant.label}"
             yield Fault(found, "return one finite number: the mean over rows and outputs", place)
             continue
-        for seed in range(3):
-            noise = Stream(seed_key(seed, "noise")).normal(tuple(target.shape))
+        ways = [Stream(seed_key(seed, "noise")).normal(tuple(target.shape)) for seed in range(3)]
+        for way in (*ways, torch.ones_like(target), -torch.ones_like(target)):
             for size in (1e-2, 1.0):
-                if float(task.loss(target + size * noise, target)) < float(least):
-                    found = f"an output that is off by about {size:g} has a smaller loss than the target{variant.label}"
+                if float(task.loss(target + size * way, target)) < float(least):
+                    found = (
+                        f"an output that is off by {size:g} has a smaller loss than the target{variant.label}"
+                    )
                     yield Fault(found, "let the loss be smallest where y is the target", place)
 
 
