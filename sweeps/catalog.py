@@ -10,8 +10,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import linecache
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,11 @@ class UnknownName(ValueError):
 
 
 class BrokenDefinition(ValueError):
-    """A definition's file cannot be used; the message names the file and the fault."""
+    """A definition's file cannot be used; the message names the file and the fault, and `line` where it is, if known."""
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        super().__init__(message)
+        self.file, self.line = file, line
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -117,45 +123,63 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # as above
         del sys.modules[module.__name__]
-        line = getattr(error, "lineno", None)
-        where = f" (line {line})" if line else ""
-        raise BrokenDefinition(f"{path}{where}: {type(error).__name__}: {error}") from error
+        file, line, message = _fault_of_import(error, path)
+        where = f"{file} (line {line})" if line else f"{file}"
+        text = linecache.getline(str(file.resolve()), line).strip() if line else ""
+        raise BrokenDefinition(
+            f"{where}: {type(error).__name__}: {message}" + (f": `{text}`" if text else ""), str(file), line
+        ) from error
     return module
+
+
+def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, str]:
+    """The file and line that are to blame: where the syntax is wrong, or what line of the user's file raised."""
+    linecache.checkcache()
+    if isinstance(error, SyntaxError) and error.filename:
+        return _as_given(error.filename, path), error.lineno, error.msg
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path
+    ]
+    return path, lines[-1] if lines else None, str(error)
+
+
+def _as_given(file: str, path: Path) -> Path:
+    return path if Path(file).resolve() == path.resolve() else Path(file)
+
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "model": ("initialise", "forward", "effective_weight", "constrain"),
+    "network": ("initialise", "forward", "effective_weights", "constrain", "num_units"),
+    "task": (
+        "instance", "sample", "evaluation_inputs", "truth", "loss", "threshold", "network", "splits",
+    ),
+}  # fmt: skip
+"""What a class must have besides `version` and `Config`."""
 
 
 def _the_class(module: ModuleType, kind: Kind) -> type[Any]:
     """The one class with a `Config` that the module itself defines."""
-    own = [
-        c
-        for c in vars(module).values()
-        if inspect.isclass(c)
-        and c.__module__ == module.__name__
-        and hasattr(c, "Config")
-        and hasattr(c, "version")
-    ]
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    own = [c for c in classes if hasattr(c, "Config") and hasattr(c, "version")]
+    if not own:  # a class that is nearly one is told what it lacks
+        own = [c for c in classes if hasattr(c, NEEDED[kind][0]) and hasattr(c, NEEDED[kind][1])]
     if len(own) != 1:
+        file = str(module.__file__)
         raise BrokenDefinition(
-            f"{module.__file__} must define exactly one {kind} class with `version` and `Config`, but defines {len(own)}"
+            f"{file} must define exactly one {kind} class with `version` and `Config`, but defines {len(own)}",
+            file,
+            inspect.getsourcelines(own[1])[1] if own else None,
         )
     return _checked(own[0], kind, str(module.__file__))
 
 
 def _checked(found: Any, kind: Kind, name: str) -> type[Any]:
-    needed = {
-        "model": ("initialise", "forward", "effective_weight", "constrain"),
-        "network": ("initialise", "forward", "effective_weights", "constrain", "num_units"),
-        "task": (
-            "instance",
-            "sample",
-            "evaluation_inputs",
-            "truth",
-            "loss",
-            "threshold",
-            "network",
-            "splits",
-        ),
-    }[kind]
-    missing = [m for m in ("version", "Config", *needed) if not hasattr(found, m)]
+    missing = [m for m in ("version", "Config", *NEEDED[kind]) if not hasattr(found, m)]
     if not inspect.isclass(found) or missing:
-        raise BrokenDefinition(f"{name} is not a {kind}: it lacks {', '.join(missing) or 'a class'}")
+        lines = inspect.getsourcelines(found)[1] if inspect.isclass(found) else None
+        raise BrokenDefinition(
+            f"{name} is not a {kind}: it lacks {', '.join(missing) or 'a class'}",
+            inspect.getsourcefile(found) if inspect.isclass(found) else None,
+            lines,
+        )
     return found

@@ -72,10 +72,49 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     )
 
 
+class New(StrEnum):
+    model = "model"
+    task = "task"
+
+
 @app.command()
-def check(file: str, overrides: Overrides = None) -> None:
-    """Check a sweep file: every fault at once."""
-    sweep = _load(file, overrides)
+def new(
+    what: New,
+    name: Annotated[str, typer.Argument(help="its name, and that of its file")],
+    folder: Annotated[Path, typer.Argument(help="where to write it")] = Path(),
+) -> None:
+    """Write a model or a task of your own to start from."""
+    from sweeps.starting import write
+
+    path = write(what.value, name, folder)
+    given = path if path.is_absolute() else f"./{path}"
+    console.print(f"wrote {given}. Edit it, then:", highlight=False)
+    swept = f"model={given}" if what is New.model else f"task={given} model=nmu"
+    for line in (f"sweeps check {what.value} {given}", f"sweeps show {what.value} {given}",
+                 f"sweeps run nau-addition {swept} seeds=20 --name {path.stem}"):  # fmt: skip
+        console.print(f"  {line}", highlight=False)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="compile a model or task too (slower)")
+    ] = False,
+) -> None:
+    """Check a sweep file, or a model or a task against every rule: all faults at once."""
+    if what in ("model", "task"):
+        _check_definition(what, rest or [], compiled)
+        return
+    if compiled:
+        raise ValueError("--compiled is for models and tasks: `sweeps check model NAME --compiled`")
+    file, sweep = what, _load(what, rest)
     lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
     console.print(f"{file} is sound: {len(sweep.cells)} cells, {lanes} lanes", highlight=False)
 
@@ -310,6 +349,19 @@ def bench(
             typer.echo(row.line())
         return
     typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
+
+
+def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
+    from sweeps.checking import check_model, check_task
+
+    if len(names) != 1:
+        raise ValueError(
+            f"`sweeps check {kind} NAME`: which one? `sweeps list {kind}s` lists them, ./my.py is yours"
+        )
+    report = (check_model if kind == "model" else check_task)(names[0], compiled)
+    typer.echo(report.text())
+    if not report.sound:
+        raise typer.Exit(2)
 
 
 def _load(file: str, overrides: list[str] | None) -> Sweep:

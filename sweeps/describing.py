@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from collections.abc import Iterator
-from dataclasses import is_dataclass
-from typing import Any, Literal, get_origin
+from typing import Any
 
 from sweeps import catalog
-from sweeps.configs import fields_of
+from sweeps.field_docs import settings_lines
 from sweeps.settings import resolve
 from sweeps.shelf import definitions, question_of
 from sweeps.spec import Sweep
@@ -48,12 +45,7 @@ def state_of(store: Store, name: str) -> str:
 
 def about_model(name: str) -> str:
     """What a model name stands for: its units' equations, and every setting with its default."""
-    settings, faults, _ = resolve(
-        {"model": name, "task": catalog.example_task(name), "train": {"steps": 10**9}}
-    )
-    if settings is None:
-        raise catalog.UnknownName("; ".join(f.message for f in faults))
-    model = settings["model"]
+    model = _resolved_model(name)
     parts = [f"{name} stands for\n", dump({"model": model})]
     for kind, unit in [
         ("network", model["network"]),
@@ -63,16 +55,28 @@ def about_model(name: str) -> str:
     return "\n".join(parts)
 
 
+def _resolved_model(name: str) -> dict[str, Any]:
+    """The model on the static task, or, if it does not fit there, on the first task that it fits."""
+    first: list[Any] = []
+    catalog.find("model", name)
+    for task in sorted(catalog.names("task"), key=lambda t: (t != "static", t)):
+        settings, faults, _ = resolve({"model": name, "task": task, "train": {"steps": 10**9}})
+        if settings is not None:
+            model: dict[str, Any] = settings["model"]
+            return model
+        first = first or faults
+    raise catalog.UnknownName("; ".join(f.message for f in first))
+
+
 def about_task(name: str) -> str:
     """A task's rule with worked examples, its settings, its threshold at the defaults."""
     cls = catalog.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
-    lines.append(
-        "  solved: not defined, since no threshold is published; look at the errors and scores"
-        if threshold is None
-        else f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)"
-    )
+    if threshold is None:
+        lines.append("  solved: no threshold (at the settings above), so no seed counts as solved")
+    else:
+        lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
     return "\n".join(lines)
 
 
@@ -107,35 +111,4 @@ def _about(cls: type[Any], title: str) -> Iterator[str]:
     for text in (inspect.getdoc(module), inspect.getdoc(cls)):
         yield from (f"  {line}" for line in (text or "").splitlines())
         yield ""
-    yield from (f"  {line}" for line in _settings_lines(cls.Config))
-
-
-def _settings_lines(config: type[Any]) -> list[str]:
-    """Fields with defaults, and the text that stands under each in the source; inherited ones come first."""
-    own: dict[str, tuple[str, str]] = {}
-    for cls in reversed(config.__mro__):
-        if is_dataclass(cls):
-            own |= _own_settings(cls)
-    lines = []
-    for field, hint in fields_of(config).items():
-        declared, text = own[field]
-        if get_origin(hint) is Literal:  # the choices, where the source has a name for them
-            declared = f"{field}: {hint}".replace("typing.", "") + declared[declared.index(" = ") :]
-        lines += [declared, *([f"    {text}"] if text else [])]
-    return ["settings:", *lines] if lines else ["no settings"]
-
-
-def _own_settings(config: type[Any]) -> dict[str, tuple[str, str]]:
-    """Field -> (its declaration, the text under it), for the fields that this class itself declares."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[-1]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            text = (
-                after.value.value
-                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                else ""
-            )
-            found[node.target.id] = (ast.unparse(node), " ".join(str(text).split()))
-    return found
+    yield from (f"  {line}" for line in settings_lines(cls.Config))

@@ -27,7 +27,9 @@ BORDERS = {
 class Identity:
     """y = x for whole numbers x.
 
-    Two examples worked by hand: x = 3, y = 3; x = -20, y = -20.
+    Two examples worked by hand:
+        x = 3, y = 3
+        x = -20, y = -20
 
     Every training batch is the same 11 points, -5 to 5, whatever `train.batch` says: published is the full batch.
     Splits: "interpolation" is those 11 points again, "extrapolation" the 41 from -20 to 20. "leftmost" and "rightmost" are
@@ -39,6 +41,7 @@ class Identity:
     """
 
     version = 1
+    full_batch = True
     network = "mlp"
     splits = ("interpolation", "extrapolation", "leftmost", "rightmost")
     num_inputs = 1

@@ -21,7 +21,9 @@ Ids = NDArray[np.int64]
 class NumberWords:
     """y is the number from 0 to 999 that the words say.
 
-    Two examples worked by hand: "twenty one", tokens 22 3 0: y = 21; "one hundred and twenty three": y = 123.
+    Two examples worked by hand:
+        "twenty one", tokens 22 3 0: y = 21
+        "one hundred and twenty three": y = 123
 
     169 numbers train (every word is among them), 200 validate ("interpolation") and 631 test ("extrapolation"), as
     published; which ones is not, so a fixed seed of ours draws them, the same for every seed of a sweep. A batch draws from

@@ -26,7 +26,9 @@ SIDE = 28
 class SequentialDigits:
     """y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where picture t shows the digit d_t.
 
-    Two examples worked by hand: pictures of 3, 4, 2, operation sum: y = 3, 7, 9; operation product: y = 3, 12, 24.
+    Two examples worked by hand, of pictures of 3, 4 and 2:
+        operation sum: y = 3, 7, 9
+        operation product: y = 3, 12, 24
 
     The pictures of the allowed digits are permuted once by the seed and cut into sequences that have none in common; an
     epoch shows all sequences in an order of its own, drawn from the stream, and what is left of the last batch is not used.
@@ -48,6 +50,7 @@ class SequentialDigits:
     @dataclass(frozen=True, kw_only=True)
     class Config:
         operation: Literal["sum", "product"] = "sum"
+        """of the digits so far (--operation cumsum, cumprod)"""
         data: str = "optical"
         """`optical`: the 1,797 digits that scikit-learn ships; or a folder with MNIST's four IDX files"""
         fetch: bool = False

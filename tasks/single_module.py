@@ -53,6 +53,7 @@ class SingleModule:
     @dataclass(frozen=True, kw_only=True)
     class Config:
         operation: Operation = "mul"
+        """what is done with the two inputs that count"""
         input_size: int = 2
         """number of inputs, all but two being distractors; published: 2, 10 and 100 (--input-size)"""
         interpolation: Range = (1.0, 2.0)

@@ -48,11 +48,13 @@ class Static:
         operation: Literal["add", "sub", "mul", "div", "squared", "root"] = "add"
         """add and mul combine all subsets, sub and div the first two, squared and root use the first"""
         input_size: int = 100
+        """number of inputs"""
         subset_ratio: float = 0.25
         """size of a subset as a share of the inputs"""
         overlap_ratio: float = 0.5
         """overlap of neighbouring subsets as a share of a subset"""
         num_subsets: int = 2
+        """number of subsets that are summed"""
         simple: bool = False
         """the paper's 4-input case with fixed subsets; the geometry settings above are not used"""
         interpolation: Range = (1.0, 2.0)

@@ -120,7 +120,10 @@ def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
 def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("version = 1", "version = = 1"))
     line = MINE.splitlines().index("    version = 1") + 1
-    with pytest.raises(BrokenDefinition, match=rf"^my_unit\.py \(line {line}\): SyntaxError: invalid syntax"):
+    with pytest.raises(
+        BrokenDefinition,
+        match=rf"^my_unit\.py \(line {line}\): SyntaxError: invalid syntax: `version = = 1`$",
+    ):
         find("model", "./my_unit.py")
     _, faults, _ = resolve({"model": "./my_unit.py", "task": "static", "train": {"steps": 100}})
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
@@ -129,7 +132,8 @@ def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
 def test_an_exception_in_a_users_file_is_told_with_its_kind(folder) -> None:
     (folder / "my_unit.py").write_text("import no_such_library\n")
     with pytest.raises(
-        BrokenDefinition, match="^my_unit.py: ModuleNotFoundError: No module named 'no_such_library'"
+        BrokenDefinition,
+        match=r"^my_unit.py \(line 1\): ModuleNotFoundError: No module named 'no_such_library'",
     ):
         find("model", "./my_unit.py")
 

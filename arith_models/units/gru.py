@@ -1,4 +1,4 @@
-"""GRU: r, z = σ(W x + U h + b), n = tanh(W x + b + r * (U h + b)), h' = (1 - z) n + z h. Cho et al. (2014), in torch's form."""
+"""GRU: h' = (1 - z) n + z h with r, z = σ(W x + U h + b), n = tanh(W x + b + r (U h + b)). Cho et al. (2014), torch's form."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ class GumbelNAC(Additive):
     """
 
     version = 1
+    starts_alike = True  # published; what seeds draw later differs
 
     @dataclass(frozen=True, kw_only=True)
     class Config(GumbelConfig):

@@ -1,4 +1,4 @@
-"""LSTM: i, f, o = σ(W x + U h + b), g = tanh(...), c' = f c + i g, h' = o tanh(c'). Hochreiter and Schmidhuber (1997)."""
+"""LSTM: h' = o tanh(c'), c' = f c + i g; i, f, o = σ(W x + U h + b), g = tanh(...). Hochreiter and Schmidhuber (1997)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,96 @@
+"""Which rules a model and a task keep to, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sweeps import catalog
+from sweeps.checking import engine, lanes, task_rules, unit_rules
+from sweeps.checking.declaration import declares, documented
+from sweeps.checking.findings import Fault, Outcome, Report, Rule, apply
+from sweeps.checking.places import Place, real
+from sweeps.checking.task_subject import TaskSubject
+from sweeps.checking.units import Unit
+
+LOADS = "it can be loaded"
+DECLARES = "version and Config are declared"
+DOCUMENTED = "it is documented"
+BUILDS = "it maps rows of inputs to rows of outputs"
+GLOBAL = "it draws from no global generator"
+PURE = "the same input gives the same output, and nothing else changes"
+SILENT = "it neither prints nor logs"
+BLIND = "it does not look at tensors' values"
+RECORDS = "the engine can record it"
+TRAINS = "it trains in a pack, whoever the neighbours are"
+COMPILES = "compiled, a lane equals itself alone and in a pack"
+
+MODEL_RULES = (
+    Rule(DECLARES, declares),
+    Rule(DOCUMENTED, documented),
+    Rule(BUILDS, unit_rules.builds, (DECLARES,)),
+    Rule("initialise fills every parameter from the stream alone", unit_rules.initialises, (DECLARES,)),
+    Rule(GLOBAL, unit_rules.global_generators, (DECLARES,)),
+    Rule(PURE, unit_rules.pure, (GLOBAL,)),
+    Rule(SILENT, unit_rules.silent, (DECLARES,)),
+    Rule(BLIND, unit_rules.blind, (DECLARES,)),
+    Rule("rows of a batch do not touch each other", unit_rules.rows, (BUILDS, GLOBAL, PURE)),
+    Rule("every parameter learns", unit_rules.learns, (GLOBAL, PURE, BLIND)),
+    Rule("constrain keeps to its bounds", unit_rules.constrains, (DECLARES,)),
+    Rule("lanes do not mix", lanes.apart, (BUILDS, GLOBAL, PURE, BLIND)),
+    Rule(RECORDS, engine.records, (BUILDS, GLOBAL, PURE, BLIND)),
+    Rule(TRAINS, engine.trains, (RECORDS,)),
+)
+
+TASK_RULES = (
+    Rule(DECLARES, declares),
+    Rule(DOCUMENTED, documented),
+    Rule("splits, network, inputs and outputs are named", task_rules.named, (DECLARES,)),
+    Rule("the instance depends on the seed alone", task_rules.instances, (DECLARES,)),
+    Rule(BUILDS, task_rules.samples, (DECLARES,)),
+    Rule(GLOBAL, task_rules.global_generators, (DECLARES,)),
+    Rule(BLIND, task_rules.blind, (DECLARES,)),
+    Rule("evaluation inputs are fixed", task_rules.evaluation, (DECLARES,)),
+    Rule("truth agrees with the training targets", task_rules.truths, (BUILDS,)),
+    Rule("the exact target has the least loss", task_rules.losses, (BUILDS,)),
+    Rule("the threshold is a number, or None, and soon there", task_rules.thresholds, (DECLARES,)),
+    Rule(RECORDS, engine.records, (BUILDS, GLOBAL, BLIND)),
+    Rule(TRAINS, engine.trains, (RECORDS,)),
+)
+COMPILED = Rule(COMPILES, engine.compiles, (TRAINS,))
+
+
+def check_model(name: str, compiled: bool = False, last: str | None = None) -> Report:
+    """A unit against every rule; `compiled` adds what takes a compiler and half a minute, `last` ends with that rule."""
+    return _checked("model", name, Unit, _rules(MODEL_RULES, compiled, last))
+
+
+def check_task(name: str, compiled: bool = False, last: str | None = None) -> Report:
+    """A task against every rule."""
+    return _checked("task", name, TaskSubject, _rules(TASK_RULES, compiled, last))
+
+
+def _rules(rules: Sequence[Rule], compiled: bool, last: str | None) -> list[Rule]:
+    found = [Rule(LOADS, _loads), *rules, *([COMPILED] if compiled else [])]
+    return found if last is None else found[: [rule.name for rule in found].index(last) + 1]
+
+
+def _checked(kind: catalog.Kind, name: str, make: Callable[[str], Any], rules: list[Rule]) -> Report:
+    title = f"{kind} {name}"
+    try:
+        subject = make(name)
+    except catalog.BrokenDefinition as error:
+        place = Place(real(error.file), error.line) if error.file and error.line else None
+        fault = Fault(str(error), _remedy(error, kind), place)
+        return Report(title, (Outcome(LOADS, "broken", (fault,)),))
+    return apply(title, rules, subject)
+
+
+def _loads(subject: Any) -> Iterator[Fault]:
+    yield from ()
+
+
+def _remedy(error: catalog.BrokenDefinition, kind: catalog.Kind) -> str:
+    if error.__cause__ is not None:
+        return "repair this line"
+    return f"`sweeps new {kind} NAME` writes a working one to compare with"

@@ -1,0 +1,259 @@
+"""Rules that a task keeps to: what depends on what, an oracle that agrees with the targets, a loss that means something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sweeps import catalog
+from sweeps.checking.declaration import SILENCE, draws_nothing_global, says_nothing
+from sweeps.checking.findings import Fault
+from sweeps.checking.task_subject import ROWS, SEEDS, TaskSubject, handed, is_sequence, sampled
+from sweeps.checking.tracing import generators
+from sweeps.checking.watching import Event, watched
+from sweeps.training import Stream, seed_key
+
+LONGEST_S = 10.0
+
+
+def named(subject: TaskSubject) -> Iterator[Fault]:
+    """Splits to evaluate on, a network that exists, and the numbers of inputs and outputs."""
+    cls, sources = subject.cls, subject.sources
+    if not isinstance(cls.splits, tuple) or not cls.splits or not all(isinstance(s, str) for s in cls.splits):
+        found = f"splits = {cls.splits!r}"
+        yield Fault(
+            found,
+            'name at least one: splits = ("interpolation", "extrapolation")',
+            sources.of_class_attribute("splits"),
+        )
+    try:
+        catalog.find("network", cls.network)
+    except ValueError as error:
+        yield Fault(str(error), "name the network that fits this task", sources.of_class_attribute("network"))
+    task = subject.task()
+    for name in ("num_inputs", "num_outputs"):
+        value = getattr(task, name, None)
+        if not isinstance(value, int) or value < 1:
+            yield Fault(
+                f"{name} = {value!r}",
+                f"set self.{name} to a whole number from 1",
+                sources.of_method("__init__"),
+            )
+
+
+def instances(subject: TaskSubject) -> Iterator[Fault]:
+    """Equal seeds give equal arrays, whatever was asked before; all seeds give the same names, shapes and types."""
+    place = subject.sources.of_method("instance")
+    for variant in subject.variants:
+        task = subject.task(variant)
+        first = {seed: task.instance(seed) for seed in SEEDS}
+        again = subject.task(variant)
+        for seed in reversed(SEEDS):
+            for name, array in again.instance(seed).items():
+                if not isinstance(array, np.ndarray):
+                    do = "return NumPy arrays by name; the engine makes tensors of them"
+                    yield Fault(f"{name} is a {type(array).__name__}{variant.label}", do, place)
+                elif not np.array_equal(array, first[seed].get(name)):
+                    found = f"two calls with seed {seed} give another {name}{variant.label}"
+                    yield Fault(found, "draw it from np.random.RandomState(seed)", place)
+                elif _form(array) != _form(first[SEEDS[0]][name]):
+                    found = (
+                        f"{name} is {_form(array)} for seed {seed}, {_form(first[SEEDS[0]][name])} for seed 0"
+                    )
+                    yield Fault(
+                        found,
+                        "lanes are stacked: give every seed the same shape, for instance by a mask",
+                        place,
+                    )
+
+
+def _form(array: Any) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def samples(subject: TaskSubject) -> Iterator[Fault]:
+    """x [B, I] (of a sequence [T, B, ...]) and target [B, O] in float32, finite, from the stream alone.
+
+    A task whose every batch is all its rows says `full_batch = True`.
+    """
+    place = subject.sources.of_method("sample")
+    for variant in subject.variants:
+        task = subject.task(variant)
+        (x, target), (x2, target2), (x3, _) = sampled(task), sampled(task), sampled(task, stream=7)
+        rows = len(target) if getattr(subject.cls, "full_batch", False) else ROWS
+        front = (task.time_steps, rows) if is_sequence(task) else (rows, task.num_inputs)
+        for what, value, wanted in (("x", x, front), ("target", target, (rows, task.num_outputs))):
+            yield from _misshapen(what, value, wanted, variant.label, place)
+        if not (torch.equal(x, x2) and torch.equal(target, target2)):
+            found = f"two equal streams give different batches{variant.label}"
+            yield Fault(found, subject.instead_of_random, place)
+        if torch.equal(x, x3) and not getattr(subject.cls, "full_batch", False):
+            yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", place)
+
+
+def _misshapen(what: str, value: Any, wanted: tuple[int, int], label: str, place: Any) -> Iterator[Fault]:
+    """The first two axes must be these; a second one of rows may have further ones behind it."""
+    if not isinstance(value, Tensor):
+        yield Fault(f"{what} is a {type(value).__name__}{label}", "return tensors", place)
+        return
+    if value.dim() < 2 or value.shape[0] != wanted[0] or (value.dim() == 2 and value.shape[1] != wanted[1]):
+        found = f"{what} has shape {list(value.shape)} instead of {list(wanted)}{label}"
+        yield Fault(found, "one row for each of the batch", place)
+    elif value.is_floating_point() and value.dtype != torch.float32:
+        yield Fault(f"{what} is {value.dtype}{label}", "make it float32", place)
+    elif not value.isfinite().all():
+        yield Fault(
+            f"{what} is not finite{label}", "keep the distribution to where the rule has a value", place
+        )
+
+
+def global_generators(subject: TaskSubject) -> Iterator[Fault]:
+    """No method touches torch's, NumPy's or Python's own generator."""
+    for method, event in _events(subject):
+        if event.kind in ("random", "trace"):
+            yield Fault(f"{method} draws from {event.what}", subject.instead_of_random, event.place)
+    yield from draws_nothing_global(subject)
+
+
+def blind(subject: TaskSubject) -> Iterator[Fault]:
+    """`sample` and `loss` are recorded with the model's step: same operations whatever the values, and no word."""
+    for method, event in _events(subject):
+        if event.kind == "value" and method in ("sample", "loss"):
+            do = "use torch.where or a product with a mask instead: all lanes run the same operations"
+            yield Fault(f"{method}: {event.what} looks at a value", do, event.place)
+        if event.kind == "speak" and method in ("sample", "loss"):
+            yield Fault(f"{method} calls {event.what}", SILENCE, event.place)
+    yield from (f for f in says_nothing(subject) if "open" not in f.found)
+
+
+def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
+    """What each method does besides its work."""
+    task = subject.task()
+    _, target = sampled(task)
+    instance = handed(task, 0)
+    split = task.splits[0]
+    calls: dict[str, Callable[[], Any]] = {
+        "instance": lambda: task.instance(0),
+        "sample": lambda: task.sample(Stream(seed_key(0, "batch")), instance, ROWS),
+        "loss": lambda: task.loss(target + 1, target),
+        "evaluation_inputs": lambda: task.evaluation_inputs(split),
+        "truth": lambda: task.truth(task.evaluation_inputs(split), 0),
+    }
+    subject.task()  # forgets what was remembered, so that the calls do their work again
+    for method, call in calls.items():
+        with watched(subject.sources, snapshot=generators) as seen:
+            call()
+        yield from ((method, event) for event in seen)
+    yield from (("threshold", event) for event in subject.threshold[2])
+
+
+def evaluation(subject: TaskSubject) -> Iterator[Fault]:
+    """Each split has rows, [rows, I], finite, and the same in every call."""
+    place = subject.sources.of_method("evaluation_inputs")
+    for variant in subject.variants:
+        for split in subject.cls.splits:
+            task = subject.task(variant)
+            first = np.array(task.evaluation_inputs(split))
+            which = f"{split}{variant.label}"
+            narrow = first.ndim == 2 and not is_sequence(task) and first.shape[1] != task.num_inputs
+            if first.ndim < 2 or not first.size or narrow:
+                wanted = "[time, rows, ...]" if is_sequence(task) else f"[rows, {task.num_inputs}]"
+                found = f"{which} has shape {list(first.shape)} instead of {wanted}"
+                yield Fault(found, "return one row of inputs for each example", place)
+            elif not np.isfinite(first).all():
+                yield Fault(f"{which} is not finite", "keep to where the rule has a value", place)
+            if not np.array_equal(first, subject.task(variant).evaluation_inputs(split)):
+                found = f"two calls give different inputs for {which}"
+                yield Fault(
+                    found, "draw them from np.random.RandomState(a fixed number): all lanes share them", place
+                )
+
+
+def truths(subject: TaskSubject) -> Iterator[Fault]:
+    """The float64 oracle, on the inputs of a training batch, gives its targets; on each split it is finite and pure."""
+    place = subject.sources.of_method("truth")
+    for variant in subject.variants:
+        task = subject.task(variant)
+        for seed in (
+            () if hasattr(task, "present") else SEEDS
+        ):  # a batch of pictures does not tell which they are
+            x, target = sampled(task, seed)
+            exact = np.asarray(task.truth(x.double().numpy() if x.is_floating_point() else x.numpy(), seed))
+            scale = max(1.0, float(np.abs(exact).max()))
+            if exact.shape != tuple(target.shape):
+                found = (
+                    f"truth has shape {list(exact.shape)}, the targets {list(target.shape)}{variant.label}"
+                )
+                yield Fault(found, "return [B, O]", place)
+            elif not np.allclose(target.numpy(), exact, rtol=1e-4, atol=1e-6 * scale):
+                worst = int(np.abs(target.numpy() - exact).reshape(len(exact), -1).max(axis=1).argmax())
+                row = x[:, worst] if is_sequence(task) else x[worst]
+                found = (
+                    f"x = {_few(row)} of seed {seed} has the target {_few(target[worst])}, but truth says "
+                    f"{_few(exact[worst])}{variant.label}"
+                )
+                yield Fault(found, "work this row by hand: one of sample and truth is wrong", place)
+        for split in subject.cls.splits:
+            x_BI = task.evaluation_inputs(split)
+            kept, exact = np.array(x_BI), np.asarray(task.truth(x_BI, 0))
+            if not np.array_equal(kept, x_BI):
+                yield Fault(
+                    f"truth changes the inputs of {split}{variant.label}", "compute a new array", place
+                )
+            if not np.isfinite(exact).all() or len(exact) != kept.shape[1 if is_sequence(task) else 0]:
+                found = f"truth of {split} is not finite, or not one row for each of its rows{variant.label}"
+                yield Fault(found, "keep the split to where the rule has a value", place)
+
+
+def _few(values: Any) -> str:
+    flat = [f"{float(v):.6g}" for v in values.reshape(-1)[:6]]
+    return " ".join([*flat, "..."] if values.reshape(-1).shape[0] > 6 else flat)
+
+
+def losses(subject: TaskSubject) -> Iterator[Fault]:
+    """One finite number, the least at the exact target."""
+    place = subject.sources.of_method("loss")
+    for variant in subject.variants:
+        task = subject.task(variant)
+        _, target = sampled(task)
+        least = task.loss(target, target)
+        if least.shape != () or not least.isfinite():
+            found = f"the loss of the exact target is {least}{variant.label}"
+            yield Fault(found, "return one finite number: the mean over rows and outputs", place)
+            continue
+        ways = [Stream(seed_key(seed, "noise")).normal(tuple(target.shape)) for seed in range(3)]
+        for way in (*ways, torch.ones_like(target), -torch.ones_like(target)):
+            for size in (1e-2, 1.0):
+                if float(task.loss(target + size * way, target)) < float(least):
+                    found = (
+                        f"an output that is off by {size:g} has a smaller loss than the target{variant.label}"
+                    )
+                    yield Fault(found, "let the loss be smallest where y is the target", place)
+
+
+def thresholds(subject: TaskSubject) -> Iterator[Fault]:
+    """A finite number above 0, or None where nothing is published; the same again, and within seconds."""
+    place = subject.sources.of_method("threshold")
+    value, took, _ = subject.threshold
+    if value is None:
+        return
+    if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
+        yield Fault(
+            f"threshold() is {value!r}", "return a float above 0, or None where nothing is published", place
+        )
+    elif subject.task().threshold() != value:
+        yield Fault(
+            "two calls of threshold() differ", "draw its rows from a generator with a fixed seed", place
+        )
+    if took > LONGEST_S:
+        found = f"threshold() took {took:.0f} s"
+        yield Fault(
+            found,
+            f"stay below {LONGEST_S:g} s: every lane asks for it. Fewer rows, or the number itself",
+            place,
+        )

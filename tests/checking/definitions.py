@@ -1,0 +1,38 @@
+"""Definitions to check: the ones that `sweeps new` writes, with one thing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.checking import Report, check_model, check_task
+from sweeps.starting import write
+
+
+def written(folder: Path, kind: str, *changes: tuple[str, str]) -> Path:
+    """A new model or task in which each old text is replaced."""
+    path = write("model" if kind == "model" else "task", f"my_{kind}", folder)
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text, f"{old!r} is not in the template"
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+    return path
+
+
+def checked(path: Path, last: str | None = None) -> Report:
+    """Against every rule, or up to one: what comes after takes longer."""
+    return (check_model if path.stem == "my_model" else check_task)(str(path), last=last)
+
+
+def line_of(path: Path, fragment: str) -> int:
+    """The one line that has the fragment."""
+    lines = [i for i, line in enumerate(path.read_text().splitlines(), 1) if fragment in line]
+    assert len(lines) == 1, (fragment, lines)
+    return lines[0]
+
+
+def told(report: Report) -> list[tuple[str, int | None, str]]:
+    """(rule, line, what was found) of every fault."""
+    return [
+        (r, f.place.line if f.place else None, f.found) for r, faults in report.broken.items() for f in faults
+    ]

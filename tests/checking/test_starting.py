@@ -1,0 +1,141 @@
+"""`sweeps new` and `sweeps check model|task` as commands: what they write, refuse and print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import call
+from definitions import line_of
+
+from sweeps import catalog
+from sweeps.settings import build, resolve
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    catalog.find.cache_clear()
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["model", "task"])
+def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(kind: str) -> None:
+    answer = call("new", kind, "mine")
+    assert answer.status == 0
+    assert answer.out.startswith("wrote ./mine.py. Edit it, then:\n")
+    check, show, run = (line.strip() for line in answer.out.splitlines()[1:])
+    assert check == f"sweeps check {kind} ./mine.py" and show == f"sweeps show {kind} ./mine.py"
+    checked = call(*check.split()[1:])
+    assert checked.status == 0, checked.out
+    assert checked.out.splitlines()[-1].startswith(f"{kind} ./mine.py is sound: ")
+    assert not checked.err and "warn" not in checked.out and "FAULT" not in checked.out
+    assert "settings:" in call(*show.split()[1:]).out
+    as_file = call("check", *run.replace("--name mine", "name=mine").split()[2:])
+    assert as_file.status == 0 and "1 cells, 20 lanes" in as_file.out, as_file.err
+
+
+def test_a_new_model_trains_on_a_new_task() -> None:
+    call("new", "model", "my_unit")
+    call("new", "task", "my_task")
+    given = {"model": {"name": "./my_unit.py", "bound": 2}, "task": "./my_task.py", "train": {"steps": 10}}
+    resolved, faults, _ = resolve(given)
+    assert resolved is not None, faults
+    assert [cls.__name__ for cls, _ in build(resolved).units] == ["MyUnit", "MyUnit"]
+
+
+def test_new_writes_into_a_folder() -> None:
+    Path("mine").mkdir()
+    assert call("new", "model", "unit_a.py", "mine").status == 0
+    assert [path.name for path in Path("mine").iterdir()] == ["unit_a.py"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model", "My-Unit"], "'My-Unit' cannot be the name of a model: a name is lower-case letters, digits and _"),
+        (["model", "My-Unit"], "Perhaps 'my_unit'?"),
+        (["model", "2nau"], "Perhaps 'nau'?"),
+        (["model", "a/b"], "cannot be the name of a model"),
+        (["task", "lambda"], "'lambda' is a word of Python's own: take another, for instance 'my_lambda'"),
+        (["model", "nau"], "'nau' is the name of a model that ships with us (`sweeps show model nau`)"),
+        (["model", "mine", "nowhere"], "there is no folder nowhere"),
+        (["network", "mine"], "'network' is not one of"),
+    ],
+)  # fmt: skip
+def test_new_refuses_a_bad_name_and_writes_nothing(folder: Path, arguments: list[str], said: str) -> None:
+    answer = call("new", *arguments)
+    assert answer.status == 2
+    assert said in answer.err
+    assert not list(folder.iterdir())
+
+
+def test_new_overwrites_nothing() -> None:
+    Path("mine.py").write_text("x = 1\n")
+    answer = call("new", "model", "mine")
+    assert answer.status == 2
+    assert "mine.py exists and is not overwritten: take another name" in answer.err
+    assert Path("mine.py").read_text() == "x = 1\n"
+
+
+def test_an_unsound_model_has_status_2_and_its_fault_is_printed_with_its_line() -> None:
+    call("new", "model", "mine")
+    path = Path("mine.py")
+    path.write_text(
+        path.read_text().replace("        return (self.eff", "        print(x_BI)\n        return (self.eff")
+    )
+    answer = call("check", "model", "./mine.py")
+    assert answer.status == 2
+    assert (
+        f"       mine.py:{line_of(path, 'print(x_BI)')}: print(x_BI)\n       found: forward calls print\n"
+        in answer.out
+    )
+
+
+@pytest.mark.parametrize("kind", ["model", "task"])
+def test_a_file_that_cannot_be_read_as_python_is_told_with_its_line_and_text(kind: str) -> None:
+    Path("mine.py").write_text("x = 1\ny = = 2\n")
+    answer = call("check", kind, "./mine.py")
+    assert answer.status == 2
+    assert "       mine.py:2: y = = 2\n" in answer.out
+    assert "mine.py (line 2): SyntaxError: invalid syntax: `y = = 2`" in answer.out
+
+
+def test_a_model_that_was_repaired_is_sound_in_the_same_process() -> None:
+    call("new", "model", "mine")
+    path, text = Path("mine.py"), Path("mine.py").read_text()
+    path.write_text(text.replace("version = 1", "version = = 1"))
+    assert call("check", "model", "./mine.py").status == 2
+    path.write_text(text)
+    assert call("check", "model", "./mine.py").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model"], "`sweeps check model NAME`: which one? `sweeps list models` lists them"),
+        (["task", "static", "nau"], "`sweeps check task NAME`: which one?"),
+        (["model", "nua"], "no model named 'nua'. Did you mean 'nau'?"),
+        (["model", "./nowhere.py"], "no file nowhere.py (looked in "),
+        (["quickstart", "--compiled"], "--compiled is for models and tasks"),
+    ],
+)
+def test_a_wrong_request_is_told(arguments: list[str], said: str) -> None:
+    answer = call("check", *arguments)
+    assert answer.status == 2
+    assert said in answer.err
+    assert not answer.out
+
+
+def test_settings_that_a_config_inherits_are_shown_with_their_flags_and_choices() -> None:
+    shown = call("show", "model", "nmu").out
+    for said in ("sparsity_penalty: RampedPenalty", "(--regualizer, --regualizer-scaling)", "hidden: int = 2",
+                 "clamp: bool = True", "(--oob-mode)", 'penalty: Shape = "linear"', "one of: linear, squared"):  # fmt: skip
+        assert said in shown
+
+
+def test_a_task_without_a_threshold_is_shown() -> None:
+    call("new", "task", "mine")
+    path = Path("mine.py")
+    path.write_text(path.read_text().replace("return 1e-6", "return None"))
+    assert "solved: no threshold" in call("show", "task", "./mine.py").out
