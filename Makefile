@@ -50,9 +50,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about three minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
-# A file's tests stay in one process: they share what takes long to make.
+# Tests that share what takes long to make stay in one process: pytest.mark.xdist_group.
 test: check  ## lint, types and import rules, then every test: the fast ones first
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

@@ -57,7 +57,8 @@ def _shaped(unit: Unit, model: Any, inputs: int, outputs: int, which: str) -> It
 
 def _weighs(unit: Unit, value: Any, shape: tuple[int, int], which: str) -> Iterator[Fault]:
     """[O, I], or several matrices of that shape one above the other."""
-    if isinstance(value, Tensor) and value.dim() == 2 and len(value) % shape[0] == 0:
+    stacked = isinstance(value, Tensor) and value.dim() == 2 and len(value) % shape[0] == 0
+    if stacked and value.shape[1] == shape[1]:
         shape = (len(value), shape[1])
     for found in _wrong("effective_weight()", value, shape):
         do = "return the weights [O, I] that the sparsity error looks at"

@@ -1,0 +1,109 @@
+"""Verbs that read what came of sweeps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.terminal import StoreOption, app, console, existing
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def status(name: str, store: StoreOption = "results") -> None:
+    """How far a sweep is, and what came out so far."""
+    from sweeps.describing import state_of
+    from sweeps.report import as_markdown, report
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        text = as_markdown(report(opened, name))
+        holder = opened.holder(name)
+        typer.echo(
+            f"{name}: {state_of(opened, name)}"
+            + (
+                f" (driver: process {holder.pid} on {holder.host}, since {holder.since})"
+                if holder and holder.alive
+                else ""
+            )
+            + "\n"
+        )
+        typer.echo(text)
+
+
+class Format(StrEnum):
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+@app.command("report")
+def report_(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
+    timing: Annotated[bool, typer.Option(help="with wall times")] = True,
+    store: StoreOption = "results",
+) -> None:
+    """Print the results of sweeps."""
+    from sweeps.report import as_csv, as_json, as_markdown, report
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        found = [report(opened, name) for name in names]
+    if format is not Format.md and len(found) > 1:
+        raise ValueError(
+            f"--format {format} is of one sweep, but {len(found)} are named: ask for one after another"
+        )
+    for one in found:
+        if format is Format.csv:
+            typer.echo(as_csv(one), nl=False)
+        else:
+            typer.echo((as_json if format is Format.json else as_markdown)(one, timing=timing))
+
+
+@app.command("thresholds")
+def thresholds_(name: str, store: StoreOption = "results") -> None:
+    """Print the thresholds that a reference sweep gives, one for each test split."""
+    from sweeps.report import report
+    from sweeps.store import Store
+    from sweeps.thresholds import thresholds
+
+    existing(store)
+    with Store(store) as opened:
+        found = thresholds(report(opened, name))
+    for split, value in found.items():
+        typer.echo(f"{split}: {value:.6g}")
+    lengths = sorted(
+        (s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_"))
+    )
+    typer.echo(
+        f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]"
+    )
+
+
+@app.command()
+def export(
+    name: str,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+    store: StoreOption = "results",
+) -> None:
+    """Write the best configuration as a sweep file that runs again."""
+    from sweeps.export import best
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        text = best(opened, name, cell)
+    if output is None:
+        typer.echo(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)

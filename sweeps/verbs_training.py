@@ -1,0 +1,145 @@
+"""Verbs that train, measure, and serve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.terminal import Overrides, StoreOption, app, console, errors, existing, load_sweep, warned
+
+if TYPE_CHECKING:
+    from sweeps.spec import Sweep
+
+
+@app.command()
+def run(
+    file: str,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
+    store: StoreOption = "results",
+    workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
+) -> None:
+    """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
+    from sweeps.report import as_markdown, report
+    from sweeps.running import run_sweep
+    from sweeps.store import Store
+
+    changed = [*(overrides or []), *([f"name={name}"] if name else [])]
+    sweep = _begun(file, changed, store) or load_sweep(file, changed)
+    with Store(store) as opened:
+        outcome = run_sweep(sweep, opened, store, console, workers)
+        found = report(opened, sweep.name)
+        typer.echo("\n" + as_markdown(found))
+    if outcome.state == "done":
+        if any(entry["rank"] == 1 for entry in found["configurations"]):
+            console.print(
+                f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                highlight=False,
+            )
+        return
+    errors.print(
+        f"the sweep {outcome.state}: {outcome.why}. What is done stays; the same command continues.",
+        highlight=False,
+    )
+    raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    file: Path,
+    fresh_seeds: Annotated[bool, typer.Option("--fresh-seeds", help="other seeds; compare rates")] = False,
+    workers: Annotated[int | None, typer.Option(min=1)] = None,
+) -> None:
+    """Train an exported configuration again: PASS or FAIL."""
+    from sweeps.reproducing import reproduce as again
+
+    if not again(file, console, fresh_seeds, workers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sync(name: str, store: StoreOption = "results") -> None:
+    """Write a sweep's MLflow runs anew from the records."""
+    from sweeps.running import sync as write
+    from sweeps.spec import from_document
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        row = opened.sweep(name)
+        if row is None:
+            raise ValueError(f"no sweep named {name!r} in {store}: `sweeps list` lists them")
+        write(from_document(row.document, name), opened, store)
+
+
+@app.command()
+def ui(
+    store: StoreOption = "results",
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's pages on what has been swept. Loopback only unless told otherwise."""
+    from sweeps.tracking import default_uri, serve, stop
+
+    existing(store)
+    # The server is a session of its own: none is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = serve(default_uri(store), host, port)
+    # Without the words after `?` MLflow opens its pages for language models.
+    page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+    console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
+    try:
+        while process.poll() is None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop(process)
+
+
+@app.command()
+def bench(
+    lanes: Annotated[int, typer.Option(min=3)] = 100,
+    units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
+) -> None:
+    """Measure the engine against a plain PyTorch loop."""
+    from sweeps.bench import bench as measure
+    from sweeps.bench_units import HEADER, bench_units, static_units
+
+    if units is not None:
+        typer.echo(HEADER)
+        for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
+            typer.echo(row.line())
+        return
+    typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
+
+
+def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:
+    """The sweep of that name in the store, unless there is a file of that name, or a definition that is to be changed."""
+    from sweeps.shelf import definitions
+    from sweeps.spec import parse
+    from sweeps.store import Store
+    from sweeps.store.database import FILE_NAME
+
+    if Path(name).is_file() or (overrides and name in definitions()):
+        return None
+    if "://" not in store and not (Path(store) / FILE_NAME).is_file():
+        return None
+    with Store(store) as opened:
+        row = opened.sweep(name)
+    if row is None:
+        return None
+    console.print(f"{name} goes on as it was begun in {store}", highlight=False)
+    changed = overrides if "name" in row.document else [f"name={name}", *overrides]
+    sweep = parse(row.definition, name, changed)
+    return warned(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
+
+
+def _store_flag(store: str) -> str:
+    return "" if store == "results" or os.environ.get("SWEEPS_STORE") == store else f" --store {store}"
