@@ -72,6 +72,11 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
                     )
 
 
+def full_batch(task: Any) -> bool:
+    """Whether every batch is all there is, whatever `train.batch` says: the class then has `full_batch = True`."""
+    return bool(getattr(task, "full_batch", False))
+
+
 def _form(array: Any) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
@@ -83,21 +88,29 @@ def samples(subject: TaskSubject) -> Iterator[Fault]:
         task = subject.task(variant)
         (x, target), (x2, target2), (x3, _) = sampled(task), sampled(task), sampled(task, stream=7)
         for what, value, last in (("x", x, task.num_inputs), ("target", target, task.num_outputs)):
-            yield from _misshapen(what, value, last, variant.label, place)
+            yield from _misshapen(task, what, value, last, variant.label, place)
         if not (torch.equal(x, x2) and torch.equal(target, target2)):
             found = f"two equal streams give different batches{variant.label}"
             yield Fault(found, subject.instead_of_random, place)
-        if torch.equal(x, x3):
+        if torch.equal(x, x3) and not full_batch(task):
             yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", place)
 
 
-def _misshapen(what: str, value: Any, last: int, label: str, place: Any) -> Iterator[Fault]:
+def _misshapen(task: Any, what: str, value: Any, last: int, label: str, place: Any) -> Iterator[Fault]:
     if not isinstance(value, Tensor):
         yield Fault(f"{what} is a {type(value).__name__}{label}", "return tensors", place)
         return
-    if value.dim() < 2 or value.shape[0] != ROWS or (value.dim() == 2 and value.shape[1] != last):
+    if (
+        value.dim() < 2
+        or (value.shape[0] != ROWS and not full_batch(task))
+        or (value.dim() == 2 and value.shape[1] != last)
+    ):
         found = f"{what} has shape {list(value.shape)} instead of {[ROWS, last]}{label}"
-        yield Fault(found, "one row for each of the batch", place)
+        yield Fault(
+            found,
+            "one row for each of the batch; `full_batch = True` in the class if every batch is all there is",
+            place,
+        )
     elif value.is_floating_point() and value.dtype != torch.float32:
         yield Fault(f"{what} is {value.dtype}{label}", "make it float32", place)
     elif not value.isfinite().all():
@@ -181,7 +194,7 @@ def truths(subject: TaskSubject) -> Iterator[Fault]:
                 )
                 yield Fault(found, "return [B, O]", place)
             elif not np.allclose(target.numpy(), exact, rtol=1e-4, atol=1e-6 * scale):
-                worst = int(np.abs(target.numpy() - exact).reshape(ROWS, -1).max(axis=1).argmax())
+                worst = int(np.abs(target.numpy() - exact).reshape(len(exact), -1).max(axis=1).argmax())
                 found = (
                     f"x = {_few(x[worst])} of seed {seed} has the target {_few(target[worst])}, but truth says "
                     f"{_few(exact[worst])}{variant.label}"
