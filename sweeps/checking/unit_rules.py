@@ -140,10 +140,17 @@ def pure(unit: Unit) -> Iterator[Fault]:
             if not left and not torch.equal(first, model(batch(), dict(contexts())[when])[0]):
                 found = f"two calls with the same input differ{variant.label} {when}"
                 yield Fault(found, "let y depend on x, the parameters and ctx only", forward)
+
+
+def evaluates(unit: Unit) -> Iterator[Fault]:
+    """In evaluation the output is the same whatever the stream holds."""
+    for variant in unit.variants:
+        model: Any = unit.network(config=variant.config)
         first, second = (model(batch(), context(training=False, seed=s, last_error=0.0))[0] for s in (1, 2))
         if not torch.equal(first, second):
             do = "draw only `if ctx.training`: evaluation takes the mean, or the likeliest"
-            yield Fault(f"y in evaluation depends on what is drawn{variant.label}", do, forward)
+            found = f"y in evaluation depends on what is drawn{variant.label}"
+            yield Fault(found, do, unit.sources.of_method("forward"))
 
 
 def silent(unit: Unit) -> Iterator[Fault]:
