@@ -44,6 +44,12 @@ def test_a_new_model_trains_on_a_new_task() -> None:
     assert [cls.__name__ for cls, _ in build(resolved).units] == ["MyUnit", "MyUnit"]
 
 
+def test_a_class_of_an_installed_module_is_checked_too() -> None:
+    answer = call("check", "model", "arith_models.units.nau:NAU")
+    assert answer.status == 0
+    assert "model arith_models.units.nau:NAU is sound" in answer.out
+
+
 def test_new_writes_into_a_folder() -> None:
     Path("mine").mkdir()
     assert call("new", "model", "unit_a.py", "mine").status == 0
