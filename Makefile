@@ -13,12 +13,12 @@ READY       := $(VENV)/ready
 PINS        := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test check bench ui docs clean
+.PHONY: help venv sweep test test-all check bench ui docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
 	@echo "make VERB, where VERB is"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(READY)  ## make the environment in .venv (about a minute and a half, downloads apart)
 
@@ -53,6 +53,9 @@ sweep: venv  ## run the quickstart sweep (about three minutes on two cores)
 # Tests that share what takes long to make stay in one process: pytest.mark.xdist_group.
 test: check  ## lint, types and import rules, then every test: the fast ones first
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+test-all: check  ## the same, and every unit compiled (half an hour more on two cores)
+	SWEEPS_TEST_ALL=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

@@ -74,7 +74,7 @@ def about_task(name: str) -> str:
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
     if threshold is None:
-        lines.append("  solved: no threshold (at the settings above), so no seed counts as solved")
+        lines.append("  solved: not defined, since no threshold is published; look at the errors and scores")
     else:
         lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ def settings_lines(config: type[Any]) -> list[str]:
     hints = get_type_hints(config)
     lines = []
     for doc in field_docs(config):
-        lines += [doc.written, *textwrap.indent(doc.text, "    ").splitlines()]
-        if get_origin(hints[doc.name]) is Literal and "Literal[" not in doc.written:
-            lines.append(f"    one of: {', '.join(map(str, get_args(hints[doc.name])))}")
+        written = doc.written
+        if (
+            get_origin(hints[doc.name]) is Literal and " = " in written
+        ):  # the choices, also where they have a name
+            choices = str(hints[doc.name]).replace("typing.", "")
+            written = f"{doc.name}: {choices}{written[written.index(' = ') :]}"
+        lines += [written, *textwrap.indent(doc.text, "    ").splitlines()]
     return ["settings:", *lines] if lines else ["no settings"]
 
 
@@ -58,6 +62,5 @@ def _of_class(cls: type[Any]) -> Iterator[FieldDoc]:
             and isinstance(after.value.value, str)
         ):
             text = inspect.cleandoc(after.value.value)
-        written = " ".join((ast.get_source_segment(source, item) or ast.unparse(item)).split())
         file = inspect.getsourcefile(cls) or ""
-        yield FieldDoc(item.target.id, written, text, file, first + item.lineno - 1)
+        yield FieldDoc(item.target.id, ast.unparse(item), text, file, first + item.lineno - 1)

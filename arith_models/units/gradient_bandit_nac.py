@@ -29,7 +29,6 @@ class GradientBanditNAC(Additive):
     """
 
     version = 1
-    starts_alike = True  # published; what seeds draw later differs
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

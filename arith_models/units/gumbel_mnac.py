@@ -24,7 +24,6 @@ class GumbelMNAC(nn.Module):
     """
 
     version = 1
-    starts_alike = True  # published; what seeds draw later differs
 
     @dataclass(frozen=True, kw_only=True)
     class Config(GumbelConfig):

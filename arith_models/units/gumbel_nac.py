@@ -25,7 +25,6 @@ class GumbelNAC(Additive):
     """
 
     version = 1
-    starts_alike = True  # published; what seeds draw later differs
 
     @dataclass(frozen=True, kw_only=True)
     class Config(GumbelConfig):

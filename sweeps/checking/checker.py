@@ -32,6 +32,7 @@ MODEL_RULES = (
     Rule("initialise fills every parameter from the stream alone", unit_rules.initialises, (DECLARES,)),
     Rule(GLOBAL, unit_rules.global_generators, (DECLARES,)),
     Rule(PURE, unit_rules.pure, (GLOBAL,)),
+    Rule("evaluation draws nothing", unit_rules.evaluates, (PURE,)),
     Rule(SILENT, unit_rules.silent, (DECLARES,)),
     Rule(BLIND, unit_rules.blind, (DECLARES,)),
     Rule("rows of a batch do not touch each other", unit_rules.rows, (BUILDS, GLOBAL, PURE)),

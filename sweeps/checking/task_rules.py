@@ -72,6 +72,11 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
                     )
 
 
+def full_batch(task: Any) -> bool:
+    """Whether every batch is all there is, whatever `train.batch` says: the class then has `full_batch = True`."""
+    return bool(getattr(task, "full_batch", False))
+
+
 def _form(array: Any) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
@@ -85,14 +90,14 @@ def samples(subject: TaskSubject) -> Iterator[Fault]:
     for variant in subject.variants:
         task = subject.task(variant)
         (x, target), (x2, target2), (x3, _) = sampled(task), sampled(task), sampled(task, stream=7)
-        rows = len(target) if getattr(subject.cls, "full_batch", False) else ROWS
+        rows = len(target) if full_batch(task) else ROWS
         front = (task.time_steps, rows) if is_sequence(task) else (rows, task.num_inputs)
         for what, value, wanted in (("x", x, front), ("target", target, (rows, task.num_outputs))):
             yield from _misshapen(what, value, wanted, variant.label, place)
         if not (torch.equal(x, x2) and torch.equal(target, target2)):
             found = f"two equal streams give different batches{variant.label}"
             yield Fault(found, subject.instead_of_random, place)
-        if torch.equal(x, x3) and not getattr(subject.cls, "full_batch", False):
+        if torch.equal(x, x3) and not full_batch(task):
             yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", place)
 
 
@@ -103,7 +108,11 @@ def _misshapen(what: str, value: Any, wanted: tuple[int, int], label: str, place
         return
     if value.dim() < 2 or value.shape[0] != wanted[0] or (value.dim() == 2 and value.shape[1] != wanted[1]):
         found = f"{what} has shape {list(value.shape)} instead of {list(wanted)}{label}"
-        yield Fault(found, "one row for each of the batch", place)
+        yield Fault(
+            found,
+            "one row for each of the batch; `full_batch = True` in the class if every batch is all there is",
+            place,
+        )
     elif value.is_floating_point() and value.dtype != torch.float32:
         yield Fault(f"{what} is {value.dtype}{label}", "make it float32", place)
     elif not value.isfinite().all():

@@ -17,9 +17,14 @@ from sweeps.checking.places import Place, Sources, real
 Snapshot = Callable[[], Mapping[str, Any]]
 GENERATORS = {
     "torch's global generator": lambda: torch.get_rng_state().numpy().tobytes(),
-    "NumPy's global generator": lambda: repr(np.random.get_state(legacy=False)),  # noqa: NPY002  looked at only
+    "NumPy's global generator": lambda: _numpy_state(),
     "Python's random module": random.getstate,
 }
+
+
+def _numpy_state() -> tuple[bytes, Any]:
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  looked at only
+    return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
 
 def generators() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sweeps import catalog
 from sweeps.checking.declaration import UNIT_DOCSTRING
 from sweeps.checking.places import Sources
 from sweeps.checking.variants import Variant, variants
+from sweeps.checking.watching import Event, watched
 from sweeps.configs import validated
 from sweeps.training import Context, Stream, seed_key
 
@@ -37,10 +38,27 @@ class Unit:
         self.cls = catalog.find("model", name)
         self.shipped = name in catalog.names("model")
         self.sources = Sources(self.cls)
+        self._events: list[Event] | None = None
 
     @cached_property
     def variants(self) -> list[Variant]:
         return variants(self.cls)
+
+    def events(self) -> list[Event]:
+        """What forward and constrain do besides their work."""
+        if self._events is None:
+            found: list[Event] = []
+            for variant in self.variants:
+                model: Any = self.network(config=variant.config)
+                for _, ctx in contexts():
+                    with watched(self.sources) as seen:
+                        model(batch(), ctx)
+                        with torch.no_grad():
+                            model.constrain()
+                            model.effective_weights()
+                    found += seen
+            self._events = found
+        return self._events
 
     def network(
         self,

@@ -104,9 +104,17 @@ FAULTS = {
         ([("@ x_BI.T).T", "@ x_BI.T).T.double()")], checker.BUILDS, "def forward", "y is torch.float64"),
     "an effective weight of another shape":
         ([("return torch.clamp(self.weight, -self.config.bound, self.config.bound)",
-           "return self.weight.T.clamp(-1.0, 1.0)"), ("self.effective_weight() @", "self.weight @"),
+           "return self.weight.clamp(-1.0, 1.0).sum(0)"), ("self.effective_weight() @", "self.weight @"),
           ("copy_(self.effective_weight())", "clamp_(-1.0, 1.0)")],
-         checker.BUILDS, "def effective_weight", "effective_weight() has shape [10, 1] instead of [1, 10]"),
+         checker.BUILDS, "def effective_weight", "effective_weight() has shape [10] instead of [1, 10]"),
+    "a draw in evaluation":
+        ([before(FORWARD, "x_BI = x_BI + 0.1 * ctx.stream.normal(x_BI.shape)")], "evaluation draws nothing", "def forward",
+         "y in evaluation depends on what is drawn"),
+    "seeds that are all alike":
+        ([(INITIALISE, "self.weight.fill_(r / 2)")], INITIALISES, "def initialise", "two seeds start with the same weights"),
+    "a square root at 0":
+        ([before(FORWARD, "x_BI = x_BI + torch.sqrt((self.weight - self.weight).sum())")], LEARNS, "def forward",
+         "the gradient of first.weight is not finite"),
     "a logarithm of 0":
         ([before(FORWARD, "x_BI = torch.log(x_BI - x_BI)")], checker.BUILDS, "def forward", "y is not finite"),
     "constrain that shrinks again and again":
@@ -220,7 +228,7 @@ def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what
         "       found: forward calls print\n"
         "       do: remove it: the engine records the code once"
     ) in text
-    assert text.splitlines()[-1] == f"model {path} is not sound: 14 rules kept, 1 broken"
+    assert text.splitlines()[-1] == f"model {path} is not sound: 15 rules kept, 1 broken"
     assert "ok     every parameter learns" in text
 
 

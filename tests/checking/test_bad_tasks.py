@@ -91,8 +91,18 @@ def test_a_task_without_a_threshold_is_sound(tmp_path: Path) -> None:
     assert report.sound, report.text()
 
 
+def test_a_task_whose_every_batch_is_all_there_is_says_so(tmp_path: Path) -> None:
+    """x is 5 fixed rows whatever the batch."""
+    changes = [(SAMPLE, "x_BI = 1 + torch.arange(5 * self.num_inputs).reshape(5, self.num_inputs) / 99")]
+    report = checked(written(tmp_path, "task", *changes))
+    assert {found for _, _, found in told(report)} >= {"x has shape [5, 4] instead of [16, 4]"}
+    changes.append(("version = 1", "full_batch = True\n    version = 1"))
+    report = checked(written(tmp_path, "task", *changes))
+    assert report.sound, report.text()
+
+
 def test_a_task_without_worked_examples_is_warned_of(tmp_path: Path) -> None:
-    change = ("Two examples worked by hand, with i = 1 and j = 2:\n        x = 1 2 3 4: y = 2 * 3 = 6\n", "")
+    change = ("Two examples worked by hand", "The rule")
     report = checked(written(tmp_path, "task", change), last=checker.DOCUMENTED)
     assert report.sound
     assert [f.found for f in report.warnings] == ["the docstring has no two examples"]

@@ -44,6 +44,12 @@ def test_a_new_model_trains_on_a_new_task() -> None:
     assert [cls.__name__ for cls, _ in build(resolved).units] == ["MyUnit", "MyUnit"]
 
 
+def test_a_class_of_an_installed_module_is_checked_too() -> None:
+    answer = call("check", "model", "arith_models.units.nau:NAU")
+    assert answer.status == 0
+    assert "model arith_models.units.nau:NAU is sound" in answer.out
+
+
 def test_new_writes_into_a_folder() -> None:
     Path("mine").mkdir()
     assert call("new", "model", "unit_a.py", "mine").status == 0
@@ -130,7 +136,7 @@ def test_a_wrong_request_is_told(arguments: list[str], said: str) -> None:
 def test_settings_that_a_config_inherits_are_shown_with_their_flags_and_choices() -> None:
     shown = call("show", "model", "nmu").out
     for said in ("sparsity_penalty: RampedPenalty", "(--regualizer, --regualizer-scaling)", "hidden: int = 2",
-                 "clamp: bool = True", "(--oob-mode)", 'penalty: Shape = "linear"', "one of: linear, squared"):  # fmt: skip
+                 "clamp: bool = True", "(--oob-mode)", "penalty: Literal['linear', 'squared'] = 'linear'"):  # fmt: skip
         assert said in shown
 
 
@@ -138,4 +144,4 @@ def test_a_task_without_a_threshold_is_shown() -> None:
     call("new", "task", "mine")
     path = Path("mine.py")
     path.write_text(path.read_text().replace("return 1e-6", "return None"))
-    assert "solved: no threshold" in call("show", "task", "./mine.py").out
+    assert "solved: not defined" in call("show", "task", "./mine.py").out
