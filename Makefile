@@ -50,12 +50,12 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about three minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
-# Tests that share what takes long to make stay in one process: pytest.mark.xdist_group.
+# Which tests share a process: tests/conftest.py.
 test: check  ## lint, types and import rules, then every test: the fast ones first
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 test-all: check  ## the same, and every unit compiled (half an hour more on two cores)
-	SWEEPS_TEST_ALL=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	SWEEPS_TEST_ALL=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

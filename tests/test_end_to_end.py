@@ -21,7 +21,7 @@ from kept import lanes_in, records_of, runs_of, states, steps_saved
 
 from sweeps.yaml_source import dump, read
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
+pytestmark = pytest.mark.slow
 
 # Linear trains longer, so that there is a middle to be cut off in.
 SMALL = """\

@@ -17,7 +17,7 @@ TASK = {"name": "recurrent", "operation": "add", "input_size": 4, "length": 3, "
 
 
 def settings_of(model: Any, **train: Any) -> dict[str, Any]:
-    given = {"steps": 20, "batch": 8, "evaluate_every": 10, "lr": 0.01, **train}
+    given = {"steps": 10, "batch": 8, "evaluate_every": 5, "lr": 0.01, **train}
     found, faults, _ = resolve({"model": model, "task": TASK, "train": given})
     assert found is not None, faults
     return found
