@@ -137,6 +137,9 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
         "numerics": NUMERICS,
     }
     train = {k: v for k, v in resolved["train"].items() if k != "steps"}
+    # A task on files says what is in them, and not where they lie.
+    cls: Any = catalog.find("task", task["name"])
+    task = cls.identity(task) if hasattr(cls, "identity") else task
     # The model's name is only what it was called: its network and units say what it is.
     identity = {
         "model": {k: v for k, v in model.items() if k != "name"},

@@ -5,6 +5,8 @@ Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appe
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,6 +102,12 @@ class SequentialDigits:
         self.time_steps = config.length
         self.lengths = sorted(config.test_lengths)
         self.splits = ("interpolation", *(f"length_{n}" for n in self.lengths[:-1]), "extrapolation")
+
+    @staticmethod
+    def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What tells lanes apart: the settings with what the pictures are in place of where they lie."""
+        rest = {name: value for name, value in settings.items() if name not in ("data", "fetch")}
+        return {**rest, "pictures": _digest(settings["data"], settings["fetch"])}
 
     def shared(self) -> dict[str, NDArray[Any]]:
         """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test pictures, in this order."""
@@ -199,6 +207,15 @@ def _data(source: str, fetch: bool) -> DigitImages:
     if fetch:
         mnist.fetch(folder)
     return mnist.read(folder)
+
+
+@lru_cache(maxsize=8)
+def _digest(source: str, fetch: bool) -> str:
+    data = _data(source, fetch)
+    found = hashlib.sha256()
+    for part in (data.train, data.validation, data.test):
+        found.update(part.pixels.tobytes() + part.labels.tobytes())
+    return found.hexdigest()
 
 
 @lru_cache(maxsize=2)

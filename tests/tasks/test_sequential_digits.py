@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.settings import resolve
+from sweeps.settings import lane_key, resolve
 from sweeps.training import Lane, Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.sequential_digits import SequentialDigits
@@ -102,6 +103,24 @@ def test_what_cannot_be_is_told(settings, said) -> None:
 def test_the_longest_test_length_decides_what_is_solved() -> None:
     assert task().threshold() is None
     assert task(test_lengths=(9, 2), thresholds=(5.0, 1.0)).threshold() == 5.0
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST's files do not lie in {MNIST.name}")
+def test_a_lane_is_known_by_what_its_pictures_are_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(MNIST, copy)
+    keys = {
+        name: lane_key(settings_with(data), 0)
+        for name, data in (("there", str(MNIST)), ("copied", str(copy)), ("others", "optical"))
+    }
+    assert keys["there"] == keys["copied"] != keys["others"]
+
+
+def settings_with(data: str) -> dict[str, Any]:
+    task = {"name": "sequential_digits", "length": 2, "test_lengths": [1], "data": data}
+    found, faults, _ = resolve({"model": "nau", "task": task, "train": {"steps": 10}})
+    assert found is not None, faults
+    return found
 
 
 def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
