@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
 
 
-class Additive(nn.Module):
+class Additive(nn.Module, ABC):
     """y = x Wᵀ without a bias. Abstract: a unit supplies `initialise` and `effective_weight`.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I]. The product is written (W xᵀ)ᵀ, which is quicker for few outputs.
     """
 
+    @abstractmethod
     def initialise(self, stream: Any) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must define initialise(stream)")
+        """Fill the parameters from the stream."""
 
+    @abstractmethod
     def effective_weight(self) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define effective_weight()")
+        """W [O, I], which the sparsity error looks at."""
 
     def weights(self, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """W as one forward uses it, and its penalties. Units that draw W, or pass another gradient on, override this.

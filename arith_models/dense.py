@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Dense(nn.Module):
+class Dense(nn.Module, ABC):
     """y = activation(x Wᵀ + b). Abstract: a unit supplies `activation` and `initial_range`.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I], b [O]. W ~ U(-r, r) with r from `initial_range`, b = 0, as in the
@@ -29,11 +30,13 @@ class Dense(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs))
         self.bias = nn.Parameter(torch.empty(num_outputs))
 
+    @abstractmethod
     def activation(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define activation(x)")
+        """Element by element."""
 
+    @abstractmethod
     def initial_range(self, num_inputs: int, num_outputs: int) -> float:
-        raise NotImplementedError(f"{type(self).__name__} must define initial_range(num_inputs, num_outputs)")
+        """r of W ~ U(-r, r)."""
 
     def initialise(self, stream: Any) -> None:
         num_outputs, num_inputs = self.weight.shape

@@ -8,6 +8,7 @@ the end. A piece takes tensors (or mappings of tensors) and, last, `ctx`, whose 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -15,20 +16,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from arith_models.penalties import weighed
+
 CONSTANT = ("sparsity", "out_of_bound")
 """Penalties that look at weights alone, so they are the same at every time."""
 AVERAGED = ("mean_input", "input")
 
 
-class Looped(nn.Module):
+class Looped(nn.Module, ABC):
     """Abstract: a network supplies `pieces`, `loop` and the methods that `pieces` names."""
 
     looped = True
     pieces: tuple[str, ...]
 
     @staticmethod
+    @abstractmethod
     def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        raise NotImplementedError("a looped network must define loop(pieces, x_T)")
+        """y and penalties of a sequence."""
 
     def forward(self, x_TBI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """One seed by itself: x [T, B, I] -> y, penalties."""
@@ -51,3 +55,39 @@ def over_time(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
                 total = total + later[name]
         result[name] = total / len(found) if name in AVERAGED else total
     return result
+
+
+class CellThenUnit(Looped):
+    """A cell over time, then a unit on its last state. Abstract: a network supplies `begin` and `cell`, and has `config` with
+    `hidden` and `dropout`, `unit` (the cell) and `output`.
+    """
+
+    pieces = ("begin", "cell", "finish")
+    config: Any
+    unit: Any
+    output: Any
+
+    @staticmethod
+    def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        state = pieces.begin(x_T[0])
+        found = []
+        for x in x_T:
+            state, penalties = pieces.cell(state, x)
+            found.append(penalties)
+        result: tuple[Tensor, dict[str, Tensor]] = pieces.finish(state, over_time(found))
+        return result
+
+    def finish(
+        self, state_BS: Tensor, found: dict[str, Tensor], ctx: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        h_BH = ctx.dropout(state_BS[:, : self.config.hidden], self.config.dropout)
+        y_BO, of_output = self.output(h_BH, ctx)
+        if not ctx.training:
+            return y_BO, {}
+        of_cell = {name: value for name, value in found.items() if name != "mean_input"}
+        layers = [(self.unit, found["mean_input"], of_cell), (self.output, h_BH.mean(0), of_output)]
+        return y_BO, weighed(self.config, ctx.step, layers)
+
+    def constrain(self) -> None:
+        self.unit.constrain()
+        self.output.constrain()

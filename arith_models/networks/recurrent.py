@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arith_models.looped import Looped, over_time
-from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.looped import CellThenUnit
+from arith_models.penalties import PenaltyConfig
 
 _PENALTY = {"weight": 0.1, "schedule": "exp"}
 PAPER: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ PAPER: dict[str, dict[str, Any]] = {
 not named here is both; `linear` as a cell is what their code calls RNN-linear."""
 
 
-class Recurrent(Looped):
+class Recurrent(CellThenUnit):
     """Shapes: x [T, B, I] -> y [B, O] through h [B, H] (for an LSTM the state is [B, 2H], h and c).
 
     The initial state is learnt, and starts at 0. Dropout (inverted, off in evaluation) acts on h_T; the papers use none.
@@ -39,7 +39,6 @@ class Recurrent(Looped):
 
     version = 1
     num_units = 2
-    pieces = ("begin", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
@@ -77,16 +76,6 @@ class Recurrent(Looped):
         """What the sparsity error looks at."""
         return [self.unit.effective_weight(), self.output.effective_weight()]
 
-    @staticmethod
-    def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        state = pieces.begin(x_T[0])
-        found = []
-        for x in x_T:
-            state, penalties = pieces.cell(state, x)
-            found.append(penalties)
-        result: tuple[Tensor, dict[str, Tensor]] = pieces.finish(state, over_time(found))
-        return result
-
     def begin(self, x_BI: Tensor, ctx: Any) -> Tensor:
         return self.initial_state.expand(len(x_BI), -1).clone()
 
@@ -94,18 +83,3 @@ class Recurrent(Looped):
         both = torch.cat([x_BI, state_BS], 1)
         new_BS, penalties = self.unit(both, ctx)
         return new_BS, {**penalties, "mean_input": both.mean(0)} if ctx.training else {}
-
-    def finish(
-        self, state_BS: Tensor, found: dict[str, Tensor], ctx: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        h_BH = ctx.dropout(state_BS[:, : self.config.hidden], self.config.dropout)
-        y_BO, of_output = self.output(h_BH, ctx)
-        if not ctx.training:
-            return y_BO, {}
-        of_cell = {name: value for name, value in found.items() if name != "mean_input"}
-        layers = [(self.unit, found["mean_input"], of_cell), (self.output, h_BH.mean(0), of_output)]
-        return y_BO, weighed(self.config, ctx.step, layers)
-
-    def constrain(self) -> None:
-        self.unit.constrain()
-        self.output.constrain()

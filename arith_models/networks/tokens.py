@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arith_models.looped import Looped, over_time
-from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.looped import CellThenUnit
+from arith_models.penalties import PenaltyConfig
 
 PAPER: dict[str, dict[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
@@ -26,7 +26,7 @@ PAPER: dict[str, dict[str, Any]] = {
 """The networks of the paper by name: an LSTM reads, the named unit makes the number. A unit that is not named here is both."""
 
 
-class Tokens(Looped):
+class Tokens(CellThenUnit):
     """Shapes: words int64 [T, B], 0 being the end -> y [B, O]. After the end the state stays as it is.
 
     The embedding is drawn from N(0, 1), torch's default. A public version's "LSTM + NALU" has no LSTM; this has.
@@ -34,7 +34,6 @@ class Tokens(Looped):
 
     version = 1
     num_units = 2
-    pieces = ("begin", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
@@ -75,16 +74,6 @@ class Tokens(Looped):
         """What the sparsity error looks at: the unit that makes the number."""
         return [self.output.effective_weight()]
 
-    @staticmethod
-    def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        state = pieces.begin(x_T[0])
-        found = []
-        for words in x_T:
-            state, penalties = pieces.cell(state, words)
-            found.append(penalties)
-        result: tuple[Tensor, dict[str, Tensor]] = pieces.finish(state, over_time(found))
-        return result
-
     def begin(self, words_B: Tensor, ctx: Any) -> Tensor:
         size = self.config.hidden * getattr(self.unit, "state_parts", 1)
         return torch.zeros(len(words_B), size, device=self.embedding.device)
@@ -98,18 +87,3 @@ class Tokens(Looped):
         new_BS, penalties = self.unit(both, ctx)
         kept_BS = torch.where((words_B == 0).unsqueeze(1), state_BS, new_BS)
         return kept_BS, {**penalties, "mean_input": both.mean(0)} if ctx.training else {}
-
-    def finish(
-        self, state_BS: Tensor, found: dict[str, Tensor], ctx: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        h_BH = ctx.dropout(state_BS[:, : self.config.hidden], self.config.dropout)
-        y_BO, of_output = self.output(h_BH, ctx)
-        if not ctx.training:
-            return y_BO, {}
-        of_cell = {name: value for name, value in found.items() if name != "mean_input"}
-        layers = [(self.unit, found["mean_input"], of_cell), (self.output, h_BH.mean(0), of_output)]
-        return y_BO, weighed(self.config, ctx.step, layers)
-
-    def constrain(self) -> None:
-        self.unit.constrain()
-        self.output.constrain()

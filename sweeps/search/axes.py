@@ -31,8 +31,8 @@ class Axis:
         self.options = list(dimension.choices)
         self.integer = dimension.kind in ("integer", "log_integer")
         self.log = dimension.kind in ("log_uniform", "log_integer")
-        self.low: float = 0.0 if choice else float(dimension.low)  # type: ignore[arg-type]  # None only for a choice
-        self.high: float = 0.0 if choice else float(dimension.high)  # type: ignore[arg-type]
+        self.low = float(dimension.low or 0.0)  # None for a choice
+        self.high = float(dimension.high or 0.0)
         can_be_off = dimension.has_off and not choice
         self.switch = f"{path} is on" if can_be_off and conditional else None
         self.folded = can_be_off and not conditional

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -199,7 +200,7 @@ def _clipped(grads: Params, largest: Any) -> Params:
     """Scales a lane's gradient to a norm of at most `largest`; 0 is off."""
     if isinstance(largest, float) and largest == 0.0:
         return grads
-    norm = torch.sqrt(sum(g.square().sum() for g in grads.values()))  # type: ignore[arg-type]
+    norm = torch.sqrt(reduce(torch.add, (g.square().sum() for g in grads.values())))
     factor = torch.where((largest > 0) & (norm > largest), largest / norm, torch.ones_like(norm))
     return {name: g * factor for name, g in grads.items()}
 
