@@ -22,6 +22,8 @@ Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 PUBLISHED_BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
 PUBLISHED_BCD_BINS = (9, 17, 25, 33, 41)
+BITS = 24
+"""of the whole numbers that are drawn: the most that a stream has"""
 
 
 class Algorithm:
@@ -145,12 +147,17 @@ class Algorithm:
 
     def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> Batch:
         """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
-        parts = [self.sample_bin(stream.child(f"bin {n}"), instance, batch, n) for n in self.bins]
+        # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
+        drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
+        parts = [
+            self._rows(instance, n, of_B, 0, len(instance[f"x_{n}"]))
+            for n, of_B in zip(self.bins, drawn, strict=True)
+        ]
         return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
 
     def sample_bin(self, stream: Any, instance: dict[str, Tensor], batch: int, n: int) -> Batch:
         """A batch of one bin."""
-        return self._rows(instance, n, stream.integers((batch,), 0, len(instance[f"x_{n}"])))
+        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), 0, len(instance[f"x_{n}"]))
 
     def sample_exact(
         self, stream: Any, instance: dict[str, Tensor], batch: int, n: int, length: Tensor
@@ -160,10 +167,14 @@ class Algorithm:
         Of a length that the bin has no examples of: those of the next shorter one that it has, or of its shortest.
         """
         first, count = (instance[f"{name}_{n}"][length.reshape(1)] for name in ("first", "count"))
-        return self._rows(instance, n, first + (stream.integers((batch,), 0, 2**24) * count >> 24))
+        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), first, count)
 
-    def _rows(self, instance: dict[str, Tensor], n: int, rows: Tensor) -> Batch:
-        x_Bn, y_Bn = (instance[f"{name}_{n}"][rows].to(torch.int64) for name in ("x", "y"))
+    def _rows(
+        self, instance: dict[str, Tensor], n: int, drawn_B: Tensor, first: Tensor | int, count: Tensor | int
+    ) -> Batch:
+        """Rows of a table: what was drawn from [0, 2^BITS), scaled to [first, first + count)."""
+        rows_B = first + (drawn_B * count >> BITS)
+        x_Bn, y_Bn = (instance[f"{name}_{n}"][rows_B].to(torch.int64) for name in ("x", "y"))
         return (x_Bn,), (y_Bn,)
 
     def evaluation_inputs(self, split: str) -> Arrays:
