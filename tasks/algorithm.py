@@ -7,15 +7,17 @@ Architecture for Algorithm Learning" (2017): their tasks as their programs draw 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._algorithms import examples, faults, oracles, scoring, test_sets
-from tasks._algorithms.operations import operation, sign
+from tasks._algorithms import faults, oracles, scoring
+from tasks._algorithms.examples import is_shared, tables
+from tasks._algorithms.operations import Operation, operation, sign
+from tasks._algorithms.test_sets import of_bins, of_length
 
 Arrays = tuple[NDArray[np.int64], ...]
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -70,6 +72,10 @@ class Algorithm:
     reads_symbols = True
     splits = ("interpolation", "extrapolation")
     evaluation_only = ("bound", "curve_lengths", "curve_rows")
+    small: ClassVar[dict[str, Any]] = {
+        "bins": (9, 17), "examples_per_length": 200, "test_rows": 32, "test_length": 25, "extrapolation_rows": 8,
+        "curve_lengths": (9,),
+    }  # fmt: skip
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -130,7 +136,7 @@ class Algorithm:
     def shared_lengths(self) -> tuple[int, ...]:
         """Lengths whose every example is trained on, so that tests repeat them."""
         most = self.config.examples_per_length
-        return tuple(n for n in self.lengths if examples.is_shared(self.operation, n, most))
+        return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
 
     def bin_of(self, length: int) -> int:
         """The bin that examples of a length are in."""
@@ -139,7 +145,7 @@ class Algorithm:
     def shared(self) -> dict[str, NDArray[Any]]:
         """For every bin n: `x_n`, `y_n` int8 [rows, n], by length; where each length is, `first_n` and `count_n`, int64."""
         c = self.config
-        return dict(examples.tables(self.operation, self.bins, c.examples_per_length, c.copied_percent))
+        return dict(tables(self.operation, self.bins, c.examples_per_length, c.copied_percent))
 
     def instance(self, seed: int) -> dict[str, NDArray[Any]]:
         """Nothing varies with the seed."""
@@ -181,7 +187,7 @@ class Algorithm:
         """Input symbols int64 [rows, n]: of every bin, the smallest first, or of `test_length` alone."""
         c = self.config
         if split == "interpolation":
-            return test_sets.of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
+            return of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
         return self._of_length(c.test_length, c.extrapolation_rows)
 
     def curve_inputs(self, length: int) -> Arrays:
@@ -193,7 +199,7 @@ class Algorithm:
     def _of_length(self, positions: int, rows: int) -> Arrays:
         trained = self.operation.longest(positions) <= self.bins[-1]
         most = self.config.examples_per_length if trained else 0
-        return (test_sets.of_length(self.operation, positions, rows, most),)
+        return (of_length(self.operation, positions, rows, most),)
 
     def truth(self, x: Arrays, seed: int) -> Arrays:
         """The targets int64 [rows, n] by Python's integers and lists, row by row: apart from what makes the examples."""
@@ -230,7 +236,7 @@ class Algorithm:
         return self.config.bound
 
 
-def _operation(config: Any) -> Any:
+def _operation(config: Any) -> Operation:
     c = config
     keep_zeros = c.high_zeros == "kept" or (c.high_zeros == "published" and c.operation == "multiply")
     return operation(c.operation, c.base, c.symbols, keep_zeros)
