@@ -61,10 +61,11 @@ class Algorithm:
     example is trained on, except where training takes every example there is: `shared_lengths` names these (in binary
     addition, with 4 examples of length 3, those up to 13).
 
-    Deviations: published sets are drawn without a stated seed, with independent test sets. Even lengths of add and multiply,
-    and odd ones of pairs, have no examples (the published sets have them as shorter ones or not at all). search has the
-    number of pairs that its length has room for, where the original, by the precedence of - and /, has about twice as many. The
-    published left-shift moves symbols to the right, and its right-shift reads past the end.
+    Deviations: the seeds of the examples are ours, and tests leave out what is trained on. Even lengths of add and multiply,
+    and odd ones of pairs, have no examples (published, they are shorter ones under another name, or missing). search has as
+    many pairs as its length has room for, where the original, by the precedence of - and /, has about twice as many. The
+    published left-shift moves symbols to the right, and its right-shift reads past the end. `loss_over: unpadded` leaves out
+    every position whose target is padding; the Neural GPU's mask leaves out those where the input is padding too.
     """
 
     version = 1

@@ -98,7 +98,9 @@ FAULTS = {
     "a truth that is another rule": ("inside[::-1]", "inside", TRUTH, "def truth", "has the target"),
     "a truth of one bin": ("for rows in x)", "for rows in x[:1])", TRUTH, "def truth", "truth has 1 arrays, the target 2"),
     "a truth that changes its inputs":
-        ("def row(symbols):", "x[0][:] = 1\n\n        def row(symbols):", TRUTH, "def truth", "changes the inputs"),
+        ("return tuple(np.array(", "given = x[0]\n        x = tuple(rows.copy() for rows in x)\n        given[:] = 1\n"
+         "        return tuple(np.array(",
+         TRUTH, "def truth", "changes the inputs"),
     "a loss that grows with certainty":
         ("return torch.stack(parts).mean()", "return -torch.stack(parts).mean()", LEAST, "def loss",
          "the loss of wrong symbols"),

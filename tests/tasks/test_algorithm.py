@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from sweeps.configs import section, validated
 from sweeps.settings import resolve
 from sweeps.training.lane_floats import float_leaves
 from sweeps.training.random import Stream, seed_key, signed
@@ -270,6 +271,17 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 def test_what_an_operation_cannot_do_is_told_before_training(config, told) -> None:
     with pytest.raises(ValueError, match=told):
         Algorithm.Config(**config)
+
+
+def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
+    plain, faults = section(
+        Algorithm.Config, {"bins": [12, 8], "curve_lengths": [], "test_rows": 64}, "task", None
+    )
+    assert not faults and plain is not None
+    assert validated(Algorithm.Config, plain).bins == (12, 8)
+    assert Algorithm(validated(Algorithm.Config, plain)).bins == (8, 12)
+    _, faults = section(Algorithm.Config, {"bins": [1], "operation": "add"}, "task", None)
+    assert [str(f) for f in faults] == ["task: bins = [1]: operation add needs at least 3, so 1 is too short"]
 
 
 def test_all_faults_are_told_at_once() -> None:
