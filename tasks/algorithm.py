@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks._algorithms import faults, oracles, scoring
+from tasks._algorithms.evaluation_sets import of_bins, of_length
 from tasks._algorithms.examples import is_shared, tables
 from tasks._algorithms.operations import Operation, operation, sign
-from tasks._algorithms.test_sets import of_bins, of_length
 
 Arrays = tuple[NDArray[np.int64], ...]
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]

@@ -14,7 +14,7 @@ from sweeps.configs import section, validated
 from sweeps.settings import resolve
 from sweeps.training.lane_floats import float_leaves
 from sweeps.training.random import Stream, seed_key, signed
-from tasks._algorithms import examples, test_sets
+from tasks._algorithms import evaluation_sets, examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
 
 SMALL: dict[str, Any] = {"bins": (8, 12, 17), "test_rows": 200, "examples_per_length": 300}
@@ -87,7 +87,7 @@ def test_the_sets_are_the_same_in_every_process_and_do_not_depend_on_the_bins() 
     made = task(**SMALL)
     kept = {name: array.copy() for name, array in made.shared().items()}
     tests = [a.copy() for split in made.splits for a in made.evaluation_inputs(split)]
-    for cached in (examples.tables, test_sets.of_bins, test_sets.of_length):
+    for cached in (examples.tables, evaluation_sets.of_bins, evaluation_sets.of_length):
         cached.cache_clear()
     assert all(np.array_equal(kept[name], array) for name, array in made.shared().items())
     again = [a for split in made.splits for a in made.evaluation_inputs(split)]
