@@ -44,7 +44,7 @@ class DNGPU(Looped):
     version = 1
     num_units = 0
     reads_symbols = True
-    least_slots = 1
+    least_slots = most_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
     pieces = ("begin", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ ROWS = 1_000
 
 SYMBOLS = 8_192
 """Symbols of sequences that are evaluated at once, a sequence at least."""
+LONG = 256
+"""Sequences up to this are evaluated uncompiled: a compilation for every length takes longer than it would save."""
 
 
 class LoopedStep:
@@ -90,6 +92,7 @@ class LoopedEvaluation:
     def __init__(self, functions: LaneFunctions, compiled: bool, inputs_shared: bool) -> None:
         self._functions, self._inputs_shared = functions, inputs_shared
         self._pieces = _Pieces(functions, compiled, training=False)
+        self._short = _Pieces(functions, False, training=False)
 
     @property
     def why_uncompiled(self) -> str | None:
@@ -107,28 +110,32 @@ class LoopedEvaluation:
     ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         with torch.no_grad():
-            pieces = self._pieces.of(params, floats, {"memory": memory})
+            pieces, short = (p.of(params, floats, {"memory": memory}) for p in (self._pieces, self._short))
+            num_slots = len(next(iter(params.values())))
             for split, x in inputs.items():
-                y = self._outputs(pieces, x, shared, len(next(iter(params.values()))))
+                if isinstance(x, tuple):
+                    y: Any = tuple(
+                        self._of_bin(pieces if b.shape[-1] > LONG else short, b, num_slots) for b in x
+                    )
+                else:
+                    y = self._of_time(pieces, x, shared, num_slots)
                 result |= pieces.errors(split, y, targets[split])
             result["sparsity_error"] = pieces.sparsity_error()
         return result
 
-    def _outputs(self, pieces: Any, x: Any, shared: Any, num_slots: int) -> Any:
-        loop = self._functions.built.network.loop
-        if isinstance(x, tuple):
-            return tuple(self._of_bin(partial(loop, pieces), bin_, num_slots) for bin_ in x)
-        rows = x.split(ROWS, dim=1 if self._inputs_shared else 2)
+    def _of_time(self, pieces: Any, x: Tensor, shared: Any, num_slots: int) -> Tensor:
+        rows, loop = x.split(ROWS, dim=1 if self._inputs_shared else 2), self._functions.built.network.loop
         return torch.cat([loop(pieces, self._shown(part, shared, num_slots))[0] for part in rows], dim=1)
 
-    def _of_bin(self, loop: Callable[..., Any], x: Tensor, num_slots: int) -> Tensor:
+    def _of_bin(self, pieces: Any, x: Tensor, num_slots: int) -> Tensor:
         """The outputs [K, B, ...] for symbols [B, n], or [K, B, n] where each lane has its own, in parts of equal size."""
         x_KBN = x.expand(num_slots, *x.shape) if self._inputs_shared else x
         num_rows, length = x_KBN.shape[1:]
         size = min(num_rows, max(1, SYMBOLS // length))
         missing = -num_rows % size  # the last part is filled up, so that all have one shape
         whole = torch.cat([x_KBN, *[x_KBN[:, -1:]] * missing], dim=1)
-        parts = [loop([part.contiguous()])[0][0] for part in whole.split(size, dim=1)]
+        loop = self._functions.built.network.loop
+        parts = [loop(pieces, [part.contiguous()])[0][0] for part in whole.split(size, dim=1)]
         return torch.cat(parts, dim=1)[:, :num_rows].contiguous()
 
     def _shown(self, rows: Tensor, shared: Any, num_slots: int) -> Sequence[Tensor]:
