@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class Train:
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
     """adamax: with the clip relative to past gradients of the improved Neural GPU"""
     lr: float = 1e-3
-    lr_decay: LrDecay = LrDecay()
+    lr_decay: LrDecay = field(default_factory=LrDecay)
     beta1: float = 0.9
     """Adam, AdaMax"""
     beta2: float = 0.999
