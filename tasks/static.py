@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks._ranges import Floats, Range, draw, intervals, numpy_draw, published_inputs, range_faults
-from tasks._subsets import THRESHOLD_SEED, chain, combine, exact, geometry_faults, perturbed_error
+from tasks._subsets import (
+    THRESHOLD_SEED,
+    chain,
+    combine,
+    exact,
+    geometry_cautions,
+    geometry_faults,
+    perturbed_error,
+)
 
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 1_000_000, 50_000
 
@@ -81,11 +89,16 @@ class Static:
             mask[start:end] = 1.0
         return {"masks": masks}
 
+    @property
+    def geometry(self) -> tuple[tuple[int, int], ...]:
+        """The subsets before the seed moves them."""
+        return ((0, 4), (0, 2)) if self.config.simple else tuple(chain(self.config))
+
     def subsets(self, seed: int) -> list[tuple[int, int]]:
         """Start and end of each subset."""
+        relative = self.geometry
         if self.config.simple:
-            return [(0, 4), (0, 2)]
-        relative = chain(self.config)
+            return list(relative)
         offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
         return [(start + offset, end + offset) for start, end in relative]
 
@@ -118,8 +131,11 @@ class Static:
         element too many each (inclusive slices in R), which moves its thresholds by about 1 % at the default geometry.
         """
         c = self.config
-        geometry = ((0, 4), (0, 2)) if c.simple else tuple(chain(c))
-        return _threshold(c.operation, c.extrapolation, self.num_inputs, geometry)
+        return _threshold(c.operation, c.extrapolation, self.num_inputs, self.geometry)
+
+    def cautions(self) -> list[str]:
+        """What is odd about settings that are allowed."""
+        return geometry_cautions(self.config.operation, self.geometry, self.num_inputs)
 
 
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:
