@@ -46,6 +46,7 @@ class SequentialDigits:
     version = 1
     network = "image_recurrent"
     splits: tuple[str, ...] = ("interpolation", "extrapolation")
+    score_names = ("accuracy", "last_accuracy")
     num_inputs = SIDE * SIDE
     num_outputs = 1
 
