@@ -54,21 +54,21 @@ class Static:
     @dataclass(frozen=True, kw_only=True)
     class Config:
         operation: Literal["add", "sub", "mul", "div", "squared", "root"] = "add"
-        """add and mul combine all subsets, sub and div the first two, squared and root use the first"""
+        """add and mul combine all subsets, sub and div the first two, squared and root use the first (--operation)"""
         input_size: int = 100
-        """number of inputs"""
+        """number of inputs (--input-size)"""
         subset_ratio: float = 0.25
-        """size of a subset as a share of the inputs"""
+        """size of a subset as a share of the inputs (--subset-ratio)"""
         overlap_ratio: float = 0.5
-        """overlap of neighbouring subsets as a share of a subset"""
+        """overlap of neighbouring subsets as a share of a subset (--overlap-ratio)"""
         num_subsets: int = 2
-        """number of subsets that are summed"""
+        """number of subsets that are summed (--num-subsets)"""
         simple: bool = False
-        """the paper's 4-input case with fixed subsets; the geometry settings above are not used"""
+        """the paper's 4-input case with fixed subsets; the geometry settings above are not used (--simple)"""
         interpolation: Range = (1.0, 2.0)
-        """range of x in training and interpolation: [low, high] or [[low, high], [low, high]]"""
+        """range of x in training and interpolation: [low, high] or [[low, high], [low, high]] (--interpolation-range)"""
         extrapolation: Range = (2.0, 6.0)
-        """range of x in extrapolation"""
+        """range of x in extrapolation (--extrapolation-range)"""
 
         def __post_init__(self) -> None:
             faults = [*geometry_faults(self)]
