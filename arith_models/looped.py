@@ -31,18 +31,18 @@ class Looped(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """y and penalties of a sequence."""
+    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        """y and penalties of a sequence, or of the symbols of several bins."""
 
-    def forward(self, x_TBI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """One seed by itself: x [T, B, I] -> y, penalties."""
+    def forward(self, x: Any, ctx: Any) -> tuple[Any, dict[str, Tensor]]:
+        """One seed by itself: x [T, B, I], or a tuple of bins [B, n] -> y, penalties."""
         calls = itertools.count()
 
         def run(piece: Any, *arguments: Any) -> Any:
             return piece(*arguments, ctx.part(next(calls)))
 
         bound = {name: partial(run, getattr(self, name)) for name in self.pieces}
-        return self.loop(SimpleNamespace(**bound), x_TBI.unbind(0))
+        return self.loop(SimpleNamespace(**bound), x if isinstance(x, tuple) else x.unbind(0))
 
 
 def over_time(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sweeps.cells import Cell
-from sweeps.packing import PackOrder, PackResult, lane_order, never_nonzero, slots_for
+from sweeps.packing import PackOrder, PackResult, lane_order, most_slots, never_nonzero, slots_for
 from sweeps.records import Checkpoint, Configuration, Record
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.settings import lane_key, resolve
@@ -104,8 +105,8 @@ class Driver:
         bases = [_resolved(cell, {}) for cell in sweep.cells]
         self.zeros = never_nonzero(bases, [cell.space for cell in sweep.cells])
         limits = [sweep.configurations(cell) for cell in sweep.cells]
-        self._limits = limits
-        self.slots = slots_for(sweep, limits, num_workers)
+        self._slots_for = partial(slots_for, sweep, limits, most_slots=most_slots(bases))
+        self.slots = self._slots_for(num_workers=num_workers)
         self.cells = [self._cell_work(c, b, n) for c, b, n in zip(sweep.cells, bases, limits, strict=True)]
         self.lanes_planned = sum(limits) * len(sweep.seeds)
 
@@ -122,7 +123,7 @@ class Driver:
 
     def fit_to(self, num_workers: int) -> None:
         """The number of workers, once it is known; before the first pack."""
-        self.slots = slots_for(self.sweep, self._limits, num_workers)
+        self.slots = self._slots_for(num_workers=num_workers)
 
     @property
     def done(self) -> bool:

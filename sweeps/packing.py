@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps import catalog
 from sweeps.records import Checkpoint, Record
 from sweeps.space import Dimension
 from sweeps.spec import Sweep
@@ -53,20 +54,27 @@ def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: Checkp
     return LaneOrder(settings, seed, key, checkpoint.blob if checkpoint is not None and on_grid else None)
 
 
-def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int) -> int:
+def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int, most_slots: int = MOST_SLOTS) -> int:
     """Slots of every pack of a sweep: fixed, since each number of slots is a compilation. It never changes results.
 
-    `auto`: what is in flight, spread over the workers, in whole configurations, between 3 and 100.
+    `auto`: what is in flight, spread over the workers, in whole configurations, between 3 and `most_slots`, which is less
+    where a lane of a network fills a processor by itself.
     """
     if sweep.resources.slots != "auto":
         return sweep.resources.slots
     seeds = len(sweep.seeds)
     parallel = sweep.search.parallel if sweep.search else 1
     waves = [min(parallel, limit) * seeds for limit in limits]
-    slots = min(MOST_SLOTS, max(waves), math.ceil(sum(waves) / max(1, num_workers)))
+    slots = min(most_slots, max(waves), math.ceil(sum(waves) / max(1, num_workers)))
     if slots > seeds:
         slots -= slots % seeds
-    return max(LEAST_SLOTS, slots)
+    return max(min(LEAST_SLOTS, most_slots), slots)
+
+
+def most_slots(bases: Sequence[Mapping[str, Any]]) -> int:
+    """The most slots that `auto` gives the lanes of these settings: what the tightest of their networks says."""
+    networks = {str(base["model"]["network"]) for base in bases}
+    return min(getattr(catalog.find("network", name), "most_slots", MOST_SLOTS) for name in networks)
 
 
 def never_nonzero(

@@ -21,20 +21,46 @@ NUMERICS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class LrDecay:
+    """A learning rate that falls when the task's loss has stopped falling, looked at after every `period` steps."""
+
+    rule: Literal["never", "two_worse", "worst_of_four"] = "never"
+    """two_worse: the last two periods' mean losses are above the one before (DNGPU); worst_of_four: the last is above
+    the three before (Neural GPU)"""
+    factor: float = 0.7
+    floor: float = 0.0
+    """least share of the learning rate that is left"""
+    period: int = 200
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{k} = {getattr(self, k)} must lie in [0, 1]"
+            for k in ("factor", "floor")
+            if not 0 <= getattr(self, k) <= 1
+        ]
+        if self.period < 1:
+            faults.append(f"period = {self.period} must be at least 1")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """How a lane is trained. A float may differ between lanes that share a pack; the rest is structure."""
 
     steps: int
     """the budget: number of updates"""
     batch: int = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
+    """adamax: with the clip relative to past gradients of the improved Neural GPU"""
     lr: float = 1e-3
+    lr_decay: LrDecay = LrDecay()
     beta1: float = 0.9
-    """Adam"""
+    """Adam, AdaMax"""
     beta2: float = 0.999
-    """Adam"""
+    """Adam, AdaMax"""
     epsilon: float = 1e-8
-    """Adam"""
+    """Adam, AdaMax"""
     momentum: float = 0.0
     """SGD; plain, not Nesterov's"""
     gradient_noise: float = 0.0
@@ -187,10 +213,8 @@ def _model(
     faults += _mistyped(rest)
     if faults:
         return None, faults
-    network_name = rest.pop("network", None) or (
-        catalog.find("task", task["name"]).network if task else "two_layer"
-    )
     try:
+        network_name = rest.pop("network", None) or _usual_network(name, task)
         network = catalog.find("network", network_name)
         paper = copy.deepcopy(getattr(sys.modules[network.__module__], "PAPER", {}).get(name, {}))
         given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
@@ -199,6 +223,8 @@ def _model(
         classes = [catalog.find("model", str(u.get("name"))) for u in units]
     except ValueError as error:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
+    if task and (told := _unreadable(network_name, network, task["name"])):
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
     if len(units) != network.num_units:
         return None, [
             Fault(
@@ -223,6 +249,28 @@ def _misplaced_cell(
                 return told + "its first unit alone: put another after it, such as linear"
             return told + "nothing: it needs a sequence task"
     return None
+
+
+def _usual_network(name: str | None, task: dict[str, Any] | None) -> str:
+    """A model that is a network of its own, or what the task usually arranges units in."""
+    if name in catalog.names("network") and catalog.find("network", name).num_units == 0:
+        return name
+    usual: str = catalog.find("task", task["name"]).network if task else "two_layer"
+    return usual
+
+
+def _unreadable(name: str, network: type[Any], task_name: str) -> str | None:
+    """Why a network cannot read what a task gives, or None."""
+    needs, gives = (
+        getattr(cls, "reads_symbols", False) for cls in (network, catalog.find("task", task_name))
+    )
+    if needs == gives:
+        return None
+    known = [
+        n for n in catalog.names("network") if getattr(catalog.find("network", n), "reads_symbols", False)
+    ]
+    what = ("symbols", "numbers") if needs else ("numbers", "symbols")
+    return f"network {name} reads {what[0]}, but task {task_name} gives {what[1]}; symbols are read by {', '.join(known)}"
 
 
 def _mistyped(given: Mapping[str, Any]) -> Iterator[Fault]:

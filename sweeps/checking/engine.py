@@ -49,7 +49,10 @@ def settings_for(subject: Any) -> tuple[dict[str, Any] | None, list[str]]:
     """Explicit settings of a small lane of the definition, and what speaks against them."""
     given: Mapping[str, Any]
     if subject.kind == "task":
-        given = {"model": "linear", "task": subject.name, "train": SMALL}
+        # A task on symbols is learnt by whole networks, not by units: its own network is the model.
+        model = subject.cls.network if getattr(subject.cls, "reads_symbols", False) else "linear"
+        task = {"name": subject.name, **getattr(subject.cls, "small", {})}
+        given = {"model": model, "task": task, "train": SMALL}
     else:
         is_cell = getattr(subject.cls, "is_cell", False)
         given = {"model": subject.name, "task": SEQUENCE if is_cell else TASK, "train": SMALL}

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sweeps import catalog
+from sweeps.checking import symbol_rules
 from sweeps.checking.declaration import SILENCE, draws_nothing_global, says_nothing
 from sweeps.checking.findings import Fault
-from sweeps.checking.task_subject import ROWS, SEEDS, TaskSubject, handed, is_sequence, sampled
+from sweeps.checking.places import Place
+from sweeps.checking.task_subject import (
+    ROWS,
+    SEEDS,
+    TaskSubject,
+    as_arrays,
+    exact_output,
+    handed,
+    is_sequence,
+    leaves,
+    reads_symbols,
+    same,
+    sampled,
+)
 from sweeps.checking.tracing import generators
 from sweeps.checking.watching import Event, watched
 from sweeps.training import Stream, seed_key
 
 LONGEST_S = 10.0
+RECORDED = ("sample", "loss", "error", "scores")
 
 
 def named(subject: TaskSubject) -> Iterator[Fault]:
@@ -84,20 +102,23 @@ def _form(array: Any) -> str:
 def samples(subject: TaskSubject) -> Iterator[Fault]:
     """x [B, I] (of a sequence [T, B, ...]) and target [B, O] in float32, finite, from the stream alone.
 
-    A task whose every batch is all its rows says `full_batch = True`.
+    A task whose every batch is all its rows says `full_batch = True`. Of symbols see `symbol_rules`.
     """
     place = subject.sources.of_method("sample")
     for variant in subject.variants:
         task = subject.task(variant)
         (x, target), (x2, target2), (x3, _) = sampled(task), sampled(task), sampled(task, stream=7)
-        rows = len(target) if full_batch(task) else ROWS
-        front = (task.time_steps, rows) if is_sequence(task) else (rows, task.num_inputs)
-        for what, value, wanted in (("x", x, front), ("target", target, (rows, task.num_outputs))):
-            yield from _misshapen(what, value, wanted, variant.label, place)
-        if not (torch.equal(x, x2) and torch.equal(target, target2)):
+        if reads_symbols(task):
+            yield from symbol_rules.batch(task, x, target, variant.label, place)
+        else:
+            rows = len(target) if full_batch(task) else ROWS
+            front = (task.time_steps, rows) if is_sequence(task) else (rows, task.num_inputs)
+            for what, value, wanted in (("x", x, front), ("target", target, (rows, task.num_outputs))):
+                yield from _misshapen(what, value, wanted, variant.label, place)
+        if not (same(x, x2) and same(target, target2)):
             found = f"two equal streams give different batches{variant.label}"
             yield Fault(found, subject.instead_of_random, place)
-        if torch.equal(x, x3) and not full_batch(task):
+        if same(x, x3) and not full_batch(task):
             yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", place)
 
 
@@ -130,12 +151,12 @@ def global_generators(subject: TaskSubject) -> Iterator[Fault]:
 
 
 def blind(subject: TaskSubject) -> Iterator[Fault]:
-    """`sample` and `loss` are recorded with the model's step: same operations whatever the values, and no word."""
+    """What is recorded with the model's step or with the evaluation: same operations whatever the values, and no word."""
     for method, event in _events(subject):
-        if event.kind == "value" and method in ("sample", "loss"):
+        if event.kind == "value" and method in RECORDED:
             do = "use torch.where or a product with a mask instead: all lanes run the same operations"
             yield Fault(f"{method}: {event.what} looks at a value", do, event.place)
-        if event.kind == "speak" and method in ("sample", "loss"):
+        if event.kind == "speak" and method in RECORDED:
             yield Fault(f"{method} calls {event.what}", SILENCE, event.place)
     yield from (f for f in says_nothing(subject) if "open" not in f.found)
 
@@ -144,15 +165,20 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
     """What each method does besides its work."""
     task = subject.task()
     _, target = sampled(task)
+    output = pytree.tree_map(lambda t: t + 1, exact_output(task, target))
     instance = handed(task, 0)
     split = task.splits[0]
     calls: dict[str, Callable[[], Any]] = {
         "instance": lambda: task.instance(0),
         "sample": lambda: task.sample(Stream(seed_key(0, "batch")), instance, ROWS),
-        "loss": lambda: task.loss(target + 1, target),
+        "loss": lambda: task.loss(output, target),
         "evaluation_inputs": lambda: task.evaluation_inputs(split),
         "truth": lambda: task.truth(task.evaluation_inputs(split), 0),
     }
+    if hasattr(task, "error"):
+        calls["error"] = lambda: task.error(output, target)
+    if hasattr(task, "scores"):
+        calls["scores"] = lambda: task.scores(split, output, target)
     subject.task()  # forgets what was remembered, so that the calls do their work again
     for method, call in calls.items():
         with watched(subject.sources, snapshot=generators) as seen:
@@ -162,61 +188,84 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
 
 
 def evaluation(subject: TaskSubject) -> Iterator[Fault]:
-    """Each split has rows, [rows, I], finite, and the same in every call."""
+    """Each split has rows, [rows, I], finite, and the same in every call; of symbols, one array [rows, n] for each width."""
     place = subject.sources.of_method("evaluation_inputs")
     for variant in subject.variants:
         for split in subject.cls.splits:
             task = subject.task(variant)
-            first = np.array(task.evaluation_inputs(split))
             which = f"{split}{variant.label}"
-            narrow = first.ndim == 2 and not is_sequence(task) and first.shape[1] != task.num_inputs
-            if first.ndim < 2 or not first.size or narrow:
-                wanted = "[time, rows, ...]" if is_sequence(task) else f"[rows, {task.num_inputs}]"
-                found = f"{which} has shape {list(first.shape)} instead of {wanted}"
-                yield Fault(found, "return one row of inputs for each example", place)
-            elif not np.isfinite(first).all():
-                yield Fault(f"{which} is not finite", "keep to where the rule has a value", place)
-            if not np.array_equal(first, subject.task(variant).evaluation_inputs(split)):
+            first = copy.deepcopy(task.evaluation_inputs(split))
+            if reads_symbols(task):
+                yield from symbol_rules.inputs(task, first, which, place)
+            else:
+                yield from _unlike_inputs(task, np.asarray(first), which, place)
+            if not same(first, subject.task(variant).evaluation_inputs(split)):
                 found = f"two calls give different inputs for {which}"
                 yield Fault(
                     found, "draw them from np.random.RandomState(a fixed number): all lanes share them", place
                 )
 
 
+def _unlike_inputs(task: Any, first: NDArray[Any], which: str, place: Place) -> Iterator[Fault]:
+    narrow = first.ndim == 2 and not is_sequence(task) and first.shape[1] != task.num_inputs
+    if first.ndim < 2 or not first.size or narrow:
+        wanted = "[time, rows, ...]" if is_sequence(task) else f"[rows, {task.num_inputs}]"
+        found = f"{which} has shape {list(first.shape)} instead of {wanted}"
+        yield Fault(found, "return one row of inputs for each example", place)
+    elif not np.isfinite(first).all():
+        yield Fault(f"{which} is not finite", "keep to where the rule has a value", place)
+
+
 def truths(subject: TaskSubject) -> Iterator[Fault]:
-    """The float64 oracle, on the inputs of a training batch, gives its targets; on each split it is finite and pure."""
+    """The oracle, on the inputs of a training batch, gives its targets; on each split it is finite and pure."""
     place = subject.sources.of_method("truth")
     for variant in subject.variants:
         task = subject.task(variant)
-        for seed in (
-            () if hasattr(task, "present") else SEEDS
-        ):  # a batch of pictures does not tell which they are
+        # A batch of pictures does not tell which they are.
+        for seed in () if hasattr(task, "present") else SEEDS:
             x, target = sampled(task, seed)
-            exact = np.asarray(task.truth(x.double().numpy() if x.is_floating_point() else x.numpy(), seed))
-            scale = max(1.0, float(np.abs(exact).max()))
-            if exact.shape != tuple(target.shape):
+            exact = task.truth(as_arrays(x), seed)
+            if len(leaves(exact)) != len(leaves(target)):
                 found = (
-                    f"truth has shape {list(exact.shape)}, the targets {list(target.shape)}{variant.label}"
+                    f"truth has {len(leaves(exact))} arrays, the target {len(leaves(target))}{variant.label}"
                 )
-                yield Fault(found, "return [B, O]", place)
-            elif not np.allclose(target.numpy(), exact, rtol=1e-4, atol=1e-6 * scale):
-                worst = int(np.abs(target.numpy() - exact).reshape(len(exact), -1).max(axis=1).argmax())
-                row = x[:, worst] if is_sequence(task) else x[worst]
-                found = (
-                    f"x = {_few(row)} of seed {seed} has the target {_few(target[worst])}, but truth says "
-                    f"{_few(exact[worst])}{variant.label}"
-                )
-                yield Fault(found, "work this row by hand: one of sample and truth is wrong", place)
+                yield Fault(found, "return an array for each of x", place)
+                continue
+            for of_x, of_target, of_truth in zip(leaves(x), leaves(target), leaves(exact), strict=True):
+                told = f"of seed {seed}", variant.label
+                yield from _disagreement(task, of_x, of_target, np.asarray(of_truth), told, place)
         for split in subject.cls.splits:
-            x_BI = task.evaluation_inputs(split)
-            kept, exact = np.array(x_BI), np.asarray(task.truth(x_BI, 0))
-            if not np.array_equal(kept, x_BI):
-                yield Fault(
-                    f"truth changes the inputs of {split}{variant.label}", "compute a new array", place
-                )
-            if not np.isfinite(exact).all() or len(exact) != kept.shape[1 if is_sequence(task) else 0]:
-                found = f"truth of {split} is not finite, or not one row for each of its rows{variant.label}"
-                yield Fault(found, "keep the split to where the rule has a value", place)
+            yield from _impure_truth(task, split, variant.label, place)
+
+
+def _disagreement(
+    task: Any, x: Tensor, target: Tensor, exact: NDArray[Any], told: tuple[str, str], place: Place
+) -> Iterator[Fault]:
+    """Where the oracle and the target of a batch differ."""
+    of_seed, label = told
+    scale = max(1.0, float(np.abs(exact).max()))
+    if exact.shape != tuple(target.shape):
+        found = f"truth has shape {list(exact.shape)}, the targets {list(target.shape)}{label}"
+        yield Fault(found, "return [B, O]", place)
+    elif not np.allclose(target.numpy(), exact, rtol=1e-4, atol=1e-6 * scale):
+        worst = int(np.abs(target.numpy() - exact).reshape(len(exact), -1).max(axis=1).argmax())
+        row = x[:, worst] if is_sequence(task) else x[worst]
+        found = (
+            f"x = {_few(row)} {of_seed} has the target {_few(target[worst])}, but truth says "
+            f"{_few(exact[worst])}{label}"
+        )
+        yield Fault(found, "work this row by hand: one of sample and truth is wrong", place)
+
+
+def _impure_truth(task: Any, split: str, label: str, place: Place) -> Iterator[Fault]:
+    x = task.evaluation_inputs(split)
+    kept, exact = copy.deepcopy(x), task.truth(x, 0)
+    if not same(kept, x):
+        yield Fault(f"truth changes the inputs of {split}{label}", "compute a new array", place)
+    rows = [k.shape[1 if is_sequence(task) else 0] for k in leaves(kept)]
+    if [len(e) for e in leaves(exact)] != rows or not all(np.isfinite(e).all() for e in leaves(exact)):
+        found = f"truth of {split} is not finite, or not one row for each of its rows{label}"
+        yield Fault(found, "keep the split to where the rule has a value", place)
 
 
 def _few(values: Any) -> str:
@@ -225,24 +274,35 @@ def _few(values: Any) -> str:
 
 
 def losses(subject: TaskSubject) -> Iterator[Fault]:
-    """One finite number, the least at the exact target."""
-    place = subject.sources.of_method("loss")
+    """One finite number, the least at the exact target; so is the error, if the task has one of its own."""
     for variant in subject.variants:
         task = subject.task(variant)
         _, target = sampled(task)
-        least = task.loss(target, target)
-        if least.shape != () or not least.isfinite():
-            found = f"the loss of the exact target is {least}{variant.label}"
-            yield Fault(found, "return one finite number: the mean over rows and outputs", place)
-            continue
-        ways = [Stream(seed_key(seed, "noise")).normal(tuple(target.shape)) for seed in range(3)]
-        for way in (*ways, torch.ones_like(target), -torch.ones_like(target)):
-            for size in (1e-2, 1.0):
-                if float(task.loss(target + size * way, target)) < float(least):
-                    found = (
-                        f"an output that is off by {size:g} has a smaller loss than the target{variant.label}"
-                    )
-                    yield Fault(found, "let the loss be smallest where y is the target", place)
+        exact = exact_output(task, target)
+        for name in ("loss", "error") if hasattr(task, "error") else ("loss",):
+            place, measure = subject.sources.of_method(name), getattr(task, name)
+            least = measure(exact, target)
+            if least.shape != () or not least.isfinite():
+                found = f"the {name} of the exact target is {least}{variant.label}"
+                yield Fault(found, "return one finite number: the mean over rows and outputs", place)
+                continue
+            for size, off in _moved(exact):
+                if float(measure(off, target)) < float(least):
+                    found = f"an output that is off by {size:g} has a smaller {name} than the target{variant.label}"
+                    yield Fault(found, f"let the {name} be smallest where y is the target", place)
+            if reads_symbols(task):
+                wrong = symbol_rules.wrong_output(exact)
+                yield from symbol_rules.unnoticed(name, measure(wrong, target), least, variant.label, place)
+
+
+def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
+    """Outputs that are off by a little and by more, each with by how much."""
+    spans = leaves(exact)
+    ways = [[Stream(seed_key(seed, "noise")).normal(tuple(y.shape)) for y in spans] for seed in range(3)]
+    spec = pytree.tree_structure(exact)
+    for way in (*ways, [torch.ones_like(y) for y in spans], [-torch.ones_like(y) for y in spans]):
+        for size in (1e-2, 1.0):
+            yield size, pytree.tree_unflatten([y + size * w for y, w in zip(spans, way, strict=True)], spec)
 
 
 def scores(subject: TaskSubject) -> Iterator[Fault]:
@@ -251,7 +311,7 @@ def scores(subject: TaskSubject) -> Iterator[Fault]:
     found = {}
     if hasattr(task, "scores"):
         _, target = sampled(task)
-        found = task.scores(task.splits[0], target, target)
+        found = task.scores(task.splits[0], exact_output(task, target), target)
     if sorted(found) != sorted(named):
         place = subject.sources.of_method("scores")
         yield Fault(

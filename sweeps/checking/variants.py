@@ -1,4 +1,7 @@
-"""The settings under which a definition is checked: all defaults, then each choice of each setting that has choices."""
+"""The settings under which a definition is checked: all defaults, then each choice of each setting that has choices.
+
+A definition that takes long at its defaults names `small` settings, which go with each choice.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,15 @@ class Variant:
 def variants(cls: type[Any]) -> list[Variant]:
     """What the Config itself refuses is left out."""
     found = [Variant("", cls.Config())]
-    hints = get_type_hints(cls.Config)
+    hints, small = get_type_hints(cls.Config), getattr(cls, "small", {})
+    usual = cls.Config(**small)
     for field in dataclasses.fields(cls.Config):
         for choice in _choices(hints[field.name]):
             try:
-                config = cls.Config(**{field.name: choice})
+                config = cls.Config(**{**small, field.name: choice})
             except ValueError:
                 continue
-            if config != found[0].config:
+            if config not in (found[0].config, usual):
                 found.append(Variant(f" with {field.name}: {choice}", config))
     return found
 

@@ -47,12 +47,17 @@ def with_floats(config: Any, floats: Mapping[str, Any], path: str, but: Collecti
         return tuple(with_floats(item, floats, f"{path}.{i}") for i, item in enumerate(config))
     if not dataclasses.is_dataclass(config):
         return config
+    names = [field.name for field in dataclasses.fields(config) if field.name not in but]
+    return replaced(
+        config, **{name: with_floats(getattr(config, name), floats, f"{path}.{name}") for name in names}
+    )
+
+
+def replaced(config: Any, **values: Any) -> Any:
+    """A copy of a frozen config with other values, which are not checked."""
     result = copy.copy(config)
-    for field in dataclasses.fields(config):
-        if field.name in but:
-            continue
-        value = with_floats(getattr(config, field.name), floats, f"{path}.{field.name}")
-        object.__setattr__(result, field.name, value)
+    for name, value in values.items():
+        object.__setattr__(result, name, value)
     return result
 
 

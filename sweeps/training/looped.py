@@ -4,6 +4,9 @@ Unrolled into one graph, a hundred steps would take a hundred seconds to compile
 names its `pieces` and spells the loop over them (`loop`), and here each piece gets the slot axis and is compiled; gradients
 flow back through the pieces by ordinary autograd; batch and update stay one compiled function each.
 
+What the loop sees is a list of tensors: the inputs at each time, or, where a task has examples of several lengths (bins),
+the symbols of each bin.
+
 Legend of suffixes: K slots, T time, B batch or rows.
 """
 
@@ -25,6 +28,12 @@ from sweeps.training.step import LaneFunctions, LaneState, resting
 
 ROWS = 1_000
 """Rows that are evaluated at once: the stacked states of a thousand fit a processor's cache."""
+
+
+SYMBOLS = 8_192
+"""Symbols of sequences that are evaluated at once, a sequence at least."""
+LONG = 256
+"""Sequences up to this are evaluated uncompiled: a compilation for every length takes longer than it would save."""
 
 
 class LoopedStep:
@@ -58,18 +67,19 @@ class LoopedStep:
     def _step(
         self, state: LaneState, floats: Any, keys: Any, budget: Tensor, instance: Any, shared: Any
     ) -> None:
-        x_TKB, target = self._sample(state, floats, keys, instance, shared)
+        x, target = self._sample(state, floats, keys, instance, shared)
         leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
-        about = {"step": state["step"], "last_error": state["last_error"], "keys": keys}
+        about = {n: state[n] for n in ("step", "last_error", "mean_loss", "memory")} | {"keys": keys}
         pieces = self._pieces.of(leaves, floats, about)
-        y, penalties = self._functions.built.network.loop(pieces, x_TKB.unbind(0))
-        loss_K, mean_loss_K = pieces.total(state["mean_loss"], y, target, penalties)
+        y, penalties = self._functions.built.network.loop(pieces, _seen(x))
+        loss_K, observed = pieces.total(y, target, penalties)
+        observed = pytree.tree_map(torch.detach, observed)
         found = torch.autograd.grad(loss_K.sum(), list(leaves.values()), allow_unused=True)
         grads = {
             name: torch.zeros_like(p) if g is None else g.contiguous()
             for (name, p), g in zip(leaves.items(), found, strict=True)
         }
-        rest = (grads, loss_K.detach(), mean_loss_K.detach(), floats, keys, budget)
+        rest = (grads, loss_K.detach(), observed, floats, keys, budget)
         if self._update is None:
             update = in_place(torch.vmap(self._functions.update))
             self._update = Recorded(update, (state, *rest), self._compiled)
@@ -82,6 +92,7 @@ class LoopedEvaluation:
     def __init__(self, functions: LaneFunctions, compiled: bool, inputs_shared: bool) -> None:
         self._functions, self._inputs_shared = functions, inputs_shared
         self._pieces = _Pieces(functions, compiled, training=False)
+        self._short = _Pieces(functions, False, training=False)
 
     @property
     def why_uncompiled(self) -> str | None:
@@ -89,20 +100,43 @@ class LoopedEvaluation:
         return next((part.why_uncompiled for part in self._pieces.recorded if part.why_uncompiled), None)
 
     def __call__(
-        self, params: Any, floats: Any, inputs: dict[str, Tensor], targets: dict[str, Tensor], shared: Any
+        self,
+        params: Any,
+        memory: Any,
+        floats: Any,
+        inputs: dict[str, Any],
+        targets: dict[str, Any],
+        shared: Any,
     ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
-        built, num_slots = self._functions.built, len(next(iter(params.values())))
         with torch.no_grad():
-            pieces = self._pieces.of(params, floats, {})
+            pieces, short = (p.of(params, floats, {"memory": memory}) for p in (self._pieces, self._short))
+            num_slots = len(next(iter(params.values())))
             for split, x in inputs.items():
-                outputs = [
-                    built.network.loop(pieces, self._shown(rows, shared, num_slots))[0]
-                    for rows in x.split(ROWS, dim=1 if self._inputs_shared else 2)
-                ]
-                result |= pieces.errors(split, torch.cat(outputs, dim=1), targets[split])
+                if isinstance(x, tuple):
+                    y: Any = tuple(
+                        self._of_bin(pieces if b.shape[-1] > LONG else short, b, num_slots) for b in x
+                    )
+                else:
+                    y = self._of_time(pieces, x, shared, num_slots)
+                result |= pieces.errors(split, y, targets[split])
             result["sparsity_error"] = pieces.sparsity_error()
         return result
+
+    def _of_time(self, pieces: Any, x: Tensor, shared: Any, num_slots: int) -> Tensor:
+        rows, loop = x.split(ROWS, dim=1 if self._inputs_shared else 2), self._functions.built.network.loop
+        return torch.cat([loop(pieces, self._shown(part, shared, num_slots))[0] for part in rows], dim=1)
+
+    def _of_bin(self, pieces: Any, x: Tensor, num_slots: int) -> Tensor:
+        """The outputs [K, B, ...] for symbols [B, n], or [K, B, n] where each lane has its own, in parts of equal size."""
+        x_KBN = x.expand(num_slots, *x.shape) if self._inputs_shared else x
+        num_rows, length = x_KBN.shape[1:]
+        size = min(num_rows, max(1, SYMBOLS // length))
+        missing = -num_rows % size  # the last part is filled up, so that all have one shape
+        whole = torch.cat([x_KBN, *[x_KBN[:, -1:]] * missing], dim=1)
+        loop = self._functions.built.network.loop
+        parts = [loop(pieces, [part.contiguous()])[0][0] for part in whole.split(size, dim=1)]
+        return torch.cat(parts, dim=1)[:, :num_rows].contiguous()
 
     def _shown(self, rows: Tensor, shared: Any, num_slots: int) -> Sequence[Tensor]:
         """What the network sees at each time, [K, B, ...]; what lanes share is one copy in memory."""
@@ -118,10 +152,15 @@ def _drawing(functions: LaneFunctions) -> Callable[..., Any]:
         return functions.sample(state, floats, keys, {**instance, **shared})
 
     def stacked(*arguments: Any) -> Any:
-        x_KTB, target = torch.vmap(lane, in_dims=(0, 0, 0, 0, None))(*arguments)
-        return x_KTB.movedim(1, 0).contiguous(), target
+        x, target = torch.vmap(lane, in_dims=(0, 0, 0, 0, None))(*arguments)
+        return (x if isinstance(x, tuple) else x.movedim(1, 0).contiguous()), target
 
     return stacked
+
+
+def _seen(x: Any) -> Sequence[Tensor]:
+    """What the loop sees of a batch: [T, K, B, ...] at each time, or bins [K, B, n] as they are."""
+    return x if isinstance(x, tuple) else x.unbind(0)
 
 
 class _Pieces:
@@ -141,7 +180,7 @@ class _Pieces:
         found = {name: self._piece(name, params, floats, about, calls) for name in names}
         return SimpleNamespace(
             **found,
-            total=lambda *a: self._call("total", self._total, about["step"], floats, *a),
+            total=lambda *a: self._call("total", self._functions.total, about, floats, *a),
             errors=lambda split, *a: self._call(
                 f"errors {split}", partial(self._functions.errors, split), floats, *a
             ),
@@ -155,7 +194,10 @@ class _Pieces:
 
         def run(params: Any, floats: Any, about: Any, number: Tensor, *arguments: Any) -> Any:
             model = self._functions.model(floats)
-            ctx = self._functions.context(about, about["keys"]) if self._training else resting(some.device)
+            if self._training:
+                ctx = self._functions.context(about, about["keys"])
+            else:
+                ctx = resting(some.device, about["memory"].get("model", {}))
             prefixed = {f"model.{n}": p for n, p in params.items()}
             return functional_call(_Part(model, name), prefixed, (*arguments, ctx.part(number)))
 
@@ -173,11 +215,6 @@ class _Pieces:
         out = self._kept[key](*arguments)
         # A state that is a constant asks for a gradient too, or the first time step would be compiled apart.
         return pytree.tree_map(_asking, out) if self._training else out
-
-    def _total(
-        self, step: Tensor, floats: Any, mean_loss: Tensor, y: Tensor, target: Any, penalties: Any
-    ) -> Any:
-        return self._functions.total({"step": step, "mean_loss": mean_loss}, floats, y, target, penalties)
 
 
 def _asking(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Adam and SGD as pure functions of one lane, with a lane's own learning rate. The formulas are torch.optim's."""
+"""Optimisers as pure functions of one lane, with a lane's own learning rate. Adam's and SGD's formulas are torch.optim's."""
 
 from __future__ import annotations
 
@@ -26,6 +26,26 @@ def adam(params: Params, grads: Params, moments: Moments, step: Tensor, train: A
     return updated, {"first": first, "second": second}
 
 
+def adamax(
+    params: Params, grads: Params, moments: Moments, step: Tensor, train: Any
+) -> tuple[Params, Moments]:
+    """AdaMax with a clip relative to past gradients (Freivalds and Liepins 2017, and their published code).
+
+    g <- clip(g, ±(1.2 v + 1e-4)); m <- beta1 m + (1 - beta1) g; v <- max(b v, |g|); w <- w - lr m / (v + epsilon), with
+    b = min(beta2, 1 - 0.01 0.5^(step / 2000)). Unlike Kingma and Ba's (2015) there is no bias correction: v starts at 0, so
+    the first gradients are clipped to ±1e-4, which is a warm-up.
+    """
+    decay = torch.clamp(1.0 - 0.01 * 0.5 ** (step.to(torch.float32) / 2000.0), max=train.beta2)
+    first, largest, updated = {}, {}, {}
+    for name, grad in grads.items():
+        bound = 1.2 * moments["largest"][name] + 1e-4
+        clipped = torch.minimum(torch.maximum(grad, -bound), bound)
+        first[name] = moments["first"][name] + (clipped - moments["first"][name]) * (1.0 - train.beta1)
+        largest[name] = torch.maximum(decay * moments["largest"][name], clipped.abs())
+        updated[name] = params[name] - train.lr * first[name] / (largest[name] + train.epsilon)
+    return updated, {"first": first, "largest": largest}
+
+
 def sgd(params: Params, grads: Params, moments: Moments, step: Tensor, train: Any) -> tuple[Params, Moments]:
     """Stochastic gradient descent with plain momentum."""
     velocity = {name: moments["velocity"][name] * train.momentum + grad for name, grad in grads.items()}
@@ -39,6 +59,7 @@ def _double(value: Any) -> Any:
 Update = Callable[[Params, Params, Moments, Tensor, Any], tuple[Params, Moments]]
 OPTIMIZERS: dict[str, tuple[Update, tuple[str, ...]]] = {
     "adam": (adam, ("first", "second")),
+    "adamax": (adamax, ("first", "largest")),
     "sgd": (sgd, ("velocity",)),
 }
 """Name -> (update, names of its moments, which start at zero)."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sweeps.settings import Built, build
 from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
@@ -50,12 +51,12 @@ class Pack:
         structures = {structure(lane.settings) for lane in lanes}
         if len(structures) != 1:
             raise ValueError(f"the lanes of a pack must have one structure, but these have {len(structures)}")
-        self.num_slots = max(slots, LEAST_SLOTS)
         self.waiting = deque(lanes)
-        self.slots: list[Slot | None] = [None] * self.num_slots
         self.device, self.compiled = torch.device(device), compiled
         self.settings = lanes[0].settings
         self.built = build(self.settings)
+        self.num_slots = max(slots, getattr(self.built.network, "least_slots", LEAST_SLOTS))
+        self.slots: list[Slot | None] = [None] * self.num_slots
         self.zeros = zeros & REMOVABLE
         self.interval = self.built.train.evaluate_every
         self._inputs: dict[str, Tensor] = {}
@@ -131,10 +132,10 @@ class Pack:
         for name, array in built.task.instance(lane.seed).items():
             t["instance"][name][k] = torch.from_numpy(array)
         for split in built.task.splits:
-            x_BI = built.task.evaluation_inputs(split)
-            t["targets"][split][k] = _tensor(built.task.truth(x_BI, lane.seed))
+            x = built.task.evaluation_inputs(split)
+            put(t["targets"][split], k, _tensors(built.task.truth(x, lane.seed)))
             if not t["inputs_shared"]:
-                t["inputs"][split][k] = _tensor(x_BI)
+                put(t["inputs"][split], k, _tensors(x))
         put(t["state"], k, state)
         t["budget"][k] = lane.steps
         self.slots[k] = Slot(lane, built, curve, wall_time_s)
@@ -148,8 +149,9 @@ class Pack:
     def _evaluate(self) -> None:
         self._programs()
         t = self.tensors
+        state = t["state"]
         values = self.programs.evaluate(
-            t["state"]["params"], *(t[name] for name in ("floats", "inputs", "targets", "shared"))
+            state["params"], state["memory"], *(t[name] for name in ("floats", "inputs", "targets", "shared"))
         )
         columns = {name: v.tolist() for name, v in values.items()}
         steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
@@ -235,9 +237,9 @@ class Pack:
         K, task, device = self.num_slots, self.built.task, self.device
         state = LaneFunctions(self.built, self.zeros).initial(self.built, 0, device)
         shared = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
-        inputs = {s: _tensor(task.evaluation_inputs(s)).to(device) for s in task.splits}
-        truths = {s: _tensor(task.truth(task.evaluation_inputs(s), 0)) for s in task.splits}
-        targets = {s: torch.zeros(K, *y.shape, dtype=y.dtype, device=device) for s, y in truths.items()}
+        x = {s: task.evaluation_inputs(s) for s in task.splits}
+        inputs = _tensors(x, device)
+        targets = stacked([_tensors({s: task.truth(x[s], 0) for s in task.splits}, device)] * K)
         data = task.shared() if hasattr(task, "shared") else {}
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
@@ -250,16 +252,20 @@ class Pack:
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),
             "instance": {n: torch.stack([a] * K) for n, a in instance.items()},
-            "shared": {name: _tensor(array).to(device) for name, array in data.items()},
-            "inputs": inputs if shared else {s: torch.stack([x] * K) for s, x in inputs.items()},
+            "shared": _tensors(data, device),
+            "inputs": inputs if shared else stacked([inputs] * K),
             "inputs_shared": shared,
             "targets": targets,
         }
 
 
-def _tensor(array: Any) -> Tensor:
-    """float32 from numbers with a fraction; whole numbers stay what they are."""
-    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
+def _tensors(arrays: Any, device: torch.device | None = None) -> Any:
+    """float32 from arrays of numbers with a fraction; whole numbers stay what they are."""
+
+    def tensor(array: Any) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
+
+    return pytree.tree_map(tensor, arrays)
 
 
 def _error_result(lane: Lane, reason: str) -> LaneResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from sweeps.training.step import LaneFunctions
 
 @dataclass(frozen=True)
 class Programs:
-    """`step.bind` of the step's arguments, in place; `evaluate(params, floats, inputs, targets, shared)`."""
+    """`step.bind` of the step's arguments, in place; `evaluate(params, memory, floats, inputs, targets, shared)`."""
 
     step: Recorded | LoopedStep
     evaluate: Recorded | LoopedEvaluation
@@ -53,7 +54,7 @@ def programs_for(
 def _made(functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> Programs:
     arguments = tuple(tensors[k] for k in STEP_ARGUMENTS)
     looped = getattr(functions.built.network, "looped", False)
-    if looped and functions.built.task.time_steps > MOST_UNROLLED:
+    if looped and getattr(functions.built.task, "time_steps", math.inf) > MOST_UNROLLED:
         step: Recorded | LoopedStep = LoopedStep(functions, arguments, compiled)
     else:
         step = Recorded(
@@ -62,9 +63,14 @@ def _made(functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> 
     if looped:
         return Programs(step, LoopedEvaluation(functions, compiled, tensors["inputs_shared"]))
     evaluate = partial(_evaluate, functions, None if tensors["inputs_shared"] else 0)
-    seen = (tensors["state"]["params"], *(tensors[k] for k in ("floats", "inputs", "targets", "shared")))
+    state = tensors["state"]
+    seen = (
+        state["params"],
+        state["memory"],
+        *(tensors[k] for k in ("floats", "inputs", "targets", "shared")),
+    )
     return Programs(step, Recorded(evaluate, seen, compiled))
 
 
 def _evaluate(functions: LaneFunctions, inputs_axis: int | None, *arguments: Any) -> Any:
-    return torch.vmap(functions.evaluate, in_dims=(0, 0, inputs_axis, 0, None))(*arguments)
+    return torch.vmap(functions.evaluate, in_dims=(0, 0, 0, inputs_axis, 0, None))(*arguments)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad
+from torch.utils import _pytree as pytree
 
 from sweeps.settings import Built
+from sweeps.training import lr_decay
 from sweeps.training.context import Context
-from sweeps.training.lane_floats import evaluation_only, with_floats
+from sweeps.training.gradients import annealed_variance, clipped, limited, with_noise
+from sweeps.training.lane_floats import evaluation_only, replaced, with_floats
 from sweeps.training.optimizers import OPTIMIZERS, Params
 from sweeps.training.random import Stream, seed_key
 
@@ -24,9 +26,11 @@ PURPOSES = ("batch", "model", "noise")
 RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
 
 LaneState = dict[str, Any]
+Observed = dict[str, Any]
 """params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above),
 last_error float32 (of the last evaluation, infinite before it), restarted_at int64 (step; 0 is never),
-mean_loss float32 (running mean of a lane whose units draw discrete weights; not yet freed of its start at 0)."""
+mean_loss float32 (running mean of a lane whose units draw discrete weights; not yet freed of its start at 0),
+memory {owner: {name: tensor}} (what the network, or a rule of training, keeps from step to step besides weights)."""
 MEAN_LOSS_DECAY = 0.9
 
 
@@ -46,10 +50,12 @@ class LaneFunctions:
             for m in OPTIMIZERS[self.built.train.optimizer][1]
         }
         zero = torch.zeros((), dtype=torch.int64, device=device)
+        memory = starting_memory(resolved_built)
         return {
             "params": params, "moments": moments, "step": zero, "status": zero.clone(),
             "last_error": torch.full((), torch.inf, device=device), "restarted_at": zero.clone(),
             "mean_loss": torch.zeros((), device=device),
+            "memory": pytree.tree_map(lambda t: t.to(device), memory),
         }  # fmt: skip
 
     def step(
@@ -61,16 +67,19 @@ class LaneFunctions:
 
         def loss(params: Params) -> Any:
             y_BO, penalties = functional_call(self.model(floats), params, (x_BI, ctx))
-            total, mean_loss = self.total(state, floats, y_BO, target_BO, penalties)
-            return total, (total, mean_loss)
+            total, observed = self.total(state, floats, y_BO, target_BO, penalties)
+            return total, (total, observed)
 
-        grads, (value, mean_loss) = grad(loss, has_aux=True)(state["params"])
-        return self.update(state, grads, value, mean_loss, floats, keys, budget)
+        grads, (value, observed) = grad(loss, has_aux=True)(state["params"])
+        return self.update(state, grads, value, observed, floats, keys, budget)
 
     def context(self, state: LaneState, keys: Params) -> Context:
         """What the model may ask of the engine at this step of training."""
         step = state["step"]
-        return Context(step.to(torch.float32), True, _stream(keys, "model", step), state["last_error"])
+        stream = _stream(keys, "model", step)
+        return Context(
+            step.to(torch.float32), True, stream, state["last_error"], state["memory"].get("model", {})
+        )
 
     def sample(self, state: LaneState, floats: Params, keys: Params, instance: Params) -> Any:
         """The batch of this step."""
@@ -79,35 +88,65 @@ class LaneFunctions:
         )
 
     def total(
-        self, state: LaneState, floats: Params, y_BO: Tensor, target_BO: Tensor, penalties: Params
-    ) -> tuple[Tensor, Tensor]:
-        """The task's loss and the penalties together, and the new running mean of the loss."""
-        error = self._task(floats).loss(y_BO, target_BO)
+        self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Params
+    ) -> tuple[Tensor, Observed]:
+        """The task's loss and the penalties together, and what was observed on the way.
+
+        Observed: `loss` (the task's), `error` (what the task judges by), `penalties`, `mean_loss` (the new running mean),
+        and what the network wants to `remember` of this batch.
+        """
+        task = self._task(floats)
+        loss = task.loss(y, target)
         terms, mean_loss = dict(penalties), state["mean_loss"]
+        noted: Any = terms.pop("observed", {})
         if "score" in terms:
-            terms["score"], mean_loss = _reinforced(error.detach(), mean_loss, state["step"], terms["score"])
-        return error + sum(terms.values()), mean_loss
+            terms["score"], mean_loss = _reinforced(loss.detach(), mean_loss, state["step"], terms["score"])
+        observed = {"loss": loss, "penalties": terms, "mean_loss": mean_loss, "noted": noted}
+        if "model" in state["memory"]:
+            observed["error"] = judged(task, y, target)
+        return loss + sum(terms.values()), pytree.tree_map(torch.detach, observed)
 
     def update(
-        self, state: LaneState, grads: Params, loss: Tensor, mean_loss: Tensor,
+        self, state: LaneState, grads: Params, loss: Tensor, observed: Observed,
         floats: Params, keys: Params, budget: Tensor,
     ) -> LaneState:  # fmt: skip
-        """Clip, add noise, let the optimiser move the weights, constrain them."""
-        train, step = self._train(floats), state["step"]
-        grads = _limited(_clipped(grads, train.clip_norm), train.clip_value)
+        """Clip, add noise, let the optimiser move the weights, constrain them; then remember."""
+        train, step, memory = self._train(floats), state["step"], state["memory"]
+        if "lr" in memory:
+            train = replaced(train, lr=train.lr * memory["lr"]["factor"])
+        grads = limited(clipped(grads, train.clip_norm), train.clip_value)
         noise = _stream(keys, "noise", step)
-        grads = _with_noise(grads, train.gradient_noise, step.to(torch.float32), noise)
+        grads = with_noise(grads, self._noise_variance(train, step, memory, floats), noise)
         update, _ = OPTIMIZERS[train.optimizer]
         params, moments = update(state["params"], grads, state["moments"], step, train)
         params = self._constrained(params, floats)
-        return _advanced(state, params, moments, loss, mean_loss, budget)
+        memory = self._remembered(memory, observed, train, step, floats)
+        return _advanced(state, params, moments, loss, {**state, **observed}["mean_loss"], memory, budget)
+
+    def _noise_variance(self, train: Any, step: Tensor, memory: Any, floats: Params) -> Any:
+        """Of the noise on every gradient, the network's own included; 0.0 is none."""
+        variance = train.gradient_noise
+        if not (isinstance(variance, float) and variance == 0.0):
+            variance = annealed_variance(variance, step)
+        if hasattr(self.built.network, "noise_deviation"):
+            own = self.model(floats).noise_deviation(step, memory.get("model", {}), train.lr)
+            variance = variance + own.square()
+        return variance
+
+    def _remembered(self, memory: Any, observed: Observed, train: Any, step: Tensor, floats: Params) -> Any:
+        result = dict(memory)
+        if "lr" in memory:
+            result["lr"] = lr_decay.after(memory["lr"], observed["loss"], step, train.lr_decay)
+        if "model" in memory:
+            result["model"] = self.model(floats).remember(memory["model"], {**observed, "lr": train.lr}, step)
+        return result
 
     def evaluate(
-        self, params: Params, floats: Params, inputs: Params, targets: Params, shared: Params
+        self, params: Params, memory: Any, floats: Params, inputs: Params, targets: Params, shared: Params
     ) -> dict[str, Tensor]:
         """The error and the task's scores of each split, and the sparsity error."""
         model = self.model(floats)
-        ctx = resting(next(iter(params.values())).device)
+        ctx = resting(next(iter(params.values())).device, memory.get("model", {}))
         result: dict[str, Tensor] = {}
         for split, shown in inputs.items():
             x_BI = self.built.task.present(shown, shared) if hasattr(self.built.task, "present") else shown
@@ -116,17 +155,19 @@ class LaneFunctions:
         result["sparsity_error"] = self.sparsity_error(params, floats)
         return result
 
-    def errors(self, split: str, floats: Params, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
-        """The loss on a split, and what else the task reports of it."""
+    def errors(self, split: str, floats: Params, y: Any, target: Any) -> dict[str, Tensor]:
+        """What the task judges by on a split, and what else it reports of it."""
         task = self._task(floats)
-        scores = task.scores(split, y_BO, target_BO) if hasattr(task, "scores") else {}
-        return {f"error.{split}": task.loss(y_BO, target_BO)} | {f"{n}.{split}": s for n, s in scores.items()}
+        scores = task.scores(split, y, target) if hasattr(task, "scores") else {}
+        return {f"error.{split}": judged(task, y, target)} | {f"{n}.{split}": s for n, s in scores.items()}
 
     def sparsity_error(self, params: Params, floats: Params) -> Tensor:
-        """max over the effective weights of min(|w|, |1 - |w||)."""
+        """max over the effective weights of min(|w|, |1 - |w||); not a number where a model has none such."""
         weights = functional_call(
             _Effective(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, ()
         )
+        if not weights:
+            return torch.full((), torch.nan, device=next(iter(params.values())).device)
         distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
         return torch.stack(distances).amax()
 
@@ -162,10 +203,26 @@ def initial_params(built: Built, seed: int, device: torch.device, purpose: str =
     return {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
 
 
-def resting(device: torch.device) -> Context:
+def starting_memory(built: Built) -> dict[str, Params]:
+    """What a lane remembers before its first step, by owner; empty for most."""
+    memory: dict[str, Params] = {}
+    if hasattr(built.network, "remember"):
+        memory["model"] = built.model().initial_memory()
+    if built.train.lr_decay.rule != "never":
+        memory["lr"] = lr_decay.start()
+    return memory
+
+
+def judged(task: Any, y: Any, target: Any) -> Tensor:
+    """What a task judges by: its `error`, or its loss where it has no other."""
+    error: Tensor = task.error(y, target) if hasattr(task, "error") else task.loss(y, target)
+    return error
+
+
+def resting(device: torch.device, memory: Params | None = None) -> Context:
     """The context of an evaluation: no step, and nothing is drawn."""
     nothing = torch.zeros((), device=device)
-    return Context(nothing, False, Stream((0, 0), device=device), nothing)
+    return Context(nothing, False, Stream((0, 0), device=device), nothing, memory)
 
 
 def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:
@@ -196,33 +253,6 @@ class _Effective(torch.nn.Module):
         return weights
 
 
-def _clipped(grads: Params, largest: Any) -> Params:
-    """Scales a lane's gradient to a norm of at most `largest`; 0 is off."""
-    if isinstance(largest, float) and largest == 0.0:
-        return grads
-    norm = torch.sqrt(reduce(torch.add, (g.square().sum() for g in grads.values())))
-    factor = torch.where((largest > 0) & (norm > largest), largest / norm, torch.ones_like(norm))
-    return {name: g * factor for name, g in grads.items()}
-
-
-def _limited(grads: Params, largest: Any) -> Params:
-    """Clips every element to [-largest, largest]; 0 is off."""
-    if isinstance(largest, float) and largest == 0.0:
-        return grads
-    bound = torch.where(largest > 0, largest, torch.inf)
-    return {name: torch.minimum(torch.maximum(g, -bound), bound) for name, g in grads.items()}
-
-
-def _with_noise(grads: Params, eta: Any, step: Tensor, stream: Stream) -> Params:
-    """Adds normal noise of variance eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1)."""
-    if isinstance(eta, float) and eta == 0.0:
-        return grads
-    deviation = torch.sqrt(eta / (1.0 + step) ** 0.55)
-    noise = stream.normal((sum(g.numel() for g in grads.values()),))
-    pieces = noise.split([g.numel() for g in grads.values()])
-    return {n: g + deviation * z.view(g.shape) for (n, g), z in zip(grads.items(), pieces, strict=True)}
-
-
 def _reinforced(loss: Tensor, mean_loss: Tensor, step: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """REINFORCE for weights that are drawn: `score` is the log-probability of the draw. Its gradient is that of
     (loss - baseline) score, the baseline being the running mean of the losses before this one (the first is its own).
@@ -234,7 +264,13 @@ def _reinforced(loss: Tensor, mean_loss: Tensor, step: Tensor, score: Tensor) ->
 
 
 def _advanced(
-    state: LaneState, params: Params, moments: Any, loss: Tensor, mean_loss: Tensor, budget: Tensor
+    state: LaneState,
+    params: Params,
+    moments: Any,
+    loss: Tensor,
+    mean_loss: Tensor,
+    memory: Any,
+    budget: Tensor,
 ) -> LaneState:
     """The new state, or the old one where the lane is done, has failed, or fails now: the last finite weights stay."""
     finite = torch.stack([torch.isfinite(p).all() for p in params.values()]).all()
@@ -252,6 +288,7 @@ def _advanced(
         "params": pick(params, state["params"]),
         "moments": pick(moments, state["moments"]),
         "mean_loss": pick(mean_loss, state["mean_loss"]),
+        "memory": pick(memory, state["memory"]),
         "step": state["step"] + good.to(torch.int64),
         "status": torch.where(running & ~good, failed, state["status"]),
     }

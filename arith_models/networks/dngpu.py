@@ -1,0 +1,249 @@
+"""The improved Neural GPU: a convolutional gated recurrent unit with a diagonal gate and hard nonlinearities.
+
+Freivalds and Liepins, "Improving the Neural GPU Architecture for Algorithm Learning" (2017, arXiv 1702.08727), as in their
+published code.
+
+Legend of suffixes: N positions, B batch, M maps (channels), S input symbols, O output symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from arith_models.looped import Looped
+
+GATE_BIAS, RESET_BIAS = 0.7, 0.5
+PERIOD = 200
+
+
+class DNGPU(Looped):
+    """s_0 = hτ(E x); for as many steps as the sequence is long:
+
+        r = hσ(U_r * s + b_r + 0.5), u = hσ(U_u * s + b_u + 0.7), c = hτ(U_c * (r s) + b_c), s <- u shift(s) + (1 - u) c
+
+    and the output is a linear map of every position of the last state. * is a convolution over positions of width 3, one set
+    of weights for all steps; hσ(x) = clip(x/2 + 1/2, 0, 1), hτ(x) = clip(x, -1, 1). shift (the diagonal gate) leaves a third of
+    the maps where they are and moves a third one position to the right and a third to the left.
+
+    Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example, where the state is kept at 0) ->
+    logits, a tuple of [B, n, O]. Bins are laid end to end with a position of zeros before, between and after them, so one
+    matrix product serves all, and a bin leaves when its steps are done.
+
+    Penalty: the saturation cost, the sum of relu(|v| - 0.9) over all values v that enter hσ or hτ, over n² B, averaged over
+    bins; the input's counts n times. Its weight follows the loss: at every 200th step it becomes
+    weight · lr · loss / penalty, means over those steps, so that the penalty stays near lr · loss.
+
+    Deviation: gradient noise is normal, where the code truncates it at two deviations.
+    """
+
+    version = 1
+    num_units = 0
+    reads_symbols = True
+    least_slots = most_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
+    pieces = ("begin", "cell", "finish")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        maps: int = 96
+        """m: 96 for binary multiplication, 48 for addition and sorting, 192 for base 4 and decimal multiplication"""
+        dropout: float = 0.1
+        """of the input and of the candidate at every step; the code's keep_prob is 1 minus it (0.5 for addition)"""
+        gate: Literal["diagonal", "plain"] = "diagonal"
+        """plain: s is not shifted, as in the Neural GPU"""
+        nonlinearity: Literal["hard", "soft"] = "hard"
+        """soft: sigmoid and tanh, without a saturation cost"""
+        saturation_limit: float = 0.9
+        saturation_weight: float = 1e-3
+        """the first, and the largest"""
+        gradient_noise: float = 1e-4
+        """deviation of the noise on the gradients, as a share of the learning rate"""
+
+        def __post_init__(self) -> None:
+            faults = []
+            if self.maps < 3:
+                faults.append(
+                    f"maps = {self.maps} must be at least 3: a third of them moves left, a third right"
+                )
+            if not 0 <= self.dropout < 1:
+                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
+            for name in ("saturation_limit", "saturation_weight", "gradient_noise"):
+                if getattr(self, name) < 0:
+                    faults.append(f"{name} = {getattr(self, name)} must be at least 0")
+            if faults:
+                raise ValueError("; ".join(faults))
+
+    def __init__(
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        M = config.maps
+        self.embedding = nn.Parameter(torch.empty(num_inputs, M))
+        self.embedding_bias = nn.Parameter(torch.empty(M))
+        self.gates = nn.Parameter(torch.empty(3 * M, 2 * M))
+        self.gates_bias = nn.Parameter(torch.empty(2 * M))
+        self.candidate = nn.Parameter(torch.empty(3 * M, M))
+        self.candidate_bias = nn.Parameter(torch.empty(M))
+        self.output = nn.Parameter(torch.empty(M, num_outputs))
+        self.output_bias = nn.Parameter(torch.empty(num_outputs))
+
+    def initialise(self, stream: Any) -> None:
+        """Glorot uniform with the fans of the convolutions (each gate is one of its own); biases 0."""
+        M = self.config.maps
+        fans = {
+            "embedding": sum(self.embedding.shape),
+            "gates": 6 * M,
+            "candidate": 6 * M,
+            "output": sum(self.output.shape),
+        }
+        for name, fan in fans.items():
+            weight, bound = getattr(self, name), (6.0 / fan) ** 0.5
+            weight.data = stream.child(name).uniform(weight.shape, -bound, bound).to(weight.device)
+        for name in ("embedding_bias", "gates_bias", "candidate_bias", "output_bias"):
+            getattr(self, name).data.zero_()
+
+    def effective_weights(self) -> list[Tensor]:
+        """None: nothing says that these weights should be -1, 0 or 1."""
+        return []
+
+    @staticmethod
+    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The state lies as [K, N, B, M]; the shortest bin is at its end, and is cut off when its steps are done."""
+        state, saturation, line = pieces.begin(tuple(reversed(x)))
+        lengths: list[int] = sorted(bin_.shape[-1] for bin_ in x)
+        ended: list[Tensor] = []
+        done = 0
+        for i, length in enumerate(lengths):
+            for _ in range(length - done):
+                state, saturation = pieces.cell(state, saturation, line)
+            done, begin = length, sum(lengths[i + 1 :]) + len(lengths) - i
+            ended.append(_copied(state[..., begin : begin + length, :, :]))
+            if lengths[i + 1 :]:
+                state = _copied(state[..., :begin, :, :])
+                line = {name: _copied(t[..., :begin, :, :]) for name, t in line.items()}
+        result: tuple[tuple[Tensor, ...], dict[str, Tensor]] = pieces.finish(tuple(ended), saturation)
+        return result
+
+    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The state at the start [N, B, M], its saturation, and what stays: `mask` [N, B, 1], `share` [N, 1, 1]."""
+        batch, device = len(bins[0]), bins[0].device
+        between = torch.zeros(1, device=device)
+        symbols, shares, input_shares = [bins[0].new_full((1, batch), -1)], [between], [between]
+        for x_BN in bins:
+            length = x_BN.shape[1]
+            share = torch.ones(length, device=device) / (length * length * batch * len(bins))
+            shares += [share, between]
+            input_shares += [share * length, between]
+            symbols += [_copied(x_BN.T), symbols[0]]
+        x_NB = torch.cat(symbols)
+        mask = (x_NB >= 0).unsqueeze(-1).to(torch.float32)
+        kinds = torch.arange(len(self.embedding), device=x_NB.device)
+        one_hot = (x_NB.unsqueeze(-1) == kinds).to(torch.float32)
+        v_NBM = self._product(one_hot, self.embedding) + self.embedding_bias
+        saturation = self._saturation([v_NBM], torch.cat(input_shares)[:, None, None], ctx)
+        state = ctx.dropout(self._tanh(v_NBM), self.config.dropout) * mask
+        return state, saturation, {"mask": mask, "share": torch.cat(shares)[:, None, None]}
+
+    def cell(
+        self, s_NBM: Tensor, saturation: Tensor, line: dict[str, Tensor], ctx: Any
+    ) -> tuple[Tensor, Tensor]:
+        M = self.config.maps
+        left, right = _neighbours(s_NBM)
+        gates = self._product(torch.cat([left, s_NBM, right], -1), self.gates) + self.gates_bias
+        v_r, v_u = gates[..., :M] + RESET_BIAS, gates[..., M:] + GATE_BIAS
+        reset = self._sigmoid(v_r) * s_NBM
+        reset_left, reset_right = _neighbours(reset)
+        v_c = (
+            self._product(torch.cat([reset_left, reset, reset_right], -1), self.candidate)
+            + self.candidate_bias
+        )
+        u, c = self._sigmoid(v_u), ctx.dropout(self._tanh(v_c), self.config.dropout)
+        new = (u * self._shifted(s_NBM, left, right) + (1.0 - u) * c) * line["mask"]
+        return new, saturation + self._saturation([v_r, v_u, v_c], line["share"], ctx)
+
+    def finish(
+        self, ended: tuple[Tensor, ...], saturation: Tensor, ctx: Any
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        logits = tuple(
+            (self._product(s_NBM, self.output) + self.output_bias).transpose(0, 1) for s_NBM in ended
+        )
+        if not ctx.training or self.config.nonlinearity == "soft":
+            return logits, {}
+        return logits, {"saturation": ctx.memory["saturation_weight"] * saturation}
+
+    def _shifted(self, s_NBM: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        if self.config.gate == "plain":
+            return s_NBM
+        third = self.config.maps // 3
+        stay = self.config.maps - 2 * third
+        return torch.cat(
+            [s_NBM[..., :stay], left[..., stay : stay + third], right[..., stay + third :]], dim=-1
+        )
+
+    def _sigmoid(self, v: Tensor) -> Tensor:
+        return (0.5 * v + 0.5).clamp(0.0, 1.0) if self.config.nonlinearity == "hard" else torch.sigmoid(v)
+
+    def _tanh(self, v: Tensor) -> Tensor:
+        return v.clamp(-1.0, 1.0) if self.config.nonlinearity == "hard" else torch.tanh(v)
+
+    def _saturation(self, values: Sequence[Tensor], share: Tensor, ctx: Any) -> Tensor:
+        if not ctx.training or self.config.nonlinearity == "soft":
+            return torch.zeros((), device=share.device)
+        over = sum(torch.relu(v_NBM.abs() - self.config.saturation_limit) for v_NBM in values)
+        return (over * share).sum()
+
+    @staticmethod
+    def _product(x_NBI: Tensor, weight_IO: Tensor) -> Tensor:
+        """One product of two matrices; with three axes it would become many small ones under vmap."""
+        return (x_NBI.flatten(0, 1) @ weight_IO).unflatten(0, x_NBI.shape[:2])
+
+    def initial_memory(self) -> dict[str, Tensor]:
+        return {
+            "saturation_weight": torch.tensor(self.config.saturation_weight),
+            "loss_sum": torch.zeros(()),
+            "saturation_sum": torch.zeros(()),
+        }
+
+    def remember(
+        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
+    ) -> dict[str, Tensor]:
+        """The weight of the saturation cost is set anew after every 200 steps."""
+        if self.config.nonlinearity == "soft":
+            return memory
+        loss = memory["loss_sum"] + observed["loss"]
+        saturation = memory["saturation_sum"] + observed["penalties"]["saturation"]
+        weight = memory["saturation_weight"]
+        ends = (step + 1) % PERIOD == 0
+        wanted = weight * observed["lr"] * loss / (saturation + PERIOD * 1e-20)
+        wanted = torch.minimum(wanted.clamp(min=1e-20), torch.as_tensor(self.config.saturation_weight))
+        return {
+            "saturation_weight": torch.where(ends, wanted, weight),
+            "loss_sum": torch.where(ends, 0.0, loss),
+            "saturation_sum": torch.where(ends, 0.0, saturation),
+        }
+
+    def noise_deviation(self, step: Tensor, memory: dict[str, Tensor], lr: Any) -> Any:
+        return self.config.gradient_noise * lr
+
+    def constrain(self) -> None:
+        pass
+
+
+def _neighbours(s_NBM: Tensor) -> tuple[Tensor, Tensor]:
+    """What stands to the left and to the right of every position. The first and the last position are zeros that lie outside
+    of all bins, so it may go round; that is a third quicker than to fill up with zeros.
+    """
+    return s_NBM.roll(1, 0), s_NBM.roll(-1, 0)
+
+
+def _copied(t: Tensor) -> Tensor:
+    return t.clone(memory_format=torch.contiguous_format)

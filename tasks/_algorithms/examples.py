@@ -1,0 +1,139 @@
+"""Examples of a length that are all different, and the tables of training examples, one a bin.
+
+Legend of suffixes: N examples, F free digits, n positions of a bin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks._algorithms.operations import PAD, Operation
+
+Free = NDArray[np.uint8]
+Table = NDArray[np.int8]
+OUTSIDE = -1
+TRAINING_SEED, TEST_SEED, COPY_SEED = 125459, 8689336, 43953907
+"""The seed of the Neural GPU's trainer, and two that this project's evaluation sets have elsewhere; each with the length."""
+
+
+def training_count(op: Operation, length: int, most: int) -> int:
+    """How many examples of a length are trained on."""
+    return min(most, op.space(length))
+
+
+def training(op: Operation, length: int, most: int) -> Free:
+    """The training examples of a length, as free digits [N, F]."""
+    return different(op, length, training_count(op, length, most), TRAINING_SEED)
+
+
+def is_shared(op: Operation, length: int, most: int) -> bool:
+    """Whether training takes every example of this length, so that a test of it has to repeat them."""
+    return op.space(length) <= most
+
+
+def untrained(op: Operation, length: int, count: int, most: int) -> Free:
+    """Up to `count` test examples of a length; none that is trained on, unless all are. `most` is 0 beyond training."""
+    taken = None
+    if most and not is_shared(op, length, most):
+        taken = training(op, length, most)
+    return different(op, length, min(count, available(op, length, most)), TEST_SEED, taken)
+
+
+def available(op: Operation, length: int, most: int) -> int:
+    """How many different test examples of a length there are."""
+    space = op.space(length)
+    return space if space <= most else space - most
+
+
+def different(op: Operation, length: int, count: int, seed: int, without: Free | None = None) -> Free:
+    """`count` different examples, none of them among `without`. The same call gives the same examples."""
+    rng = np.random.RandomState([seed, length])
+    space, free = op.space(length), op.free(length)
+    taken = _codes(without, op.radix) if without is not None else np.zeros(0, np.uint64)
+    if space <= 4 * (count + len(taken)):
+        codes = rng.permutation(space).astype(np.uint64)
+        codes = codes[~np.isin(codes, taken)][:count, np.newaxis]
+        return (codes // _powers(op.radix, free) % np.uint64(op.radix)).astype(np.uint8)
+    found = np.zeros((0, free), np.uint8)
+    while len(found) < count:
+        drawn = rng.randint(0, op.radix, (count + count // 4 + 8, free), dtype=np.uint8)
+        found = np.concatenate([found, drawn])
+        codes = _codes(found, op.radix)
+        first = np.sort(np.unique(codes, return_index=True)[1])
+        found = found[first[~np.isin(codes[first], taken)]] if len(taken) else found[first]
+    return found[:count]
+
+
+def _powers(radix: int, free: int) -> NDArray[np.uint64]:
+    return np.array([pow(radix, i, 2**64) for i in range(free)], np.uint64)
+
+
+def _codes(free_NF: Free, radix: int) -> NDArray[np.uint64]:
+    """The number that the digits spell, modulo 2^64: examples with different codes are different.
+
+    (Of long ones, two that differ may have one code; the second is then left out, which harms nothing.)
+    """
+    codes = np.zeros(len(free_NF), np.uint64)
+    for digits, power in zip(free_NF.T, _powers(radix, free_NF.shape[1]), strict=True):
+        if power:
+            codes += digits * power
+    return codes
+
+
+def padded(op: Operation, free_NF: Free, positions: int) -> tuple[Table, Table]:
+    """Input and target symbols [N, n] of examples. Where both are padding the input is OUTSIDE."""
+    symbols = op.written(free_NF)
+    x, y = (np.full((len(free_NF), positions), PAD, np.int8) for _ in range(2))
+    for table, written in zip((x, y), symbols, strict=True):
+        table[:, : written.shape[1]] = written
+    x[(x == PAD) & (y == PAD)] = OUTSIDE
+    return x, y
+
+
+@lru_cache(maxsize=4)
+def tables(op: Operation, bins: tuple[int, ...], most: int, copied_percent: int) -> dict[str, NDArray[Any]]:
+    """`x_n`, `y_n` int8 [N, n] for every bin n, by length; rows of length l begin at first_n[l] and are count_n[l].
+
+    A length without examples in the bin has those of the next shorter one, or else of the shortest. first_n, count_n int64
+    [n + 1].
+    """
+    made: dict[str, NDArray[Any]] = {}
+    own: list[list[tuple[int, Free]]] = []
+    for below, n in zip((0, *bins), bins, strict=False):
+        examples = [(length, training(op, length, most)) for length in op.lengths(below, n)]
+        copies = _copies(own, sum(len(f) for _, f in examples) * copied_percent // 100, n)
+        own.append(examples)
+        rows = [(length, padded(op, free, n)) for length, free in [*copies, *examples]]
+        made[f"x_{n}"], made[f"y_{n}"] = (np.concatenate([pair[i] for _, pair in rows]) for i in (0, 1))
+        made[f"first_{n}"], made[f"count_{n}"] = _places([(length, len(x)) for length, (x, _) in rows], n)
+    return made
+
+
+def _copies(shorter: Sequence[list[tuple[int, Free]]], count: int, n: int) -> list[tuple[int, Free]]:
+    """`count` examples of shorter bins, each of a bin that is drawn first, by length."""
+    if not shorter or not count:
+        return []
+    rng = np.random.RandomState([COPY_SEED, n])
+    drawn = np.bincount(rng.randint(0, len(shorter), count), minlength=len(shorter))
+    copies = []
+    for examples, wanted in zip(shorter, drawn, strict=True):
+        ends = np.cumsum([len(free) for _, free in examples])
+        places = rng.randint(0, ends[-1], wanted)
+        for (length, free), end in zip(examples, ends, strict=True):
+            here = places[(places < end) & (places >= end - len(free))] - (end - len(free))
+            if len(here):
+                copies.append((length, free[here]))
+    return copies
+
+
+def _places(counts: Sequence[tuple[int, int]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the rows of each length 0 ... n begin, and how many they are."""
+    lengths = np.array([length for length, _ in counts])
+    count = np.array([rows for _, rows in counts])
+    used = np.maximum(np.searchsorted(lengths, np.arange(n + 1), side="right") - 1, 0)
+    return (np.cumsum(count) - count)[used], count[used]

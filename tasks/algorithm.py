@@ -1,0 +1,251 @@
+"""Algorithms on sequences of symbols: arithmetic on long numbers, and sorting, copying, shifting and searching.
+
+Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016), and Freivalds and Liepins, "Improving the Neural GPU
+Architecture for Algorithm Learning" (2017): their tasks as their programs draw them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks._algorithms import faults, oracles, scoring
+from tasks._algorithms.evaluation_sets import of_bins, of_length
+from tasks._algorithms.examples import is_shared, tables
+from tasks._algorithms.operations import Operation, operation, sign
+
+Arrays = tuple[NDArray[np.int64], ...]
+Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+PUBLISHED_BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
+PUBLISHED_BCD_BINS = (9, 17, 25, 33, 41)
+BITS = 24
+"""of the whole numbers that are drawn: the most that a stream has"""
+
+
+class Algorithm:
+    """The target is an operation of the input symbols. Symbol 0 is padding, the digit d is d + 1, numbers are little-endian.
+
+    An example of length l has l input symbols; the target stands at the first positions, then padding:
+        add: x '+' y -> x + y, numbers of (l - 1) / 2 digits in `base`; l is odd
+        multiply: x '*' y -> x y, likewise
+        bcd_multiply: decimal x '*' y -> x y, each digit four bits, lowest first, the last bit's symbol being 3 or 4 in place
+            of 1 or 2; numbers of (l - 1) / 8 digits, the product of twice as many
+        copy, reverse, sort: the same symbols, from the last to the first, in ascending order
+        reverse_pairs, key_value_sort: of l / 2 pairs, the last pair first, or by the pairs' first symbols (equal ones stay in
+            order)
+        duplicate: l / 2 symbols and as much room -> the symbols twice
+        increment: a number in base `symbols` - 1, without a sign -> the next number; after the largest comes 0
+        left, right: one symbol, the first or the last
+        left_shift, right_shift: every symbol moves one place, the one that falls off comes in at the other end
+        search: (l - 1) / 2 pairs of key and value, then a key -> the value of its first pair, or padding if there is none
+
+    Two examples worked by hand, of length 7 in base 2:
+        multiply: 6 * 5 = 30: 0 1 1 * 1 0 1 -> 0 1 1 1 1 0 0, in symbols 1 2 2 12 2 1 2 -> 1 2 2 2 2 1 1
+        add: 6 + 5 = 11: 1 2 2 11 2 1 2 -> 1 1 0 1, in symbols 2 2 1 2 0 0 0
+    And 3 1 2 1 sorted is 1 1 2 3; key_value_sort makes of the pairs 3 1, 2 1 the pairs 2 1, 3 1.
+
+    Bases up to 10 share the published alphabet of 13 symbols, where 11 is '+' and 12 is '*'; in larger bases these are
+    base + 1 and base + 2. All inputs are [rows, n], one array for every bin n; an input of -1 lies outside of the working
+    space, where input and target are both padding.
+
+    Training has up to `examples_per_length` different examples for every length of the operation up to the largest bin, fixed
+    and equal for all seeds (NumPy's RandomState([125459, length]), 125459 being the Neural GPU's own seed); a length goes
+    into the next larger bin. Splits: "interpolation" has test examples of the training lengths, "extrapolation" of
+    `test_length` (or the nearest length below that the operation has), both from RandomState([8689336, length]). No test
+    example is trained on, except where training takes every example there is: `shared_lengths` names these (in binary
+    addition, with 4 examples of length 3, those up to 13).
+
+    Deviations: the seeds of the examples are ours, and tests leave out what is trained on. Even lengths of add and multiply,
+    and odd ones of pairs, have no examples (published, they are shorter ones under another name, or missing). search has as
+    many pairs as its length has room for, where the original, by the precedence of - and /, has about twice as many. The
+    published left-shift moves symbols to the right, and its right-shift reads past the end. `loss_over: unpadded` leaves out
+    every position whose target is padding; the Neural GPU's mask leaves out those where the input is padding too.
+    """
+
+    version = 1
+    network = "dngpu"
+    reads_symbols = True
+    splits = ("interpolation", "extrapolation")
+    score_names = (
+        "symbol_error", "sequence_error", "symbol_error_with_padding", "sequence_error_with_padding", "loss",
+    )  # fmt: skip
+    evaluation_only = ("bound", "curve_lengths", "curve_rows")
+    small: ClassVar[dict[str, Any]] = {
+        "bins": (9, 17), "examples_per_length": 200, "test_rows": 32, "test_length": 25, "extrapolation_rows": 8,
+        "curve_lengths": (9,),
+    }  # fmt: skip
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        operation: Literal[
+            "add", "multiply", "bcd_multiply", "copy", "reverse", "reverse_pairs", "sort", "key_value_sort", "duplicate",
+            "increment", "left", "right", "left_shift", "right_shift", "search",
+        ] = "multiply"  # fmt: skip
+        """the rule from input to target"""
+        base: int = 2
+        """of add and multiply: 2 to 100"""
+        symbols: int = 6
+        """of the other operations but bcd_multiply: how many, padding included (published: 6 for sort)"""
+        high_zeros: Literal["published", "kept", "stripped"] = "published"
+        """of a result of add or multiply: zeros up to the input's length, or none; published: kept in multiply (as DNGPU
+        has it), stripped in add"""
+        bins: tuple[int, ...] = ()
+        """positions of the training batches; none given: the published 8, 12, 16, 20, 25, 28, 31, 36, 41, and of
+        bcd_multiply 9, 17, 25, 33, 41"""
+        examples_per_length: int = 10_000
+        """most training examples of a length"""
+        copied_percent: int = 5
+        """examples that a bin has from shorter bins besides, in percent of its own"""
+        test_rows: int = 1024
+        """examples of the interpolation split, spread over all training lengths"""
+        test_length: int = 401
+        """positions of the extrapolation split"""
+        extrapolation_rows: int = 32
+        """its examples"""
+        curve_lengths: tuple[int, ...] = (9, 12, 16, 21, 28, 37, 49, 65, 86, 114, 152, 202, 269, 358, 401)
+        """lengths at which a finished lane is tested; published: from 7 by a factor of 4/3 up to 4001"""
+        curve_rows: tuple[int, int] = (1024, 16)
+        """examples at each: the first up to the largest bin, then fewer as the square of the length grows (equal work), at
+        least the second; never more than there are"""
+        judged_by: Literal["sequence_error", "symbol_error"] = "sequence_error"
+        """the error: the share of sequences with a wrong symbol, or of wrong symbols"""
+        padding_counts: bool = True
+        """whether a wrong symbol where the target is padding counts in the error: it does in DNGPU, not in the Neural GPU"""
+        bound: float = 0.01
+        """solved is an error below this"""
+        loss_over: Literal["all", "unpadded"] = "all"
+        """positions whose cross-entropy is averaged: all, as in DNGPU, or those whose target is no padding"""
+
+        def __post_init__(self) -> None:
+            found = [*faults.alphabet_faults(self)]
+            if not found:
+                found += faults.length_faults(self, _operation(self), _bins(self))
+            found += faults.number_faults(self)
+            if found:
+                raise ValueError("; ".join(found))
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.operation = _operation(config)
+        self.bins = _bins(config)
+        self.num_inputs, self.num_outputs = self.operation.num_inputs, self.operation.num_outputs
+        self.lengths = tuple(self.operation.lengths(0, self.bins[-1]))
+
+    def shared_lengths(self) -> tuple[int, ...]:
+        """Lengths whose every example is trained on, so that tests repeat them."""
+        most = self.config.examples_per_length
+        return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
+
+    def bin_of(self, length: int) -> int:
+        """The bin that examples of a length are in."""
+        return next(n for n in self.bins if n >= length)
+
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """For every bin n: `x_n`, `y_n` int8 [rows, n], by length; where each length is, `first_n` and `count_n`, int64."""
+        c = self.config
+        return dict(tables(self.operation, self.bins, c.examples_per_length, c.copied_percent))
+
+    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
+        """Nothing varies with the seed."""
+        return {}
+
+    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> Batch:
+        """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
+        # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
+        drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
+        parts = [
+            self._rows(instance, n, of_B, 0, len(instance[f"x_{n}"]))
+            for n, of_B in zip(self.bins, drawn, strict=True)
+        ]
+        return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
+
+    def sample_bin(self, stream: Any, instance: dict[str, Tensor], batch: int, n: int) -> Batch:
+        """A batch of one bin."""
+        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), 0, len(instance[f"x_{n}"]))
+
+    def sample_exact(
+        self, stream: Any, instance: dict[str, Tensor], batch: int, n: int, length: Tensor
+    ) -> Batch:
+        """A batch of the bin n with examples of one length, a 0-dim int64 tensor.
+
+        Of a length that the bin has no examples of: those of the next shorter one that it has, or of its shortest.
+        """
+        first, count = (instance[f"{name}_{n}"][length.reshape(1)] for name in ("first", "count"))
+        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), first, count)
+
+    def _rows(
+        self, instance: dict[str, Tensor], n: int, drawn_B: Tensor, first: Tensor | int, count: Tensor | int
+    ) -> Batch:
+        """Rows of a table: what was drawn from [0, 2^BITS), scaled to [first, first + count)."""
+        rows_B = first + (drawn_B * count >> BITS)
+        x_Bn, y_Bn = (instance[f"{name}_{n}"][rows_B].to(torch.int64) for name in ("x", "y"))
+        return (x_Bn,), (y_Bn,)
+
+    def evaluation_inputs(self, split: str) -> Arrays:
+        """Input symbols int64 [rows, n]: of every bin, the smallest first, or of `test_length` alone."""
+        c = self.config
+        if split == "interpolation":
+            return of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
+        return self._of_length(c.test_length, c.extrapolation_rows)
+
+    def curve_inputs(self, length: int) -> Arrays:
+        """Input symbols int64 [rows, length]: one of `curve_lengths`."""
+        most, least = self.config.curve_rows
+        share = (self.bins[-1] / max(length, self.bins[-1])) ** 2
+        return self._of_length(length, max(least, int(most * share)))
+
+    def _of_length(self, positions: int, rows: int) -> Arrays:
+        trained = self.operation.longest(positions) <= self.bins[-1]
+        most = self.config.examples_per_length if trained else 0
+        return (of_length(self.operation, positions, rows, most),)
+
+    def truth(self, x: Arrays, seed: int) -> Arrays:
+        """The targets int64 [rows, n] by Python's integers and lists, row by row: apart from what makes the examples."""
+        alphabet = oracles.Alphabet(self.operation.radix, sign(self.operation), self.operation.keep_zeros)
+        name = self.operation.name
+        return tuple(
+            np.array([oracles.target(name, alphabet, row) for row in x_Bn.tolist()], np.int64) for x_Bn in x
+        )
+
+    def loss(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
+        """Cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""
+        padding = self.config.loss_over == "all"
+        bins = [scoring.cross_entropy(logits, t, padding) for logits, t in zip(y, target, strict=True)]
+        return torch.stack(bins).mean()
+
+    def error(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
+        """What a lane is judged by, over all rows of all bins."""
+        measure = getattr(scoring, self.config.judged_by)
+        error: Tensor = measure(y, target, self.config.padding_counts)
+        return error
+
+    def scores(self, split: str, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Both errors, without and with padding, and the loss."""
+        return {
+            "symbol_error": scoring.symbol_error(y, target, False),
+            "sequence_error": scoring.sequence_error(y, target, False),
+            "symbol_error_with_padding": scoring.symbol_error(y, target, True),
+            "sequence_error_with_padding": scoring.sequence_error(y, target, True),
+            "loss": self.loss(y, target),
+        }
+
+    def threshold(self) -> float:
+        """Solved means an extrapolation error below `bound`, which the sweep file states."""
+        return self.config.bound
+
+
+def _operation(config: Any) -> Operation:
+    c = config
+    keep_zeros = c.high_zeros == "kept" or (c.high_zeros == "published" and c.operation == "multiply")
+    return operation(c.operation, c.base, c.symbols, keep_zeros)
+
+
+def _bins(config: Any) -> tuple[int, ...]:
+    published = PUBLISHED_BCD_BINS if config.operation == "bcd_multiply" else PUBLISHED_BINS
+    return tuple(sorted(config.bins or published))
