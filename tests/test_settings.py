@@ -188,6 +188,14 @@ def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
     assert f"{path}: must be a finite number, but got {value}" in faults(**settings)
 
 
+@pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2]], [[1, 2], [3, 4], [5, 6]], [1, [2, 3]], 1, "a"])
+def test_a_range_of_another_form_is_told_once_and_what_forms_there_are(given) -> None:
+    assert fault(task={"name": "static", "interpolation": given}) == (
+        "task.interpolation: must be [number, number] or [[number, number], [number, number]], "
+        f"but got {given!r}"
+    )
+
+
 def test_every_fault_is_told_at_once() -> None:
     told = faults(
         {"name": "nau", "hiden": 2},
