@@ -225,6 +225,9 @@ def _model(
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
     if task and (told := _unreadable(network_name, network, task["name"])):
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
+    if network.num_units == 0 and name != network_name:
+        told = f"network {network_name} is a model of its own and takes no unit: say model: {network_name}, not {name}"
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
     if len(units) != network.num_units:
         return None, [
             Fault(
