@@ -1,4 +1,4 @@
-"""The Transformer: torch's own layer where the bias of distances is 0, and that bias by its definition."""
+"""The Transformer: torch's own layer where distances do not count, and what they add by its definition."""
 
 from __future__ import annotations
 
@@ -60,21 +60,20 @@ def test_without_distances_it_is_torch_s_encoder(shared: bool) -> None:
         torch.testing.assert_close(y_BNO[inside], by_torch(model, x_BN)[inside], rtol=1e-4, atol=1e-5)
 
 
-def test_the_bias_is_one_number_for_each_head_and_clipped_distance() -> None:
-    model = drawn(network("transformer", **SMALL))
-    r_AR = Stream(seed_key(2, "model")).normal((HEADS, 7))
+def test_what_is_added_is_the_query_times_the_vector_of_the_clipped_distance() -> None:
+    model = network("transformer", **SMALL)
+    r_RC = model.layers["distance"][0].detach()
     for first, rows, length in ((0, 9, 9), (4, 3, 9), (8, 1, 9), (0, 1, 1)):
-        expected = [
-            [r_AR[:, max(-3, min(3, j - i)) + 3] for j in range(length)] for i in range(first, first + rows)
-        ]
-        found = model._bias(r_AR, first, rows, length)
-        torch.testing.assert_close(found, torch.stack([torch.stack(row) for row in expected]).movedim(2, 0))
+        q_BAQC = Stream(seed_key(2, "model")).normal((2, HEADS, rows, WIDTH // HEADS))
+        found = model._by_distance(q_BAQC, r_RC, first, length)
+        for i in range(rows):
+            for j in range(length):
+                r_C = r_RC[max(-3, min(3, j - (first + i))) + 3]
+                torch.testing.assert_close(found[:, :, i, j], q_BAQC[:, :, i] @ r_C)
 
 
 def test_attention_in_parts_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x_BN = network("transformer", **SMALL), examples(4, 11)
-    with torch.no_grad():
-        model.layers["distance"].copy_(Stream(seed_key(2, "model")).normal(model.layers["distance"].shape))
     (whole,) = logits(model, x_BN)
     monkeypatch.setattr(transformer, "MOST_PAIRS", 3 * 11)
     (parts,) = logits(model, x_BN)
@@ -82,10 +81,8 @@ def test_attention_in_parts_gives_the_same_numbers(monkeypatch: pytest.MonkeyPat
 
 
 def test_symbols_far_apart_look_alike_at_any_distance() -> None:
-    """All farther than `farthest` share one number: whether a symbol stands 10 or 20 places off makes no difference."""
-    model = drawn(network("transformer", **{**SMALL, "layers": 1}))
-    with torch.no_grad():
-        model.layers["distance"].copy_(Stream(seed_key(2, "model")).normal(model.layers["distance"].shape))
+    """All farther than `farthest` share one vector: whether a symbol stands 10 or 20 places off makes no difference."""
+    model = network("transformer", **{**SMALL, "layers": 1})
     near, far = torch.ones(1, 30, dtype=torch.int64), torch.ones(1, 30, dtype=torch.int64)
     near[0, 10], far[0, 20] = NUM_INPUTS - 1, NUM_INPUTS - 1
     torch.testing.assert_close(logits(model, near)[0][0, 0], logits(model, far)[0][0, 0])
