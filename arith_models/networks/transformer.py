@@ -37,7 +37,8 @@ class Transformer(Looped):
     for all heads: Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations" (2018), section
     3.2. Beyond `farthest` all distances on a side share one vector, and all vectors are trained on sequences longer than
     that: so nothing in the network is untrained at any length, unlike absolute positions, or the logarithmic ranges of T5.
-    (A number in place of r, as T5 has it, was tried: it does not learn to reverse 8 symbols in 600 steps.)
+    (One number for each head and distance, as T5 has it, is slower to learn: on reversing 8 symbols, two layers of 32
+    channels had 98 to 100 % of sequences wrong after 1200 steps, and 75 to 92 % with vectors; three seeds each.)
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example) -> logits, a tuple of [B, n, O].
     All bins go through one product of two matrices; each attends by itself, long ones in parts, so that 4001 symbols

@@ -138,3 +138,32 @@ def test_it_is_shown_as_a_model_with_its_settings_and_listed(name: str) -> None:
 @every_network
 def test_compiled_a_lane_is_itself_alone_and_in_a_pack(name: str) -> None:
     none(engine.compiles(Network(name)))
+
+
+LEARNERS: dict[str, tuple[str, dict[str, Any], float]] = {
+    "lstm_attention": ("reverse", {"layers": 1, "hidden": 32}, 0.01),
+    "transformer": (
+        "left_shift",
+        {"layers": 2, "width": 32, "inner": 64, "farthest": 8, "dropout": 0.0},
+        0.005,
+    ),
+}
+"""Operation, settings, learning rate. Reversing is slow to learn for a Transformer, which has no positions of its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNERS)
+def test_two_of_three_seeds_learn_an_operation_of_up_to_eight_symbols(name: str) -> None:
+    operation, config, lr = LEARNERS[name]
+    task = {
+        "name": "algorithm", "operation": operation, "bins": [8], "examples_per_length": 2000, "test_rows": 128,
+        "test_length": 8, "extrapolation_rows": 64, "curve_lengths": [8], "bound": 0.1,
+    }  # fmt: skip
+    train = {"steps": 600, "batch": 32, "lr": lr, "clip_norm": 1.0, "evaluate_every": 50, "stop": "solved"}
+    settings, faults, _ = resolve({"model": {"name": name, **config}, "task": task, "train": train})
+    assert settings is not None, faults
+    pack = Pack([Lane(str(seed), settings, seed) for seed in range(3)], 3, compiled=False)
+    results = []
+    while not pack.done:
+        results += pack.advance()
+    assert sum(r.verdict.converged_at is not None for r in results) >= 2, [r.curve.error for r in results]
