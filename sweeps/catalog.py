@@ -60,6 +60,17 @@ def names(kind: Kind) -> list[str]:
 
 
 @lru_cache
+def whole_networks() -> list[str]:
+    """Networks that arrange no units: each is a model of its own name."""
+    return [name for name in names("network") if find("network", name).num_units == 0]
+
+
+def models() -> list[str]:
+    """What `model:` may name, of what ships with us: units and whole networks, sorted."""
+    return sorted([*names("model"), *whole_networks()])
+
+
+@lru_cache
 def find(kind: Kind, name: str) -> type[Any]:
     """The class that a name stands for.
 
@@ -79,15 +90,22 @@ def find(kind: Kind, name: str) -> type[Any]:
             )
         return _checked(getattr(module, attribute), kind, name)
     if name not in names(kind):
-        near = nearest(name, names(kind))
-        folder = PACKAGES[kind].replace(".", "/")
-        raise UnknownName(
-            f"no {kind} named {name!r}."
-            + (f" Did you mean {near!r}?" if near else "")
-            + f" {len(names(kind))} are known: {', '.join(names(kind))}."
-            + f" Add one as {folder}/{name.split('/')[-1]}.py, or name your own file as ./my_{kind}.py"
-        )
+        raise UnknownName(_unknown(kind, name))
     return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
+
+
+def _unknown(kind: Kind, name: str) -> str:
+    known = models() if kind == "model" else names(kind)
+    if name in known:
+        return f"{name} is a network of its own, and no unit that a network arranges: write `model: {name}`"
+    near = nearest(name, known)
+    folder = PACKAGES[kind].replace(".", "/")
+    return (
+        f"no {kind} named {name!r}."
+        + (f" Did you mean {near!r}?" if near else "")
+        + f" {len(known)} are known: {', '.join(known)}."
+        + f" Add one as {folder}/{name.split('/')[-1]}.py, or name your own file as ./my_{kind}.py"
+    )
 
 
 def identity(kind: Kind, name: str) -> int | str:
@@ -100,7 +118,9 @@ def identity(kind: Kind, name: str) -> int | str:
 
 
 def example_task(unit: str) -> str:
-    """A task that a model of this name can learn: a recurrent cell needs a sequence."""
+    """A task that a model of this name can learn: a recurrent cell needs a sequence, a network on symbols an algorithm."""
+    if unit in whole_networks():
+        return "algorithm"
     return "recurrent" if getattr(find("model", unit), "is_cell", False) else "static"
 
 

@@ -22,7 +22,11 @@ def summary_line(kind: catalog.Kind, name: str) -> str:
 
 
 def listing(kind: catalog.Kind) -> list[tuple[str, str]]:
-    return [(name, summary_line(kind, name)) for name in catalog.names(kind)]
+    """Names and what they stand for; models are units, and networks that are models of their own."""
+    found = [(name, summary_line(kind, name)) for name in catalog.names(kind)]
+    if kind == "model":
+        found += [(name, summary_line("network", name)) for name in catalog.whole_networks()]
+    return sorted(found)
 
 
 def definition_listing() -> list[tuple[str, str]]:
@@ -44,7 +48,7 @@ def state_of(store: Store, name: str) -> str:
 
 
 def about_model(name: str) -> str:
-    """What a model name stands for: its units' equations, and every setting with its default."""
+    """What a model name stands for: its network's and units' equations, and every setting with its default."""
     model = _resolved_model(name)
     parts = [f"{name} stands for\n", dump({"model": model})]
     for kind, unit in [

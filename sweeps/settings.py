@@ -214,7 +214,8 @@ def _model(
     if faults:
         return None, faults
     try:
-        network_name = rest.pop("network", None) or _usual_network(name, task)
+        given_network = rest.pop("network", None)
+        network_name = given_network or _usual_network(name, task)
         network = catalog.find("network", network_name)
         paper = copy.deepcopy(getattr(sys.modules[network.__module__], "PAPER", {}).get(name, {}))
         given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
@@ -223,10 +224,9 @@ def _model(
         classes = [catalog.find("model", str(u.get("name"))) for u in units]
     except ValueError as error:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
-    if task and (told := _unreadable(network_name, network, task["name"])):
-        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
-    if network.num_units == 0 and name != network_name:
-        told = f"network {network_name} is a model of its own and takes no unit: say model: {network_name}, not {name}"
+    unnamed = network.num_units == 0 and given_network is None and name != network_name
+    told = _no_whole_network(name, task) if unnamed else None
+    if told or (task and (told := _unreadable(network_name, network, task["name"]))):
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
     if len(units) != network.num_units:
         return None, [
@@ -256,10 +256,22 @@ def _misplaced_cell(
 
 def _usual_network(name: str | None, task: dict[str, Any] | None) -> str:
     """A model that is a network of its own, or what the task usually arranges units in."""
-    if name in catalog.names("network") and catalog.find("network", name).num_units == 0:
+    if name in catalog.whole_networks():
         return name
     usual: str = catalog.find("task", task["name"]).network if task else "two_layer"
     return usual
+
+
+def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
+    """Why a name does not do where the task arranges no units."""
+    if name is not None:
+        try:
+            catalog.find("model", name)
+        except catalog.UnknownName as error:
+            return str(error)
+    where = f"task {task['name']}" if task else "this task"
+    known = ", ".join(catalog.whole_networks())
+    return f"{name or 'a list of units'} cannot learn {where}, where a model is a network of its own: {known}"
 
 
 def _unreadable(name: str, network: type[Any], task_name: str) -> str | None:

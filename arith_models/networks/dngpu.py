@@ -58,6 +58,7 @@ class DNGPU(OnLine):
         nonlinearity: Literal["hard", "soft"] = "hard"
         """soft: sigmoid and tanh, without a saturation cost"""
         saturation_limit: float = 0.9
+        """magnitude of a value beyond which it costs"""
         saturation_weight: float = 1e-3
         """the first, and the largest"""
         gradient_noise: float = 1e-4

@@ -15,6 +15,10 @@ from sweeps.training import LEAST_SLOTS, Lane, Pack
 SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}
 TASK = {"name": "static", "input_size": 10}
 SEQUENCE = {"name": "recurrent", "input_size": 4, "length": 3, "extrapolation_length": 4}
+SYMBOLS = {
+    "name": "algorithm", "operation": "reverse", "bins": [8, 12], "examples_per_length": 50, "test_rows": 16,
+    "test_length": 16, "extrapolation_rows": 4, "curve_lengths": [8],
+}  # fmt: skip
 STEPS, COMPILED_STEPS, MANY = 3, 20, 7
 
 VALUES = "looks at a tensor's value (a branch, .item(), float(), a function of Python's math)"
@@ -53,6 +57,8 @@ def settings_for(subject: Any) -> tuple[dict[str, Any] | None, list[str]]:
         model = subject.cls.network if getattr(subject.cls, "reads_symbols", False) else "linear"
         task = {"name": subject.name, **getattr(subject.cls, "small", {})}
         given = {"model": model, "task": task, "train": SMALL}
+    elif subject.kind == "network":  # one that reads symbols, and is a model of its own
+        given = {"model": subject.name, "task": SYMBOLS, "train": SMALL}
     else:
         is_cell = getattr(subject.cls, "is_cell", False)
         given = {"model": subject.name, "task": SEQUENCE if is_cell else TASK, "train": SMALL}

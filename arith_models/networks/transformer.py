@@ -1,0 +1,214 @@
+"""A small Transformer encoder with relative positions: every symbol looks at all others, and all are written at once.
+
+Vaswani et al., "Attention Is All You Need" (2017); the norm stands before each part as in Xiong et al., "On Layer
+Normalization in the Transformer Architecture" (2020).
+
+Legend of suffixes: B examples, N positions, T symbols of all bins (the sum of B N), D width, A heads, C channels of a head,
+R kinds of distance,
+Q positions that look, M distances, S input symbols, O output symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arith_models.looped import Looped
+
+FAR_BELOW = -1e9
+"""The score of a position that may not be looked at."""
+MOST_PAIRS = 2**20
+"""Pairs of positions that are looked at together in one example; the positions that look are taken in parts."""
+GAINS = ("gain", "inner_gain")
+BIASES = ("shift", "inner_shift", "inner_bias", "outer_bias")
+
+
+class Transformer(Looped):
+    """h = E x; in every layer, norm(h) = g (h - mean) / deviation + s over channels, and
+
+        h <- h + O concat_A softmax(q_i (k_j + r_clip(j - i)) / sqrt(C)) v,    q, k, v = norm(h) W
+        h <- h + V relu(U norm(h) + b) + c
+
+    and y = P norm(h) + p. r is one vector for each distance j - i from the position that looks to the one that is looked at,
+    for all heads: Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations" (2018), section
+    3.2. Beyond `farthest` all distances on a side share one vector, and all vectors are trained on sequences longer than
+    that: so nothing in the network is untrained at any length, unlike absolute positions, or the logarithmic ranges of T5.
+    (One number for each head and distance, as T5 has it, is slower to learn: on reversing 8 symbols, two layers of 32
+    channels had 98 to 100 % of sequences wrong after 1200 steps, and 75 to 92 % with vectors; three seeds each.)
+
+    Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example) -> logits, a tuple of [B, n, O].
+    All bins go through one product of two matrices; each attends by itself, long ones in parts, so that 4001 symbols
+    need some hundred MB. Outside of an example nothing is looked at, and the logits are p.
+
+    With `shared`, all layers have the weights of one: a Universal Transformer (Dehghani et al. 2019) of a fixed number
+    of steps, without the vectors that it adds for position and step.
+
+    Deviations from Vaswani et al.: an encoder alone, since output t stands for input position t; no dropout of attention.
+    """
+
+    version = 1
+    num_units = 0
+    reads_symbols = True
+    pieces = ("begin", "layer", "finish")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        layers: int = 4
+        """attentions one after another"""
+        width: int = 64
+        """channels of a symbol"""
+        heads: int = 4
+        """parts of the width that attend each by itself; a divisor of it"""
+        inner: int = 256
+        """values of the hidden layer between attentions; published: 4 times the width"""
+        farthest: int = 16
+        """distance beyond which all positions on one side are alike"""
+        shared: bool = False
+        """whether all layers have the same weights"""
+        dropout: float = 0.1
+        """of embeddings, and of what each part of a layer adds"""
+
+        def __post_init__(self) -> None:
+            faults = [
+                f"{name} = {getattr(self, name)} must be at least 1"
+                for name in ("layers", "width", "heads", "inner", "farthest")
+                if getattr(self, name) < 1
+            ]
+            if not faults and self.width % self.heads:
+                fitting = [n for n in range(1, self.width + 1) if self.width % n == 0]
+                faults.append(f"heads = {self.heads} must divide width = {self.width}: one of {fitting}")
+            if not 0 <= self.dropout < 1:
+                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
+            if faults:
+                raise ValueError("; ".join(faults))
+
+    def __init__(
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        D, F = config.width, config.inner
+        shapes = {
+            "gain": (D,), "shift": (D,), "look": (D, 3 * D), "gather": (D, D),
+            "distance": (2 * config.farthest + 1, D // config.heads),
+            "inner_gain": (D,), "inner_shift": (D,), "inner": (D, F), "inner_bias": (F,), "outer": (F, D), "outer_bias": (D,),
+        }  # fmt: skip
+        different = 1 if config.shared else config.layers
+        self.layers = nn.ParameterDict(
+            {name: nn.Parameter(torch.empty(different, *shape)) for name, shape in shapes.items()}
+        )
+        self.embedding = nn.Parameter(torch.empty(num_inputs, D))
+        self.last_gain, self.last_shift = nn.Parameter(torch.empty(D)), nn.Parameter(torch.empty(D))
+        self.output = nn.Parameter(torch.empty(D, num_outputs))
+        self.output_bias = nn.Parameter(torch.empty(num_outputs))
+
+    def initialise(self, stream: Any) -> None:
+        """Matrices Glorot uniform (q, k and v are three), embeddings N(0, 1), gains 1, biases 0."""
+        self.embedding.data = stream.child("embedding").normal(self.embedding.shape).to(self.embedding.device)
+        self.output.data = _glorot(stream.child("output"), self.output, sum(self.output.shape))
+        self.last_gain.data.fill_(1.0)
+        self.last_shift.data.zero_()
+        self.output_bias.data.zero_()
+        for name, weights in self.layers.items():
+            if name in GAINS:
+                weights.data.fill_(1.0)
+            elif name in BIASES:
+                weights.data.zero_()
+            else:
+                fans = 2 * self.config.width if name == "look" else sum(weights.shape[1:])
+                weights.data = _glorot(stream.child(name), weights, fans)
+
+    def effective_weights(self) -> list[Tensor]:
+        """None: nothing says that these weights should be -1, 0 or 1."""
+        return []
+
+    @staticmethod
+    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Layers are one piece, which is compiled once: it is handed the weights of each."""
+        h_TD, layers = pieces.begin(tuple(x))
+        for weights in layers:
+            h_TD = pieces.layer(h_TD, tuple(x), weights)
+        result: tuple[tuple[Tensor, ...], dict[str, Tensor]] = pieces.finish(h_TD, tuple(x))
+        return result
+
+    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[Tensor, tuple[dict[str, Tensor], ...]]:
+        """The embeddings [T, D] of all symbols, bin after bin, and every layer's weights."""
+        x_T = torch.cat([x_BN.flatten() for x_BN in bins])
+        kinds = torch.arange(len(self.embedding), device=x_T.device)
+        one_hot_TS = (x_T.unsqueeze(1) == kinds).to(torch.float32)
+        h_TD = ctx.dropout(one_hot_TS @ self.embedding, self.config.dropout)
+        weights = [
+            {name: w[0 if self.config.shared else i].clone() for name, w in self.layers.items()}
+            for i in range(self.config.layers)
+        ]
+        return h_TD, tuple(weights)
+
+    def layer(self, h_TD: Tensor, bins: tuple[Tensor, ...], weights: dict[str, Tensor], ctx: Any) -> Tensor:
+        w, rate, found, first = weights, self.config.dropout, [], 0
+        looks_TE = _norm(h_TD, w["gain"], w["shift"]) @ w["look"]
+        for x_BN in bins:
+            of_bin = looks_TE[first : first + x_BN.numel()].unflatten(0, x_BN.shape)
+            found.append(self._attended(of_bin, x_BN, w["distance"]).flatten(0, 1))
+            first += x_BN.numel()
+        h_TD = h_TD + ctx.dropout(torch.cat(found) @ w["gather"], rate)
+        inner = torch.relu(_norm(h_TD, w["inner_gain"], w["inner_shift"]) @ w["inner"] + w["inner_bias"])
+        return h_TD + ctx.dropout(inner @ w["outer"] + w["outer_bias"], rate)
+
+    def finish(
+        self, h_TD: Tensor, bins: tuple[Tensor, ...], ctx: Any
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        inside_T1 = torch.cat([x_BN.flatten() for x_BN in bins]).unsqueeze(1) >= 0
+        seen_TD = torch.where(inside_T1, _norm(h_TD, self.last_gain, self.last_shift), 0.0)
+        y_TO = seen_TD @ self.output + self.output_bias
+        of_bins = y_TO.split([x_BN.numel() for x_BN in bins])
+        return tuple(y.unflatten(0, x.shape).clone() for x, y in zip(bins, of_bins, strict=True)), {}
+
+    def _attended(self, looks_BNE: Tensor, x_BN: Tensor, distance_RC: Tensor) -> Tensor:
+        """What every position of a bin gathers from all others [B, N, D]; looks holds q, k, v of all heads side by side."""
+        length = x_BN.shape[1]
+        q, k, v = looks_BNE.unflatten(2, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
+        allowed_BN = torch.where(x_BN >= 0, 0.0, FAR_BELOW)[:, None, None, :]
+        parts, size = [], max(1, MOST_PAIRS // length)
+        for first in range(0, length, size):
+            q_BAQC = q[..., first : first + size, :] / k.shape[3] ** 0.5
+            scores = q_BAQC @ k.transpose(2, 3) + self._by_distance(q_BAQC, distance_RC, first, length)
+            parts.append(torch.softmax(scores + allowed_BN, 3) @ v)
+        return torch.cat(parts, 2).transpose(1, 2).flatten(2)
+
+    def _by_distance(self, q_BAQC: Tensor, distance_RC: Tensor, first: int, length: int) -> Tensor:
+        """q_i r_clip(j - i) [B, A, Q, N] for the positions i from `first` on.
+
+        First with each of the M = Q + N distances that there are, in ascending order; then the rows [M] are laid end to end and
+        cut anew, each one shorter, so that row i begins i distances earlier. Products and views alone: a table that is
+        looked up by index would be as slow on the way back as the rest.
+        """
+        farthest, rows = self.config.farthest, q_BAQC.shape[2]
+        distance_M = torch.arange(1 - rows - first, length + 1 - first, device=q_BAQC.device)
+        kinds = torch.arange(-farthest, farthest + 1, device=q_BAQC.device)
+        one_hot_MR = (distance_M.clamp(-farthest, farthest).unsqueeze(1) == kinds).to(torch.float32)
+        all_M = q_BAQC.flatten(0, 2) @ (one_hot_MR @ distance_RC).T
+        around = len(distance_M) - 1
+        cut = all_M.unflatten(0, q_BAQC.shape[:3]).flatten(2)[..., rows - 1 : rows - 1 + rows * around]
+        return cut.unflatten(2, (rows, around))[..., :length]
+
+    def constrain(self) -> None:
+        pass
+
+
+def _norm(h_TD: Tensor, gain_D: Tensor, shift_D: Tensor) -> Tensor:
+    centred = h_TD - h_TD.mean(1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5) * gain_D + shift_D
+
+
+def _glorot(stream: Any, weight: Tensor, fans: int) -> Tensor:
+    bound = (6.0 / fans) ** 0.5
+    drawn: Tensor = stream.uniform(weight.shape, -bound, bound)
+    return drawn.to(weight.device)

@@ -1,0 +1,47 @@
+"""Symbols, and networks that read them, for the tests of one seed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweeps import catalog
+from sweeps.configs import validated
+from sweeps.training import Context, Stream, seed_key
+
+NUM_INPUTS, NUM_OUTPUTS = 6, 5
+
+
+def network(name: str, seed: int = 1, **config: Any) -> Any:
+    """A network of one seed. Parameters are NaN before, so that one left out is seen."""
+    cls: Any = catalog.find("network", name)
+    model = cls(validated(cls.Config, config), (), NUM_INPUTS, NUM_OUTPUTS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+        model.initialise(Stream(seed_key(seed, "initialise")))
+    return model
+
+
+def context(model: Any, training: bool = False, seed: int = 1) -> Context:
+    memory = model.initial_memory() if hasattr(model, "initial_memory") else None
+    stream = Stream(seed_key(seed, "model"))
+    return Context(torch.tensor(0.0), training, stream, torch.tensor(torch.inf), memory)
+
+
+def examples(rows: int = 4, width: int = 8, seed: int = 3, shortest: int = 3) -> Tensor:
+    """Symbols [rows, width], each row from `shortest` to `width` long, then -1."""
+    stream = Stream(seed_key(seed, "batch"))
+    symbols = stream.integers((rows, width), 0, NUM_INPUTS)
+    lengths = stream.integers((rows, 1), shortest, width + 1)
+    return torch.where(torch.arange(width) < lengths, symbols, -1)
+
+
+def logits(model: Any, *bins: Tensor, training: bool = False, seed: int = 1) -> tuple[Tensor, ...]:
+    run = partial(model, bins, context(model, training, seed))
+    with torch.no_grad():
+        found: tuple[Tensor, ...] = run()[0]
+    return found
