@@ -69,7 +69,15 @@ def find(kind: Kind, name: str) -> type[Any]:
         return _the_class(_import_file(Path(name)), kind)
     if ":" in name:
         module_name, _, attribute = name.partition(":")
-        return _checked(getattr(_import(module_name), attribute, None), kind, name)
+        module = _import(module_name)
+        if not hasattr(module, attribute):
+            near = nearest(
+                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
+            )
+            raise UnknownName(
+                f"{module_name} has no class {attribute!r}" + (f". Did you mean {near!r}?" if near else "")
+            )
+        return _checked(getattr(module, attribute), kind, name)
     if name not in names(kind):
         near = nearest(name, names(kind))
         folder = PACKAGES[kind].replace(".", "/")
@@ -105,16 +113,21 @@ def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises becomes one line with its name
+        absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or module_name)
+        do = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
         raise BrokenDefinition(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}"
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}{do}"
         ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UnknownName(f"no file {path} (looked in {Path.cwd()})")
-    folder = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"_user_{folder}_{path.stem}", path)
+        near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
+        folder = "./" if path.parent == Path() else f"{path.parent}/"
+        guess = f". Did you mean {folder}{near}?" if near else ""
+        raise UnknownName(f"no file {path} (looked in {Path.cwd()}){guess}")
+    place = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"_user_{place}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BrokenDefinition(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
