@@ -77,6 +77,7 @@ class NeuralGPU(OnLine):
         gradient_noise: float = 1.0
         """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02"""
         curriculum: Curriculum = field(default_factory=Curriculum)
+        """over lengths"""
 
         def __post_init__(self) -> None:
             faults = [
@@ -137,18 +138,14 @@ class NeuralGPU(OnLine):
 
     def sets(self, ctx: Any) -> list[list[dict[str, Tensor]]]:
         """For every set and layer the matrices of blocks, [3 H M, 2 H M] and [3 H M, H M], and their biases by column."""
-        return [
-            [
-                {
-                    "gates": _blocks(self.gates[r, layer], 2),
-                    "gates_bias": _rows(self.gates_bias[r, layer], 2),
-                    "candidate": _blocks(self.candidate[r, layer], 1),
-                    "candidate_bias": _rows(self.candidate_bias[r, layer], 1),
-                }
-                for layer in range(self.config.layers)
-            ]
-            for r in range(self.config.relaxation)
-        ]
+        stacked = {
+            "gates": _blocks(self.gates, 2),
+            "gates_bias": _rows(self.gates_bias, 2),
+            "candidate": _blocks(self.candidate, 1),
+            "candidate_bias": _rows(self.candidate_bias, 1),
+        }
+        R, L = range(self.config.relaxation), range(self.config.layers)
+        return [[{name: w[r, layer] for name, w in stacked.items()} for layer in L] for r in R]
 
     def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[State, Tensor, State]:
         """The state: `s` and `out`, its value after an example's last step, both [N, B, H M], and `left`, steps to come.
@@ -181,10 +178,10 @@ class NeuralGPU(OnLine):
     ) -> tuple[State, Tensor]:
         s = state["s"]
         for weights in layers:
-            gates = product(torch.cat([*neighbours(s), s], -1), weights["gates"]) + weights["gates_bias"]
+            gates = product(_three(s), weights["gates"]) + weights["gates_bias"]
             u, r = (self._gate(v) for v in gates.split(s.shape[-1], dim=-1))
             reset = r * s
-            v = product(torch.cat([*neighbours(reset), reset], -1), weights["candidate"])
+            v = product(_three(reset), weights["candidate"])
             s = (u * s + (1.0 - u) * torch.tanh(v + weights["candidate_bias"])) * line["mask"]
         left = state["left"] - 1.0
         out = torch.where(left == 0.0, s, state["out"])
@@ -242,29 +239,31 @@ class NeuralGPU(OnLine):
         pass
 
 
+def _three(s_NBM: Tensor) -> Tensor:
+    left, right = neighbours(s_NBM)
+    return torch.cat([left, s_NBM, right], -1)
+
+
 def _dropped(s_NBM: Tensor, rate_NB1: Tensor, ctx: Any) -> Tensor:
     return ctx.dropout(s_NBM, rate_NB1) if ctx.training else s_NBM
 
 
-def _rows(bias: Tensor, parts: int) -> Tensor:
-    """The bias of every row: [parts M] -> [parts H M]."""
-    return bias.unflatten(0, (parts, 1, -1)).expand(-1, HEIGHT, -1).flatten()
+def _rows(bias_RL: Tensor, parts: int) -> Tensor:
+    """The bias of every image row: [R, L, parts M] -> [R, L, parts H M]."""
+    return bias_RL.unflatten(-1, (parts, 1, -1)).expand(-1, -1, -1, HEIGHT, -1).flatten(2)
 
 
 def _blocks(kernel: Tensor, parts: int) -> Tensor:
-    """A 3 x 3 kernel [3 rows, 3 positions, M, parts M] as a matrix [3 H M, parts H M].
+    """3 x 3 kernels [R, L, 3 rows, 3 positions, M, parts M] as matrices [R, L, 3 H M, parts H M].
 
-    Rows of the matrix: the position to the left, the one to the right, the one itself; in each the H image rows of M maps.
-    Columns: parts (update and reset, say), in each the H image rows.
+    Rows of a matrix: the position to the left, the one itself, the one to the right; in each the H image rows of M maps.
+    Columns: parts (update and reset, say), in each the H image rows. The block from image row i to row o is the kernel's row
+    i - o + 1, or zeros; it is picked by a product with zeros and ones, whose gradient is a product too.
     """
-    nothing = torch.zeros_like(kernel[0, 0])
-    positions = []
-    for position in (0, 2, 1):
-        for above in range(HEIGHT):  # the image row that is read
-            blocks = [
-                kernel[above - row + 1, position] if abs(above - row) <= 1 else nothing
-                for row in range(HEIGHT)
-            ]
-            by_part = torch.stack(blocks).unflatten(-1, (parts, -1))  # [H, M, parts, M]
-            positions.append(by_part.permute(1, 2, 0, 3).flatten(1))
-    return torch.cat(positions)
+    i = torch.arange(HEIGHT, device=kernel.device)
+    offset = (i[:, None] - i[None, :] + 1).flatten()
+    picked = (offset[:, None] == torch.arange(3, device=kernel.device)).to(kernel.dtype)  # [H H, 3]
+    of_rows = kernel.movedim(2, 0)  # [3, R, L, 3, M, parts M]
+    blocks = (picked @ of_rows.flatten(1)).unflatten(1, of_rows.shape[1:]).unflatten(0, (HEIGHT, HEIGHT))
+    by_part = blocks.unflatten(-1, (parts, -1))  # [H in, H out, R, L, 3, M, parts, M]
+    return by_part.permute(2, 3, 4, 0, 5, 6, 1, 7).flatten(5).flatten(2, 4)
