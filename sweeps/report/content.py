@@ -152,7 +152,8 @@ def lane_figures(record: Record) -> dict[str, Any]:
         "error": dict(sorted(record.error.items())),
         "reason": record.reason,
     }
-    return figures | ({"scores": record.scores} if record.scores else {})
+    further = {"scores": record.scores, "by_length": record.by_length}
+    return figures | {name: value for name, value in further.items() if value}
 
 
 def _totals(row: SweepRow, found: Sequence[Standing]) -> dict[str, Any]:
