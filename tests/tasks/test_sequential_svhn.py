@@ -65,12 +65,14 @@ def trained(settings: dict[str, Any], seeds: Any = range(3), compiled: bool = Fa
 
 
 def assert_same(one: LaneResult, other: LaneResult) -> None:
+    """Weights, moments and memory bit for bit; errors to rounding, since of a few rows another matrix routine may be taken."""
     assert one.state is not None and other.state is not None
     first, second = load(one.state), load(other.state)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
-    assert repr(one.curve) == repr(other.curve)
+    for split, errors in one.curve.error.items():
+        assert errors == pytest.approx(other.curve.error[split], rel=1e-4), split
 
 
 def test_a_batch_shows_the_files_pictures_with_the_oracles_targets(folder: Path) -> None:
@@ -189,10 +191,16 @@ def test_a_lane_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(folder: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_compiled_lanes_are_as_uncompiled_and_the_same_among_others(folder: Path) -> None:
-    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"})
-    compiled, plain = trained(settings, compiled=True), trained(settings)
-    assert_same(trained(settings, [7, 8, 1, 9, 10], compiled=True)[1], compiled[1])
-    for seed, result in compiled.items():
-        expected = plain[seed].curve.error["interpolation"]
-        assert result.curve.error["interpolation"] == pytest.approx(expected, rel=1e-2)
+def test_a_compiled_step_is_as_uncompiled(folder: Path, monkeypatch) -> None:
+    """Two widths only, and one time step: compiling four takes minutes. SGD: Adam would step along rounding errors."""
+    monkeypatch.setattr(resnet, "WIDTHS", NARROW[:2])
+    monkeypatch.setattr(resnet, "BLOCKS", {"resnet18": (1, 1)})
+    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=1, test_lengths=[2])
+    settings["train"] |= {"optimizer": "sgd", "lr": 1e-4}
+    states = []
+    for compiled in (True, False):
+        pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, compiled=compiled)
+        pack.stepper()(3)
+        assert compiled == (pack.why_uncompiled is None), pack.why_uncompiled
+        states.append({part: pack.tensors["state"][part] for part in ("params", "memory")})
+    torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-5)
