@@ -27,7 +27,7 @@ class PenaltyConfig:
     sparsity_penalty: RampedPenalty = field(default_factory=RampedPenalty)
     """weight and schedule, in steps, of the units' sparsity penalties (--regualizer, --regualizer-scaling)"""
     out_of_bound_penalty: float | None = None
-    """weight of what lies outside of a unit's bounds; for units with clamp: false (--regualizer-oob)"""
+    """weight of what lies outside of a unit's bounds; for units with clamp: false (--regualizer-oob, there 1)"""
     input_penalty: float | None = None
     """weight of R_z, which pulls the mean input towards a value that unused weights let pass (--regualizer-z)"""
 

@@ -80,7 +80,15 @@ def find(kind: Kind, name: str) -> type[Any]:
         return _the_class(_import_file(Path(name)), kind)
     if ":" in name:
         module_name, _, attribute = name.partition(":")
-        return _checked(getattr(_import(module_name), attribute, None), kind, name)
+        module = _import(module_name)
+        if not hasattr(module, attribute):
+            near = nearest(
+                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
+            )
+            raise UnknownName(
+                f"{module_name} has no class {attribute!r}" + (f". Did you mean {near!r}?" if near else "")
+            )
+        return _checked(getattr(module, attribute), kind, name)
     if name not in names(kind):
         raise UnknownName(_unknown(kind, name))
     return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
@@ -109,9 +117,12 @@ def identity(kind: Kind, name: str) -> int | str:
     return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
 
 
-def example_task(unit: str) -> str:
-    """A task that a model of this name can learn: a recurrent cell needs a sequence."""
-    return "recurrent" if getattr(find("model", unit), "is_cell", False) else "static"
+def example_task(model: str) -> str:
+    """A task that a model of this name can learn: a recurrent cell needs a sequence, some networks need symbols."""
+    if model in whole_networks():
+        needs = getattr(find("network", model), "reads_symbols", False)
+        return next(t for t in names("task") if getattr(find("task", t), "reads_symbols", False) == needs)
+    return "recurrent" if getattr(find("model", model), "is_cell", False) else "static"
 
 
 def source_hash(kind: Kind, name: str) -> str:
@@ -123,16 +134,21 @@ def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises becomes one line with its name
+        absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or module_name)
+        do = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
         raise BrokenDefinition(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}"
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}{do}"
         ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UnknownName(f"no file {path} (looked in {Path.cwd()})")
-    folder = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"_user_{folder}_{path.stem}", path)
+        near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
+        folder = "./" if path.parent == Path() else f"{path.parent}/"
+        guess = f". Did you mean {folder}{near}?" if near else ""
+        raise UnknownName(f"no file {path} (looked in {Path.cwd()}){guess}")
+    place = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"_user_{place}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BrokenDefinition(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)

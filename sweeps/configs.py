@@ -41,7 +41,8 @@ def section(
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(validated(cls, known))))
     except ValidationError as error:
         told = {fault.path for fault in faults}
-        return None, faults + [fault for e in error.errors() if (fault := _fault(e, path)).path not in told]
+        found = dict.fromkeys(_fault(e, path, cls, given) for e in error.errors())
+        return None, faults + [fault for fault in found if fault.path not in told]
     return (None, faults) if faults else (plain, [])
 
 
@@ -69,7 +70,12 @@ def _integral(value: Any) -> Any:
     return [_integral(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _fault(error: Any, path: str) -> Fault:
+def _fault(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> Fault:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    forms = get_args(fields_of(cls).get(name))
+    if forms and all(get_origin(form) is tuple for form in forms):  # pydantic tells of each form in turn
+        allowed = " or ".join(_form(form) for form in forms)
+        return Fault(f"{path}.{name}", f"must be {allowed}, but got {given.get(name)!r}")
     where = ".".join(
         [path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))]
     )
@@ -78,6 +84,12 @@ def _fault(error: Any, path: str) -> Fault:
     if error["type"] == "value_error":
         return Fault(where, str(error["ctx"]["error"]))
     return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
+
+
+def _form(hint: Any) -> str:
+    """`[number, number]` of a tuple of two floats."""
+    parts = ", ".join(_form(part) for part in get_args(hint))
+    return f"[{parts}]" if get_origin(hint) is tuple else "number"
 
 
 def fields_of(cls: type[Any]) -> dict[str, Any]:

@@ -60,17 +60,14 @@ def about_model(name: str) -> str:
 
 
 def _resolved_model(name: str) -> dict[str, Any]:
-    """The model on the static task, or, if it does not fit there, on the first task that it fits."""
-    first: list[Any] = []
-    if name not in catalog.whole_networks():
-        catalog.find("model", name)
-    for task in sorted(catalog.names("task"), key=lambda t: (t != "static", t)):
-        settings, faults, _ = resolve({"model": name, "task": task, "train": {"steps": 10**9}})
-        if settings is not None:
-            model: dict[str, Any] = settings["model"]
-            return model
-        first = first or faults
-    raise catalog.UnknownName("; ".join(f.message for f in first))
+    """The model on a task that it can learn."""
+    settings, faults, _ = resolve(
+        {"model": name, "task": catalog.example_task(name), "train": {"steps": 10**9}}
+    )
+    if settings is None:
+        raise catalog.UnknownName("; ".join(f.message for f in faults))
+    model: dict[str, Any] = settings["model"]
+    return model
 
 
 def about_task(name: str) -> str:

@@ -74,7 +74,8 @@ def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int, most_slots:
 def most_slots(bases: Sequence[Mapping[str, Any]]) -> int:
     """The most slots that `auto` gives the lanes of these settings: what the tightest of their networks says."""
     networks = {str(base["model"]["network"]) for base in bases}
-    return min(getattr(catalog.find("network", name), "most_slots", MOST_SLOTS) for name in networks)
+    classes = [catalog.find("network", name) for name in networks]
+    return min(1 if hasattr(c, "lanes_apart") else getattr(c, "most_slots", MOST_SLOTS) for c in classes)
 
 
 def never_nonzero(

@@ -50,6 +50,9 @@ class Record:
     curve: dict[str, list[Any]] = field(default_factory=dict)
     """Columns of one length: `step`, `error.interpolation`, `error.extrapolation`, `sparsity_error`, and by
     `<score>.<split>` what the task reports besides."""
+    by_length: dict[str, list[Any]] = field(default_factory=dict)
+    """Columns of one length: `length`, `rows`, and the error and the scores there, of the lane's final state. Empty for
+    tasks that name no `curve_lengths`."""
     wall_time_s: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
     """Device, versions, source hash: what may differ between equal lanes."""

@@ -116,11 +116,11 @@ def refuse_unbuilt(document: Mapping[str, Any], faults: Faults) -> None:
 SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space", "order")
 
 
-def read_search(value: Any, splits: set[str], faults: Faults) -> tuple[Search | None, dict[str, Dimension]]:
+def read_search(value: Any, figures: set[str], faults: Faults) -> tuple[Search | None, dict[str, Dimension]]:
     """The `search` section and its whole space, before any cell has narrowed it.
 
-    `splits` are the names that an objective `error.<split>.median` may have. `configurations` is 0 where a
-    grid leaves it out, to be set from the size of the grid.
+    `figures` are what an objective `<figure>.median` may name, such as `error.extrapolation`. `configurations` is 0
+    where a grid leaves it out, to be set from the size of the grid.
     """
     given = faults.take_mapping(value, "search", known=SEARCH_KEYS)
     if given is None:
@@ -143,7 +143,7 @@ def read_search(value: Any, splits: set[str], faults: Faults) -> tuple[Search | 
             "search", "needs `configurations`: how many to try in every cell, the file's own values included"
         )
     parallel = faults.take_integer(given.get("parallel", PARALLEL), "search.parallel", 1)
-    objective, direction = _read_objective(given.get("objective", "par2"), splits, faults)
+    objective, direction = _read_objective(given.get("objective", "par2"), figures, faults)
     search = Search(
         sampler=sampler, sampler_options=options, seed=seed, configurations=configurations,
         parallel=parallel or PARALLEL, objective=objective, direction=direction,
@@ -171,12 +171,12 @@ def _read_sampler(value: Any, faults: Faults) -> tuple[str, int, dict[str, Any]]
 
 
 def _read_objective(
-    value: Any, splits: set[str], faults: Faults
+    value: Any, figures: set[str], faults: Faults
 ) -> tuple[str, Literal["minimize", "maximize"]]:
     from sweeps.summary import OBJECTIVES  # here, because it loads scipy
 
     path = "search.objective"
-    known = [*OBJECTIVES, *(f"error.{split}.median" for split in sorted(splits))]
+    known = [*OBJECTIVES, *(f"{figure}.median" for figure in sorted(figures))]
     if isinstance(value, dict) and len(value) == 1:
         name, direction = next(iter(value.items()))
     else:
@@ -190,6 +190,10 @@ def _read_objective(
         return "par2", "minimize"
     if name not in known:
         faults.add(path, unknown("objective", name, known))
+    elif not isinstance(value, dict) and name not in OBJECTIVES and not name.startswith("error."):
+        faults.add(
+            path, f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
+        )
     if direction not in ("minimize", "maximize"):
         faults.add(f"{path}.{name}", unknown("direction", str(direction), ("minimize", "maximize")))
         direction = "minimize"

@@ -8,11 +8,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 from sweeps import catalog
+from sweeps.cautions import cautions
 from sweeps.configs import Fault, fields_of, section, validated
 
 NUMERICS = 1
@@ -53,7 +54,7 @@ class Train:
     optimizer: Literal["adam", "adamax", "sgd"] = "adam"
     """adamax: with the clip relative to past gradients of the improved Neural GPU"""
     lr: float = 1e-3
-    lr_decay: LrDecay = LrDecay()
+    lr_decay: LrDecay = field(default_factory=LrDecay)
     beta1: float = 0.9
     """Adam, AdaMax"""
     beta2: float = 0.999
@@ -134,7 +135,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
     if faults or train is None or task is None or model is None:
         return None, faults, []
     resolved = {"model": model, "task": task, "train": train}
-    return resolved, [], list(_late_schedules(model, "model", train["steps"]))
+    return resolved, [], list(cautions(resolved))
 
 
 def build(resolved: Mapping[str, Any]) -> Built:
@@ -233,11 +234,24 @@ def _model(
                 "model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}"
             )
         ]
-    cells = [str(u["name"]) for u, cls in zip(units, classes, strict=True) if getattr(cls, "is_cell", False)]
-    if cells and not getattr(network, "looped", False):
-        told = f"{cells[0]} is a recurrent cell, and network {network_name} repeats nothing: it needs a sequence task"
-        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
+    misplaced = _misplaced_cell(network_name, network, units, classes)
+    if misplaced:
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", misplaced)]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
+
+
+def _misplaced_cell(
+    network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]
+) -> str | None:
+    """What is wrong with where a recurrent cell stands: only the first unit of a looped network is repeated."""
+    repeated = 1 if getattr(network, "looped", False) else 0
+    for unit, cls in list(zip(units, classes, strict=True))[repeated:]:
+        if getattr(cls, "is_cell", False):
+            told = f"{unit['name']} is a recurrent cell, and network {network_name} repeats "
+            if repeated:
+                return told + "its first unit alone: put another after it, such as linear"
+            return told + "nothing: it needs a sequence task"
+    return None
 
 
 def _usual_network(name: str | None, task: dict[str, Any] | None) -> str:
@@ -314,19 +328,6 @@ def _named(given: Any, section: str, required: bool = True) -> tuple[Any, dict[s
     if required and not isinstance(name, str):
         return None, rest, [Fault(f"{section}.name", f"must be a name, but got {name!r}")]
     return name, rest, []
-
-
-def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:
-    if not isinstance(node, Mapping):
-        return
-    start, weight = node.get("start"), node.get("weight")
-    if isinstance(start, float) and weight and start >= steps:
-        yield Fault(
-            f"{path}.start",
-            f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts",
-        )
-    for key, value in node.items():
-        yield from _late_schedules(value, f"{path}.{key}", steps)
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -153,7 +153,7 @@ def _read(values: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     search: Search | None = None
     space: dict[str, Dimension] = {}
     if values.get("search") is not None:
-        search, space = read_search(values["search"], _splits(base, axes), faults)
+        search, space = read_search(values["search"], _figures(base, axes), faults)
     seeds = read_seeds(values["seeds"], faults) if "seeds" in values else (0,)
     resources = read_resources({} if values.get("resources") is None else values["resources"], faults)
     budget = read_budget({} if values.get("budget") is None else values["budget"], faults)
@@ -185,8 +185,8 @@ def _check_base(base: Mapping[str, Any], faults: Faults) -> bool:
     return sound
 
 
-def _splits(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
-    """Names of the splits that the tasks of the file report errors of."""
+def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
+    """What the tasks of the file report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
     sections = [
         base.get("task"),
         *(entry.layer.overrides.get("task") for axis in axes for entry in axis.entries),
@@ -197,8 +197,14 @@ def _splits(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
     found: set[str] = set()
     for task in sorted(task for task in tasks if isinstance(task, str)):
         with contextlib.suppress(ValueError):  # told where the cells are resolved
-            found.update(find("task", task).splits)
-    return found or {split for task in names("task") for split in find("task", task).splits}
+            found |= _reported(find("task", task))
+    return found or {figure for task in names("task") for figure in _reported(find("task", task))}
+
+
+def _reported(task: type[Any]) -> set[str]:
+    return {
+        f"{name}.{split}" for name in ("error", *getattr(task, "score_names", ())) for split in task.splits
+    }
 
 
 def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Search:

@@ -25,7 +25,7 @@ WORST = 1e300
 Finite, so that samplers take it; worse than any figure."""
 
 OBJECTIVES = ("par2", "success_rate", "converged_at", "converged_at.median", "sparsity_error")
-"""Besides these an objective may be `error.<split>.median`."""
+"""Besides these an objective may be `error.<split>.median`, or `<score>.<split>.median` of a score that the task reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class Summary:
     """Mean over seeds of converged-at, an unsolved seed counting twice the budget, in steps."""
     error_medians: dict[str, float | None]
     """Split -> median error over all seeds, a missing one counting as infinite; None if infinite."""
+    scores: dict[str, tuple[float | None, ...]]
+    """`<score>.<split>` -> each seed's, by seed; None where a lane has none. Empty for most tasks."""
     log_error_median: float
     """Median over all seeds of log10 of the extrapolation error. Finite: see `NO_ERROR_FIGURE`."""
     seed_steps: int
@@ -60,6 +62,7 @@ def summarise(records: Sequence[Record], budget: int) -> Summary:
     converged = _figures(record.converged_at for record in solved)
     rows = sorted(records, key=lambda record: record.seed)  # so that sums round alike in any order of arrival
     splits = sorted({split for record in rows for split in record.error})
+    scores = [record.scores for record in rows]
     return Summary(
         seeds=len(rows),
         solved=len(solved),
@@ -71,6 +74,7 @@ def summarise(records: Sequence[Record], budget: int) -> Summary:
         sparsity_error=beta_mean(_figures(record.sparsity_error for record in solved)),
         par2=par2(rows, budget),
         error_medians={split: _median_error(rows, split) for split in splits},
+        scores={name: tuple(s.get(name) for s in scores) for name in sorted({n for s in scores for n in s})},
         log_error_median=_median_log_error(rows, "extrapolation"),
         seed_steps=sum(record.steps for record in rows),
     )
@@ -86,8 +90,11 @@ def par2(records: Sequence[Record], budget: int) -> float | None:
     return sum(_penalised_steps(record, budget) for record in records) / len(records)
 
 
-def objective_figure(summary: Summary, objective: str) -> float | None:
-    """The figure an objective names; None where no seed gives it. Raises ValueError for an unknown name."""
+def objective_figure(summary: Summary, objective: str, direction: str = "minimize") -> float | None:
+    """The figure an objective names; None where no seed gives it. Raises ValueError for an unknown name.
+
+    Of a score it is the median over all seeds, a missing one counting as the worst in this direction.
+    """
     if objective == "par2":
         return summary.par2
     if objective == "success_rate":
@@ -102,10 +109,13 @@ def objective_figure(summary: Summary, objective: str) -> float | None:
     split, _, last = rest.rpartition(".")
     if first == "error" and split and last == "median":
         return summary.error_medians.get(split)
+    if split and last == "median":
+        return _median_score(summary.scores.get(f"{first}.{split}", ()), direction)
     near = difflib.get_close_matches(objective, (*OBJECTIVES, "error.extrapolation.median"), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"no objective named {objective!r}.{hint} It may be {', '.join(OBJECTIVES)}, or error.<split>.median."
+        f"no objective named {objective!r}.{hint} It may be {', '.join(OBJECTIVES)}, error.<split>.median or "
+        "<score>.<split>.median."
     )
 
 
@@ -117,7 +127,7 @@ def objective_value(
     A figure that no seed gives is `WORST`, or minus that where it is maximised. The tie-break is the median
     log extrapolation error: without it most of a search is one flat par2.
     """
-    figure = objective_figure(summary, objective)
+    figure = objective_figure(summary, objective, direction)
     if figure is None or not math.isfinite(figure):
         figure = -WORST if direction == "maximize" else WORST
     return figure, summary.log_error_median
@@ -155,6 +165,15 @@ def _median_error(records: Sequence[Record], split: str) -> float | None:
     # numpy would make NaN of two infinite neighbours.
     low, high = errors[middle if len(errors) % 2 else middle - 1], errors[middle]
     return low / 2 + high / 2 if math.isfinite(high) else None
+
+
+def _median_score(scores: Sequence[float | None], direction: str) -> float | None:
+    worst = -math.inf if direction == "maximize" else math.inf
+    values = sorted(worst if score is None else score for score in scores)
+    if not values:
+        return None
+    low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+    return low / 2 + high / 2 if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _median_log_error(records: Sequence[Record], split: str) -> float:

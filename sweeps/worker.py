@@ -87,6 +87,7 @@ class PackRun:
             threshold=result.threshold,
             reason=result.reason,
             curve=result.curve.as_dict(),
+            by_length=result.by_length,
             wall_time_s=result.wall_time_s,
             provenance=self._provenance,
             state=result.state,

@@ -59,6 +59,22 @@ def geometry_faults(config: Any) -> list[str]:
     return faults
 
 
+def geometry_cautions(operation: str, subsets: Sequence[tuple[int, int]], num_inputs: int) -> list[str]:
+    """Why no network can be below the threshold of these subsets, where that is so: equal errors cancel."""
+    times = [sum(start <= i < end for start, end in subsets) for i in range(num_inputs)]
+    if operation == "add" and all(2 * found == len(subsets) for found in times):
+        return [
+            f"every input is in half of the {len(subsets)} subsets, so equal errors of all weights cancel in their sum, the "
+            "threshold is about 0 and no lane can be solved: make subset_ratio smaller or overlap_ratio larger"
+        ]
+    if operation in ("sub", "div") and subsets[0] == subsets[1]:
+        return [
+            f"both subsets are the same inputs, so {operation} always gives {0 if operation == 'sub' else 1}, the threshold is "
+            "0 and no lane can be solved: make overlap_ratio smaller"
+        ]
+    return []
+
+
 def combine(operation: str, sums: list[Tensor]) -> Tensor:
     a = sums[0]
     if operation in ("add", "mul"):

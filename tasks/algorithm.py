@@ -72,6 +72,9 @@ class Algorithm:
     network = "dngpu"
     reads_symbols = True
     splits = ("interpolation", "extrapolation")
+    score_names = (
+        "symbol_error", "sequence_error", "symbol_error_with_padding", "sequence_error_with_padding", "loss",
+    )  # fmt: skip
     evaluation_only = ("bound", "curve_lengths", "curve_rows")
     small: ClassVar[dict[str, Any]] = {
         "bins": (9, 17), "examples_per_length": 200, "test_rows": 32, "test_length": 25, "extrapolation_rows": 8,

@@ -44,6 +44,7 @@ class Identity:
     full_batch = True
     network = "mlp"
     splits = ("interpolation", "extrapolation", "leftmost", "rightmost")
+    score_names = ("mean_absolute_error",)
     num_inputs = 1
     num_outputs = 1
 

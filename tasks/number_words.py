@@ -36,6 +36,7 @@ class NumberWords:
     version = 1
     network = "tokens"
     splits = ("interpolation", "extrapolation", "train")
+    score_names = ("mean_absolute_error",)
     num_inputs = len(words.VOCABULARY)
     num_outputs = 1
 

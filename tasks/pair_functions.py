@@ -50,6 +50,7 @@ class PairFunctions:
     version = 1
     network = "two_layer"
     splits = ("interpolation", "extrapolation")
+    score_names = ("relative_error",)
     num_inputs = 2
     num_outputs = 1
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from tasks._ranges import EVALUATION_SEEDS, Floats, Range, draw, numpy_draw
-from tasks._subsets import THRESHOLD_SEED, chain, combine, perturbed_error
+from tasks._subsets import THRESHOLD_SEED, combine, perturbed_error
 from tasks.static import Static
 
 EVALUATION_ROWS = {
@@ -94,8 +94,12 @@ class Recurrent:
         As the static task's threshold, over 10,000 rows in place of a million: within about 1 %. Nothing is published.
         """
         c = self.config
-        geometry = ((0, 4), (0, 2)) if c.simple else tuple(chain(c))
+        geometry = self._static.geometry
         return _threshold(c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, geometry)
+
+    def cautions(self) -> list[str]:
+        """What is odd about settings that are allowed."""
+        return self._static.cautions()
 
 
 @lru_cache(maxsize=8)

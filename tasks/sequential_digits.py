@@ -46,6 +46,7 @@ class SequentialDigits:
     version = 1
     network = "image_recurrent"
     splits: tuple[str, ...] = ("interpolation", "extrapolation")
+    score_names = ("accuracy", "last_accuracy")
     num_inputs = SIDE * SIDE
     num_outputs = 1
 
@@ -56,7 +57,7 @@ class SequentialDigits:
         data: str = "optical"
         """`optical`: the 1,797 digits that scikit-learn ships; or a folder with MNIST's four IDX files"""
         fetch: bool = False
-        """bring MNIST's files into the folder if they are missing, with their checksums"""
+        """bring MNIST's files into the folder, with their checksums; a file of such a name that is not MNIST's is replaced"""
         digits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
         """which digits are shown (--mnist-digits); the paper leaves 0 out of products"""
         length: int = 10

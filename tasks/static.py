@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks._ranges import Floats, Range, draw, intervals, numpy_draw, published_inputs, range_faults
-from tasks._subsets import THRESHOLD_SEED, chain, combine, exact, geometry_faults, perturbed_error
+from tasks._subsets import (
+    THRESHOLD_SEED,
+    chain,
+    combine,
+    exact,
+    geometry_cautions,
+    geometry_faults,
+    perturbed_error,
+)
 
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 1_000_000, 50_000
 
@@ -46,21 +54,21 @@ class Static:
     @dataclass(frozen=True, kw_only=True)
     class Config:
         operation: Literal["add", "sub", "mul", "div", "squared", "root"] = "add"
-        """add and mul combine all subsets, sub and div the first two, squared and root use the first"""
+        """add and mul combine all subsets, sub and div the first two, squared and root use the first (--operation)"""
         input_size: int = 100
-        """number of inputs"""
+        """number of inputs (--input-size)"""
         subset_ratio: float = 0.25
-        """size of a subset as a share of the inputs"""
+        """size of a subset as a share of the inputs (--subset-ratio)"""
         overlap_ratio: float = 0.5
-        """overlap of neighbouring subsets as a share of a subset"""
+        """overlap of neighbouring subsets as a share of a subset (--overlap-ratio)"""
         num_subsets: int = 2
-        """number of subsets that are summed"""
+        """number of subsets that are summed (--num-subsets)"""
         simple: bool = False
-        """the paper's 4-input case with fixed subsets; the geometry settings above are not used"""
+        """the paper's 4-input case with fixed subsets; the geometry settings above are not used (--simple)"""
         interpolation: Range = (1.0, 2.0)
-        """range of x in training and interpolation: [low, high] or [[low, high], [low, high]]"""
+        """range of x in training and interpolation: [low, high] or [[low, high], [low, high]] (--interpolation-range)"""
         extrapolation: Range = (2.0, 6.0)
-        """range of x in extrapolation"""
+        """range of x in extrapolation (--extrapolation-range)"""
 
         def __post_init__(self) -> None:
             faults = [*geometry_faults(self)]
@@ -81,11 +89,16 @@ class Static:
             mask[start:end] = 1.0
         return {"masks": masks}
 
+    @property
+    def geometry(self) -> tuple[tuple[int, int], ...]:
+        """The subsets before the seed moves them."""
+        return ((0, 4), (0, 2)) if self.config.simple else tuple(chain(self.config))
+
     def subsets(self, seed: int) -> list[tuple[int, int]]:
         """Start and end of each subset."""
+        relative = self.geometry
         if self.config.simple:
-            return [(0, 4), (0, 2)]
-        relative = chain(self.config)
+            return list(relative)
         offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
         return [(start + offset, end + offset) for start, end in relative]
 
@@ -118,8 +131,11 @@ class Static:
         element too many each (inclusive slices in R), which moves its thresholds by about 1 % at the default geometry.
         """
         c = self.config
-        geometry = ((0, 4), (0, 2)) if c.simple else tuple(chain(c))
-        return _threshold(c.operation, c.extrapolation, self.num_inputs, geometry)
+        return _threshold(c.operation, c.extrapolation, self.num_inputs, self.geometry)
+
+    def cautions(self) -> list[str]:
+        """What is odd about settings that are allowed."""
+        return geometry_cautions(self.config.operation, self.geometry, self.num_inputs)
 
 
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:

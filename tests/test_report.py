@@ -147,6 +147,18 @@ def test_the_longest_usual_row_fits_the_width(found: dict[str, Any]) -> None:
     assert max(len(line) for line in as_markdown(found).splitlines()) <= 122
 
 
+def test_an_objective_that_no_column_has_gets_one(found: dict[str, Any]) -> None:
+    objective = "error.extrapolation.median"
+    assert objective not in as_markdown(found)
+    found["definition"]["search"]["objective"] = objective
+    for entry in found["configurations"]:
+        entry["objective"] = 0.125
+    text = as_markdown(found)
+    headers = [line for line in text.splitlines() if " par2 " in line and line.startswith("|")]
+    assert len(headers) == 3 and all(f"| {objective} | parameters" in line for line in headers)
+    assert text.count(" | 0.12 ") + text.count(" | 0.13 ") == 6
+
+
 def test_the_markdown_tells_the_reasons_of_errors(found: dict[str, Any]) -> None:
     reason = next(
         one["reason"] for e in found["configurations"] for one in e["lanes"] if one["outcome"] == "error"

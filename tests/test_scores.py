@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sweeps.records import Record
 from sweeps.report.content import lane_figures
+from sweeps.summary import WORST, objective_figure, objective_value, rank, summarise
 from sweeps.tracking.rows import seed_points
 from sweeps.training import Curve
 
@@ -28,6 +30,10 @@ def record(columns: dict[str, list[Any]], best_step: int | None = 10) -> Record:
         key="k", seed=0, budget=20, steps=20, outcome="unsolved", solved=False, best_step=best_step,
         error={"extrapolation": 4.0}, curve=columns,
     )  # fmt: skip
+
+
+def scored(seed: int, value: float) -> Record:
+    return dataclasses.replace(record({"step": [10], NAME: [value]}), seed=seed)
 
 
 def test_a_score_is_a_column_of_the_curve_beside_the_errors() -> None:
@@ -56,6 +62,17 @@ def test_scores_are_told_in_reports_and_as_metrics_under_their_own_names() -> No
         (NAME, 40.0, 20),
         *((f"curve.{NAME}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0))),
     ]
+
+
+def test_an_objective_may_be_the_median_of_a_score_and_a_missing_one_is_the_worst() -> None:
+    lanes = [scored(seed, value) for seed, value in enumerate((0.2, 0.9, 0.5))]
+    objective = f"{NAME}.median"
+    assert objective_figure(summarise(lanes, 20), objective) == 0.5
+    lost = [*lanes, record({}, best_step=None), record({}, best_step=None)]
+    assert objective_figure(summarise(lost, 20), objective, "minimize") == 0.9
+    assert objective_figure(summarise(lost, 20), objective, "maximize") == 0.2
+    assert objective_value(summarise(lost[3:], 20), objective, "maximize")[0] == -WORST
+    assert rank([summarise(lanes[:1], 20), summarise(lanes[1:], 20)], objective, "maximize") == [1, 0]
 
 
 def test_a_lane_without_scores_is_told_as_ever() -> None:

@@ -49,7 +49,9 @@ def test_names_alone_get_every_default() -> None:
         "num_subsets": 2, "simple": False, "interpolation": [1.0, 2.0], "extrapolation": [2.0, 6.0],
     }  # fmt: skip
     assert found["train"] == {
-        "steps": 1000, "batch": 128, "optimizer": "adam", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
+        "steps": 1000, "batch": 128, "optimizer": "adam", "lr": 1e-3,
+        "lr_decay": {"rule": "never", "factor": 0.7, "floor": 0.0, "period": 200},
+        "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
         "momentum": 0.0, "gradient_noise": 0.0, "clip_norm": 0.0, "clip_value": 0.0,
         "evaluate_every": 1000, "stop": "never",
     }  # fmt: skip
@@ -141,7 +143,7 @@ def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
         ({"train": {"steps": "1000"}}, "train.steps: input should be a valid integer, but got '1000'"),
         ({"train": {"steps": True}}, "train.steps: input should be a valid integer, but got True"),
         ({"train": {"steps": 9, "lr": "fast"}}, "train.lr: input should be a valid number, but got 'fast'"),
-        ({"train": {"steps": 9, "optimizer": "adamw"}}, "train.optimizer: input should be 'adam' or 'sgd', but got"),
+        ({"train": {"steps": 9, "optimizer": "adamw"}}, "train.optimizer: input should be 'adam', 'adamax' or 'sgd', but got"),
         ({"train": {"steps": 0, "lr": 0}}, "train: steps = 0 must be at least 1; lr = 0.0 must be above 0"),
         ({"train": {"steps": 9, "beta1": 1}}, "train: beta1 = 1.0 must lie in [0, 1)"),
         ({"train": [1]}, "train: must be a mapping, but got [1]"),
@@ -190,6 +192,14 @@ def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
             inner = inner[key]
         inner[keys[-1]] = value
     assert f"{path}: must be a finite number, but got {value}" in faults(**settings)
+
+
+@pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2]], [[1, 2], [3, 4], [5, 6]], [1, [2, 3]], 1, "a"])
+def test_a_range_of_another_form_is_told_once_and_what_forms_there_are(given) -> None:
+    assert fault(task={"name": "static", "interpolation": given}) == (
+        "task.interpolation: must be [number, number] or [[number, number], [number, number]], "
+        f"but got {given!r}"
+    )
 
 
 def test_every_fault_is_told_at_once() -> None:

@@ -212,6 +212,16 @@ def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_o
         assert (search.objective, search.direction) == expected
 
 
+def test_a_score_of_the_task_may_be_the_objective() -> None:
+    text = "name: s\ntask: sequential_digits\nmodel: nac\ntrain: {steps: 10}\n"
+    wanted = "search: {configurations: 2, objective: OBJECTIVE, space: {train.lr: [1, 2]}}"
+    search = parse(
+        text + wanted.replace("OBJECTIVE", "{accuracy.extrapolation.median: maximize}"), "s.yaml"
+    ).search
+    assert search is not None
+    assert (search.objective, search.direction) == ("accuracy.extrapolation.median", "maximize")
+
+
 def test_a_penalty_that_starts_after_the_end_is_warned_of() -> None:
     sweep = parse(
         "task: static\nmodel:\n  name: nau\n  sparsity_penalty: {weight: 1, start: 5e3, end: 6e3}\n"
@@ -353,6 +363,8 @@ def test_a_fault_is_told(more: str, part: str) -> None:
         ("{configurations: 3, objective: {par2: up}, space: {train.lr: [1, 2]}}", "unknown direction 'up'"),
         ("{configurations: 3, objective: error.extrapolaton.median, space: {train.lr: [1, 2]}}",
          "Did you mean 'error.extrapolation.median'?"),
+        ("{configurations: 3, objective: {accuracy.extrapolation.median: maximize}, space: {train.lr: [1, 2]}}",
+         "unknown objective 'accuracy.extrapolation.median'"),
         ("{configurations: 3, space: {train.lr: {log_uniform: [0.1, 0.01]}}}",
          "the bounds are reversed: write [0.01, 0.1]"),
         ("{configurations: 3, space: {train.lr: {uniform: [0, 1]}}}",

@@ -3,7 +3,7 @@
 Freivalds and Liepins, "Improving the Neural GPU Architecture for Algorithm Learning" (2017, arXiv 1702.08727), as in their
 published code.
 
-Legend of suffixes: N positions, B batch, M maps (channels), S input symbols, O output symbols.
+Legend of suffixes: N positions of the line, n of a bin, B batch, M maps (channels), S input symbols, O output symbols.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.looped import Looped
+from arith_models.lines import OnLine, State, laid_out, neighbours, one_hot, product
 
 GATE_BIAS, RESET_BIAS = 0.7, 0.5
 PERIOD = 200
 
 
-class DNGPU(Looped):
+class DNGPU(OnLine):
     """s_0 = hτ(E x); for as many steps as the sequence is long:
 
         r = hσ(U_r * s + b_r + 0.5), u = hσ(U_u * s + b_u + 0.7), c = hτ(U_c * (r s) + b_c), s <- u shift(s) + (1 - u) c
@@ -44,8 +44,8 @@ class DNGPU(Looped):
     version = 1
     num_units = 0
     reads_symbols = True
+    shown_memory = ("saturation_weight",)
     least_slots = most_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
-    pieces = ("begin", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -116,66 +116,35 @@ class DNGPU(Looped):
         """None: nothing says that these weights should be -1, 0 or 1."""
         return []
 
-    @staticmethod
-    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """The state lies as [K, N, B, M]; the shortest bin is at its end, and is cut off when its steps are done."""
-        state, saturation, line = pieces.begin(tuple(reversed(x)))
-        lengths: list[int] = sorted(bin_.shape[-1] for bin_ in x)
-        ended: list[Tensor] = []
-        done = 0
-        for i, length in enumerate(lengths):
-            for _ in range(length - done):
-                state, saturation = pieces.cell(state, saturation, line)
-            done, begin = length, sum(lengths[i + 1 :]) + len(lengths) - i
-            ended.append(_copied(state[..., begin : begin + length, :, :]))
-            if lengths[i + 1 :]:
-                state = _copied(state[..., :begin, :, :])
-                line = {name: _copied(t[..., :begin, :, :]) for name, t in line.items()}
-        result: tuple[tuple[Tensor, ...], dict[str, Tensor]] = pieces.finish(tuple(ended), saturation)
-        return result
-
-    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The state at the start [N, B, M], its saturation, and what stays: `mask` [N, B, 1], `share` [N, 1, 1]."""
-        batch, device = len(bins[0]), bins[0].device
-        between = torch.zeros(1, device=device)
-        symbols, shares, input_shares = [bins[0].new_full((1, batch), -1)], [between], [between]
-        for x_BN in bins:
-            length = x_BN.shape[1]
-            share = torch.ones(length, device=device) / (length * length * batch * len(bins))
-            shares += [share, between]
-            input_shares += [share * length, between]
-            symbols += [_copied(x_BN.T), symbols[0]]
-        x_NB = torch.cat(symbols)
+    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[State, Tensor, State]:
+        """The line has `mask` [N, B, 1] and `share` [N, 1, 1], of a position in the saturation cost."""
+        x_NB = laid_out(bins)
+        sizes = [x_Bn.new_full((1, x_Bn.shape[1]), x_Bn.shape[1]) for x_Bn in bins]
+        length_N1 = laid_out(sizes, 0).to(torch.float32)
+        share_N1 = torch.where(length_N1 > 0, 1.0 / (length_N1.square() * len(bins[0]) * len(bins)), 0.0)
         mask = (x_NB >= 0).unsqueeze(-1).to(torch.float32)
-        kinds = torch.arange(len(self.embedding), device=x_NB.device)
-        one_hot = (x_NB.unsqueeze(-1) == kinds).to(torch.float32)
-        v_NBM = self._product(one_hot, self.embedding) + self.embedding_bias
-        saturation = self._saturation([v_NBM], torch.cat(input_shares)[:, None, None], ctx)
+        v_NBM = product(one_hot(x_NB, len(self.embedding)), self.embedding) + self.embedding_bias
+        saturation = self._saturation([v_NBM], (share_N1 * length_N1).unsqueeze(-1), ctx)
         state = ctx.dropout(self._tanh(v_NBM), self.config.dropout) * mask
-        return state, saturation, {"mask": mask, "share": torch.cat(shares)[:, None, None]}
+        return {"s": state}, saturation, {"mask": mask, "share": share_N1.unsqueeze(-1)}
 
-    def cell(
-        self, s_NBM: Tensor, saturation: Tensor, line: dict[str, Tensor], ctx: Any
-    ) -> tuple[Tensor, Tensor]:
-        M = self.config.maps
-        left, right = _neighbours(s_NBM)
-        gates = self._product(torch.cat([left, s_NBM, right], -1), self.gates) + self.gates_bias
+    def cell(self, state: State, saturation: Tensor, line: State, ctx: Any) -> tuple[State, Tensor]:
+        M, s_NBM = self.config.maps, state["s"]
+        left, right = neighbours(s_NBM)
+        gates = product(torch.cat([left, s_NBM, right], -1), self.gates) + self.gates_bias
         v_r, v_u = gates[..., :M] + RESET_BIAS, gates[..., M:] + GATE_BIAS
         reset = self._sigmoid(v_r) * s_NBM
-        reset_left, reset_right = _neighbours(reset)
-        v_c = (
-            self._product(torch.cat([reset_left, reset, reset_right], -1), self.candidate)
-            + self.candidate_bias
-        )
+        reset_left, reset_right = neighbours(reset)
+        v_c = product(torch.cat([reset_left, reset, reset_right], -1), self.candidate) + self.candidate_bias
         u, c = self._sigmoid(v_u), ctx.dropout(self._tanh(v_c), self.config.dropout)
         new = (u * self._shifted(s_NBM, left, right) + (1.0 - u) * c) * line["mask"]
-        return new, saturation + self._saturation([v_r, v_u, v_c], line["share"], ctx)
+        return {"s": new}, saturation + self._saturation([v_r, v_u, v_c], line["share"], ctx)
 
     def finish(
-        self, ended: tuple[Tensor, ...], saturation: Tensor, ctx: Any
+        self, ended: tuple[State, ...], saturation: Tensor, ctx: Any
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         logits = tuple(
-            (self._product(s_NBM, self.output) + self.output_bias).transpose(0, 1) for s_NBM in ended
+            (product(state["s"], self.output) + self.output_bias).transpose(0, 1) for state in ended
         )
         if not ctx.training or self.config.nonlinearity == "soft":
             return logits, {}
@@ -201,11 +170,6 @@ class DNGPU(Looped):
             return torch.zeros((), device=share.device)
         over = sum(torch.relu(v_NBM.abs() - self.config.saturation_limit) for v_NBM in values)
         return (over * share).sum()
-
-    @staticmethod
-    def _product(x_NBI: Tensor, weight_IO: Tensor) -> Tensor:
-        """One product of two matrices; with three axes it would become many small ones under vmap."""
-        return (x_NBI.flatten(0, 1) @ weight_IO).unflatten(0, x_NBI.shape[:2])
 
     def initial_memory(self) -> dict[str, Tensor]:
         return {
@@ -237,14 +201,3 @@ class DNGPU(Looped):
 
     def constrain(self) -> None:
         pass
-
-
-def _neighbours(s_NBM: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands to the left and to the right of every position. The first and the last position are zeros that lie outside
-    of all bins, so it may go round; that is a third quicker than to fill up with zeros.
-    """
-    return s_NBM.roll(1, 0), s_NBM.roll(-1, 0)
-
-
-def _copied(t: Tensor) -> Tensor:
-    return t.clone(memory_format=torch.contiguous_format)

@@ -18,12 +18,15 @@ from arith_models.penalties import PenaltyConfig
 PAPER: dict[str, dict[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
     "gru": {"units": ["gru", "linear"]},
+    "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
+    "rnn_relu": {"units": ["rnn_relu", "linear"]},
     "nac": {"units": ["lstm", "nac"]},
     "nalu": {"units": ["lstm", "nalu"]},
     "nau": {"units": ["lstm", "nau"]},
     "nmu": {"units": ["lstm", "nmu"]},
 }
-"""The networks of the paper by name: an LSTM reads, the named unit makes the number. A unit that is not named here is both."""
+"""The networks of the paper by name: an LSTM reads, the named unit makes the number; the plain cells read in its place. A unit
+that is not named here is both."""
 
 
 class Tokens(CellThenUnit):

@@ -46,6 +46,7 @@ PAPER: dict[str, dict[str, Any]] = {
 class TwoLayer(nn.Module):
     """Shapes: x [B, I] -> y [B, O] through h [B, H].
 
+    Units by name are the original's --layer-type and --first-layer; `model: {units: [nac, nmu]}` chooses both layers.
     Dropout (inverted, off in evaluation) acts on h; the papers use none. Penalties: see arith_models/penalties.py.
     """
 
@@ -55,7 +56,7 @@ class TwoLayer(nn.Module):
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
         hidden: int = 2
-        """number of hidden values"""
+        """number of hidden values (--hidden-size)"""
         dropout: float = 0.0
         """probability that a hidden value is set to 0 in training"""
 

@@ -22,6 +22,7 @@ LOG_PHI = math.log((1 + math.sqrt(5)) / 2)
 class GoldenNALU(nn.Module):
     """Shapes: x [B, I] -> y [B, O]; Ŵ, M̂ [O, I] serve both branches; G [O, I], no bias.
 
+    The authors' command: --layer-type NALU --nalu-gate golden-ratio --nalu-mul golden-ratio --nac-weight golden-ratio.
     The gate weighs the additive branch and does not count towards the sparsity error. Computed in base e, which is
     the same: φ^z = exp(z ln φ), so tanhφ(z) = tanh(z ln φ), σφ(z) = sigmoid(z ln φ), and m = exp(log(|x| + ε) Wᵀ) is NALU's.
     The original raises φ to the power 2Ŵ, which overflows beyond Ŵ = 92 and gives inf / inf; tanh does not.

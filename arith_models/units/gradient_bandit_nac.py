@@ -26,6 +26,9 @@ class GradientBanditNAC(Additive):
     Deviates: the published unit adds 1e-3 (baseline - loss) (onehot - π) to s by itself. Here that goes through the sweep's
     optimiser, whose plain form (train.optimizer: sgd, lr: 1e-3, no momentum) gives the published update, and whose Adam
     scales it. The sparsity error of a weight that is 1, -1 or 0 is 0 always.
+
+    Of equally probable values evaluation takes the first, 1, as an argmax does. All are equal before the first step, so on
+    `add` alone the unit counts as solved at step 0, which says nothing about learning.
     """
 
     version = 1

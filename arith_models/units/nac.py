@@ -20,7 +20,7 @@ class NAC(Additive):
     """Shapes: x [B, I] -> y [B, O]; Ŵ, M̂ [O, I]. No bias, no penalty, no clamp.
 
     W is computed anew in every forward, so both hidden weights receive gradients (public versions that compute it once
-    in the constructor train nothing).
+    in the constructor train nothing). The authors' command: --layer-type NAC.
     """
 
     version = 1

@@ -14,7 +14,8 @@ from arith_models.units.nac import NAC
 class NACMul(LogUnit):
     """Shapes: x [B, I] -> y [B, O]. The weights are a NAC's; the sign of x is lost, as published.
 
-    The other ways to take the logarithm, and R_z: arith_models/logarithms.py.
+    The other ways to take the logarithm, and R_z: arith_models/logarithms.py. The authors' command: --layer-type NAC
+    --nac-mul normal.
     """
 
     version = 1

@@ -15,7 +15,8 @@ class NACMulNMU(LogUnit):
     """Shapes: x [B, I] -> y [B, O]. Initial values, clamp, penalties and their settings are NMU's.
 
     The sign of x is lost, as published. R_z has NMU's form although 0, not 1, is the logarithm that lets a product be: so
-    the authors' code. The other ways to take the logarithm, and R_z: arith_models/logarithms.py.
+    the authors' code. The other ways to take the logarithm, and R_z: arith_models/logarithms.py. The authors' command:
+    --layer-type ReRegualizedLinearPosNAC --nac-mul normal --first-layer ReRegualizedLinearNAC.
     """
 
     version = 1

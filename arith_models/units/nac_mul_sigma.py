@@ -14,7 +14,8 @@ from arith_models.units.pos_nac import PosNAC
 class NACMulSigma(LogUnit):
     """Shapes: x [B, I] -> y [B, O]. The weights are a PosNAC's, Ŵ normal with deviation sqrt(2 / (I + O)) at first.
 
-    The sign of x is lost, as published. The other ways to take the logarithm: arith_models/logarithms.py.
+    The sign of x is lost, as published. The other ways to take the logarithm: arith_models/logarithms.py. The authors'
+    command: --layer-type PosNAC --nac-mul normal --first-layer NAC.
     """
 
     version = 1

@@ -45,6 +45,8 @@ class NALU(Gated):
     do, one above the other [2 O, I]. Weights that are drawn are drawn once for both branches, unless they are separate.
     The units that `nac` names keep their own defaults and bring their penalties along; there is no R_z.
 
+    The authors' command: --layer-type NALU, or PosNALU, LinearNALU and so on where `nac` names another unit.
+
     Deviates: mul: max_safe works, where the published code raises; the temperature of the gate falls (arith_models/gates.py).
     """
 

@@ -22,6 +22,9 @@ class NAU(Additive):
     The forward clamps W as the authors' code does; `clamp` also clamps the parameter itself after every step, which is
     their default. Penalties, unweighted: "sparsity" (eq. 7), "out_of_bound"; see arith_models/penalties.py. Their older unit
     without any clamp (RegualizedLinearNAC) isn't offered; the nearest is clamp: false.
+
+    The authors' command: --layer-type ReRegualizedLinearNAC --regualizer 0.01 --regualizer-scaling-start 5000
+    --regualizer-scaling-end 50000.
     """
 
     version = 1

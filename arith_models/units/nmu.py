@@ -22,6 +22,8 @@ class NMU(nn.Module):
     instead, as in their ablation. Penalties, unweighted: "sparsity", "out_of_bound"; see arith_models/penalties.py. Their
     older unit without any clamp (RegualizedLinearMNAC, W ~ U(1/2 - 0.866, 1/2 + 0.866)) isn't offered; the nearest is
     clamp: false.
+
+    The authors' command: --layer-type ReRegualizedLinearNAC --nac-mul mnac, which makes the first layer a NAU.
     """
 
     version = 1

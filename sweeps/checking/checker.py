@@ -54,6 +54,7 @@ TASK_RULES = (
     Rule("evaluation inputs are fixed", task_rules.evaluation, (DECLARES,)),
     Rule("truth agrees with the training targets", task_rules.truths, (BUILDS,)),
     Rule("the exact target has the least loss", task_rules.losses, (BUILDS,)),
+    Rule("its scores are those that it names", task_rules.scores, (BUILDS,)),
     Rule("the threshold is a number, or None, and soon there", task_rules.thresholds, (DECLARES,)),
     Rule(RECORDS, engine.records, (BUILDS, GLOBAL, BLIND)),
     Rule(TRAINS, engine.trains, (RECORDS,)),

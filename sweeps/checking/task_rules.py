@@ -305,6 +305,29 @@ def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
             yield size, pytree.tree_unflatten([y + size * w for y, w in zip(spans, way, strict=True)], spec)
 
 
+def scores(subject: TaskSubject) -> Iterator[Fault]:
+    """`score_names` has what `scores` returns, so that a search can be for it; each is one number."""
+    task, named = subject.task(), tuple(getattr(subject.cls, "score_names", ()))
+    found = {}
+    if hasattr(task, "scores"):
+        _, target = sampled(task)
+        found = task.scores(task.splits[0], exact_output(task, target), target)
+    if sorted(found) != sorted(named):
+        place = subject.sources.of_method("scores")
+        yield Fault(
+            f"score_names = {named}, but scores returns {sorted(found)}",
+            f"write score_names = {tuple(sorted(found))} in the class",
+            place,
+        )
+    for name, value in found.items():
+        if value.shape != ():
+            yield Fault(
+                f"score {name} has shape {list(value.shape)}",
+                "return one number: the mean over rows",
+                subject.sources.of_method("scores"),
+            )
+
+
 def thresholds(subject: TaskSubject) -> Iterator[Fault]:
     """A finite number above 0, or None where nothing is published; the same again, and within seconds."""
     place = subject.sources.of_method("threshold")

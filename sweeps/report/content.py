@@ -11,7 +11,7 @@ from typing import Any
 from sweeps.cells import values_at
 from sweeps.records import Configuration, Record, SweepRow
 from sweeps.store import Store, StoreError
-from sweeps.summary import Summary, rank, summarise
+from sweeps.summary import Summary, objective_figure, rank, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def report(store: Store, name: str) -> dict[str, Any]:
     return {
         "sweep": row.name,
         "definition": row.document,
-        "configurations": [_entry(standing) for standing in found],
+        "configurations": [_entry(standing, *objective_of(row.document)) for standing in found],
         "totals": _totals(row, found),
     }
 
@@ -117,7 +117,7 @@ def _budget(entry: Configuration) -> int:
     return int(entry.settings["train"]["steps"])
 
 
-def _entry(standing: Standing) -> dict[str, Any]:
+def _entry(standing: Standing, objective: str, direction: str) -> dict[str, Any]:
     summary, entry = standing.summary, standing.configuration
     return {
         "cell": dict(entry.labels),
@@ -134,6 +134,7 @@ def _entry(standing: Standing) -> dict[str, Any]:
         "converged_at": {**dataclasses.asdict(summary.converged_at), "median": summary.converged_at_median},
         "sparsity_error": dataclasses.asdict(summary.sparsity_error),
         "par2": summary.par2,
+        "objective": objective_figure(summary, objective, direction),
         "error": {split: {"median": median} for split, median in summary.error_medians.items()},
         "lanes": [lane_figures(record) for record in standing.records],
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from sweeps.report.content import objective_of, off_values
 from sweeps.report.numbers import UNKNOWN, number, parameters, percent, steps
+from sweeps.summary import OBJECTIVES
 
 Entry = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ LEGEND = (
     "par2: mean converged-at, an unsolved seed counting twice the budget; lower is better. "
     "#0 is the file's own configuration, * the best of its cell."
 )
-COLUMNS = ("#", "success", "converged at: median, mean", "sparsity", "par2", "parameters")
+COLUMNS = ("success", "converged at: median, mean", "sparsity", "par2")
 
 
 def as_markdown(report: Mapping[str, Any], timing: bool = True) -> str:
@@ -39,9 +40,10 @@ def as_markdown(report: Mapping[str, Any], timing: bool = True) -> str:
     if not report["configurations"]:
         parts.append("No configuration has been tried yet.")
     cells = [list(group) for _, group in groupby(report["configurations"], key=lambda entry: entry["cell"])]
-    parts.extend(_best_of_each(cells, off, *objective_of(definition)))
+    objective, direction = objective_of(definition)
+    parts.extend(_best_of_each(cells, off, objective, direction))
     for cell in cells:
-        parts.extend(_cell(cell, off))
+        parts.extend(_cell(cell, off, objective))
     parts.extend(["## Totals", _totals(report["totals"])])
     if timing:
         parts.append(timing_line(report["totals"]))
@@ -78,24 +80,34 @@ def _best_of_each(
         return []
     how = "highest" if direction == "maximize" else "lowest"
     axes = list(dict.fromkeys(axis for entry in best for axis in entry["cell"]))
-    header = [*axes, "#", "success", "converged at", "sparsity", "par2", "parameters"]
-    rows = [[*(str(entry["cell"].get(axis, "")) for axis in axes), *_best_row(entry, off)] for entry in best]
+    own = _own_column(objective)
+    header = [*axes, "#", "success", "converged at", "sparsity", "par2", *own, "parameters"]
+    rows = [
+        [*(str(entry["cell"].get(axis, "")) for axis in axes), *_best_row(entry, off, own)] for entry in best
+    ]
     return [f"## Best of each cell: {how} {objective}", table(header, rows)]
 
 
-def _best_row(entry: Entry, off: Mapping[str, Any]) -> list[str]:
+def _own_column(objective: str) -> list[str]:
+    """The objective's column, where it is none of those that every report has."""
+    return [] if objective in OBJECTIVES else [objective]
+
+
+def _best_row(entry: Entry, off: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     return [
         str(entry["number"]),
         _success(entry),
         steps(entry["converged_at"]["median"]),
         number(entry["sparsity_error"]["estimate"]),
         steps(entry["par2"]),
+        *(number(entry["objective"]) for _ in own),
         parameters(entry["parameters"], off),
     ]
 
 
-def _cell(cell: Sequence[Entry], off: Mapping[str, Any]) -> list[str]:
+def _cell(cell: Sequence[Entry], off: Mapping[str, Any], objective: str) -> list[str]:
     title = " ".join(f"{axis}={label}" for axis, label in cell[0]["cell"].items()) or "all"
+    own = _own_column(objective)
     rows = [
         [
             f"{entry['number']}*" if entry["rank"] == 1 else str(entry["number"]),
@@ -103,11 +115,12 @@ def _cell(cell: Sequence[Entry], off: Mapping[str, Any]) -> list[str]:
             _converged(entry["converged_at"]),
             number(entry["sparsity_error"]["estimate"]),
             steps(entry["par2"]),
+            *(number(entry["objective"]) for _ in own),
             parameters(entry["parameters"], off),
         ]
         for entry in cell
     ]
-    return [f"## {title}", table(COLUMNS, rows), *_remarks(cell)]
+    return [f"## {title}", table(["#", *COLUMNS, *own, "parameters"], rows), *_remarks(cell)]
 
 
 def _remarks(cell: Sequence[Entry]) -> list[str]:

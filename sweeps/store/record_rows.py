@@ -17,6 +17,10 @@ _CHUNK = 500  # keys in one query; databases limit the variables of a statement
 _WITHOUT_STATE = [column for column in records.c if column.name != "state"]
 
 
+BY_LENGTH = "by_length/"
+"""Begins the names of columns by length, which lie with those by step."""
+
+
 class RecordRows:
     """Part of `Store`."""
 
@@ -121,7 +125,8 @@ def _row(record: Record) -> dict[str, Any]:
     row["error"] = json.dumps(finite(record.error))
     row["provenance"] = json.dumps(record.provenance)
     row["reason"] = None if record.reason is None else _storable(record.reason)
-    row["curve"] = pack(record.curve)
+    lengths = {f"{BY_LENGTH}{name}": column for name, column in record.by_length.items()}
+    row["curve"] = pack({**record.curve, **lengths})
     row["state"] = record.state
     return row
 
@@ -135,5 +140,9 @@ def _record(row: sa.Row[Any]) -> Record:
     values = row._asdict()
     values["error"] = json.loads(values["error"])
     values["provenance"] = json.loads(values["provenance"])
-    values["curve"] = unpack(values["curve"])
+    columns = unpack(values["curve"])
+    values["curve"] = {name: c for name, c in columns.items() if not name.startswith(BY_LENGTH)}
+    values["by_length"] = {
+        name.removeprefix(BY_LENGTH): c for name, c in columns.items() if name.startswith(BY_LENGTH)
+    }
     return Record(solved=values["outcome"] == "solved", **values)

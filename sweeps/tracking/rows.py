@@ -175,7 +175,7 @@ def seed_points(record: Record) -> list[Point]:
         **record.scores,
     }
     age = 0 if record.outcome == "error" else 1
-    return _at(figures, record.budget, age) + _curve_points(record)
+    return _at(figures, record.budget, age) + _curve_points(record) + _length_points(record)
 
 
 def configuration_points(summary: Summary, records: Sequence[Record], budget: int) -> list[Point]:
@@ -238,6 +238,18 @@ def _curve_points(record: Record) -> list[Point]:
         if name != "step"
         for i in thinned(len(steps), crossing)
         if i < len(column) and column[i] is not None and math.isfinite(column[i])
+    ]
+
+
+def _length_points(record: Record) -> list[Point]:
+    """Errors by length, `by_length.symbol_error` say, with the length where MLflow has the step."""
+    lengths = record.by_length.get("length", [])
+    return [
+        Point(f"by_length.{name}", float(value), length, 0)
+        for name, column in record.by_length.items()
+        if name not in ("length", "rows")
+        for length, value in zip(lengths, column, strict=True)
+        if value is not None and math.isfinite(value)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class LaneResult:
     curve: Curve
     wall_time_s: float
     state: bytes | None
+    by_length: dict[str, list[float]] = field(default_factory=dict)
+    """Columns: `length`, `rows`, and the error and scores there; empty for most tasks."""
 
 
 def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from sweeps.training.batches import Batches, LengthBatches
 from sweeps.training.compiled import Recorded, in_place
 from sweeps.training.step import LaneFunctions, LaneState, resting
 
@@ -43,7 +44,8 @@ class LoopedStep:
         self._functions, self._compiled = functions, compiled
         self._pieces = _Pieces(functions, compiled, training=True)
         state, floats, keys, _, instance, shared = arguments
-        self._sample = Recorded(_drawing(functions), (state, floats, keys, instance, shared), compiled)
+        batch: type[Batches] = LengthBatches if hasattr(functions.built.network, "next_length") else Batches
+        self._batch = batch(functions, (state, floats, keys, instance, shared), compiled)
         self._update: Recorded | None = None
         self._step(
             *pytree.tree_map(lambda t: t.clone(), arguments)
@@ -52,7 +54,7 @@ class LoopedStep:
     @property
     def why_uncompiled(self) -> str | None:
         """Why a part of it is not compiled, or None."""
-        parts = [self._sample, *([self._update] if self._update else []), *self._pieces.recorded]
+        parts = [*self._batch.recorded, *([self._update] if self._update else []), *self._pieces.recorded]
         return next((part.why_uncompiled for part in parts if part.why_uncompiled), None)
 
     def bind(self, *arguments: Any) -> Callable[[int], None]:
@@ -67,13 +69,13 @@ class LoopedStep:
     def _step(
         self, state: LaneState, floats: Any, keys: Any, budget: Tensor, instance: Any, shared: Any
     ) -> None:
-        x, target = self._sample(state, floats, keys, instance, shared)
+        x, target, about_batch = self._batch(state, floats, keys, instance, shared)
         leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
         about = {n: state[n] for n in ("step", "last_error", "mean_loss", "memory")} | {"keys": keys}
         pieces = self._pieces.of(leaves, floats, about)
-        y, penalties = self._functions.built.network.loop(pieces, _seen(x))
+        y, penalties = self._functions.built.network.loop(pieces, x if isinstance(x, tuple) else x.unbind(0))
         loss_K, observed = pieces.total(y, target, penalties)
-        observed = pytree.tree_map(torch.detach, observed)
+        observed = pytree.tree_map(torch.detach, observed) | about_batch
         found = torch.autograd.grad(loss_K.sum(), list(leaves.values()), allow_unused=True)
         grads = {
             name: torch.zeros_like(p) if g is None else g.contiguous()
@@ -145,22 +147,6 @@ class LoopedEvaluation:
         if not self._inputs_shared:
             return shown.unbind(1)
         return [x.expand(num_slots, *x.shape) for x in shown.unbind(0)]
-
-
-def _drawing(functions: LaneFunctions) -> Callable[..., Any]:
-    def lane(state: LaneState, floats: Any, keys: Any, instance: Any, shared: Any) -> Any:
-        return functions.sample(state, floats, keys, {**instance, **shared})
-
-    def stacked(*arguments: Any) -> Any:
-        x, target = torch.vmap(lane, in_dims=(0, 0, 0, 0, None))(*arguments)
-        return (x if isinstance(x, tuple) else x.movedim(1, 0).contiguous()), target
-
-    return stacked
-
-
-def _seen(x: Any) -> Sequence[Tensor]:
-    """What the loop sees of a batch: [T, K, B, ...] at each time, or bins [K, B, n] as they are."""
-    return x if isinstance(x, tuple) else x.unbind(0)
 
 
 class _Pieces:

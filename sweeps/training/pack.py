@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -18,10 +17,12 @@ from torch.utils import _pytree as pytree
 from sweeps.settings import Built, build
 from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
 from sweeps.training.lane_floats import REMOVABLE, float_leaves, structure
+from sweeps.training.lengths import LengthCurve, lengths_of
 from sweeps.training.outcome import Curve, judge
 from sweeps.training.programs import STEP_ARGUMENTS, programs_for
 from sweeps.training.random import seed_key, signed
 from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState, initial_params
+from sweeps.training.tensors import tensors_of
 
 LEAST_SLOTS = 3  # with 1 or 2 the CPU library takes another matrix routine, whose rounding differs
 
@@ -56,7 +57,10 @@ class Pack:
         self.settings = lanes[0].settings
         self.built = build(self.settings)
         self.num_slots = max(slots, getattr(self.built.network, "least_slots", LEAST_SLOTS))
+        if getattr(self.built.network, "lanes_apart", False):
+            self.num_slots = 1
         self.slots: list[Slot | None] = [None] * self.num_slots
+        self.ending: deque[LengthCurve] = deque()
         self.zeros = zeros & REMOVABLE
         self.interval = self.built.train.evaluate_every
         self._inputs: dict[str, Tensor] = {}
@@ -66,7 +70,7 @@ class Pack:
 
     @property
     def done(self) -> bool:
-        return not self.waiting and not any(self.slots)
+        return not self.waiting and not any(self.slots) and not self.ending
 
     @property
     def why_uncompiled(self) -> str | None:
@@ -76,14 +80,15 @@ class Pack:
         """Fills slots, evaluates, frees what is finished (until nothing is), then trains one interval."""
         results: list[LaneResult] = []
         try:
+            results += self._measure()
             fresh = True
-            while fresh and not self.done:
+            while fresh and (self.waiting or any(self.slots)):
                 results += self._fill()
                 self._evaluate()
                 ended = self._free_finished()
                 results += ended
                 fresh = bool(ended) and bool(self.waiting)
-            if not self.done:
+            if any(self.slots):
                 self._train()
         except (
             Exception
@@ -99,9 +104,10 @@ class Pack:
         return run
 
     def checkpoints(self) -> dict[str, tuple[int, bytes]]:
-        """Key -> (step, exact checkpoint) of every live lane."""
+        """Key -> (step, exact checkpoint) of every lane that has no result yet."""
         steps = self.tensors["state"]["step"].tolist()
-        return {
+        ended = {e.ended.key: (e.ended.steps, e.ended.state) for e in self.ending if e.ended.state}
+        return ended | {
             s.lane.key: (steps[k], to_bytes(slot_of(self.tensors["state"], k), s.curve, s.wall_time_s))
             for k, s in enumerate(self.slots)
             if s is not None
@@ -115,7 +121,7 @@ class Pack:
                 try:
                     self._place(k, lane)
                 except Exception as error:  # one lane's settings must not take its neighbours along
-                    failed.append(_error_result(lane, f"{type(error).__name__}: {error}"))
+                    failed.append(_error_result(lane.key, lane.seed, f"{type(error).__name__}: {error}"))
         return failed
 
     def _place(self, k: int, lane: Lane) -> None:
@@ -133,9 +139,9 @@ class Pack:
             t["instance"][name][k] = torch.from_numpy(array)
         for split in built.task.splits:
             x = built.task.evaluation_inputs(split)
-            put(t["targets"][split], k, _tensors(built.task.truth(x, lane.seed)))
+            put(t["targets"][split], k, tensors_of(built.task.truth(x, lane.seed)))
             if not t["inputs_shared"]:
-                put(t["inputs"][split], k, _tensors(x))
+                put(t["inputs"][split], k, tensors_of(x))
         put(t["state"], k, state)
         t["budget"][k] = lane.steps
         self.slots[k] = Slot(lane, built, curve, wall_time_s)
@@ -153,6 +159,10 @@ class Pack:
         values = self.programs.evaluate(
             state["params"], state["memory"], *(t[name] for name in ("floats", "inputs", "targets", "shared"))
         )
+        values |= {
+            f"memory.{name}": t["state"]["memory"]["model"][name]
+            for name in getattr(self.built.network, "shown_memory", ())
+        }
         columns = {name: v.tolist() for name, v in values.items()}
         steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
         for k, slot in enumerate(self.slots):
@@ -200,12 +210,35 @@ class Pack:
                 reason = f"stopped at step {steps[k]}: the threshold is met"
             outcome = "diverged" if status[k] != RUNNING else "solved" if verdict.solved else "unsolved"
             blob = to_bytes(slot_of(state, k), slot.curve, slot.wall_time_s)
-            results.append(
-                LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, reason, verdict, slot.threshold, slot.curve,
-                           slot.wall_time_s, blob)
-            )  # fmt: skip
+            result = LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, reason, verdict, slot.threshold,
+                                slot.curve, slot.wall_time_s, blob)  # fmt: skip
+            if status[k] == RUNNING and lengths_of(slot.built.task):
+                alone = self._alone(k)
+                self.ending.append(
+                    LengthCurve(result, slot.built, alone, self.zeros, self.compiled, self.device)
+                )
+            else:
+                results.append(result)
             self._clear(k)
         return results
+
+    def _alone(self, k: int) -> dict[str, Any]:
+        """A lane's weights, memory and floats, copied, with a slot axis of one."""
+        t = self.tensors
+        parts = {"params": t["state"]["params"], "memory": t["state"]["memory"], "floats": t["floats"]}
+        alone: dict[str, Any] = pytree.tree_map(lambda x: x[k : k + 1].clone(), parts)
+        return alone
+
+    def _measure(self) -> list[LaneResult]:
+        """One more length of a lane that has ended."""
+        if not self.ending:
+            return []
+        self.ending[0].advance()
+        result = self.ending[0].result
+        if result is None:
+            return []
+        self.ending.popleft()
+        return [result]
 
     def _clear(self, k: int) -> None:
         """An idle slot keeps computing on what it holds (it costs the same) but changes nothing: its budget is spent."""
@@ -228,9 +261,12 @@ class Pack:
 
     def _fail_all(self, reason: str) -> list[LaneResult]:
         lanes = [slot.lane for slot in self.slots if slot is not None] + list(self.waiting)
+        failed = [_error_result(lane.key, lane.seed, reason) for lane in lanes]
+        failed += [_error_result(e.ended.key, e.ended.seed, reason) for e in self.ending]
         self.waiting.clear()
+        self.ending.clear()
         self.slots = [None] * self.num_slots
-        return [_error_result(lane, reason) for lane in lanes]
+        return failed
 
     def _empty_tensors(self, lanes: Sequence[Lane]) -> dict[str, Any]:
         """Stacked tensors with no lane in them; every slot is idle (budget 0)."""
@@ -238,8 +274,8 @@ class Pack:
         state = LaneFunctions(self.built, self.zeros).initial(self.built, 0, device)
         shared = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
         x = {s: task.evaluation_inputs(s) for s in task.splits}
-        inputs = _tensors(x, device)
-        targets = stacked([_tensors({s: task.truth(x[s], 0) for s in task.splits}, device)] * K)
+        inputs = tensors_of(x, device)
+        targets = stacked([tensors_of({s: task.truth(x[s], 0) for s in task.splits}, device)] * K)
         data = task.shared() if hasattr(task, "shared") else {}
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
@@ -252,22 +288,13 @@ class Pack:
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),
             "instance": {n: torch.stack([a] * K) for n, a in instance.items()},
-            "shared": _tensors(data, device),
+            "shared": tensors_of(data, device),
             "inputs": inputs if shared else stacked([inputs] * K),
             "inputs_shared": shared,
             "targets": targets,
         }
 
 
-def _tensors(arrays: Any, device: torch.device | None = None) -> Any:
-    """float32 from arrays of numbers with a fraction; whole numbers stay what they are."""
-
-    def tensor(array: Any) -> Tensor:
-        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
-
-    return pytree.tree_map(tensor, arrays)
-
-
-def _error_result(lane: Lane, reason: str) -> LaneResult:
+def _error_result(key: str, seed: int, reason: str) -> LaneResult:
     verdict = judge(Curve(), None, failed=True)
-    return LaneResult(lane.key, lane.seed, 0, "error", reason, verdict, None, Curve(), 0.0, None)
+    return LaneResult(key, seed, 0, "error", reason, verdict, None, Curve(), 0.0, None)

@@ -87,13 +87,29 @@ class LaneFunctions:
             _stream(keys, "batch", state["step"]), instance, self.built.train.batch
         )
 
+    def length(self, state: LaneState, floats: Params, keys: Params) -> Tensor:
+        """Which length the next batch has, by the network's curriculum: one that the task has examples of, int64."""
+        lengths = self.built.task.lengths
+        stream = _stream(keys, "batch", state["step"]).child("length")
+        memory = state["memory"]["model"]
+        wanted = self.model(floats).next_length(memory, stream, lengths[0], lengths[-1])
+        known = torch.tensor(lengths, device=wanted.device)
+        return known[((known <= wanted).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
+
+    def sample_length(
+        self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, instance: Params
+    ) -> Any:
+        """A batch of one length, in a bin that has room for it."""
+        stream = _stream(keys, "batch", state["step"])
+        return self._task(floats).sample_exact(stream, instance, self.built.train.batch, bin_, length)
+
     def total(
         self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Params
     ) -> tuple[Tensor, Observed]:
         """The task's loss and the penalties together, and what was observed on the way.
 
-        Observed: `loss` (the task's), `error` (what the task judges by), `penalties`, `mean_loss` (the new running mean),
-        and what the network wants to `remember` of this batch.
+        Observed: `loss` (the task's), `penalties`, `mean_loss` (the new running mean), what the network `noted`, and, where
+        the network remembers, the task's `scores` of this batch.
         """
         task = self._task(floats)
         loss = task.loss(y, target)
@@ -102,8 +118,8 @@ class LaneFunctions:
         if "score" in terms:
             terms["score"], mean_loss = _reinforced(loss.detach(), mean_loss, state["step"], terms["score"])
         observed = {"loss": loss, "penalties": terms, "mean_loss": mean_loss, "noted": noted}
-        if "model" in state["memory"]:
-            observed["error"] = judged(task, y, target)
+        if "model" in state["memory"] and hasattr(task, "scores"):
+            observed["scores"] = task.scores("train", y, target)
         return loss + sum(terms.values()), pytree.tree_map(torch.detach, observed)
 
     def update(
@@ -119,8 +135,8 @@ class LaneFunctions:
         grads = with_noise(grads, self._noise_variance(train, step, memory, floats), noise)
         update, _ = OPTIMIZERS[train.optimizer]
         params, moments = update(state["params"], grads, state["moments"], step, train)
-        params = self._constrained(params, floats)
         memory = self._remembered(memory, observed, train, step, floats)
+        params = self._constrained(params, floats, memory)
         return _advanced(state, params, moments, loss, {**state, **observed}["mean_loss"], memory, budget)
 
     def _noise_variance(self, train: Any, step: Tensor, memory: Any, floats: Params) -> Any:
@@ -189,9 +205,10 @@ class LaneFunctions:
     def _filled(self, floats: Mapping[str, Any]) -> dict[str, Any]:
         return {**floats, **dict.fromkeys(self.zeros, 0.0)}
 
-    def _constrained(self, params: Params, floats: Params) -> Params:
+    def _constrained(self, params: Params, floats: Params, memory: Any) -> Params:
         params = {name: p.clone() for name, p in params.items()}
-        functional_call(_Constrain(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, ())
+        own = memory.get("model", {})
+        functional_call(_Constrain(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, (own,))
         return params
 
 
@@ -230,15 +247,17 @@ def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:
 
 
 class _Constrain(torch.nn.Module):
-    """Lets functional_call reach a model's `constrain`, which changes its parameters in place."""
+    """Lets functional_call reach a model's `constrain` and `settle`, which change its parameters in place."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model: Any = model
 
-    def forward(self) -> None:
+    def forward(self, memory: Params) -> None:
         with torch.no_grad():
             self.model.constrain()
+            if hasattr(self.model, "settle"):
+                self.model.settle(memory)
 
 
 class _Effective(torch.nn.Module):
@@ -280,7 +299,7 @@ def _advanced(
 
     def pick(new: Any, old: Any) -> Any:
         if isinstance(new, dict):
-            return {key: pick(new[key], old[key]) for key in new}
+            return {key: pick(new[key], old[key]) for key in old}  # in the order of the state
         return torch.where(good, new, old)
 
     return {

@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 UNSIGNED_BYTES = 8
 """The third byte of an IDX file; the fourth is the number of axes."""
-AGAIN = "Remove it and fetch it again"
+AGAIN = "Remove it and fetch it again (task.fetch=true)"
 
 
 def read_images(folder: Path, stem: str) -> Bytes:
@@ -42,8 +42,8 @@ def find(folder: Path, stem: str) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"no {stem}.gz (nor {stem} without .gz) in {folder.resolve()}. Put MNIST's four files there, or fetch them: "
-        "tasks._digits.mnist.fetch(folder)"
+        f"no {stem}.gz (nor {stem} without .gz) in {folder.resolve()}. Put MNIST's four files there, or have them "
+        "fetched: task.fetch=true"
     )
 
 
@@ -78,4 +78,4 @@ def _content(path: Path) -> bytes:
         return gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         fault = "cut off" if isinstance(error, EOFError) else "not a gzip file, or damaged"
-        raise DataError(f"{path}: {fault} ({error}; {len(raw)} bytes). {AGAIN}") from error
+        raise DataError(f"{path}: {fault} ({error}), {len(raw)} bytes. {AGAIN}") from error

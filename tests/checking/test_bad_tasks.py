@@ -17,6 +17,8 @@ LOSS = "return torch.square(y_BO - target_BO).mean()"
 NAMED = "splits, network, inputs and outputs are named"
 INSTANCE, FIXED = "the instance depends on the seed alone", "evaluation inputs are fixed"
 TRUTH, LEAST = "truth agrees with the training targets", "the exact target has the least loss"
+SCORES = "its scores are those that it names"
+SCORED = "    def scores(self, split, y_BO, target_BO):\n        return {'off': torch.abs(y_BO - target_BO).mean()}\n\n"
 THRESHOLD = "the threshold is a number, or None, and soon there"
 
 FAULTS = {
@@ -63,6 +65,11 @@ FAULTS = {
         ([(LOSS, "return torch.square(y_BO - target_BO - 1).mean()")], LEAST, "def loss", "has a smaller loss"),
     "a loss for each row":
         ([(LOSS, "return torch.square(y_BO - target_BO)")], LEAST, "def loss", "the loss of the exact target is"),
+    "scores without their names":
+        ([("    def threshold", SCORED + "    def threshold")], SCORES, "def scores", "score_names = (), but scores returns"),
+    "a score for each row":
+        ([("    def threshold", SCORED.replace(".mean()", "") + "    def threshold"),
+          ("version = 1", 'score_names = ("off",)\n    version = 1')], SCORES, "def scores", "score off has shape [16, 1]"),
     "a threshold of 0": ([("return 1e-6", "return 0.0")], THRESHOLD, "def threshold", "threshold() is 0.0"),
     "a threshold that is not a number":
         ([("return 1e-6", 'return float("nan")')], THRESHOLD, "def threshold", "threshold() is nan"),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sweeps.catalog import find
+from sweeps.settings import resolve
 from sweeps.training.random import Stream, seed_key
 
 INPUTS, HIDDEN, ROWS = 3, 4, 5
@@ -68,3 +69,24 @@ def test_weights_fill_torchs_default_range(name) -> None:
     for parameter in made.parameters():
         assert parameter.abs().max() <= HIDDEN**-0.5
     assert torch.cat([p.flatten() for p in made.parameters()]).abs().max() > 0.45
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "told"),
+    [
+        ("static", "gru", "network two_layer repeats nothing: it needs a sequence task"),
+        ("recurrent", {"units": ["nau", "gru"]}, "network recurrent repeats its first unit alone"),
+        ("number_words", {"units": ["lstm", "rnn_relu"]}, "network tokens repeats its first unit alone"),
+    ],
+)
+def test_a_cell_is_refused_where_nothing_is_repeated(task, model, told) -> None:
+    settings, (fault,), _ = resolve({"model": model, "task": task, "train": {"steps": 10}})
+    assert settings is None and fault.path.startswith("model") and told in fault.message
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "rnn_tanh", "rnn_relu"])
+@pytest.mark.parametrize("task", ["recurrent", "number_words"])
+def test_a_cells_name_stands_for_the_cell_and_a_linear_output(name, task) -> None:
+    settings, _, _ = resolve({"model": name, "task": task, "train": {"steps": 10}})
+    assert settings is not None
+    assert [unit["name"] for unit in settings["model"]["units"]] == [name, "linear"]

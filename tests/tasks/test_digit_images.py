@@ -89,7 +89,7 @@ TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ub
     ("name", "content", "message"),
     [
         (TRAIN_IMAGES, None, "no train-images-idx3-ubyte.gz (nor train-images-idx3-ubyte without .gz) in {folder}. Put "
-                             "MNIST's four files there, or fetch them: tasks._digits.mnist.fetch(folder)"),
+                             "MNIST's four files there, or have them fetched: task.fetch=true"),
         (TRAIN_IMAGES, packed(idx(pictures(36, 1)))[:9_000], "{path}: cut off (Compressed file ended"),
         (TRAIN_IMAGES, packed(idx(pictures(36, 1))[:-7]), "{path}: cut off: shape (36, 28, 28) needs 28240 bytes, "
                                                                  "but it has 28233. Remove it and fetch it again"),

@@ -9,7 +9,7 @@ import torch
 from lanes import assert_same, finish, lanes_of, settings_of, tensors, train
 
 from sweeps.training import Lane, LaneResult, Pack
-from sweeps.training.step import _limited
+from sweeps.training.gradients import limited
 
 FAR = {"name": "single_module", "input_size": 2, "interpolation": [1000, 2000], "extrapolation": [2000, 3000]}
 NEAR = {**FAR, "interpolation": [1, 2], "extrapolation": [2, 6]}
@@ -99,7 +99,7 @@ def test_a_longer_budget_goes_on_from_an_end_that_was_a_restart() -> None:
 
 def test_clipping_elements_by_hand() -> None:
     grads = {"a": torch.tensor([-3.0, 0.05]), "b": torch.tensor([[0.1, 4.0, -0.1]])}
-    clipped = _limited(grads, torch.tensor(0.1))
+    clipped = limited(grads, torch.tensor(0.1))
     assert clipped["a"].tolist() == pytest.approx([-0.1, 0.05])
     assert clipped["b"].tolist() == [pytest.approx([0.1, 0.1, -0.1])]
 
@@ -107,7 +107,7 @@ def test_clipping_elements_by_hand() -> None:
 @pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
 def test_a_clip_value_of_zero_is_off(off) -> None:
     grads = {"a": torch.tensor([-3e30, 0.05])}
-    assert torch.equal(_limited(grads, off)["a"], grads["a"])
+    assert torch.equal(limited(grads, off)["a"], grads["a"])
 
 
 def test_a_clip_value_is_a_lanes_own_number() -> None:

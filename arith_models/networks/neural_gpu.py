@@ -1,0 +1,270 @@
+"""The Neural GPU: convolutional gated recurrent units on a mental image, as many steps as the input is long.
+
+Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016, arXiv 1511.08228), sections 2 and 3.3; what the paper leaves
+open is as in the published code of 2016.
+
+Legend of suffixes: N positions of the line, n of a bin, B batch, H rows of the image (4), M maps (channels), R sets of weights,
+S input symbols, O output symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from arith_models.curriculum import Curriculum
+from arith_models.lines import OnLine, State, laid_out, neighbours, one_hot, product
+
+HEIGHT = 4
+GATE_BIAS = 1.0
+TOLERATED = 0.02
+"""sequence error below which gradients get no noise"""
+
+
+class NeuralGPU(OnLine):
+    """s_0: its first row is the embedded input, three more are 0. For as many steps as there are positions, and in each for
+    every layer:
+
+        u = σ'(U_u * s + b_u + 1), r = σ'(U_r * s + b_r + 1), s <- u s + (1 - u) tanh(U_c * (r s) + b_c)
+
+    * is a 3 x 3 convolution over positions and rows, σ'(x) = clip(1.2 σ(x) - 0.1, 0, 1). After as many steps as the example
+    is long, the logits are a linear map of the first row.
+
+    Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example, where the state is kept at 0) ->
+    logits, a tuple of [B, n, O]. The four rows of a position are one vector of 4 M numbers, and a convolution is a product
+    with a matrix of blocks, in which rows that do not touch have zeros: a third more arithmetic, in products twice as fast.
+
+    Relaxation: step t uses set t mod R of R sets of weights. Penalty: `pull` times the squared distance of the sets from
+    their mean. Curriculum (arith_models/curriculum.py): when it moves on, the pull grows by a factor, or, once it is at
+    `most_pull`, all sets become their mean.
+
+    Deviations: gradient noise is normal, where the code truncates it (and, by a slip, drops it); with 3 x 3 kernels only.
+    """
+
+    version = 1
+    num_units = 0
+    reads_symbols = True
+    lanes_apart = True  # every lane is at a length of its own
+    shown_memory = ("length", "pull")
+    pieces = ("sets", "begin", "cell", "finish")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        maps: int = 24
+        """m; the code of 2016 has 128"""
+        layers: int = 2
+        """convolutional gated recurrent units of a step (nconvs)"""
+        cutoff: float = 1.2
+        """of the gates' sigmoid; 1 is the usual one"""
+        dropout: float = 0.09
+        """of the image, at the start and after every step; the paper tried 0.06, 0.09 and 0.135"""
+        dropout_scale: Literal["constant", "shorter_more"] = "constant"
+        """shorter_more: the rate is dropout 8 / n, as in the code"""
+        relaxation: int = 6
+        """R, sets of weights (rx_step); 1 is off"""
+        pull: float = 0.0005
+        """the first weight of the sets' distance"""
+        pull_factor: float = 1.2
+        """by which it grows when the curriculum moves on"""
+        most_pull: float = 0.1
+        """from which on the sets are averaged instead"""
+        init_scale: float = 1.0
+        """of the weights' first range"""
+        gradient_noise: float = 1.0
+        """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02"""
+        curriculum: Curriculum = field(default_factory=Curriculum)
+
+        def __post_init__(self) -> None:
+            faults = [
+                f"{name} = {getattr(self, name)} must be at least 1"
+                for name in ("maps", "layers", "relaxation", "cutoff", "pull_factor")
+                if getattr(self, name) < 1
+            ]
+            faults += [
+                f"{name} = {getattr(self, name)} must be at least 0"
+                for name in ("pull", "most_pull", "init_scale", "gradient_noise")
+                if getattr(self, name) < 0
+            ]
+            if not 0 <= self.dropout < 1:
+                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
+            if faults:
+                raise ValueError("; ".join(faults))
+
+    def __init__(
+        self,
+        config: Config,
+        units: Sequence[Callable[[int, int], nn.Module]],
+        num_inputs: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        R, L, M = config.relaxation, config.layers, config.maps
+        self.embedding = nn.Parameter(torch.empty(num_inputs, M))
+        self.input = nn.Parameter(torch.empty(M, M))
+        self.input_bias = nn.Parameter(torch.empty(M))
+        self.gates = nn.Parameter(torch.empty(R, L, 3, 3, M, 2 * M))  # [.., row, position, in, out]
+        self.gates_bias = nn.Parameter(torch.empty(R, L, 2 * M))
+        self.candidate = nn.Parameter(torch.empty(R, L, 3, 3, M, M))
+        self.candidate_bias = nn.Parameter(torch.empty(R, L, M))
+        self.output = nn.Parameter(torch.empty(M, num_outputs))
+        self.output_bias = nn.Parameter(torch.empty(num_outputs))
+
+    def initialise(self, stream: Any) -> None:
+        """Embedding U(-1.7, 1.7); weights U(±1.8 init_scale sqrt(3 / fan_in)); biases 0. The sets start apart."""
+        M = self.config.maps
+        bounds = {"embedding": 1.7} | {
+            name: 1.8 * float(self.config.init_scale) * (3.0 / fan) ** 0.5
+            for name, fan in {"input": M, "gates": 9 * M, "candidate": 9 * M, "output": M}.items()
+        }
+        for name, bound in bounds.items():
+            weight = getattr(self, name)
+            weight.data = stream.child(name).uniform(weight.shape, -bound, bound).to(weight.device)
+        for name in ("input_bias", "gates_bias", "candidate_bias", "output_bias"):
+            getattr(self, name).data.zero_()
+
+    def effective_weights(self) -> list[Tensor]:
+        """None: nothing says that these weights should be -1, 0 or 1."""
+        return []
+
+    @classmethod
+    def weights(cls, pieces: Any) -> Sequence[tuple[Any, ...]]:
+        return [(one,) for one in pieces.sets()]
+
+    def sets(self, ctx: Any) -> list[list[dict[str, Tensor]]]:
+        """For every set and layer the matrices of blocks, [3 H M, 2 H M] and [3 H M, H M], and their biases by column."""
+        return [
+            [
+                {
+                    "gates": _blocks(self.gates[r, layer], 2),
+                    "gates_bias": _rows(self.gates_bias[r, layer], 2),
+                    "candidate": _blocks(self.candidate[r, layer], 1),
+                    "candidate_bias": _rows(self.candidate_bias[r, layer], 1),
+                }
+                for layer in range(self.config.layers)
+            ]
+            for r in range(self.config.relaxation)
+        ]
+
+    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[State, Tensor, State]:
+        """The state: `s` and `out`, its value after an example's last step, both [N, B, H M], and `left`, steps to come.
+
+        The line has `mask` [N, B, 1] and `kept`, the share of the image that dropout leaves there.
+        """
+        x_NB = laid_out(bins)
+        mask = (x_NB >= 0).unsqueeze(-1).to(torch.float32)
+        lengths = [(x_Bn >= 0).sum(1, keepdim=True).expand_as(x_Bn) for x_Bn in bins]
+        left = laid_out(lengths, 0).unsqueeze(-1).to(torch.float32)
+        rate = self.config.dropout * torch.ones_like(mask)
+        if self.config.dropout_scale == "shorter_more":
+            sizes = [torch.full_like(x_Bn, x_Bn.shape[1]) for x_Bn in bins]
+            rate = rate * 8.0 / laid_out(sizes, 8).unsqueeze(-1)
+        is_symbol = torch.arange(len(self.embedding), device=x_NB.device) > 0
+        embedded = torch.tanh(
+            product(one_hot(x_NB, len(self.embedding)), self.embedding * is_symbol[:, None])
+        )
+        first = product(embedded, self.input) + self.input_bias
+        s = torch.cat([first, torch.zeros_like(first).repeat(1, 1, HEIGHT - 1)], -1)
+        s = _dropped(s, rate, ctx) * mask
+        return (
+            {"s": s, "out": s, "left": left},
+            torch.zeros((), device=s.device),
+            {"mask": mask, "rate": rate},
+        )
+
+    def cell(
+        self, state: State, tally: Tensor, line: State, layers: list[dict[str, Tensor]], ctx: Any
+    ) -> tuple[State, Tensor]:
+        s = state["s"]
+        for weights in layers:
+            gates = product(torch.cat([*neighbours(s), s], -1), weights["gates"]) + weights["gates_bias"]
+            u, r = (self._gate(v) for v in gates.split(s.shape[-1], dim=-1))
+            reset = r * s
+            v = product(torch.cat([*neighbours(reset), reset], -1), weights["candidate"])
+            s = (u * s + (1.0 - u) * torch.tanh(v + weights["candidate_bias"])) * line["mask"]
+        left = state["left"] - 1.0
+        out = torch.where(left == 0.0, s, state["out"])
+        s = _dropped(s, line["rate"], ctx) * line["mask"]
+        return {"s": s, "out": out, "left": left}, tally
+
+    def finish(
+        self, ended: tuple[State, ...], tally: Tensor, ctx: Any
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        first_row = (state["out"][..., : self.config.maps] for state in ended)
+        logits = tuple((product(s, self.output) + self.output_bias).transpose(0, 1) for s in first_row)
+        if not ctx.training or self.config.relaxation == 1:
+            return logits, {}
+        apart = sum((w - w.mean(0)).square().sum() for w in self._relaxed())
+        return logits, {"pull": ctx.memory["pull"] * apart}
+
+    def _relaxed(self) -> list[Tensor]:
+        return [self.gates, self.gates_bias, self.candidate, self.candidate_bias]
+
+    def _gate(self, v: Tensor) -> Tensor:
+        c = self.config.cutoff
+        return (c * torch.sigmoid(v + GATE_BIAS) - (c - 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def initial_memory(self) -> dict[str, Tensor]:
+        return {
+            "pull": torch.tensor(self.config.pull),
+            "averages": torch.zeros(()),
+            **self.config.curriculum.start(),
+        }
+
+    def remember(
+        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
+    ) -> dict[str, Tensor]:
+        """The curriculum's part, the pull, and whether this step ends with averaged sets."""
+        error = observed["scores"]["sequence_error"]
+        found, moves_on = self.config.curriculum.after(memory, error, observed["length"], step)
+        grows = memory["pull"] < self.config.most_pull
+        pull = torch.where(moves_on & grows, memory["pull"] * self.config.pull_factor, memory["pull"])
+        return {**found, "pull": pull, "averages": (moves_on & ~grows).to(torch.float32)}
+
+    def next_length(self, memory: dict[str, Tensor], stream: Any, shortest: int, longest: int) -> Tensor:
+        """The length of the next batch, float32, a whole number."""
+        return self.config.curriculum.drawn(memory, stream, shortest, longest)
+
+    def settle(self, memory: dict[str, Tensor]) -> None:
+        """Changes the weights in place where the sets become their mean."""
+        for w in self._relaxed():
+            w.copy_(torch.where(memory["averages"] > 0, w.mean(0, keepdim=True), w))
+
+    def noise_deviation(self, step: Tensor, memory: dict[str, Tensor], lr: Any) -> Any:
+        excess = (memory["error"] - TOLERATED).clamp(min=0.0)
+        return self.config.gradient_noise * torch.sqrt((step.to(torch.float32) + 1.0) ** -0.55 * excess)
+
+    def constrain(self) -> None:
+        pass
+
+
+def _dropped(s_NBM: Tensor, rate_NB1: Tensor, ctx: Any) -> Tensor:
+    return ctx.dropout(s_NBM, rate_NB1) if ctx.training else s_NBM
+
+
+def _rows(bias: Tensor, parts: int) -> Tensor:
+    """The bias of every row: [parts M] -> [parts H M]."""
+    return bias.unflatten(0, (parts, 1, -1)).expand(-1, HEIGHT, -1).flatten()
+
+
+def _blocks(kernel: Tensor, parts: int) -> Tensor:
+    """A 3 x 3 kernel [3 rows, 3 positions, M, parts M] as a matrix [3 H M, parts H M].
+
+    Rows of the matrix: the position to the left, the one to the right, the one itself; in each the H image rows of M maps.
+    Columns: parts (update and reset, say), in each the H image rows.
+    """
+    nothing = torch.zeros_like(kernel[0, 0])
+    positions = []
+    for position in (0, 2, 1):
+        for above in range(HEIGHT):  # the image row that is read
+            blocks = [
+                kernel[above - row + 1, position] if abs(above - row) <= 1 else nothing
+                for row in range(HEIGHT)
+            ]
+            by_part = torch.stack(blocks).unflatten(-1, (parts, -1))  # [H, M, parts, M]
+            positions.append(by_part.permute(1, 2, 0, 3).flatten(1))
+    return torch.cat(positions)
