@@ -117,12 +117,11 @@ def identity(kind: Kind, name: str) -> int | str:
     return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
 
 
-def example_task(model: str) -> str:
-    """A task that a model of this name can learn: a recurrent cell needs a sequence, some networks need symbols."""
-    if model in whole_networks():
-        needs = getattr(find("network", model), "reads_symbols", False)
-        return next(t for t in names("task") if getattr(find("task", t), "reads_symbols", False) == needs)
-    return "recurrent" if getattr(find("model", model), "is_cell", False) else "static"
+def example_task(unit: str) -> str:
+    """A task that a model of this name can learn: a recurrent cell needs a sequence, a network on symbols an algorithm."""
+    if unit in whole_networks():
+        return "algorithm"
+    return "recurrent" if getattr(find("model", unit), "is_cell", False) else "static"
 
 
 def source_hash(kind: Kind, name: str) -> str:

@@ -6,7 +6,7 @@ Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,9 +94,12 @@ class SequentialDigits:
                 )
             if faults:
                 raise ValueError("; ".join(faults))
-            _check_data(
-                self
-            )  # a file that is missing or broken, and too few pictures, are told before anything runs
+            _check_data(self)  # a file that is missing or broken, or too few pictures: before anything runs
+
+        @staticmethod
+        def read(data: str, fetch: bool) -> DigitImages:
+            """The pictures that `data` names."""
+            return _data(data, fetch)
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -104,11 +107,11 @@ class SequentialDigits:
         self.lengths = sorted(config.test_lengths)
         self.splits = ("interpolation", *(f"length_{n}" for n in self.lengths[:-1]), "extrapolation")
 
-    @staticmethod
-    def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def identity(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What tells lanes apart: the settings with what the pictures are in place of where they lie."""
         rest = {name: value for name, value in settings.items() if name not in ("data", "fetch")}
-        return {**rest, "pictures": _digest(settings["data"], settings["fetch"])}
+        return {**rest, "pictures": _digest(cls.Config.read, settings["data"], settings["fetch"])}
 
     def shared(self) -> dict[str, NDArray[Any]]:
         """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test pictures, in this order."""
@@ -117,7 +120,7 @@ class SequentialDigits:
     def instance(self, seed: int) -> dict[str, Places]:
         """`sequences` int64 [N // T, T]: which training pictures stand together, the seed's own permutation."""
         rng = np.random.RandomState(seed)
-        labels = _data(self.config.data, self.config.fetch).train.labels
+        labels = self.config.read(self.config.data, self.config.fetch).train.labels
         return {"sequences": sequences(labels, self.config.digits, self.config.length, rng)}
 
     def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
@@ -131,7 +134,7 @@ class SequentialDigits:
         chosen = order[within * each + torch.arange(each, device=order.device)]
         places_TB = places[chosen].T
         digits_BT = instance["labels"][places_TB].T.to(torch.float32)
-        return instance["images"][places_TB], self._accumulated(digits_BT).unsqueeze(-1)
+        return self.present(places_TB, instance), self._accumulated(digits_BT).unsqueeze(-1)
 
     def _accumulated(self, digits_BT: Tensor) -> Tensor:
         return digits_BT.cumsum(1) if self.config.operation == "sum" else digits_BT.cumprod(1)
@@ -142,7 +145,7 @@ class SequentialDigits:
 
     def evaluation_inputs(self, split: str) -> Places:
         """Places of pictures, int64 [T, rows], equal for all seeds."""
-        data = _data(self.config.data, self.config.fetch)
+        data = self.config.read(self.config.data, self.config.fetch)
         validates = split == "interpolation"
         part = data.validation if validates else data.test
         begin = len(data.train) + (0 if validates else len(data.validation))
@@ -185,7 +188,7 @@ class SequentialDigits:
 
 
 def _check_data(config: Any) -> None:
-    data = _data(config.data, config.fetch)
+    data = config.read(config.data, config.fetch)
     for part, lengths in (
         ("train", [config.length]),
         ("validation", [config.length]),
@@ -196,7 +199,7 @@ def _check_data(config: Any) -> None:
         if max(lengths) > found:
             raise ValueError(
                 f"a sequence of {max(lengths)} {part} pictures is asked for, but {config.data} has {found} of the digits "
-                f"{list(config.digits)}: make it shorter, or name a folder with MNIST's files as `data`"
+                f"{list(config.digits)}: make it shorter, or name a folder with a larger set as `data`"
             )
 
 
@@ -211,11 +214,12 @@ def _data(source: str, fetch: bool) -> DigitImages:
 
 
 @lru_cache(maxsize=8)
-def _digest(source: str, fetch: bool) -> str:
-    data = _data(source, fetch)
+def _digest(read: Callable[[str, bool], DigitImages], source: str, fetch: bool) -> str:
+    data = read(source, fetch)
     found = hashlib.sha256()
     for part in (data.train, data.validation, data.test):
-        found.update(part.pixels.tobytes() + part.labels.tobytes())
+        found.update(np.ascontiguousarray(part.pixels).data)
+        found.update(np.ascontiguousarray(part.labels).data)
     return found.hexdigest()
 
 

@@ -124,7 +124,7 @@ def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
         ({"model": "nua"}, "model: no model named 'nua'. Did you mean 'nau'?"),
         ({"model": {"name": "nua"}}, "model.name: no model named 'nua'. Did you mean 'nau'?"),
         ({"model": "dngppu", "task": "algorithm"}, "model: no model named 'dngppu'. Did you mean 'dngpu'?"),
-        ({"model": "nmu", "task": "algorithm"}, "model: nmu cannot learn task algorithm, where a model is a"),
+        ({"model": "nmu", "task": "algorithm"}, "model: nmu cannot learn task algorithm, where a model is a network of"),
         ({"model": {"units": ["nau"]}, "task": "algorithm"}, "model.name: a list of units cannot learn task algorithm"),
         ({"model": {"units": ["dngpu", "nau"]}}, "model.name: dngpu is a network of its own, and no unit that"),
         ({"task": "statics"}, "task: no task named 'statics'. Did you mean 'static'?"),

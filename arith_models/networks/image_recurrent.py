@@ -1,4 +1,4 @@
-"""A cell on numbers that a convolutional network reads from images: l_t = CNN(image_t), h_t = cell([l_t, h_{t-1}]), y_t = h_t.
+"""A cell on numbers that a network reads from images: l_t = network(image_t), h_t = cell([l_t, h_{t-1}]), y_t = h_t.
 
 Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appendix on sequential MNIST.
 """
@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.images import DigitCNN
+from arith_models.images import DigitCNN, num_channels
 from arith_models.looped import Looped, over_time
 from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.resnet import ResNet
 
 _PENALTY = {"weight": 10.0, "start": 10_000.0, "end": 100_000.0}
 _PRODUCT = {"initial_state": 1.0}
@@ -30,7 +31,11 @@ PAPER: dict[str, dict[str, Any]] = {
 
 
 class ImageRecurrent(Looped):
-    """Shapes: images [T, B, 28, 28] -> y [B, T, 1]; the CNN has `image_outputs` numbers for each image.
+    """Shapes: images [T, B, H, W] or, in colour, [T, B, 3, H, W] -> y [B, T, 1]; l_t [B, image_outputs].
+
+    A ResNet is normalised at every time step by itself, as published: in training by the batch of that step, in evaluation by
+    the running mean and variance, which the network remembers. Deviation: the published code evaluates in training mode, so
+    by the statistics of the evaluated batch, which also enter the running ones.
 
     `accumulator` may replace the cell by what it should learn, as in the paper's reference runs. The softmax over digits of
     the original code is left out: there it always raised an error. Penalties: arith_models/penalties.py.
@@ -42,8 +47,10 @@ class ImageRecurrent(Looped):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
+        images: Literal["cnn", "resnet18", "resnet34", "resnet50"] = "cnn"
+        """what reads an image; the paper's SVHN runs have the ResNets (--resnet)"""
         image_outputs: int = 1
-        """numbers that the CNN reads from an image (--mnist-outputs)"""
+        """numbers that are read from an image (--mnist-outputs, --svhn-outputs)"""
         initial_state: float = 0.0
         """h_0; 1 for a product"""
         accumulator: Literal["learnt", "sum", "product", "pass_through"] = "learnt"
@@ -66,7 +73,11 @@ class ImageRecurrent(Looped):
     ) -> None:
         super().__init__()
         self.config = config
-        self.images = DigitCNN(config.image_outputs)
+        channels = num_channels(num_inputs)
+        if config.images == "cnn":
+            self.images: Any = DigitCNN(channels, config.image_outputs)
+        else:
+            self.images = ResNet(config.images, channels, config.image_outputs)
         self.num_states = num_outputs
         self.unit: Any = units[0](config.image_outputs + num_outputs, num_outputs) if self.learnt else None
 
@@ -86,21 +97,26 @@ class ImageRecurrent(Looped):
     @staticmethod
     def loop(pieces: Any, x_T: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         state = pieces.begin(x_T[0])
-        states, found = [], []
+        states, found, seen = [], [], []
         for x in x_T:
-            state, penalties = pieces.cell(state, pieces.read(x))
+            numbers, noted = pieces.read(x)
+            state, penalties = pieces.cell(state, numbers)
             states.append(state)
             found.append(penalties)
-        result: tuple[Tensor, dict[str, Tensor]] = pieces.finish(torch.stack(states, -2), over_time(found))
-        return result
+            seen.append(noted)
+        y, terms = pieces.finish(torch.stack(states, -2), over_time(found))
+        if seen[0]:
+            terms = {**terms, "observed": {n: torch.stack([noted[n] for noted in seen], -1) for n in seen[0]}}
+        return y, terms
 
-    def begin(self, x_BHW: Tensor, ctx: Any) -> Tensor:
+    def begin(self, x: Tensor, ctx: Any) -> Tensor:
         size = self.num_states * getattr(self.unit, "state_parts", 1)
-        return torch.zeros(len(x_BHW), size, device=x_BHW.device) + self.config.initial_state
+        return torch.zeros(len(x), size, device=x.device) + self.config.initial_state
 
-    def read(self, x_BHW: Tensor, ctx: Any) -> Tensor:
-        numbers: Tensor = self.images(x_BHW)
-        return numbers
+    def read(self, x: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The numbers [B, image_outputs] of images [B, H, W] or [B, C, H, W], and what is to be remembered of these."""
+        read: tuple[Tensor, dict[str, Tensor]] = self.images(x if x.dim() == 4 else x.unsqueeze(1), ctx)
+        return read
 
     def cell(self, state_BS: Tensor, l_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.learnt:
@@ -118,6 +134,17 @@ class ImageRecurrent(Looped):
             return y_BTO, {}
         of_cell = {name: value for name, value in found.items() if name != "mean_input"}
         return y_BTO, weighed(self.config, ctx.step, [(self.unit, found["mean_input"], of_cell)])
+
+    def initial_memory(self) -> dict[str, Tensor]:
+        """What normalises a ResNet in evaluation; a CNN remembers nothing."""
+        memory: dict[str, Tensor] = self.images.initial_memory()
+        return memory
+
+    def remember(
+        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
+    ) -> dict[str, Tensor]:
+        new: dict[str, Tensor] = self.images.remember(memory, observed["noted"])
+        return new
 
     def constrain(self) -> None:
         if self.learnt:

@@ -223,8 +223,8 @@ def initial_params(built: Built, seed: int, device: torch.device, purpose: str =
 def starting_memory(built: Built) -> dict[str, Params]:
     """What a lane remembers before its first step, by owner; empty for most."""
     memory: dict[str, Params] = {}
-    if hasattr(built.network, "remember"):
-        memory["model"] = built.model().initial_memory()
+    if hasattr(built.network, "remember") and (own := built.model().initial_memory()):
+        memory["model"] = own
     if built.train.lr_decay.rule != "never":
         memory["lr"] = lr_decay.start()
     return memory

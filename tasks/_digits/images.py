@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,16 @@ class Images:
     def part(self, start: int, end: int) -> Images:
         return Images(self.pixels[start:end], self.labels[start:end])
 
+    def digests(self) -> list[bytes]:
+        """Of each picture; pictures are equal where these are."""
+        return [hashlib.sha256(picture.tobytes()).digest() for picture in self.pixels]
+
+    def without(self, *others: Images) -> Images:
+        """The pictures that are in none of the others."""
+        elsewhere = {digest for other in others for digest in other.digests()}
+        kept = [place for place, digest in enumerate(self.digests()) if digest not in elsewhere]
+        return self if len(kept) == len(self) else Images(self.pixels[kept], self.labels[kept])
+
 
 @dataclass(frozen=True)
 class DigitImages:
@@ -55,13 +66,24 @@ def images(pixels: NDArray[np.uint8], labels: NDArray[Any], source: str) -> Imag
     return Images(with_channel, labels.astype(np.int64))
 
 
-def split(training: Images, test: Images, source: str, share: float = VALIDATION_SHARE) -> DigitImages:
+def split(
+    training: Images,
+    test: Images,
+    source: str,
+    share: float = VALIDATION_SHARE,
+    drop_copies: bool = False,
+) -> DigitImages:
     """The last of the training pictures, that share rounded down, are the validation pictures.
+
+    `drop_copies`: a picture that stands in two parts stays in the test part, or else in the validation part.
 
     Raises DataError for a part that is empty, pictures of two sizes, and a picture that stands in two parts.
     """
     start = len(training) - int(share * len(training))
-    made = DigitImages(training.part(0, start), training.part(start, len(training)), test)
+    train, validation = training.part(0, start), training.part(start, len(training))
+    if drop_copies:
+        train, validation = train.without(validation, test), validation.without(test)
+    made = DigitImages(train, validation, test)
     parts = {"training": made.train, "validation": made.validation, "test": made.test}
     for name, part in parts.items():
         if not len(part):
@@ -74,10 +96,10 @@ def split(training: Images, test: Images, source: str, share: float = VALIDATION
 
 
 def _refuse_shared(parts: dict[str, Images], source: str) -> None:
-    seen: dict[bytes, str] = {}
+    seen: dict[bytes, str] = {}  # by digest: the pictures themselves are hundreds of megabytes
     for name, part in parts.items():
-        own = {picture.tobytes() for picture in part.pixels}
-        shared = [other for picture in own if (other := seen.get(picture))]
+        own = set(part.digests())
+        shared = [other for digest in own if (other := seen.get(digest))]
         if shared:
             raise DataError(
                 f"{source}: {len(shared)} {name} images are also {' or '.join(sorted(set(shared)))} images. A test on "

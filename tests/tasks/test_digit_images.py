@@ -178,14 +178,29 @@ def mat(path: Path, count: int, seed: int, **change: Any) -> None:
 
 
 def test_house_numbers_are_read_with_ten_as_zero(tmp_path: Path) -> None:
+    """The last 5,000 of 73,257 are the last one of 24."""
     mat(tmp_path / "train_32x32.mat", 24, 1)
     mat(tmp_path / "test_32x32.mat", 10, 2)
     found = svhn.read(tmp_path)
-    assert [len(found.train), len(found.validation), len(found.test)] == [22, 2, 10]
+    assert [len(found.train), len(found.validation), len(found.test)] == [23, 1, 10]
+    assert 73_257 - int(svhn.VALIDATION_SHARE * 73_257) == 68_257
     assert found.test.pixels.shape == (10, 3, 32, 32)
     assert found.test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     X = np.random.RandomState(2).randint(0, 256, (32, 32, 3, 10)).astype(np.uint8)
     assert found.test.pixels[4, 2, 7, 30] == X[7, 30, 2, 4]
+
+
+def test_a_house_number_that_stands_in_two_files_is_left_out_of_the_earlier_part(tmp_path: Path) -> None:
+    """Of 30 pictures the last two validate; the first is also the last, the second and the 29th are test pictures."""
+    X = np.random.RandomState(1).randint(0, 256, (32, 32, 3, 30)).astype(np.uint8)
+    X[..., 0] = X[..., 29]
+    test = np.stack([X[..., 1], X[..., 28], X[..., 1] ^ 1], axis=-1)
+    mat(tmp_path / "train_32x32.mat", 30, 1, X=X)
+    mat(tmp_path / "test_32x32.mat", 3, 2, X=test)
+    found = svhn.read(tmp_path)
+    assert [len(found.train), len(found.validation), len(found.test)] == [26, 1, 3]
+    assert np.array_equal(found.train.pixels[0], X[..., 2].transpose(2, 0, 1))
+    assert found.train.labels[0] == 3 and found.validation.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +223,7 @@ def test_a_bad_house_number_file_is_told(tmp_path: Path, change, message) -> Non
 
 
 def test_a_missing_or_cut_off_house_number_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no train_32x32.mat in .*fetch it: tasks._digits.svhn.fetch"):
+    with pytest.raises(DataError, match=r"no train_32x32.mat in .*fetched \(246 MB\): task.fetch=true"):
         svhn.read(tmp_path)
     path = tmp_path / "train_32x32.mat"
     mat(path, 10, 1)

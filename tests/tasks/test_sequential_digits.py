@@ -189,7 +189,8 @@ def test_the_network_reads_pictures_and_accumulates_exactly_where_asked() -> Non
     with torch.no_grad():
         model.initialise(Stream(seed_key(0, "initialise")))
         images = torch.rand(3, 5, 28, 28, generator=torch.Generator().manual_seed(0))
-        read = torch.stack([model.images(x)[:, 0] for x in images], 1)
-        y_BTO, penalties = model(images, resting(torch.device("cpu")))
+        ctx = resting(torch.device("cpu"))
+        read = torch.stack([model.images(x.unsqueeze(1), ctx)[0][:, 0] for x in images], 1)
+        y_BTO, penalties = model(images, ctx)
     torch.testing.assert_close(y_BTO[..., 0], read.cumprod(1))
     assert penalties == {}

@@ -1,0 +1,198 @@
+"""Sums and products of house numbers' digits: from SVHN's files to trained lanes with a ResNet."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from safetensors.torch import load
+
+from arith_models import resnet
+from arith_models.networks.image_recurrent import ImageRecurrent
+from sweeps.checking.variants import variants
+from sweeps.settings import lane_key, resolve
+from sweeps.training import Lane, LaneResult, Pack, Stream, programs, seed_key
+from tasks._digits import svhn
+from tasks.sequential_svhn import SequentialSVHN
+
+TRAINING, TEST = 36, 6
+NARROW, FEW = (4, 8, 16, 32), {"resnet18": (1, 1, 1, 1), "resnet34": (1, 2, 1, 1), "resnet50": (1, 1, 1, 1)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two small files of noise: 34 training, 2 validation and 6 test pictures, 0 written as 10."""
+    for name, count, seed in zip(svhn.FILES, (TRAINING, TEST), (1, 2), strict=True):
+        X = np.random.RandomState(seed).randint(0, 256, (32, 32, 3, count)).astype(np.uint8)
+        y = (np.arange(count) % 10 + 1).astype(np.uint8)[:, np.newaxis]
+        scipy.io.savemat(tmp_path / name, {"X": X, "y": y})
+    return tmp_path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow ResNets with few blocks; programs of wider ones are forgotten."""
+    monkeypatch.setattr(resnet, "WIDTHS", NARROW)
+    monkeypatch.setattr(resnet, "BLOCKS", FEW)
+    monkeypatch.setattr(programs, "_KEPT", {})
+
+
+def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task: Any) -> dict[str, Any]:
+    given = {"name": "sequential_svhn", "operation": "product", "length": length, "test_lengths": [1, 3]}
+    train = {"steps": 4, "batch": 8, "evaluate_every": 2}
+    found, faults, _ = resolve(
+        {"model": model, "task": {**given, "data": str(folder), **task}, "train": train}
+    )
+    assert found is not None, faults
+    return found
+
+
+def trained(settings: dict[str, Any], seeds: Any = range(3), compiled: bool = False) -> dict[int, LaneResult]:
+    lanes = [Lane(f"seed {seed}", settings, seed) for seed in seeds]
+    pack, results = Pack(lanes, len(lanes), compiled=compiled), {}
+    while not pack.done:
+        for result in pack.advance():
+            assert result.outcome == "unsolved" and result.state is not None, result.reason
+            results[result.seed] = result
+    assert compiled == (pack.why_uncompiled is None), pack.why_uncompiled
+    return results
+
+
+def assert_same(one: LaneResult, other: LaneResult) -> None:
+    assert one.state is not None and other.state is not None
+    first, second = load(one.state), load(other.state)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert repr(one.curve) == repr(other.curve)
+
+
+def test_a_batch_shows_the_files_pictures_with_the_oracles_targets(folder: Path) -> None:
+    made = SequentialSVHN(
+        SequentialSVHN.Config(data=str(folder), operation="product", length=2, test_lengths=(1, 3))
+    )
+    data = {n: torch.from_numpy(a) for n, a in {**made.instance(3), **made.shared()}.items()}
+    images, target = made.sample(Stream(seed_key(3, "batch"), 5), data, 4)
+    assert images.shape == (2, 4, 3, 32, 32) and images.dtype == torch.float32
+    X = scipy.io.loadmat(folder / "train_32x32.mat")["X"]
+    of_file = {X[..., i].transpose(2, 0, 1).tobytes(): i for i in range(TRAINING)}
+    shown = (images * 255).round().to(torch.uint8).numpy()
+    places = np.array([[of_file[picture.tobytes()] for picture in row] for row in shown])
+    assert places.max() < 34, "the last two are for validation"
+    np.testing.assert_array_equal(target.numpy(), made.truth(places, 3))
+    assert float(images.max()) <= 1.0 and float(images.min()) >= 0.0
+
+
+def test_no_picture_is_in_two_parts(folder: Path) -> None:
+    made = SequentialSVHN(SequentialSVHN.Config(data=str(folder), length=2, test_lengths=(1, 3)))
+    parts = [set(made.instance(0)["sequences"].flatten())]
+    parts += [set(made.evaluation_inputs(split).flatten()) for split in ("interpolation", "length_1")]
+    assert [len(part) for part in parts] == [34, 2, 6]
+    pictures = made.shared()["images"]
+    seen = [{pictures[place].tobytes() for place in part} for part in parts]
+    assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+
+
+def test_what_is_missing_broken_or_too_little_is_told(folder: Path, tmp_path_factory: Any) -> None:
+    def told(data: Path, **settings: Any) -> str:
+        with pytest.raises(ValueError, match=r".") as caught:
+            SequentialSVHN.Config(data=str(data), **{"length": 2, "test_lengths": (1,), **settings})
+        return str(caught.value)
+
+    empty = tmp_path_factory.mktemp("empty")
+    assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in told(empty)
+    assert "a sequence of 9 test pictures is asked for" in told(folder, test_lengths=(9,))
+    broken = tmp_path_factory.mktemp("broken") / "copy"
+    shutil.copytree(folder, broken)
+    (broken / "test_32x32.mat").write_bytes((folder / "test_32x32.mat").read_bytes()[:5000])
+    assert "test_32x32.mat: cannot be read as a MATLAB 5 file" in told(broken)
+
+
+def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_factory, monkeypatch) -> None:
+    """Ours are not SVHN's own, so they are refused."""
+    monkeypatch.setattr(svhn.fetch, "__defaults__", ([str(folder)],))
+    with pytest.raises(
+        ValueError, match=r"no source gave a file with checksum md5:e26dedcc.*\n.*wrong checksum"
+    ):
+        SequentialSVHN.Config(data=str(tmp_path_factory.mktemp("to_be_filled")), fetch=True)
+
+
+def test_a_lane_is_known_by_its_pictures_and_its_network(folder: Path, tmp_path_factory: Any) -> None:
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(folder, copy)
+    there, copied, optical = (lane_key(settings_of(data), 0) for data in (folder, copy, "optical"))
+    assert there == copied != optical
+    assert lane_key(settings_of(folder, {"name": "nmu", "images": "resnet18"}), 0) != there
+
+
+@pytest.mark.usefixtures("small")
+def test_three_lanes_with_a_resnet_train_and_remember(folder: Path) -> None:
+    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=1, test_lengths=[2])
+    for result in trained(settings).values():
+        assert result.curve.step == [0, 2, 4]
+        assert all(math.isfinite(e) for e in result.curve.error["extrapolation"])
+        state = load(result.state or b"")
+        assert not torch.equal(
+            state["memory.model.variance"], torch.ones_like(state["memory.model.variance"])
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", variants(ImageRecurrent), ids=lambda v: v.label.strip() or "defaults")
+@pytest.mark.usefixtures("small")
+def test_every_choice_of_the_network_trains_in_a_pack_and_keeps_to_its_lane(variant, folder: Path) -> None:
+    """A lane among others in a larger pack has the same bits, running statistics included."""
+    chosen = {name: getattr(variant.config, name) for name in ("images", "accumulator")}
+    settings = settings_of(folder, {"name": "nmu", **chosen})
+    results = trained(settings)
+    assert all(math.isfinite(e) for r in results.values() for e in r.curve.error["extrapolation"])
+    assert_same(trained(settings, [7, 8, 1, 9, 10])[1], results[1])
+    remembered = [name for name in load(results[1].state or b"") if "memory" in name]
+    assert bool(remembered) == (variant.config.images != "cnn")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_looped_over_time_is_as_in_one_graph(folder: Path, monkeypatch) -> None:
+    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=2, digits=list(range(10)))
+    unrolled = trained(settings)
+    monkeypatch.setattr(programs, "MOST_UNROLLED", 0)
+    monkeypatch.setattr(programs, "_KEPT", {})
+    for seed, result in trained(settings).items():
+        first, second = load(unrolled[seed].state or b""), load(result.state or b"")
+        memory = [name for name in first if "memory" in name]
+        assert memory
+        for name in memory:
+            torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_a_lane_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(folder: Path) -> None:
+    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"})
+    whole = trained(settings)
+    pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, compiled=False)
+    assert pack.advance() == []
+    lanes = [Lane(key, settings, int(key[-1]), blob) for key, (_, blob) in pack.checkpoints().items()]
+    again, results = Pack(lanes, 3, compiled=False), {}
+    while not again.done:
+        results |= {r.seed: r for r in again.advance()}
+    for seed, result in results.items():
+        assert_same(result, whole[seed])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_compiled_lanes_are_as_uncompiled_and_the_same_among_others(folder: Path) -> None:
+    settings = settings_of(folder, {"name": "nmu", "images": "resnet18"})
+    compiled, plain = trained(settings, compiled=True), trained(settings)
+    assert_same(trained(settings, [7, 8, 1, 9, 10], compiled=True)[1], compiled[1])
+    for seed, result in compiled.items():
+        expected = plain[seed].curve.error["interpolation"]
+        assert result.curve.error["interpolation"] == pytest.approx(expected, rel=1e-2)
