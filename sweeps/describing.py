@@ -60,7 +60,7 @@ def about_model(name: str) -> str:
 
 
 def _resolved_model(name: str) -> dict[str, Any]:
-    """The model on the static task, a recurrent cell on the recurrent one."""
+    """The model on a task that it can learn."""
     settings, faults, _ = resolve(
         {"model": name, "task": catalog.example_task(name), "train": {"steps": 10**9}}
     )

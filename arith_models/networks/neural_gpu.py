@@ -77,7 +77,7 @@ class NeuralGPU(OnLine):
         gradient_noise: float = 1.0
         """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02"""
         curriculum: Curriculum = field(default_factory=Curriculum)
-        """over lengths"""
+        """from short to long sequences"""
 
         def __post_init__(self) -> None:
             faults = [

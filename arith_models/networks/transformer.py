@@ -41,8 +41,9 @@ class Transformer(Looped):
     channels had 98 to 100 % of sequences wrong after 1200 steps, and 75 to 92 % with vectors; three seeds each.)
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example) -> logits, a tuple of [B, n, O].
-    All bins go through one product of two matrices; each attends by itself, long ones in parts, so that 4001 symbols
-    need some hundred MB. Outside of an example nothing is looked at, and the logits are p.
+    All bins go through one product of two matrices; each attends by itself, long ones in parts, so that two sequences of
+    4001 symbols need 164 MB (but 2.1 GB once, while their operations are recorded). Outside of an example nothing is looked
+    at, and the logits are p.
 
     With `shared`, all layers have the weights of one: a Universal Transformer (Dehghani et al. 2019) of a fixed number
     of steps, without the vectors that it adds for position and step.
@@ -53,6 +54,7 @@ class Transformer(Looped):
     version = 1
     num_units = 0
     reads_symbols = True
+    least_slots = most_slots = 1  # four lanes on a core take 95 ms a step each, one alone 108 (three bins)
     pieces = ("begin", "layer", "finish")
 
     @dataclass(frozen=True, kw_only=True)

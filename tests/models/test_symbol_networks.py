@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from sweeps.settings import resolve
 from sweeps.training import Lane, Pack
 
 NAMES = [n for n in catalog.whole_networks() if getattr(catalog.find("network", n), "reads_symbols", False)]
+APART = [n for n in NAMES if getattr(catalog.find("network", n), "lanes_apart", False)]
 every_network = pytest.mark.parametrize("name", NAMES)
+every_network_in_packs = pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
 
 
 class Network:
@@ -51,7 +54,7 @@ def test_version_and_settings_are_declared_and_explained(name: str) -> None:
     assert "Shapes: " in catalog.find("network", name).__doc__
 
 
-@every_network
+@every_network_in_packs
 def test_lanes_never_touch(name: str) -> None:
     """In packs of three, whoever the neighbours are, one that is NaN included."""
     none(engine.records(Network(name)))
@@ -66,13 +69,21 @@ def trained(settings: dict[str, Any], seeds: list[int], steps: int = 3) -> dict[
     return {seed: {name: p[k] for name, p in params.items()} for k, seed in enumerate(seeds)}
 
 
-@every_network
+@every_network_in_packs
 def test_a_lane_equals_itself_at_any_slot(name: str) -> None:
     settings = settings_of(name)
     one, other = trained(settings, [1, 2, 3]), trained(settings, [3, 1, 2])
     for seed, params in one.items():
         for path, value in params.items():
             assert torch.equal(value, other[seed][path]), f"{path} of seed {seed}"
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_lane_that_is_at_a_length_of_its_own_has_a_pack_of_its_own(name: str) -> None:
+    settings = settings_of(name)
+    assert Pack([Lane(str(s), settings, s) for s in range(3)], 3, compiled=False).num_slots == 1
+    one, again = trained(settings, [1]), trained(settings, [1])
+    assert all(torch.equal(value, again[1][path]) for path, value in one[1].items())
 
 
 @every_network
@@ -135,7 +146,9 @@ def test_it_is_shown_as_a_model_with_its_settings_and_listed(name: str) -> None:
 
 
 @pytest.mark.slow
-@every_network
+@pytest.mark.skipif("SWEEPS_TEST_ALL" not in os.environ, reason="two compilations each: make test-all")
+@pytest.mark.timeout(900)
+@every_network_in_packs
 def test_compiled_a_lane_is_itself_alone_and_in_a_pack(name: str) -> None:
     none(engine.compiles(Network(name)))
 
