@@ -49,9 +49,7 @@ class PackResult:
 
 
 def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: Checkpoint | None) -> LaneOrder:
-    """A lane's order. A checkpoint off the evaluation grid (the end of another budget) is of no use: it starts anew."""
-    on_grid = checkpoint is not None and checkpoint.steps % settings["train"]["evaluate_every"] == 0
-    return LaneOrder(settings, seed, key, checkpoint.blob if checkpoint is not None and on_grid else None)
+    return LaneOrder(settings, seed, key, checkpoint.blob if checkpoint is not None else None)
 
 
 def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int, most_slots: int = MOST_SLOTS) -> int:

@@ -14,6 +14,7 @@ from sweeps.report.numbers import parameters, steps
 from sweeps.statistics import wilson
 
 PLAIN_PERIOD_S = 15.0
+QUIET_PERIOD_S = 60.0  # where no lane has ended since, but steps were taken
 SCREEN_PERIOD_S = 0.5
 
 
@@ -25,6 +26,8 @@ class Progress:
         self._started = time.monotonic()
         self._shown = 0.0
         self._lanes_shown = -1
+        self._steps_shown = 0
+        self._told = 0.0
         self._live = (
             Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         )
@@ -49,11 +52,14 @@ class Progress:
         self._shown = now
         if self._live:
             self._live.update("\n".join(self.lines()), refresh=True)
-        elif self._driver.lanes_done != self._lanes_shown:
+        elif self._driver.lanes_done != self._lanes_shown or (
+            self._driver.seed_steps != self._steps_shown and now - self._told >= QUIET_PERIOD_S
+        ):
             self._tell()
 
     def _tell(self) -> None:
-        self._lanes_shown = self._driver.lanes_done
+        self._lanes_shown, self._steps_shown = self._driver.lanes_done, self._driver.seed_steps
+        self._told = time.monotonic()
         self._console.print("  ".join(self.lines()), soft_wrap=True, highlight=False)
 
     def lines(self) -> list[str]:

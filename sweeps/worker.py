@@ -50,14 +50,14 @@ class PackRun:
         return self.pack is None or self.pack.done
 
     def work(self, period_s: float | None = None) -> PackResult:
-        """Trains until lanes have ended or it is time for a checkpoint, and at least up to the next evaluation."""
+        """Trains until lanes have ended or it is time for a checkpoint, and at least a step."""
         period_s = self._checkpoint_s if period_s is None else period_s
         if self.pack is None:
             return PackResult(records=self._lanes_lost)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
-            ended = self.pack.advance()
+            ended = self.pack.advance(started + period_s)
             if time.monotonic() - started >= period_s:
                 break
         return PackResult(

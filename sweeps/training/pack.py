@@ -5,6 +5,7 @@ Legend of suffixes: K slots, B batch or rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from sweeps.training.random import seed_key, signed
 from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState, initial_params
 from sweeps.training.tensors import tensors_of
 
+RUN_S = 0.5  # how often training looks at the clock
 LEAST_SLOTS = 3  # with 1 or 2 the CPU library takes another matrix routine, whose rounding differs
 
 
@@ -36,7 +38,7 @@ class Slot:
 
 
 class Pack:
-    """Trains lanes of equal structure. Call `advance` until `done`; each call evaluates, then trains to the next evaluation.
+    """Trains lanes of equal structure. Call `advance` until `done`; it evaluates, then trains to the next evaluation.
 
     A lane that cannot be built, and a failure of the whole step, come back as results with outcome "error".
     """
@@ -63,6 +65,7 @@ class Pack:
         self.ending: deque[LengthCurve] = deque()
         self.zeros = zeros & REMOVABLE
         self.interval = self.built.train.evaluate_every
+        self._steps_left = 0  # to the next evaluation of any lane
         self._inputs: dict[str, Tensor] = {}
         self.tensors = self._empty_tensors(lanes)
         self.programs: Any = None
@@ -76,24 +79,38 @@ class Pack:
     def why_uncompiled(self) -> str | None:
         return self.programs.why_uncompiled if self.programs else None
 
-    def advance(self) -> list[LaneResult]:
-        """Fills slots, evaluates, frees what is finished (until nothing is), then trains one interval."""
+    def advance(self, until: float = math.inf) -> list[LaneResult]:
+        """Evaluates, frees what is finished and fills slots, where an evaluation is due; then trains up to the next one.
+
+        Training pauses when `time.monotonic()` reaches `until`, after a step at least; the next call goes on from there.
+        """
         results: list[LaneResult] = []
         try:
-            results += self._measure()
-            fresh = True
-            while fresh and (self.waiting or any(self.slots)):
-                results += self._fill()
-                self._evaluate()
-                ended = self._free_finished()
-                results += ended
-                fresh = bool(ended) and bool(self.waiting)
+            if self._steps_left == 0:
+                results += self._measure()
+                results += self._turn_over()
             if any(self.slots):
-                self._train()
+                self._train(until)
         except (
             Exception
         ) as error:  # whatever a model or task raises inside the step is data about these lanes
             results += self._fail_all(f"{type(error).__name__}: {error}")
+        return results
+
+    def _turn_over(self) -> list[LaneResult]:
+        """Fills slots, evaluates and frees what is finished, until nothing is; then counts the steps to the next time."""
+        results: list[LaneResult] = []
+        fresh = True
+        while fresh and (self.waiting or any(self.slots)):
+            results += self._fill()
+            self._evaluate()
+            ended = self._free_finished()
+            results += ended
+            fresh = bool(ended) and bool(self.waiting)
+        # Lanes that go on from checkpoints between evaluations keep their own steps of evaluation.
+        steps = self.tensors["state"]["step"].tolist()
+        left = [self.interval - steps[k] % self.interval for k, slot in enumerate(self.slots) if slot]
+        self._steps_left = min(left, default=0)
         return results
 
     def stepper(self) -> Callable[[int], None]:
@@ -147,15 +164,27 @@ class Pack:
         self.slots[k] = Slot(lane, built, curve, wall_time_s)
 
     def _start(self, lane: Lane, built: Built) -> tuple[LaneState, Curve, float]:
+        """A checkpoint at the end of another budget is of no use where this one has no evaluation: the lane starts anew."""
         fresh = LaneFunctions(self.built, self.zeros).initial(built, lane.seed, self.device)
         if lane.checkpoint is None:
             return fresh, Curve(), 0.0
-        return from_bytes(lane.checkpoint, fresh)
+        state, curve, wall_time_s = from_bytes(lane.checkpoint, fresh)
+        if curve.step and curve.step[-1] % self.interval:
+            return fresh, Curve(), 0.0
+        return state, curve, wall_time_s
 
     def _evaluate(self) -> None:
         self._programs()
         t = self.tensors
         state = t["state"]
+        steps, status = state["step"].tolist(), state["status"].tolist()
+        due = [
+            k
+            for k, slot in enumerate(self.slots)
+            if slot is not None and self._due(slot, steps[k], status[k])
+        ]
+        if not due:
+            return
         values = self.programs.evaluate(
             state["params"], state["memory"], *(t[name] for name in ("floats", "inputs", "targets", "shared"))
         )
@@ -164,13 +193,17 @@ class Pack:
             for name in getattr(self.built.network, "shown_memory", ())
         }
         columns = {name: v.tolist() for name, v in values.items()}
-        steps, status = t["state"]["step"].tolist(), t["state"]["status"].tolist()
-        for k, slot in enumerate(self.slots):
-            if slot is not None and status[k] == RUNNING and not self._restarted_here(k, slot, steps[k]):
+        for k in due:
+            slot = self.slots[k]
+            assert slot is not None
+            if not self._restarted_here(k, slot, steps[k]):
                 slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
                 guide = columns.get("error.interpolation") or next(iter(columns.values()))
                 t["state"]["last_error"][k] = guide[k]
                 self._restart(k, slot, steps[k])
+
+    def _due(self, slot: Slot, step: int, status: int) -> bool:
+        return status == RUNNING and (step % self.interval == 0 or step >= slot.lane.steps)
 
     def _restarted_here(self, k: int, slot: Slot, step: int) -> bool:
         """Whether a lane's evaluation at this step has led to new weights: it stands, however often neighbours come."""
@@ -245,15 +278,25 @@ class Pack:
         self.slots[k] = None
         self.tensors["budget"][k] = 0
 
-    def _train(self) -> None:
-        started = time.perf_counter()
+    def _train(self, until: float) -> None:
+        """Up to `_steps_left` steps, in runs of `RUN_S`, since the clock is looked at between them."""
+        started = time.monotonic()
         t = self.tensors
-        before = int(t["state"]["step"].sum())
-        self.programs.step.bind(*(t[n] for n in STEP_ARGUMENTS))(self.interval)
+        before, done, run_length = int(t["state"]["step"].sum()), 0, 1
+        run = self.programs.step.bind(*(t[n] for n in STEP_ARGUMENTS))
+        while self._steps_left:
+            count = min(run_length, self._steps_left)
+            run(count)
+            self._steps_left -= count
+            done += count
+            now = time.monotonic()
+            if now >= until:
+                break
+            run_length = max(1, int(done / max(now - started, 1e-6) * RUN_S))
         self.seed_steps += int(t["state"]["step"].sum()) - before
         live = [slot for slot in self.slots if slot is not None]
         for slot in live:
-            slot.wall_time_s += (time.perf_counter() - started) / len(live)
+            slot.wall_time_s += (time.monotonic() - started) / len(live)
 
     def _programs(self) -> None:
         if self.programs is None:
@@ -265,6 +308,7 @@ class Pack:
         failed += [_error_result(e.ended.key, e.ended.seed, reason) for e in self.ending]
         self.waiting.clear()
         self.ending.clear()
+        self._steps_left = 0
         self.slots = [None] * self.num_slots
         return failed
 

@@ -133,6 +133,35 @@ def test_a_lane_that_moves_to_another_pack_by_its_checkpoint_is_as_if_undisturbe
         assert_same(result, undisturbed[key])
 
 
+@pytest.mark.parametrize("steps_done", [1, 4, 13])
+def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at_other_steps(
+    steps_done,
+) -> None:
+    settings = settings_of({"name": "nau", "dropout": 0.1}, steps=35, **TRAIN)
+    undisturbed = train(lanes_of(settings, range(4)), slots=7)
+    pack = Pack(lanes_of(settings, range(2)), 7, compiled=False)
+    for _ in range(steps_done):
+        assert pack.advance(until=0.0) == []  # time is always up: a step at a time
+    saved = pack.checkpoints()
+    assert {step for step, _ in saved.values()} == {steps_done}
+    checkpoints = [saved[f"seed {seed}"][1] for seed in range(2)] + [None, None]
+    moved = [
+        dataclasses.replace(lane, checkpoint=blob)
+        for lane, blob in zip(lanes_of(settings, range(4)), checkpoints, strict=True)
+    ]
+    results = train(moved, slots=7)
+    for key, result in results.items():
+        assert_same(result, undisturbed[key])
+        assert result.curve.step == [0, 10, 20, 30, 35]
+
+
+def test_a_final_state_off_the_steps_of_evaluation_is_not_gone_on_from() -> None:
+    """Its last evaluation is none of a longer budget's, and the rules of training have seen it."""
+    final = train(lanes_of(settings_of(steps=25), [2]))["seed 2"]
+    continued = train([Lane("seed 2", settings_of(steps=40), 2, final.state)])["seed 2"]
+    assert_same(continued, train(lanes_of(settings_of(steps=40), [2]))["seed 2"])
+
+
 def test_a_longer_budget_goes_on_from_the_final_state_of_a_shorter_one() -> None:
     short, long = settings_of(steps=20), settings_of(steps=35)
     final = train(lanes_of(short, [2]))["seed 2"]
