@@ -88,6 +88,41 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
     )
 
 
+@app.command("figure")
+def figure_(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    x: Annotated[
+        str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")
+    ] = "step",
+    y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
+    by: Annotated[str, typer.Option(help="axes told apart by colour, with commas; else all but x")] = "",
+    output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path(
+        "figure.svg"
+    ),
+    store: StoreOption = "results",
+) -> None:
+    """Draw learning curves, errors by length, or an axis of the sweep."""
+    from sweeps.figures import draw
+    from sweeps.store import Store
+
+    existing(store)
+    if output.suffix not in (".svg", ".png", ".pdf"):
+        raise ValueError(
+            f"a figure is written as .svg, .png or .pdf, but the file asked for is {output.name!r}"
+        )
+    with Store(store) as opened:
+        drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
+    # Without a date equal records give equal files.
+    drawn.savefig(
+        output,
+        dpi=150,
+        metadata={}
+        if output.suffix == ".png"
+        else {"Date" if output.suffix == ".svg" else "CreationDate": None},
+    )
+    console.print(f"wrote {output}", highlight=False)
+
+
 @app.command()
 def export(
     name: str,
