@@ -102,24 +102,13 @@ def figure_(
     store: StoreOption = "results",
 ) -> None:
     """Draw learning curves, errors by length, or an axis of the sweep."""
-    from sweeps.figures import draw
+    from sweeps.figures import draw, write
     from sweeps.store import Store
 
     existing(store)
-    if output.suffix not in (".svg", ".png", ".pdf"):
-        raise ValueError(
-            f"a figure is written as .svg, .png or .pdf, but the file asked for is {output.name!r}"
-        )
     with Store(store) as opened:
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
-    # Without a date equal records give equal files.
-    drawn.savefig(
-        output,
-        dpi=150,
-        metadata={}
-        if output.suffix == ".png"
-        else {"Date" if output.suffix == ".svg" else "CreationDate": None},
-    )
+    write(drawn, output)
     console.print(f"wrote {output}", highlight=False)
 
 

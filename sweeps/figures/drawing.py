@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -47,6 +48,7 @@ WORDS = {
     "symbol_accuracy": "symbols right",
     "sequence_accuracy": "sequences right",
 }
+DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.4  # inches
 
 
@@ -65,10 +67,20 @@ def draw(
     for name, standing in found:
         label = label_of(standing, shown, "" if len(names) > 1 else name)
         labelled.append((f"{name}: {label}".rstrip(": ") if len(names) > 1 else label, standing))
-    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps", "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"font.size": 9}):
         if x in DEFAULT_Y:
             return _lines(labelled, x, y or DEFAULT_Y[x])
         return _points(labelled, x, y or FIGURES[:3])
+
+
+def write(figure: Figure, file: Path) -> None:
+    """Writes .svg, .png or .pdf: for equal records the same bytes. Raises FigureError for another ending."""
+    if file.suffix not in DATES:
+        raise FigureError(
+            f"a figure is written as .svg, .png or .pdf, but the file asked for is {file.name!r}"
+        )
+    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps"}):
+        figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
 
 
 def _lines(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) -> Figure:
@@ -114,7 +126,8 @@ def _points(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) 
     if on_axis:
         ended = [entry for entry in ended if _is_best(entry[1])]
     places = list(dict.fromkeys(place for _, _, place in ended))
-    numeric = all(isinstance(place, int | float) and not isinstance(place, bool) for place in places)
+    numbers = [place for place in places if isinstance(place, float)]
+    numeric = len(numbers) == len(places)
     labels = list(dict.fromkeys(label for label, _, _ in ended))
     figure, panels = _panels(len(y))
     for panel, name in zip(panels, y, strict=True):
@@ -126,15 +139,11 @@ def _points(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) 
         _scale(panel, name, [v for _, s, _ in ended if (v := figure_of(s, name).estimate) is not None])
         panel.set_xlabel(x)
         if numeric:
-            positive = [float(place) for place in places if place > 0]
-            if positive and max(positive) > 30 * min(positive):
-                panel.set_xscale(
-                    "log" if len(positive) == len(places) else "symlog",
-                    **({} if len(positive) == len(places) else {"linthresh": min(positive)}),
-                )
+            _numbers(panel, numbers)
         else:
+            panel.set_xlim(-0.6, len(places) - 0.4)
             panel.set_xticks(
-                range(len(places)), [str(place) for place in places], rotation=30 if len(places) > 4 else 0
+                range(len(places)), [str(p) for p in places], rotation=30 if len(places) > 4 else 0
             )
     return _finished(
         figure,
@@ -178,6 +187,19 @@ def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
             panel.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
         elif positive:
             panel.set_yscale("log")
+
+
+def _numbers(panel: Axes, places: Sequence[float]) -> None:
+    """The same axis for all panels, also where a figure is unknown at some places."""
+    positive = [place for place in places if place > 0]
+    if not positive or max(positive) <= 30 * min(positive):
+        return
+    if len(positive) == len(places):
+        panel.set_xscale("log")
+        panel.set_xlim(min(places) / 1.3, max(places) * 1.3)
+    else:
+        panel.set_xscale("symlog", linthresh=min(positive))
+    panel.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _lengths(panel: Axes, lengths: Sequence[float]) -> None:

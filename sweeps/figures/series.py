@@ -165,12 +165,15 @@ def figure_of(standing: Standing, y: str) -> Interval:
     raise FigureError(f"no figure {y!r} of a configuration; there are {', '.join(names)}.{_hint(y, names)}")
 
 
-def place_of(standing: Standing, x: str) -> Any:
+def place_of(standing: Standing, x: str) -> float | str | None:
     """Where a configuration stands on an axis, or at a setting such as `train.lr`; None if it has no such thing."""
     if x in standing.configuration.labels:
         return standing.configuration.labels[x]
     found = values_at(standing.configuration.settings, x)
-    return found[0] if found else None
+    if not found:
+        return None
+    number = isinstance(found[0], int | float) and not isinstance(found[0], bool)
+    return float(found[0]) if number else str(found[0])
 
 
 def _hint(word: str, known: Sequence[str]) -> str:

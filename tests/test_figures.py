@@ -1,0 +1,116 @@
+"""Figures: the numbers they show, by hand, and that what is drawn is the same for the same records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_sweep import BUDGET, made_sweep
+
+from sweeps.figures import FigureError, draw, write
+from sweeps.figures.series import against_length, against_step, figure_of, place_of
+from sweeps.records import Record
+from sweeps.report import standings
+from sweeps.store import Store
+
+
+def lane(seed: int, converged_at: int | None = None, **fields: object) -> Record:
+    record = Record(key=f"k{seed}", seed=seed, budget=100, steps=100, outcome="unsolved", solved=False)
+    if converged_at is not None:
+        record = replace(record, outcome="solved", solved=True, converged_at=converged_at)
+    return replace(record, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(tmp_path) as opened:
+        made_sweep(opened)
+        yield opened
+
+
+def test_the_fraction_of_seeds_solved_rises_where_seeds_converge_and_keeps_wilsons_interval() -> None:
+    group = against_step("nau", [lane(0, 20), lane(1, 60), lane(2), lane(3, 20)], "solved_fraction")
+    assert group.middle.x == [0, 20, 60, 100]
+    assert group.middle.y == [0, 0.5, 0.75, 0.75]
+    assert group.middle.band is not None
+    low, high = group.middle.band
+    assert (low[1], high[1]) == (pytest.approx(0.1500, abs=5e-4), pytest.approx(0.8500, abs=5e-4))
+    assert low[0] == 0 and group.lanes == 4 and group.seeds == ()
+
+
+def test_the_median_of_curves_keeps_the_last_figure_of_a_lane_that_ended_early() -> None:
+    curves = [
+        {"step": [0, 10], "error.extrapolation": [9.0, 0.0]},
+        {"step": [0, 10, 20], "error.extrapolation": [7.0, 5.0, 3.0]},
+        {"step": [0, 10, 20], "error.extrapolation": [8.0, None, 4.0]},
+    ]
+    group = against_step("nau", [lane(s, curve=c) for s, c in enumerate(curves)], "error.extrapolation")
+    assert group.middle.x == [0, 10, 20]
+    assert group.middle.y == [8.0, 2.5, 3.0]  # at 20: 0 (kept), 3 and 4
+    assert math.isnan(group.seeds[2].y[1])
+
+
+def test_an_accuracy_is_one_minus_the_error_at_every_length() -> None:
+    lengths = {"length": [41, 4001], "symbol_error": [0.0, 0.25], "symbol_error_with_padding": [0.0, 0.125]}
+    group = against_length("dngpu", [lane(0, by_length=lengths)], "symbol_accuracy")
+    assert (group.middle.x, group.middle.y) == ([41, 4001], [1.0, 0.75])
+    padded = against_length("dngpu", [lane(0, by_length=lengths)], "symbol_accuracy_with_padding")
+    assert padded.middle.y == [1.0, 0.875]
+
+
+def test_what_no_lane_has_is_refused_with_what_there_is() -> None:
+    with pytest.raises(FigureError, match="names no `curve_lengths`"):
+        against_length("nau", [lane(0)], "symbol_accuracy")
+    curve = {"step": [0], "error.extrapolation": [1.0]}
+    with pytest.raises(FigureError, match=r"Did you mean 'error\.extrapolation'\?"):
+        against_step("nau", [lane(0, curve=curve)], "eror.extrapolation")
+
+
+def test_a_configuration_stands_at_its_labels_and_its_settings(store: Store) -> None:
+    nau = standings(store, "small")[1][0]
+    assert place_of(nau, "model") == "nau"
+    assert place_of(nau, "train.lr") == pytest.approx(3.2e-3)
+    assert place_of(nau, "task.operation") == "sub"
+    assert place_of(nau, "task.interpolation") == "[1.0, 2.0]"
+    assert place_of(nau, "train.no_such") is None
+    assert figure_of(nau, "success_rate").estimate == 1.0
+    assert figure_of(nau, "par2").estimate == 5000
+    with pytest.raises(FigureError, match="Did you mean 'success_rate'"):
+        figure_of(nau, "sucess_rate")
+
+
+def test_the_best_of_each_cell_is_drawn_against_an_axis_and_all_against_a_setting(store: Store) -> None:
+    panel = draw(store, ["small"], x="model", y=["success_rate"]).axes[0]
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["nau", "linear"]
+    assert [list(c.lines[0].get_ydata()) for c in panel.containers] == [[1.0, 0.0]]
+    panel = draw(store, ["small"], x="train.lr", y=["success_rate"]).axes[0]
+    by_model = {c.get_label(): sorted(c.lines[0].get_ydata()) for c in panel.containers}
+    assert by_model == {"nau": [pytest.approx(2 / 3), 1.0], "linear": [0.0, 0.0]}
+
+
+def test_every_cell_has_a_line_that_says_how_many_seeds_it_stands_for(store: Store) -> None:
+    panel = draw(store, ["small"], y=["solved_fraction"]).axes[0]
+    assert [line.get_label() for line in panel.lines] == ["nau (3 seeds)", "linear (3 seeds)"]
+    assert list(panel.lines[0].get_xdata()) == [0, 3000, 4000, 8000, BUDGET]
+
+
+def test_equal_records_give_equal_files_in_any_order_of_arrival(tmp_path: Path) -> None:
+    written = []
+    for reverse in (False, True):
+        with Store(tmp_path / str(reverse)) as opened:
+            made_sweep(opened, reverse=reverse)
+            file = tmp_path / f"{reverse}.svg"
+            write(draw(opened, ["small"], x="model"), file)
+            written.append(file.read_bytes())
+    assert written[0] == written[1] and b"<svg" in written[0]
+
+
+def test_an_unknown_axis_is_refused_with_the_axes_of_the_sweep(store: Store) -> None:
+    with pytest.raises(FigureError, match="no axis 'modle'; it has model. Did you mean 'model'"):
+        draw(store, ["small"], by=["modle"])
+    with pytest.raises(FigureError, match="nothing stands against 'depth'"):
+        draw(store, ["small"], x="depth")
+    with pytest.raises(FigureError, match=r"\.svg, \.png or \.pdf, but the file asked for is 'a\.gif'"):
+        write(draw(store, ["small"]), Path("a.gif"))
