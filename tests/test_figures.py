@@ -113,4 +113,4 @@ def test_an_unknown_axis_is_refused_with_the_axes_of_the_sweep(store: Store) -> 
     with pytest.raises(FigureError, match="nothing stands against 'depth'"):
         draw(store, ["small"], x="depth")
     with pytest.raises(FigureError, match=r"\.svg, \.png or \.pdf, but the file asked for is 'a\.gif'"):
-        write(draw(store, ["small"]), Path("a.gif"))
+        write(draw(store, ["small"], x="model"), Path("a.gif"))

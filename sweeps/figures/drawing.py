@@ -134,7 +134,10 @@ def _points(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) 
         for number, label in enumerate(labels):
             mine = [(s, place) for other, s, place in ended if other == label]
             shift = 0.0 if numeric else 0.6 * ((number + 0.5) / len(labels) - 0.5)
-            xs = [float(place) if numeric else places.index(place) + shift for _, place in mine]
+            xs = [
+                place if isinstance(place, float) and numeric else places.index(place) + shift
+                for _, place in mine
+            ]
             _intervals(panel, xs, [figure_of(s, name) for s, _ in mine], number, label)
         _scale(panel, name, [v for _, s, _ in ended if (v := figure_of(s, name).estimate) is not None])
         panel.set_xlabel(x)
