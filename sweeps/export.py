@@ -46,7 +46,7 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     StoreError for an unknown sweep.
     """
     row, found = standings(store, name)
-    chosen = _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
+    chosen = best_standing(store, name, cell)
     seeds = [record.seed for record in chosen.records]
     document: dict[str, Any] = {"name": _file_name(name, chosen, found)}
     if row.document.get("question"):
@@ -54,6 +54,12 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     document |= {section: chosen.configuration.settings[section] for section in ("task", "model", "train")}
     document |= {"seeds": seeds, "exported": _exported(name, chosen, row.document)}
     return _header(name, chosen, found, document) + dump(document)
+
+
+def best_standing(store: Store, name: str, cell: str | None = None) -> Standing:
+    """The best complete configuration of a cell, or of all cells. Raises as `best` does."""
+    row, found = standings(store, name)
+    return _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
 
 
 def compare_seeds(expected: Mapping[str, Any], records: Iterable[Record]) -> list[str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sweeps.terminal import StoreOption, app, console, existing
-
-if TYPE_CHECKING:
-    pass
+from sweeps.terminal import StoreOption, app, console, errors, existing
 
 
 @app.command()
@@ -110,6 +107,32 @@ def figure_(
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
     write(drawn, output)
     console.print(f"wrote {output}", highlight=False)
+
+
+@app.command()
+def ensemble(
+    name: str,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    lengths: Annotated[str, typer.Option(help="with commas; else the task's own")] = "",
+    store: StoreOption = "results",
+) -> None:
+    """Average the outputs of the trained seeds of the best configuration, and judge that as one model."""
+    from sweeps.ensembles import ensemble_table
+    from sweeps.store import Store
+
+    existing(store)
+    unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
+    if unclear:
+        raise ValueError(
+            f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none"
+        )
+    with Store(store) as opened:
+        typer.echo(
+            ensemble_table(
+                opened, name, cell, [int(part) for part in lengths.split(",") if part],
+                tell=lambda line: errors.print(line, highlight=False),
+            )
+        )  # fmt: skip
 
 
 @app.command()

@@ -112,18 +112,22 @@ class LoopedEvaluation:
     ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         with torch.no_grad():
-            pieces, short = (p.of(params, floats, {"memory": memory}) for p in (self._pieces, self._short))
-            num_slots = len(next(iter(params.values())))
+            pieces = self._pieces.of(params, floats, {"memory": memory})
             for split, x in inputs.items():
-                if isinstance(x, tuple):
-                    y: Any = tuple(
-                        self._of_bin(pieces if b.shape[-1] > LONG else short, b, num_slots) for b in x
-                    )
-                else:
-                    y = self._of_time(pieces, x, shared, num_slots)
+                y = self.outputs(params, memory, floats, x, shared)
                 result |= pieces.errors(split, y, targets[split])
             result["sparsity_error"] = pieces.sparsity_error()
         return result
+
+    def outputs(self, params: Any, memory: Any, floats: Any, x: Any, shared: Any = None) -> Any:
+        """What the lanes make of inputs: [K, B, ...], or of every bin."""
+        about = {"memory": memory}
+        with torch.no_grad():
+            pieces, short = (p.of(params, floats, about) for p in (self._pieces, self._short))
+            num_slots = len(next(iter(params.values())))
+            if isinstance(x, tuple):
+                return tuple(self._of_bin(pieces if b.shape[-1] > LONG else short, b, num_slots) for b in x)
+            return self._of_time(pieces, x, shared, num_slots)
 
     def _of_time(self, pieces: Any, x: Tensor, shared: Any, num_slots: int) -> Tensor:
         rows, loop = x.split(ROWS, dim=1 if self._inputs_shared else 2), self._functions.built.network.loop
