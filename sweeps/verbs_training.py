@@ -107,10 +107,18 @@ def ui(
 def bench(
     lanes: Annotated[int, typer.Option(min=3)] = 100,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
+    model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
 ) -> None:
     """Measure the engine against a plain PyTorch loop."""
     from sweeps.bench import bench as measure
+    from sweeps.bench_dngpu import bench_dngpu
     from sweeps.bench_units import HEADER, bench_units, static_units
+
+    if model is not None:
+        if model != "dngpu":
+            raise ValueError(f"--model is dngpu, but {model!r} is given; --units measures the others")
+        typer.echo(bench_dngpu(tell=lambda line: errors.print(line, highlight=False)).line())
+        return
 
     if units is not None:
         typer.echo(HEADER)

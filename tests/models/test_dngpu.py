@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import conv1d
 
 from arith_models.networks.dngpu import DNGPU
+from sweeps.bench_dngpu import ConvolutionalDngpu
 from sweeps.training.context import Context
 from sweeps.training.random import Stream, seed_key
 
@@ -79,6 +80,29 @@ def test_gradients_are_those_of_convolutions_one_by_one() -> None:
     theirs = torch.autograd.grad(by_convolutions(model, x)[0].square().sum(), weights)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_model_that_bench_measures_ours_against_is_the_same_model() -> None:
+    model, other = network(dropout=0.0), ConvolutionalDngpu(M, 13, 3).eval()
+    kernel = [
+        w.unflatten(0, (3, M)).permute(2, 1, 0) for w in (*model.gates.split(M, dim=1), model.candidate)
+    ]
+    biases = (*model.gates_bias.split(M), model.candidate_bias)
+    with torch.no_grad():
+        for gate, weight, bias in zip(
+            (other.reset, other.update, other.candidate), kernel, biases, strict=True
+        ):
+            gate.weight.copy_(weight), gate.bias.copy_(bias)
+        for layer, weight, bias in (
+            (other.embedding, model.embedding, model.embedding_bias),
+            (other.output, model.output, model.output_bias),
+        ):
+            layer.weight.copy_(weight.T.unsqueeze(-1)), layer.bias.copy_(bias)
+    x = symbols(4, 9)
+    logits, penalties = model((x,), context(model, training=True))
+    expected, cost = other(x)
+    assert torch.allclose(logits[0], expected, atol=1e-5)
+    assert penalties["saturation"].item() == pytest.approx(1e-3 * cost.item(), rel=1e-5)
 
 
 def test_a_bin_gives_the_same_alone_and_beside_others() -> None:
