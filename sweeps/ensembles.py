@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from sweeps.export import best_standing
@@ -31,7 +32,8 @@ def ensemble_table(
     states = {seed: state for seed, state in kept.items() if state is not None}
     if len(states) < 2:
         raise ValueError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")
-    ensemble = Ensemble(settings, list(states.values()))
+    compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
+    ensemble = Ensemble(settings, list(states.values()), compiled)
     task = settings["task"]
     heads = [*(f"seed {seed}" for seed in states), f"average of {len(states)}"]
     lines = ["| length | sequences | wrong | " + " | ".join(heads) + " |", "|---" * (len(heads) + 3) + "|"]

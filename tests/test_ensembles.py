@@ -1,0 +1,79 @@
+"""The table of several seeds and their average, from a sweep that was really trained (small, uncompiled)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.driver import Driver
+from sweeps.ensembles import ensemble_table
+from sweeps.figures import draw
+from sweeps.report import standings
+from sweeps.report.numbers import number
+from sweeps.spec import parse
+from sweeps.store import Store
+from sweeps.worker import PackRun
+
+SWEEP = """
+name: tiny
+task: {name: algorithm, operation: copy, bins: [4, 6], examples_per_length: 50, test_rows: 20, test_length: 6,
+       extrapolation_rows: 10, curve_lengths: [4, 6], curve_rows: [10, 4]}
+model: {name: dngpu, maps: 6}
+train: {steps: 4, batch: 4, evaluate_every: 4, lr: 0.01, optimizer: adamax}
+"""
+
+
+def trained(folder: Path, seeds: int) -> Store:
+    store, sweep = Store(folder), parse(SWEEP + f"seeds: {seeds}", "tiny")
+    with store.hold("tiny"):
+        store.begin_sweep("tiny", sweep.text, sweep.document)
+        driver = Driver(sweep, "tiny", store, None, 1)
+        driver.begin()
+        while not driver.done:
+            order = driver.next_pack("pack")
+            assert order is not None
+            run = PackRun(order, compiled=False)
+            while not run.done:
+                driver.receive("pack", run.work())
+            driver.pack_ended("pack")
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with trained(tmp_path_factory.mktemp("store"), 2) as opened:
+        yield opened
+
+
+def test_the_table_has_each_seeds_errors_as_recorded_and_their_average(store, monkeypatch) -> None:
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    told: list[str] = []
+    lines = ensemble_table(store, "tiny", tell=told.append).splitlines()
+    assert lines[0] == "| length | sequences | wrong | seed 0 | seed 1 | average of 2 |"
+    assert len(lines) == 2 + 2 * 2 and told[0] == "length 4: member 1 of 2"
+    lanes = standings(store, "tiny")[1][0].records
+    symbols = [number(lane.by_length["symbol_error"][1]) for lane in lanes]
+    assert lines[5].startswith(f"| 6 | 10 | symbols | {symbols[0]} | {symbols[1]} | ")
+
+
+def test_other_lengths_may_be_asked_for(store, monkeypatch) -> None:
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    assert ensemble_table(store, "tiny", lengths=[5]).splitlines()[2].startswith("| 5 | ")
+
+
+def test_one_seed_is_no_ensemble(tmp_path) -> None:
+    with (
+        trained(tmp_path, 1) as store,
+        pytest.raises(ValueError, match="at least 2 trained seeds, but tiny has 1"),
+    ):
+        ensemble_table(store, "tiny")
+
+
+def test_errors_by_length_are_drawn_as_shares_that_are_right(store) -> None:
+    symbols, sequences = draw(store, ["tiny"], x="length").axes
+    assert [t.get_text() for t in symbols.get_xticklabels()] == ["4", "6"]
+    assert symbols.get_ylabel() == "symbols right" and sequences.get_ylabel() == "sequences right"
+    lanes = standings(store, "tiny")[1][0].records
+    expected = [1 - lane.by_length["symbol_error"][0] for lane in lanes]
+    assert [line.get_ydata()[0] for line in symbols.lines[:2]] == pytest.approx(expected)
