@@ -72,6 +72,8 @@ class NeuralGPU(OnLine):
         """by which it grows when the curriculum moves on"""
         most_pull: float = 0.1
         """from which on the sets are averaged instead"""
+        averaged_lr_factor: float = 1.0
+        """of the learning rate, when sets are averaged at under a third of the curriculum's bound; the code: 0.98"""
         init_scale: float = 1.0
         """of the weights' first range"""
         gradient_noise: float = 1.0
@@ -92,6 +94,8 @@ class NeuralGPU(OnLine):
             ]
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
+            if not 0 < self.averaged_lr_factor <= 1:
+                faults.append(f"averaged_lr_factor = {self.averaged_lr_factor} must lie in (0, 1]")
             if faults:
                 raise ValueError("; ".join(faults))
 
@@ -209,6 +213,7 @@ class NeuralGPU(OnLine):
         return {
             "pull": torch.tensor(self.config.pull),
             "averages": torch.zeros(()),
+            "lr_factor": torch.ones(()),
             **self.config.curriculum.start(),
         }
 
@@ -220,7 +225,14 @@ class NeuralGPU(OnLine):
         found, moves_on = self.config.curriculum.after(memory, error, observed["length"], step)
         grows = memory["pull"] < self.config.most_pull
         pull = torch.where(moves_on & grows, memory["pull"] * self.config.pull_factor, memory["pull"])
-        return {**found, "pull": pull, "averages": (moves_on & ~grows).to(torch.float32)}
+        averages = moves_on & ~grows
+        slows = averages & (found["error"] < self.config.curriculum.bound / 3.0)
+        lr_factor = memory["lr_factor"] * torch.where(slows, self.config.averaged_lr_factor, 1.0)
+        return {**found, "pull": pull, "averages": averages.to(torch.float32), "lr_factor": lr_factor}
+
+    def lr_factor(self, memory: dict[str, Tensor]) -> Tensor:
+        """By which the learning rate of the next update is multiplied."""
+        return memory["lr_factor"]
 
     def next_length(self, memory: dict[str, Tensor], stream: Any, shortest: int, longest: int) -> Tensor:
         """The length of the next batch, float32, a whole number."""

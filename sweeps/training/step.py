@@ -130,6 +130,8 @@ class LaneFunctions:
         train, step, memory = self._train(floats), state["step"], state["memory"]
         if "lr" in memory:
             train = replaced(train, lr=train.lr * memory["lr"]["factor"])
+        if hasattr(self.built.network, "lr_factor"):
+            train = replaced(train, lr=train.lr * self.model(floats).lr_factor(memory["model"]))
         grads = limited(clipped(grads, train.clip_norm), train.clip_value)
         noise = _stream(keys, "noise", step)
         grads = with_noise(grads, self._noise_variance(train, step, memory, floats), noise)

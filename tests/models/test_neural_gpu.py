@@ -112,6 +112,18 @@ def test_the_pull_grows_when_the_curriculum_moves_on_and_then_the_sets_are_avera
     assert all(torch.equal(one, mean) for one in model.gates)
 
 
+def test_the_learning_rate_falls_where_sets_are_averaged_at_a_third_of_the_bound_as_in_the_code() -> None:
+    model = network(most_pull=0.0, averaged_lr_factor=0.98, curriculum=Curriculum(bound=0.15))
+    memory = model.initial_memory()
+    assert model.lr_factor(memory).item() == 1.0
+    memory = progressed(model, memory, 0.06)  # below the bound, but above a third of it
+    assert memory["averages"].item() == 1.0 and model.lr_factor(memory).item() == 1.0
+    memory = progressed(model, memory, 0.04)
+    assert model.lr_factor(memory).item() == pytest.approx(0.98)
+    memory = progressed(model, memory, 0.2)
+    assert model.lr_factor(memory).item() == pytest.approx(0.98)
+
+
 def test_the_curriculum_stays_where_errors_are_above_its_bound() -> None:
     model = network()
     memory = progressed(model, model.initial_memory(), 0.2)
