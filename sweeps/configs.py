@@ -83,6 +83,14 @@ def _fault(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> F
         return Fault(where, "is missing")
     if error["type"] == "value_error":
         return Fault(where, str(error["ctx"]["error"]))
+    if error["type"] == "literal_error":
+        known = [word for word in get_args(fields_of(cls).get(name)) if isinstance(word, str)]
+        near = catalog.nearest(str(error["input"]), known)
+        allowed = error["ctx"]["expected"]
+        return Fault(
+            where,
+            f"must be {allowed}, but got {error['input']!r}" + (f". Did you mean {near!r}?" if near else ""),
+        )
     return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
 
 

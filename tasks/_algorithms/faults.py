@@ -22,8 +22,8 @@ def alphabet_faults(config: Any) -> Iterator[str]:
     """Faults of what the operation itself is made of: without these none of the others can be looked for."""
     if config.operation in ("add", "multiply") and not 2 <= config.base <= LARGEST_BASE:
         yield (
-            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE}; digit d is the symbol "
-            "d + 1"
+            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol "
+            "d + 1)"
         )
     if not 3 <= config.symbols <= LARGEST_ALPHABET:
         yield (
