@@ -189,6 +189,10 @@ class KubernetesCluster(Cluster):
     """How often a failed RayJob is begun again, each time with a new cluster."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        for name in self.secrets.keys() & self.environment.keys():
+            yield "secrets", f"{name} stands in environment too: give it once"
+        if "SWEEPS_STORE" in self.secrets:
+            yield "secrets", "SWEEPS_STORE is not set here: give `store_secret`"
         in_url = self.store.startswith("postgresql")
         kept = [bool(self.storage_claim), bool(self.store_secret), in_url]
         if not any(kept):

@@ -124,12 +124,23 @@ def matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_OURS = {
+    "SWEEPS_STORE": "give `store`",
+    "MLFLOW_TRACKING_URI": "give `mlflow`",
+    "RAY_ADDRESS": "Ray sets it",
+    "RAY_AUTH_MODE": "authentication by token is always on",
+    "RAY_AUTH_TOKEN_PATH": "the token is put where Ray looks",
+}
+
+
 def _environment(variables: dict[str, str]) -> dict[str, str]:
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError(
                 f"{shown(name)} cannot be a variable's name: letters, digits and _, no digit first"
             )
+        if name in _OURS:
+            raise ValueError(f"{name} is not set here: {_OURS[name]}")
         if _SECRET_NAME.search(name.upper()):
             raise ValueError(
                 f"{name} looks like a secret, and this file is no place for one: on Kubernetes name a Secret in "
