@@ -122,8 +122,6 @@ class SlurmCluster(Cluster):
     """How long the head waits for a first worker (elastic) or for all nodes (symmetric)."""
     port: Port | None = None
     """Of Ray's head. Default: from the job's number, so that two sweeps on one node do not meet."""
-    dashboard_port: Port | None = None
-    """Of Ray's dashboard, on loopback of the head. Default: from the job's number."""
     folder: Path = "sweeps-jobs"
     """Where each sweep's scripts, token and logs are: seen by the login node and all nodes."""
     python: Path = "python3"
@@ -140,6 +138,8 @@ class SlurmCluster(Cluster):
                 yield "workers", "must be one count in mode symmetric: Ray waits for exactly so many nodes"
             if self.worker_time_limit is not None:
                 yield "worker_time_limit", "has no effect in mode symmetric: give time_limit"
+        if self.port is not None and 10_002 <= self.port <= 19_999:
+            yield "port", "is among those that Ray gives to its workers: take one outside of 10002 to 19999"
         limit = self.worker_time_limit or self.time_limit
         if limit is not None and self.grace_s * 2 > limit:
             yield "grace_s", f"must be at most half of a job's limit, {limit} s, not {self.grace_s}"

@@ -18,8 +18,9 @@ run_to_end() {
   done
 }
 
-# Two sweeps on one node must not meet: two ports for each job, below those that the system gives out.
-port="${fixed_port:-$((20000 + SLURM_JOB_ID % 6000 * 2))}"
+# Two sweeps on one node must not meet: two ports for each job, between those of Ray's workers (10002 to 19999) and those
+# that the system gives out (from 32768).
+port="${fixed_port:-$((20000 + SLURM_JOB_ID % 5000 * 2))}"
 address="$ip:$port"
 
 start_head() {

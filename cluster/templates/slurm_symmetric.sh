@@ -10,7 +10,7 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT="$wait_s"
 export pid_file="driver-$SLURM_JOB_ID.pid" sweep_file
 rm -f -- "$pid_file"
 
-port="${fixed_port:-$((20000 + SLURM_JOB_ID % 6000 * 2))}"
+port="${fixed_port:-$((20000 + SLURM_JOB_ID % 5000 * 2))}"
 memory=()
 if [ "$memory_bytes" -gt 0 ]; then
   memory=("--memory=$memory_bytes")

@@ -2,6 +2,8 @@
 # to the driver all the time, so a worker that goes loses a few seconds of work, which others take over.
 address_file="head-${SWEEPS_HEAD_JOB:?is the number of the head job: sbatch --export=ALL,SWEEPS_HEAD_JOB=...}.address"
 started="$(date +%s)"
+ray_log="worker-$SLURM_JOB_ID.ray.log"
+failures=0
 trap stop_ray EXIT
 
 # SIGTERM comes before this job's limit, and then the job is put into the queue again. It also comes when somebody
@@ -28,14 +30,14 @@ head_is_queued() {
 }
 
 nap() {
-  sleep "$1" &
+  sleep "${SWEEPS_POLL_S:-5}" &
   wait "$!" || true # a trap runs at once while bash waits, not while it runs a command
 }
 
 while true; do
   while [ ! -s "$address_file" ]; do
     head_is_queued || exit 0
-    nap 5
+    nap
   done
   address="$(cat -- "$address_file")"
   echo "joining $address"
@@ -44,12 +46,20 @@ while true; do
     memory=("--memory=$memory_bytes")
   fi
   ray start --block --address="$address" --node-ip-address="$ip" --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" \
-    --dashboard-agent-listen-port="$((10000 + SLURM_JOB_ID % 9000))" --object-store-memory="$object_store_bytes" \
-    --temp-dir="$ray_folder" >>"worker-$SLURM_JOB_ID.ray.log" 2>&1 &
+    --dashboard-agent-listen-port="$((30000 + SLURM_JOB_ID % 2700))" --object-store-memory="$object_store_bytes" \
+    --temp-dir="$ray_folder" >>"$ray_log" 2>&1 &
   ray_pid=$!
+  joined="$(date +%s)"
   while kill -0 "$ray_pid" 2>/dev/null && [ "$(cat -- "$address_file" 2>/dev/null)" = "$address" ]; do
-    nap 5
+    nap
   done
   stop_ray
-  nap 5
+  # Ray ends where the head has gone, which passes. Where it ends at once, again and again, something is wrong.
+  failures=$(($(date +%s) - joined < 60 ? failures + 1 : 0))
+  if [ "$failures" -ge 5 ]; then
+    echo "Ray ended $failures times within a minute of its start: its last words, from $ray_log" >&2
+    tail -n 20 -- "$ray_log" >&2
+    exit 1
+  fi
+  nap
 done

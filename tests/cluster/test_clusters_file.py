@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -207,3 +209,16 @@ def test_an_unknown_cluster_is_told_with_the_nearest(tmp_path: Path, monkeypatch
 def test_local_is_this_machine_and_may_be_described() -> None:
     assert parse_clusters("local: {kind: local, workers: 3}", "c")["local"].workers.max == 3
     assert "always is this machine" in faults("local: {kind: ray, address: 'http://h:1'}")
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))
+def test_the_examples_of_the_documentation_are_sound(example: str) -> None:
+    assert len(parse_clusters(example, "docs/clusters.md")) >= 2
+
+
+def test_the_documentation_names_every_kind_and_every_field() -> None:
+    fields = {f.name for kind in KINDS.values() for f in dataclasses.fields(kind)} - {"name"}
+    assert {word for word in [*KINDS, *fields] if f"`{word}`" not in DOCUMENT} == set()
