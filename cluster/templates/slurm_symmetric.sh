@@ -38,7 +38,7 @@ while true; do
   [ "$interrupted" = yes ] || break
 done
 if [ ! -s "$pid_file" ]; then
-  echo "the driver never began: Ray did not start on all $SLURM_JOB_NUM_NODES nodes within $wait_s s" >&2
+  echo "the driver never began: Ray ran on a node already, or did not start on all $SLURM_JOB_NUM_NODES within $wait_s s" >&2
   exit 1
 fi
 exit "$status"
