@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.clusters_file import UnknownCluster, find_cluster, load_clusters, parse_clusters
@@ -164,12 +164,14 @@ def test_a_hostile_cluster_name_is_refused(name: str) -> None:
     assert "\n" not in told
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(st.text(max_size=60))
 def test_a_text_of_any_kind_gives_clusters_or_faults_and_nothing_else(text: str) -> None:
     with contextlib.suppress(SpecError):
         assert "local" in parse_clusters(text, "clusters.yaml")
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(st.integers(1, 366 * 86_400))
 def test_slurm_s_form_of_a_time_reads_back_as_the_same_seconds(seconds: int) -> None:
     assert duration_s(slurm_time(seconds)) == seconds

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds import KUBERNETES, ONE_LINE, SWEEP, SWEEP_NAMES, described
 
@@ -168,6 +168,7 @@ def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
         manifests(KUBE, SweepFile("large", "x" * 900_001))
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(SWEEP_NAMES)
 def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> None:
     file, job = manifests(KUBE, SweepFile(name, "seeds: 3\n"))
@@ -176,6 +177,7 @@ def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> Non
     assert file["metadata"]["name"] == job["metadata"]["name"]
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(
     value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.names import MAX_JOB_NAME, cluster_name_fault, kubernetes_name, travelling_name
@@ -14,6 +14,7 @@ LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 SWEEP_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(st.text(max_size=120))
 def test_whatever_a_sweep_is_called_its_kubernetes_name_is_a_label(name: str) -> None:
     mapped = kubernetes_name(name)
@@ -21,6 +22,7 @@ def test_whatever_a_sweep_is_called_its_kubernetes_name_is_a_label(name: str) ->
     assert len(mapped) <= MAX_JOB_NAME
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(SWEEP_NAMES, SWEEP_NAMES)
 def test_two_sweeps_are_never_one_job(one: str, other: str) -> None:
     assert (kubernetes_name(one) == kubernetes_name(other)) == (one == other)
@@ -34,6 +36,7 @@ def test_a_name_that_fits_stays_and_others_carry_a_digest() -> None:
     assert len(kubernetes_name("x" * 100)) == MAX_JOB_NAME
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(st.text(max_size=60))
 def test_only_a_sweep_s_own_kind_of_name_travels_to_ray_and_slurm(name: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):

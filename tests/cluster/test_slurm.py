@@ -104,6 +104,7 @@ def test_a_user_s_text_is_one_word_to_the_shell(value: str, python: str, store: 
     assert done.stdout.decode().split("\0")[:3] == [f"{folder}:/usr/bin", value, store]
 
 
+@settings(deadline=None)  # a busy machine is slow
 @given(SWEEP_NAMES)
 def test_a_sweep_s_name_leaves_the_lines_of_a_script_as_they_are(name: str) -> None:
     for file, text in scripts(HPC, SweepFile(name, "")).items():
