@@ -1,7 +1,7 @@
-"""Where sweeps run: nothing stands here yet.
+"""Where sweeps run. Clusters are described once, by name, in `clusters.yaml`; a sweep file never names one.
 
-One file for each way to reach machines will: Ray Jobs, local nodes, Slurm, Kubernetes, cloud launchers. Clusters will be
-described once, in `clusters.yaml`, and a sweep file never names one. This package imports nothing of training: it
-moves a sweep file to where Ray is, and brings records back. Until then `sweeps run` starts Ray on this machine, or
-joins the one that Ray's own `RAY_ADDRESS` names.
+`clusters_file` reads descriptions (`descriptions`, one class a kind; `fields`, what each field may hold). `kuberay`,
+`slurm` and `launcher` turn one into manifests, batch scripts and files for `ray up`; `showing` prints them. This
+package knows how a YAML file is read and how its faults are told, and nothing of training: what travels to a cluster
+is the text of a sweep file (`sweep_file`).
 """

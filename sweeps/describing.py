@@ -33,6 +33,13 @@ def definition_listing() -> list[tuple[str, str]]:
     return [(name, question_of(name)) for name in definitions()]
 
 
+def cluster_listing() -> list[tuple[str, str]]:
+    """Clusters and what they are, without credentials."""
+    from cluster.clusters_file import load_clusters
+
+    return [(name, cluster.where) for name, cluster in load_clusters().items()]
+
+
 def sweep_listing(store: Store) -> list[tuple[str, str]]:
     """Every sweep of a store and its state; a sweep whose driver was killed is told as interrupted."""
     return [(row.name, state_of(store, row.name)) for row in store.sweeps()]

@@ -14,6 +14,8 @@ MAX_SEED = 2**32 - 1
 """The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
 MAX_SEEDS = 1_000_000
 PARALLEL = 8
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
 _NOT_BUILT = "is not built yet: take it out of the file"
 _SAMPLER_KEYS = ("name", "seed")
 
@@ -202,7 +204,7 @@ def _read_objective(
 
 def check_name(value: Any, faults: Faults) -> str:
     """A sweep's name: it becomes the name of folders, experiments and jobs."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+    if not isinstance(value, str) or not SWEEP_NAME.fullmatch(value):
         faults.add(
             "name",
             "must be 1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first, "

@@ -99,6 +99,7 @@ class Listed(StrEnum):
     definitions = "definitions"
     models = "models"
     tasks = "tasks"
+    clusters = "clusters"
 
 
 @app.command("list")
@@ -107,7 +108,7 @@ def list_(
     store: StoreOption = "results",
     names: Annotated[bool, typer.Option("--names", help="names only")] = False,
 ) -> None:
-    """List the store's sweeps, or the definitions, models or tasks that exist."""
+    """List the store's sweeps, or the definitions, models, tasks or clusters that exist."""
     from sweeps import describing
     from sweeps.store import Store
 
@@ -117,6 +118,8 @@ def list_(
             rows = describing.sweep_listing(opened)
     elif what is Listed.definitions:
         rows = describing.definition_listing()
+    elif what is Listed.clusters:
+        rows = describing.cluster_listing()
     else:
         rows = describing.listing("model" if what is Listed.models else "task")
     width = max((len(row[0]) for row in rows), default=0)

@@ -106,13 +106,18 @@ def dump(values: Any) -> str:
     return stream.getvalue()
 
 
+_OLD_BOOLEANS = {"y", "n", "yes", "no", "on", "off"}
+"""Truth values to readers of YAML 1.1, such as Kubernetes' and Ray's."""
+
+
 class _Representer(SafeRepresenter):
     """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list bare, a key."""
 
 
 def _represent_text(representer: _Representer, text: str) -> ScalarNode:
     plain = re.fullmatch(r"[A-Za-z][\w /%+.-]*", text, re.ASCII) and not text.endswith(" ")
-    node: ScalarNode = representer.represent_scalar(_TAG + "str", text, style=None if plain else '"')
+    style = None if plain and text.lower() not in _OLD_BOOLEANS else "|" if "\n" in text else '"'
+    node: ScalarNode = representer.represent_scalar(_TAG + "str", text, style=style)
     return node
 
 

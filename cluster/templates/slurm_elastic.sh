@@ -1,0 +1,13 @@
+ray_folder="/tmp/ray-$UID-$SLURM_JOB_ID" # Ray's default, /tmp/ray, belongs to whoever came first
+ray_pid=
+
+stop_ray() {
+  # Not `ray stop`, which ends every Ray of this user on the node, other jobs' too.
+  if [ -n "${ray_pid:-}" ]; then
+    kill -TERM "$ray_pid" 2>/dev/null || true
+    wait "$ray_pid" 2>/dev/null || true
+    ray_pid=
+  fi
+  rm -rf -- "$ray_folder"
+}
+

@@ -1,0 +1,65 @@
+# Worker: joins the head of job SWEEPS_HEAD_JOB, joins it again where it has moved, and ends with it. Checkpoints travel
+# to the driver all the time, so a worker that goes loses a few seconds of work, which others take over.
+address_file="head-${SWEEPS_HEAD_JOB:?is the number of the head job: sbatch --export=ALL,SWEEPS_HEAD_JOB=...}.address"
+started="$(date +%s)"
+ray_log="worker-$SLURM_JOB_ID.ray.log"
+failures=0
+trap stop_ray EXIT
+
+# SIGTERM comes before this job's limit, and then the job is put into the queue again. It also comes when somebody
+# cancels the job, and then it is not.
+leave() {
+  trap '' TERM
+  stop_ray
+  ends="${SLURM_JOB_END_TIME:-}"
+  if [ -z "$ends" ] && [ "$limit_s" -gt 0 ]; then
+    ends=$((started + limit_s))
+  fi
+  # Slurm may send the signal a minute early.
+  if [ -n "$ends" ] && [ $((ends - $(date +%s))) -le $((grace_s + 90)) ]; then
+    echo "this job's limit is near: it goes into the queue again"
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
+  exit 0
+}
+trap leave TERM
+
+head_is_queued() {
+  # Slurm's controller may be away for a while: only an answer without the job says that it is gone.
+  ! queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB" --format=%T 2>/dev/null)" || [ -n "$queued" ]
+}
+
+nap() {
+  sleep "${SWEEPS_POLL_S:-5}" &
+  wait "$!" || true # a trap runs at once while bash waits, not while it runs a command
+}
+
+while true; do
+  while [ ! -s "$address_file" ]; do
+    head_is_queued || exit 0
+    nap
+  done
+  address="$(cat -- "$address_file")"
+  echo "joining $address"
+  memory=()
+  if [ "$memory_bytes" -gt 0 ]; then
+    memory=("--memory=$memory_bytes")
+  fi
+  ray start --block --address="$address" --node-ip-address="$ip" --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" \
+    --dashboard-agent-listen-port="$((30000 + SLURM_JOB_ID % 2700))" --object-store-memory="$object_store_bytes" \
+    --temp-dir="$ray_folder" >>"$ray_log" 2>&1 &
+  ray_pid=$!
+  joined="$(date +%s)"
+  while kill -0 "$ray_pid" 2>/dev/null && [ "$(cat -- "$address_file" 2>/dev/null)" = "$address" ]; do
+    nap
+  done
+  stop_ray
+  # Ray ends where the head has gone, which passes. Where it ends at once, again and again, something is wrong.
+  failures=$(($(date +%s) - joined < 60 ? failures + 1 : 0))
+  if [ "$failures" -ge 5 ]; then
+    echo "Ray ended $failures times within a minute of its start: its last words, from $ray_log" >&2
+    tail -n 20 -- "$ray_log" >&2
+    exit 1
+  fi
+  nap
+done

@@ -1,0 +1,226 @@
+"""`clusters.yaml`: where it is looked for, what it may say, and that every fault is told at once without a secret."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.clusters_file import UnknownCluster, find_cluster, load_clusters, parse_clusters
+from cluster.descriptions import KINDS, KubernetesCluster, RayCluster, SlurmCluster
+from cluster.fields import Workers, duration_s, masked, slurm_time
+from sweeps.faults import SpecError
+
+ONE_OF_EACH = """
+here: {kind: local, workers: 3}
+lab:
+  kind: ray
+  address: https://head.lab:8265/
+  token_variable: LAB_TOKEN
+  verify: certs/lab.pem
+hpc:
+  kind: slurm
+  workers: {max: 8}
+  resources: {cpus: 8, gpus: 1, memory_gb: 31.5}
+  setup: ["module load python # 3.12", 'echo "$(hostname)"']
+  environment: {OMP_NUM_THREADS: 1}
+  time_limit: 1d12h
+  worker_time_limit: 01:30:00
+  extra: [--constraint=a100, --mail-type=END]
+kube:
+  kind: kubernetes
+  image: registry.example/sweeps:1.0
+  store_secret: records/url
+  secrets: {MLFLOW_TRACKING_PASSWORD: mlflow/password}
+  tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]
+east: {kind: aws, region: us-east-1, instance_type: g5.xlarge, head_instance_type: m5.large}
+west:
+  kind: gcp
+  project: my-project
+  region: us-west1
+  zones: [us-west1-a]
+  instance_type: g2-standard-4
+  head_instance_type: e2-standard-2
+  resources: {cpus: 4, gpus: 1}
+  gpu_type: nvidia-l4
+"""
+
+
+def faults(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_clusters(text, "clusters.yaml")
+    return str(caught.value)
+
+
+def test_one_of_each_kind_is_read_with_its_types() -> None:
+    clusters = parse_clusters(ONE_OF_EACH, "clusters.yaml")
+    assert list(clusters) == ["local", "here", "lab", "hpc", "kube", "east", "west"]
+    assert {cluster.kind for cluster in clusters.values()} == set(KINDS)
+    lab, hpc, kube = clusters["lab"], clusters["hpc"], clusters["kube"]
+    assert isinstance(lab, RayCluster) and lab.address == "https://head.lab:8265"
+    assert lab.verify == "certs/lab.pem"
+    assert isinstance(hpc, SlurmCluster) and hpc.workers == Workers(min=0, max=8)
+    assert (hpc.time_limit, hpc.worker_time_limit) == (129_600, 5_400)
+    assert hpc.environment == {"OMP_NUM_THREADS": "1"}
+    assert isinstance(kube, KubernetesCluster) and kube.tolerations[0].operator == "Exists"
+    assert hpc.where == "slurm: 0 to 8 worker nodes of 8 CPUs and 1 GPU"
+
+
+def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> None:
+    told = faults(
+        "lab: {kind: ray, adress: x, partition: gpu}\n"
+        "hpc:\n  kind: slurm\n  time_limit: 90\n  mode: elastc\n  resources: {cpu: 1}\n  extra: [--time=3]\n"
+        "kube: {kind: kubernets}\n"
+        "bare: 3\n"
+        "empty: {workers: 2}\n"
+    )
+    for wanted in (
+        "line 1: lab.adress: unknown key 'adress'. Did you mean 'address'?",
+        "line 1: lab.partition: is a setting of kind slurm, not of ray",
+        "line 1: lab.address: is missing",
+        "line 4: hpc.time_limit: needs a unit: 12h",
+        "line 5: hpc.mode: input should be 'elastic' or 'symmetric', but got 'elastc'",
+        "line 6: hpc.resources.cpu: is not a setting here. Did you mean 'cpus'?",
+        "line 8: kube.kind: unknown kind 'kubernets'. Did you mean 'kubernetes'?",
+        "line 9: bare: must be a mapping with a `kind`",
+        "line 10: empty: needs a `kind`: local, ray, slurm, kubernetes, aws, gcp",
+    ):
+        assert wanted in told
+    assert len(told.splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{kind: slurm, extra: [--time=3]}", "extra: --time is set from the other fields"),
+        ("{kind: slurm, mode: symmetric, workers: {max: 4}}", "must be one count in mode symmetric"),
+        ("{kind: slurm, mode: symmetric, worker_time_limit: 1h}", "worker_time_limit: has no effect"),
+        ("{kind: slurm, worker_time_limit: 60s, grace_s: 45}", "grace_s: must be at most half"),
+        ("{kind: slurm, partition: 'gpu; reboot'}", "partition: must be a word"),
+        ('{kind: slurm, extra: ["--comment=a\\nrm -rf /"]}', "extra.0: must be an option of sbatch"),
+        ('{kind: local, setup: ["a\\nb"]}', "setup.0: must be one line of shell"),
+        ("{kind: local, setup: module load x}", "setup: must be a list with one line in each item"),
+        ("{kind: local, workers: 0}", "workers: must be at least 1"),
+        ("{kind: local, workers: {min: 3, max: 2}}", "0 <= min <= max"),
+        ("{kind: local, workers: {max: 2, most: 3}}", "unknown key 'most'"),
+        ("{kind: local, environment: {'A B': x}}", "cannot be a variable's name"),
+        ("{kind: local, time_limit: 12 parsecs}", "must be a time such as 12h"),
+        ("{kind: local, name: other}", "the word above its settings"),
+        ("{kind: kubernetes, image: a}", "storage_claim: is missing"),
+        ("{kind: kubernetes, image: a, storage_claim: c, store_secret: a/b}", "give one of storage_claim"),
+        ("{kind: kubernetes, image: 'a b', storage_claim: c}", "image: must be a container image"),
+        ("{kind: kubernetes, image: a, storage_claim: c, tolerations: [{oper: x}]}", "unknown key 'oper'"),
+        ("{kind: gcp, project: p, region: r, instance_type: i, head_instance_type: h}", "zones: is missing"),
+        ("{kind: ray, address: 'ftp://h'}", "must be an address such as http://host:8265"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_what_can(entry: str, message: str) -> None:
+    assert message in faults(f"x: {entry}")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{kind: ray, address: 'http://me:hunter2@head:8265'}",
+        "{kind: ray, address: 'http://head:8265', token: hunter2}",
+        "{kind: ray, address: 'http://head:8265', token_file: hunter2hunter2hunter2hunter2hunter2}",
+        "{kind: ray, address: 'http://head:8265', token_variable: hunter2}",
+        "{kind: ray, address: 'http://head:8265', environment: {RAY_AUTH_TOKEN: hunter2}}",
+        "{kind: local, mlflow: 'http://me:hunter2@host'}",
+        "{kind: local, store: 'mysql://me:hunter2@host/db'}",
+        "{kind: local, store: 'mysql://me:hunt@hunter2@host/db'}",
+        "{kind: kubernetes, image: a, store: 'postgresql://me:hunter2@host/db'}",
+        "{kind: slurm, partition: 'postgresql://me:hunter2@host/db'}",
+        "'postgresql://me:hunter2@a-host-with-a-very-long-name-so-that-the-text-is-cut.example/db'",
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(entry: str) -> None:
+    told = faults(f"x: {entry}")
+    if "token_variable: hunter2" not in entry:  # might be a name after all, so it is shown
+        assert "hunter2" not in told
+
+
+def test_a_password_in_the_store_s_url_is_not_printed() -> None:
+    cluster = parse_clusters("x: {kind: slurm, store: 'postgresql://me:hunter2@db/sweeps'}", "c")["x"]
+    assert "hunter2" in cluster.store
+    assert "hunter2" not in repr(cluster) + cluster.where
+
+
+HOSTILE = [
+    "a b", "a'b", 'a"b', "a\nb", "$(reboot)", "`reboot`", "../up", "a/b", "-a", "a;b", "A", "ä", "a" * 41, "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_cluster_name_is_refused(name: str) -> None:
+    told = faults(f"{json.dumps(name)}: {{kind: local}}")
+    assert "cannot be a cluster's name" in told
+    assert "\n" not in told
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(st.text(max_size=60))
+def test_a_text_of_any_kind_gives_clusters_or_faults_and_nothing_else(text: str) -> None:
+    with contextlib.suppress(SpecError):
+        assert "local" in parse_clusters(text, "clusters.yaml")
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(st.integers(1, 366 * 86_400))
+def test_slurm_s_form_of_a_time_reads_back_as_the_same_seconds(seconds: int) -> None:
+    assert duration_s(slurm_time(seconds)) == seconds
+
+
+def test_credentials_are_masked_wherever_they_stand_in_a_text() -> None:
+    assert masked("at http://u:p@ss/w@host/x and https://h/y") == "at http://***@host/x and https://h/y"
+
+
+def test_the_file_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SWEEPS_CLUSTERS", raising=False)
+    assert list(load_clusters()) == ["local"]
+    home = tmp_path / "home" / ".config" / "sweeps"
+    home.mkdir(parents=True)
+    for path, name in ((home / "clusters.yaml", "home"), (tmp_path / "clusters.yaml", "here"),
+                       (tmp_path / "other.yaml", "named")):  # fmt: skip
+        path.write_text(f"{name}: {{kind: local}}\n")
+        if name == "named":
+            monkeypatch.setenv("SWEEPS_CLUSTERS", str(path))
+        assert list(load_clusters()) == ["local", name]
+    monkeypatch.setenv("SWEEPS_CLUSTERS", "nowhere.yaml")
+    with pytest.raises(SpecError, match="no such file, but SWEEPS_CLUSTERS names it"):
+        load_clusters()
+
+
+def test_an_unknown_cluster_is_told_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clusters.yaml"
+    path.write_text(ONE_OF_EACH)
+    monkeypatch.setenv("SWEEPS_CLUSTERS", str(path))
+    assert find_cluster("hpc").kind == "slurm"
+    with pytest.raises(UnknownCluster, match="no cluster 'hcp'. Did you mean 'hpc'[?] Known: local, here"):
+        find_cluster("hcp")
+
+
+def test_local_is_this_machine_and_may_be_described() -> None:
+    assert parse_clusters("local: {kind: local, workers: 3}", "c")["local"].workers.max == 3
+    assert "always is this machine" in faults("local: {kind: ray, address: 'http://h:1'}")
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))
+def test_the_examples_of_the_documentation_are_sound(example: str) -> None:
+    assert len(parse_clusters(example, "docs/clusters.md")) >= 2
+
+
+def test_the_documentation_names_every_kind_and_every_field() -> None:
+    fields = {f.name for kind in KINDS.values() for f in dataclasses.fields(kind)} - {"name"}
+    assert {word for word in [*KINDS, *fields] if f"`{word}`" not in DOCUMENT} == set()

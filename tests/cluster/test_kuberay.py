@@ -1,0 +1,190 @@
+"""KubeRay manifests: the operator's own schemas accept them, and what the operator checks besides holds."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kinds import KUBERNETES, ONE_LINE, SWEEP, SWEEP_NAMES, described
+
+from cluster.descriptions import KubernetesCluster
+from cluster.kuberay import manifests
+from cluster.showing import as_yaml
+from cluster.sweep_file import SweepFile
+
+SCHEMAS = Path(os.environ.get("KUBERAY_SCHEMAS", Path(__file__).parents[3] / "shared" / "data" / "kuberay"))
+KUBE = described(KUBERNETES, "kube", KubernetesCluster)
+LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The operator's schema of ray.io/v1, closed: a key that the operator does not know is a fault."""
+    path = SCHEMAS / f"ray.io_{kind.lower()}s.yaml.gz"
+    if not path.is_file():
+        pytest.skip(f"the operator's schemas are not at {path}: KUBERAY_SCHEMAS names another folder")
+    definition = yaml.load(gzip.decompress(path.read_bytes()), yaml.CSafeLoader)
+    version = next(v for v in definition["spec"]["versions"] if v["name"] == "v1")
+    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    found["properties"]["metadata"] = {"type": "object"}
+    return closed(found)
+
+
+def closed(node: Any) -> Any:
+    if isinstance(node, dict):
+        if "properties" in node and not node.get("x-kubernetes-preserve-unknown-fields"):
+            node.setdefault("additionalProperties", False)
+        for value in node.values():
+            closed(value)
+    elif isinstance(node, list):
+        for value in node:
+            closed(value)
+    return node
+
+
+_CHECKERS: dict[str, jsonschema.Draft7Validator] = {}
+
+
+def faults(manifest: dict[str, Any]) -> list[str]:
+    kind = manifest["kind"]
+    if kind not in _CHECKERS:
+        _CHECKERS[kind] = jsonschema.Draft7Validator(schema(kind))
+    found = [error.message for error in _CHECKERS[kind].iter_errors(manifest)]
+    return found + [f"{name} is given twice" for names in lists_of_names(manifest) for name in twice(names)]
+
+
+def lists_of_names(node: Any) -> Iterator[list[str]]:
+    """Kubernetes merges these lists by name: variables, volumes, containers."""
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from lists_of_names(value)
+    elif isinstance(node, list):
+        yield [item["name"] for item in node if isinstance(item, dict) and "name" in item]
+        for item in node:
+            yield from lists_of_names(item)
+
+
+def twice(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}
+
+
+def ray_job(cluster: KubernetesCluster = KUBE, sweep: SweepFile = SWEEP) -> dict[str, Any]:
+    return manifests(cluster, sweep)[-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"resources": replace(KUBE.resources, gpus=0, memory_gb=None)},
+        {"storage_claim": None, "store_secret": "records/url"},
+        {"gpu_resource": "amd.com/gpu", "node_selector": {}, "tolerations": (), "setup": ()},
+        {"job": "RayCluster"},
+        {"workers": replace(KUBE.workers, min=4)},
+    ],
+)
+def test_the_operator_s_schema_accepts_the_manifest(changes: dict[str, Any]) -> None:
+    for manifest in manifests(replace(KUBE, **changes), SWEEP):
+        if manifest["kind"] != "ConfigMap":
+            assert faults(manifest) == []
+
+
+BREAK: list[Callable[[dict[str, Any]], Any]] = [
+    lambda spec: spec.update(backofLimit=3),
+    lambda spec: spec.update(backoffLimit="three"),
+    lambda spec: spec["rayClusterSpec"].pop("headGroupSpec"),
+    lambda spec: spec["rayClusterSpec"]["authOptions"].update(mode="tokens"),
+    lambda spec: spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}),
+    lambda spec: spec["rayClusterSpec"]["workerGroupSpecs"][0].update(replicas="1"),
+    lambda spec: spec["rayClusterSpec"]["workerGroupSpecs"][0].pop("groupName"),
+    lambda spec: container(spec)["resources"]["limits"].update(cpu="eight"),
+    lambda spec: container(spec)["env"].append({"value": "x"}),
+    lambda spec: container(spec)["env"].append({"name": "ANSWER", "value": "yes"}),
+    lambda spec: container(spec)["env"].append({"name": "FLAG", "value": True}),
+    lambda spec: container(spec).update(volumeMount=[]),
+]  # fmt: skip
+
+
+def container(spec: dict[str, Any], group: str = "head") -> dict[str, Any]:
+    cluster = spec.get("rayClusterSpec", spec)
+    found = cluster["headGroupSpec"] if group == "head" else cluster["workerGroupSpecs"][0]
+    result: dict[str, Any] = found["template"]["spec"]["containers"][0]
+    return result
+
+
+@pytest.mark.parametrize("index", range(len(BREAK)))
+def test_a_broken_manifest_is_not_accepted(index: int) -> None:
+    manifest = copy.deepcopy(ray_job())
+    BREAK[index](manifest["spec"])
+    assert faults(manifest) != []
+
+
+def test_what_is_printed_is_what_was_built_also_to_a_reader_of_yaml_1_1() -> None:
+    built = manifests(KUBE, SWEEP)
+    assert list(yaml.safe_load_all(as_yaml(built))) == built
+
+
+def test_ray_asks_for_its_token_and_the_head_trains_nothing() -> None:
+    spec = ray_job()["spec"]["rayClusterSpec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert tuple(int(part) for part in spec["rayVersion"].split(".")) >= (2, 52, 0)
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert "nvidia.com/gpu" not in container(spec)["resources"]["limits"]
+    assert container(spec, "worker")["resources"]["limits"] == {
+        "cpu": "8", "memory": "32256Mi", "nvidia.com/gpu": "1",
+    }  # fmt: skip
+
+
+def test_records_outlive_the_cluster() -> None:
+    def store_of(cluster: KubernetesCluster) -> dict[str, Any]:
+        variables = container(ray_job(cluster)["spec"])["env"]
+        return next(v for v in variables if v["name"] == "SWEEPS_STORE")
+
+    assert store_of(KUBE)["value"] == "/var/lib/sweeps"
+    mounts = container(ray_job()["spec"])["volumeMounts"]
+    assert {"name": "store", "mountPath": "/var/lib/sweeps"} in mounts
+    secret = store_of(replace(KUBE, storage_claim=None, store_secret="records/url"))
+    assert secret["valueFrom"] == {"secretKeyRef": {"name": "records", "key": "url"}}
+    url = "postgresql://db.research/sweeps"
+    assert store_of(replace(KUBE, storage_claim=None, store=url))["value"] == url
+
+
+def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
+    file, job = manifests(KUBE, SWEEP)
+    assert file["data"] == {"nau-addition.yaml": SWEEP.text}
+    assert job["spec"]["entrypoint"] == "sweeps run /etc/sweeps/nau-addition.yaml"
+    assert job["spec"]["activeDeadlineSeconds"] == 12 * 3600
+    with pytest.raises(ValueError, match="carries at most 900,000"):
+        manifests(KUBE, SweepFile("large", "x" * 900_001))
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(SWEEP_NAMES)
+def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> None:
+    file, job = manifests(KUBE, SweepFile(name, "seeds: 3\n"))
+    assert LABEL.fullmatch(job["metadata"]["name"]) and len(job["metadata"]["name"]) <= 47
+    assert re.fullmatch(r"sweeps run /etc/sweeps/[A-Za-z0-9][A-Za-z0-9._-]*\.yaml", job["spec"]["entrypoint"])
+    assert file["metadata"]["name"] == job["metadata"]["name"]
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(
+    value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)
+)
+def test_nothing_that_a_user_wrote_becomes_another_key(value: str, line: str, text: str) -> None:
+    built = manifests(replace(KUBE, environment={"GIVEN": value}, setup=(line,)), SweepFile("s", text))
+    file, job = yaml.safe_load_all(as_yaml(built))
+    assert [file, job] == built
+    assert file["data"] == {"s.yaml": text}
+    given_value = next(v["value"] for v in container(job["spec"])["env"] if v["name"] == "GIVEN")
+    assert given_value.replace("$$(", "$(") == value.replace("$$(", "$(")
