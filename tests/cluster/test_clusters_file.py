@@ -85,7 +85,7 @@ def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> Non
         "line 1: lab.partition: is a setting of kind slurm, not of ray",
         "line 1: lab.address: is missing",
         "line 4: hpc.time_limit: needs a unit: 12h",
-        "line 5: hpc.mode: input should be 'elastic' or 'symmetric', but got 'elastc'",
+        "line 5: hpc.mode: must be 'elastic' or 'symmetric', but got 'elastc'. Did you mean 'elastic'?",
         "line 6: hpc.resources.cpu: is not a setting here. Did you mean 'cpus'?",
         "line 8: kube.kind: unknown kind 'kubernets'. Did you mean 'kubernetes'?",
         "line 9: bare: must be a mapping with a `kind`",
