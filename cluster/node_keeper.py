@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 ATTEMPTS = 3
@@ -31,17 +32,20 @@ def main(num_nodes: int, cpus_per_node: int, folder: str) -> None:
         signal.signal(number, lambda *_: over.set())
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": cpus_per_node, "object_store_memory": OBJECT_STORE_BYTES, "temp_dir": folder}
+    node = {"num_cpus": cpus_per_node, "object_store_memory": OBJECT_STORE_BYTES}
     dashboard_port, *ports = free_ports(1 + len(AGENT_PORTS) * num_nodes)
     nodes = Cluster()
     try:
         for i in range(num_nodes):
             agents = dict(zip(AGENT_PORTS, ports[i * len(AGENT_PORTS) :], strict=False))
+            # A folder for each, as on machines of their own: a node deletes what jobs sent along once it needs it no more.
+            own = Path(folder if i == 0 else f"{folder}-{i}")
+            own.mkdir(exist_ok=True)
             head = {
                 "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": dashboard_port,
                 "no_monitor": True, "include_log_monitor": False,
             }  # fmt: skip
-            _add(nodes, **node, **agents, **(head if i == 0 else {}))
+            _add(nodes, **node, **agents, temp_dir=str(own), **(head if i == 0 else {}))
         raylets = [n.all_processes["raylet"][0].process.pid for n in nodes.list_all_nodes()]
         told = {
             "job_server": f"http://127.0.0.1:{dashboard_port}",

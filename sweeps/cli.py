@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import sys
 
-from sweeps import verbs_defining, verbs_nodes, verbs_reading, verbs_training
+from sweeps import verbs_cluster, verbs_defining, verbs_nodes, verbs_reading, verbs_training
 from sweeps.terminal import app, errors
 
-__all__ = ["main", "verbs_defining", "verbs_nodes", "verbs_reading", "verbs_training"]
+__all__ = ["main", "verbs_cluster", "verbs_defining", "verbs_nodes", "verbs_reading", "verbs_training"]
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ def status() -> None:
     )  # fmt: skip
     live = [alive(node, state) for node in state.nodes]
     for node, lives in zip(state.nodes, live, strict=True):
-        console.print(f"  node of {node['cpus']} CPUs, process {node['raylet']}: {'alive' if lives else 'dead'}", highlight=False)  # fmt: skip
+        how = "alive" if lives else "dead"
+        console.print(f"  node of {node['cpus']} CPUs, process {node['raylet']}: {how}", highlight=False)
     if not all(live):
         raise typer.Exit(1)
