@@ -99,9 +99,7 @@ class RayJobs:
         return receive(told.splitlines(), name, store)
 
     def _order(self, kind: str, name: str) -> dict[str, Any]:
-        environment = dict(self.described.environment)
-        if self.described.mlflow:
-            environment["MLFLOW_TRACKING_URI"] = self.described.mlflow
+        environment = {"MLFLOW_TRACKING_URI": self.described.mlflow} if self.described.mlflow else {}
         options = [] if self.described.mlflow else ["--no-mlflow"]  # `fetch` writes MLflow's runs at home
         return {
             "kind": kind, "name": name, "store": self.described.store, "environment": environment, "options": options,
@@ -114,7 +112,7 @@ class RayJobs:
                 submission_id=job,
                 runtime_env={
                     "working_dir": str(made.folder),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                    "env_vars": {**self.described.environment, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
                 },
                 metadata=metadata,
             )

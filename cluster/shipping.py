@@ -6,7 +6,6 @@ Our code goes along, so that a cluster needs the libraries only and what runs th
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterRefusal
+from sweeps.own_files import OURS, own_files, tree
 
-OURS = ("arith_models", "cluster", "sweeps", "tasks")
 KINDS_OF_FILE = (".py", ".yaml", ".txt")
-LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and whatever begins with a dot
 ORDER = "order.json"
 
 
@@ -62,66 +60,9 @@ def parcel(order: Mapping[str, Any], text: str | None = None, document: Any = No
         yield Parcel(folder, _digest(folder), num_bytes)
 
 
-def own_files(document: Any, home: Path) -> dict[str, Path]:
-    """The user's files that a sweep names (`./my_unit.py`, `my_pkg.units:Mine`), by their path in the parcel."""
-    found: dict[str, Path] = {}
-    for word in _words(document):
-        if word.endswith(".py"):
-            found |= _file(word, home)
-        elif word.count(":") == 1 and all(part.isidentifier() for part in word.replace(":", ".").split(".")):
-            found |= _package(word.partition(":")[0].partition(".")[0], home)
-    return found
-
-
-def _words(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _words(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _words(item)
-
-
-def _file(word: str, home: Path) -> dict[str, Path]:
-    path = home / word
-    if not path.is_file():
-        return {}  # not a file's name; a model of that name was refused when the sweep file was read
-    inside = Path(os.path.normpath(word))
-    if inside.is_absolute() or inside.parts[0] == "..":
-        raise ClusterRefusal(
-            f"{word} lies outside the folder that the sweep is submitted from, and would not be found on the cluster: "
-            f"copy it here and write ./{path.name}, or submit from a folder above it"
-        )
-    return {inside.as_posix(): path}
-
-
-def _package(name: str, home: Path) -> dict[str, Path]:
-    """A package of the user's that lies here; one that is installed must be installed on the cluster too."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None or name in OURS:
-        return {}
-    origin = Path(spec.origin).resolve()
-    home = home.resolve()
-    if not origin.is_relative_to(home) or "site-packages" in origin.parts:
-        return {}
-    if origin.name != "__init__.py":
-        return {origin.relative_to(home).as_posix(): origin}
-    return {path.relative_to(home).as_posix(): path for path in _tree(origin.parent)}
-
-
-def _tree(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith(".")]
-        yield from (
-            Path(place) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
-        )
-
-
 def _our_files() -> dict[str, Path]:
     root = Path(__file__).resolve().parent.parent
-    trees = (path for name in OURS for path in _tree(root / name))
+    trees = (path for name in OURS for path in tree(root / name))
     return {path.relative_to(root).as_posix(): path for path in trees if path.suffix in KINDS_OF_FILE}
 
 

@@ -85,7 +85,9 @@ def rate_difference(
     low = difference - math.hypot(b.estimate - b.low, a.high - a.estimate)
     high = difference + math.hypot(b.high - b.estimate, a.estimate - a.low)
     table = [[second[0], second[1] - second[0]], [first[0], first[1] - first[0]]]
-    from scipy import stats  # here, as `optimize` below: they take seconds to import, and most commands need neither
+    from scipy import (
+        stats,  # here, as `optimize` below: they take seconds to import, and most commands need neither
+    )
 
     p_value = min(1.0, float(stats.fisher_exact(table).pvalue))
     return RateDifference(Interval(difference, low, high), p_value)
