@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 
-from sweeps import verbs_cluster, verbs_defining, verbs_reading, verbs_training
+from sweeps import verbs_cluster, verbs_defining, verbs_nodes, verbs_reading, verbs_remote, verbs_training
 from sweeps.terminal import app, errors
 
-__all__ = ["main", "verbs_cluster", "verbs_defining", "verbs_reading", "verbs_training"]
+__all__ = [
+    "main", "verbs_cluster", "verbs_defining", "verbs_nodes", "verbs_reading", "verbs_remote", "verbs_training",
+]  # fmt: skip
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
         errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(2)
     except RuntimeError as error:
-        if type(error).__name__ not in ("ClusterError", "TrackingError"):
+        if type(error).__name__ not in ("ClusterError", "ClusterFailure", "TrackingError"):
             raise
         errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(1)

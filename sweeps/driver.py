@@ -74,6 +74,8 @@ class Waiting:
     """Usually one; cells may have a lane in common, and a search may suggest the same values twice."""
     seed: int
     losses: int = 0
+    """How often its worker was lost since it last got farther than ever before: a spot node's loss is not its fault."""
+    steps: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,6 +132,11 @@ class Driver:
         return all(work.done for work in self.cells)
 
     @property
+    def packs_running(self) -> set[str]:
+        """Ids of packs that were handed out and have not ended."""
+        return set(self._running)
+
+    @property
     def only_errors(self) -> str | None:
         """The reason of one of them, where every lane of the sweep ended in an error."""
         records = [
@@ -168,6 +175,10 @@ class Driver:
             [(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()]
         )
         self.store.add_records(result.records)
+        for lane in self._running.get(pack_id, {}).values():
+            steps = result.checkpoints.get(lane.key, (0, b""))[0]
+            if steps > lane.steps:
+                lane.steps, lane.losses = steps, 0
         self.seed_steps += result.seed_steps
         self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
         running = self._running.get(pack_id, {})

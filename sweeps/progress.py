@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 from typing import Self
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from sweeps.driver import Driver
+from sweeps.progress_lines import MARK
 from sweeps.report.numbers import parameters, steps
 from sweeps.statistics import wilson
 
 PLAIN_PERIOD_S = 15.0
 QUIET_PERIOD_S = 60.0  # where no lane has ended since, but steps were taken
+LINES_PERIOD_S = 5.0
 SCREEN_PERIOD_S = 0.5
 
 
@@ -28,9 +31,12 @@ class Progress:
         self._lanes_shown = -1
         self._steps_shown = 0
         self._told = 0.0
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        # A job's log, out of which `sweeps watch` makes a screen elsewhere.
+        self._in_lines = os.environ.get("SWEEPS_PROGRESS") == "lines"
+        on_screen = console.is_terminal and not self._in_lines
+        self._live = Live(console=console, auto_refresh=False, transient=True) if on_screen else None
+        plain_s = LINES_PERIOD_S if self._in_lines else PLAIN_PERIOD_S
+        self._period_s = SCREEN_PERIOD_S if on_screen else plain_s
 
     def __enter__(self) -> Self:
         if self._live:
@@ -47,20 +53,25 @@ class Progress:
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if now - self._shown < (SCREEN_PERIOD_S if self._live else PLAIN_PERIOD_S):
+        if now - self._shown < self._period_s:
             return
         self._shown = now
         if self._live:
             self._live.update("\n".join(self.lines()), refresh=True)
-        elif self._driver.lanes_done != self._lanes_shown or (
-            self._driver.seed_steps != self._steps_shown and now - self._told >= QUIET_PERIOD_S
-        ):
+        elif self._in_lines or self._is_news(now):
             self._tell()
+
+    def _is_news(self, now: float) -> bool:
+        d = self._driver
+        if d.lanes_done != self._lanes_shown:
+            return True
+        return d.seed_steps != self._steps_shown and now - self._told >= QUIET_PERIOD_S
 
     def _tell(self) -> None:
         self._lanes_shown, self._steps_shown = self._driver.lanes_done, self._driver.seed_steps
         self._told = time.monotonic()
-        self._console.print("  ".join(self.lines()), soft_wrap=True, highlight=False)
+        mark = MARK if self._in_lines else ""
+        self._console.print("\n".join(mark + line for line in self.lines()), soft_wrap=True, highlight=False)
 
     def lines(self) -> list[str]:
         """What is told: done, solved with its interval, speed, time left, and the best of every cell."""
@@ -79,7 +90,7 @@ class Progress:
             f"  {steps(d.seed_steps / elapsed_s if elapsed_s else 0)} seed-steps/s"
             + (f"  left about {_clock(left_s)}" if left_s is not None else "")
         )
-        return [first, *self._best()] if self._live else [first]
+        return [first, *self._best()] if self._live or self._in_lines else [first]
 
     def _best(self) -> list[str]:
         lines = []

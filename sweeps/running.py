@@ -114,15 +114,16 @@ def _train(driver: Driver, console: Console, workers: int | None, abandon: Calla
     resources = driver.sweep.resources
     with (
         scheduling.interruptible(driver, abandon),
-        scheduling.cluster(resources, workers) as num_workers,
+        scheduling.cluster(resources, workers, driver.sweep.document) as room,
     ):
-        driver.fit_to(num_workers)
+        num_workers = room.now()
+        driver.fit_to(max(num_workers, int(os.environ.get("SWEEPS_PLANNED_WORKERS", "0"))))
         console.print(
             f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
             highlight=False,
         )
         with Progress(driver, console) as progress:
-            scheduling.run(driver, resources, num_workers, progress)
+            scheduling.run(driver, resources, room, progress)
 
 
 def _end(driver: Driver, store: Store, name: str, state: str) -> None:

@@ -7,19 +7,23 @@ the store before anything else, a lost worker's lanes are given out again from t
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Ray Tune's own state is never used again
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "1")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "100000")  # how many may be begun is ours: see `_Room`
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: see `_interruptible`
 os.environ.setdefault(
     "RAY_CHDIR_TO_TRIAL_DIR", "0"
@@ -36,6 +40,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweeps.driver import Driver
+from sweeps.own_files import own_files
 from sweeps.packing import PackOrder
 from sweeps.spec import Resources
 from sweeps.worker import PackRun, prepare_process
@@ -43,9 +48,17 @@ from sweeps.worker import PackRun, prepare_process
 log = logging.getLogger(__name__)
 
 
+LAST_WORD_S = 8.0
+"""How long a stop waits for checkpoints: longer than the usual 5 s between two."""
 GRACE_S = 25.0
 """How long Ray has to end after SIGTERM. Batch systems send it to every process of a job, Ray's own too, and Ray then
 waits a minute for itself; Slurm kills after 30 s."""
+
+
+ROOM_PERIOD_S = 2.0
+"""How often Ray is asked which nodes there are."""
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray for what it runs as a job."""
 
 
 class ClusterError(RuntimeError):
@@ -91,25 +104,37 @@ class _Order:
 class _PackSearcher(Searcher):
     """Ray Tune asks here what to run next."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, room: _Room) -> None:
         super().__init__(metric=None, mode=None)
         self._driver: Driver | None = driver
+        self._room: _Room | None = room
+        self._begun: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        assert self._driver is not None
+        assert self._driver is not None and self._room is not None
         if self._driver.done or self._driver.stopping:
             return Searcher.FINISHED
+        if len(self._begun) >= self._room.now():
+            return None
         order = self._driver.next_pack(trial_id)
-        return {"order": _Order(order)} if order is not None else None
+        if order is None:
+            return None
+        self._begun.add(trial_id)
+        return {"order": _Order(order)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         assert self._driver is not None
+        self._begun.discard(trial_id)
         self._driver.pack_ended(trial_id, "its process died or raised" if error else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_driver": None}  # Ray Tune pickles searchers; the driver holds connections
+        return {
+            **self.__dict__,
+            "_driver": None,
+            "_room": None,
+        }  # Ray Tune pickles searchers; the driver holds connections
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the state."""
@@ -143,26 +168,70 @@ class _Receiver(tune.Callback):
 
 
 class _Stop(Stopper):
-    """Ends everything when the driver says so."""
+    """Ends everything when the driver says so, but lets the packs send a last checkpoint."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver: Driver | None = driver
+        self._reported: set[str] = set()
+        self._awaited: set[str] | None = None
+        self._since_s = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        (self._reported.discard if result.get(tune.result.DONE) else self._reported.add)(trial_id)
+        if self._awaited is not None:
+            self._awaited.discard(trial_id)
         return False
 
     def stop_all(self) -> bool:
-        return self._driver is not None and (self._driver.out_of_time() or self._driver.stopping is not None)
+        if self._driver is None or not (self._driver.out_of_time() or self._driver.stopping is not None):
+            return False
+        if self._awaited is None:  # those that never reported have no more to tell: they are being compiled
+            self._awaited, self._since_s = set(self._reported), time.monotonic()
+        self._awaited &= self._driver.packs_running
+        return not self._awaited or time.monotonic() - self._since_s > LAST_WORD_S
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_driver": None}
+        return {**self.__dict__, "_driver": None}
+
+
+class _Room:
+    """How many workers the cluster has room for now: nodes come late, and vanish."""
+
+    def __init__(self, resources: Resources, most: int | None) -> None:
+        self._resources, self._most = resources, most
+        self._counted, self._asked_s = 0, -math.inf
+
+    def now(self) -> int:
+        """Asks Ray anew where the last answer is older than a moment."""
+        if time.monotonic() - self._asked_s >= ROOM_PERIOD_S:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            counted = sum(workers_on(node, self._resources) for node in nodes)
+            self._counted = min(counted, self._most) if self._most else counted
+            self._asked_s = time.monotonic()
+        return self._counted
+
+    def wait(self, patience_s: float) -> int:
+        """As `now`, but waits for a first worker's room: worker jobs of a batch system come when they are scheduled."""
+        deadline = time.monotonic() + patience_s
+        while not self.now() and time.monotonic() < deadline:
+            time.sleep(ROOM_PERIOD_S)
+        return self.now()
+
+
+def workers_on(node: Mapping[str, float], resources: Resources) -> int:
+    """How many workers fit on a node that has this much."""
+    needs = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 1024**3}
+    return min(int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in needs.items() if amount)
 
 
 @contextmanager
-def cluster(resources: Resources, num_workers: int | None = None) -> Iterator[int]:
-    """A running Ray, and how many workers it has room for: the one at RAY_ADDRESS, or one of our own on this machine.
+def cluster(
+    resources: Resources, num_workers: int | None = None, document: Mapping[str, Any] | None = None
+) -> Iterator[_Room]:
+    """A running Ray, and its room for workers: the one at RAY_ADDRESS, or one of our own on this machine.
 
-    Raises ClusterError where not even one worker fits.
+    The files of the user's own that a sweep's `document` names travel to the workers. Raises ClusterError where not even
+    one worker fits, after SWEEPS_WAIT_S seconds.
     """
     address = os.environ.get("RAY_ADDRESS")
     own = {} if address else {
@@ -170,30 +239,49 @@ def cluster(resources: Resources, num_workers: int | None = None) -> Iterator[in
         "include_dashboard": False,
         "object_store_memory": 200 * 1024**2,
     }  # fmt: skip
+    room = _Room(resources, num_workers)
     try:
-        # "local": without it Ray joins whatever cluster `ray start` last began on this machine, whoever's it is.
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _travelling(document if address else None) as environment:
+            # "local": without it Ray joins whatever cluster `ray start` last began on this machine, whoever's it is.
+            ray.init(
+                address=address or "local", runtime_env=environment, log_to_driver=False,
+                logging_level=logging.ERROR, **own,
+            )  # fmt: skip
     except Exception as error:
         raise ClusterError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from error
     try:
-        total = ray.cluster_resources()
-        room = int(total.get("CPU", 0) // resources.cpus)
-        if resources.gpus:
-            room = min(room, int(total.get("GPU", 0) / resources.gpus))
-        if room < 1:
+        if room.wait(float(os.environ.get("SWEEPS_WAIT_S", "0"))) < 1:
+            total = ray.cluster_resources()
             raise ClusterError(
-                f"a worker needs {resources.cpus} CPUs and {resources.gpus:g} GPUs, but the cluster has "
-                f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs: make `resources` smaller"
+                f"a worker needs {resources.cpus} CPUs and {resources.gpus:g} GPUs"
+                + (f" and {resources.memory_gb:g} GB" if resources.memory_gb else "")
+                + f" of one node, but the cluster's nodes together have {total.get('CPU', 0):g} CPUs, "
+                f"{total.get('GPU', 0):g} GPUs and {total.get('memory', 0) / 1024**3:.1f} GB: make `resources` smaller"
             )
-        yield min(room, num_workers) if num_workers else room
+        yield room
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _travelling(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] | None]:
+    """Ray's `runtime_env` with the user's own files in it, or None. A job of Ray's brought them along already."""
+    files = own_files(document, Path.cwd()) if document and not os.environ.get(IN_A_JOB) else {}
+    if not files:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="sweeps-own-") as folder:
+        for name, path in files.items():
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        yield {"working_dir": folder}
 
 
 def run(
     driver: Driver,
     resources: Resources,
-    num_workers: int,
+    room: _Room,
     watch: Callable[[], None],
 ) -> None:
     """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event."""
@@ -204,9 +292,8 @@ def run(
     tuner = tune.Tuner(
         tune.with_resources(PackTrial, needed),
         tune_config=tune.TuneConfig(
-            search_alg=_PackSearcher(driver),
+            search_alg=_PackSearcher(driver, room),
             num_samples=-1,
-            max_concurrent_trials=num_workers,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 SPARSITY_CEILING = 0.5
 """The largest min(|w|, |1 - |w||) of a weight in [-1, 1]. Weights of linear layers can pass it."""
@@ -59,7 +59,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         )
     if n == 0:
         return Interval()
-    z = float(stats.norm.ppf(0.5 + _checked(confidence) / 2))
+    z = float(special.ndtri(0.5 + _checked(confidence) / 2))
     rate = successes / n
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
@@ -85,6 +85,10 @@ def rate_difference(
     low = difference - math.hypot(b.estimate - b.low, a.high - a.estimate)
     high = difference + math.hypot(b.high - b.estimate, a.estimate - a.low)
     table = [[second[0], second[1] - second[0]], [first[0], first[1] - first[0]]]
+    from scipy import (
+        stats,  # here, as `optimize` below: they take seconds to import, and most commands need neither
+    )
+
     p_value = min(1.0, float(stats.fisher_exact(table).pvalue))
     return RateDifference(Interval(difference, low, high), p_value)
 
@@ -103,7 +107,7 @@ def t_mean(
     if x.size == 1:
         return Interval(mean)
     sd = float(np.std(x - mean, ddof=1))
-    half = float(stats.t.ppf(0.5 + _checked(confidence) / 2, x.size - 1)) * sd / math.sqrt(x.size)
+    half = float(special.stdtrit(x.size - 1, 0.5 + _checked(confidence) / 2)) * sd / math.sqrt(x.size)
     return Interval(mean, max(floor, mean - half), min(ceiling, mean + half))
 
 
@@ -135,7 +139,7 @@ def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return t_mean(values, confidence, floor=0.0)
     # Log of the mean minus mean of the logs: all that a gamma's likelihood sees beside the mean.
     spread = float(np.mean((scaled - 1) - np.log(scaled)))
-    drop = float(stats.chi2.ppf(_checked(confidence), 1)) / (2 * x.size)
+    drop = _chi_squared(_checked(confidence)) / (2 * x.size)
     best = _gamma_profile(0.0, spread)
 
     def shortfall(log_ratio: float) -> float:
@@ -192,7 +196,7 @@ def beta_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
     y = x / SPARSITY_CEILING
     likelihood = _BetaProfile(float(np.mean(np.log(y))), float(np.mean(np.log1p(-y))))
     best = _root(likelihood.slope, float(special.logit(_mean(y))))
-    greatest, drop = likelihood.value(best), float(stats.chi2.ppf(_checked(confidence), 1)) / (2 * x.size)
+    greatest, drop = likelihood.value(best), _chi_squared(_checked(confidence)) / (2 * x.size)
 
     def shortfall(logit: float) -> float:
         return greatest - likelihood.value(logit) - drop
@@ -254,7 +258,7 @@ def _crossing(shortfall: Callable[[float], float], start: float, direction: int)
         if abs(outside - start) > _FARTHEST:
             return None
         if shortfall(outside) > 0:
-            return float(optimize.brentq(shortfall, inside, outside, xtol=1e-12, rtol=1e-10))
+            return _zero(shortfall, inside, outside, 1e-10)
         inside, step = outside, step * 2
 
 
@@ -266,7 +270,18 @@ def _root(falling: Callable[[float], float], guess: float) -> float:
     step, right = 1.0, guess
     while falling(right) > 0:
         right, step = right + step, step * 2
-    return left if left == right else float(optimize.brentq(falling, left, right, xtol=1e-12, rtol=1e-12))
+    return left if left == right else _zero(falling, left, right, 1e-12)
+
+
+def _zero(function: Callable[[float], float], low: float, high: float, relative: float) -> float:
+    from scipy import optimize
+
+    return float(optimize.brentq(function, low, high, xtol=1e-12, rtol=relative))
+
+
+def _chi_squared(probability: float) -> float:
+    """The quantile with one degree of freedom."""
+    return 2 * float(special.gammaincinv(0.5, probability))
 
 
 def _is_narrow(x: np.ndarray, scale: float) -> bool:

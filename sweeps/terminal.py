@@ -32,6 +32,9 @@ StoreOption = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings that replace the file's")
 ]
+OnOption = Annotated[
+    str | None, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")
+]
 
 
 def load_sweep(file: str, overrides: list[str] | None) -> Sweep:

@@ -8,12 +8,17 @@ from typing import Annotated
 
 import typer
 
-from sweeps.terminal import StoreOption, app, console, errors, existing
+from sweeps.terminal import OnOption, StoreOption, app, console, errors, existing
 
 
 @app.command()
-def status(name: str, store: StoreOption = "results") -> None:
-    """How far a sweep is, and what came out so far."""
+def status(name: str, store: StoreOption = "results", on: OnOption = None) -> None:
+    """How far a sweep is, and what came out so far; with --on, how it is on that cluster."""
+    if on is not None:
+        from sweeps.verbs_remote import remote_status
+
+        remote_status(name, on)
+        return
     from sweeps.describing import state_of
     from sweeps.report import as_markdown, report
     from sweeps.store import Store

@@ -24,6 +24,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
     store: StoreOption = "results",
     workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
+    mlflow: Annotated[
+        bool, typer.Option(help="write MLflow's runs; `sweeps sync` can write them later")
+    ] = True,
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.report import as_markdown, report
@@ -33,7 +36,7 @@ def run(
     changed = [*(overrides or []), *([f"name={name}"] if name else [])]
     sweep = _begun(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
-        outcome = run_sweep(sweep, opened, store, console, workers)
+        outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow)
         found = report(opened, sweep.name)
         typer.echo("\n" + as_markdown(found))
     if outcome.state == "done":

@@ -33,17 +33,12 @@ class RecordRows:
         """
         if not new:
             return
-        insert = self.database.insert(records)
-        values = {column.name: insert.excluded[column.name] for column in records.c if not column.primary_key}
-        insert = insert.on_conflict_do_update(
-            index_elements=["key", "budget"], set_=values, where=records.c.outcome == "error"
-        )
         overtaken = sa.delete(checkpoints).where(
             checkpoints.c.key == sa.bindparam("lane"), checkpoints.c.steps <= sa.bindparam("done")
         )
         finished = [{"lane": r.key, "done": r.steps} for r in new if r.outcome != "error"]
         with self.database.write() as connection:
-            connection.execute(insert, [_row(record) for record in new])
+            insert_records(self.database, connection, [_row(record) for record in new])
             if finished:
                 connection.execute(overtaken, finished)
 
@@ -53,7 +48,7 @@ class RecordRows:
         found: dict[tuple[str, int], Record] = {}
         with self.database.read() as connection:
             for budget in dict.fromkeys(budget for _, budget in wanted):
-                for keys in _chunks([key for key, of_budget in wanted if of_budget == budget]):
+                for keys in chunks([key for key, of_budget in wanted if of_budget == budget]):
                     rows = sa.select(*_WITHOUT_STATE).where(
                         records.c.budget == budget, records.c.key.in_(keys)
                     )
@@ -75,13 +70,8 @@ class RecordRows:
             {"key": key, "steps": int(steps), "blob": bytes(blob), "curve": pack(json.loads(curve_json))}
             for key, steps, blob, curve_json in new
         ]
-        insert = self.database.insert(checkpoints)
-        values = {name: insert.excluded[name] for name in ("steps", "blob", "curve")}
-        insert = insert.on_conflict_do_update(
-            index_elements=["key"], set_=values, where=insert.excluded.steps >= checkpoints.c.steps
-        )
         with self.database.write() as connection:
-            connection.execute(insert, rows)
+            insert_checkpoints(self.database, connection, rows)
 
     def checkpoints(self, keys: Iterable[str], at_most_steps: int) -> dict[str, Checkpoint]:
         """For each lane that has one, the furthest state to go on from with no more than `at_most_steps` done.
@@ -98,7 +88,7 @@ class RecordRows:
         wanted = list(dict.fromkeys(keys))
         furthest: dict[str, Checkpoint] = {}
         with self.database.read() as connection:
-            for chunk in _chunks(wanted):
+            for chunk in chunks(wanted):
                 for query, table in ((of_record, records), (of_checkpoint, checkpoints)):
                     query = query.where(table.c.key.in_(chunk), table.c.steps <= at_most_steps)
                     for row in connection.execute(query):
@@ -108,7 +98,27 @@ class RecordRows:
         return {key: furthest[key] for key in wanted if key in furthest}
 
 
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+def insert_records(database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of `records`; the one that is there wins, unless its outcome is `error`."""
+    insert = database.insert(records)
+    values = {column.name: insert.excluded[column.name] for column in records.c if not column.primary_key}
+    insert = insert.on_conflict_do_update(
+        index_elements=["key", "budget"], set_=values, where=records.c.outcome == "error"
+    )
+    connection.execute(insert, rows)
+
+
+def insert_checkpoints(database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of `checkpoints`; the furthest of a key stays."""
+    insert = database.insert(checkpoints)
+    values = {name: insert.excluded[name] for name in ("steps", "blob", "curve")}
+    insert = insert.on_conflict_do_update(
+        index_elements=["key"], set_=values, where=insert.excluded.steps >= checkpoints.c.steps
+    )
+    connection.execute(insert, rows)
+
+
+def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(keys), _CHUNK):
         yield keys[start : start + _CHUNK]
 

@@ -1,0 +1,99 @@
+"""A job's log to its end, each line once. Ray's tail may end while the job goes on, with or without an error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cluster.errors import ClusterFailure
+
+SILENCE_S = 30.0
+"""After so long without a word the tail is begun anew: a connection may be dead without saying so."""
+PATIENCE_S = 600.0
+"""How long a server may be out of reach before following is given up."""
+PAUSE_S = 1.0
+
+
+def followed(client: Any, job_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+    """Lines of the log, until the job has ended and all of them were given. `tell` hears of lost connections.
+
+    Raises ClusterFailure when the server stays out of reach.
+    """
+    lines = _Lines()
+    lost_s: float | None = None
+    while True:
+        try:
+            ended = client.get_job_status(job_id).is_terminal()
+            if lost_s is not None:
+                tell("connected again")
+                lost_s = None
+            if ended:
+                yield from lines.of(client.get_job_logs(job_id))
+                yield from lines.rest()
+                return
+            lines.begin()
+            yield from _tail(client, job_id, lines)
+        except (RuntimeError, OSError, ValueError) as error:
+            now_s = time.monotonic()
+            if lost_s is None:
+                lost_s = now_s
+                tell(f"the connection was lost ({type(error).__name__}), trying again")
+            if now_s - lost_s > PATIENCE_S:
+                raise ClusterFailure(
+                    f"the cluster was out of reach for {PATIENCE_S:g} s. The job may go on: follow it again later"
+                ) from error
+        time.sleep(PAUSE_S)
+
+
+def _tail(client: Any, job_id: str, lines: _Lines) -> Iterator[str]:
+    """What one tail gives, until it ends, fails or falls silent."""
+    import aiohttp
+
+    loop = asyncio.new_event_loop()
+    chunks = client.tail_job_logs(job_id)
+    try:
+        while True:
+            try:
+                chunk = loop.run_until_complete(asyncio.wait_for(anext(chunks), SILENCE_S))
+            except (StopAsyncIteration, TimeoutError):
+                return
+            except aiohttp.ClientError as error:
+                raise ConnectionError(str(error)) from error
+            yield from lines.add(chunk)
+    finally:
+        loop.run_until_complete(chunks.aclose())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+class _Lines:
+    """Whole lines out of pieces of a text that begins anew with every tail."""
+
+    def __init__(self) -> None:
+        self._given = 0  # characters of the text that were seen, over all tails
+        self._position = 0  # of this tail
+        self._part = ""
+
+    def begin(self) -> None:
+        self._position = 0
+
+    def add(self, chunk: str) -> Iterator[str]:
+        start = self._position
+        self._position += len(chunk)
+        if self._position <= self._given:
+            return
+        self._part += chunk[max(0, self._given - start) :]
+        self._given = self._position
+        *whole, self._part = self._part.split("\n")
+        yield from whole
+
+    def of(self, text: str) -> Iterator[str]:
+        self.begin()
+        yield from self.add(text)
+
+    def rest(self) -> Iterator[str]:
+        if self._part:
+            yield self._part
+            self._part = ""
