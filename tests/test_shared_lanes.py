@@ -20,8 +20,8 @@ seeds: 3
 """
 
 
-def drive(store: Store, text: str, name: str = "s", interrupt_after: int | None = None) -> Driver:
-    """Runs a sweep's packs here, one after another; with `interrupt_after`, loses that many workers."""
+def drive(store: Store, text: str, name: str = "s", losses: int = 0, dumb: bool = False) -> Driver:
+    """Runs a sweep's packs here, one after another; loses the first workers, before they told anything if `dumb`."""
     sweep = parse(COMMON + text, name, [f"name={name}"])
     with store.hold(name):
         if store.sweep(name) is None:
@@ -34,8 +34,10 @@ def drive(store: Store, text: str, name: str = "s", interrupt_after: int | None 
             assert order is not None, "the sweep waits for something that nobody trains"
             assert len({lane.key for lane in order.lanes}) == len(order.lanes), "a lane twice in one pack"
             run = PackRun(order, compiled=False)
-            if interrupt_after is not None and packs < interrupt_after:
-                driver.receive(order.pack_id, run.work(0.0))
+            if packs < losses:
+                told = run.work(0.0)
+                if not dumb:
+                    driver.receive(order.pack_id, told)
             else:
                 while not run.done:
                     driver.receive(order.pack_id, run.work(60.0))
@@ -97,14 +99,20 @@ def test_a_budget_that_ends_off_the_evaluation_grid_changes_nothing_of_a_longer_
 
 def test_a_lost_worker_s_lanes_are_trained_again_with_the_same_report(store: Store, tmp_path: Path) -> None:
     text = "train: {steps: 60, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b}]}"
-    drive(store, text, interrupt_after=2)
+    drive(store, text, losses=2)
     with Store(tmp_path / "another") as calm:
         drive(calm, text)
         assert as_json(report(calm, "s"), timing=False) == as_json(report(store, "s"), timing=False)
 
 
 def test_lanes_whose_worker_is_lost_every_time_end_in_an_error_that_says_so(store: Store) -> None:
-    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", interrupt_after=3)
+    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=3, dumb=True)
     (entry,) = configurations(store)
     assert entry["state"] == "failed" and entry["errors"] == 3
     assert "lost 3 times; the last time: its process died" in entry["lanes"][0]["reason"]
+
+
+def test_a_worker_lost_after_its_lanes_got_farther_is_not_their_fault(store: Store) -> None:
+    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=5)
+    (entry,) = configurations(store)
+    assert entry["state"] == "complete" and entry["errors"] == 0
