@@ -90,7 +90,7 @@ def down() -> int:
 
 def alive(node: dict[str, int], state: RunningCluster) -> bool:
     """Whether a node's raylet still runs."""
-    return any(p.pid == node["raylet"] for p in processes(state))
+    return any(p.pid == node["raylet"] for p in processes(state) if _lives(p))
 
 
 def processes(state: RunningCluster) -> list[psutil.Process]:
@@ -99,7 +99,7 @@ def processes(state: RunningCluster) -> list[psutil.Process]:
     mine = os.getpid()
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError, OSError):
-            if process.pid == mine or process.status() == psutil.STATUS_ZOMBIE:
+            if process.pid == mine or not _lives(process):
                 continue
             if _of_keeper(process, state) or process.environ().get(MARK) == state.mark:
                 found[process.pid] = process
@@ -107,6 +107,13 @@ def processes(state: RunningCluster) -> list[psutil.Process]:
         with suppress(psutil.Error):
             found |= {child.pid: child for child in process.children(recursive=True) if child.pid != mine}
     return list(found.values())
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _of_keeper(process: psutil.Process, state: RunningCluster) -> bool:
@@ -201,7 +208,7 @@ def _keeper(state: RunningCluster) -> psutil.Process | None:
     try:
         process = psutil.Process(state.keeper)
         same = abs(process.create_time() - state.started_s) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and _lives(process) else None
     except psutil.NoSuchProcess:
         return None
 

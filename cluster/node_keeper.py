@@ -53,7 +53,9 @@ def main(num_nodes: int, cpus_per_node: int, folder: str) -> None:
             "nodes": [{"raylet": pid, "cpus": cpus_per_node} for pid in raylets],
         }
         print(json.dumps(told), flush=True)
-        over.wait()
+        while not over.wait(2.0):
+            for one in nodes.list_all_nodes():
+                one.dead_processes()  # asks each, so that what has died does not stay a zombie
     finally:
         nodes.shutdown()
 

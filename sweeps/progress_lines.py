@@ -35,7 +35,8 @@ def plain(log: Iterator[str]) -> Iterator[str]:
             held = line.removeprefix(MARK)
             found = _FIRST.match(held)
             at_s = 3600 * int(found[1]) + 60 * int(found[2]) + int(found[3]) if found else 0
-            shown_s = min(shown_s, at_s)  # a driver that went on counts anew
+            if at_s < shown_s:  # a driver that went on counts anew
+                shown_s = -PERIOD_S
             if found is None or (found[4] != lanes and at_s - shown_s >= PERIOD_S):
                 yield held
                 shown_s, lanes, held = at_s, found[4] if found else lanes, None

@@ -115,6 +115,8 @@ def _train(driver: Driver, console: Console, workers: int | None, abandon: Calla
     with (
         scheduling.interruptible(driver, abandon),
         scheduling.cluster(resources, workers, driver.sweep.document) as room,
+        # Again: joining a cluster puts Ray's own handler of SIGTERM in place of ours, which ends the process at once.
+        scheduling.interruptible(driver, abandon),
     ):
         num_workers = room.now()
         driver.fit_to(max(num_workers, int(os.environ.get("SWEEPS_PLANNED_WORKERS", "0"))))

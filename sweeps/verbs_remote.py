@@ -23,7 +23,7 @@ def submit(
     """Run a sweep on a cluster. Submitting the same again is the same job; a stopped or failed one goes on."""
     from cluster.remote import Submission, remote
 
-    sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name else [])])
+    sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     needs = sweep.resources
     done = remote(on).submit(
         Submission(sweep.name, sweep.text, sweep.document, needs.cpus, needs.gpus, needs.memory_gb)

@@ -33,7 +33,7 @@ def run(
     from sweeps.running import run_sweep
     from sweeps.store import Store
 
-    changed = [*(overrides or []), *([f"name={name}"] if name else [])]
+    changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _begun(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
         outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow)

@@ -1,0 +1,72 @@
+"""A log is followed to its end, each line once, though the tail breaks off, falls silent or ends too early."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from cluster import following
+from cluster.errors import ClusterFailure
+from cluster.following import followed
+
+LOG = "one\ntwo\nthree\n\nfive\nhalf"
+
+
+class Status(str):
+    def is_terminal(self) -> bool:
+        return self == "SUCCEEDED"
+
+
+class Client:
+    """Ray's job client as it behaves: every tail begins anew and gives what its plan says, then fails or ends."""
+
+    def __init__(self, *plan: tuple[int, Exception | None], unreachable: int = 0) -> None:
+        self.plan, self.unreachable = list(plan), unreachable
+
+    def get_job_status(self, job: str) -> Status:
+        if self.unreachable:
+            self.unreachable -= 1
+            raise ConnectionError("refused")
+        return Status("RUNNING" if self.plan else "SUCCEEDED")
+
+    def get_job_logs(self, job: str) -> str:
+        return LOG
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        letters, fault = self.plan.pop(0)
+        for start in range(0, letters, 3):
+            yield LOG[start : min(start + 3, letters)]
+        if fault is not None:
+            raise fault
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PAUSE_S", 0.0)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [],
+        [(len(LOG), None)],
+        [(0, None), (5, None), (5, None), (len(LOG), None)],
+        [(4, RuntimeError("1006")), (2, OSError("reset")), (11, None)],
+    ],
+)
+def test_every_line_comes_once_however_the_tails_end(plan: list[Any]) -> None:
+    assert list(followed(Client(*plan), "job")) == LOG.split("\n")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
+    told: list[str] = []
+    assert list(followed(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
+    assert told == ["the connection was lost (ConnectionError), trying again", "connected again"]
+
+
+def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", -1.0)
+    with pytest.raises(ClusterFailure, match="out of reach .* follow it again later"):
+        list(followed(Client((3, None), unreachable=1), "job"))

@@ -1,0 +1,281 @@
+"""Sweeps on a real Ray cluster of three nodes on this machine, with a token: everything that `--on` does."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from commands import PATIENCE_S, Commands, call
+from kept import steps_saved
+from proxy import CuttingProxy
+
+from cluster import local_nodes
+from cluster.remote import remote
+from cluster.remote import server_of as _server_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+LANES = 2 * 4 * 25
+MANY = """\
+name: many
+task: {name: static, operation: sub, input_size: 10}
+train: {steps: 200, batch: 16, evaluate_every: 100}
+compare: {model: [nau, ./my_unit.py]}
+seeds: 25
+resources: {slots: 13, checkpoint_s: 0.2}
+search:
+  sampler: {name: tpe, seed: 0, n_startup_trials: 1}
+  configurations: 4
+  parallel: 2
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
+"""
+LONG = """\
+name: long
+task: {name: static, operation: sub, input_size: 10}
+model: nau
+train: {steps: 3_000_000, batch: 16, evaluate_every: 100}
+seeds: 6
+resources: {slots: 3, checkpoint_s: 0.5}
+"""
+UNIT = '''\
+"""A unit of one's own, which lies on the submitter's machine only: y = x Wᵀ + b."""
+
+from arith_models.dense import Dense, xavier
+
+
+class Mine(Dense):
+    """y = x Wᵀ + b."""
+
+    def activation(self, x):
+        return x
+
+    def initial_range(self, num_inputs, num_outputs):
+        return xavier(num_inputs, num_outputs)
+'''
+HOSTILE = [
+    "a b",
+    "a'b",
+    'a"b',
+    "a\nb",
+    "$(touch owned)",
+    "`touch owned`",
+    "../up",
+    "a;touch owned",
+    "-rf",
+    "é",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the submitter stands; the cluster's own records, token and state lie elsewhere."""
+    made = tmp_path_factory.mktemp("submitter")
+    for name, text in (("many.yaml", MANY), ("long.yaml", LONG), ("my_unit.py", UNIT)):
+        (made / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "SWEEPS_STORE",
+            "SWEEPS_CLUSTERS",
+            "MLFLOW_TRACKING_URI",
+            "RAY_ADDRESS",
+            "RAY_AUTH_MODE",
+        ):
+            patch.delenv(name, raising=False)
+        patch.setenv("SWEEPS_COMPILE", "0")  # the nodes inherit it
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.chdir(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[local_nodes.RunningCluster]:
+    assert call("cluster", "status").status == 1
+    answer = call("cluster", "up", "--nodes", "3", "--cpus-per-node", "1")
+    try:
+        assert answer.status == 0, answer.err
+        found = local_nodes.current()
+        assert found is not None
+        yield found
+    finally:
+        if local_nodes.folder().joinpath("state.json").exists():
+            ended = call("cluster", "down")
+    assert ended.out == "3 nodes are down\n"
+    assert local_nodes.processes(found) == []
+    assert not Path(found.ray_folder).exists()
+    assert {path.name for path in local_nodes.folder().iterdir()} <= {"lock"}
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    started = Commands()
+    yield started
+    for command in started:
+        command.clear_away()
+
+
+def server(name: str = "local") -> Any:
+    from cluster.clusters_file import find_cluster
+
+    return _server_of(find_cluster(name))
+
+
+def jobs() -> list[str]:
+    return sorted(job.submission_id for job in server().client().list_jobs() if job.submission_id)
+
+
+def until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S * 2
+    while not happened():
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(1.0)
+
+
+def lanes_done(name: str) -> int:
+    found = re.search(r"lanes (\d+)/", " ".join(remote("local").state(name).progress))
+    return int(found[1]) if found else 0
+
+
+def trains(name: str) -> bool:
+    progress = " ".join(remote("local").state(name).progress)
+    return "seed-steps/s" in progress and " 0 seed-steps/s" not in progress
+
+
+def test_all_nodes_live_a_second_cluster_is_refused_and_the_token_is_private(
+    cluster: local_nodes.RunningCluster,
+) -> None:
+    answer = call("cluster", "status")
+    assert (answer.status, answer.out.count("alive")) == (0, 3)
+    again = call("cluster", "up", "--nodes", "2")
+    assert again.status == 2
+    assert "a local cluster of 3 nodes is up already" in again.err
+    token = Path(cluster.token_file)
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text() not in answer.out + again.err
+    assert cluster.job_server.startswith("http://127.0.0.1:")
+
+
+def test_without_the_token_every_call_is_refused(cluster: local_nodes.RunningCluster, folder: Path) -> None:
+    calls = [
+        ("GET", "/api/version"),
+        ("GET", "/api/jobs/"),
+        ("GET", "/api/jobs/any/logs"),
+        ("GET", "/api/v0/nodes"),
+    ]
+    calls += [("POST", "/api/jobs/"), ("POST", "/api/jobs/any/stop"), ("DELETE", "/api/jobs/any")]
+    calls += [("PUT", "/api/packages/gcs/a.zip"), ("GET", "/nodes?view=summary")]
+    for method, path in calls:
+        for headers, status in (({}, 401), ({"Authorization": "Bearer wrong"}, 403)):
+            answer = requests.request(method, cluster.job_server + path, headers=headers, json={}, timeout=30)
+            assert answer.status_code == status, (method, path)
+    (folder / "clusters.yaml").write_text(f"lab: {{kind: ray, address: '{cluster.job_server}'}}\n")
+    (folder / "wrong").write_text("f00d" * 16)
+    for verb in (
+        ("submit", "long.yaml"),
+        ("status", "long"),
+        ("logs", "long"),
+        ("stop", "long"),
+        ("fetch", "long"),
+    ):
+        answer = call(*verb, "--on", "lab")
+        assert (answer.status, "asks for a token" in answer.err) == (2, True), answer
+    (folder / "clusters.yaml").write_text(
+        f"lab: {{kind: ray, address: '{cluster.job_server}', token_file: wrong}}\n"
+    )
+    assert "refuses the token of wrong" in call("submit", "long.yaml", "--on", "lab").err
+    assert jobs() == []
+
+
+def test_hostile_names_are_refused_before_anything_starts(
+    cluster: local_nodes.RunningCluster, folder: Path
+) -> None:
+    for name in HOSTILE:
+        assert call("submit", "long.yaml", "--on", "local", f"--name={name}").status == 2, name
+        for verb in ("status", "logs", "stop", "fetch"):
+            assert call(verb, "--on", "local", "--", name).status == 2, (verb, name)
+    assert jobs() == []
+    assert not list(folder.rglob("owned"))
+
+
+def test_what_no_node_has_and_a_cluster_of_no_name_are_refused(cluster: local_nodes.RunningCluster) -> None:
+    answer = call("submit", "long.yaml", "--on", "local", "resources.cpus=64")
+    assert answer.status == 2
+    assert "a worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err
+    assert "of 3 nodes the largest have 1 CPUs" in answer.err
+    assert call("submit", "long.yaml", "--on", "nowhere").status == 2
+    assert call("status", "long", "--on", "local").status == 2
+    assert jobs() == []
+
+
+def test_submit_twice_is_one_job_a_stop_keeps_checkpoints_and_a_submit_then_goes_on(
+    cluster: local_nodes.RunningCluster, folder: Path
+) -> None:
+    first = call("submit", "long.yaml", "--on", "local")
+    assert first.status == 0, first.err
+    again = call("submit", "long.yaml", "--on", "local")
+    assert again.status == 0
+    assert "on local already" in again.out
+    assert "nothing to submit" in again.out
+    other = call("submit", "long.yaml", "--on", "local", "seeds=7")
+    assert other.status == 2
+    assert "runs on 'local' already, with other settings or other code" in other.err
+    assert len(jobs()) == 1
+    until(lambda: trains("long"), "step")
+    stopped = call("stop", "long", "--on", "local")
+    assert (stopped.status, "long on local: stopped" in stopped.out) == (0, True), stopped
+    assert "SIGTERM was received" in call("logs", "long", "--on", "local").out
+    assert call("fetch", "long", "--on", "local", "--store", "home").status == 0
+    assert steps_saved(folder / "home") > 0
+    more = call("submit", "long.yaml", "--on", "local")
+    assert "attempt 2" in more.out
+    until(lambda: remote("local").state("long").state == "running", "second attempt")
+    assert call("stop", "long", "--on", "local").status == 0
+    assert len(jobs()) == 2
+
+
+def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
+    cluster: local_nodes.RunningCluster, folder: Path, commands: Commands
+) -> None:
+    with CuttingProxy(cluster.job_server) as proxy:
+        (folder / "clusters.yaml").write_text(
+            f"lab: {{kind: ray, address: 'http://127.0.0.1:{proxy.port}', token_file: '{cluster.token_file}'}}\n"
+        )
+        answer = call("submit", "many.yaml", "--on", "local")
+        assert answer.status == 0, answer.err
+        until(lambda: lanes_done("many") > 20, "twenty lanes")
+        kill_a_worker_node(cluster)
+        done = lanes_done("many")
+        assert done < LANES, "nothing was left to be lost"
+        watched = call("watch", "many", "--on", "lab")
+    assert watched.status == 0, watched
+    assert proxy.cuts > 0
+    assert "many is done on lab" in watched.out
+    assert watched.out.count("3 workers, packs of 13 slots") == 1
+    assert call("cluster", "status").out.count("alive") == 2
+    assert call("fetch", "many", "--on", "local", "--store", "torn").status == 0
+    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
+    assert calm.ended() == 0, calm.output
+    reports = [
+        call("report", "many", "--format", "json", "--no-timing", "--store", store).out
+        for store in ("torn", "calm")
+    ]
+    assert reports[0].count('"seed"') == LANES
+    assert reports[0] == reports[1]
+    assert "nothing to submit" in call("submit", "many.yaml", "--on", "local").out
+
+
+def kill_a_worker_node(cluster: local_nodes.RunningCluster) -> None:
+    """SIGKILL to a raylet and its children, not to the head's, which holds the job."""
+    raylets = [psutil.Process(node["raylet"]) for node in cluster.nodes]
+    headless = [p for p in raylets if not any("JobSupervisor" in " ".join(c.cmdline()) for c in p.children())]
+    for process in (*headless[0].children(recursive=True), headless[0]):
+        process.kill()
