@@ -111,24 +111,38 @@ def bench(
     lanes: Annotated[int, typer.Option(min=3)] = 100,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
+    driver: Annotated[
+        bool, typer.Option("--driver", help="packs a second of the driver, with workers that only pretend")
+    ] = False,
 ) -> None:
     """Measure the engine against a plain PyTorch loop."""
     from sweeps.bench import bench as measure
-    from sweeps.bench_dngpu import bench_dngpu
-    from sweeps.bench_units import HEADER, bench_units, static_units
+
+    def tell(line: str) -> None:
+        errors.print(line, highlight=False)
 
     if model is not None:
+        from sweeps.bench_dngpu import bench_dngpu
+
         if model != "dngpu":
             raise ValueError(f"--model is dngpu, but {model!r} is given; --units measures the others")
-        typer.echo(bench_dngpu(tell=lambda line: errors.print(line, highlight=False)).line())
+        typer.echo(bench_dngpu(tell=tell).line())
         return
+    if driver:
+        from sweeps.bench_driver import bench_driver
 
+        for tracked in (False, True):
+            result = bench_driver(tracked=tracked, tell=tell)
+            typer.echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+        return
     if units is not None:
+        from sweeps.bench_units import HEADER, bench_units, static_units
+
         typer.echo(HEADER)
         for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
             typer.echo(row.line())
         return
-    typer.echo(measure(lanes, tell=lambda line: errors.print(line, highlight=False)).line())
+    typer.echo(measure(lanes, tell=tell).line())
 
 
 def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:

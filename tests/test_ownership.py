@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,12 +34,12 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Start]:
+def driver(where: str) -> Iterator[Start]:
     """Starts a process that holds `s` once it is told to; none outlives the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+        command = [sys.executable, "-c", DRIVER, where]
         processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return processes[-1]
 
@@ -62,8 +61,8 @@ def answer(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with Store(tmp_path) as opened:
+def store(where: str) -> Any:
+    with Store(where) as opened:
         yield opened
 
 
@@ -133,18 +132,18 @@ def test_a_process_id_that_was_used_again_is_not_the_holder(store: Store) -> Non
         assert reused is not None and not reused.alive
 
 
-def test_a_holder_on_another_host_is_dead_after_two_minutes_of_silence(store: Store) -> None:
+def test_a_holder_on_another_host_is_dead_after_two_minutes_of_silence(where: str, store: Store) -> None:
     with store.hold("s"):
         rewrite(store, host="elsewhere", machine="elsewhere", token="theirs", beat_s=time.time() - 100)
         with pytest.raises(HeldByAnother, match="on elsewhere.*silent for 120 s"), store.hold("s"):
             pass
         rewrite(store, beat_s=time.time() - 121)
-        with Store(store.location) as other, other.hold("s"):
+        with Store(where) as other, other.hold("s"):
             other.beat("s")
 
 
-def test_one_process_cannot_hold_a_name_twice(tmp_path: Path, store: Store) -> None:
-    with store.hold("s"), Store(tmp_path) as other:
+def test_one_process_cannot_hold_a_name_twice(where: str, store: Store) -> None:
+    with store.hold("s"), Store(where) as other:
         with pytest.raises(HeldByAnother), other.hold("s"):
             pass
         with other.hold("another name"):

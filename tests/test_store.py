@@ -26,8 +26,8 @@ from sweeps.store.curves import pack, unpack
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with Store(tmp_path / "results") as opened:
+def store(where: str) -> Any:
+    with Store(where) as opened:
         yield opened
 
 
@@ -300,7 +300,7 @@ def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: S
 # Durable, concurrent, quick
 
 
-def test_a_batch_survives_a_kill_right_after_it_was_added(tmp_path: Path, in_another_process: Start) -> None:
+def test_a_batch_survives_a_kill_right_after_it_was_added(where: str, in_another_process: Start) -> None:
     code = """
 import os, signal, sys
 from sweeps.records import Record
@@ -310,9 +310,9 @@ store.add_records([Record(key=f"k{i}", seed=i, budget=9, steps=9, outcome="unsol
                    for i in range(100)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    process = in_another_process(code, tmp_path)
+    process = in_another_process(code, where)
     assert process.wait(60) == -signal.SIGKILL
-    with Store(tmp_path) as store:
+    with Store(where) as store:
         assert len(store.records((f"k{i}", 9) for i in range(100))) == 100
 
 
@@ -323,9 +323,7 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store) -> None:
     store.add_records([record("fine")])
 
 
-def test_processes_that_open_a_new_store_at_once_all_get_it(
-    tmp_path: Path, in_another_process: Start
-) -> None:
+def test_processes_that_open_a_new_store_at_once_all_get_it(where: str, in_another_process: Start) -> None:
     code = """
 import sys, time
 from sweeps.records import Record
@@ -334,15 +332,14 @@ sys.stdin.readline()
 store = Store(sys.argv[1])
 store.add_records([Record(key=sys.argv[2], seed=0, budget=1, steps=1, outcome="unsolved", solved=False)])
 """
-    folder = tmp_path / "new" / "results"
-    processes = [in_another_process(code, folder, i) for i in range(4)]
+    processes = [in_another_process(code, where, i) for i in range(4)]
     time.sleep(0.5)
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
-    with Store(folder) as store:
+    with Store(where) as store:
         assert len(store.records((str(i), 1) for i in range(4))) == 4
 
 
@@ -379,7 +376,8 @@ def test_ten_thousand_records_are_read_back_in_under_two_seconds(store: Store) -
 # Refusals
 
 
-def test_a_full_disk_is_said_and_what_was_written_is_kept(store: Store) -> None:
+def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     store.add_records([record("before")])
     with store.database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -387,6 +385,7 @@ def test_a_full_disk_is_said_and_what_was_written_is_kept(store: Store) -> None:
     with pytest.raises(StoreError, match="the disk is full"):
         store.add_records([record("after", state=os.urandom(1_000_000))])
     assert list(store.records([("before", 1000), ("after", 1000)])) == [("before", 1000)]
+    store.close()
 
 
 def test_an_unknown_sweep_is_answered_with_the_nearest_name(store: Store) -> None:

@@ -6,8 +6,10 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from sweeps.store import Store, StoreError
@@ -75,3 +77,42 @@ def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
 def test_other_kinds_of_database_are_refused_without_showing_a_password() -> None:
     assert "not mysql" in (message := refusal("mysql://me:secret@host/db")) and "secret" not in message
     assert "Write postgresql://USER@HOST:PORT/DATABASE" in refusal("postgresql://host:port:port/x")
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str) -> None:
+    """As if a file system of this kind were mounted there."""
+    mounts = [*psutil.disk_partitions(all=True), SimpleNamespace(mountpoint=str(folder), fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.sshfs"])
+def test_sqlite_on_a_network_disk_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    mounted(monkeypatch, tmp_path / "home", kind)
+    message = refusal(tmp_path / "home" / "new" / "results")
+    assert f"home/new/results lies on a network file system ({kind})" in message
+    assert "a local disk with --store, or postgresql://" in message
+    assert not list((tmp_path / "home").iterdir()), "nothing is made there"
+    Store(tmp_path / "scratch").close()
+
+
+def test_a_network_disk_that_the_user_permits_has_no_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).close()
+    mounted(monkeypatch, tmp_path, "nfs4")
+    monkeypatch.setenv("SWEEPS_NETWORK_DISK", "1")
+    Store(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "sweeps.db")) as opened:
+        assert opened.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_disk_of_this_machine_below_a_network_disk_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    mounted(monkeypatch, tmp_path, "nfs4")
+    mounted(monkeypatch, tmp_path / "scratch", "ext4")
+    Store(tmp_path / "scratch" / "results").close()

@@ -17,6 +17,7 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from sweeps.network_disk import allowed, network_file_system, way_out
 from sweeps.store import tables
 from sweeps.store.errors import StoreError
 
@@ -114,7 +115,12 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
         raise StoreError(
             f"store {folder}: a folder whose path has ?, # or % in it cannot stand in MLflow's database URL."
         )
+    network = network_file_system(folder)
+    if network and not allowed():
+        raise StoreError(f"store {folder} {way_out(network)}.")
     file = folder / FILE_NAME
+    # The log's shared memory is one machine's; a rollback journal needs only the file system's locks.
+    journal = "delete" if network else "wal"
     _make_folder(folder)
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": BUSY_TIMEOUT_S}
@@ -125,9 +131,9 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # or the driver begins transactions by itself, and too late
         connection.execute("PRAGMA foreign_keys=ON")
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        if connection.execute("PRAGMA journal_mode").fetchone() != (journal,):
             with lock:
-                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute("PRAGMA synchronous=FULL")
 
     def on_begin(connection: sa.Connection) -> None:

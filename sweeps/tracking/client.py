@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.network_disk import network_file_system
 from sweeps.tracking.rows import Point
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
@@ -34,10 +36,11 @@ class TrackingError(RuntimeError):
 
 
 def default_uri(store: str | Path) -> str:
-    """MLFLOW_TRACKING_URI, or an SQLite file in the store; beside the default store if that is a database."""
+    """MLFLOW_TRACKING_URI, or an SQLite file in the store; in the default store's folder if that is a database."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        return given
+        # Without a driver's name SQLAlchemy takes psycopg2, and ours is its successor.
+        return re.sub("^postgres(ql)?://", "postgresql+psycopg://", given)
     folder = Path("results" if "://" in str(store) else store)
     return f"{SQLITE}{folder.absolute() / 'mlflow.db'}"
 
@@ -171,7 +174,7 @@ def _connect(uri: str) -> MlflowClient:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     file = sqlite_file(uri)
-    if file is not None and not file.exists():
+    if file is not None and not file.exists() and not network_file_system(file.parent):
         # Readers, such as the web pages, then do not wait for the writer, and a commit costs one sync instead of
         # three. It stays with the file, and the store beside it is in the same mode.
         file.absolute().parent.mkdir(parents=True, exist_ok=True)

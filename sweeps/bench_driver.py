@@ -1,0 +1,123 @@
+"""`sweeps bench --driver`: how many packs a second the driver hands out and takes in, with workers that only pretend.
+
+A pretended worker answers at once: first with a checkpoint of every lane, then with its records, which are a really
+trained lane's under other keys. Store, search, records and MLflow (SQLite) are real; Ray is not there, so the figure is
+the driver's own ceiling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.driver import Driver
+from sweeps.packing import PackOrder, PackResult
+from sweeps.records import Record
+from sweeps.spec import parse
+from sweeps.store import Store
+from sweeps.tracking import Tracker, default_uri
+from sweeps.worker import PackRun
+
+SEEDS, SLOTS, STEPS = 100, 10, 20_000
+SWEEP = """\
+name: pretended
+task: {{name: static, operation: add}}
+model: nau
+train: {{steps: {steps}, evaluate_every: 1000}}
+seeds: {seeds}
+resources: {{slots: {slots}}}
+search:
+  sampler: {{name: random, seed: 0}}
+  configurations: {configurations}
+  parallel: {configurations}
+  space: {{train.lr: {{log_uniform: [1e-4, 1e-1]}}}}
+"""
+
+
+@dataclass(frozen=True)
+class DriverBench:
+    """What a sweep of trivial packs took, and what it left behind."""
+
+    lanes: int
+    workers: int
+    packs: int
+    begin_s: float
+    """Asking for all configurations."""
+    seconds: float
+    """Everything after that."""
+    files: int
+    megabytes: float
+
+    def line(self) -> str:
+        return (
+            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
+            f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
+            f"asking); it leaves {self.files} files, {self.megabytes:.0f} MB"
+        )
+
+
+def bench_driver(
+    lanes: int = 10_000, workers: int = 200, tracked: bool = True, tell: Callable[[str], None] = print
+) -> DriverBench:
+    """Runs a whole sweep of pretended packs in a folder of its own, which is removed."""
+    text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
+    sweep = parse(text, "pretended", [])
+    with _folder() as folder, Store(folder) as store, store.hold(sweep.name):
+        row = store.begin_sweep(sweep.name, sweep.text, sweep.document)
+        tracker = Tracker(default_uri(folder), sweep, created=row.created) if tracked else None
+        driver = Driver(sweep, sweep.name, store, tracker, workers)
+        began = time.perf_counter()
+        driver.begin()
+        asked = time.perf_counter()
+        packs = _work(driver, workers, tell)
+        store.set_state(sweep.name, "done")
+        ended = time.perf_counter()
+        store.close()
+        sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
+    return DriverBench(driver.lanes_done, workers, packs, asked - began, ended - asked, len(sizes), sum(sizes) / 1e6)
+
+
+def _work(driver: Driver, workers: int, tell: Callable[[str], None]) -> int:
+    """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
+    packs, told_s, sample = 0, time.perf_counter(), None
+    at_work: deque[tuple[PackOrder, bool]] = deque()
+    while not driver.done:
+        while len(at_work) < workers and (order := driver.next_pack(f"pack{packs}")):
+            packs += 1
+            at_work.append((order, False))
+        order, has_reported = at_work.popleft()
+        sample = sample or _trained(order)
+        assert sample.state is not None
+        if not has_reported:
+            checkpoints = {lane.key: (STEPS // 2, sample.state) for lane in order.lanes}
+            driver.receive(order.pack_id, PackResult(checkpoints=checkpoints))
+            at_work.append((order, True))
+            continue
+        records = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
+        driver.receive(order.pack_id, PackResult(records=records, seed_steps=len(records) * STEPS))
+        driver.pack_ended(order.pack_id)
+        if time.perf_counter() - told_s > 10:
+            told_s = time.perf_counter()
+            tell(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
+    return packs
+
+
+def _trained(order: PackOrder) -> Record:
+    """The record of a lane that was really trained."""
+    run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
+    while not run.done:
+        for record in run.work(3600.0).records:
+            return record
+    raise RuntimeError("a pack of one lane ended without its record")
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder:
+        yield folder
