@@ -80,7 +80,9 @@ def bench_driver(
         ended = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
-    return DriverBench(driver.lanes_done, workers, packs, asked - began, ended - asked, len(sizes), sum(sizes) / 1e6)
+    return DriverBench(
+        driver.lanes_done, workers, packs, asked - began, ended - asked, len(sizes), sum(sizes) / 1e6
+    )
 
 
 def _work(driver: Driver, workers: int, tell: Callable[[str], None]) -> int:
