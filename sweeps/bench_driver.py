@@ -24,12 +24,12 @@ from sweeps.store import Store
 from sweeps.tracking import Tracker, default_uri
 from sweeps.worker import PackRun
 
-SEEDS, SLOTS, STEPS = 100, 10, 20_000
+SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
 SWEEP = """\
 name: pretended
 task: {{name: static, operation: add}}
 model: nau
-train: {{steps: {steps}, evaluate_every: 1000}}
+train: {{steps: {steps}, evaluate_every: 10}}
 seeds: {seeds}
 resources: {{slots: {slots}}}
 search:
@@ -75,27 +75,28 @@ def bench_driver(
         began = time.perf_counter()
         driver.begin()
         asked = time.perf_counter()
-        packs = _work(driver, workers, tell)
+        sample = _sample(driver)
+        started = time.perf_counter()
+        packs = _work(driver, workers, sample, tell)
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
     return DriverBench(
-        driver.lanes_done, workers, packs, asked - began, ended - asked, len(sizes), sum(sizes) / 1e6
+        driver.lanes_done, workers, packs, asked - began, ended - started, len(sizes), sum(sizes) / 1e6
     )
 
 
-def _work(driver: Driver, workers: int, tell: Callable[[str], None]) -> int:
+def _work(driver: Driver, workers: int, sample: Record, tell: Callable[[str], None]) -> int:
     """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
-    packs, told_s, sample = 0, time.perf_counter(), None
+    assert sample.state is not None
+    packs, told_s = 0, time.perf_counter()
     at_work: deque[tuple[PackOrder, bool]] = deque()
     while not driver.done:
         while len(at_work) < workers and (order := driver.next_pack(f"pack{packs}")):
             packs += 1
             at_work.append((order, False))
         order, has_reported = at_work.popleft()
-        sample = sample or _trained(order)
-        assert sample.state is not None
         if not has_reported:
             checkpoints = {lane.key: (STEPS // 2, sample.state) for lane in order.lanes}
             driver.receive(order.pack_id, PackResult(checkpoints=checkpoints))
@@ -110,13 +111,16 @@ def _work(driver: Driver, workers: int, tell: Callable[[str], None]) -> int:
     return packs
 
 
-def _trained(order: PackOrder) -> Record:
-    """The record of a lane that was really trained."""
+def _sample(driver: Driver) -> Record:
+    """The record of a lane that is really trained; the lanes of its pack are given out again."""
+    order = driver.next_pack("sample")
+    assert order is not None
     run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
+    records: list[Record] = []
     while not run.done:
-        for record in run.work(3600.0).records:
-            return record
-    raise RuntimeError("a pack of one lane ended without its record")
+        records += run.work(60.0).records
+    driver.pack_ended("sample")
+    return records[0]
 
 
 @contextmanager

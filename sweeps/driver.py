@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sweeps.cells import Cell
@@ -47,6 +47,11 @@ class Asked:
     @property
     def budget(self) -> int:
         return int(self.configuration.settings["train"]["steps"])
+
+    @cached_property
+    def structure(self) -> str:
+        """What lanes that share a pack have in common. Kept: every free worker asks it of every lane that waits."""
+        return structure(self.configuration.settings)
 
 
 @dataclass
@@ -151,7 +156,7 @@ class Driver:
             return None
         groups: dict[str, list[Waiting]] = {}
         for waiting in sorted(self._may_start(), key=lambda w: w.place):
-            groups.setdefault(structure(waiting.settings), []).append(waiting)
+            groups.setdefault(waiting.asked[0].structure, []).append(waiting)
         if not groups:
             return None
         chosen = max(groups.values(), key=len)[: self.slots]

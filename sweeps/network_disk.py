@@ -9,48 +9,14 @@ import psutil
 
 ALLOW = "SWEEPS_NETWORK_DISK"
 """Set to 1: the user knows that only one machine uses the store, and that the file system keeps POSIX locks."""
-NETWORK = frozenset(
-    [
-        "9p",
-        "acfs",
-        "afp",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "fhgfs",
-        "fuse.ceph",
-        "fuse.gcsfuse",
-        "fuse.glusterfs",
-        "fuse.goofys",
-        "fuse.juicefs",
-        "fuse.lizardfs",
-        "fuse.moosefs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs3",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "panfs",
-        "prl_fs",
-        "pvfs2",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "wekafs",
-    ]
-)
+NETWORK = {
+    "9p", "acfs", "afp", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "gfs", "gfs2", "glusterfs", "gpfs",
+    "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs",
+    "wekafs",
+    *(f"fuse.{name}" for name in (
+        "ceph", "gcsfuse", "glusterfs", "goofys", "juicefs", "lizardfs", "moosefs", "rclone", "s3fs", "sshfs",
+    )),
+}  # fmt: skip
 
 
 def network_file_system(folder: Path) -> str | None:
