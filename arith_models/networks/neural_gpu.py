@@ -172,7 +172,11 @@ class NeuralGPU(OnLine):
         s = torch.cat([first, torch.zeros_like(first).repeat(1, 1, HEIGHT - 1)], -1)
         s = _dropped(s, rate, ctx) * mask
         return (
-            {"s": s, "out": s, "left": left},
+            {
+                "s": s,
+                "out": torch.zeros_like(s),
+                "left": left,
+            },  # `s` again would be of other strides than later ones
             torch.zeros((), device=s.device),
             {"mask": mask, "rate": rate},
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Recorded:
         def flat_function(*tensors: Tensor) -> list[Tensor]:
             out = function(*pytree.tree_unflatten(list(tensors), self._spec))
             leaves, self._out_spec = pytree.tree_flatten(out)
-            return leaves
+            return _apart(leaves, tensors)
 
         with torch.no_grad():
             graph = make_fx(flat_function)(*map(_copy, flat))
@@ -101,6 +102,21 @@ class Recorded:
                     run(*flat)
 
         return repeat
+
+
+def _apart(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
+    """Outputs of which none shares memory with another or with an input.
+
+    A compiled function that comes out of torch's disk cache (2.13) makes such outputs from sizes that it has freed: an
+    error or a dead process. And a function that is given one tensor twice must be given it twice ever after.
+    """
+    owners = Counter(_memory(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
+    # All of those that share, so that outputs alike stay alike: strides are part of what is compiled for.
+    return [t.clone() if isinstance(t, Tensor) and owners[_memory(t)] > 1 else t for t in leaves]
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage()._cdata
 
 
 def _copy(t: Tensor) -> Tensor:

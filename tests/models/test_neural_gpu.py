@@ -10,6 +10,8 @@ from torch.nn.functional import conv2d
 
 from arith_models.curriculum import Curriculum
 from arith_models.networks.neural_gpu import NeuralGPU
+from sweeps.settings import resolve
+from sweeps.training import Lane, Pack
 from sweeps.training.context import Context
 from sweeps.training.random import Stream, seed_key
 
@@ -162,3 +164,21 @@ def test_gradient_noise_scales_with_the_sequence_error_and_is_off_below_two_perc
     deviation = model.noise_deviation(torch.tensor(99), memory, 1e-3)
     assert deviation.item() == pytest.approx(2.0 * (100**-0.55 * 0.25) ** 0.5)
     assert model.noise_deviation(torch.tensor(99), memory | {"error": torch.tensor(0.02)}, 1e-3).item() == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_it_trains_at_the_lengths_of_two_bins() -> None:
+    """Every piece is compiled for both bins, and nothing is compiled again when a bin comes back."""
+    task = {"name": "algorithm", "operation": "add", "bins": [8, 12], "test_rows": 64, "test_length": 12,
+            "extrapolation_rows": 16, "curve_lengths": [12]}  # fmt: skip
+    train = {"steps": 30, "batch": 4, "lr": 1e-3, "clip_norm": 1.0, "evaluate_every": 30}
+    model = {"name": "neural_gpu", "maps": 2, "dropout": 0.1}
+    settings, faults, _ = resolve({"model": model, "task": task, "train": train})
+    assert settings is not None, faults
+    pack = Pack([Lane("0", settings, 0)], 1)
+    results = []
+    while not pack.done:
+        results += pack.advance()
+    assert pack.why_uncompiled is None
+    assert [(r.outcome, r.reason) for r in results] == [("unsolved", None)]

@@ -14,6 +14,7 @@ import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
 from sweeps.training import Lane, LaneResult, Pack
+from sweeps.training.compiled import Recorded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -128,3 +129,24 @@ def test_terms_that_leave_the_step_move_no_bit_of_a_lane() -> None:
     left = train(lanes_of(settings, range(3)), 3, zeros=all_zero, compiled=True)
     for key, lane in kept.items():
         assert_same(lane, left[key])
+
+
+def test_outputs_that_were_views_of_one_tensor_are_apart_and_right_also_from_the_disk_cache() -> None:
+    """torch 2.13 makes such outputs out of freed memory when the compiled function comes out of its disk cache."""
+
+    def halves(w: torch.Tensor) -> dict[str, Any]:
+        whole = (w * 2.0).view(2, 6)
+        return {"first": whole[0], "second": whole[1], "again": whole[1], "nothing": None, "given": w}
+
+    w = torch.arange(12.0).requires_grad_()
+    for _ in range(2):
+        torch._dynamo.reset()
+        recorded = Recorded(halves, (w,), differentiable=True)
+        assert recorded.why_uncompiled is None
+        out = recorded(w)
+        tensors = [out[name] for name in ("first", "second", "again", "given")]
+        assert len({t.untyped_storage()._cdata for t in (*tensors, w)}) == 5
+        torch.testing.assert_close(out["first"], 2.0 * w[:6])
+        torch.testing.assert_close(out["again"], 2.0 * w[6:])
+        (gradient,) = torch.autograd.grad(out["first"].sum() + out["given"].sum(), w)
+        assert gradient.tolist() == [3.0] * 6 + [1.0] * 6
