@@ -126,7 +126,8 @@ class Kubectl:
 
     def _complaint(self, told: str) -> ClusterRefusal | ClusterFailure:
         lines = [line.strip() for line in told.splitlines() if line.strip()] or ["it failed without a word"]
-        here = f"cluster {self.cluster!r}: kubectl says: {masked(lines[-1])}"
+        here = f"cluster {self.cluster!r}: kubectl says: {masked(lines[-1]).rstrip('.')}"
+        here += "" if here.endswith("?") else "."
         found = _meaning(lines[-1].lower(), here) or _meaning(told.lower(), here)
         return found or ClusterFailure(here)
 
@@ -140,12 +141,12 @@ def _meaning(text: str, here: str) -> ClusterRefusal | ClusterFailure | None:
     if has(_NOT_YET):
         return NotThere(here)
     if has(_SIGN_IN):
-        return ClusterRefusal(f"{here}. Sign in again, as for any use of kubectl")
+        return ClusterRefusal(f"{here} Sign in again, as for any use of kubectl")
     if has(_AWAY):
-        return ServerAway(f"{here}. Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
+        return ServerAway(f"{here} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
     for known, advice in _REFUSALS:
         if has(known):
-            return ClusterRefusal(f"{here}. {advice}")
+            return ClusterRefusal(f"{here} {advice}")
     return NotThere(here) if "(notfound)" in text else None
 
 

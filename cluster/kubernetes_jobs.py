@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cluster.descriptions import KubernetesCluster
@@ -19,7 +20,8 @@ from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.following import follow
 from cluster.kubectl import AlreadyThere, Kubectl, ServerAway
 from cluster.kuberay import digest, job_name, labels, manifests
-from cluster.kubernetes_logs import DriverLog, PodLog
+from cluster.kubernetes_logs import DriverLog
+from cluster.kubernetes_records import forget, in_head, sent_by_head, sent_by_pod
 from cluster.kubernetes_state import (
     STOPPED,
     attempt_of,
@@ -36,10 +38,9 @@ from cluster.kubernetes_state import (
     trouble,
 )
 from cluster.names import kubernetes_name, travelling_name
-from cluster.pods import DRIVER_STOPS_S, after_setup, sending_command, sending_pod
+from cluster.pods import DRIVER_STOPS_S
 from cluster.receiving import receive
 from cluster.remote import RemoteState, Submission, Submitted
-from cluster.sending import MARK
 from cluster.shipping import travelling
 from cluster.showing import as_yaml
 from sweeps.progress_lines import last_block
@@ -53,10 +54,6 @@ DASHBOARD = "http://127.0.0.1:8265"
 ENDS_WITHIN_S = DRIVER_STOPS_S + 80.0
 """From `ray job stop` to the operator's word that the job has ended, which it looks for every few seconds."""
 SUSPENDED_WITHIN_S = 180.0
-STARTS_WITHIN_S = 300.0
-"""A pod that sends records."""
-SILENCE_S = 300.0
-"""After so long without a word a command in a pod is given up."""
 PAUSE_S = 2.0
 
 Values = dict[str, Any]
@@ -122,8 +119,8 @@ class KubernetesJobs:
         jobs = self._jobs(name)
         head = self._head(jobs[-1]) if jobs else None
         # The head has the store open already: a claim may be for one node, and SQLite's locks hold on one.
-        sent = self._sent_by_head(head, name) if head else self._sent_by_pod(name)
-        return receive(sent, name, store)
+        send = sent_by_pod if head is None else partial(sent_by_head, head=head)
+        return receive(send(self.kubectl, self.described, name), name, store)
 
     def _refuse_what_fits_nowhere(self, submission: Submission) -> None:
         on = self.described
@@ -156,7 +153,7 @@ class KubernetesJobs:
         except AlreadyThere:
             return False
         except (ClusterRefusal, ClusterFailure):
-            self._forget("configmap", name_of(files))
+            forget(self.kubectl, "configmap", name_of(files))
             raise
         return True
 
@@ -207,19 +204,14 @@ class KubernetesJobs:
         live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return next((name_of(p) for p in live if (p.get("status") or {}).get("phase") == "Running"), None)
 
-    def _exec(self, pod: str, command: list[str]) -> Iterator[str]:
-        words = after_setup(self.described, command)
-        return self.kubectl.streamed("exec", pod, "--container=ray-head", "--", *words, silence_s=SILENCE_S)
-
     def _stop_driver(self, job: Values) -> bool:
         """SIGTERM to the driver, and waits for its end; whether there was one to be told."""
         head = self._head(job) if driver_may_live(job) else None
         if head is None:
             return False
         try:
-            for _ in self._exec(
-                head, ["ray", "job", "stop", f"--address={DASHBOARD}", status_of(job, "jobId")]
-            ):
+            command = ["ray", "job", "stop", f"--address={DASHBOARD}", status_of(job, "jobId")]
+            for _ in in_head(self.kubectl, self.described, head, command):
                 pass
         except (ServerAway, ClusterFailure) as error:
             log.warning("the driver could not be told to stop: %s", error)
@@ -238,50 +230,6 @@ class KubernetesJobs:
                 return False
             time.sleep(PAUSE_S)
 
-    def _sent_by_head(self, head: str, name: str) -> list[str]:
-        told = ""
-        try:
-            for chunk in self._exec(head, sending_command(name)):
-                told += chunk
-        except ClusterFailure as error:
-            raise ClusterFailure(
-                f"the cluster did not send {name!r}: {_last_words(told) or error}"
-            ) from error
-        return told.splitlines()
-
-    def _sent_by_pod(self, name: str) -> list[str]:
-        """A pod that ends when it has sent. Nothing secret is in its words: Kubernetes puts the store's URL there."""
-        pod = f"{kubernetes_name(name, 40)}-fetch-{time.time_ns():x}"
-        own = {**labels(kubernetes_name(name)), "sweeps/pod": pod}
-        self.kubectl.ask(
-            "create", "--filename=-", given=as_yaml([sending_pod(self.described, pod, own, name)])
-        )
-        found, lines = PodLog(self.kubectl, pod), []
-        until_s = time.monotonic() + STARTS_WITHIN_S
-        try:
-            while not found.look().ended and found.phase in ("", "Pending"):
-                if time.monotonic() > until_s:
-                    raise ClusterFailure(f"the pod that sends {name!r} did not start. {found.trouble}")
-                time.sleep(PAUSE_S)
-            lines = list(follow(found))
-        finally:
-            self._forget("pod", pod)
-        if found.phase != "Succeeded":
-            words = _last_words("\n".join(lines)) or found.trouble or f"its pod ended as {found.phase}"
-            raise ClusterFailure(f"the cluster did not send {name!r}: {words}")
-        return lines
-
-    def _forget(self, kind: str, name: str) -> None:
-        try:
-            self.kubectl.ask("delete", kind, name, "--ignore-not-found", "--wait=false")
-        except (ClusterRefusal, ClusterFailure) as error:
-            log.warning("%s %s stays: %s", kind, name, error)
-
 
 def _selector(wanted: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in wanted.items())
-
-
-def _last_words(told: str) -> str:
-    words = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(MARK)]
-    return words[-1] if words else ""

@@ -158,7 +158,8 @@ def logs(words: list[str], options: dict[str, str]) -> None:
         sys.stdout.write(log.read_text()[: tail["letters"]])
         sys.stdout.flush()
         for kind, name, changes in tail.get("then", ()):
-            save(merged(load(kind, name), changes))
+            old = load(kind, name) if path_of(kind, name).is_file() else {"kind": kind}
+            save(merged(old, changes))
         if tail.get("complaint"):
             fail(tail["complaint"])
         return

@@ -13,7 +13,7 @@ from commands import call
 from kubernetes_there import CLUSTER, DONE, DRIVER, RUNNING, SUBMITTER, Kubernetes, installed
 from made_sweep import made_sweep
 
-from cluster import following, kubernetes_jobs
+from cluster import following, kubernetes_jobs, kubernetes_records
 from cluster.kubernetes_state import STOPPED, message_of, state_of
 from sweeps.store import Store
 
@@ -58,7 +58,8 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(following, "PAUSE_S", 0.0)
-    monkeypatch.setattr(kubernetes_jobs, "PAUSE_S", 0.0)
+    for module in (kubernetes_jobs, kubernetes_records):
+        monkeypatch.setattr(module, "PAUSE_S", 0.0)
     return installed(tmp_path / "kube", monkeypatch)
 
 
@@ -236,11 +237,10 @@ def test_a_second_pod_of_the_submitter_prints_all_again_and_we_do_not(kube: Kube
     second = next(pod for pod in kube.objects("Pod") if pod["metadata"]["name"] == name)
     (kube.folder / f"Pod/{name}.json").unlink()
     tails = [
-        {"letters": len(SUBMITTER + DRIVER) + 4, "then": [["RayJob", job, {}]]},
+        {"letters": len(SUBMITTER + DRIVER) + 4, "then": [["Pod", name, second]]},
         {"letters": 9999, "then": [["RayJob", job, {"status": DONE}]]},
     ]
     kube.plan(tails=tails)
-    kube.save("Pod", name, second)
     assert lines_of(call("watch", "long", "--on", "kube"))[-2:] == ["one", "two"]
 
 
@@ -316,7 +316,7 @@ def test_what_kubectl_refuses_is_passed_on_with_what_to_do(kube: Kubernetes, fau
     for verb in ("submit", "status", "watch", "logs", "stop", "fetch"):
         answer = call(verb, "long.yaml" if verb == "submit" else "long", "--on", "kube")
         assert answer.status == 2, (verb, answer)
-        assert f"cluster 'kube': kubectl says: {fault}. " in answer.err, (verb, answer)
+        assert f"cluster 'kube': kubectl says: {fault}" in answer.err, (verb, answer)
         assert FAULTS[fault] in answer.err
         assert "memcache" not in answer.err
 
