@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from importlib.metadata import version
 from typing import Any
 
@@ -20,10 +21,11 @@ from cluster.descriptions import KubernetesCluster
 from cluster.fields import NodeResources
 from cluster.names import MAX_JOB_NAME, kubernetes_name
 from cluster.pods import SWEEP_FOLDER, head_pod, worker_pod
-from cluster.sweep_file import SweepFile, run_command
+from cluster.sweep_file import SweepFile
 
 OBJECT_STORE_BYTES = 500 * 1024**2
 """Reports and checkpoints are small: Ray's default, 30 % of a pod's memory, would be idle."""
+DRIVER = ("env", f"--chdir={SWEEP_FOLDER}", "python", "-m", "sweeps.cli", "run")
 IDLE_S = 300
 KEPT_AFTER_END_S = 600
 """Long enough to read the logs of the last pods."""
@@ -119,8 +121,8 @@ def _job_spec(cluster: KubernetesCluster, sweep: SweepFile, name: str) -> Values
     """One sweep: a cluster that comes with it and goes with it."""
     options = [] if cluster.mlflow else ["--no-mlflow"]  # `fetch` writes MLflow's runs at home
     spec: Values = {
-        # The submitter's shell and Ray's read it: plain words only.
-        "entrypoint": f"env --chdir={SWEEP_FOLDER} {run_command(sweep.file_name, *options)}",
+        # The submitter's shell and Ray's read it: plain words only. With -m the user's own packages are found there.
+        "entrypoint": shlex.join([*DRIVER, sweep.file_name, *options]),
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEPT_AFTER_END_S,

@@ -31,9 +31,9 @@ class SweepFile:
         return f"{self.name}.yaml"
 
 
-def run_command(path: str, *options: str) -> str:
+def run_command(path: str) -> str:
     """The driver's command as a shell takes it. Store and MLflow reach it by the environment."""
-    return shlex.join(["sweeps", "run", path, *options])
+    return shlex.join(["sweeps", "run", path])
 
 
 def driver_environment(cluster: Cluster) -> dict[str, str]:

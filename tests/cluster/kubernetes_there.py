@@ -27,7 +27,7 @@ SUBMITTER = (
 """What a submitter's pod says before the driver does."""
 DRIVER = (
     "2026-01-01 10:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
-    "Running entrypoint for job job-1: env --chdir=/etc/sweeps sweeps run long.yaml\n"
+    "Running entrypoint for job job-1: env --chdir=/etc/sweeps python -m sweeps.cli run long.yaml\n"
     "3 workers\n"
     "progress| 0:00:15  lanes 0/6, 0 solved\n"
     "progress|   best so far: none\n"

@@ -117,7 +117,7 @@ def test_records_outlive_the_cluster() -> None:
 def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
     file, job = manifests(KUBE, SWEEP)
     assert file["data"] == {"nau-addition.yaml": SWEEP.text}
-    assert job["spec"]["entrypoint"] == "env --chdir=/etc/sweeps sweeps run nau-addition.yaml"
+    assert job["spec"]["entrypoint"] == "env --chdir=/etc/sweeps python -m sweeps.cli run nau-addition.yaml"
     assert job["spec"]["activeDeadlineSeconds"] == 12 * 3600
     with pytest.raises(ValueError, match="carries at most 900,000"):
         manifests(KUBE, SweepFile("large", "x" * 900_001))
@@ -155,7 +155,7 @@ def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same(
 def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> None:
     file, job = manifests(KUBE, SweepFile(name, "seeds: 3\n"))
     assert LABEL.fullmatch(job["metadata"]["name"]) and len(job["metadata"]["name"]) <= 47
-    words = r"env --chdir=/etc/sweeps sweeps run [A-Za-z0-9][A-Za-z0-9._-]*\.yaml"
+    words = r"env --chdir=/etc/sweeps python -m sweeps\.cli run [A-Za-z0-9][A-Za-z0-9._-]*\.yaml"
     assert re.fullmatch(words, job["spec"]["entrypoint"])
     assert file["metadata"]["name"] == job["metadata"]["name"]
 

@@ -152,7 +152,7 @@ def test_a_user_s_own_unit_travels_and_one_from_elsewhere_is_refused(kube: Kuber
     there = {item["path"]: file["data"][item["key"]] for item in volume["configMap"]["items"]}
     assert set(there) == {"long.yaml", "my_unit.py"}
     assert there["my_unit.py"] == UNIT
-    assert "env --chdir=/etc/sweeps sweeps run long.yaml" in job["spec"]["entrypoint"]
+    assert "env --chdir=/etc/sweeps python -m sweeps.cli run long.yaml" in job["spec"]["entrypoint"]
     Path("my_unit.py").write_text(UNIT + "# changed\n")
     assert call("submit", "long.yaml", "--on", "kube", "model=./my_unit.py").status == 2
     outside = call("submit", "long.yaml", "--on", "kube", "--name=other", "model=../outside.py")
