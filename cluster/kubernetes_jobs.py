@@ -12,12 +12,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cluster import following
 from cluster.descriptions import KubernetesCluster
 from cluster.errors import ClusterFailure, ClusterRefusal
-from cluster.following import follow
 from cluster.kubectl import AlreadyThere, Kubectl, ServerAway
 from cluster.kuberay import digest, job_name, labels, manifests
 from cluster.kubernetes_logs import DriverLog
@@ -94,10 +93,10 @@ class KubernetesJobs:
             message = self._trouble(job) or message
         return remote_state(job, message, last_block(self._log(job).whole().splitlines()))
 
-    def lines(self, name: str, follow_it: bool, tell: Callable[[str], None]) -> Iterator[str]:
+    def lines(self, name: str, follow: bool, tell: Callable[[str], None]) -> Iterator[str]:
         job = self._latest(name)
-        if follow_it:
-            return follow(DriverLog(self.kubectl, lambda: self._again(job)), tell)
+        if follow:
+            return following.follow(DriverLog(self.kubectl, lambda: self._again(job)), tell)
         return iter(self._log(job).whole().splitlines())
 
     def stop(self, name: str) -> RemoteState:
@@ -119,8 +118,9 @@ class KubernetesJobs:
         jobs = self._jobs(name)
         head = self._head(jobs[-1]) if jobs else None
         # The head has the store open already: a claim may be for one node, and SQLite's locks hold on one.
-        send = sent_by_pod if head is None else partial(sent_by_head, head=head)
-        return receive(send(self.kubectl, self.described, name), name, store)
+        place = (self.kubectl, self.described, name)
+        sent = sent_by_pod(*place) if head is None else sent_by_head(*place, head)
+        return receive(sent, name, store)
 
     def _refuse_what_fits_nowhere(self, submission: Submission) -> None:
         on = self.described
