@@ -1,9 +1,10 @@
 """Sweeps on Kubernetes, as RayJobs of KubeRay's operator: submit, state, log, stop, fetch, all through kubectl.
 
-`stop` ends the driver with `ray job stop` in the head's pod, because nothing else does it in order: a suspended or deleted
-RayJob loses its cluster at once (the operator sends the driver nothing, and its log goes too). Ray sends SIGTERM, waits for
-the driver to write its checkpoints, and the operator sees the job's end. A retry is switched off before. Where there is no
-driver yet, or no head to ask, the job is suspended, which takes its cluster away and leaves the RayJob as a record.
+`stop` ends the driver with `ray job stop` in the head's pod, because nothing else does it in order: a suspended RayJob
+loses its cluster and the operator tells the driver nothing, a deleted one's driver is told and not waited for, and its log
+goes either way. Ray sends SIGTERM, waits for the driver to write its checkpoints, and the operator sees the job's end. A
+retry is switched off before. Where there is no driver yet, or no head to ask, the job is suspended, which leaves the RayJob
+as a record.
 """
 
 from __future__ import annotations
