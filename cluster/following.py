@@ -1,13 +1,13 @@
-"""A job's log to its end, each line once. Ray's tail may end while the job goes on, with or without an error."""
+"""A job's log to its end, each line once. A tail may end while the job goes on, with or without an error."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from cluster.errors import ClusterFailure
+from cluster.errors import ClusterFailure, ClusterRefusal
 
 SILENCE_S = 30.0
 """After so long without a word the tail is begun anew: a connection may be dead without saying so."""
@@ -16,25 +16,55 @@ PATIENCE_S = 600.0
 PAUSE_S = 1.0
 
 
+class Log(Protocol):
+    """A job's log, which may be asked for again and again. Any of it may raise what a lost connection raises."""
+
+    def look(self) -> Look:
+        """Which text it is now, and whether the job has ended."""
+
+    def whole(self) -> str:
+        """All there is now."""
+
+    def tail(self) -> Iterator[str]:
+        """Pieces from the beginning on, as they come; may end early."""
+
+
+class Look(NamedTuple):
+    text: str
+    """Names the text: another name is another text, such as that of a job that was begun anew."""
+    ended: bool
+
+
 def followed(client: Any, job_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+    """Lines of the log of one of Ray's jobs; see `follow`."""
+    return follow(_RayLog(client, job_id), tell)
+
+
+def follow(log: Log, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Lines of the log, until the job has ended and all of them were given. `tell` hears of lost connections.
 
     Raises ClusterFailure when the server stays out of reach.
     """
-    lines = _Lines()
+    lines, text = _Lines(), ""
     lost_s: float | None = None
     while True:
         try:
-            ended = client.get_job_status(job_id).is_terminal()
+            look = log.look()
             if lost_s is not None:
                 tell("connected again")
                 lost_s = None
-            if ended:
-                yield from lines.of(client.get_job_logs(job_id))
+            if look.text != text:
+                yield from lines.rest()
+                lines, text = _Lines(), look.text
+            if look.ended:
+                yield from lines.of(log.whole())
                 yield from lines.rest()
                 return
             lines.begin()
-            yield from _tail(client, job_id, lines)
+            for chunk in log.tail():
+                yield from lines.add(chunk)
+        except ClusterRefusal:
+            raise  # waiting would not help
         except (RuntimeError, OSError, ValueError) as error:
             now_s = time.monotonic()
             if lost_s is None:
@@ -47,25 +77,35 @@ def followed(client: Any, job_id: str, tell: Callable[[str], None] = lambda _: N
         time.sleep(PAUSE_S)
 
 
-def _tail(client: Any, job_id: str, lines: _Lines) -> Iterator[str]:
-    """What one tail gives, until it ends, fails or falls silent."""
-    import aiohttp
+class _RayLog:
+    def __init__(self, client: Any, job_id: str) -> None:
+        self._client, self._job_id = client, job_id
 
-    loop = asyncio.new_event_loop()
-    chunks = client.tail_job_logs(job_id)
-    try:
-        while True:
-            try:
-                chunk = loop.run_until_complete(asyncio.wait_for(anext(chunks), SILENCE_S))
-            except (StopAsyncIteration, TimeoutError):
-                return
-            except aiohttp.ClientError as error:
-                raise ConnectionError(str(error)) from error
-            yield from lines.add(chunk)
-    finally:
-        loop.run_until_complete(chunks.aclose())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+    def look(self) -> Look:
+        return Look(self._job_id, self._client.get_job_status(self._job_id).is_terminal())
+
+    def whole(self) -> str:
+        return str(self._client.get_job_logs(self._job_id))
+
+    def tail(self) -> Iterator[str]:
+        """What one tail gives, until it ends, fails or falls silent."""
+        import aiohttp
+
+        loop = asyncio.new_event_loop()
+        chunks = self._client.tail_job_logs(self._job_id)
+        try:
+            while True:
+                try:
+                    chunk = loop.run_until_complete(asyncio.wait_for(anext(chunks), SILENCE_S))
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                except aiohttp.ClientError as error:
+                    raise ConnectionError(str(error)) from error
+                yield chunk
+        finally:
+            loop.run_until_complete(chunks.aclose())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
 
 class _Lines:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterRefusal
+from cluster.sweep_file import SweepFile
 from sweeps.own_files import OURS, own_files, tree
 
 KINDS_OF_FILE = (".py", ".yaml", ".txt")
@@ -58,6 +59,12 @@ def parcel(order: Mapping[str, Any], text: str | None = None, document: Any = No
         if text is not None:
             (folder / f"{order['name']}.yaml").write_text(text, encoding="utf-8")
         yield Parcel(folder, _digest(folder), num_bytes)
+
+
+def travelling(name: str, text: str, document: Any) -> SweepFile:
+    """A sweep file and what it names, where our own code is in the image already. Raises OutOfReach."""
+    files = {path: file.read_bytes() for path, file in sorted(own_files(document, Path.cwd()).items())}
+    return SweepFile(name, text, files)
 
 
 def _our_files() -> dict[str, Path]:

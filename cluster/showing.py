@@ -43,7 +43,7 @@ def advice(cluster: Cluster, sweep: SweepFile | None) -> list[str]:
         )
     if isinstance(cluster, KubernetesCluster):
         context = f" --context {shlex.quote(cluster.context)}" if cluster.context else ""
-        lines.append(f"start it with: sweeps cluster show {cluster.name} ... | kubectl{context} apply -f -")
+        lines.append(f"start it with: sweeps cluster show {cluster.name} ... | kubectl{context} create -f -")
     elif isinstance(cluster, CloudCluster):
         lines.append(
             f"start it with: sweeps cluster show {cluster.name} > {cluster.name}.yaml && ray up {cluster.name}.yaml"

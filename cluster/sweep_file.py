@@ -1,9 +1,10 @@
-"""What travels to a cluster: a sweep file, by its name and its text. Nothing here knows what it trains."""
+"""What travels to a cluster: a sweep file, by its name and its text, and the user's files that it names."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cluster.names import travelling_name
@@ -18,6 +19,8 @@ class SweepFile:
 
     name: str
     text: str
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The user's own that the sweep names, by their path in its folder."""
 
     def __post_init__(self) -> None:
         travelling_name(self.name)

@@ -56,8 +56,9 @@ def _package(name: str, home: Path) -> dict[str, Path]:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or name in OURS:
         return {}
-    origin = Path(spec.origin).resolve()
-    home = home.resolve()
+    origin, home = Path(spec.origin).absolute(), home.absolute()
+    if not origin.is_relative_to(home):  # one of the two was reached by a link
+        origin, home = origin.resolve(), home.resolve()
     if not origin.is_relative_to(home) or "site-packages" in origin.parts:
         return {}
     if origin.name != "__init__.py":

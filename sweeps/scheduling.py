@@ -6,6 +6,7 @@ the store before anything else, a lost worker's lanes are given out again from t
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -265,8 +266,8 @@ def cluster(
 
 @contextmanager
 def _travelling(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] | None]:
-    """Ray's `runtime_env` with the user's own files in it, or None. A job of Ray's brought them along already."""
-    files = own_files(document, Path.cwd()) if document and not os.environ.get(IN_A_JOB) else {}
+    """Ray's `runtime_env` with the user's own files in it, or None. A job with a working folder brought them along."""
+    files = own_files(document, Path.cwd()) if document and not _has_folder(os.environ.get(IN_A_JOB)) else {}
     if not files:
         yield None
         return
@@ -276,6 +277,11 @@ def _travelling(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] |
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         yield {"working_dir": folder}
+
+
+def _has_folder(job: str | None) -> bool:
+    """Whether a job of Ray's, told as JSON, was given a working folder, which its workers get too."""
+    return "working_dir" in ((json.loads(job).get("runtime_env") or {}) if job else {})
 
 
 def run(

@@ -25,12 +25,12 @@ def show_cluster(
 ) -> None:
     """Print a cluster's finished text (manifest, batch scripts, launcher file); nothing is started."""
     from cluster.clusters_file import find_cluster
+    from cluster.shipping import travelling
     from cluster.showing import advice, finished_text
-    from cluster.sweep_file import SweepFile
 
     found = find_cluster(name)
     loaded = load_sweep(sweep, None) if sweep else None
-    travelling = SweepFile(loaded.name, loaded.text) if loaded else None
-    typer.echo(finished_text(found, travelling), nl=False)
-    for line in advice(found, travelling):
+    sent = travelling(loaded.name, loaded.text, loaded.document) if loaded else None
+    typer.echo(finished_text(found, sent), nl=False)
+    for line in advice(found, sent):
         errors.print(line, highlight=False, soft_wrap=True)

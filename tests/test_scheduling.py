@@ -47,3 +47,9 @@ def test_a_ray_that_ends_in_time_is_not_left_behind(monkeypatch: pytest.MonkeyPa
         signal.raise_signal(signal.SIGTERM)
     threading.Event().wait(0.2)
     assert told == []
+
+
+def test_a_job_without_a_working_folder_did_not_bring_the_user_s_files_along() -> None:
+    assert scheduling._has_folder('{"runtime_env": {"working_dir": "gcs://a.zip"}}')
+    for job in (None, "{}", '{"runtime_env": null}', '{"runtime_env": {"env_vars": {}}}'):
+        assert not scheduling._has_folder(job)

@@ -2,80 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import copy
-import gzip
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds import KUBERNETES, ONE_LINE, SWEEP, SWEEP_NAMES, described
+from schemas import NoSchemas
+from schemas import faults as found_faults
 
 from cluster.descriptions import KubernetesCluster
 from cluster.kuberay import manifests
 from cluster.showing import as_yaml
 from cluster.sweep_file import SweepFile
 
-SCHEMAS = Path(os.environ.get("KUBERAY_SCHEMAS", Path(__file__).parents[3] / "shared" / "data" / "kuberay"))
 KUBE = described(KUBERNETES, "kube", KubernetesCluster)
 LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
-def schema(kind: str) -> dict[str, Any]:
-    """The operator's schema of ray.io/v1, closed: a key that the operator does not know is a fault."""
-    path = SCHEMAS / f"ray.io_{kind.lower()}s.yaml.gz"
-    if not path.is_file():
-        pytest.skip(f"the operator's schemas are not at {path}: KUBERAY_SCHEMAS names another folder")
-    definition = yaml.load(gzip.decompress(path.read_bytes()), yaml.CSafeLoader)
-    version = next(v for v in definition["spec"]["versions"] if v["name"] == "v1")
-    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]
-    found["properties"]["metadata"] = {"type": "object"}
-    return closed(found)
-
-
-def closed(node: Any) -> Any:
-    if isinstance(node, dict):
-        if "properties" in node and not node.get("x-kubernetes-preserve-unknown-fields"):
-            node.setdefault("additionalProperties", False)
-        for value in node.values():
-            closed(value)
-    elif isinstance(node, list):
-        for value in node:
-            closed(value)
-    return node
-
-
-_CHECKERS: dict[str, jsonschema.Draft7Validator] = {}
-
-
 def faults(manifest: dict[str, Any]) -> list[str]:
-    kind = manifest["kind"]
-    if kind not in _CHECKERS:
-        _CHECKERS[kind] = jsonschema.Draft7Validator(schema(kind))
-    found = [error.message for error in _CHECKERS[kind].iter_errors(manifest)]
-    return found + [f"{name} is given twice" for names in lists_of_names(manifest) for name in twice(names)]
-
-
-def lists_of_names(node: Any) -> Iterator[list[str]]:
-    """Kubernetes merges these lists by name: variables, volumes, containers."""
-    if isinstance(node, dict):
-        for value in node.values():
-            yield from lists_of_names(value)
-    elif isinstance(node, list):
-        yield [item["name"] for item in node if isinstance(item, dict) and "name" in item]
-        for item in node:
-            yield from lists_of_names(item)
-
-
-def twice(names: list[str]) -> set[str]:
-    return {name for name in names if names.count(name) > 1}
+    try:
+        return found_faults(manifest)
+    except NoSchemas as missing:
+        pytest.skip(str(missing))
 
 
 def ray_job(cluster: KubernetesCluster = KUBE, sweep: SweepFile = SWEEP) -> dict[str, Any]:
@@ -162,10 +117,37 @@ def test_records_outlive_the_cluster() -> None:
 def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
     file, job = manifests(KUBE, SWEEP)
     assert file["data"] == {"nau-addition.yaml": SWEEP.text}
-    assert job["spec"]["entrypoint"] == "sweeps run /etc/sweeps/nau-addition.yaml"
+    assert job["spec"]["entrypoint"] == "env --chdir=/etc/sweeps python -m sweeps.cli run nau-addition.yaml"
     assert job["spec"]["activeDeadlineSeconds"] == 12 * 3600
     with pytest.raises(ValueError, match="carries at most 900,000"):
         manifests(KUBE, SweepFile("large", "x" * 900_001))
+
+
+def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in() -> None:
+    own = {"my_unit.py": b"x = 1\n", "my_pkg/units.py": "é = 2\n".encode(), "my_pkg/data.bin": b"\xff\x00"}
+    file, job = manifests(KUBE, SweepFile("s", "seeds: 3\n", own))
+    assert faults(job) == []
+    volume = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"][1]
+    assert volume["configMap"]["name"] == file["metadata"]["name"]
+    there = {item["path"]: item["key"] for item in volume["configMap"]["items"]}
+    assert set(there) == {"s.yaml", *own}
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,253}", key) for key in there.values())
+    binary = {key: base64.b64decode(value) for key, value in file["binaryData"].items()}
+    content = {key: value.encode() for key, value in file["data"].items()} | binary
+    assert {path: content[key] for path, key in there.items()} == {"s.yaml": b"seeds: 3\n", **own}
+
+
+def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same() -> None:
+    names = [
+        manifests(KUBE, SWEEP)[1]["metadata"]["name"],
+        manifests(KUBE, SWEEP, attempt=2)[1]["metadata"]["name"],
+        manifests(KUBE, SweepFile(SWEEP.name, SWEEP.text + "# more\n"))[1]["metadata"]["name"],
+        manifests(KUBE, SweepFile(SWEEP.name, SWEEP.text, {"my_unit.py": b""}))[1]["metadata"]["name"],
+        manifests(replace(KUBE, image="other:2"), SWEEP)[1]["metadata"]["name"],
+    ]
+    assert len(set(names)) == len(names)
+    assert names[1] == f"{names[0]}-2"
+    assert manifests(KUBE, SWEEP)[1]["metadata"]["name"] == names[0]
 
 
 @settings(deadline=None)  # a busy machine is slow
@@ -173,7 +155,8 @@ def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
 def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> None:
     file, job = manifests(KUBE, SweepFile(name, "seeds: 3\n"))
     assert LABEL.fullmatch(job["metadata"]["name"]) and len(job["metadata"]["name"]) <= 47
-    assert re.fullmatch(r"sweeps run /etc/sweeps/[A-Za-z0-9][A-Za-z0-9._-]*\.yaml", job["spec"]["entrypoint"])
+    words = r"env --chdir=/etc/sweeps python -m sweeps\.cli run [A-Za-z0-9][A-Za-z0-9._-]*\.yaml"
+    assert re.fullmatch(words, job["spec"]["entrypoint"])
     assert file["metadata"]["name"] == job["metadata"]["name"]
 
 

@@ -44,6 +44,20 @@ def test_files_and_packages_that_a_sweep_names_travel_and_nothing_else(home: Pat
     ]  # fmt: skip
 
 
+def test_a_package_is_found_where_kubernetes_puts_it_behind_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "..2026_01_01" / "my_pkg_behind_links"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "units.py"):
+        (package / name).write_text("")
+    (tmp_path / "..data").symlink_to("..2026_01_01")
+    (tmp_path / "my_pkg_behind_links").symlink_to("..data/my_pkg_behind_links")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = own_files({"model": "my_pkg_behind_links.units:Mine"}, tmp_path)
+    assert sorted(found) == ["my_pkg_behind_links/__init__.py", "my_pkg_behind_links/units.py"]
+
+
 @pytest.mark.parametrize("word", ["../outside.py", "units/../../outside.py", "ABSOLUTE"])
 def test_a_file_outside_the_folder_is_refused_with_what_to_do(home: Path, word: str) -> None:
     word = str(home.parent / "outside.py") if word == "ABSOLUTE" else word

@@ -1,0 +1,157 @@
+"""`kubectl`, called with lists of arguments, never through a shell. It is what users have, and it holds their credentials.
+
+What it complains of is passed on, its last line, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import select
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.fields import masked
+
+Values = dict[str, Any]
+REQUEST_S = 30
+PATIENCE_S = 120.0
+"""Signing in may take a while: kubectl asks the cloud's own program for a password."""
+
+
+class ServerAway(ClusterRefusal):
+    """The cluster's server cannot be reached."""
+
+
+class AlreadyThere(ClusterFailure):
+    """An object of that name exists."""
+
+
+class NotThere(ClusterFailure):
+    """No such object, or not any more, or it has no log yet."""
+
+
+# What kubectl says, in lower case; the first that fits counts.
+_SIGN_IN = ("unauthorized", "must be logged in", "getting credentials", "x509:")
+_NOT_YET = ("is waiting to start", "previous terminated container")
+_AWAY = (
+    "connection to the server", "unable to connect to the server", "connection refused", "no such host", "i/o timeout",
+    "tls handshake timeout", "network is unreachable", "no route to host", "unexpected eof", "connection reset",
+    "http2: client connection lost", "context deadline exceeded", "client.timeout exceeded", "(serviceunavailable)",
+    "server is currently unable", "(toomanyrequests)", "error dialing backend", "etcdserver:",
+)  # fmt: skip
+_REFUSALS = (
+    (("context was not found", "context \"", "no context exists", "invalid configuration"),
+     "`kubectl config get-contexts` lists the contexts that are known here; `context` in clusters.yaml names one"),
+    (("exceeded quota",), "The namespace's quota is full: wait for other jobs, or make `workers` and `resources` smaller"),
+    (("(forbidden)", "is forbidden"),
+     "Ask whoever runs the cluster for the rights to get, create and patch rayjobs, to get, create and delete pods and "
+     "configmaps, to get pods/log and to create pods/exec in that namespace"),
+    (("doesn't have a resource type", "no matches for kind"),
+     "KubeRay's operator is not installed there (docs/clusters.md says which is needed): ask whoever runs the cluster"),
+    (("namespaces \"",), "`namespace` in clusters.yaml names one that exists"),
+    (("is invalid", "strict decoding error", "denied the request", "(badrequest)", "unknown field"),
+     "What it does not take is made from clusters.yaml; `sweeps cluster show` prints it. Is the operator too old?"),
+)  # fmt: skip
+
+
+class Kubectl:
+    def __init__(self, cluster: str, context: str | None, namespace: str) -> None:
+        self.cluster = cluster
+        self._command = [
+            "kubectl",
+            *([f"--context={context}"] if context else []),
+            f"--namespace={namespace}",
+        ]
+
+    def ask(self, *arguments: str, given: str | None = None) -> str:
+        """What it prints. Raises ClusterRefusal and ClusterFailure."""
+        command = [*self._command, f"--request-timeout={REQUEST_S}s", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                input=(given or "").encode(),
+                capture_output=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        except OSError as error:
+            raise _missing(error) from error
+        except subprocess.TimeoutExpired as error:
+            raise ServerAway(
+                f"cluster {self.cluster!r}: kubectl did not answer within {PATIENCE_S:g} s"
+            ) from error
+        if done.returncode:
+            raise self._complaint(done.stderr.decode(errors="replace"))
+        return done.stdout.decode(errors="replace")
+
+    def objects(self, kind: str, selector: str) -> list[Values]:
+        found = json.loads(self.ask("get", kind, f"--selector={selector}", "--output=json"))
+        return list(found.get("items", []))
+
+    def streamed(self, *arguments: str, silence_s: float | None = None) -> Iterator[str]:
+        """Pieces of what it prints, as they come, to its end or to a silence of that length."""
+        letters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with tempfile.TemporaryFile() as complaints:
+            try:
+                process = subprocess.Popen(
+                    [*self._command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                )
+            except OSError as error:
+                raise _missing(error) from error
+            assert process.stdout is not None
+            try:
+                while select.select([process.stdout], [], [], silence_s)[0]:
+                    piece = os.read(process.stdout.fileno(), 65_536)
+                    yield letters.decode(piece)
+                    if not piece:
+                        break
+                else:
+                    return
+                if process.wait():
+                    complaints.seek(0)
+                    raise self._complaint(complaints.read().decode(errors="replace"))
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+                process.stdout.close()
+
+    def _complaint(self, told: str) -> ClusterRefusal | ClusterFailure:
+        lines = [line.strip() for line in told.splitlines() if line.strip()] or ["it failed without a word"]
+        here = f"cluster {self.cluster!r}: kubectl says: {masked(lines[-1]).rstrip('.')}"
+        here += "" if here.endswith("?") else "."
+        found = _meaning(lines[-1].lower(), here) or _meaning(told.lower(), here)
+        return found or ClusterFailure(here)
+
+
+def _meaning(text: str, here: str) -> ClusterRefusal | ClusterFailure | None:
+    def has(known: tuple[str, ...]) -> bool:
+        return any(words in text for words in known)
+
+    if "(alreadyexists)" in text:
+        return AlreadyThere(here)
+    if has(_NOT_YET):
+        return NotThere(here)
+    if has(_SIGN_IN):
+        return ClusterRefusal(f"{here} Sign in again, as for any use of kubectl")
+    if has(_AWAY):
+        return ServerAway(f"{here} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
+    for known, advice in _REFUSALS:
+        if has(known):
+            return ClusterRefusal(f"{here} {advice}")
+    return NotThere(here) if "(notfound)" in text else None
+
+
+def _missing(error: OSError) -> ClusterRefusal:
+    return ClusterRefusal(
+        f"kubectl cannot be called ({error.strerror or error}): clusters of kind kubernetes are reached through it. "
+        "Install it (https://kubernetes.io/docs/tasks/tools) and see that `kubectl get pods` works"
+    )

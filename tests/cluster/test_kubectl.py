@@ -1,0 +1,93 @@
+"""kubectl itself, where it is installed: it takes our calls, and says what we look for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kinds import described
+from kubectl_api_server import ApiServer
+from kubernetes_there import CLUSTER, RUNNING
+
+from cluster import kubernetes_jobs
+from cluster.descriptions import KubernetesCluster
+from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.kubectl import AlreadyThere, NotThere, ServerAway
+from cluster.kubernetes_jobs import KubernetesJobs
+from cluster.remote import Submission
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed here")
+KUBE = f"kube: {CLUSTER}, storage_claim: records, context: there}}"
+SWEEP = Submission("long", "name: long\nquestion: 'yes'\n", {}, 1.0)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # its cache of what the server has
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with ApiServer() as running:
+        configure(tmp_path, running.address)
+        yield running
+
+
+def configure(folder: Path, address: str) -> None:
+    context = {"name": "there", "context": {"cluster": "here", "user": "me"}}
+    text = {
+        "apiVersion": "v1", "kind": "Config", "contexts": [context], "users": [{"name": "me", "user": {}}],
+        "clusters": [{"name": "here", "cluster": {"server": address}}],
+    }  # fmt: skip
+    (folder / "config").write_text(json.dumps(text))
+
+
+def jobs(text: str = KUBE) -> KubernetesJobs:
+    return KubernetesJobs(described(text, "kube", KubernetesCluster))
+
+
+def test_it_takes_what_submit_status_and_stop_ask_for(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = jobs().submit(SWEEP)
+    assert (done.fresh, jobs().submit(SWEEP).fresh) == (True, False)
+    (job,) = server.objects["rayjobs"].values()
+    (file,) = server.objects["configmaps"].values()
+    assert file["data"] == {"long.yaml": SWEEP.text}
+    job["status"] = {**RUNNING, "jobStatus": "STOPPED"}
+    metadata = {"name": "p", "namespace": "research", "labels": {"job-name": done.job}}
+    spec = {"containers": [{"name": "main", "image": "sweeps:1"}]}
+    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec}
+    server.objects["pods"]["p"] = pod
+    assert jobs().state("long").state == "running"
+    assert list(jobs().lines("long", False, print)) == ["one", "two"]
+    monkeypatch.setattr(kubernetes_jobs, "SUSPENDED_WITHIN_S", -1.0)
+    with pytest.raises(ClusterFailure, match="is KubeRay's operator at work?"):
+        jobs().stop("long")
+    (job,) = server.objects["rayjobs"].values()
+    assert (job["spec"]["backoffLimit"], job["spec"]["suspend"]) == (0, True)
+    assert job["spec"]["submissionMode"] == "K8sJobMode"
+
+
+def test_it_says_what_we_look_for(server: ApiServer, tmp_path: Path) -> None:
+    kubectl = jobs().kubectl
+    with pytest.raises(NotThere):
+        kubectl.ask("logs", "nothing")
+    with pytest.raises(NotThere):
+        list(kubectl.streamed("logs", "nothing", "--follow"))
+    assert kubectl.ask("delete", "pod", "nothing", "--ignore-not-found", "--wait=false") == ""
+    manifest = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {}}})
+    kubectl.ask("create", "--filename=-", given=manifest)
+    with pytest.raises(AlreadyThere):
+        kubectl.ask("create", "--filename=-", given=manifest)
+    with pytest.raises(ClusterRefusal, match="operator is not installed"):
+        kubectl.objects("rayservices.ray.io", "a=b")
+    with pytest.raises(ClusterRefusal, match=r"kubectl config get-contexts"):
+        jobs(KUBE.replace("there", "elsewhere")).state("long")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        configure(tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(ServerAway, match="Is the cluster up"):
+            jobs().state("long")
