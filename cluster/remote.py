@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.clusters_file import find_cluster
-from cluster.descriptions import Cluster, LocalCluster, RayCluster
+from cluster.descriptions import Cluster, LocalCluster, RayCluster, SlurmCluster
 from cluster.errors import ClusterRefusal
 from cluster.job_server import JobServer, read_token
 
@@ -81,10 +81,13 @@ class Remote(Protocol):
 def remote(name: str) -> Remote:
     """The cluster of that name in clusters.yaml. Raises ClusterRefusal, UnknownCluster and SpecError."""
     from cluster.ray_jobs import RayJobs
+    from cluster.slurm_jobs import SlurmJobs
 
     described = find_cluster(name)
     if isinstance(described, LocalCluster | RayCluster):
         return RayJobs(server_of(described), described)
+    if isinstance(described, SlurmCluster):
+        return SlurmJobs(described)
     raise ClusterRefusal(f"cluster {name!r} is of kind {described.kind}, which cannot be submitted to yet")
 
 

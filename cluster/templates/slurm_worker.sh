@@ -25,8 +25,10 @@ leave() {
 trap leave TERM
 
 head_is_queued() {
-  # Slurm's controller may be away for a while: only an answer without the job says that it is gone.
-  ! queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB" --format=%T 2>/dev/null)" || [ -n "$queued" ]
+  # Slurm's controller may be away for a while: only an answer without the job says that it is gone. Asked of that job alone
+  # squeue would fail as well where Slurm has forgotten it.
+  ! queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format=%A 2>/dev/null)" ||
+    grep --quiet --line-regexp " *$SWEEPS_HEAD_JOB *" <<<"$queued"
 }
 
 nap() {
