@@ -55,6 +55,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 MinJobAge=2
 MessageTimeout=60
+SchedulerParameters=sched_interval=5,bf_interval=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
