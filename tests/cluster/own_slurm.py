@@ -1,4 +1,5 @@
-"""A Slurm of the test's own: munged, slurmctld and slurmd on this machine, with their own key, socket, ports and files.
+"""A Slurm of the test's own: munged, slurmctld and slurmd on this machine, with their own key, socket, ports and files,
+and numbers of jobs that no other has: ports and folders of Ray are made from them.
 
 Debian's packages are slurm-wlm and munge. Nothing of a Slurm that may be installed here already is used or changed.
 """
@@ -55,6 +56,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 MinJobAge=2
 MessageTimeout=60
+FirstJobId={first_job}
 SchedulerParameters=sched_interval=5,bf_interval=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
@@ -121,7 +123,7 @@ def _write_files(folder: Path) -> None:
     (folder / "slurm.conf").write_text(
         CONF.format(
             folder=folder, host=socket.gethostname().partition(".")[0], user=getpass.getuser(), cpus=NUM_CPUS,
-            controller=controller, node=node,
+            controller=controller, node=node, first_job=secrets.randbelow(60_000_000) + 1,
         )
     )  # fmt: skip
 
