@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE_S = 240.0
 STAND_INS = {
     "ray": '[ "$1" = health-check ] && exit 0\n'
+    'if [ "$1" = symmetric-run ]; then while [ "$1" != -- ]; do shift; done; shift; "$@"; exit; fi\n'
     'echo "Ray runtime started."; echo "ray $*" >>calls\n'
     'trap "exit 1" TERM\n'
     'while true; do sleep 1 & wait $!; done',
@@ -173,6 +174,21 @@ def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmJobs, slu
     until(lambda: not queued(slurm), "end of the workers")
     assert "Slurm says" in jobs.state("small").message
     assert jobs.submit(SWEEP).attempt == 2
+
+
+def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
+    jobs: SlurmJobs, slurm: OwnSlurm
+) -> None:
+    flat = SlurmJobs(replace(jobs.described, mode="symmetric", workers=Workers(min=1, max=1)))
+    assert flat.submit(SWEEP).fresh
+    until(lambda: flat.state("small").progress, "driver")
+    assert queued(slurm) == ["RUNNING"]
+    assert flat.stop("small").state == "stopped"
+    assert "SIGTERM was received" in list(flat.lines("small", False, print))
+    (folder(flat) / "finish").touch()
+    assert flat.submit(SWEEP).attempt == 2
+    assert "driver run small.yaml --no-mlflow attempt 0 planned 1" in list(flat.lines("small", True, print))
+    assert flat.state("small").state == "done"
 
 
 def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_started(
