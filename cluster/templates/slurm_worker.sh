@@ -24,11 +24,12 @@ leave() {
 }
 trap leave TERM
 
-head_is_queued() {
-  # Slurm's controller may be away for a while: only an answer without the job says that it is gone. Asked of that job alone
-  # squeue would fail as well where Slurm has forgotten it.
-  ! queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format=%A 2>/dev/null)" ||
-    grep --quiet --line-regexp " *$SWEEPS_HEAD_JOB *" <<<"$queued"
+# Of the head's job: RUNNING or another state, `gone`, or nothing while Slurm's controller is away. Asked of that job alone squeue
+# would fail as well where Slurm has forgotten it.
+head_state() {
+  local queued
+  queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format='%A %T' 2>/dev/null)" || return 0
+  awk -v job="$SWEEPS_HEAD_JOB" '$1 == job { state = $2 } END { print state ? state : "gone" }' <<<"$queued"
 }
 
 nap() {
@@ -37,10 +38,15 @@ nap() {
 }
 
 while true; do
-  while [ ! -s "$address_file" ]; do
-    head_is_queued || exit 0
+  case "$(head_state)" in
+    gone) exit 0 ;;
+    RUNNING | "") ;;
+    *) nap && continue ;; # a head that lost its node left an address behind, and is in the queue again
+  esac
+  if [ ! -s "$address_file" ]; then
     nap
-  done
+    continue
+  fi
   address="$(cat -- "$address_file")"
   echo "joining $address"
   memory=()

@@ -125,7 +125,7 @@ def test_a_sweep_s_name_leaves_the_lines_of_a_script_as_they_are(name: str) -> N
 
 FAKES = {
     "hostname": "echo 127.0.0.1",
-    "squeue": 'echo "$SLURM_JOB_ID"; [ -e head-is-gone ] || echo 7',
+    "squeue": 'echo "$SLURM_JOB_ID RUNNING"; [ -e head-is-gone ] || echo "7 RUNNING"',
     "scontrol": 'echo "scontrol $*" >>calls',
     "scancel": 'echo "scancel $*" >>calls',
     "srun": 'while [ "$1" != ray ]; do shift; done; exec "$@"',

@@ -18,7 +18,7 @@ from cluster.remote import remote
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-LANES = 2 * 3 * 25
+LANES = 2 * 4 * 25
 MANY = """\
 name: many
 task: {name: static, operation: sub, input_size: 10}
@@ -28,7 +28,7 @@ seeds: 25
 resources: {slots: 5, checkpoint_s: 0.2}
 search:
   sampler: {name: tpe, seed: 0, n_startup_trials: 1}
-  configurations: 3
+  configurations: 4
   parallel: 2
   space:
     train.lr: {log_uniform: [1e-4, 1e-1]}

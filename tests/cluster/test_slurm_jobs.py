@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from own_slurm import Missing, OwnSlurm, own_slurm
 
@@ -166,9 +168,23 @@ def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(
     assert jobs.state("small").state == "running"
 
 
+def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
+    brief = SlurmJobs(
+        replace(jobs.described, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
+    )
+    assert brief.submit(SWEEP).fresh
+    until(lambda: joined(jobs) == 2, "worker that joins again")
+    (log,) = folder(jobs).glob("worker-*_1.log")
+    assert "this job's limit is near: it goes into the queue again" in log.read_text()
+    assert brief.state("small").state == "running"
+
+
 def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
     state = begun(jobs)
-    slurm.call("scancel", "--signal=KILL", "--full", state.job)  # it can tell nobody
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("SLURM_JOB_ID") == state.job:
+                process.kill()  # it can tell nobody
     until(lambda: jobs.state("small").state == "failed", "end of the head")
     (folder(jobs) / f"head-{state.job}.address").unlink()  # as if its node's disk were gone too
     until(lambda: not queued(slurm), "end of the workers")
