@@ -35,6 +35,11 @@ class QueuedJob:
     def waits(self) -> bool:
         return self.slurm_state in _WAITING
 
+    @property
+    def why(self) -> str:
+        """Slurm's reason, to be put after a sentence; at first it has none."""
+        return f": {self.reason}" if self.reason not in ("", "None") else ""
+
 
 class SlurmCommands:
     """What is asked of one cluster's Slurm. Methods raise ClusterRefusal in Slurm's words, ClusterFailure where it is away."""

@@ -79,7 +79,7 @@ class SlurmJobs:
 
         def goes_on() -> bool:
             queued = self._head(latest)
-            why = f"job {latest.job} waits in the queue: {queued.reason}" if queued and queued.waits else ""
+            why = f"job {latest.job} waits in the queue{queued.why}" if queued and queued.waits else ""
             if why and why != told[0]:
                 tell(why)
             told[0] = why
@@ -207,7 +207,7 @@ class SlurmJobs:
         head = next((job for job in queued if job.number == attempt.job), None)
         if head is not None:
             state = "waiting" if head.waits else "running"
-            message = f"Slurm's reason: {head.reason}" if head.waits else _workers(queued, attempt)
+            message = f"it waits in the queue{head.why}" if head.waits else _workers(queued, attempt)
         else:
             told = folder.told_end(attempt.job)
             ended = None if told else self.slurm.how_it_ended(attempt.job) or "nothing more of it"
@@ -231,9 +231,8 @@ def _workers(queued: list[QueuedJob], attempt: Attempt) -> str:
     if not attempt.workers:
         return ""
     mine = [job for job in queued if job.number == attempt.workers]
-    waiting = [job.reason for job in mine if job.waits]
-    told = f"worker jobs: {len(mine) - len(waiting)} running, {len(waiting)} waiting"
-    return told + (f" ({waiting[0]})" if waiting else "")
+    waiting = [job.why for job in mine if job.waits]
+    return f"worker jobs: {len(mine) - len(waiting)} running, {len(waiting)} waiting" + "".join(waiting[:1])
 
 
 def _digest(files: dict[str, bytes], store: str) -> str:
