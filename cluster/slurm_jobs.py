@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -128,8 +129,12 @@ class SlurmJobs:
     def _sent(self, folder: SweepFolder, latest: Attempt) -> str:
         """The records of a sweep that runs, by a step of its job: two machines must not open one SQLite file."""
         call = ["srun", f"--jobid={latest.job}", "--overlap", "--nodes=1", "--ntasks=1", "bash", slurm.FETCH]
+        place = {
+            **os.environ,
+            "SLURM_SUBMIT_DIR": str(folder.path),
+        }  # srun sets it only where it makes the job
         try:
-            return self.slurm.call(call, folder.path, patience_s=FETCH_S)
+            return self.slurm.call(call, folder.path, place, FETCH_S)
         except ClusterRefusal as refused:
             raise ClusterFailure(
                 f"the head of {folder.name!r} did not send its records: {refused}"

@@ -6,6 +6,14 @@ ray_log="worker-$SLURM_JOB_ID.ray.log"
 failures=0
 trap stop_ray EXIT
 
+# Of the head's job: RUNNING or another state, `gone`, or nothing while Slurm's controller is away. Asked of that job
+# alone squeue would fail as well where Slurm has forgotten it.
+head_state() {
+  local queued
+  queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format='%A %T' 2>/dev/null)" || return 0
+  awk -v job="$SWEEPS_HEAD_JOB" '$1 == job { state = $2 } END { print state ? state : "gone" }' <<<"$queued"
+}
+
 # SIGTERM comes before this job's limit, and then the job is put into the queue again. It also comes when somebody
 # cancels the job, and then it is not.
 leave() {
@@ -15,22 +23,14 @@ leave() {
   if [ -z "$ends" ] && [ "$limit_s" -gt 0 ]; then
     ends=$((started + limit_s))
   fi
-  # Slurm may send the signal a minute early.
-  if [ -n "$ends" ] && [ $((ends - $(date +%s))) -le $((grace_s + 90)) ]; then
+  # Slurm may send the signal a minute early. Workers are cancelled when their head has ended, and then stay away.
+  if [ -n "$ends" ] && [ $((ends - $(date +%s))) -le $((grace_s + 90)) ] && [ "$(head_state)" != gone ]; then
     echo "this job's limit is near: it goes into the queue again"
     scontrol requeue "$SLURM_JOB_ID"
   fi
   exit 0
 }
 trap leave TERM
-
-# Of the head's job: RUNNING or another state, `gone`, or nothing while Slurm's controller is away. Asked of that job alone squeue
-# would fail as well where Slurm has forgotten it.
-head_state() {
-  local queued
-  queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format='%A %T' 2>/dev/null)" || return 0
-  awk -v job="$SWEEPS_HEAD_JOB" '$1 == job { state = $2 } END { print state ? state : "gone" }' <<<"$queued"
-}
 
 nap() {
   sleep "${SWEEPS_POLL_S:-5}" &
