@@ -81,6 +81,18 @@ class OwnSlurm:
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout.strip()
 
+    def clear_away_jobs(self) -> None:
+        """Ends all jobs in order, and kills by its pid what is left of them after a while."""
+        deadline = time.monotonic() + 120.0
+        while self.call("squeue", "--noheader") and time.monotonic() < deadline:
+            self.call("scancel", "--full", "--quiet", f"--user={os.getuid()}")
+            time.sleep(1.0)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                mine = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if mine and "SLURM_JOB_ID" in process.environ():
+                    process.kill()
+
 
 @contextmanager
 def own_slurm() -> Iterator[OwnSlurm]:
@@ -107,7 +119,10 @@ def own_slurm() -> Iterator[OwnSlurm]:
             if command[0] == "munged":
                 _wait(lambda: (folder / "munge.socket").exists(), started, folder)
         _wait(lambda: _answers(slurm), started, folder)
-        yield slurm
+        try:
+            yield slurm
+        finally:
+            slurm.clear_away_jobs()
     finally:
         _end(started)
         shutil.rmtree(folder, ignore_errors=True)

@@ -65,8 +65,7 @@ def jobs(slurm: OwnSlurm, tmp_path: Path) -> Iterator[SlurmJobs]:
             environment={"SWEEPS_POLL_S": "0.5"},
         )
     )  # fmt: skip
-    slurm.call("scancel", "--full", f"--user={os.getuid()}")
-    until(lambda: not slurm.call("squeue", "--noheader"), "empty queue")
+    slurm.clear_away_jobs()
 
 
 def until(happened: Callable[[], object], what: str) -> None:
