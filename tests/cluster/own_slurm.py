@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,9 +163,9 @@ def _answers(slurm: OwnSlurm) -> bool:
     return told.stdout.strip() == "idle"
 
 
-def _wait(ready: object, started: list[subprocess.Popen[bytes]], folder: Path) -> None:
+def _wait(ready: Callable[[], bool], started: list[subprocess.Popen[bytes]], folder: Path) -> None:
     deadline = time.monotonic() + START_S
-    while not ready():  # type: ignore[operator]
+    while not ready():
         ended = [process.args for process in started if process.poll() is not None]
         if ended or time.monotonic() > deadline:
             raise Missing(f"Slurm does not start here: {_last_words(folder)}")
