@@ -112,8 +112,11 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: 
     assert jobs.state("small").state == "done"
     assert jobs.submit(SWEEP).state == "done"
     until(lambda: not queued(slurm), "end of the workers")
-    until(lambda: jobs.slurm.how_it_ended(state.job) is None, "forgetting")  # after 2 s, as this Slurm is set
-    assert jobs.state("small").state == "done"
+    assert (
+        folder(jobs) / f"ended-{state.job}"
+    ).read_text() == "done\n"  # for when Slurm has forgotten the job
+    assert jobs.slurm.queue("66999999") == []  # as of one that it has forgotten
+    assert jobs.slurm.how_it_ended("66999999") is None
     assert (folder(jobs) / "token").stat().st_mode & 0o777 == 0o600
     assert folder(jobs).stat().st_mode & 0o777 == 0o700
     assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{state.job}"))
