@@ -18,17 +18,17 @@ from cluster.remote import remote
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-LANES = 2 * 4 * 25
+LANES = 2 * 3 * 15
 MANY = """\
 name: many
 task: {name: static, operation: sub, input_size: 10}
-train: {steps: 200, batch: 16, evaluate_every: 100}
+train: {steps: 100, batch: 16, evaluate_every: 50}
 compare: {model: [nau, ./my_unit.py]}
-seeds: 25
+seeds: 15
 resources: {slots: 5, checkpoint_s: 0.2}
 search:
   sampler: {name: tpe, seed: 0, n_startup_trials: 1}
-  configurations: 4
+  configurations: 3
   parallel: 2
   space:
     train.lr: {log_uniform: [1e-4, 1e-1]}
