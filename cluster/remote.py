@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.clusters_file import find_cluster
-from cluster.descriptions import CloudCluster, Cluster, KubernetesCluster, LocalCluster, RayCluster
+from cluster.descriptions import (
+    CloudCluster,
+    Cluster,
+    KubernetesCluster,
+    LocalCluster,
+    RayCluster,
+    SlurmCluster,
+)
 from cluster.errors import ClusterRefusal
 from cluster.job_server import JobServer, read_token
 
@@ -85,17 +92,20 @@ def remote(name: str) -> Remote:
     described = find_cluster(name)
     if isinstance(described, LocalCluster | RayCluster):
         return RayJobs(server_of(described), described)
+    if isinstance(described, SlurmCluster):
+        from cluster.slurm_jobs import SlurmJobs
+
+        return SlurmJobs(described)
     if isinstance(described, KubernetesCluster):
         from cluster.kubernetes_jobs import KubernetesJobs
 
         return KubernetesJobs(described)
-    if isinstance(described, CloudCluster):
-        raise ClusterRefusal(
-            f"cluster {name!r} is of kind {described.kind}, which is started first: `sweeps cluster show {name} > "
-            f"{name}.yaml && ray up {name}.yaml`. Then keep `ray dashboard {name}.yaml` running, describe it as kind ray "
-            f"with `address: http://localhost:8265` and `token_file: {described.token_file}`, and submit to that"
-        )
-    raise ClusterRefusal(f"cluster {name!r} is of kind {described.kind}, which cannot be submitted to yet")
+    assert isinstance(described, CloudCluster)
+    raise ClusterRefusal(
+        f"cluster {name!r} is of kind {described.kind}, which is started first: `sweeps cluster show {name} > "
+        f"{name}.yaml && ray up {name}.yaml`. Then keep `ray dashboard {name}.yaml` running, describe it as kind ray "
+        f"with `address: http://localhost:8265` and `token_file: {described.token_file}`, and submit to that"
+    )
 
 
 def server_of(described: Cluster) -> JobServer:

@@ -53,6 +53,7 @@ def advice(cluster: Cluster, sweep: SweepFile | None) -> list[str]:
         )
     elif isinstance(cluster, SlurmCluster):
         needed = ["the sweep file", "token", *slurm.secrets(cluster)]
+        lines.append(f"`sweeps submit FILE --on {cluster.name}` does all of it. By hand:")
         lines.append(
             f"beside the scripts there have to be: {', '.join(needed)} (token and URL with chmod 600)"
         )
@@ -64,14 +65,15 @@ def as_yaml(documents: Sequence[dict[str, Any]]) -> str:
 
 
 def _slurm_text(cluster: SlurmCluster, sweep: SweepFile) -> str:
+    cluster = slurm.placed(cluster)
     made = slurm.scripts(cluster, sweep)
     parts = [f"#### {name}\n{text}" for name, text in made.items()]
-    calls = [shlex.join(slurm.submission(cluster))]
+    calls = [f"head_job=$({shlex.join(slurm.submission(cluster))})"]
     if slurm.WORKER in made:
-        calls[0] = f"head_job=$({calls[0]})"
         workers = shlex.join(slurm.worker_submission("0")).replace("after:0", "after:$head_job")
-        calls.append(f"{workers.replace('HEAD_JOB=0', 'HEAD_JOB=$head_job')} >>worker-jobs")
-    folder = f"{cluster.folder.rstrip('/')}/{sweep.name}"
+        calls.append(f"{workers.replace('HEAD_JOB=0', 'HEAD_JOB=$head_job')} >worker-jobs")
+    calls.append(shlex.join(slurm.release("0")).replace(" 0", " $head_job"))
+    folder = f"{cluster.folder}/{sweep.name}"
     parts.append("\n".join([f"#### what is called, in the folder {folder}", *calls]) + "\n")
     return "\n".join(parts)
 

@@ -3,25 +3,39 @@
 A script is three parts: #SBATCH lines, values as quoted assignments, and a fixed text from `templates/`. Nothing that a
 user wrote stands in the fixed text; what they wrote as shell (`setup`) is theirs to write.
 
-Whoever submits makes a folder for the sweep, seen by all nodes, writes there the scripts, the sweep file, `token`
-and, where `secrets` names it, `store-url` (both readable by nobody else), and calls sbatch in that folder with
-`submission` and `worker_submission`, appending the workers' job number to the file `worker-jobs`.
+Whoever submits (`slurm_jobs`) makes a folder for the sweep, seen by all nodes, writes there the scripts, the sweep file,
+`token` and, where `secrets` names it, `store-url` (both readable by nobody else), and calls in that folder `submission`,
+`worker_submission` and `release`; the number of the workers' job goes into the file `worker-jobs`. A script leaves
+`ended-JOB`, which says done, stopped or failed.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from cluster.descriptions import SlurmCluster
 from cluster.fields import NodeResources, masked, slurm_time
+from cluster.job import store_of
 from cluster.sweep_file import SweepFile, driver_environment
 
-HEAD, WORKER, SYMMETRIC = "head.sh", "worker.sh", "symmetric.sh"
+HEAD, WORKER, SYMMETRIC, FETCH = "head.sh", "worker.sh", "symmetric.sh", "fetch.sh"
 STORE_URL_FILE = "store-url"
 OBJECT_STORE_BYTES = 500 * 1024**2
+_HEAD_LOG, _SYMMETRIC_LOG = "head-%j.log", "symmetric-%j.log"
+
+
+def placed(cluster: SlurmCluster) -> SlurmCluster:
+    """With paths that do not depend on where one stands: relative ones lie below the home, the store as on a Ray cluster."""
+    return replace(
+        cluster,
+        folder=str(Path.home() / Path(cluster.folder).expanduser()),
+        store=store_of(cluster.store),
+        python=str(Path(cluster.python).expanduser()),
+    )
 
 
 def scripts(cluster: SlurmCluster, sweep: SweepFile) -> dict[str, str]:
@@ -31,14 +45,29 @@ def scripts(cluster: SlurmCluster, sweep: SweepFile) -> dict[str, str]:
     return {HEAD: _head(cluster, sweep), WORKER: _worker(cluster, sweep)}
 
 
+def fetch_script(cluster: SlurmCluster, sweep: SweepFile) -> str:
+    """What a step of a running head's job does for `sweeps fetch`."""
+    return _script(cluster, sweep, [], cluster.head, ("fetch",))
+
+
 def secrets(cluster: SlurmCluster) -> dict[str, str]:
     """Files that hold secrets, besides `token`: to be written with mode 600, never printed."""
     return {STORE_URL_FILE: cluster.store} if _secret_store(cluster) else {}
 
 
 def submission(cluster: SlurmCluster) -> list[str]:
-    """The call that submits the sweep's first (or only) job; it prints the job's number."""
-    return ["sbatch", "--parsable", SYMMETRIC if cluster.mode == "symmetric" else HEAD]
+    """The call that submits the sweep's first (or only) job, held until `release`; it prints the job's number."""
+    return ["sbatch", "--parsable", "--hold", SYMMETRIC if cluster.mode == "symmetric" else HEAD]
+
+
+def release(job: str) -> list[str]:
+    """The call that lets it begin, once all are submitted."""
+    return ["scontrol", "release", job]
+
+
+def log_name(cluster: SlurmCluster, job: str) -> str:
+    """The log of the first (or only) job."""
+    return (_SYMMETRIC_LOG if cluster.mode == "symmetric" else _HEAD_LOG).replace("%j", job)
 
 
 def worker_submission(head_job: str) -> list[str]:
@@ -53,11 +82,11 @@ def worker_submission(head_job: str) -> list[str]:
 
 def _head(cluster: SlurmCluster, sweep: SweepFile) -> str:
     options = [
-        *_options(cluster, f"sweeps-{sweep.name}", "head-%j.log", cluster.head, cluster.time_limit),
+        *_options(cluster, f"sweeps-{sweep.name}", _HEAD_LOG, cluster.head, cluster.time_limit),
         "--nodes=1", "--ntasks=1",
         *_partition(cluster.head_partition or cluster.partition),
     ]  # fmt: skip
-    return _script(cluster, sweep, options, cluster.head, ("common", "elastic", "head"))
+    return _script(cluster, sweep, options, cluster.head, ("common", "driver", "elastic", "head"))
 
 
 def _worker(cluster: SlurmCluster, sweep: SweepFile) -> str:
@@ -73,11 +102,11 @@ def _worker(cluster: SlurmCluster, sweep: SweepFile) -> str:
 def _symmetric(cluster: SlurmCluster, sweep: SweepFile) -> str:
     nodes = cluster.workers.max
     options = [
-        *_options(cluster, f"sweeps-{sweep.name}", "symmetric-%j.log", cluster.resources, cluster.time_limit),
+        *_options(cluster, f"sweeps-{sweep.name}", _SYMMETRIC_LOG, cluster.resources, cluster.time_limit),
         f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--exclusive",
         *_partition(cluster.partition),
     ]  # fmt: skip
-    return _script(cluster, sweep, options, cluster.resources, ("common", "symmetric"))
+    return _script(cluster, sweep, options, cluster.resources, ("common", "driver", "symmetric"))
 
 
 def _options(
@@ -119,6 +148,7 @@ def _script(
     folder = str(PurePosixPath(cluster.python).parent)
     if folder != ".":
         lines.append(f'export PATH={shlex.quote(folder)}:"$PATH"')
+    lines.append("export SWEEPS_PROGRESS=lines")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in driver_environment(cluster).items()]
     if _secret_store(cluster):
         lines += [f'SWEEPS_STORE="$(cat -- {STORE_URL_FILE})"', "export SWEEPS_STORE"]
@@ -128,7 +158,8 @@ def _script(
         # Modules and conda read variables that nobody has set.
         lines += ["", "set +u", *cluster.setup, "set -u"]
     values = {
-        "sweep_file": sweep.file_name, "fixed_port": str(cluster.port or ""), "wait_s": str(cluster.wait_s),
+        "sweep_file": sweep.file_name, "sweep_name": sweep.name, "mlflow": "--mlflow" if cluster.mlflow else "--no-mlflow",
+        "fixed_port": str(cluster.port or ""), "wait_s": str(cluster.wait_s),
         "grace_s": str(cluster.grace_s), "limit_s": str(limit_s), "cpus": str(node.cpus), "gpus": str(node.gpus),
         "memory_bytes": str(int((node.memory_gb or 0) * 1024**3)), "object_store_bytes": str(OBJECT_STORE_BYTES),
     }  # fmt: skip

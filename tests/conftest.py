@@ -20,7 +20,13 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 torch.set_num_threads(1)
 
-TOGETHER = ("tests/cluster/test_ray_cluster.py", "tests/test_end_to_end.py", "tests/test_tracking.py")
+TOGETHER = (
+    "tests/cluster/test_ray_cluster.py",
+    "tests/cluster/test_slurm_for_real.py",
+    "tests/cluster/test_slurm_jobs.py",
+    "tests/test_end_to_end.py",
+    "tests/test_tracking.py",
+)
 """Files whose tests share what takes long to make, and so stay in one process."""
 
 

@@ -1,22 +1,8 @@
 # Head: Ray's head, which trains nothing, and the driver. Workers find it by the file head-JOB.address, and end when
-# that file is gone. Batch systems send SIGTERM before the limit: the driver then ends in order, and what is done stays.
+# that file is gone.
 address_file="head-$SLURM_JOB_ID.address"
 ray_log="head-$SLURM_JOB_ID.ray.log"
 rm -f -- "$address_file" "$ray_log" # of an earlier run of this job, if it was requeued
-
-# Runs a command to its end; SIGTERM goes on to it, and bash waits for what it makes of it.
-run_to_end() {
-  local status
-  "$@" &
-  child=$!
-  trap 'interrupted=yes; kill -TERM "$child" 2>/dev/null || true' TERM
-  while true; do
-    interrupted=no
-    status=0
-    wait "$child" || status=$?
-    [ "$interrupted" = yes ] || return "$status"
-  done
-}
 
 # Two sweeps on one node must not meet: two ports for each job, between those of Ray's workers (10002 to 19999) and those
 # that the system gives out (from 32768).
@@ -29,7 +15,7 @@ start_head() {
     --include-dashboard=false --object-store-memory="$object_store_bytes" --temp-dir="$ray_folder" \
     >>"$ray_log" 2>&1 &
   ray_pid=$!
-  while kill -0 "$ray_pid" 2>/dev/null; do
+  while [ "$stopped" = no ] && kill -0 "$ray_pid" 2>/dev/null; do
     if timeout 15 ray health-check --address "$address" >/dev/null 2>&1 && grep -q 'Ray runtime started' "$ray_log"; then
       return 0
     fi
@@ -38,18 +24,26 @@ start_head() {
   return 1
 }
 
+# A head that goes into the queue again finds its workers waiting for it.
+is_requeued() {
+  scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null |
+    grep --quiet " Restarts=$((${SLURM_RESTART_COUNT:-0} + 1)) "
+}
+
 end_job() {
   rm -f -- "$address_file"
-  if [ -s worker-jobs ]; then
+  if [ -s worker-jobs ] && ! is_requeued; then
     xargs scancel --quiet <worker-jobs || true
   fi
   stop_ray
+  tell_end "$1"
 }
-trap end_job EXIT
+trap 'end_job "$?"' EXIT
 
 # Ray gives itself 30 s, which is too short where Python is read from a slow disk for the first time.
 attempt=1
 until start_head; do
+  [ "$stopped" = no ] || exit 1
   if [ "$attempt" -eq 3 ]; then
     echo "Ray's head did not start on $ip: its last words, from $ray_log" >&2
     tail -n 20 -- "$ray_log" >&2
@@ -64,5 +58,5 @@ printf '%s\n' "$RAY_ADDRESS" >"$address_file.new"
 mv -- "$address_file.new" "$address_file" # in one step: no worker reads half an address
 echo "Ray's head is up at $RAY_ADDRESS"
 
-run_to_end python -m cluster.wait_for_workers --timeout-s "$wait_s"
-run_to_end sweeps run "$sweep_file"
+run_to_end python3 -m cluster.wait_for_workers --timeout-s "$wait_s"
+run_to_end sweeps run "$sweep_file" "$mlflow"

@@ -7,7 +7,7 @@
 # - it ends with 0 where Ray did not start: the driver leaves a file that says that it began;
 # - SIGTERM would end it and not the driver: the driver is sent the signal itself.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT="$wait_s"
-export pid_file="driver-$SLURM_JOB_ID.pid" sweep_file
+export pid_file="driver-$SLURM_JOB_ID.pid" sweep_file mlflow
 rm -f -- "$pid_file"
 
 port="${fixed_port:-$((20000 + SLURM_JOB_ID % 5000 * 2))}"
@@ -15,28 +15,14 @@ memory=()
 if [ "$memory_bytes" -gt 0 ]; then
   memory=("--memory=$memory_bytes")
 fi
-stop_driver() {
-  interrupted=yes
-  if [ -s "$pid_file" ]; then
-    kill -TERM "$(cat -- "$pid_file")" 2>/dev/null || true
-  else
-    kill -TERM "$child" 2>/dev/null || true
-  fi
-}
-interrupted=no
-trap stop_driver TERM
+trap 'tell_end "$?"' EXIT
+status=0
 # shellcheck disable=SC2016  # the inner shell expands these, on the first node
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --export=ALL \
+run_to_end srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --export=ALL \
   ray symmetric-run --address "$ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" --object-store-memory="$object_store_bytes" \
-  -- bash -c 'printf "%s\n" "$$" >"$pid_file"; export RAY_ADDRESS="$0"; exec sweeps run "$sweep_file"' "$ip:$port" &
-child=$!
-while true; do
-  interrupted=no
-  status=0
-  wait "$child" || status=$?
-  [ "$interrupted" = yes ] || break
-done
+  -- bash -c 'printf "%s\n" "$$" >"$pid_file"; export RAY_ADDRESS="$0"; exec sweeps run "$sweep_file" "$mlflow"' "$ip:$port" ||
+  status=$?
 if [ ! -s "$pid_file" ]; then
   echo "the driver never began: Ray ran on a node already, or did not start on all $SLURM_JOB_NUM_NODES within $wait_s s" >&2
   exit 1

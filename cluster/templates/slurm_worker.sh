@@ -6,6 +6,14 @@ ray_log="worker-$SLURM_JOB_ID.ray.log"
 failures=0
 trap stop_ray EXIT
 
+# Of the head's job: RUNNING or another state, `gone`, or nothing while Slurm's controller is away. Asked of that job
+# alone squeue would fail as well where Slurm has forgotten it.
+head_state() {
+  local queued
+  queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB,$SLURM_JOB_ID" --format='%A %T' 2>/dev/null)" || return 0
+  awk -v job="$SWEEPS_HEAD_JOB" '$1 == job { state = $2 } END { print state ? state : "gone" }' <<<"$queued"
+}
+
 # SIGTERM comes before this job's limit, and then the job is put into the queue again. It also comes when somebody
 # cancels the job, and then it is not.
 leave() {
@@ -15,8 +23,8 @@ leave() {
   if [ -z "$ends" ] && [ "$limit_s" -gt 0 ]; then
     ends=$((started + limit_s))
   fi
-  # Slurm may send the signal a minute early.
-  if [ -n "$ends" ] && [ $((ends - $(date +%s))) -le $((grace_s + 90)) ]; then
+  # Slurm may send the signal a minute early. Workers are cancelled when their head has ended, and then stay away.
+  if [ -n "$ends" ] && [ $((ends - $(date +%s))) -le $((grace_s + 90)) ] && [ "$(head_state)" != gone ]; then
     echo "this job's limit is near: it goes into the queue again"
     scontrol requeue "$SLURM_JOB_ID"
   fi
@@ -24,21 +32,21 @@ leave() {
 }
 trap leave TERM
 
-head_is_queued() {
-  # Slurm's controller may be away for a while: only an answer without the job says that it is gone.
-  ! queued="$(squeue --noheader --jobs="$SWEEPS_HEAD_JOB" --format=%T 2>/dev/null)" || [ -n "$queued" ]
-}
-
 nap() {
   sleep "${SWEEPS_POLL_S:-5}" &
   wait "$!" || true # a trap runs at once while bash waits, not while it runs a command
 }
 
 while true; do
-  while [ ! -s "$address_file" ]; do
-    head_is_queued || exit 0
+  case "$(head_state)" in
+    gone) exit 0 ;;
+    RUNNING | "") ;;
+    *) nap && continue ;; # a head that lost its node left an address behind, and is in the queue again
+  esac
+  if [ ! -s "$address_file" ]; then
     nap
-  done
+    continue
+  fi
   address="$(cat -- "$address_file")"
   echo "joining $address"
   memory=()

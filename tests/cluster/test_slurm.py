@@ -21,12 +21,22 @@ from hypothesis import given, settings
 from kinds import ONE_LINE, SLURM, SWEEP, SWEEP_NAMES, described
 
 from cluster.descriptions import SlurmCluster
-from cluster.slurm import HEAD, SYMMETRIC, WORKER, scripts, secrets, submission, worker_submission
+from cluster.slurm import (
+    FETCH,
+    HEAD,
+    SYMMETRIC,
+    WORKER,
+    fetch_script,
+    scripts,
+    secrets,
+    submission,
+    worker_submission,
+)
 from cluster.sweep_file import SweepFile
 
 HPC, FLAT = described(SLURM, "hpc", SlurmCluster), described(SLURM, "flat", SlurmCluster)
 PLAIN = replace(HPC, setup=(), environment={}, python="python3", store="results", workers=FLAT.workers)
-ALL = {**scripts(HPC, SWEEP), **scripts(FLAT, SWEEP)}
+ALL = {**scripts(HPC, SWEEP), **scripts(FLAT, SWEEP), FETCH: fetch_script(HPC, SWEEP)}
 
 
 def options(script: str) -> list[str]:
@@ -84,8 +94,8 @@ def test_a_password_stands_in_no_script_and_goes_into_a_file_of_its_own() -> Non
 
 
 def test_workers_are_submitted_after_their_head_and_only_with_a_number() -> None:
-    assert submission(HPC) == ["sbatch", "--parsable", HEAD]
-    assert submission(FLAT) == ["sbatch", "--parsable", SYMMETRIC]
+    assert submission(HPC) == ["sbatch", "--parsable", "--hold", HEAD]
+    assert submission(FLAT) == ["sbatch", "--parsable", "--hold", SYMMETRIC]
     assert "--dependency=after:17" in worker_submission("17")
     with pytest.raises(ValueError, match="no job number"):
         worker_submission("17; reboot")
@@ -115,11 +125,11 @@ def test_a_sweep_s_name_leaves_the_lines_of_a_script_as_they_are(name: str) -> N
 
 FAKES = {
     "hostname": "echo 127.0.0.1",
-    "squeue": '[ -e head-is-gone ] || echo RUNNING',
+    "squeue": 'echo "$SLURM_JOB_ID RUNNING"; [ -e head-is-gone ] || echo "7 RUNNING"',
     "scontrol": 'echo "scontrol $*" >>calls',
     "scancel": 'echo "scancel $*" >>calls',
     "srun": 'while [ "$1" != ray ]; do shift; done; exec "$@"',
-    "python": 'echo "python $*" >>calls',
+    "python3": 'echo "python3 $*" >>calls',
     "sweeps": 'echo "sweeps $* RAY_ADDRESS=$RAY_ADDRESS token=$RAY_AUTH_TOKEN" >>calls\n'
     'trap "echo driver-stopped >>calls; exit 1" TERM\n'
     '[ -e finish-at-once ] || for _ in $(seq 300); do sleep 0.1 & wait $!; done',
@@ -183,6 +193,12 @@ def wait_for(folder: Path, words: str) -> str:
     raise AssertionError(f"{words} was never called:\n{called}")
 
 
+def ended(folder: Path) -> str:
+    """What `sweeps status` finds once Slurm has forgotten the job."""
+    (file,) = folder.glob("ended-*")
+    return file.read_text().strip()
+
+
 def test_the_head_starts_ray_and_the_driver_and_takes_its_workers_with_it(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
@@ -195,6 +211,7 @@ def test_the_head_starts_ray_and_the_driver_and_takes_its_workers_with_it(
     assert re.search(r"RAY_ADDRESS=127\.0\.0\.1:2\d{4} token=t0ken", called)
     assert "scancel --quiet 18" in called and "ray-stopped" in called
     assert not list(folder.glob("*.address"))
+    assert ended(folder) == "done"
 
 
 def test_sigterm_before_the_limit_reaches_the_driver_first(
@@ -206,6 +223,7 @@ def test_sigterm_before_the_limit_reaches_the_driver_first(
     assert head.wait(30) == 1
     called = (folder / "calls").read_text()
     assert called.index("driver-stopped") < called.index("ray-stopped")
+    assert ended(folder) == "stopped"
 
 
 def test_a_head_whose_ray_does_not_start_says_so_after_three_attempts(
@@ -215,6 +233,7 @@ def test_a_head_whose_ray_does_not_start_says_so_after_three_attempts(
     assert start(folder, jobs, HEAD).wait(60) == 1
     assert "Ray's head did not start" in (folder / f"{HEAD}.out").read_text()
     assert (folder / "calls").read_text().count("ray start --head") == 3
+    assert ended(folder) == "failed"
 
 
 def worker_near(folder: Path, jobs: list[subprocess.Popen[str]], left_s: int) -> str:
@@ -265,6 +284,7 @@ def test_all_nodes_at_once_run_the_driver_and_pass_sigterm_on_to_it(
     job.send_signal(signal.SIGTERM)
     assert job.wait(30) == 1
     assert "driver-stopped" in (folder / "calls").read_text()
+    assert ended(folder) == "stopped"
 
 
 def test_all_nodes_at_once_fail_where_ray_did_not_start_although_ray_says_0(

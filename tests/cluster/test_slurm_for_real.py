@@ -1,0 +1,189 @@
+"""A sweep on a real Slurm with real Ray in its jobs: what a user of `--on hpc` does, on one machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commands import PATIENCE_S, Commands, call
+from kept import steps_saved
+from own_slurm import Missing, OwnSlurm, own_slurm
+
+from cluster.remote import remote
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LANES = 2 * 3 * 15
+MANY = """\
+name: many
+task: {name: static, operation: sub, input_size: 10}
+train: {steps: 100, batch: 16, evaluate_every: 50}
+compare: {model: [nau, ./my_unit.py]}
+seeds: 15
+resources: {slots: 5, checkpoint_s: 0.2}
+search:
+  sampler: {name: tpe, seed: 0, n_startup_trials: 1}
+  configurations: 3
+  parallel: 2
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
+"""
+LONG = """\
+name: long
+task: {name: static, operation: sub, input_size: 10}
+model: nau
+train: {steps: 3_000_000, batch: 16, evaluate_every: 100}
+seeds: 6
+resources: {slots: 3, checkpoint_s: 0.5}
+"""
+UNIT = '''\
+"""A unit of one's own, which lies in the submitter's folder only: y = x Wᵀ + b."""
+
+from arith_models.dense import Dense, xavier
+
+
+class Mine(Dense):
+    """y = x Wᵀ + b."""
+
+    def activation(self, x):
+        return x
+
+    def initial_range(self, num_inputs, num_outputs):
+        return xavier(num_inputs, num_outputs)
+'''
+CLUSTERS = """\
+hpc:
+  kind: slurm
+  partition: main
+  workers: 2
+  head: {{cpus: 1}}
+  python: {python}
+  folder: {shared}/jobs
+  store: {shared}/store
+  environment: {{SWEEPS_COMPILE: "0", OMP_NUM_THREADS: "1"}}
+lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs, store: {shared}/store}}
+shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}
+"""
+HOSTILE = ["a b", "a'b", "a\nb", "$(touch owned)", "../up", "a;touch owned", "-rf", "é", ""]
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[OwnSlurm]:
+    try:
+        with own_slurm() as made, pytest.MonkeyPatch.context() as patch:
+            for name, value in made.environment.items():
+                patch.setenv(name, value)
+            yield made
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the submitter stands; what the nodes see lies elsewhere."""
+    made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
+    files = {"many.yaml": MANY, "long.yaml": LONG, "my_unit.py": UNIT}
+    files["clusters.yaml"] = CLUSTERS.format(python=sys.executable, shared=shared)
+    for name, text in files.items():
+        (made / name).write_text(text)
+    (shared / "clusters.yaml").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("SWEEPS_COMPILE", "0")
+        patch.chdir(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    started = Commands()
+    yield started
+    for command in started:
+        command.clear_away()
+
+
+def until(happened: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S * 2
+    while not happened():
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(1.0)
+
+
+def lanes_done(name: str) -> int:
+    found = re.search(r"lanes (\d+)/", " ".join(remote("hpc").state(name).progress))
+    return int(found[1]) if found else 0
+
+
+def trains(name: str) -> bool:
+    progress = " ".join(remote("hpc").state(name).progress)
+    return "seed-steps/s" in progress and " 0 seed-steps/s" not in progress
+
+
+def test_what_cannot_work_is_refused_and_nothing_is_started(slurm: OwnSlurm, folder: Path) -> None:
+    answer = call("submit", "long.yaml", "--on", "lost")
+    assert answer.status == 2
+    assert "Slurm of 'lost' refuses sbatch: invalid partition specified: nowhere" in answer.err
+    answer = call("submit", "long.yaml", "--on", "shut")
+    assert answer.status == 2
+    assert "cannot be read and written: Not a directory. `folder` of 'shut' in clusters.yaml" in answer.err
+    assert call("submit", "long.yaml", "--on", "hpc", "resources.cpus=64").status == 2
+    for name in HOSTILE:
+        assert call("submit", "long.yaml", "--on", "hpc", f"--name={name}").status == 2, name
+        for verb in ("status", "logs", "stop", "fetch"):
+            assert call(verb, "--on", "hpc", "--", name).status == 2, (verb, name)
+    assert not list(folder.rglob("owned"))
+    assert slurm.call("squeue", "--noheader", "--states=all") == ""
+
+
+def test_a_requeued_worker_changes_nothing_in_the_report(
+    slurm: OwnSlurm, folder: Path, commands: Commands
+) -> None:
+    answer = call("submit", "many.yaml", "--on", "hpc")
+    assert answer.status == 0, answer.err
+    assert "many is submitted to hpc as job" in answer.out
+    assert "nothing to submit" in call("submit", "many.yaml", "--on", "hpc").out
+    until(lambda: lanes_done("many") > 0, "lane")
+    workers = slurm.call("squeue", "--noheader", "--name=sweeps-many-worker", "--format=%F").split()[0]
+    slurm.call("scontrol", "requeue", f"{workers}_1")
+    assert lanes_done("many") < LANES, "nothing was left to be lost"
+    watched = call("watch", "many", "--on", "hpc")
+    assert watched.status == 0, watched
+    assert "many is done on hpc" in watched.out
+    assert call("fetch", "many", "--on", "hpc", "--store", "there").status == 0
+    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
+    assert calm.ended() == 0, calm.output
+    reports = [
+        call("report", "many", "--format", "json", "--no-timing", "--store", store).out
+        for store in ("there", "calm")
+    ]
+    assert reports[0].count('"seed"') == LANES
+    assert reports[0] == reports[1]
+    assert "nothing to submit" in call("submit", "many.yaml", "--on", "hpc").out
+
+
+def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm, folder: Path) -> None:
+    assert call("submit", "long.yaml", "--on", "hpc").status == 0
+    until(lambda: trains("long"), "step")
+    other = call("submit", "long.yaml", "--on", "hpc", "seeds=7")
+    assert other.status == 2
+    assert "runs on 'hpc' already, with other settings" in other.err
+    assert call("fetch", "long", "--on", "hpc", "--store", "running").status == 0  # while it runs
+    stopped = call("stop", "long", "--on", "hpc")
+    assert (stopped.status, "long on hpc: stopped" in stopped.out) == (0, True), stopped
+    assert "SIGTERM was received" in call("logs", "long", "--on", "hpc").out
+    assert call("fetch", "long", "--on", "hpc", "--store", "first").status == 0
+    more = call("submit", "long.yaml", "--on", "hpc")
+    assert "attempt 2" in more.out
+    until(lambda: trains("long"), "second attempt")
+    assert call("stop", "long", "--on", "hpc").status == 0
+    assert call("watch", "long", "--on", "hpc").status == 1
+    assert call("fetch", "long", "--on", "hpc", "--store", "second").status == 0
+    assert 0 < steps_saved(folder / "first") < steps_saved(folder / "second")
+    assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{remote('hpc').state('long').job}"))
