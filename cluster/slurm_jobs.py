@@ -21,6 +21,7 @@ from cluster.slurm_commands import STATE_AT_END, QueuedJob, SlurmCommands
 from cluster.slurm_folder import Attempt, SweepFolder
 from cluster.slurm_log import followed, whole_lines
 from cluster.sweep_file import SweepFile
+from sweeps.network_disk import ALLOW, allowed, network_file_system, way_out
 from sweeps.own_files import own_files
 from sweeps.progress_lines import MARK, last_block
 
@@ -48,6 +49,7 @@ class SlurmJobs:
         folder = SweepFolder(self.described, submission.name)
         self.slurm.check()
         self._refuse_what_fits_nowhere(submission)
+        self._refuse_a_network_disk()
         files = self._files(submission)
         digest = _digest(files, self.described.store)
         with folder.locked():
@@ -189,6 +191,16 @@ class SlurmJobs:
             raise ClusterRefusal(
                 f"one worker needs {' and '.join(short)} as a worker job of {self.described.name!r} has: make the sweep's "
                 "`resources` smaller, or those of the cluster in clusters.yaml larger"
+            )
+
+    def _refuse_a_network_disk(self) -> None:
+        """Before hours in a queue: the driver would refuse it."""
+        location = self.described.store
+        kind = None if "://" in location else network_file_system(Path(location))
+        if kind and not allowed(self.described.environment):
+            raise ClusterRefusal(
+                f"store {location} of cluster {self.described.name!r} {way_out(kind)}: in clusters.yaml "
+                f"`environment: {{{ALLOW}: 1}}`, and the variable here to fetch"
             )
 
     def _latest(self, name: str) -> tuple[SweepFolder, Attempt]:

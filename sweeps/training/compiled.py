@@ -105,10 +105,10 @@ class Recorded:
 
 
 def _apart(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
-    """Outputs of which none shares memory with another or with an input.
+    """Copies of outputs that share memory with another one or with an input.
 
-    A compiled function that comes out of torch's disk cache (2.13) makes such outputs from sizes that it has freed: an
-    error or a dead process. And a function that is given one tensor twice must be given it twice ever after.
+    torch makes such outputs anew from their common base, and a function that comes out of its disk cache (2.13) does so
+    with sizes that it has freed: an error or a dead process. The compiler leaves out the copies that it can do without.
     """
     owners = Counter(_memory(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
     # All of those that share, so that outputs alike stay alike: strides are part of what is compiled for.

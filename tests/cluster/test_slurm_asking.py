@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from cluster import slurm_log
@@ -139,3 +141,18 @@ def test_a_log_is_given_in_whole_lines_while_it_grows_and_to_its_end(
     assert told == ["Slurm is away, trying again"]
     assert whole_lines(log) == ["one", "two \ufffd", "thré"]
     assert whole_lines(tmp_path / "none.log") == []
+
+
+def test_a_store_on_a_network_disk_is_refused_before_the_queue_unless_the_cluster_permits_it(
+    hpc: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
+        program(tmp_path, name, "echo 'sbatch: error: no partition' >&2; exit 9")
+    shared = [SimpleNamespace(mountpoint=str(tmp_path), fstype="lustre")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: shared)
+    with pytest.raises(
+        ClusterRefusal, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"
+    ):
+        SlurmJobs(hpc).submit(SWEEP)
+    with pytest.raises(ClusterRefusal, match="no partition"):
+        SlurmJobs(replace(hpc, environment={"SWEEPS_NETWORK_DISK": "1"})).submit(SWEEP)
