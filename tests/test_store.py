@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -354,7 +355,7 @@ def test_threads_of_a_driver_may_share_a_store(store: Store) -> None:
         assert list(threads.map(work, range(6))) == [10] * 6
 
 
-def test_ten_thousand_records_are_read_back_in_under_two_seconds(store: Store) -> None:
+def test_ten_thousand_records_are_read_back_with_few_questions(store: Store) -> None:
     errors = [0.1 * 0.7**i for i in range(20)]
     curve = {
         "step": list(range(0, 20_000, 1000)),
@@ -367,9 +368,10 @@ def test_ten_thousand_records_are_read_back_in_under_two_seconds(store: Store) -
     ]
     for start in range(0, len(new), 1000):
         store.add_records(new[start : start + 1000])
-    began = time.process_time()  # not the wall: other tests may share the machine
+    questions = []
+    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *about: questions.append(about[2]))
     found = store.records(r.id for r in new)
-    assert time.process_time() - began < 2.0
+    assert len(questions) <= 21
     assert len(found) == 10_000 and found[new[-1].id].curve == curve
 
 

@@ -118,12 +118,14 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
     network = network_file_system(folder)
     if network and not allowed():
         raise StoreError(f"store {folder} {way_out(network)}.")
-    file = folder / FILE_NAME
-    # The log's shared memory is one machine's; a rollback journal needs only the file system's locks.
-    journal = "delete" if network else "wal"
     _make_folder(folder)
+    # The log's shared memory is one machine's; a rollback journal needs only the file system's locks.
+    return str(folder), _sqlite(folder, "delete" if network else "wal")
+
+
+def _sqlite(folder: Path, journal: str) -> sa.Engine:
     engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": BUSY_TIMEOUT_S}
+        sa.URL.create("sqlite", database=str(folder / FILE_NAME)), connect_args={"timeout": BUSY_TIMEOUT_S}
     )
     # SQLite answers "locked" at once, whatever the timeout, when two processes switch a new file to WAL together.
     lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
@@ -143,7 +145,7 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
 
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", on_begin)
-    return str(folder), engine
+    return engine
 
 
 def _make_folder(folder: Path) -> None:

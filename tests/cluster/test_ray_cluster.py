@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -239,7 +240,7 @@ def test_submit_twice_is_one_job_a_stop_keeps_checkpoints_and_a_submit_then_goes
     assert "attempt 2" in more.out
     until(lambda: remote("local").state("long").state == "running", "second attempt")
     assert call("stop", "long", "--on", "local").status == 0
-    assert len(jobs()) == 2
+    assert len([job for job in jobs() if "-fetch-" not in job]) == 2
 
 
 def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
@@ -268,7 +269,7 @@ def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
         call("report", "many", "--format", "json", "--no-timing", "--store", store).out
         for store in ("torn", "calm")
     ]
-    assert reports[0].count('"seed"') == LANES
+    assert json.loads(reports[0])["totals"]["lanes"] == LANES
     assert reports[0] == reports[1]
     assert "nothing to submit" in call("submit", "many.yaml", "--on", "local").out
 
