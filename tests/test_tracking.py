@@ -9,42 +9,23 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from tracked import FILE, configuration, record, records_of, small_sweep
 
-from sweeps.records import Configuration, Record
-from sweeps.settings import resolve
 from sweeps.spec import Sweep, parse
 from sweeps.summary import summarise
-from sweeps.tracking import Row, Tracker, TrackingError, default_uri, rows, serve, stop
-from sweeps.tracking.client import without_password
+from sweeps.tracking import Row, Tracker, TrackingError, serve, stop
 
 CREATED = "2026-01-02T03:04:05+00:00"
-FILE = """
-name: small
-question: Which unit adds?
-task: {name: static, operation: add}
-train: {steps: 3000, evaluate_every: 1000}
-compare: {model: [nau, linear]}
-seeds: 3
-search:
-  sampler: {name: random, seed: 0}
-  configurations: 2
-  space:
-    train.lr: {log_uniform: [1e-4, 1e-1]}
-    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
-"""
 
 
 @pytest.fixture(scope="module")
 def sweep() -> Sweep:
-    return parse(FILE, "small.yaml")
+    return small_sweep()
 
 
 @pytest.fixture(scope="module")
@@ -73,36 +54,6 @@ def copied(database: Path, folder: Path) -> str:
 
 def uri_of(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
-
-
-def configuration(
-    sweep: Sweep, cell: int = 0, number: int = 1, seeds: Sequence[int] = (0, 1, 2), **changes: Any
-) -> Configuration:
-    parameters = {} if number == 0 else {"train.lr": 3.2e-3, "train.gradient_noise": 0}
-    settings = resolve(sweep.cells[cell].with_parameters(parameters))[0]
-    assert settings is not None
-    return Configuration(
-        cell=sweep.cells[cell].key, labels=sweep.cells[cell].labels, number=number, parameters=parameters,
-        settings=settings, keys={seed: f"key-{cell}-{number}-{seed}" for seed in seeds}, **changes,
-    )  # fmt: skip
-
-
-def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any) -> Record:
-    """Solved: below the threshold of 1e-3 from step 2000 on."""
-    solved = outcome == "solved"
-    errors = [1.0, 0.5, 1e-4, 1e-5] if solved else [1.0, 0.9, 0.8, 0.7]
-    usual = Record(
-        key=of.keys[seed], seed=seed, budget=3000, steps=3000, outcome=outcome, solved=solved,
-        converged_at=2000 if solved else None, sparsity_error=0.01, best_step=3000, threshold=1e-3, wall_time_s=4.0,
-        error={"interpolation": errors[-1] / 2, "extrapolation": errors[-1]},
-        curve={"step": [0, 1000, 2000, 3000], "error.interpolation": [e / 2 for e in errors],
-               "error.extrapolation": errors, "sparsity_error": [0.5, 0.4, None, 0.01]},
-    )  # fmt: skip
-    return dataclasses.replace(usual, **changes)
-
-
-def records_of(of: Configuration) -> list[Record]:
-    return [record(of, 0), record(of, 1, "unsolved"), record(of, 2, "diverged")]
 
 
 def write_all(tracker: Tracker, sweep: Sweep) -> None:
@@ -357,63 +308,6 @@ def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"new"}  # and no mlruns in the working folder
-
-
-# ------------------------------------------------------------------------------------------------- rows
-
-
-def test_names_are_short_and_tell_two_paths_apart(sweep: Sweep) -> None:
-    assert rows.short_name("train.gradient_noise", ["train.lr"]) == "noise"  # type: ignore[arg-type]
-    assert rows.short_name("a.weight_noise", ["train.gradient_noise"]) == "weight_noise"  # type: ignore[arg-type]
-    assert rows.short_name("task.noise", ["model.noise"]) == "task.noise"  # type: ignore[arg-type]
-    assert [rows.short_value(v) for v in (3.2e-3, 1e-3, 0.0, 0.25, 12345.0, 4, "adam")] == [
-        "3.2e-3", "1e-3", "0", "0.25", "1.2e4", "4", "adam",
-    ]  # fmt: skip
-    name = rows.configuration_name(configuration(sweep, number=0), sweep.cells[0].space)
-    assert set(name.split()) == {"c000", "nau", "lr=1e-3", "noise=off"}
-
-
-def test_solved_fraction_is_counted_by_hand(sweep: Sweep) -> None:
-    """Seeds: below from 2000 on; below at 1000 only; stopped at 1000 when solved; diverged after 1000 while below."""
-    one = configuration(sweep, seeds=(0, 1, 2, 3))
-
-    def seed(number: int, outcome: str, errors: list[float]) -> Record:
-        steps = [1000 * i for i in range(len(errors))]
-        return record(one, number, outcome, curve={"step": steps, "error.extrapolation": errors})
-
-    seeds = [
-        seed(0, "solved", [1.0, 1.0, 1e-4, 1e-5]),
-        seed(1, "unsolved", [1.0, 1e-4, 1.0, 1.0]),
-        seed(2, "solved", [1.0, 1e-5]),
-        seed(3, "diverged", [1.0, 1e-4]),
-    ]
-    assert rows.solved_fraction(seeds) == [(0, 0.0), (1000, 0.75), (2000, 0.5), (3000, 0.5)]
-    assert rows.solved_fraction([dataclasses.replace(s, threshold=None) for s in seeds]) == []
-
-
-@given(count=st.integers(1, 3000), keep=st.integers(0, 2999))
-def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) -> None:
-    places = rows.thinned(count, [keep % count])
-    assert len(places) <= 200 and places == sorted(set(places))
-    assert {0, count - 1, keep % count} <= set(places)
-    assert count > 200 or len(places) == count
-
-
-def test_the_default_store_of_runs_is_beside_the_records(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
-    assert default_uri(tmp_path) == "http://somewhere"
-
-
-def test_passwords_are_not_shown() -> None:
-    assert without_password("https://me:secret@host:5000/x@y") == "https://host:5000/x@y"
-    assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
-
-
-# ------------------------------------------------------------------------------------------------- server
 
 
 def test_the_pages_are_served_and_stopped(uri: str) -> None:

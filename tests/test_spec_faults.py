@@ -1,0 +1,221 @@
+"""Every fault of a sweep file, told at once with its line and the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.spec import SpecError, Sweep, load, parse
+
+SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
+
+
+def small(*more: str) -> Sweep:
+    return parse(SMALL + "\n".join(more), "small.yaml")
+
+
+def faults(text: str) -> str:
+    with pytest.raises(SpecError) as error:
+        parse(text, "bad.yaml")
+    return str(error.value)
+
+
+def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> None:
+    told = faults("""\
+name: a/b
+tsk: {name: static}
+task: {name: statc}
+model: nua
+train: {steps: 1000, btch: 3}
+seeds: []
+compare: {range: [{label: x, tain: {}}]}
+search: {configurations: 0, objective: par3, space: {train.lr: {log_uniform: [0, 1]}}}
+resources: {slots: 2, cpu: 1}
+budget: {hours: 0}
+seeds: 3
+""")
+    for part in [
+        "bad.yaml: 14 faults",
+        "line 1: name: must be 1 to 100 letters",
+        "line 2: tsk: unknown key 'tsk'. Did you mean 'task'?",
+        "line 3: task.name: no task named 'statc'. Did you mean 'static'?",
+        "line 4: model.name: no model named 'nua'. Did you mean 'nau'?",
+        "line 5: train.btch: is not a setting here. Did you mean 'batch'?",
+        "line 6: seeds: is an empty list",
+        "line 7: compare.range.0.tain: unknown key 'tain'. Did you mean 'train'?",
+        "line 8: search.configurations: must be a whole number of at least 1, not 0",
+        "line 8: search.objective: unknown objective 'par3'. Did you mean 'par2'?",
+        "line 8: search.space.train.lr.log_uniform: a logarithmic scale has no 0",
+        "line 9: resources.slots: must be auto, or a whole number of at least 3, not 2",
+        "line 9: resources.cpu: unknown key 'cpu'. Did you mean 'cpus'?",
+        "line 10: budget.hours: must be a number above 0, not 0",
+        "line 11: seeds is given twice: first on line 6",
+    ]:
+        assert part in told, told
+    lines = [int(line.split()[1].rstrip(":")) for line in told.splitlines()[1:]]
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ("seeds: 0", "line 4: seeds: must be a whole number from 1"),
+        ("seeds:", "seeds: must be a count, a list, or"),
+        ("seeds: [1, 2, 1]", "seed 1 is given twice"),
+        ("seeds: [-1]", "from 0 to 4294967295"),
+        ("seeds: [4294967296]", "from 0 to 4294967295"),
+        ("seeds: {first: 4294967295, count: 2}", "the last seed would be 4294967296"),
+        ("seeds: {frist: 1, count: 2}", "Did you mean 'first'?"),
+        ("seeds: {first: 1}", "needs a `count`"),
+        ("seeds: 1e12", "from 1 to 1000000"),
+        ("seeds: 2.5", "must be a whole number"),
+        ("seeds: true", "seeds: must be a count"),
+        ("resources: {cpus: 0}", "must be a whole number of at least 1"),
+        ("resources: {gpus: -1}", "must be a number of at least 0"),
+        ("resources: {memory_gb: 0}", "must be a number above 0"),
+        ("resources: [1]", "must be a mapping"),
+        ("budget: {hours: soon}", "must be a number above 0, not 'soon'"),
+        ("budget: {cost_usd: 5}", "budget.cost_usd: is not built yet"),
+        ("budget: {failures: 5%}", "budget.failures: is not built yet"),
+        ("early_stopping: {seeds: {race: [10]}}", "early_stopping: is not built yet"),
+        ("early_stopping: soon", "early_stopping: must be a mapping"),
+        ("confirm: {top: 1}", "confirm: is not built yet"),
+        ("question: [a]", "question: must be text"),
+        ("exported: 3", "exported: must be a mapping"),
+        ("name: ''", "name: must be 1 to 100 letters"),
+        ("name: -x", "name: must be 1 to 100 letters"),
+        ("compare: [nau]", "compare: must be a mapping"),
+        ("compare: {train: [{label: a}]}", "an axis is `model`, `task`"),
+        ("compare: {a b: [{label: a}]}", "an axis is `model`, `task`"),
+        ("compare: {model: [nau]}", "model stands at top level too: keep one"),
+        ("compare: {tsk.operation: [add]}", "unknown section 'tsk'. Did you mean 'task'?"),
+        ("compare: {x: []}", "must be a list of at least one entry"),
+        ("compare: {x: [add]}", "must be a mapping"),
+        ("compare: {x: [{task: {operation: sub}}]}", "needs a `label`"),
+        ("compare: {x: [{label: a}, {label: a}]}", "the label 'a' is used twice on axis x"),
+        ("compare: {x: [{label: [a]}]}", "compare.x.0.label: must be a short word"),
+        ("compare: {train.lr: [1e-3, 0.001]}", "the label '0.001' is used twice"),
+        (
+            "compare: {train.lr: [1, 2], x: [{label: a, train: {lr: 3}}]}",
+            "sets train.lr, which axis 'train.lr' sets too",
+        ),
+        (
+            "compare: {train.lr: [1, -1]}",
+            "line 4: compare.train.lr.1: lr = -1.0 must be above 0 (in cell train.lr=-1)",
+        ),
+        (
+            "compare: {task.operashun: [add]}",
+            "compare.task.operashun.0: is not a setting here. Did you mean 'operation'?",
+        ),
+    ],
+)
+def test_a_fault_is_told(more: str, part: str) -> None:
+    told = faults(SMALL + more)
+    assert part in told, told
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ("5", "search: must be a mapping"),
+        ("{configurations: 3}", "needs a `space`"),
+        ("{space: {train.lr: [1, 2]}}", "needs `configurations`"),
+        ("{configurations: 3, order: arrival, space: {train.lr: [1, 2]}}", "search.order: is not built yet"),
+        ("{configurations: 3, smapler: tpe, space: {train.lr: [1, 2]}}", "Did you mean 'sampler'?"),
+        ("{configurations: 3, sampler: tpee, space: {train.lr: [1, 2]}}",
+         "unknown sampler 'tpee'. Did you mean 'tpe'?"),
+        ("{configurations: 3, sampler: {name: tpe, startup: 3}, space: {train.lr: [1, 2]}}",
+         "has no option 'startup'"),
+        ("{configurations: 3, sampler: {name: tpe, seed: -3}, space: {train.lr: [1, 2]}}",
+         "search.sampler.seed"),
+        ("{configurations: 3, sampler: grid, space: {train.lr: {uniform: [1, 2]}}}",
+         "cannot enumerate the range of train.lr"),
+        ("{configurations: 3, parallel: 0, space: {train.lr: [1, 2]}}",
+         "search.parallel: must be a whole number of at least 1"),
+        ("{configurations: 3, objective: {par2: up}, space: {train.lr: [1, 2]}}", "unknown direction 'up'"),
+        ("{configurations: 3, objective: error.extrapolaton.median, space: {train.lr: [1, 2]}}",
+         "Did you mean 'error.extrapolation.median'?"),
+        ("{configurations: 3, objective: {accuracy.extrapolation.median: maximize}, space: {train.lr: [1, 2]}}",
+         "unknown objective 'accuracy.extrapolation.median'"),
+        ("{configurations: 3, space: {train.lr: {log_uniform: [0.1, 0.01]}}}",
+         "the bounds are reversed: write [0.01, 0.1]"),
+        ("{configurations: 3, space: {train.lr: {uniform: [0, 1]}}}",
+         "search.space.train.lr: lr = 0.0 must be above 0"),
+        ("{configurations: 3, space: {train.lr: {uniform: [1, 2], or: off}}}", "(with train.lr = 'off')"),
+        ("{configurations: 3, space: {train.lrr: [1, 2]}}",
+         "search.space.train.lrr: is not a setting here. Did you mean 'lr'?"),
+        ("{configurations: 3, space: {train.optimizer: [adam, sdg]}}", "search.space.train.optimizer"),
+        ("{configurations: 3, space: {model.dropout: {uniform: [0, 1], when: {model.nam: nau}}}}",
+         "no cell has a setting 'model.nam'. Did you mean 'model.name'?"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_search_is_told(search: str, part: str) -> None:
+    told = faults(f"{SMALL}search: {search}")
+    assert part in told, told
+
+
+def test_a_setting_that_only_some_cells_have_is_told_once_with_what_to_write() -> None:
+    text = (
+        "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
+    )
+    told = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")
+    assert told.count("model.clamp") == 1
+    assert "and 1 more" in told and "add when: {model.name: [nau]}" in told
+
+
+def test_a_fault_of_all_cells_is_told_once() -> None:
+    told = faults(
+        "task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}"
+    )
+    assert told == "bad.yaml: line 2: train.batch: batch = 0 must be at least 1"
+
+
+def test_what_is_compared_cannot_be_searched_as_well() -> None:
+    search = "\nsearch: {configurations: 3, space: {train.lr: {uniform: [1, 2]}}}"
+    assert "is compared on axis 'train.lr' too" in faults(SMALL + "compare: {train.lr: [1, 2]}" + search)
+    assert "is compared on axis 'x' too" in faults(
+        SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search
+    )
+
+
+def test_a_condition_that_holds_nowhere_is_warned_of() -> None:
+    sweep = parse(
+        SMALL.replace("1000", "6000")
+        + "search: {configurations: 2, space: {train.lr: [1, 2], model.dropout: "
+        "{uniform: [0, 0.5], when: {model.name: nmu}}}}",
+        "x.yaml",
+    )
+    assert "holds in no cell, so model.dropout is not searched. Did you mean 'nau'?" in sweep.warnings[0]
+
+
+def test_the_parts_that_a_file_must_have_are_named() -> None:
+    told = faults("question: what?")
+    assert all(f"`{part}` is missing" in told for part in ("model", "task", "train"))
+    assert "`steps` is missing" in faults("task: static\nmodel: nau\ntrain: {lr: 1}")
+    assert "`model` is missing" in faults("task: static\ntrain: {steps: 5}")
+
+
+def test_a_geometry_larger_than_the_input_is_a_fault() -> None:
+    told = faults(
+        "task: {name: static, input_size: 10, num_subsets: 9, subset_ratio: 0.5}\n"
+        "model: nau\ntrain: {steps: 10}"
+    )
+    assert told.startswith("bad.yaml: line 1: task")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "nau", "a: [1"])
+def test_a_text_that_is_no_mapping_is_a_fault(text: str) -> None:
+    assert faults(text)
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(SMALL)
+    assert load(tmp_path / "quick.yaml").name == "quick"
+    with pytest.raises(SpecError, match=r"no such file\. Did you mean .*quick\.yaml"):
+        load(tmp_path / "quik.yaml")
+    with pytest.raises(SpecError, match="is a folder"):
+        load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"question: \xe9\xff\n")
+    with pytest.raises(SpecError, match="is not UTF-8"):
+        load(tmp_path / "latin.yaml")
