@@ -20,6 +20,8 @@ from cluster.errors import ClusterRefusal
 from cluster.sweep_file import SweepFile
 from sweeps.own_files import OURS, own_files, tree
 
+RAY_LIMIT = "RAY_max_grpc_message_size"
+"""The variable by which Ray itself is told how much it takes at most."""
 KINDS_OF_FILE = (".py", ".yaml", ".txt")
 ORDER = "order.json"
 
@@ -36,7 +38,7 @@ class Parcel:
 
 def limit_bytes() -> int:
     """What Ray takes at most as a working folder."""
-    return int(os.environ.get("RAY_max_grpc_message_size", 512 * 1024**2))  # noqa: SIM112, Ray's own name
+    return int(os.environ.get(RAY_LIMIT, 512 * 1024**2))
 
 
 @contextmanager

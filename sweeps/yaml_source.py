@@ -98,7 +98,7 @@ def dump(values: Any) -> str:
     yaml.default_flow_style = (
         None  # the default, said aloud: innermost collections on one line, as people write them
     )
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.representer.ignore_aliases = lambda data: True
     yaml.width = 110
     stream = io.StringIO()

@@ -7,18 +7,18 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-# Before torch is imported. Two cores are shared, and a worker trains on one thread.
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+from xdist.scheduler import LoadScopeScheduling
+
+# Two cores are shared, and a worker trains on one thread: in this process, and in those that tests start.
+torch.set_num_threads(1)
+threadpool_limits(1)
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-
-from typing import Any  # noqa: E402
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from xdist.scheduler import LoadScopeScheduling  # noqa: E402
-
-torch.set_num_threads(1)
 
 TOGETHER = (
     "tests/cluster/test_ray_cluster.py",

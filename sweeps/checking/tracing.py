@@ -23,7 +23,7 @@ GENERATORS = {
 
 
 def _numpy_state() -> tuple[bytes, Any]:
-    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  looked at only
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  the old generator is the one that a model must leave alone: its state is compared, nothing is drawn
     return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
 

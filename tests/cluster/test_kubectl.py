@@ -20,7 +20,10 @@ from cluster.kubectl import AlreadyThere, NotThere, ServerAway
 from cluster.kubernetes_jobs import KubernetesJobs
 from cluster.remote import Submission
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed here")
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None,
+    reason="these tests are of how the real kubectl takes our calls, and there is none on PATH",
+)
 KUBE = f"kube: {CLUSTER}, storage_claim: records, context: there}}"
 SWEEP = Submission("long", "name: long\nquestion: 'yes'\n", {}, 1.0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE_S, Commands, call
 from kept import steps_saved
-from own_slurm import Missing, OwnSlurm, own_slurm
+from own_slurm import OwnSlurm
 
 from cluster.remote import remote
 
@@ -72,17 +72,6 @@ lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs
 shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}
 """
 HOSTILE = ["a b", "a'b", "a\nb", "$(touch owned)", "../up", "a;touch owned", "-rf", "é", ""]
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[OwnSlurm]:
-    try:
-        with own_slurm() as made, pytest.MonkeyPatch.context() as patch:
-            for name, value in made.environment.items():
-                patch.setenv(name, value)
-            yield made
-    except Missing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")

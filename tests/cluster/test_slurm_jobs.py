@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from own_slurm import Missing, OwnSlurm, own_slurm
+from own_slurm import OwnSlurm
 
 from cluster.descriptions import SlurmCluster
 from cluster.errors import ClusterRefusal
@@ -38,17 +38,6 @@ STAND_INS = {
     'while [ ! -e finish ]; do [ ! -e fail ] || { echo "words of a driver"; exit 1; }; sleep 1 & wait $!; done',
 }  # fmt: skip
 SWEEP = Submission("small", "name: small\n", {}, cpus=1)
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[OwnSlurm]:
-    try:
-        with own_slurm() as made, pytest.MonkeyPatch.context() as patch:
-            for name, value in made.environment.items():
-                patch.setenv(name, value)
-            yield made
-    except Missing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture
