@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import requests
 
 from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.fields import NodeResources
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -60,10 +61,18 @@ class JobServer:
                 f"make the environment here with Python {'.'.join(theirs.split('.')[:2])}, or start the cluster with {ours}"
             )
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """What each living node has in all, such as {"CPU": 8.0, "memory": 3e10}."""
+    def nodes(self) -> list[NodeResources]:
+        """What each living node has in all."""
         found = self.get("/api/v0/nodes?detail=1&limit=10000").get("data", {}).get("result", {})
-        return [n.get("resources_total", {}) for n in found.get("result", []) if n.get("state") == "ALIVE"]
+        totals = [n.get("resources_total", {}) for n in found.get("result", []) if n.get("state") == "ALIVE"]
+        return [
+            NodeResources(
+                cpus=int(total.get("CPU", 0)),
+                gpus=int(total.get("GPU", 0)),
+                memory_gb=total.get("memory", 0) / 1024**3,
+            )
+            for total in totals
+        ]
 
     def get(self, path: str) -> dict[str, Any]:
         """What it answers. Raises ClusterRefusal for a wrong token or address, ClusterFailure for silence."""

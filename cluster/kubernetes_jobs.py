@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cluster import following
+from cluster.attempts import attempt_after
 from cluster.descriptions import KubernetesCluster
 from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.fitting import refuse_what_fits_nowhere
 from cluster.kubectl import AlreadyThere, Kubectl, ServerAway
 from cluster.kuberay import digest, job_name, labels, manifests
 from cluster.kubernetes_logs import DriverLog
 from cluster.kubernetes_records import forget, in_head, sent_by_head, sent_by_pod
 from cluster.kubernetes_state import (
     STOPPED,
-    attempt_of,
     created,
-    digest_of,
     driver_may_live,
+    earlier,
     ended,
     message_of,
     name_of,
@@ -38,9 +39,8 @@ from cluster.kubernetes_state import (
     trouble,
 )
 from cluster.names import kubernetes_name, travelling_name
-from cluster.pods import DRIVER_STOPS_S
 from cluster.receiving import receive
-from cluster.remote import RemoteState, Submission, Submitted
+from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import travelling
 from cluster.showing import as_yaml
 from sweeps.progress_lines import last_block
@@ -68,22 +68,16 @@ class KubernetesJobs:
 
     def submit(self, submission: Submission) -> Submitted:
         sweep = travelling(submission.name, submission.text, submission.document)
-        self._refuse_what_fits_nowhere(submission)
+        self._refuse_a_cluster_that_stays()
+        where = f"worker node of {self.described.name!r}"
+        refuse_what_fits_nowhere(submission, [self.described.resources], where)
         content = digest(self.described, sweep)
         jobs = self._jobs(sweep.name)
-        active = [job for job in jobs if not ended(job)]
-        same = [job for job in jobs if digest_of(job) == content]
-        if active and digest_of(active[-1]) != content:
-            raise ClusterRefusal(
-                f"sweep {sweep.name!r} runs on {self.described.name!r} already, with other settings, files or image (job "
-                f"{name_of(active[-1])}). `sweeps stop {sweep.name} --on {self.described.name}` stops it, --name NEW "
-                "gives this one another name"
-            )
-        if same and (active or state_of(same[-1]) == "done"):
-            return Submitted(name_of(same[-1]), state_of(same[-1]), False, attempt_of(same[-1]))
+        attempt = attempt_after([earlier(job) for job in jobs], content, submission, self.described.name)
+        if isinstance(attempt, Submitted):
+            return attempt
         if jobs and driver_may_live(jobs[-1]):
             self._stop_driver(jobs[-1])  # its time was up, and it still holds the sweep
-        attempt = 1 + max((attempt_of(job) for job in same), default=0)
         fresh = self._create(manifests(self.described, sweep, attempt))
         return Submitted(job_name(self.described, sweep, attempt), "waiting", fresh, attempt)
 
@@ -123,23 +117,12 @@ class KubernetesJobs:
         sent = sent_by_pod(*place) if head is None else sent_by_head(*place, head)
         return receive(sent, name, store)
 
-    def _refuse_what_fits_nowhere(self, submission: Submission) -> None:
+    def _refuse_a_cluster_that_stays(self) -> None:
         on = self.described
         if on.job == "RayCluster":
             raise ClusterRefusal(
                 f"cluster {on.name!r} has `job: RayCluster`, a cluster that stays: describe it as kind ray too, with the "
                 "address of its dashboard (`kubectl port-forward service/...-head-svc 8265`), and submit to that"
-            )
-        node, wanted = on.resources, submission
-        if wanted.cpus > node.cpus or wanted.gpus > node.gpus or (
-            wanted.memory_gb is not None and node.memory_gb is not None and wanted.memory_gb > node.memory_gb
-        ):  # fmt: skip
-            raise ClusterRefusal(
-                f"a worker needs {wanted.cpus:g} CPUs, {wanted.gpus:g} GPUs"
-                + (f" and {wanted.memory_gb:g} GB" if wanted.memory_gb else "")
-                + f", and a worker node of {on.name!r} has {node.cpus} CPUs, {node.gpus} GPUs"
-                + (f" and {node.memory_gb:g} GB" if node.memory_gb else "")
-                + ". Make the sweep's `resources` smaller, or the cluster's in clusters.yaml larger"
             )
 
     def _create(self, made: list[Values]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.attempts import Earlier
 from cluster.kuberay import ATTEMPT, DIGEST, NAME
 from cluster.remote import RemoteState
 
@@ -21,10 +22,6 @@ def name_of(found: Values) -> str:
 
 def sweep_of(job: Values) -> str:
     return _annotations(job).get(NAME, "")
-
-
-def digest_of(job: Values) -> str:
-    return _annotations(job).get(DIGEST, "")
 
 
 def attempt_of(job: Values) -> int:
@@ -58,6 +55,11 @@ def state_of(job: Values) -> str:
 
 def ended(job: Values) -> bool:
     return state_of(job) not in ("waiting", "running")
+
+
+def earlier(job: Values) -> Earlier:
+    digest = _annotations(job).get(DIGEST, "")
+    return Earlier(name_of(job), digest, attempt_of(job), state_of(job))
 
 
 def driver_may_live(job: Values) -> bool:

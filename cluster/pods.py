@@ -6,13 +6,13 @@ from typing import Any
 
 from cluster.descriptions import KubernetesCluster
 from cluster.fields import NodeResources
+from cluster.remote import DRIVER_STOPS_S
 from cluster.sweep_file import driver_environment
 
 SWEEP_FOLDER = "/etc/sweeps"
 STORE_FOLDER = "/var/lib/sweeps"
 STOP_S = 60
-DRIVER_STOPS_S = 40
-"""How long Ray waits after SIGTERM before it kills. The driver ends in order within 25 s."""
+"""How long Kubernetes waits after SIGTERM before it kills a pod."""
 USER_ID = 1000
 """Of the Dockerfile's user."""
 SENDING_S = 1800

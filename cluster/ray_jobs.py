@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from cluster.attempts import Earlier, attempt_after
 from cluster.descriptions import Cluster
 from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.fitting import refuse_what_fits_nowhere
 from cluster.following import followed
 from cluster.job_server import JobServer
 from cluster.names import travelling_name
 from cluster.receiving import receive
-from cluster.remote import RemoteState, Submission, Submitted
+from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import Parcel, limit_bytes, parcel
 from sweeps.progress_lines import last_block
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ENTRYPOINT = "exec python -m cluster.job"  # a shell reads it: nothing of a user's may ever stand in it
-STOP_WAIT_S = 40
-"""How long Ray waits after SIGTERM before it kills. The driver ends in order within 25 s."""
 DIGEST_LETTERS = 12
 STATE_OF = {
     "PENDING": "waiting",
@@ -46,22 +46,14 @@ class RayJobs:
     def submit(self, submission: Submission) -> Submitted:
         name = travelling_name(submission.name)
         self.server.check()
-        self._refuse_what_fits_nowhere(submission)
+        cluster = self.server.cluster
+        refuse_what_fits_nowhere(submission, self.server.nodes(), f"node of {cluster!r}")
         with parcel(self._order("run", name), submission.text, submission.document) as made:
             self._warn_of_size(made)
             digest = made.digest[:DIGEST_LETTERS]
-            jobs = self._jobs(name)
-            active = [job for job in jobs if not job.status.is_terminal()]
-            same = [job for job in jobs if job.metadata.get("digest") == digest]
-            if active and active[-1].metadata.get("digest") != digest:
-                raise ClusterRefusal(
-                    f"sweep {name!r} runs on {self.server.cluster!r} already, with other settings or other code (job "
-                    f"{active[-1].submission_id}). `sweeps stop {name} --on {self.server.cluster}` stops it, --name NEW "
-                    "gives this one another name"
-                )
-            if same and (active or same[-1].status == "SUCCEEDED"):
-                return Submitted(same[-1].submission_id, STATE_OF[same[-1].status], False, _attempt(same[-1]))
-            attempt = 1 + max((_attempt(job) for job in same), default=0)
+            attempt = attempt_after([_earlier(job) for job in self._jobs(name)], digest, submission, cluster)
+            if isinstance(attempt, Submitted):
+                return attempt
             job = f"{name}-{digest}" + (f"-{attempt}" if attempt > 1 else "")
             return self._start(job, made, {"sweep": name, "digest": digest, "attempt": str(attempt)}, attempt)
 
@@ -80,7 +72,7 @@ class RayJobs:
         job = self._latest(name)
         if not job.status.is_terminal():
             self._call("stop_job", job.submission_id)
-            self._wait(job.submission_id, STOP_WAIT_S + 20.0)
+            self._wait(job.submission_id, DRIVER_STOPS_S + 20.0)
         return self.state(name)
 
     def fetch(self, name: str, store: Store) -> int:
@@ -112,7 +104,10 @@ class RayJobs:
                 submission_id=job,
                 runtime_env={
                     "working_dir": str(made.folder),
-                    "env_vars": {**self.described.environment, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                    "env_vars": {
+                        **self.described.environment,
+                        "RAY_JOB_STOP_WAIT_TIME_S": str(DRIVER_STOPS_S),
+                    },
                 },
                 metadata=metadata,
             )
@@ -123,25 +118,6 @@ class RayJobs:
                 f"cluster {self.server.cluster!r} did not take the job: {_short(error)}"
             ) from error
         return Submitted(job, "waiting", True, attempt)
-
-    def _refuse_what_fits_nowhere(self, submission: Submission) -> None:
-        nodes = self.server.nodes()
-        wanted = {
-            "CPU": submission.cpus,
-            "GPU": submission.gpus,
-            "memory": (submission.memory_gb or 0) * 1024**3,
-        }
-        if not nodes or any(
-            all(node.get(kind, 0) >= least for kind, least in wanted.items()) for node in nodes
-        ):
-            return
-        most = {kind: max(node.get(kind, 0) for node in nodes) for kind in wanted}
-        raise ClusterRefusal(
-            f"a worker needs {submission.cpus:g} CPUs, {submission.gpus:g} GPUs"
-            + (f" and {submission.memory_gb:g} GB" if submission.memory_gb else "")
-            + f", and no node of {self.server.cluster!r} has that: of {len(nodes)} nodes the largest have "
-            f"{most['CPU']:g} CPUs, {most['GPU']:g} GPUs, {most['memory'] / 1024**3:.1f} GB. Make `resources` smaller"
-        )
 
     def _warn_of_size(self, made: Parcel) -> None:
         if made.num_bytes > limit_bytes() / 2:
@@ -196,6 +172,10 @@ class RayJobs:
         if self._client is None:
             self._client = self.server.client()
         return self._client
+
+
+def _earlier(job: Any) -> Earlier:
+    return Earlier(job.submission_id, job.metadata.get("digest", ""), _attempt(job), STATE_OF[job.status])
 
 
 def _attempt(job: Any) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sweeps.store import Store
 
 STATES = ("waiting", "running", "stopped", "failed", "done")
+DRIVER_STOPS_S = 40
+"""How long Ray waits after SIGTERM before it kills a driver, which ends in order within 25 s."""
 
 
 @dataclass(frozen=True)

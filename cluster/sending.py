@@ -32,13 +32,12 @@ def pieces(data: bytes) -> Iterator[str]:
 def main(name: str) -> None:
     from sweeps.store import Store, StoreError
     from sweeps.store.copying import copy_sweep
-    from sweeps.store.database import FILE_NAME
+    from sweeps.store.database import FILE_NAME, refuse_an_empty
 
     location = os.environ["SWEEPS_STORE"]
     with tempfile.TemporaryDirectory(prefix="sweeps-sending-") as folder:
         try:
-            if "://" not in location and not (Path(location) / FILE_NAME).is_file():
-                raise StoreError(f"the cluster's store {location} has nothing in it yet")
+            refuse_an_empty(location)
             with Store(location) as source, Store(folder) as target:
                 copy_sweep(source, target, name)
         except StoreError as error:

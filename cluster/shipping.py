@@ -5,7 +5,6 @@ Our code goes along, so that a cluster needs the libraries only and what runs th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.attempts import digest_of
 from cluster.errors import ClusterRefusal
 from cluster.sweep_file import SweepFile
 from sweeps.own_files import OURS, own_files, tree
@@ -60,7 +60,9 @@ def parcel(order: Mapping[str, Any], text: str | None = None, document: Any = No
         (folder / ORDER).write_text(json.dumps(order, sort_keys=True), encoding="utf-8")
         if text is not None:
             (folder / f"{order['name']}.yaml").write_text(text, encoding="utf-8")
-        yield Parcel(folder, _digest(folder), num_bytes)
+        made_of = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        digest = digest_of({name: path.read_bytes() for name, path in made_of.items()})
+        yield Parcel(folder, digest, num_bytes)
 
 
 def travelling(name: str, text: str, document: Any) -> SweepFile:
@@ -73,14 +75,6 @@ def _our_files() -> dict[str, Path]:
     root = Path(__file__).resolve().parent.parent
     trees = (path for name in OURS for path in tree(root / name))
     return {path.relative_to(root).as_posix(): path for path in trees if path.suffix in KINDS_OF_FILE}
-
-
-def _digest(folder: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
-            total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
 
 
 def _too_large(files: Mapping[str, Path], num_bytes: int) -> str:

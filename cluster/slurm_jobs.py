@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import secrets
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster import slurm
+from cluster.attempts import Earlier, attempt_after, digest_of
 from cluster.descriptions import SlurmCluster
 from cluster.errors import ClusterFailure, ClusterRefusal
+from cluster.fitting import refuse_what_fits_nowhere
 from cluster.receiving import receive
 from cluster.remote import RemoteState, Submission, Submitted
 from cluster.slurm_commands import STATE_AT_END, QueuedJob, SlurmCommands
@@ -48,28 +49,16 @@ class SlurmJobs:
     def submit(self, submission: Submission) -> Submitted:
         folder = SweepFolder(self.described, submission.name)
         self.slurm.check()
-        self._refuse_what_fits_nowhere(submission)
+        where = f"worker job of {self.described.name!r}"
+        refuse_what_fits_nowhere(submission, [self.described.resources], where)
         self._refuse_a_network_disk()
         files = self._files(submission)
-        digest = _digest(files, self.described.store)
+        digest = digest_of(files, self.described.store.encode())[:DIGEST_LETTERS]
         with folder.locked():
-            attempts = folder.attempts()
-            same = [attempt for attempt in attempts if attempt.digest == digest]
-            if attempts:
-                latest, state = attempts[-1], self._state(folder, attempts[-1]).state
-                active = state in ("waiting", "running")
-                if active and not same[-1:] == [latest]:
-                    raise ClusterRefusal(
-                        f"sweep {folder.name!r} runs on {self.described.name!r} already, with other settings or another "
-                        f"description of the cluster (job {latest.job}). `sweeps stop {folder.name} --on "
-                        f"{self.described.name}` stops it, --name NEW gives this one another name"
-                    )
-                if active:
-                    return Submitted(latest.job, state, False, latest.attempt)
-            if same and self._state(folder, same[-1]).state == "done":
-                return Submitted(same[-1].job, "done", False, same[-1].attempt)
-            number = 1 + max((attempt.attempt for attempt in same), default=0)
-            return self._start(folder, files, digest, number, self._num_workers(submission))
+            attempt = attempt_after(self._earlier(folder), digest, submission, self.described.name)
+            if isinstance(attempt, Submitted):
+                return attempt
+            return self._start(folder, files, digest, attempt, self._num_workers(submission))
 
     def state(self, name: str) -> RemoteState:
         return self._state(*self._latest(name))
@@ -113,9 +102,8 @@ class SlurmJobs:
 
     def fetch(self, name: str, store: Store) -> int:
         from sweeps.store import Store as Opened
-        from sweeps.store import StoreError
         from sweeps.store.copying import copy_sweep
-        from sweeps.store.database import FILE_NAME
+        from sweeps.store.database import refuse_an_empty
 
         folder, latest = self._latest(name)
         location = self.described.store
@@ -123,8 +111,7 @@ class SlurmJobs:
             head = self._head(latest)
             if head is not None and head.slurm_state == "RUNNING":
                 return receive(self._sent(folder, latest).splitlines(), name, store)
-            if not (Path(location) / FILE_NAME).is_file():
-                raise StoreError(f"the cluster's store {location} has nothing in it yet")
+            refuse_an_empty(location)
         with Opened(location) as source:
             return copy_sweep(source, store, name)
 
@@ -179,20 +166,6 @@ class SlurmJobs:
         fits += [node.gpus / submission.gpus] if submission.gpus else []
         return self.described.workers.max * max(1, int(min(fits, default=1) + 1e-6))
 
-    def _refuse_what_fits_nowhere(self, submission: Submission) -> None:
-        node = self.described.resources
-        wanted = (
-            ("CPUs", submission.cpus, node.cpus),
-            ("GPUs", submission.gpus, node.gpus),
-            ("GB", submission.memory_gb or 0, node.memory_gb if node.memory_gb is not None else float("inf")),
-        )
-        short = [f"{need:g} {what}, not {has:g}" for what, need, has in wanted if need > has]
-        if short:
-            raise ClusterRefusal(
-                f"one worker needs {' and '.join(short)} as a worker job of {self.described.name!r} has: make the sweep's "
-                "`resources` smaller, or those of the cluster in clusters.yaml larger"
-            )
-
     def _refuse_a_network_disk(self) -> None:
         """Before hours in a queue: the driver would refuse it."""
         location = self.described.store
@@ -202,6 +175,12 @@ class SlurmJobs:
                 f"store {location} of cluster {self.described.name!r} {way_out(kind)}: in clusters.yaml "
                 f"`environment: {{{ALLOW}: 1}}`, and the variable here to fetch"
             )
+
+    def _earlier(self, folder: SweepFolder) -> list[Earlier]:
+        return [
+            Earlier(found.job, found.digest, found.attempt, self._state(folder, found).state)
+            for found in folder.attempts()
+        ]
 
     def _latest(self, name: str) -> tuple[SweepFolder, Attempt]:
         folder = SweepFolder(self.described, name)
@@ -250,14 +229,6 @@ def _workers(queued: list[QueuedJob], attempt: Attempt) -> str:
     mine = [job for job in queued if job.number == attempt.workers]
     waiting = [job.why for job in mine if job.waits]
     return f"worker jobs: {len(mine) - len(waiting)} running, {len(waiting)} waiting" + "".join(waiting[:1])
-
-
-def _digest(files: dict[str, bytes], store: str) -> str:
-    total = hashlib.sha256(store.encode())
-    for name in sorted(files):
-        for part in (name.encode(), files[name]):
-            total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()[:DIGEST_LETTERS]
 
 
 def _now() -> str:

@@ -11,8 +11,7 @@ import dataclasses
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from sweeps.packing import PackOrder, PackResult
 from sweeps.records import Record
 from sweeps.spec import parse
 from sweeps.store import Store
-from sweeps.tracking import Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Tracker, default_uri
 from sweeps.worker import PackRun
 
 SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
@@ -50,7 +49,9 @@ class DriverBench:
     begin_s: float
     """Asking for all configurations."""
     seconds: float
-    """Everything after that."""
+    """After that, until the last record is in the store."""
+    mlflow_s: float
+    """After that, until MLflow has all of it, which is written at the same time."""
     files: int
     megabytes: float
 
@@ -58,7 +59,7 @@ class DriverBench:
         return (
             f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
             f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
-            f"asking); it leaves {self.files} files, {self.megabytes:.0f} MB"
+            f"asking; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
         )
 
 
@@ -68,9 +69,15 @@ def bench_driver(
     """Runs a whole sweep of pretended packs in a folder of its own, which is removed."""
     text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
     sweep = parse(text, "pretended", [])
-    with _folder() as folder, Store(folder) as store, store.hold(sweep.name):
+    with (
+        tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder,
+        Store(folder) as store,
+        store.hold(sweep.name),
+    ):
         row = store.begin_sweep(sweep.name, sweep.text, sweep.document)
-        tracker = Tracker(default_uri(folder), sweep, created=row.created) if tracked else None
+        tracker = (
+            BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
+        )
         driver = Driver(sweep, sweep.name, store, tracker, workers)
         began = time.perf_counter()
         driver.begin()
@@ -80,10 +87,20 @@ def bench_driver(
         packs = _work(driver, workers, sample, tell)
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
+        if tracker is not None:
+            tracker.settle(tell=lambda left: tell(f"MLflow has {left:,} writes to come"), every_s=10.0)
+        settled = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
     return DriverBench(
-        driver.lanes_done, workers, packs, asked - began, ended - started, len(sizes), sum(sizes) / 1e6
+        driver.lanes_done,
+        workers,
+        packs,
+        asked - began,
+        ended - started,
+        settled - ended,
+        len(sizes),
+        sum(sizes) / 1e6,
     )
 
 
@@ -121,9 +138,3 @@ def _sample(driver: Driver) -> Record:
         records += run.work(60.0).records
     driver.pack_ended("sample")
     return records[0]
-
-
-@contextmanager
-def _folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder:
-        yield folder

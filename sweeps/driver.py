@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -24,10 +23,8 @@ from sweeps.settings import lane_key, resolve
 from sweeps.spec import Sweep
 from sweeps.store import Store
 from sweeps.summary import Summary, objective_value, summarise
-from sweeps.tracking import Tracker, TrackingError
+from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training import structure
-
-log = logging.getLogger(__name__)
 
 LaneId = tuple[str, int]
 """Lane key and budget."""
@@ -99,7 +96,7 @@ class Driver:
     """One execution of a sweep. `num_workers` shapes packs only."""
 
     def __init__(
-        self, sweep: Sweep, name: str, store: Store, tracker: Tracker | None, num_workers: int
+        self, sweep: Sweep, name: str, store: Store, tracker: BackgroundTracker | None, num_workers: int
     ) -> None:
         self.sweep, self.name, self.store, self.tracker = sweep, name, store, tracker
         self.stopping: str | None = None
@@ -180,20 +177,20 @@ class Driver:
             [(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()]
         )
         self.store.add_records(result.records)
-        for lane in self._running.get(pack_id, {}).values():
+        running = self._running.get(pack_id, {})
+        for lane in running.values():
             steps = result.checkpoints.get(lane.key, (0, b""))[0]
             if steps > lane.steps:
                 lane.steps, lane.losses = steps, 0
         self.seed_steps += result.seed_steps
         self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
-        running = self._running.get(pack_id, {})
         arrived: dict[int, tuple[Asked, list[Record]]] = {}
         for record in result.records:
             waiting = running.pop((record.key, record.budget), None)
             for asked in waiting.asked if waiting is not None else ():
                 arrived.setdefault(id(asked), (asked, []))[1].append(record)
         for asked, records in arrived.values():
-            self.track(lambda t, a=asked, r=records: t.lanes(a.configuration, r))
+            self.track(_lanes(asked.configuration, records))
             self._add(asked, records)
         if arrived:
             self._ask()
@@ -277,9 +274,10 @@ class Driver:
         for seed, key in configuration.keys.items():
             if not any(r.key == key for r in present):
                 self._wait(Waiting((configuration.number, cell_index, seed), key, [asked], seed))
-        self.track(lambda t: t.start(configuration) if self._waiting else None)
+        if self._waiting:
+            self.track(lambda t: t.start(configuration))
         self.lanes_reused += len(present)
-        self.track(lambda t: t.lanes(configuration, present))
+        self.track(_lanes(configuration, present))
         self._add(asked, present)
 
     def _wait(self, lane: Waiting) -> None:
@@ -313,22 +311,17 @@ class Driver:
         state = "failed" if summary.errors == summary.seeds else "complete"
         value = _value(summary, self.sweep)[0] if state == "complete" else None
         self.store.finish(self.name, c.cell, c.number, state, value)
-        asked.configuration = dataclasses.replace(c, state=state, value=value)
-        self.track(lambda t: t.complete(asked.configuration, ordered, summary))
+        completed = asked.configuration = dataclasses.replace(c, state=state, value=value)
+        self.track(lambda t: t.complete(completed, ordered, summary))
 
-    def track(self, write: Any) -> None:
-        """MLflow is a projection of the store: when it fails, the sweep goes on without it."""
-        if self.tracker is None:
-            return
-        try:
-            write(self.tracker)
-        except TrackingError as error:
-            log.warning(
-                "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records",
-                error,
-                self.name,
-            )
-            self.tracker = None
+    def track(self, write: Callable[[Tracker], object]) -> None:
+        """What MLflow is to be told, if anything is; see `BackgroundTracker.write`."""
+        if self.tracker is not None:
+            self.tracker.write(write)
+
+
+def _lanes(configuration: Configuration, records: Sequence[Record]) -> Callable[[Tracker], None]:
+    return lambda tracker: tracker.lanes(configuration, records)
 
 
 def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:

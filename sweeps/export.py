@@ -46,7 +46,7 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     StoreError for an unknown sweep.
     """
     row, found = standings(store, name)
-    chosen = best_standing(store, name, cell)
+    chosen = _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
     seeds = [record.seed for record in chosen.records]
     document: dict[str, Any] = {"name": _file_name(name, chosen, found)}
     if row.document.get("question"):

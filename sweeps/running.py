@@ -18,7 +18,10 @@ from sweeps.report import as_markdown, report
 from sweeps.report.content import standings
 from sweeps.spec import Sweep
 from sweeps.store import Store
-from sweeps.tracking import Row, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Row, Tracker, default_uri
+
+STOPPED_WAIT_S = 4.0
+"""How long a sweep that was stopped waits for MLflow: batch systems kill 30 s after SIGTERM, and Ray has 25 of them."""
 
 
 class Refused(ValueError):
@@ -48,7 +51,9 @@ def run_sweep(
         _begin(sweep, store, console)
         row = store.sweep(name)
         assert row is not None
-        tracker = Tracker(default_uri(folder), sweep, created=row.created) if tracked else None
+        tracker = (
+            BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
+        )
         driver = Driver(sweep, name, store, tracker, workers or os.cpu_count() or 1)
         state, why = "failed", None
         try:
@@ -58,7 +63,7 @@ def run_sweep(
             if not driver.done and not driver.out_of_time():
 
                 def abandon() -> None:
-                    _end(driver, store, name, "stopped")
+                    _end(driver, store, name, "stopped", console)
                     console.print(
                         f"the sweep stopped: {driver.stopping}, and Ray did not end", highlight=False
                     )
@@ -68,7 +73,7 @@ def run_sweep(
         except KeyboardInterrupt:
             state, why = "stopped", "interrupted twice" if driver.stopping else "interrupted"
         finally:
-            _end(driver, store, name, state)
+            _end(driver, store, name, state, console)
     if driver.why_uncompiled:
         console.print(
             f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False
@@ -115,8 +120,6 @@ def _train(driver: Driver, console: Console, workers: int | None, abandon: Calla
     with (
         scheduling.interruptible(driver, abandon),
         scheduling.cluster(resources, workers, driver.sweep.document) as room,
-        # Again: joining a cluster puts Ray's own handler of SIGTERM in place of ours, which ends the process at once.
-        scheduling.interruptible(driver, abandon),
     ):
         num_workers = room.now()
         driver.fit_to(max(num_workers, int(os.environ.get("SWEEPS_PLANNED_WORKERS", "0"))))
@@ -128,15 +131,20 @@ def _train(driver: Driver, console: Console, workers: int | None, abandon: Calla
             scheduling.run(driver, resources, room, progress)
 
 
-def _end(driver: Driver, store: Store, name: str, state: str) -> None:
+def _end(driver: Driver, store: Store, name: str, state: str, console: Console) -> None:
     store.set_state(name, state)
+    if driver.tracker is None:
+        return
+    found = standings(store, name)[1]
+    ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}
+    table = as_markdown(report(store, name), timing=False)
+    driver.track(lambda tracker: tracker.finish(state, table, ranks))
 
-    def finish(tracker: Tracker) -> None:
-        found = standings(store, name)[1]
-        ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}
-        tracker.finish(state, as_markdown(report(store, name), timing=False), ranks)
+    def tell(left: int) -> None:
+        console.print(f"the records are safe; MLflow has {left} writes to come", highlight=False)
 
-    driver.track(finish)
+    if not driver.tracker.settle(STOPPED_WAIT_S if state == "stopped" else None, tell):
+        console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
 
 
 def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:

@@ -25,7 +25,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Ray Tune's own stat
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "1")
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "100000")  # how many may be begun is ours: see `_Room`
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: see `_interruptible`
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: see `interruptible`
 os.environ.setdefault(
     "RAY_CHDIR_TO_TRIAL_DIR", "0"
 )  # a file of the user's own is found from where they stand
@@ -242,7 +242,7 @@ def cluster(
     }  # fmt: skip
     room = _Room(resources, num_workers)
     try:
-        with _travelling(document if address else None) as environment:
+        with _travelling(document if address else None) as environment, _own_signals():
             # "local": without it Ray joins whatever cluster `ray start` last began on this machine, whoever's it is.
             ray.init(
                 address=address or "local", runtime_env=environment, log_to_driver=False,
@@ -351,6 +351,17 @@ def interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None]
         yield
     finally:
         timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Joining a cluster puts Ray's handler of SIGTERM, which ends the process at once, in place of ours."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -76,3 +76,14 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(
         request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results"
     )
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Any]:
+    """Starts `sweeps` commands, and leaves none behind."""
+    from commands import Commands
+
+    started = Commands()
+    yield started
+    for command in started:
+        command.clear_away()

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from commands import Commands, Started, call
 from kept import lanes_in, records_of, runs_of, states, steps_saved
+from sample_sweeps import UNIT
 
 from sweeps.yaml_source import dump, read
 
@@ -54,21 +55,6 @@ search:
   objective: {error.extrapolation.median: minimize}
   space: {train.lr: {log_uniform: [1e28, 1e30]}}
 """
-UNIT = '''\
-"""A unit of one's own: y = x Wᵀ + b."""
-
-from arith_models.dense import Dense, xavier
-
-
-class Mine(Dense):
-    """y = x Wᵀ + b."""
-
-    def activation(self, x):
-        return x
-
-    def initial_range(self, num_inputs, num_outputs):
-        return xavier(num_inputs, num_outputs)
-'''
 BROKEN = UNIT.replace("return x\n", 'raise ArithmeticError("it has never worked")\n', 1)
 
 
@@ -88,14 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in files.items():
         (made / name).write_text(text)
     return made
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    started = Commands()
-    yield started
-    for command in started:
-        command.clear_away()
 
 
 # --------------------------------------------------------------------------------- what a sweep came to

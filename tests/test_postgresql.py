@@ -41,24 +41,19 @@ def checkpoints_in(url: str) -> int:
 
 
 def test_a_sweep_on_postgresql_survives_a_kill_and_reports_like_one_in_a_folder(
-    postgresql_with_mlflow: str, postgresql: str, tmp_path: Path
+    postgresql_with_mlflow: str, postgresql: str, tmp_path: Path, commands: Commands
 ) -> None:
     url = postgresql_with_mlflow
     (tmp_path / "small.yaml").write_text(SMALL)
-    commands = Commands()
-    try:
-        killed = commands.start(tmp_path, "run", "small.yaml", "--store", url)
-        killed.until(lambda: checkpoints_in(url) > 0, "checkpoint")
-        killed.process.send_signal(signal.SIGKILL)
-        killed.process.wait(60)
-        killed.clear_away()
-        again = commands.start(tmp_path, "run", "small.yaml", "--store", url)
-        assert again.ended() == 0, again.output
-        calm = commands.start(tmp_path, "run", "small.yaml", "--store", "calm", "--no-mlflow")
-        assert calm.ended() == 0, calm.output
-    finally:
-        for command in commands:
-            command.clear_away()
+    killed = commands.start(tmp_path, "run", "small.yaml", "--store", url)
+    killed.until(lambda: checkpoints_in(url) > 0, "checkpoint")
+    killed.process.send_signal(signal.SIGKILL)
+    killed.process.wait(60)
+    killed.clear_away()
+    again = commands.start(tmp_path, "run", "small.yaml", "--store", url)
+    assert again.ended() == 0, again.output
+    calm = commands.start(tmp_path, "run", "small.yaml", "--store", "calm", "--no-mlflow")
+    assert calm.ended() == 0, calm.output
     answers = [
         call("report", "small", "--format", "json", "--no-timing", "--store", store)
         for store in (url, str(tmp_path / "calm"))

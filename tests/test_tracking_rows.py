@@ -67,6 +67,16 @@ def test_the_default_store_of_runs_is_beside_the_records(
     assert default_uri(tmp_path) == "http://somewhere"
 
 
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_an_uri_of_postgresql_names_the_driver_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://me:secret@there/mlflow")
+    assert default_uri(tmp_path) == "postgresql+psycopg://me:secret@there/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me@there/mlflow")
+    assert default_uri(tmp_path) == "postgresql+psycopg2://me@there/mlflow"
+
+
 def test_passwords_are_not_shown() -> None:
     assert without_password("https://me:secret@host:5000/x@y") == "https://host:5000/x@y"
     assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"

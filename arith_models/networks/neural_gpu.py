@@ -171,12 +171,8 @@ class NeuralGPU(OnLine):
         first = product(embedded, self.input) + self.input_bias
         s = torch.cat([first, torch.zeros_like(first).repeat(1, 1, HEIGHT - 1)], -1)
         s = _dropped(s, rate, ctx) * mask
-        return (
-            {
-                "s": s,
-                "out": torch.zeros_like(s),
-                "left": left,
-            },  # `s` again would be of other strides than later ones
+        return (  # `out` as `s` itself would be of other strides than the cell's later ones
+            {"s": s, "out": torch.zeros_like(s), "left": left},
             torch.zeros((), device=s.device),
             {"mask": mask, "rate": rate},
         )

@@ -26,6 +26,12 @@ BUSY_TIMEOUT_S = 60.0  # another process's commit takes milliseconds; a slow dis
 _SCHEMA_LOCK = 0x53574545  # any number that all our processes agree on, for PostgreSQL's advisory lock
 
 
+def refuse_an_empty(location: str) -> None:
+    """Raises StoreError where nothing was ever written, which opening would hide by making a new store."""
+    if "://" not in location and not (Path(location) / FILE_NAME).is_file():
+        raise StoreError(f"the cluster's store {location} has nothing in it yet")
+
+
 class Database:
     """One opened store. Safe to use from several threads of one process; not to be shared across a fork."""
 

@@ -54,8 +54,8 @@ class Tracker:
         self._sweep = sweep
         self._created = created
         self._created_ms = int(datetime.fromisoformat(created).timestamp() * 1000)
-        self._name = name or sweep.name
-        self._command = command or f"sweeps run {self._name}"
+        self.name = name or sweep.name
+        self._command = command or f"sweeps run {self.name}"
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
         self._opened: _Open | None = None
 
@@ -115,7 +115,7 @@ class Tracker:
     def describe(self, table: str) -> None:
         """The description of experiment and sweep run: the question, a markdown table, the command that reproduces it."""
         opened = self._open()
-        text = _description(self._sweep.question, table, self._command, self._name)
+        text = _description(self._sweep.question, table, self._command, self.name)
         if opened.sweep.tags.get(NOTE) != text:
             opened.client.describe(opened.experiment, text)
             opened.client.log(opened.sweep, self._created_ms, [], {}, {NOTE: text})
@@ -161,7 +161,7 @@ class Tracker:
     def _open(self) -> _Open:
         if self._opened is None:
             client = Client(self.uri)
-            experiment = client.experiment(self._name)
+            experiment = client.experiment(self.name)
             runs: dict[Key, Run] = {}
             for run in client.runs(experiment, "sweep", self._created):
                 key = _key(run.tags)
@@ -189,7 +189,7 @@ class Tracker:
             "digest": rows.digest(self._sweep.document),
             "outcome": "running",
         }
-        return client.create(experiment, self._name, tags, self._created_ms)
+        return client.create(experiment, self.name, tags, self._created_ms)
 
     def _configuration_run(self, opened: _Open, configuration: Configuration, rank: int | None) -> Run:
         tags = {**rows.configuration_tags(configuration), **_rank_tag(rank)}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sweeps.settings import Built, build
@@ -66,7 +65,6 @@ class Pack:
         self.zeros = zeros & REMOVABLE
         self.interval = self.built.train.evaluate_every
         self._steps_left = 0  # to the next evaluation of any lane
-        self._inputs: dict[str, Tensor] = {}
         self.tensors = self._empty_tensors(lanes)
         self.programs: Any = None
         self.seed_steps = 0

@@ -12,34 +12,12 @@ import yaml
 from commands import call
 from kubernetes_there import CLUSTER, DONE, DRIVER, RUNNING, SUBMITTER, Kubernetes, installed
 from made_sweep import made_sweep
+from sample_sweeps import HOSTILE, LONG, UNIT
 
 from cluster import following, kubernetes_jobs, kubernetes_records
 from cluster.kubernetes_state import STOPPED, message_of, state_of
 from sweeps.store import Store
 
-LONG = """\
-name: long
-task: {name: static, operation: sub, input_size: 10}
-model: nau
-train: {steps: 3_000_000, batch: 16, evaluate_every: 100}
-seeds: 6
-"""
-UNIT = '''\
-"""y = x Wᵀ + b."""
-
-from arith_models.dense import Dense, xavier
-
-
-class Mine(Dense):
-    """y = x Wᵀ + b."""
-
-    def activation(self, x):
-        return x
-
-    def initial_range(self, num_inputs, num_outputs):
-        return xavier(num_inputs, num_outputs)
-'''
-HOSTILE = ["a b", "a'b", "a\nb", "$(touch owned)", "../up", "a,b=c", "-rf", "--kubeconfig=x", "é", ""]
 FILE = f"""
 kube: {CLUSTER}, store_secret: records/url}}
 claim: {CLUSTER}, storage_claim: records, context: there, setup: ["export WORDS='a  b'; echo $WORDS"]}}
@@ -90,7 +68,7 @@ def test_other_content_under_a_running_name_is_refused_and_a_stopped_one_goes_on
     kube.starts()
     other = call("submit", "long.yaml", "--on", "kube", "seeds=7")
     assert other.status == 2
-    assert "long' runs on 'kube' already, with other settings, files or image" in other.err
+    assert "long' runs on 'kube' already, with other settings, other files" in other.err
     stopped = call("stop", "long", "--on", "kube")
     assert (stopped.status, "long on kube: stopped" in stopped.out) == (0, True), stopped
     assert "SIGTERM was received" in call("logs", "long", "--on", "kube").out
@@ -353,13 +331,8 @@ def test_hostile_names_are_refused_before_kubectl_is_called(kube: Kubernetes) ->
 
 def test_what_no_worker_has_and_what_is_no_place_for_a_sweep_are_refused(kube: Kubernetes) -> None:
     answer = call("submit", "long.yaml", "--on", "kube", "resources.cpus=8")
-    assert (
-        answer.status,
-        "a worker needs 8 CPUs, 0 GPUs, and a worker node of 'kube' has 4 CPUs" in answer.err,
-    ) == (
-        2,
-        True,
-    )
+    assert answer.status == 2
+    assert "one worker needs 8 CPUs, 0 GPUs, and no worker node of 'kube' has that" in answer.err
     assert "describe it as kind ray" in call("submit", "long.yaml", "--on", "stays").err
     east = call("submit", "long.yaml", "--on", "east")
     assert (east.status, "sweeps cluster show east > east.yaml && ray up east.yaml" in east.err) == (2, True)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import requests
-from commands import PATIENCE_S, Commands, call
+from commands import Commands, call
 from kept import steps_saved
 from proxy import CuttingProxy
+from remote_progress import lanes_done, trains, until
+from sample_sweeps import HOSTILE, LONG, UNIT, many
 
 from cluster import local_nodes
 from cluster.remote import remote
@@ -23,57 +23,7 @@ from cluster.remote import server_of as _server_of
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LANES = 2 * 4 * 25
-MANY = """\
-name: many
-task: {name: static, operation: sub, input_size: 10}
-train: {steps: 200, batch: 16, evaluate_every: 100}
-compare: {model: [nau, ./my_unit.py]}
-seeds: 25
-resources: {slots: 13, checkpoint_s: 0.2}
-search:
-  sampler: {name: tpe, seed: 0, n_startup_trials: 1}
-  configurations: 4
-  parallel: 2
-  space:
-    train.lr: {log_uniform: [1e-4, 1e-1]}
-    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
-"""
-LONG = """\
-name: long
-task: {name: static, operation: sub, input_size: 10}
-model: nau
-train: {steps: 3_000_000, batch: 16, evaluate_every: 100}
-seeds: 6
-resources: {slots: 3, checkpoint_s: 0.5}
-"""
-UNIT = '''\
-"""A unit of one's own, which lies on the submitter's machine only: y = x Wᵀ + b."""
-
-from arith_models.dense import Dense, xavier
-
-
-class Mine(Dense):
-    """y = x Wᵀ + b."""
-
-    def activation(self, x):
-        return x
-
-    def initial_range(self, num_inputs, num_outputs):
-        return xavier(num_inputs, num_outputs)
-'''
-HOSTILE = [
-    "a b",
-    "a'b",
-    'a"b',
-    "a\nb",
-    "$(touch owned)",
-    "`touch owned`",
-    "../up",
-    "a;touch owned",
-    "-rf",
-    "é",
-    "",
-]
+MANY = many(seeds=25, configurations=4, slots=13, steps=200)
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +66,6 @@ def cluster(folder: Path) -> Iterator[local_nodes.RunningCluster]:
     assert {path.name for path in local_nodes.folder().iterdir()} <= {"lock"}
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    started = Commands()
-    yield started
-    for command in started:
-        command.clear_away()
-
-
 def server(name: str = "local") -> Any:
     from cluster.clusters_file import find_cluster
 
@@ -132,23 +74,6 @@ def server(name: str = "local") -> Any:
 
 def jobs() -> list[str]:
     return sorted(job.submission_id for job in server().client().list_jobs() if job.submission_id)
-
-
-def until(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S * 2
-    while not happened():
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(1.0)
-
-
-def lanes_done(name: str) -> int:
-    found = re.search(r"lanes (\d+)/", " ".join(remote("local").state(name).progress))
-    return int(found[1]) if found else 0
-
-
-def trains(name: str) -> bool:
-    progress = " ".join(remote("local").state(name).progress)
-    return "seed-steps/s" in progress and " 0 seed-steps/s" not in progress
 
 
 def test_all_nodes_live_a_second_cluster_is_refused_and_the_token_is_private(
@@ -210,7 +135,7 @@ def test_hostile_names_are_refused_before_anything_starts(
 def test_what_no_node_has_and_a_cluster_of_no_name_are_refused(cluster: local_nodes.RunningCluster) -> None:
     answer = call("submit", "long.yaml", "--on", "local", "resources.cpus=64")
     assert answer.status == 2
-    assert "a worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err
+    assert "one worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err
     assert "of 3 nodes the largest have 1 CPUs" in answer.err
     assert call("submit", "long.yaml", "--on", "nowhere").status == 2
     assert call("status", "long", "--on", "local").status == 2
@@ -228,9 +153,9 @@ def test_submit_twice_is_one_job_a_stop_keeps_checkpoints_and_a_submit_then_goes
     assert "nothing to submit" in again.out
     other = call("submit", "long.yaml", "--on", "local", "seeds=7")
     assert other.status == 2
-    assert "runs on 'local' already, with other settings or other code" in other.err
+    assert "runs on 'local' already, with other settings, other files" in other.err
     assert len(jobs()) == 1
-    until(lambda: trains("long"), "step")
+    until(lambda: trains("long", "local"), "step")
     stopped = call("stop", "long", "--on", "local")
     assert (stopped.status, "long on local: stopped" in stopped.out) == (0, True), stopped
     assert "SIGTERM was received" in call("logs", "long", "--on", "local").out
@@ -252,9 +177,9 @@ def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
         )
         answer = call("submit", "many.yaml", "--on", "local")
         assert answer.status == 0, answer.err
-        until(lambda: lanes_done("many") > 20, "twenty lanes")
+        until(lambda: lanes_done("many", "local") > 20, "twenty lanes")
         kill_a_worker_node(cluster)
-        done = lanes_done("many")
+        done = lanes_done("many", "local")
         assert done < LANES, "nothing was left to be lost"
         watched = call("watch", "many", "--on", "lab")
     assert watched.status == 0, watched

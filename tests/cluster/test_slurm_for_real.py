@@ -4,60 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE_S, Commands, call
+from commands import Commands, call
 from kept import steps_saved
 from own_slurm import OwnSlurm
+from remote_progress import lanes_done, trains, until
+from sample_sweeps import HOSTILE, LONG, UNIT, many
 
 from cluster.remote import remote
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LANES = 2 * 3 * 15
-MANY = """\
-name: many
-task: {name: static, operation: sub, input_size: 10}
-train: {steps: 100, batch: 16, evaluate_every: 50}
-compare: {model: [nau, ./my_unit.py]}
-seeds: 15
-resources: {slots: 5, checkpoint_s: 0.2}
-search:
-  sampler: {name: tpe, seed: 0, n_startup_trials: 1}
-  configurations: 3
-  parallel: 2
-  space:
-    train.lr: {log_uniform: [1e-4, 1e-1]}
-    train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
-"""
-LONG = """\
-name: long
-task: {name: static, operation: sub, input_size: 10}
-model: nau
-train: {steps: 3_000_000, batch: 16, evaluate_every: 100}
-seeds: 6
-resources: {slots: 3, checkpoint_s: 0.5}
-"""
-UNIT = '''\
-"""A unit of one's own, which lies in the submitter's folder only: y = x Wᵀ + b."""
-
-from arith_models.dense import Dense, xavier
-
-
-class Mine(Dense):
-    """y = x Wᵀ + b."""
-
-    def activation(self, x):
-        return x
-
-    def initial_range(self, num_inputs, num_outputs):
-        return xavier(num_inputs, num_outputs)
-'''
+MANY = many(seeds=15, configurations=3, slots=5, steps=100)
 CLUSTERS = """\
 hpc:
   kind: slurm
@@ -71,7 +34,6 @@ hpc:
 lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs, store: {shared}/store}}
 shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}
 """
-HOSTILE = ["a b", "a'b", "a\nb", "$(touch owned)", "../up", "a;touch owned", "-rf", "é", ""]
 
 
 @pytest.fixture(scope="module")
@@ -89,31 +51,6 @@ def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("SWEEPS_COMPILE", "0")
         patch.chdir(made)
         yield made
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    started = Commands()
-    yield started
-    for command in started:
-        command.clear_away()
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S * 2
-    while not happened():
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(1.0)
-
-
-def lanes_done(name: str) -> int:
-    found = re.search(r"lanes (\d+)/", " ".join(remote("hpc").state(name).progress))
-    return int(found[1]) if found else 0
-
-
-def trains(name: str) -> bool:
-    progress = " ".join(remote("hpc").state(name).progress)
-    return "seed-steps/s" in progress and " 0 seed-steps/s" not in progress
 
 
 def test_what_cannot_work_is_refused_and_nothing_is_started(slurm: OwnSlurm, folder: Path) -> None:
@@ -139,10 +76,10 @@ def test_a_requeued_worker_changes_nothing_in_the_report(
     assert answer.status == 0, answer.err
     assert "many is submitted to hpc as job" in answer.out
     assert "nothing to submit" in call("submit", "many.yaml", "--on", "hpc").out
-    until(lambda: lanes_done("many") > 0, "lane")
+    until(lambda: lanes_done("many", "hpc") > 0, "lane")
     workers = slurm.call("squeue", "--noheader", "--name=sweeps-many-worker", "--format=%F").split()[0]
     slurm.call("scontrol", "requeue", f"{workers}_1")
-    assert lanes_done("many") < LANES, "nothing was left to be lost"
+    assert lanes_done("many", "hpc") < LANES, "nothing was left to be lost"
     watched = call("watch", "many", "--on", "hpc")
     assert watched.status == 0, watched
     assert "many is done on hpc" in watched.out
@@ -160,7 +97,7 @@ def test_a_requeued_worker_changes_nothing_in_the_report(
 
 def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm, folder: Path) -> None:
     assert call("submit", "long.yaml", "--on", "hpc").status == 0
-    until(lambda: trains("long"), "step")
+    until(lambda: trains("long", "hpc"), "step")
     other = call("submit", "long.yaml", "--on", "hpc", "seeds=7")
     assert other.status == 2
     assert "runs on 'hpc' already, with other settings" in other.err
@@ -171,7 +108,7 @@ def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm
     assert call("fetch", "long", "--on", "hpc", "--store", "first").status == 0
     more = call("submit", "long.yaml", "--on", "hpc")
     assert "attempt 2" in more.out
-    until(lambda: trains("long"), "second attempt")
+    until(lambda: trains("long", "hpc"), "second attempt")
     assert call("stop", "long", "--on", "hpc").status == 0
     assert call("watch", "long", "--on", "hpc").status == 1
     assert call("fetch", "long", "--on", "hpc", "--store", "second").status == 0

@@ -92,7 +92,7 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: 
     assert len(queued(slurm)) == 3
     again = jobs.submit(SWEEP)
     assert (again.job, again.state, again.fresh) == (state.job, "running", False)
-    with pytest.raises(ClusterRefusal, match="runs on 'hpc' already, with other settings .*--name NEW"):
+    with pytest.raises(ClusterRefusal, match="runs on 'hpc' already, with other settings.*--name NEW"):
         jobs.submit(replace(SWEEP, text="name: small\nseeds: 2\n"))
     assert len(queued(slurm)) == 3
     (folder(jobs) / "finish").touch()
@@ -210,7 +210,9 @@ def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_started(
     ):
         with pytest.raises(ClusterRefusal, match=words):
             SlurmJobs(wrong).submit(SWEEP)
-    with pytest.raises(ClusterRefusal, match="one worker needs 2 CPUs, not 1 as a worker job of 'hpc' has"):
+    with pytest.raises(
+        ClusterRefusal, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"
+    ):
         jobs.submit(replace(SWEEP, cpus=2))
     with pytest.raises(ClusterRefusal, match="no sweep named 'small' was submitted"):
         jobs.state("small")

@@ -1,0 +1,90 @@
+"""MLflow is written beside the sweep: nobody waits for it, and what it does wrong stops nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sweeps.tracking import BackgroundTracker, TrackingError
+
+
+class Slow:
+    """A tracker that waits until it is let go on."""
+
+    name = "small"
+
+    def __init__(self) -> None:
+        self.go_on, self.written = threading.Event(), []
+
+    def put(self, what: int) -> None:
+        assert self.go_on.wait(30)
+        self.written.append(what)
+
+
+@pytest.fixture
+def slow() -> Iterator[Any]:
+    made = Slow()
+    yield made
+    made.go_on.set()
+
+
+def test_a_write_returns_at_once_and_all_are_written_in_their_order(slow: Any) -> None:
+    background = BackgroundTracker(slow)
+    for number in range(5):
+        background.write(lambda tracker, n=number: tracker.put(n))
+    assert (background.waiting, slow.written) == (5, [])
+    slow.go_on.set()
+    assert background.settle()
+    assert (background.waiting, slow.written) == (0, [0, 1, 2, 3, 4])
+
+
+def test_settling_waits_no_longer_than_it_may_and_tells_how_much_is_left(slow: Any) -> None:
+    background, told = BackgroundTracker(slow), []
+    for number in range(3):
+        background.write(lambda tracker, n=number: tracker.put(n))
+    assert not background.settle(0.1, told.append, every_s=0.04)
+    assert told == [3, 3]
+    slow.go_on.set()
+
+
+def test_nothing_more_is_written_once_it_was_given_up(slow: Any) -> None:
+    background = BackgroundTracker(slow)
+    first = threading.Event()
+    background.write(lambda tracker: (first.set(), tracker.put(0)))
+    assert first.wait(30)
+    background.write(lambda tracker: tracker.put(1))
+    assert not background.settle(0.01)
+    slow.go_on.set()
+    background._pool.shutdown(wait=True)
+    assert slow.written == [0]
+
+
+def test_a_sweep_without_mlflow_goes_on_and_the_fault_is_told_once(
+    slow: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(tracker: Any) -> None:
+        raise TrackingError("the server is down")
+
+    slow.go_on.set()
+    background = BackgroundTracker(slow)
+    with caplog.at_level(logging.WARNING):
+        for write in (fails, fails, lambda tracker: tracker.put(1)):
+            background.write(write)
+        assert background.settle()
+    assert slow.written == []
+    assert len(caplog.records) == 1
+    assert "the server is down" in caplog.text and "sweeps sync small" in caplog.text
+
+
+def test_a_fault_of_our_own_is_not_hidden_by_the_thread(slow: Any) -> None:
+    def fails(tracker: Any) -> None:
+        raise KeyError("seed")
+
+    background = BackgroundTracker(slow)
+    background.write(fails)
+    with pytest.raises(KeyError, match="seed"):
+        background.settle()
