@@ -26,6 +26,7 @@ from cluster.node_keeper import free_ports
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROGRAMS = (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo")
 PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+APART = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 START_S = 120.0
 NUM_CPUS = 4
 CONF = """\
@@ -95,9 +96,13 @@ class OwnSlurm:
 
 
 @contextmanager
-def own_slurm() -> Iterator[OwnSlurm]:
-    """Slurm of one node with NUM_CPUS CPUs in one partition, `main`. Raises Missing."""
-    absent = [name for name in PROGRAMS if shutil.which(name, path=PLACES) is None]
+def own_slurm(jobs_apart: bool = False) -> Iterator[OwnSlurm]:
+    """Slurm of one node with NUM_CPUS CPUs in one partition, `main`. Raises Missing.
+
+    `jobs_apart`: jobs see and reach only processes of this Slurm's jobs, whatever they try to kill.
+    """
+    needed = (*PROGRAMS, "unshare") if jobs_apart else PROGRAMS
+    absent = [name for name in needed if shutil.which(name, path=PLACES) is None]
     if absent:
         raise Missing(f"{', '.join(absent)} not installed: apt-get install slurm-wlm munge")
     folder = Path(tempfile.mkdtemp(prefix="sweeps-slurm-"))  # short: a socket's path has at most 107 letters
@@ -108,11 +113,12 @@ def own_slurm() -> Iterator[OwnSlurm]:
         environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         slurm = OwnSlurm(folder, environment)
         for command in _commands(folder):
-            program = shutil.which(command[0], path=PLACES)
+            program = str(shutil.which(command[0], path=PLACES))
+            before = APART if jobs_apart and command[0] == "slurmd" else []
             with (folder / f"{command[0]}.out").open("wb") as out:
                 started.append(
                     subprocess.Popen(
-                        [str(program), *command[1:]], env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+                        [*before, program, *command[1:]], env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
                         stdout=out, stderr=out,
                     )
                 )  # fmt: skip

@@ -136,7 +136,7 @@ def test_what_no_node_has_and_a_cluster_of_no_name_are_refused(cluster: local_no
     answer = call("submit", "long.yaml", "--on", "local", "resources.cpus=64")
     assert answer.status == 2
     assert "one worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err
-    assert "of 3 nodes the largest have 1 CPUs" in answer.err
+    assert "the largest have 1 CPUs" in answer.err
     assert call("submit", "long.yaml", "--on", "nowhere").status == 2
     assert call("status", "long", "--on", "local").status == 2
     assert jobs() == []

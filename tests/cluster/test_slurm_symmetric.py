@@ -1,0 +1,84 @@
+"""A sweep in one job on all of Slurm's nodes: `ray symmetric-run`, with a real Slurm and a real Ray.
+
+That command ends every Ray process that it sees, also another's, so the jobs here see their own processes only.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Commands, call
+from own_slurm import OwnSlurm
+from remote_progress import trains, until
+from sample_sweeps import LONG, UNIT, many
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+JOBS_APART = True
+CLUSTERS = """\
+flat:
+  kind: slurm
+  mode: symmetric
+  partition: main
+  workers: 1
+  resources: {{cpus: 2}}
+  python: {python}
+  folder: {shared}/jobs
+  store: {shared}/store
+  environment: {{SWEEPS_COMPILE: "0", OMP_NUM_THREADS: "1"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the submitter stands; what the nodes see lies elsewhere."""
+    made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
+    files = {
+        "many.yaml": many(seeds=5, configurations=2, slots=5, steps=100),
+        "long.yaml": LONG,
+        "my_unit.py": UNIT,
+    }
+    files["clusters.yaml"] = CLUSTERS.format(python=sys.executable, shared=shared)
+    for name, text in files.items():
+        (made / name).write_text(text)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    monkeypatch.chdir(folder)
+
+
+def test_a_sweep_in_one_job_reports_like_a_local_one(
+    slurm: OwnSlurm, folder: Path, commands: Commands
+) -> None:
+    answer = call("submit", "many.yaml", "--on", "flat")
+    assert answer.status == 0, answer.err
+    watched = call("watch", "many", "--on", "flat")
+    assert watched.status == 0, watched
+    assert "many is done on flat" in watched.out
+    assert "nothing to submit" in call("submit", "many.yaml", "--on", "flat").out
+    assert call("fetch", "many", "--on", "flat", "--store", "fetched").status == 0
+    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--no-mlflow")
+    assert calm.ended() == 0, calm.output
+    texts = [
+        call("report", "many", "--store", store, "--format", "json", "--no-timing").out
+        for store in ("fetched", "calm")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_a_stop_reaches_the_driver_and_a_submit_goes_on(slurm: OwnSlurm, folder: Path) -> None:
+    assert call("submit", "long.yaml", "--on", "flat").status == 0
+    until(lambda: trains("long", "flat"), "step")
+    stopped = call("stop", "long", "--on", "flat")
+    assert (stopped.status, "long on flat: stopped" in stopped.out) == (0, True), stopped
+    assert "SIGTERM was received" in call("logs", "long", "--on", "flat").out
+    assert "attempt 2" in call("submit", "long.yaml", "--on", "flat").out
+    until(lambda: trains("long", "flat"), "second attempt")
+    assert call("stop", "long", "--on", "flat").status == 0
