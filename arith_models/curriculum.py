@@ -8,14 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-PERIOD = 200
-
 
 @dataclass(frozen=True, kw_only=True)
 class Curriculum:
     """Which length the next batch has, and when the longest length of the curriculum grows by one.
 
-    Of 200 steps the sequence errors of batches within the curriculum are averaged; below `bound` it moves on.
+    Of `period` steps the sequence errors of batches within the curriculum are averaged; below `bound` it moves on.
     paper: the present length, but with probability 0.2 one from all lengths. code: uniform up to the present length; with
     probability 0.6 the larger of two draws; with 0.25 the larger of it and a draw from all lengths.
     """
@@ -25,12 +23,18 @@ class Curriculum:
     """the length at the start"""
     bound: float = 0.1
     """sequence error below which it moves on: the paper's example is 0.1, the code has 0.12 and 0.15"""
+    period: int = 200
+    """steps between two looks at it, the fewest that a length takes; the code of 2015 has 100, that of 2016 has 200"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound <= 1:
-            raise ValueError(f"bound = {self.bound} must lie in (0, 1]")
-        if self.first < 1:
-            raise ValueError(f"first = {self.first} must be at least 1")
+        faults = [] if 0 < self.bound <= 1 else [f"bound = {self.bound} must lie in (0, 1]"]
+        faults += [
+            f"{name} = {getattr(self, name)} must be at least 1"
+            for name in ("first", "period")
+            if getattr(self, name) < 1
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
 
     def start(self) -> dict[str, Tensor]:
         """`length` of the curriculum, the sum and number of sequence errors in this period, the last period's `error`."""
@@ -43,7 +47,7 @@ class Curriculum:
 
     def drawn(self, memory: dict[str, Tensor], stream: Any, shortest: int, longest: int) -> Tensor:
         """The length of the next batch, float32, a whole number."""
-        present = memory["length"].clamp(max=float(longest))
+        present = memory["length"].clamp(min=float(shortest), max=float(longest))
         u = stream.uniform((5,))
 
         def between(part: Tensor, high: Any) -> Tensor:
@@ -57,16 +61,20 @@ class Curriculum:
         return torch.where(u[4] < 0.25, torch.maximum(length, anywhere), length)
 
     def after(
-        self, memory: dict[str, Tensor], error: Tensor, length: Tensor, step: Tensor
+        self, memory: dict[str, Tensor], error: Tensor, length: Tensor, step: Tensor, shortest: int
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The memory after a step whose batch had this sequence error and length, and whether the curriculum moves on."""
-        within = (length <= memory["length"]).to(torch.float32)
+        """The memory after a step whose batch had this sequence error and length, and whether the curriculum moves on.
+
+        `shortest` is the task's shortest length: a curriculum that begins below it begins there.
+        """
+        present = memory["length"].clamp(min=float(shortest))
+        within = (length <= present).to(torch.float32)
         total, batches = memory["error_sum"] + within * error, memory["batches"] + within
-        ends = (step + 1) % PERIOD == 0
+        ends = (step + 1) % self.period == 0
         mean = torch.where(batches > 0, total / batches.clamp(min=1.0), memory["error"])
         moves_on = ends & (mean < self.bound) & (batches > 0)
         return {
-            "length": torch.where(moves_on, memory["length"] + 1.0, memory["length"]),
+            "length": torch.where(moves_on, present + 1.0, present),
             "error_sum": torch.where(ends, 0.0, total),
             "batches": torch.where(ends, 0.0, batches),
             "error": torch.where(ends, mean, memory["error"]),

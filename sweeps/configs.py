@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps import catalog
+
+MOST_CHOICES = 64
+"""How many ways to mend misspelt words are tried in search of other faults."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ def section(
     except ValidationError as error:
         told = {fault.path for fault in faults}
         found = dict.fromkeys(_fault(e, path, cls, given) for e in error.errors())
+        wrong = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+        if wrong:
+            found |= dict.fromkeys(Fault(path, message) for message in _besides(cls, known, wrong))
         return None, faults + [fault for fault in found if fault.path not in told]
     return (None, faults) if faults else (plain, [])
 
@@ -92,6 +99,30 @@ def _fault(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> F
             f"must be {allowed}, but got {error['input']!r}" + (f". Did you mean {near!r}?" if near else ""),
         )
     return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
+
+
+def _besides(cls: type[Any], known: Mapping[str, Any], wrong: set[str]) -> list[str]:
+    """What is wrong with the other settings, whatever the `wrong` ones should have been.
+
+    A Config looks at its own rules only where every value has the right type. So it is made with each word that a wrong
+    setting may be, or with its default, and what all of these complain of is told.
+    """
+    fields = fields_of(cls)
+    words = [
+        [(key, word) for word in get_args(fields[key]) if isinstance(word, str)]
+        for key in wrong & set(fields)
+    ]
+    rest = {key: value for key, value in known.items() if key not in wrong}
+    seen: list[dict[str, None]] = []
+    for choice in itertools.islice(itertools.product(*(some for some in words if some)), MOST_CHOICES):
+        try:
+            validated(cls, {**rest, **dict(choice)})
+        except ValidationError as error:
+            own = [e["ctx"]["error"] for e in error.errors() if not e["loc"] and e["type"] == "value_error"]
+            seen.append(dict.fromkeys(message for text in own for message in str(text).split("; ")))
+        else:
+            return []
+    return [message for message in (seen[0] if seen else ()) if all(message in others for others in seen)]
 
 
 def _form(hint: Any) -> str:

@@ -183,6 +183,8 @@ class Driver:
             if steps > lane.steps:
                 lane.steps, lane.losses = steps, 0
         self.seed_steps += result.seed_steps
+        if self.tracker is not None:
+            self.tracker.begin()
         self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
         arrived: dict[int, tuple[Asked, list[Record]]] = {}
         for record in result.records:

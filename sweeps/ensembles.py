@@ -22,7 +22,8 @@ def ensemble_table(
     """A Markdown table: for every length the errors of each seed and of their average, on the lanes' own test sets.
 
     `lengths`: those of the task's `curve_lengths`, or its test length, where none are given. Raises ExportError where no
-    configuration is complete, StoreError for an unknown sweep, and ValueError for a task without logits of symbols.
+    configuration is complete, StoreError for an unknown sweep, and ValueError for a task without logits of symbols and for
+    a length that it does not have.
     """
     from sweeps.training import Ensemble
 
@@ -36,8 +37,11 @@ def ensemble_table(
     ensemble = Ensemble(settings, list(states.values()), compiled)
     task = settings["task"]
     heads = [*(f"seed {seed}" for seed in states), f"average of {len(states)}"]
+    chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
+    for length in chosen:  # the first ones take minutes: a wrong last one is told before
+        ensemble.task.curve_inputs(length)
     lines = ["| length | sequences | wrong | " + " | ".join(heads) + " |", "|---" * (len(heads) + 3) + "|"]
-    for length in lengths or task["curve_lengths"] or [task["test_length"]]:
+    for length in chosen:
         rows = ensemble.measure(length, tell)
         for column in COLUMNS:
             what = column.removesuffix("_error") + "s"

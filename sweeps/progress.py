@@ -53,17 +53,19 @@ class Progress:
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if now - self._shown < self._period_s:
+        first = self._driver.seed_steps > 0 and not self._steps_shown  # until then nobody knows that it works
+        if now - self._shown < self._period_s and not first:
             return
         self._shown = now
         if self._live:
+            self._steps_shown = self._driver.seed_steps
             self._live.update("\n".join(self.lines()), refresh=True)
         elif self._in_lines or self._is_news(now):
             self._tell()
 
     def _is_news(self, now: float) -> bool:
         d = self._driver
-        if d.lanes_done != self._lanes_shown:
+        if d.lanes_done != self._lanes_shown or (d.seed_steps and not self._steps_shown):
             return True
         return d.seed_steps != self._steps_shown and now - self._told >= QUIET_PERIOD_S
 

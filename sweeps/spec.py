@@ -209,7 +209,8 @@ def _reported(task: type[Any]) -> set[str]:
 
 def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
     """Check sampler, options and each cell's space together; a grid without a count is tried in full."""
-    from sweeps.search import CellSearch, check_sampler  # here, because it loads optuna
+    from sweeps.search import CellSearch, check_sampler, file_values  # here, because it loads optuna
+    from sweeps.settings import resolve
 
     for cell in cells:
         for message in check_sampler(search.sampler, search.sampler_options, cell.space):
@@ -217,5 +218,8 @@ def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Sear
     if search.configurations or faults:
         return search
     search = dataclasses.replace(search, configurations=1)
-    most = [CellSearch(cell.space, search, cell.key).most for cell in cells if cell.space]
+    most = []
+    for cell in (cell for cell in cells if cell.space):
+        settings, _, _ = resolve(cell.with_parameters({}))  # faults of these are told elsewhere
+        most.append(CellSearch(cell.space, search, cell.key, file_values(cell.space, settings or {})).most)
     return dataclasses.replace(search, configurations=max((number or 1 for number in most), default=1))

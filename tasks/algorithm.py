@@ -124,8 +124,9 @@ class Algorithm:
 
         def __post_init__(self) -> None:
             found = [*faults.alphabet_faults(self)]
-            if not found:
-                found += faults.length_faults(self, _operation(self), _bins(self))
+            # How long examples are depends on the operation alone, how many there are on its alphabet too.
+            op = operation(self.operation, 2, 13, False) if found else _operation(self)
+            found += faults.length_faults(self, op, _bins(self), countable=not found)
             found += faults.number_faults(self)
             if found:
                 raise ValueError("; ".join(found))
@@ -195,12 +196,16 @@ class Algorithm:
         return self._of_length(c.test_length, c.extrapolation_rows)
 
     def curve_inputs(self, length: int) -> Arrays:
-        """Input symbols int64 [rows, length]: one of `curve_lengths`."""
+        """Input symbols int64 [rows, length]: one of `curve_lengths`, or another. Raises ValueError for one too short."""
         most, least = self.config.curve_rows
         share = (self.bins[-1] / max(length, self.bins[-1])) ** 2
         return self._of_length(length, max(least, int(most * share)))
 
     def _of_length(self, positions: int, rows: int) -> Arrays:
+        if positions < self.operation.least:
+            raise ValueError(
+                f"operation {self.operation.name} needs at least {self.operation.least} positions, not {positions}"
+            )
         trained = self.operation.longest(positions) <= self.bins[-1]
         most = self.config.examples_per_length if trained else 0
         return (of_length(self.operation, positions, rows, most),)

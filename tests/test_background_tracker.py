@@ -36,10 +36,20 @@ def test_a_write_returns_at_once_and_all_are_written_in_their_order(slow: Any) -
     background = BackgroundTracker(slow)
     for number in range(5):
         background.write(lambda tracker, n=number: tracker.put(n))
+    background.begin()
     assert (background.waiting, slow.written) == (5, [])
     slow.go_on.set()
     assert background.settle()
     assert (background.waiting, slow.written) == (0, [0, 1, 2, 3, 4])
+
+
+def test_nothing_is_written_before_it_may_begin(slow: Any) -> None:
+    background, written = BackgroundTracker(slow), threading.Event()
+    background.write(lambda tracker: written.set())
+    assert not written.wait(0.1)
+    background.begin()
+    assert written.wait(30)
+    assert background.settle()
 
 
 def test_settling_waits_no_longer_than_it_may_and_tells_how_much_is_left(slow: Any) -> None:
@@ -55,6 +65,7 @@ def test_nothing_more_is_written_once_it_was_given_up(slow: Any) -> None:
     background = BackgroundTracker(slow)
     first = threading.Event()
     background.write(lambda tracker: (first.set(), tracker.put(0)))
+    background.begin()
     assert first.wait(30)
     background.write(lambda tracker: tracker.put(1))
     assert not background.settle(0.01)

@@ -62,6 +62,14 @@ def test_other_lengths_may_be_asked_for(store, monkeypatch) -> None:
     assert ensemble_table(store, "tiny", lengths=[5]).splitlines()[2].startswith("| 5 | ")
 
 
+def test_a_length_that_the_task_does_not_have_is_told_before_any_is_measured(store, monkeypatch) -> None:
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    told: list[str] = []
+    with pytest.raises(ValueError, match="needs at least"):
+        ensemble_table(store, "tiny", lengths=[5, 0], tell=told.append)
+    assert told == []
+
+
 def test_one_seed_is_no_ensemble(tmp_path) -> None:
     with (
         trained(tmp_path, 1) as store,

@@ -37,6 +37,28 @@ def fault(**settings: Any) -> str:
     return told[0]
 
 
+def test_a_misspelt_word_does_not_hide_what_else_is_wrong() -> None:
+    model = {"name": "neural_gpu", "maps": 0, "dropout": 1.5, "dropout_scale": "shorter"}
+    told = faults(model, "algorithm", {"steps": 0, "lr": -1, "optimizer": "adamx"})
+    for words in (
+        "dropout_scale: must be",
+        "maps = 0",
+        "dropout = 1.5",
+        "optimizer: must be",
+        "steps = 0",
+        "lr = -1",
+    ):
+        assert any(words in fault for fault in told), (words, told)
+
+
+def test_what_is_wrong_only_with_some_meanings_of_a_misspelt_word_is_not_told() -> None:
+    """Length 3 is enough to add, and too short for the decimal product of which each digit has four symbols."""
+    (told,) = faults(
+        "dngpu", {"name": "algorithm", "operation": "multipl", "bins": [8, 12], "curve_lengths": [5]}
+    )
+    assert "task.operation: must be" in told
+
+
 def test_names_alone_get_every_default() -> None:
     found = resolved("linear")
     assert found["model"] == {

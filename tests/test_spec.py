@@ -177,6 +177,16 @@ def test_a_grid_without_a_count_is_tried_in_full() -> None:
     assert sweep.search.configurations == 7  # 3 x 2 and the file's own
 
 
+def test_the_file_s_own_point_is_not_counted_twice_where_the_grid_has_it() -> None:
+    sweep = parse(
+        "task: static\nmodel: nau\ntrain: {steps: 10, lr: 0.01}\n"
+        "search: {sampler: grid, space: {train.lr: [1e-3, 1e-2, 1e-1]}}\n",
+        "g.yaml",
+    )
+    assert sweep.search is not None
+    assert sweep.search.configurations == 3
+
+
 def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
     sweep = parse(
         "task: static\ntrain: {steps: 6000}\ncompare: {model: [nau, linear]}\n"

@@ -45,7 +45,7 @@ class NeuralGPU(OnLine):
     Deviations: gradient noise is normal, where the code truncates it (and, by a slip, drops it); with 3 x 3 kernels only.
     """
 
-    version = 1
+    version = 2
     num_units = 0
     reads_symbols = True
     lanes_apart = True  # every lane is at a length of its own
@@ -63,7 +63,7 @@ class NeuralGPU(OnLine):
         dropout: float = 0.09
         """of the image, at the start and after every step; the paper tried 0.06, 0.09 and 0.135"""
         dropout_scale: Literal["constant", "shorter_more"] = "constant"
-        """shorter_more: the rate is dropout 8 / n, as in the code"""
+        """shorter_more: the rate is dropout 8 / n, as in the code, whose shortest n is 8; never more than dropout"""
         relaxation: int = 6
         """R, sets of weights (rx_step); 1 is off"""
         pull: float = 0.0005
@@ -76,8 +76,11 @@ class NeuralGPU(OnLine):
         """of the learning rate, when sets are averaged at under a third of the curriculum's bound; the code: 0.98"""
         init_scale: float = 1.0
         """of the weights' first range"""
-        gradient_noise: float = 1.0
-        """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02"""
+        gradient_noise: float = 0.0
+        """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02. The code of 2015 has 1.0 at
+        gradients clipped to 0.05 and another optimiser's scale, that of 2016, whose rate and clip the definitions have, 0;
+        the paper tried three and names none. Beside gradients clipped to 1 a scale of 1 is all that the weights hear:
+        0.001 is a tenth of the gradient's norm"""
         curriculum: Curriculum = field(default_factory=Curriculum)
         """from short to long sequences"""
 
@@ -163,7 +166,7 @@ class NeuralGPU(OnLine):
         rate = self.config.dropout * torch.ones_like(mask)
         if self.config.dropout_scale == "shorter_more":
             sizes = [torch.full_like(x_Bn, x_Bn.shape[1]) for x_Bn in bins]
-            rate = rate * 8.0 / laid_out(sizes, 8).unsqueeze(-1)
+            rate = rate * (8.0 / laid_out(sizes, 8).unsqueeze(-1)).clamp(max=1.0)
         is_symbol = torch.arange(len(self.embedding), device=x_NB.device) > 0
         embedded = torch.tanh(
             product(one_hot(x_NB, len(self.embedding)), self.embedding * is_symbol[:, None])
@@ -222,7 +225,9 @@ class NeuralGPU(OnLine):
     ) -> dict[str, Tensor]:
         """The curriculum's part, the pull, and whether this step ends with averaged sets."""
         error = observed["scores"]["sequence_error"]
-        found, moves_on = self.config.curriculum.after(memory, error, observed["length"], step)
+        found, moves_on = self.config.curriculum.after(
+            memory, error, observed["length"], step, observed["shortest"]
+        )
         grows = memory["pull"] < self.config.most_pull
         pull = torch.where(moves_on & grows, memory["pull"] * self.config.pull_factor, memory["pull"])
         averages = moves_on & ~grows

@@ -6,26 +6,32 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from sweeps.tracking.client import TrackingError, imported
+from sweeps.tracking.client import TrackingError
 from sweeps.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 
 class BackgroundTracker:
-    """A tracker that a thread of its own writes to.
+    """A tracker that a thread of its own writes to, from `begin` on.
 
     MLflow is a projection of the store: when it fails, that is told once, nothing more is written, and the sweep goes on.
     """
 
     def __init__(self, tracker: Tracker) -> None:
-        imported()  # not by the thread: two threads that import much at a time may see half a module
         self._tracker = tracker
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._last: Future[None] | None = None
         self._failed = False
         self._bug: Exception | None = None
         self._asked, self._written = 0, 0
+        self._held: list[Callable[[Tracker], object]] | None = []
+
+    def begin(self) -> None:
+        """Lets the writing begin. It imports MLflow, which takes seconds that a sweep's first step should not wait for."""
+        held, self._held = self._held or [], None
+        for what in held:
+            self._last = self._pool.submit(self._write, what)
 
     @property
     def waiting(self) -> int:
@@ -36,7 +42,10 @@ class BackgroundTracker:
         """Calls `what` with the tracker, later, from another thread: it must hold all it needs, and nothing that changes."""
         self._raise_bug()
         self._asked += 1
-        self._last = self._pool.submit(self._write, what)
+        if self._held is not None:
+            self._held.append(what)
+        else:
+            self._last = self._pool.submit(self._write, what)
 
     def settle(
         self,
@@ -48,6 +57,7 @@ class BackgroundTracker:
 
         Ctrl-C ends the waiting.
         """
+        self.begin()
         left_s = float("inf") if patience_s is None else patience_s
         try:
             while self.waiting and left_s > 0 and self._last is not None:

@@ -170,17 +170,9 @@ class Client:
             self._mlflow.delete_run(run.id)
 
 
-def imported() -> type[MlflowClient]:
-    """MLflow's client, which takes seconds to import."""
+def _connect(uri: str) -> MlflowClient:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient
-
-
-def _connect(uri: str) -> MlflowClient:
-    client_class = imported()
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         file.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -190,11 +182,13 @@ def _connect(uri: str) -> MlflowClient:
             connection = sqlite3.connect(file)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.close()
+    from mlflow.tracking import MlflowClient
+
     # "Creating initial MLflow database tables", and a line for each of its migrations
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # A line for every attempt; that it failed in the end is told by the driver
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    client = client_class(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # opens the database, or asks the server: faults are told here
     return client

@@ -10,7 +10,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Recorded:
         threefry_kernel.register()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         try:
-            with self._mode(), self._one_compiler_at_a_time():
+            with self._mode(), self._one_compiler_at_a_time(example):
                 out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
                 if out:  # the way back is compiled when it is first gone
                     torch.autograd.backward(out, [torch.ones_like(t) for t in out])
@@ -76,13 +77,26 @@ class Recorded:
             self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
             log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
-    def _one_compiler_at_a_time(self) -> FileLock:
-        """Two workers that meet one cold structure: the second waits, then loads what the first compiled."""
+    @contextmanager
+    def _one_compiler_at_a_time(self, example: list[Tensor]) -> Iterator[None]:
+        """Two workers that meet one cold structure: the second waits, then loads what the first compiled.
+
+        Who finds it compiled already waits for nobody: to load it takes seconds too, and a node has many workers.
+        """
         from torch._inductor.runtime.cache_dir_utils import cache_dir
 
         folder = Path(cache_dir()) / "sweeps-locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / hashlib.sha256(self.graph.code.encode()).hexdigest()[:24])
+        made_of = [
+            torch.__version__,
+            self.graph.code,
+            *((t.shape, t.stride(), t.dtype, t.device) for t in example),
+        ]
+        name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:24]
+        compiled = folder / f"{name}.compiled"
+        with nullcontext() if compiled.exists() else FileLock(folder / name):
+            yield
+        compiled.touch()
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""

@@ -156,7 +156,10 @@ class LaneFunctions:
         if "lr" in memory:
             result["lr"] = lr_decay.after(memory["lr"], observed["loss"], step, train.lr_decay)
         if "model" in memory:
-            result["model"] = self.model(floats).remember(memory["model"], {**observed, "lr": train.lr}, step)
+            known = {**observed, "lr": train.lr}
+            if hasattr(self.built.network, "next_length"):
+                known["shortest"] = self.built.task.lengths[0]
+            result["model"] = self.model(floats).remember(memory["model"], known, step)
         return result
 
     def evaluate(

@@ -19,7 +19,7 @@ LEAST = {
 
 
 def alphabet_faults(config: Any) -> Iterator[str]:
-    """Faults of what the operation itself is made of: without these none of the others can be looked for."""
+    """Faults of what the operation itself is made of."""
     if config.operation in ("add", "multiply") and not 2 <= config.base <= LARGEST_BASE:
         yield (
             f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol "
@@ -42,8 +42,8 @@ def number_faults(config: Any) -> Iterator[str]:
         yield f"curve_rows = {[first, last]} must be at least 1, the second no more than the first"
 
 
-def length_faults(config: Any, op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
-    """Lengths that an operation does not have, and examples that a length does not have."""
+def length_faults(config: Any, op: Operation, bins: tuple[int, ...], countable: bool = True) -> Iterator[str]:
+    """Lengths that an operation does not have, and examples that a length does not have, where these can be counted."""
     told = f"operation {op.name} needs at least {op.least}"
     bad = [n for n in bins if n < op.least]
     if bad:
@@ -52,11 +52,14 @@ def length_faults(config: Any, op: Operation, bins: tuple[int, ...]) -> Iterator
         yield f"bins = {list(bins)} must be different lengths"
     else:
         yield from _empty_bins(op, bins)
-        yield from _few_tests(config, op, bins)
-    for name, lengths in (("test_length", (config.test_length,)), ("curve_lengths", config.curve_lengths)):
-        short = [n for n in lengths if n < op.least]
-        if short:
-            yield f"{name} has {', '.join(map(str, short))}: {told}"
+        if countable:
+            yield from _few_tests(config, op, bins)
+    if config.test_length < op.least:
+        yield f"test_length = {config.test_length}: {told}"
+    short = [n for n in config.curve_lengths if n < op.least]
+    if short:
+        listed = f"curve_lengths = {list(config.curve_lengths)}"
+        yield f"{listed}: {told}, so {', '.join(map(str, short))} {'is' if len(short) == 1 else 'are'} too short"
     if len(set(config.curve_lengths)) < len(config.curve_lengths):
         yield f"curve_lengths = {list(config.curve_lengths)} must be different"
 
@@ -66,8 +69,8 @@ def _empty_bins(op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
         if not op.lengths(below, n):
             after = next(length for length in range(n, n + n + op.least) if op.longest(length) > below)
             yield (
-                f"bins = {list(bins)}: operation {op.name} has no length above {below} up to {n}; leave {n} out, or make it "
-                f"{after}"
+                f"bins = {list(bins)}: operation {op.name} has no length above {below} up to {n}: leave {n} out, or make "
+                f"it {after}"
             )
 
 

@@ -97,7 +97,7 @@ def test_the_pull_is_the_squared_distance_of_the_sets_from_their_mean() -> None:
 
 
 def progressed(model: NeuralGPU, memory: dict[str, torch.Tensor], error: float) -> dict[str, torch.Tensor]:
-    seen = {"scores": {"sequence_error": torch.tensor(error)}, "length": torch.tensor(5)}
+    seen = {"scores": {"sequence_error": torch.tensor(error)}, "length": torch.tensor(5), "shortest": 3}
     return model.remember(memory, seen, torch.tensor(199))
 
 
@@ -135,10 +135,28 @@ def test_the_curriculum_stays_where_errors_are_above_its_bound() -> None:
 def test_batches_beyond_the_curriculum_do_not_count_in_its_error() -> None:
     curriculum = Curriculum(first=6.0)
     start = curriculum.start()
-    after, _ = curriculum.after(start, torch.tensor(1.0), torch.tensor(7), torch.tensor(0))
+    after, _ = curriculum.after(start, torch.tensor(1.0), torch.tensor(7), torch.tensor(0), 3)
     assert after["batches"].item() == 0.0
-    after, moves = curriculum.after(after, torch.tensor(0.0), torch.tensor(5), torch.tensor(199))
+    after, moves = curriculum.after(after, torch.tensor(0.0), torch.tensor(5), torch.tensor(199), 3)
     assert moves and after["length"].item() == 7.0
+
+
+def test_a_curriculum_that_begins_below_the_shortest_length_begins_there() -> None:
+    curriculum = Curriculum(first=6.0)
+    assert int(curriculum.drawn(curriculum.start(), Stream(seed_key(1, "batch"), 0), 9, 9)) == 9
+    after, moves = curriculum.after(
+        curriculum.start(), torch.tensor(0.0), torch.tensor(9), torch.tensor(199), 9
+    )
+    assert moves and after["length"].item() == 10.0
+
+
+def test_a_curriculum_looks_at_its_error_once_in_a_period() -> None:
+    curriculum = Curriculum(period=100)
+    for step, ends in ((98, False), (99, True), (100, False)):
+        _, moves = curriculum.after(
+            curriculum.start(), torch.tensor(0.0), torch.tensor(5), torch.tensor(step), 3
+        )
+        assert bool(moves) == ends
 
 
 @pytest.mark.parametrize(("mixing", "within"), [("paper", 0.8 + 0.2 / 39), ("code", 0.0)])

@@ -247,10 +247,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"bins": (2, 8)}, r"bins = \[2, 8\]: operation multiply needs at least 3, so 2 is too short"),
     ({"operation": "bcd_multiply", "bins": (8, 17)}, "needs at least 9, so 8 is too short"),
     ({"bins": (8, 8, 12)}, r"bins = \[8, 8, 12\] must be different lengths"),
-    ({"bins": (11, 12)}, "no length above 11 up to 12; leave 12 out, or make it 13"),
+    ({"bins": (11, 12)}, "no length above 11 up to 12: leave 12 out, or make it 13"),
     ({"bins": (0,)}, "needs at least 3, so 0 is too short"),
-    ({"test_length": 0}, "test_length has 0: operation multiply needs at least 3"),
-    ({"curve_lengths": (2, 9)}, "curve_lengths has 2: operation multiply needs at least 3"),
+    ({"test_length": 0}, "test_length = 0: operation multiply needs at least 3"),
+    ({"curve_lengths": (2, 9)}, r"curve_lengths = \[2, 9\]: operation multiply needs at least 3, so 2 is too short"),
     ({"curve_lengths": (9, 9)}, "curve_lengths = .* must be different"),
     ({"base": 1}, "base = 1: the symbols hold the digits of bases from 2 to 100"),
     ({"base": 101}, "base = 101: the symbols hold"),
@@ -285,8 +285,15 @@ def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(ValueError, match=r"bins = .*; test_length has 1.*; bound = 7"):
+    with pytest.raises(ValueError, match=r"bins = .*; test_length = 1.*; bound = 7"):
         Algorithm.Config(bins=(1,), test_length=1, bound=7.0)
+    with pytest.raises(ValueError, match=r"base = 101.*; bins = .*2 is too short; test_length = 0"):
+        Algorithm.Config(base=101, bins=(2, 8), test_length=0)
+
+
+def test_a_length_that_the_operation_does_not_have_is_a_clear_error() -> None:
+    with pytest.raises(ValueError, match="operation multiply needs at least 3 positions, not 2"):
+        task().curve_inputs(2)
 
 
 def test_a_test_within_the_training_lengths_leaves_the_training_examples_out() -> None:
