@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.descriptions import KINDS, Cluster, LocalCluster
-from cluster.fields import masked
 from cluster.names import cluster_name_fault
 from sweeps.catalog import nearest
 from sweeps.configs import section, validated
 from sweeps.faults import Faults, SpecError, SpecFault, shown, unknown
+from sweeps.masking import masked
 from sweeps.yaml_source import read
 
 VARIABLE = "SWEEPS_CLUSTERS"

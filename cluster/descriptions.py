@@ -29,8 +29,8 @@ from cluster.fields import (
     WorkerCount,
     Workers,
     known_keys,
-    masked,
 )
+from sweeps.masking import masked
 
 Port = Annotated[int, Ge(1024), Le(65535)]
 

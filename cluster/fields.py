@@ -14,12 +14,12 @@ from annotated_types import Ge, Gt
 from pydantic import AfterValidator, BeforeValidator
 
 from sweeps.faults import shown, unknown, whole
+from sweeps.masking import masked
 
 _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _WITH_UNITS = re.compile(r"(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?")
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d{1,3}):([0-5]\d):([0-5]\d)")
 _SECRET_NAME = re.compile(r"(?:TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_KEY)$")
-_CREDENTIALS = re.compile(r"(?<=://)\S*@")  # to the last @: a password may have one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,6 @@ class NodeResources:
     cpus: Annotated[int, Ge(1)] = 1
     gpus: Annotated[int, Ge(0)] = 0
     memory_gb: Annotated[float, Gt(0)] | None = None
-
-
-def masked(text: str) -> str:
-    """The text with user names and passwords in URLs replaced, fit to be printed."""
-    return _CREDENTIALS.sub("***@", text)
 
 
 def duration_s(text: str) -> int:
@@ -145,6 +140,10 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{name} looks like a secret, and this file is no place for one: on Kubernetes name a Secret in "
                 "`secrets`, elsewhere let a line of `setup` read it from a file that only you can read"
+            )
+        if masked(value) != value:
+            raise ValueError(
+                f"the value of {name} is a URL with a user name or password: let a line of `setup` read it"
             )
         if re.search(r"[\x00-\x1f\x7f]", value):
             raise ValueError(f"the value of {name} has a line break or a control character in it")

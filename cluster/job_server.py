@@ -156,6 +156,11 @@ def read_token(path: str) -> str:
         raise ClusterRefusal(
             f"token file {file} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
-    if not token or any(c.isspace() for c in token):
-        raise ClusterRefusal(f"token file {file} must hold the token alone, in one word")
+    check_token(token, f"token file {file}")
     return token
+
+
+def check_token(token: str, source: str) -> None:
+    """Raises ClusterRefusal for what no header of a request can carry."""
+    if not token or not token.isascii() or any(c.isspace() for c in token):
+        raise ClusterRefusal(f"{source} must hold the token alone, in one word of plain letters")

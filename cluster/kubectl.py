@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import ClusterFailure, ClusterRefusal
-from cluster.fields import masked
+from sweeps.masking import masked
 
 Values = dict[str, Any]
 REQUEST_S = 30

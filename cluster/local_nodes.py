@@ -117,7 +117,13 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _of_keeper(process: psutil.Process, state: RunningCluster) -> bool:
-    # A session outlives its first process, and its number is not given to another while a member lives.
+    # A session outlives its first process, and its number is not given to another while a member lives. After a boot, or
+    # where another process has the keeper's number, it is another session.
+    if psutil.boot_time() > state.started_s + 1.0:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(state.keeper).create_time() - state.started_s) >= 1.0:
+            return False
     return os.getsid(process.pid) == state.keeper and process.create_time() >= state.started_s - 1.0
 
 

@@ -142,7 +142,7 @@ def _amounts(cluster: KubernetesCluster, node: NodeResources) -> dict[str, str]:
 
 def _variables(cluster: KubernetesCluster) -> list[Values]:
     variables: list[Values] = [
-        {"name": key, "value": value} for key, value in driver_environment(cluster).items()
+        {"name": key, "value": _literal(value)} for key, value in driver_environment(cluster).items()
     ]
     return variables + [_from_secret(name, where) for name, where in cluster.secrets.items()]
 

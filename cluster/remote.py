@@ -18,7 +18,7 @@ from cluster.descriptions import (
     SlurmCluster,
 )
 from cluster.errors import ClusterRefusal
-from cluster.job_server import JobServer, read_token
+from cluster.job_server import JobServer, check_token, read_token
 
 if TYPE_CHECKING:
     from sweeps.store import Store
@@ -133,9 +133,11 @@ def _token(described: RayCluster) -> tuple[str | None, str]:
         return read_token(described.token_file), described.token_file
     if described.token_variable is None:
         return None, "token_file"
-    token = os.environ.get(described.token_variable, "").strip()
+    token, source = (
+        os.environ.get(described.token_variable, "").strip(),
+        f"variable {described.token_variable}",
+    )
     if not token:
-        raise ClusterRefusal(
-            f"cluster {described.name!r}: variable {described.token_variable} is to hold its token, and is not set"
-        )
-    return token, f"variable {described.token_variable}"
+        raise ClusterRefusal(f"cluster {described.name!r}: {source} is to hold its token, and is not set")
+    check_token(token, source)
+    return token, source

@@ -58,6 +58,9 @@ def parcel(order: Mapping[str, Any], text: str | None = None, document: Any = No
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         (folder / ORDER).write_text(json.dumps(order, sort_keys=True), encoding="utf-8")
+        (folder / ORDER).chmod(
+            0o600
+        )  # the store's URL may have a password, and Ray unpacks files with their modes
         if text is not None:
             (folder / f"{order['name']}.yaml").write_text(text, encoding="utf-8")
         made_of = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}

@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster import kuberay, launcher, slurm
 from cluster.descriptions import CloudCluster, Cluster, KubernetesCluster, RayCluster, SlurmCluster
-from cluster.fields import masked
 from cluster.sweep_file import SweepFile, driver_environment, run_command
+from sweeps.masking import masked
 from sweeps.yaml_source import dump
 
 EXAMPLE = SweepFile("my-sweep", "")
@@ -86,7 +86,7 @@ def _call_text(cluster: Cluster, sweep: SweepFile) -> str:
     ]
     if isinstance(cluster, RayCluster):
         token = (
-            f"the token of {cluster.token_file}" if cluster.token_file else "the token of Ray's own settings"
+            f"the token of {cluster.token_file}" if cluster.token_file else "no token (token_file names one)"
         )
         if cluster.token_variable:
             token = f"the token in ${cluster.token_variable}"

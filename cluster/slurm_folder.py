@@ -54,6 +54,11 @@ class SweepFolder:
         """One `sweeps submit` at a time. Makes the folder, which nobody else may read."""
         with self._told():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.stat().st_uid != os.getuid():
+                raise ClusterRefusal(
+                    f"folder {self.path} belongs to somebody else: name another `folder` in clusters.yaml"
+                )
+            self.path.chmod(0o700)  # whoever made it
             lock = filelock.FileLock(self.path / ".lock", timeout=60.0)
             lock.acquire()
         try:

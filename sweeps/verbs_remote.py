@@ -83,7 +83,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     from sweeps.store import Store
 
     cluster = remote(on)
-    with Store(store) as opened, opened.hold(name):
+    with Store(store) as opened, opened.hold(name, counted=False):
         fresh = cluster.fetch(name, opened)
         row = opened.sweep(name)
         assert row is not None
@@ -91,7 +91,9 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
             sync(from_document(row.document, name), opened, store)
         except SpecError as error:  # such as a unit of the user's own that is not here
             errors.print(f"note: MLflow is not written: {error}", highlight=False, soft_wrap=True)
-    console.print(f"{name}: {fresh} new lanes in {store}. `sweeps report {name}` shows it", highlight=False)
+    console.print(
+        f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False
+    )
 
 
 def remote_status(name: str, on: str) -> None:

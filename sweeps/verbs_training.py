@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.masking import masked
 from sweeps.terminal import Overrides, StoreOption, app, console, errors, existing, load_sweep, warned
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def sync(name: str, store: StoreOption = "results") -> None:
     with Store(store) as opened:
         row = opened.sweep(name)
         if row is None:
-            raise ValueError(f"no sweep named {name!r} in {store}: `sweeps list` lists them")
+            raise ValueError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
         write(from_document(row.document, name), opened, store)
 
 
@@ -160,11 +161,13 @@ def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:
         row = opened.sweep(name)
     if row is None:
         return None
-    console.print(f"{name} goes on as it was begun in {store}", highlight=False)
+    console.print(f"{name} goes on as it was begun in {masked(store)}", highlight=False)
     changed = overrides if "name" in row.document else [f"name={name}", *overrides]
     sweep = parse(row.definition, name, changed)
     return warned(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
 
 
 def _store_flag(store: str) -> str:
-    return "" if store == "results" or os.environ.get("SWEEPS_STORE") == store else f" --store {store}"
+    return (
+        "" if store == "results" or os.environ.get("SWEEPS_STORE") == store else f" --store {masked(store)}"
+    )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,9 +59,9 @@ def test_settling_waits_no_longer_than_it_may_and_tells_how_much_is_left(slow: A
     background, told = BackgroundTracker(slow), []
     for number in range(3):
         background.write(lambda tracker, n=number: tracker.put(n))
-    assert not background.settle(0.1, told.append, every_s=0.04)
-    assert told == [3, 3]
-    slow.go_on.set()
+    background.begin()
+    assert not background.settle(1.0, told.append, every_s=0.3)
+    assert set(told) == {3}
 
 
 def test_nothing_more_is_written_once_it_was_given_up(slow: Any) -> None:
@@ -70,8 +73,30 @@ def test_nothing_more_is_written_once_it_was_given_up(slow: Any) -> None:
     background.write(lambda tracker: tracker.put(1))
     assert not background.settle(0.01)
     slow.go_on.set()
-    background._pool.shutdown(wait=True)
+    while background.waiting:
+        time.sleep(0.01)
     assert slow.written == [0]
+
+
+def test_who_may_not_wait_does_not_begin(slow: Any) -> None:
+    background = BackgroundTracker(slow)
+    slow.go_on.set()
+    background.write(lambda tracker: tracker.put(0))
+    assert not background.settle(5.0)
+    assert slow.written == []
+
+
+def test_a_process_ends_though_mlflow_does_not_answer() -> None:
+    program = (
+        "import threading, types\n"
+        "from sweeps.tracking import BackgroundTracker\n"
+        "background = BackgroundTracker(types.SimpleNamespace(name='small'))\n"
+        "background.write(lambda tracker: threading.Event().wait())\n"
+        "background.begin()\n"
+        "print(background.settle(0.2))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False\n", "")
 
 
 def test_a_sweep_without_mlflow_goes_on_and_the_fault_is_told_once(

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tracked import FILE, configuration, record, records_of, small_sweep
 
@@ -318,6 +319,11 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
             assert page.status == 200
+        server = psutil.Process(process.pid)
+        words = [word for one in (server, *server.children(recursive=True)) for word in one.cmdline()]
+        assert not any(uri in word for word in words), (
+            "everybody sees command lines, and a URI may hold a password"
+        )
         with pytest.raises(TrackingError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:

@@ -12,7 +12,7 @@ address="$ip:$port"
 start_head() {
   ray start --head --block --node-ip-address="$ip" --port="$port" --num-cpus=0 --num-gpus=0 \
     --dashboard-agent-listen-port="$((port + 1))" \
-    --include-dashboard=false --object-store-memory="$object_store_bytes" --temp-dir="$ray_folder" \
+    --include-dashboard=false --object-store-memory="$object_store_bytes" --temp-dir="$ray_folder/r" \
     >>"$ray_log" 2>&1 &
   ray_pid=$!
   while [ "$stopped" = no ] && kill -0 "$ray_pid" 2>/dev/null; do

@@ -55,7 +55,7 @@ while true; do
   fi
   ray start --block --address="$address" --node-ip-address="$ip" --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" \
     --dashboard-agent-listen-port="$((30000 + SLURM_JOB_ID % 2700))" --object-store-memory="$object_store_bytes" \
-    --temp-dir="$ray_folder" >>"$ray_log" 2>&1 &
+    --temp-dir="$ray_folder/r" >>"$ray_log" 2>&1 &
   ray_pid=$!
   joined="$(date +%s)"
   while kill -0 "$ray_pid" 2>/dev/null && [ "$(cat -- "$address_file" 2>/dev/null)" = "$address" ]; do

@@ -17,6 +17,7 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from sweeps.masking import masked
 from sweeps.network_disk import allowed, network_file_system, way_out
 from sweeps.store import tables
 from sweeps.store.errors import StoreError
@@ -111,7 +112,7 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
     """Where the store is, fit to be shown, and an engine that is not connected yet."""
     text = str(location)
     if isinstance(location, str) and "://" in text:
-        return _postgresql(text)
+        return _postgresql(text.strip())  # a line break: out of a file that an editor wrote
     if not text.strip():
         raise StoreError(
             "the store's location is empty. Give a folder, such as results/, or a postgresql:// URL."
@@ -175,7 +176,7 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
         ) from fault
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    where = url.render_as_string(hide_password=True)
+    where = masked(url.render_as_string(hide_password=True))
     if url.get_backend_name() != "postgresql":
         raise StoreError(
             f"store {where}: a store is a folder or a postgresql:// URL, not {url.get_backend_name()}."

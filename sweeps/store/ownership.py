@@ -49,6 +49,7 @@ class Holder:
 class _Hold:
     token: str
     counted_until_s: float  # monotonic; the wall time before this is in the sweep's `seconds`
+    counted: bool
     beating: threading.Lock = field(
         default_factory=threading.Lock
     )  # or two threads would count the same time
@@ -61,12 +62,13 @@ class Ownership:
     _holds: dict[str, _Hold]
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
+    def hold(self, name: str, counted: bool = True) -> Iterator[None]:
         """Drive the sweep `name`, alone, for as long as the block lasts. A thread sends the heartbeat.
 
-        Raises HeldByAnother if a live driver has it; takes over from a dead one. The name need not have begun.
+        The time goes into the sweep's `seconds`, where it is `counted`. Raises HeldByAnother if a live driver has it; takes
+        over from a dead one. The name need not have begun.
         """
-        hold = _Hold(uuid.uuid4().hex, time.monotonic())
+        hold = _Hold(uuid.uuid4().hex, time.monotonic(), counted)
         self._take(name, hold.token)
         self._holds[name] = hold
         over = threading.Event()
@@ -99,7 +101,7 @@ class Ownership:
             if not connection.execute(sa.update(holders).where(mine).values(beat_s=time.time())).rowcount:
                 raise self._refusal(name, _find(connection, name))
             now_s = time.monotonic()
-            spent = sweeps.c.seconds + (now_s - hold.counted_until_s)
+            spent = sweeps.c.seconds + (now_s - hold.counted_until_s if hold.counted else 0.0)
             begun = sa.update(sweeps).where(sweeps.c.name == name).values(seconds=spent, updated=utc_now())
             if connection.execute(begun).rowcount:
                 hold.counted_until_s = now_s

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 
 from sweeps.tracking.client import TrackingError
 from sweeps.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
+Write = Callable[[Tracker], object]
+
 
 class BackgroundTracker:
     """A tracker that a thread of its own writes to, from `begin` on.
 
     MLflow is a projection of the store: when it fails, that is told once, nothing more is written, and the sweep goes on.
+    The thread is a daemon: a server that does not answer keeps no process from ending.
     """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._last: Future[None] | None = None
-        self._failed = False
+        self._queue: SimpleQueue[Write] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._written_one = threading.Condition()
+        self._failed, self._given_up = False, False
         self._bug: Exception | None = None
         self._asked, self._written = 0, 0
-        self._held: list[Callable[[Tracker], object]] | None = []
 
     def begin(self) -> None:
         """Lets the writing begin. It imports MLflow, which takes seconds that a sweep's first step should not wait for."""
-        held, self._held = self._held or [], None
-        for what in held:
-            self._last = self._pool.submit(self._write, what)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_all, name="mlflow", daemon=True)
+            self._thread.start()
 
     @property
     def waiting(self) -> int:
         """How many writes are still to come."""
         return self._asked - self._written
 
-    def write(self, what: Callable[[Tracker], object]) -> None:
+    def write(self, what: Write) -> None:
         """Calls `what` with the tracker, later, from another thread: it must hold all it needs, and nothing that changes."""
         self._raise_bug()
         self._asked += 1
-        if self._held is not None:
-            self._held.append(what)
-        else:
-            self._last = self._pool.submit(self._write, what)
+        self._queue.put(what)
 
     def settle(
         self,
@@ -55,39 +57,48 @@ class BackgroundTracker:
     ) -> bool:
         """Waits until all is written, and whether it is; what is not then never will be. `tell` hears how much is left.
 
-        Ctrl-C ends the waiting.
+        Ctrl-C ends the waiting. Who may not wait for long does not begin here.
         """
-        self.begin()
-        left_s = float("inf") if patience_s is None else patience_s
+        if patience_s is None:
+            self.begin()
+        began_s = told_s = time.monotonic()
         try:
-            while self.waiting and left_s > 0 and self._last is not None:
-                step_s = min(every_s, left_s)
-                wait([self._last], step_s)
-                left_s -= step_s
-                if self.waiting and left_s > 0:
+            while self.waiting and self._thread is not None:
+                now_s = time.monotonic()
+                if patience_s is not None and now_s - began_s >= patience_s:
+                    break
+                if now_s - told_s >= every_s:
+                    told_s = now_s
                     tell(self.waiting)
+                with self._written_one:
+                    self._written_one.wait(0.1)
         except KeyboardInterrupt:
             log.debug("interrupted while MLflow was written")
-        whole = not self.waiting
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._given_up = True
         self._raise_bug()
-        return whole
+        return not self.waiting
 
-    def _write(self, what: Callable[[Tracker], object]) -> None:
+    def _write_all(self) -> None:
+        while True:
+            self._write(self._queue.get())
+            with self._written_one:
+                self._written += 1
+                self._written_one.notify_all()
+
+    def _write(self, what: Write) -> None:
+        if self._failed or self._given_up:
+            return
         try:
-            if not self._failed:
-                what(self._tracker)
+            what(self._tracker)
         except TrackingError as error:
             self._failed = True
-            log.warning(
-                "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records",
-                error,
-                self._tracker.name,
-            )
+            if not self._given_up:
+                log.warning(
+                    "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error,
+                    self._tracker.name,
+                )  # fmt: skip
         except Exception as error:  # ours: it ends the sweep at the next write, as it would without a thread
             self._failed, self._bug = True, error
-        finally:
-            self._written += 1
 
     def _raise_bug(self) -> None:
         if self._bug is not None:

@@ -32,6 +32,9 @@ def serve(
     _check_port(host, port)
     # The job runner is for hosted language-model evaluations; it starts processes of its own.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    environment["MLFLOW_BACKEND_STORE_URI"] = (
+        uri  # its password may not stand in a command line, which everybody sees
+    )
     with tempfile.TemporaryFile() as output:
         # A session of its own, so that `stop` ends the server's workers along with it.
         process = subprocess.Popen(
@@ -63,7 +66,7 @@ def serve(
 def _command(uri: str, host: str, port: int) -> list[str]:
     file = sqlite_file(uri)
     artifacts = (file.absolute().parent if file else Path.cwd()) / "mlartifacts"
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port),
+    return [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port),
             "--workers", "1", "--artifacts-destination", str(artifacts)]  # fmt: skip
 
 

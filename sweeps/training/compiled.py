@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ class Recorded:
         compiled = folder / f"{name}.compiled"
         with nullcontext() if compiled.exists() else FileLock(folder / name):
             yield
-        compiled.touch()
+        with suppress(OSError):  # as where a disk is full: it was compiled all the same
+            compiled.touch()
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""

@@ -100,7 +100,7 @@ def test_an_address_that_nobody_listens_at_is_refused() -> None:
 def test_a_token_file_holds_one_word(tmp_path: Any) -> None:
     (tmp_path / "good").write_text(f"{TOKEN}\n")
     assert read_token(str(tmp_path / "good")) == TOKEN
-    for name, text in (("empty", "\n"), ("two", "a b")):
+    for name, text in (("empty", "\n"), ("two", "a b"), ("foreign", "schlüssel")):
         (tmp_path / name).write_text(text)
         with pytest.raises(ClusterRefusal, match="must hold the token alone"):
             read_token(str(tmp_path / name))

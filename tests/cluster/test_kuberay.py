@@ -160,6 +160,12 @@ def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> Non
     assert file["metadata"]["name"] == job["metadata"]["name"]
 
 
+def test_a_variable_s_value_is_what_it_is_and_no_other_variable_s() -> None:
+    job = manifests(replace(KUBE, environment={"A": "x", "B": "$(A)"}), SweepFile("s", "seeds: 3\n"))[1]
+    given = {v["name"]: v.get("value") for v in container(job["spec"])["env"]}
+    assert (given["A"], given["B"]) == ("x", "$$(A)")  # as Kubernetes spells a literal $(A)
+
+
 @settings(deadline=None)  # a busy machine is slow
 @given(
     value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)

@@ -250,7 +250,7 @@ def test_records_come_home_from_the_head_and_later_from_a_pod_of_their_own(kube:
     assert call("submit", "small.yaml", "--on", "claim").status == 0
     kube.starts()
     answer = call("fetch", "small", "--on", "claim", "--store", "home")
-    assert (answer.status, answer.out.startswith("small: 12 new lanes in home")) == (0, True), answer
+    assert (answer.status, answer.out.startswith("small: 12 new records in home")) == (0, True), answer
     assert len(kube.calls("exec")) == 1 and kube.calls("create")[2:] == []
     (kube.folder / "Pod/ray-1-head.json").unlink()
     with Store("second") as store:

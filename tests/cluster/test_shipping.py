@@ -75,6 +75,11 @@ def test_a_parcel_has_order_sweep_file_own_files_and_our_code(home: Path) -> Non
     assert not made.folder.exists()
 
 
+def test_an_order_may_name_a_password_and_is_for_nobody_else_s_eyes(home: Path) -> None:
+    with parcel(ORDER) as made:
+        assert (made.folder / shipping.ORDER).stat().st_mode & 0o777 == 0o600
+
+
 def test_the_digest_follows_from_content_alone(home: Path) -> None:
     def digest(text: str = "name: mine\n", **order: Any) -> str:
         with parcel(ORDER | order, text, {"model": "./my_unit.py"}) as made:
