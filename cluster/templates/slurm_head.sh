@@ -10,6 +10,7 @@ port="${fixed_port:-$((20000 + SLURM_JOB_ID % 5000 * 2))}"
 address="$ip:$port"
 
 start_head() {
+  make_ray_folder
   ray start --head --block --node-ip-address="$ip" --port="$port" --num-cpus=0 --num-gpus=0 \
     --dashboard-agent-listen-port="$((port + 1))" \
     --include-dashboard=false --object-store-memory="$object_store_bytes" --temp-dir="$ray_folder/r" \
@@ -59,4 +60,5 @@ mv -- "$address_file.new" "$address_file" # in one step: no worker reads half an
 echo "Ray's head is up at $RAY_ADDRESS"
 
 run_to_end python3 -m cluster.wait_for_workers --timeout-s "$wait_s"
+export SWEEPS_WAIT_S="$wait_s" # the worker that came may go again before the driver looks
 run_to_end sweeps run "$sweep_file" "$mlflow"

@@ -53,6 +53,7 @@ while true; do
   if [ "$memory_bytes" -gt 0 ]; then
     memory=("--memory=$memory_bytes")
   fi
+  make_ray_folder
   ray start --block --address="$address" --node-ip-address="$ip" --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" \
     --dashboard-agent-listen-port="$((30000 + SLURM_JOB_ID % 2700))" --object-store-memory="$object_store_bytes" \
     --temp-dir="$ray_folder/r" >>"$ray_log" 2>&1 &
