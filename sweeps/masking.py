@@ -10,4 +10,9 @@ _PARAMETERS = re.compile(r"([?&](?:password|passwd|passfile|sslpassword)=)[^&\s'
 
 def masked(text: str) -> str:
     """The text with user names and passwords in URLs replaced, fit to be printed."""
-    return _PARAMETERS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    return parameters_masked(_CREDENTIALS.sub("***@", text))
+
+
+def parameters_masked(text: str) -> str:
+    """The text with the values of parameters such as ?password= replaced."""
+    return _PARAMETERS.sub(r"\1***", text)

@@ -17,7 +17,7 @@ import filelock
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sweeps.masking import masked
+from sweeps.masking import parameters_masked
 from sweeps.network_disk import allowed, network_file_system, way_out
 from sweeps.store import tables
 from sweeps.store.errors import StoreError
@@ -176,7 +176,7 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
         ) from fault
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    where = masked(url.render_as_string(hide_password=True))
+    where = parameters_masked(url.render_as_string(hide_password=True))
     if url.get_backend_name() != "postgresql":
         raise StoreError(
             f"store {where}: a store is a folder or a postgresql:// URL, not {url.get_backend_name()}."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.masking import masked
+from sweeps.masking import parameters_masked
 from sweeps.network_disk import network_file_system
 from sweeps.tracking.rows import Point
 
@@ -55,7 +55,7 @@ def without_password(uri: str) -> str:
     """The URI as it may be shown: what stands between // and @ is left out."""
     scheme, slashes, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
-    return masked(f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}")
+    return parameters_masked(f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}")
 
 
 @dataclass
