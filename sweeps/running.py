@@ -51,9 +51,8 @@ def run_sweep(
         _begin(sweep, store, console)
         row = store.sweep(name)
         assert row is not None
-        tracker = (
-            BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
-        )
+        mlflow = Tracker(default_uri(folder), sweep, created=row.created)
+        tracker = BackgroundTracker(mlflow) if tracked else None
         driver = Driver(sweep, name, store, tracker, workers or os.cpu_count() or 1)
         state, why = "failed", None
         try:
