@@ -23,7 +23,8 @@ GENERATORS = {
 
 
 def _numpy_state() -> tuple[bytes, Any]:
-    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  the old generator is the one that a model must leave alone: its state is compared, nothing is drawn
+    # A model must not draw from this generator: only its state, read before and after, shows that it did not.
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  there is no new way to read the old generator
     return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
 

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -293,7 +293,7 @@ def mirror(tmp_path: Path) -> Path:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012  one server at a time
+    asked: ClassVar[list[str]] = []
 
     def log_message(self, *_: Any) -> None:
         self.asked.append(self.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ EXTRAPOLATION = [14.8488996967459, 58.37143688689868]
 OPERATIONS = ("add", "sub", "mul", "div", "squared", "root")
 
 
-def task(operation: str = "add") -> PairFunctions:
-    return PairFunctions(PairFunctions.Config(operation=operation))  # type: ignore[arg-type]
+def task(operation: Any = "add") -> PairFunctions:
+    return PairFunctions(PairFunctions.Config(operation=operation))
 
 
 @pytest.mark.parametrize(
