@@ -20,4 +20,4 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[OwnSlurm]:
                 patch.setenv(name, value)
             yield made
     except Missing as missing:
-        pytest.skip(f"nothing but a real Slurm shows how it takes our jobs: {missing}")
+        pytest.skip(f"{missing}; test_slurm.py runs the same scripts with stand-ins for Slurm's programs")

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +63,23 @@ SchedulerParameters=sched_interval=5,bf_interval=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+
+
+CLUSTER = """\
+{name}:
+  kind: slurm
+  partition: main
+  python: {python}
+  folder: {shared}/jobs
+  store: {shared}/store
+  environment: {{SWEEPS_COMPILE: "0", OMP_NUM_THREADS: "1"}}
+"""
+
+
+def described(name: str, shared: Path, **fields: str) -> str:
+    """This Slurm in a `clusters.yaml`, its nodes seeing the folder `shared`."""
+    lines = [f"  {key}: {value}\n" for key, value in fields.items()]
+    return CLUSTER.format(name=name, python=sys.executable, shared=shared) + "".join(lines)
 
 
 class Missing(RuntimeError):

@@ -22,7 +22,7 @@ from cluster.remote import Submission
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None,
-    reason="these tests are of how the real kubectl takes our calls, and there is none on PATH",
+    reason="no kubectl on PATH (Debian: kubernetes-client); test_kubernetes.py makes the same calls to a stand-in",
 )
 KUBE = f"kube: {CLUSTER}, storage_claim: records, context: there}}"
 SWEEP = Submission("long", "name: long\nquestion: 'yes'\n", {}, 1.0)

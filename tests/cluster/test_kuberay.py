@@ -30,7 +30,7 @@ def faults(manifest: dict[str, Any]) -> list[str]:
     try:
         return found_faults(manifest)
     except NoSchemas as missing:
-        pytest.skip(f"the operator's schemas are no part of this project: {missing}")
+        pytest.skip(f"{missing}; they come with KubeRay's releases and are not copied here")
 
 
 def ray_job(cluster: KubernetesCluster = KUBE, sweep: SweepFile = SWEEP) -> dict[str, Any]:

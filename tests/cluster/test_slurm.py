@@ -144,7 +144,7 @@ def folder(tmp_path: Path) -> Path:
     """A sweep's folder on a cluster, and the programs that a job finds there."""
     if shutil.which("timeout") is None:
         pytest.skip(
-            "the scripts call GNU timeout, which every Linux with Slurm has and this machine does not"
+            "no GNU timeout (coreutils), which the scripts call; every Linux that Slurm runs on has it"
         )
     programs = tmp_path / "bin"
     programs.mkdir()

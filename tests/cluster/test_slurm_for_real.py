@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import Commands, call
 from kept import steps_saved
-from own_slurm import OwnSlurm
+from own_slurm import OwnSlurm, described
 from remote_progress import lanes_done, trains, until
 from sample_sweeps import HOSTILE, LONG, UNIT, many
 
@@ -21,16 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LANES = 2 * 3 * 15
 MANY = many(seeds=15, configurations=3, slots=5, steps=100)
-CLUSTERS = """\
-hpc:
-  kind: slurm
-  partition: main
-  workers: 2
-  head: {{cpus: 1}}
-  python: {python}
-  folder: {shared}/jobs
-  store: {shared}/store
-  environment: {{SWEEPS_COMPILE: "0", OMP_NUM_THREADS: "1"}}
+UNUSABLE = """\
 lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs, store: {shared}/store}}
 shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}
 """
@@ -41,7 +32,8 @@ def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Where the submitter stands; what the nodes see lies elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
     files = {"many.yaml": MANY, "long.yaml": LONG, "my_unit.py": UNIT}
-    files["clusters.yaml"] = CLUSTERS.format(python=sys.executable, shared=shared)
+    unusable = UNUSABLE.format(python=sys.executable, shared=shared)
+    files["clusters.yaml"] = described("hpc", shared, workers="2", head="{cpus: 1}") + unusable
     for name, text in files.items():
         (made / name).write_text(text)
     (shared / "clusters.yaml").touch()

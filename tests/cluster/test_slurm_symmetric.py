@@ -5,30 +5,17 @@ That command ends every Ray process that it sees, also another's, so the jobs he
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from commands import Commands, call
-from own_slurm import OwnSlurm
+from own_slurm import OwnSlurm, described
 from remote_progress import trains, until
 from sample_sweeps import LONG, UNIT, many
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 JOBS_APART = True
-CLUSTERS = """\
-flat:
-  kind: slurm
-  mode: symmetric
-  partition: main
-  workers: 1
-  resources: {{cpus: 2}}
-  python: {python}
-  folder: {shared}/jobs
-  store: {shared}/store
-  environment: {{SWEEPS_COMPILE: "0", OMP_NUM_THREADS: "1"}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,7 @@ def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "long.yaml": LONG,
         "my_unit.py": UNIT,
     }
-    files["clusters.yaml"] = CLUSTERS.format(python=sys.executable, shared=shared)
+    files["clusters.yaml"] = described("flat", shared, mode="symmetric", workers="1", resources="{cpus: 2}")
     for name, text in files.items():
         (made / name).write_text(text)
     return made

@@ -17,6 +17,10 @@ from sweeps.training.random import Stream, seed_key
 from tasks.sequential_digits import SequentialDigits
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+with_mnist = pytest.mark.skipif(
+    not MNIST.is_dir(),
+    reason="MNIST's files are downloaded, not shipped; the other tests use scikit-learn's digits",
+)
 
 
 def task(**settings: Any) -> SequentialDigits:
@@ -105,7 +109,7 @@ def test_the_longest_test_length_decides_what_is_solved() -> None:
     assert task(test_lengths=(9, 2), thresholds=(5.0, 1.0)).threshold() == 5.0
 
 
-@pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST's files do not lie in {MNIST.name}")
+@with_mnist
 def test_a_lane_is_known_by_what_its_pictures_are_and_not_by_where_they_lie(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(MNIST, copy)
@@ -156,7 +160,7 @@ def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST's files do not lie in {MNIST.name}")
+@with_mnist
 def test_a_few_steps_on_mnists_own_files_bring_the_error_down() -> None:
     for operation, model in (("sum", "nau"), ("product", "nmu")):
         digits = list(range(operation == "product", 10))
