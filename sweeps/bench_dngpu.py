@@ -1,7 +1,8 @@
 """`sweeps bench --model dngpu`: a training step of the improved Neural GPU against the model written with conv1d calls.
 
 The case is the published one for binary multiplication: 96 maps, nine bins from 8 to 41, 32 rows each, dropout 0.1,
-saturation cost, AdaMax. One seed, one thread. Both have their data ready; compilation is not counted.
+saturation cost, AdaMax. One seed, one thread; and two seeds as lanes of one pack. All have their data ready; compilation
+is not counted.
 
 Legend of suffixes: B rows, n positions, M maps.
 """
@@ -35,38 +36,43 @@ FLOPS = 3 * 2 * 9 * MAPS**2 * ROWS * sum(n * n for n in BINS)
 
 @dataclass(frozen=True)
 class DngpuBench:
-    """Seconds a step, one number a round; rounds alternate."""
+    """Seconds a step and seed, one number a round; rounds alternate."""
 
     convolutions: list[float]
     ours: list[float]
+    pair: list[float]
+    """Of two seeds as lanes of one pack."""
 
     @property
     def ratios(self) -> list[float]:
         return [slow / fast for slow, fast in zip(self.convolutions, self.ours, strict=True)]
 
     def line(self) -> str:
-        plain, ours, ratio = (statistics.median(v) for v in (self.convolutions, self.ours, self.ratios))
+        plain, ours, pair, ratio = (
+            statistics.median(v) for v in (self.convolutions, self.ours, self.pair, self.ratios)
+        )
         return (
             f"dngpu, {MAPS} maps: {ours:.2f} s a step ({FLOPS / ours / 1e9:.0f} GFLOP/s); conv1d calls one by one: "
             f"{plain:.2f} s ({FLOPS / plain / 1e9:.0f} GFLOP/s); {ratio:.2f} times as fast (median of {len(self.ratios)} "
-            f"rounds, {min(self.ratios):.2f} to {max(self.ratios):.2f}), one seed, one thread, "
+            f"rounds, {min(self.ratios):.2f} to {max(self.ratios):.2f}); two seeds as one pack: {pair:.2f} s each; one thread, "
             f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
         )
 
 
 def bench_dngpu(rounds: int = 5, tell: Callable[[str], None] = lambda line: None) -> DngpuBench:
-    """Measures both, alternating: two steps of each a round."""
+    """Measures all three, alternating: two steps of each a round."""
     prepare_process()
     settings, faults, _ = resolve(SETTINGS)
     if settings is None:
         raise ValueError("; ".join(map(str, faults)))
     tell("compiling a cell for every bin: minutes where the cache is cold")
-    plain, ours = plain_loop(), pack_of(1, settings)
-    plain(1), ours(2)
-    result = DngpuBench([], [])
+    plain, ours, pair = plain_loop(), pack_of(1, settings), pack_of(2, settings)
+    plain(1), ours(2), pair(2)
+    result = DngpuBench([], [], [])
     for i in range(rounds):
         result.convolutions.append(_seconds(plain))
         result.ours.append(_seconds(ours))
+        result.pair.append(_seconds(pair) / 2)
         tell(f"round {i + 1} of {rounds}: {result.ratios[-1]:.2f} times as fast")
     return result
 

@@ -6,20 +6,20 @@ tensor values), then compiled. Without a working compiler the recorded operation
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+
+from sweeps.training.program_files import ProgramFile
 
 log = logging.getLogger(__name__)
 
@@ -50,66 +50,57 @@ class Recorded:
         with torch.no_grad():
             graph = make_fx(flat_function)(*map(_copy, flat))
         graph.graph.eliminate_dead_code()
-        graph.recompile()
+        self._constants = _lifted(graph)
         self.graph = graph
         self.why_uncompiled = None if compiled else "compilation is switched off"
         self._run: Callable[..., Any] = graph
+        self._repeat: Callable[..., Any] = graph
+        self._differentiable = differentiable
         self._mode: Callable[[], Any] = torch.enable_grad if differentiable else torch.no_grad
         if compiled:
-            self._compile([_copy(t).requires_grad_(t.requires_grad) for t in flat])
+            example = [_copy(t).requires_grad_(t.requires_grad) for t in flat]
+            self._compile([*example, *self._constants])
         self.warm_up_s = time.perf_counter() - started
 
     def _compile(self, example: list[Tensor]) -> None:
-        # Here, because torch's compiler takes seconds to import, and what does not compile need not wait.
-        from sweeps.training import threefry_kernel
-
-        threefry_kernel.register()
-        candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         try:
-            with self._mode(), self._one_compiler_at_a_time(example):
-                out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
-                if out:  # the way back is compiled when it is first gone
-                    torch.autograd.backward(out, [torch.ones_like(t) for t in out])
-            self._run = candidate
+            with self._mode():
+                file = ProgramFile(self.graph, example)
+                if self._differentiable:
+                    self._run = self._repeat = self._with_its_way_back(file, example)
+                else:
+                    program = file.load_or(lambda: self._ahead_of_time(example))
+                    self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
         except (
             Exception
         ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
             self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
             log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
-    @contextmanager
-    def _one_compiler_at_a_time(self, example: list[Tensor]) -> Iterator[None]:
-        """Two workers that meet one cold structure: the second waits, then loads what the first compiled.
+    def _ahead_of_time(self, example: list[Tensor]) -> Any:
+        _know_our_kernels()
+        compiler: Any = torch.compile(self.graph.forward, fullgraph=True, dynamic=False)
+        return compiler.aot_compile((tuple(example), {}))
 
-        Who finds it compiled already waits for nobody: to load it takes seconds too, and a node has many workers.
-        """
-        from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-        folder = Path(cache_dir()) / "sweeps-locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        made_of = [
-            torch.__version__,
-            self.graph.code,
-            *((t.shape, t.stride(), t.dtype, t.device) for t in example),
-        ]
-        name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:24]
-        compiled = folder / f"{name}.compiled"
-        with nullcontext() if compiled.exists() else FileLock(folder / name):
-            yield
-        with suppress(OSError):  # as where a disk is full: it was compiled all the same
-            compiled.touch()
+    def _with_its_way_back(self, file: ProgramFile, example: list[Tensor]) -> Callable[..., Any]:
+        """Compiled when it is first called, and the way back when it is first gone."""
+        _know_our_kernels()
+        candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
+        with file.one_compiler_at_a_time():
+            out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
+            torch.autograd.backward(out, [torch.ones_like(t) for t in out])
+        return candidate
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
         flat, _ = pytree.tree_flatten(arguments)
         with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
-            out = self._run(*flat)
+            out = self._run(*flat, *self._constants)
         return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
 
     def bind(self, *arguments: Any) -> Callable[[int], None]:
         """A quick way to run again and again on the same tensors, for functions that change them in place."""
-        flat, _ = pytree.tree_flatten(arguments)
-        run = self._run
+        flat, run = [*pytree.tree_flatten(arguments)[0], *self._constants], self._repeat
 
         def repeat(count: int) -> None:
             with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
@@ -117,6 +108,30 @@ class Recorded:
                     run(*flat)
 
         return repeat
+
+
+def _know_our_kernels() -> None:
+    # Here, because torch's compiler takes seconds to import, and what does not compile need not wait.
+    from sweeps.training import threefry_kernel
+
+    threefry_kernel.register()
+
+
+def _lifted(graph: GraphModule) -> list[Tensor]:
+    """Makes last arguments of the tensors that the recorded function held itself, and returns them.
+
+    Programs that differ in them alone are one, and torch (2.13) cannot write a function that looks into its module to a file.
+    """
+    constants = []
+    last = next(node for node in reversed(graph.graph.nodes) if node.op == "placeholder")
+    for node in graph.graph.find_nodes(op="get_attr"):
+        constants.append(getattr(graph, node.target))
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(last)
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return constants
 
 
 def _apart(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:

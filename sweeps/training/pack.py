@@ -9,6 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,7 +34,12 @@ class Slot:
 
     def __init__(self, lane: Lane, built: Built, curve: Curve, wall_time_s: float) -> None:
         self.lane, self.built, self.curve, self.wall_time_s = lane, built, curve, wall_time_s
-        self.threshold: float | None = built.task.threshold()
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """First computed when a lane is judged: that takes a second or two, and training can begin before."""
+        found: float | None = self.built.task.threshold()
+        return found
 
 
 class Pack:
@@ -229,9 +235,11 @@ class Pack:
         for k, slot in enumerate(self.slots):
             if slot is None:
                 continue
+            goes_on = status[k] == RUNNING and steps[k] < slot.lane.steps
+            if goes_on and slot.built.train.stop != "solved":
+                continue
             verdict = judge(slot.curve, slot.threshold, failed=status[k] != RUNNING)
-            at_once = slot.built.train.stop == "solved" and verdict.converged_at is not None
-            if status[k] == RUNNING and steps[k] < slot.lane.steps and not at_once:
+            if goes_on and verdict.converged_at is None:
                 continue
             reason = None
             if status[k] != RUNNING:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
 from sweeps.training import Lane, LaneResult, Pack
@@ -152,16 +151,3 @@ def test_outputs_that_are_views_of_one_tensor_come_right_out_of_the_disk_cache()
         torch.testing.assert_close(out["again"], 2.0 * w[6:])
         (gradient,) = torch.autograd.grad(out["first"].sum() + out["given"].sum(), w)
         assert gradient.tolist() == [3.0] * 6 + [1.0] * 6
-
-
-def test_what_was_compiled_before_waits_for_no_other_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    x = torch.linspace(0.0, 1.0, 7)
-    Recorded(lambda x: torch.sin(x) * 3.0, (x,))
-    (compiled,) = (tmp_path / "sweeps-locks").glob("*.compiled")
-    with FileLock(compiled.with_suffix("")):  # as another worker that loads the same
-        again = Recorded(lambda x: torch.sin(x) * 3.0, (x,))
-    assert again.why_uncompiled is None
-    torch.testing.assert_close(again(x), torch.sin(x) * 3.0)
