@@ -143,6 +143,11 @@ class Algorithm:
         most = self.config.examples_per_length
         return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
 
+    def cautions(self) -> list[str]:
+        """What is odd about settings that are allowed."""
+        tested = self.operation.longest(self.config.test_length)
+        return list(faults.cautions(self.config, tested if tested in self.shared_lengths() else None))
+
     def bin_of(self, length: int) -> int:
         """The bin that examples of a length are in."""
         return next(n for n in self.bins if n >= length)

@@ -58,3 +58,32 @@ def test_a_threshold_that_nothing_can_reach_is_warned_of_and_no_other(settings, 
     for name in ("static", "recurrent"):
         found = warnings({"name": name, **settings})
         assert len(found) == (told is not None) and all(told in warning for warning in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"operation": "sort", "base": 10},
+            "base = 10 changes nothing: it is a setting of add and multiply, not of sort",
+        ),
+        ({"operation": "bcd_multiply", "symbols": 9}, "symbols = 9 changes nothing"),
+        ({"operation": "increment", "high_zeros": "kept"}, "high_zeros = kept changes nothing"),
+        ({"operation": "add", "base": 10, "high_zeros": "kept"}, None),
+        ({"operation": "sort", "symbols": 9}, None),
+    ],
+)
+def test_a_setting_that_an_operation_does_not_have_is_warned_of(
+    settings: dict[str, Any], told: str | None
+) -> None:
+    found = warnings({"name": "algorithm", **settings}, "dngpu")
+    assert len(found) == (told is not None) and all(str(told) in warning for warning in found)
+
+
+def test_tests_that_repeat_what_is_trained_on_are_warned_of() -> None:
+    # Binary numbers of 6 digits: 4,096 pairs, all of them among at most 10,000 training examples. Of 7 digits: 16,384.
+    (told,) = warnings({"name": "algorithm", "operation": "add", "test_length": 13}, "dngpu")
+    assert "every example of length 13 is trained on, so the extrapolation split repeats them" in told
+    assert warnings({"name": "algorithm", "operation": "add", "test_length": 15}, "dngpu") == []
+    fewer = {"operation": "add", "test_length": 13, "examples_per_length": 1000}
+    assert warnings({"name": "algorithm", **fewer}, "dngpu") == []

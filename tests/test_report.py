@@ -205,3 +205,34 @@ def test_parameters_keep_their_path_where_the_last_part_is_not_enough() -> None:
 
 def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
     assert table(["a"], [["x|y"]]) == "| a    |\n|------|\n| x\\|y |"
+
+
+def with_lengths(found: dict[str, Any], *lanes: dict[str, list[Any]]) -> str:
+    for figures, by_length in zip(found["configurations"][0]["lanes"], lanes, strict=False):
+        figures["by_length"] = by_length
+    return as_markdown(found, timing=False)
+
+
+def test_errors_by_length_are_told_of_the_best_configuration(found: dict[str, Any]) -> None:
+    rows = {"length": [41, 401], "rows": [1024, 16]}
+    text = with_lengths(
+        found,
+        {**rows, "error": [0.1, 1.0], "symbol_error": [0.01, 0.5], "sequence_error": [0.1, 1.0]},
+        {**rows, "error": [0.3, 1.0], "symbol_error": [0.0125, 0.5], "sequence_error": [0.3, 1.0]},
+    )
+    (section,) = [part for part in text.split("## ") if part.startswith("By length")]
+    lines = [line.split(" | ") for line in section.splitlines() if line.startswith("| nau")]
+    assert [[field.strip(" |") for field in line] for line in lines] == [
+        ["nau", "41", "1024", "2", "1.12 (1 to 1.25)", "20 (10 to 30)"],
+        ["nau", "401", "16", "2", "50", "100"],
+    ]
+    assert "wrong" in section.splitlines()[2]
+
+
+def test_a_task_without_symbols_has_its_error_by_length(found: dict[str, Any]) -> None:
+    text = with_lengths(found, {"length": [1000], "rows": [64], "error": [2.5]})
+    assert "| nau   | 1000   | 64        | 1     | 2.5   |" in text
+
+
+def test_a_sweep_without_lengths_has_no_table_of_them(found: dict[str, Any]) -> None:
+    assert "By length" not in as_markdown(found)

@@ -5,6 +5,7 @@ Best of each cell first, then every cell's configurations with the best one mark
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ LEGEND = (
     "par2: mean converged-at, an unsolved seed counting twice the budget; lower is better. "
     "#0 is the file's own configuration, * the best of its cell."
 )
+SHARES = {"symbol_error": "% of symbols wrong", "sequence_error": "% of sequences wrong"}
+"""What a task on symbols is tested for at other lengths; padding does not count. Of other tasks: the error."""
 COLUMNS = ("success", "converged at: median, mean", "sparsity", "par2")
 
 
@@ -42,6 +45,7 @@ def as_markdown(report: Mapping[str, Any], timing: bool = True) -> str:
     cells = [list(group) for _, group in groupby(report["configurations"], key=lambda entry: entry["cell"])]
     objective, direction = objective_of(definition)
     parts.extend(_best_of_each(cells, off, objective, direction))
+    parts.extend(_by_length(cells))
     for cell in cells:
         parts.extend(_cell(cell, off, objective))
     parts.extend(["## Totals", _totals(report["totals"])])
@@ -86,6 +90,36 @@ def _best_of_each(
         [*(str(entry["cell"].get(axis, "")) for axis in axes), *_best_row(entry, off, own)] for entry in best
     ]
     return [f"## Best of each cell: {how} {objective}", table(header, rows)]
+
+
+def _by_length(cells: Sequence[Sequence[Entry]]) -> list[str]:
+    """Errors of each cell's best configuration at the lengths at which its lanes were tested."""
+    measured = []
+    for cell in cells:
+        lanes = [lane["by_length"] for lane in cell[0]["lanes"] if "by_length" in lane]
+        if cell[0]["rank"] == 1 and lanes:
+            measured.append((cell[0]["cell"], lanes))
+    if not measured:
+        return []
+    axes = list(dict.fromkeys(axis for labels, _ in measured for axis in labels))
+    shares = [name for name in SHARES if all(name in lane for _, lanes in measured for lane in lanes)]
+    columns = {name: SHARES[name] for name in shares} or {"error": "error"}
+    rows = [
+        [
+            *(str(labels.get(axis, "")) for axis in axes),
+            *(str(length), str(lanes[0]["rows"][i]), str(len(lanes))),
+            *(_spread([lane[name][i] for lane in lanes], 100.0 if shares else 1.0) for name in columns),
+        ]
+        for labels, lanes in measured
+        for i, length in enumerate(lanes[0]["length"])
+    ]
+    header = [*axes, "length", "sequences", "seeds", *columns.values()]
+    return ["## By length, best of each cell: median of seeds (lowest to highest)", table(header, rows)]
+
+
+def _spread(values: Sequence[float], unit: float) -> str:
+    low, middle, high = (number(unit * v, 3) for v in (min(values), statistics.median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _own_column(objective: str) -> list[str]:

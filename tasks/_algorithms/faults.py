@@ -31,6 +31,27 @@ def alphabet_faults(config: Any) -> Iterator[str]:
         )
 
 
+def cautions(config: Any, shared: int | None) -> Iterator[str]:
+    """What is odd about settings that are allowed. `shared`: the tests' length, where all its examples are trained on."""
+    digits = ("add", "multiply")
+    used = {
+        "base": (config.operation in digits, "of add and multiply"),
+        "high_zeros": (config.operation in digits, "of add and multiply"),
+        "symbols": (
+            config.operation not in (*digits, "bcd_multiply"),
+            "of operations other than add, multiply, bcd_multiply",
+        ),
+    }
+    for name, (is_used, whose) in used.items():
+        if not is_used and getattr(config, name) != getattr(type(config), name):
+            yield f"{name} = {getattr(config, name)} changes nothing: it is a setting {whose}, not of {config.operation}"
+    if shared is not None:
+        yield (
+            f"every example of length {shared} is trained on, so the extrapolation split repeats them: make test_length longer "
+            f"than {config.test_length}, or examples_per_length smaller than {config.examples_per_length}"
+        )
+
+
 def number_faults(config: Any) -> Iterator[str]:
     for name, least in LEAST.items():
         if getattr(config, name) < least:
