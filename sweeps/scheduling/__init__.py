@@ -1,4 +1,4 @@
-"""Runs a driver's packs on Ray Tune. The only folder that imports ray.
+"""Runs a driver's packs on Ray Tune. The only folder that imports Ray Tune.
 
 One Ray Tune trial is one pack. Ray Tune's own checkpoints and searchers are not used: what a worker reports is durable in
 the store before anything else, a lost worker's lanes are given out again from there, and so is a killed sweep's.

@@ -55,41 +55,51 @@ class Recorded:
         self.why_uncompiled = None if compiled else "compilation is switched off"
         self._run: Callable[..., Any] = graph
         self._repeat: Callable[..., Any] = graph
+        self._takes: Callable[..., bool] = lambda *tensors: True
         self._differentiable = differentiable
         self._mode: Callable[[], Any] = torch.enable_grad if differentiable else torch.no_grad
         if compiled:
             example = [_copy(t).requires_grad_(t.requires_grad) for t in flat]
-            self._compile([*example, *self._constants])
+            self._compile([*example, *map(_copy, self._constants)])
         self.warm_up_s = time.perf_counter() - started
 
     def _compile(self, example: list[Tensor]) -> None:
-        try:
-            with self._mode():
-                file = ProgramFile(self.graph, example)
-                if self._differentiable:
-                    self._run = self._repeat = self._with_its_way_back(file, example)
-                else:
-                    program = file.load_or(lambda: self._ahead_of_time(example))
-                    self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
-        except (
-            Exception
-        ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
-            self.why_uncompiled = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
-            log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
+        for way in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
+            try:
+                with self._mode():
+                    way(example)
+                self.why_uncompiled = None
+                return
+            except (
+                Exception
+            ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
+                told = (str(error).strip() or repr(error)).splitlines()[0]
+                self.why_uncompiled = f"{type(error).__name__}: {told[:300]}"
+                log.debug("not compiled (%s): %s", way.__name__, self.why_uncompiled)
+        log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
-    def _ahead_of_time(self, example: list[Tensor]) -> Any:
-        _know_our_kernels()
-        compiler: Any = torch.compile(self.graph.forward, fullgraph=True, dynamic=False)
-        return compiler.aot_compile((tuple(example), {}))
+    def _ahead_of_time(self, example: list[Tensor]) -> None:
+        """As a program that other processes load. torch calls this experimental: what it does not take is traced."""
 
-    def _with_its_way_back(self, file: ProgramFile, example: list[Tensor]) -> Callable[..., Any]:
-        """Compiled when it is first called, and the way back when it is first gone."""
+        def made() -> Any:
+            _know_our_kernels()
+            compiler: Any = torch.compile(self.graph.forward, fullgraph=True, dynamic=False)
+            return compiler.aot_compile((tuple(example), {}))
+
+        program = ProgramFile(self.graph, example).load_or(made)
+        program(self.graph, *example)  # what does not run is told here, and not in the middle of a pack
+        self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
+        self._takes = partial(program.guard_check, self.graph)
+
+    def _traced(self, example: list[Tensor]) -> None:
+        """Compiled when it is first called, and its way back when that is first gone."""
         _know_our_kernels()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
-        with file.one_compiler_at_a_time():
+        with ProgramFile(self.graph, example).one_tracer_at_a_time():
             out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
-            torch.autograd.backward(out, [torch.ones_like(t) for t in out])
-        return candidate
+            if out:
+                torch.autograd.backward(out, [torch.ones_like(t) for t in out])
+        self._run = self._repeat = candidate
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
@@ -99,8 +109,16 @@ class Recorded:
         return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
 
     def bind(self, *arguments: Any) -> Callable[[int], None]:
-        """A quick way to run again and again on the same tensors, for functions that change them in place."""
+        """A quick way to run again and again on the same tensors, for functions that change them in place.
+
+        Raises as a call does, here already.
+        """
         flat, run = [*pytree.tree_flatten(arguments)[0], *self._constants], self._repeat
+        with self._mode():
+            if not self._takes(*flat):
+                raise RuntimeError(
+                    "these tensors would need another compilation: their shapes, types or memory differ"
+                )
 
         def repeat(count: int) -> None:
             with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
@@ -120,11 +138,17 @@ def _know_our_kernels() -> None:
 def _lifted(graph: GraphModule) -> list[Tensor]:
     """Makes last arguments of the tensors that the recorded function held itself, and returns them.
 
-    Programs that differ in them alone are one, and torch (2.13) cannot write a function that looks into its module to a file.
+    Programs that differ in them alone are one, and torch (2.13) writes no function that looks up tensors in its module to a
+    file. Other modules inside, as `torch.cond` makes, stay where they are.
     """
-    constants = []
-    last = next(node for node in reversed(graph.graph.nodes) if node.op == "placeholder")
-    for node in graph.graph.find_nodes(op="get_attr"):
+    held = [
+        node
+        for node in graph.graph.find_nodes(op="get_attr")
+        if isinstance(getattr(graph, node.target), Tensor)
+    ]
+    last = next((node for node in reversed(graph.graph.nodes) if node.op == "placeholder"), None)
+    constants: list[Tensor] = []
+    for node in held if last is not None else ():
         constants.append(getattr(graph, node.target))
         with graph.graph.inserting_after(last):
             last = graph.graph.placeholder(f"constant_{len(constants)}")

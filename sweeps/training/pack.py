@@ -238,18 +238,19 @@ class Pack:
             goes_on = status[k] == RUNNING and steps[k] < slot.lane.steps
             if goes_on and slot.built.train.stop != "solved":
                 continue
-            verdict = judge(slot.curve, slot.threshold, failed=status[k] != RUNNING)
+            try:
+                verdict = judge(slot.curve, slot.threshold, failed=status[k] != RUNNING)
+            except Exception as error:  # of its threshold; one lane's must not take its neighbours along
+                reason = f"{type(error).__name__}: {error}"
+                results.append(_error_result(slot.lane.key, slot.lane.seed, reason))
+                self._clear(k)
+                continue
             if goes_on and verdict.converged_at is None:
                 continue
-            reason = None
-            if status[k] != RUNNING:
-                what = "the loss" if status[k] == LOSS_NOT_FINITE else "an updated weight"
-                reason = f"diverged at step {steps[k]}: {what} is not finite"
-            elif steps[k] < slot.lane.steps:
-                reason = f"stopped at step {steps[k]}: the threshold is met"
             outcome = "diverged" if status[k] != RUNNING else "solved" if verdict.solved else "unsolved"
             blob = to_bytes(slot_of(state, k), slot.curve, slot.wall_time_s)
-            result = LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, reason, verdict, slot.threshold,
+            told = _why_ended(status[k], steps[k], slot.lane.steps)
+            result = LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, told, verdict, slot.threshold,
                                 slot.curve, slot.wall_time_s, blob)  # fmt: skip
             if status[k] == RUNNING and lengths_of(slot.built.task):
                 alone = self._alone(k)
@@ -343,6 +344,13 @@ class Pack:
             "inputs_shared": shared,
             "targets": targets,
         }
+
+
+def _why_ended(status: int, step: int, budget: int) -> str | None:
+    if status != RUNNING:
+        what = "the loss" if status == LOSS_NOT_FINITE else "an updated weight"
+        return f"diverged at step {step}: {what} is not finite"
+    return f"stopped at step {step}: the threshold is met" if step < budget else None
 
 
 def _error_result(key: str, seed: int, reason: str) -> LaneResult:

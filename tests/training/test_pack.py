@@ -17,6 +17,7 @@ from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors
 from sweeps.training import Lane, Pack
 from sweeps.training.outcome import Curve
 from sweeps.training.programs import programs_for
+from tasks.static import Static
 
 TRAIN = {"lr": 0.01, "clip_norm": 1.0}
 NAU = settings_of({"name": "nau", "dropout": 0.1}, **TRAIN)
@@ -202,6 +203,24 @@ def test_a_lane_that_cannot_be_built_is_an_error_and_its_neighbours_go_on() -> N
     alone = train(lanes_of(NAU, range(3)))
     for key, result in alone.items():
         assert_same(results[key], result, rounding_of_evaluation=True)
+
+
+def test_a_lane_whose_threshold_cannot_be_computed_is_an_error_and_its_neighbours_have_their_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed: list[float] = []
+
+    def threshold(task: Static) -> float:
+        computed.append(0.0)
+        if len(computed) == 2:
+            raise ArithmeticError("no such threshold")
+        return 1.0
+
+    monkeypatch.setattr(Static, "threshold", threshold)
+    results = train(lanes_of(NAU, range(3)), 3)
+    outcomes = {lane.seed: (lane.outcome, lane.reason) for lane in results.values()}
+    assert outcomes[1] == ("error", "ArithmeticError: no such threshold")
+    assert outcomes[0] == outcomes[2] == ("solved", None)
 
 
 def test_a_model_that_raises_in_its_forward_gives_errors_and_no_exception(tmp_path) -> None:

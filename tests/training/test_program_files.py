@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,6 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from sweeps.training import program_files
 from sweeps.training.compiled import Recorded, in_place
 from sweeps.training.threefry import threefry2x32
 
@@ -21,9 +23,9 @@ X = torch.linspace(0.0, 1.0, 7)
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
-    """What lies in a cache of the test's own."""
+    """The programs in a cache of the test's own."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    return lambda: sorted((tmp_path / "sweeps-programs").glob("*.compiled"))
+    return lambda: sorted((tmp_path / "sweeps-programs").glob("*.program"))
 
 
 @pytest.fixture
@@ -66,13 +68,37 @@ def test_what_was_compiled_before_is_loaded_and_gives_the_same_bits(no_tracing: 
     assert results[0]["counter"].tolist() == list(range(6, 15))
 
 
-def test_what_was_compiled_before_waits_for_no_other_worker(files: Callable[[], list[Path]]) -> None:
-    Recorded(tripled_sine, (X,))
-    (compiled,) = files()
-    with FileLock(compiled.with_suffix("")):  # as another worker that loads the same
-        again = Recorded(tripled_sine, (X,))
+ELSEWHERE = """
+import sys, torch
+from sweeps.training.compiled import Recorded
+x = torch.linspace(0.0, 1.0, 7)
+compile_it = torch.compile
+torch.compile = lambda *given, **options: print("traced") or compile_it(*given, **options)
+recorded = Recorded(lambda x: torch.sin(x) * 3.0, (x,))
+print(recorded.why_uncompiled, recorded(x).tolist())
+"""
+
+
+def test_another_process_loads_what_one_has_compiled() -> None:
+    told = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, timeout=300, check=True
+        )
+        told.append(done.stdout.splitlines())
+    assert told[0] == ["traced", *told[1]]
+    assert told[1] == [f"None {(torch.sin(X) * 3.0).tolist()}"]
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_was_compiled_before_waits_for_no_other_worker(tmp_path: Path, gradients: bool) -> None:
+    x = X.clone().requires_grad_(gradients)
+    Recorded(tripled_sine, (x,), differentiable=gradients)
+    (lock,) = (tmp_path / "sweeps-programs").glob("*.lock")
+    with FileLock(lock):  # as another worker that compiles the same
+        again = Recorded(tripled_sine, (x,), differentiable=gradients)
     assert again.why_uncompiled is None
-    torch.testing.assert_close(again(X), tripled_sine(X))
+    torch.testing.assert_close(again(x), tripled_sine(x))
 
 
 @pytest.mark.parametrize("left", [b"", b"no program at all", None])
@@ -95,6 +121,20 @@ def test_a_loaded_program_refuses_other_shapes(no_tracing: Callable[[], None]) -
         loaded(torch.linspace(0.0, 1.0, 8))
 
 
+def test_what_is_bound_for_many_runs_must_be_what_it_was_compiled_for() -> None:
+    def both(state: list[Tensor]) -> list[Tensor]:
+        return [state[0] + 1.0, state[1] * 2.0]
+
+    recorded = Recorded(in_place(both), ([X.clone(), X.clone()],))
+    one = X.clone()
+    for wrong in ([X.double(), X.double()], [X[:6].clone(), X[:6].clone()], [one, one]):
+        with pytest.raises(RuntimeError, match="would need another compilation"):
+            recorded.bind(wrong)
+    right = [X.clone(), X.clone()]
+    recorded.bind(right)(2)
+    assert right[0].tolist() == (X + 1.0 + 1.0).tolist() and right[1].tolist() == (X * 4.0).tolist()
+
+
 def test_programs_that_differ_in_a_tensor_of_their_own_alone_are_one(files: Callable[[], list[Path]]) -> None:
     for factor in (2.0, 3.0):
         table = torch.full((7,), factor)
@@ -104,11 +144,68 @@ def test_programs_that_differ_in_a_tensor_of_their_own_alone_are_one(files: Call
     assert len(files()) == 1
 
 
-def test_a_disk_that_takes_no_file_is_no_reason_not_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Any, found: Any) -> None:
+def test_a_disk_that_takes_no_file_is_no_reason_not_to_train(
+    files: Callable[[], list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(program: Any, path: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(program_files.ProgramFile, "_save", full)
+    monkeypatch.setattr("torch._dynamo.aot_compile.AOTCompiledFunction.save_compiled_function", full)
+    for _ in range(2):  # what could not be kept leaves nothing that a second one stumbles over
+        recorded = Recorded(tripled_sine, (X,))
+        assert recorded.why_uncompiled is None and files() == []
+        torch.testing.assert_close(recorded(X), tripled_sine(X))
+
+
+def test_code_is_neither_read_from_nor_put_where_others_may_write(
+    files: Callable[[], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Recorded(tripled_sine, (X,))
+    (program,) = files()
+    (tmp_path / "sweeps-programs").chmod(0o777)
+
+    def refuse(file: Any) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(torch.compiler, "load_compiled_function", refuse)
+    program.unlink()
+    assert Recorded(tripled_sine, (X,)).why_uncompiled is None
+    assert files() == []
+
+
+def test_what_nobody_has_used_for_months_is_removed(files: Callable[[], list[Path]]) -> None:
+    Recorded(tripled_sine, (X,))
+    (old,) = files()
+    os.utime(old, (0.0, 0.0))
+    Recorded(tripled_sine, (X,))  # used
+    Recorded(lambda x: x + 1.0, (X,))
+    assert old in files() and len(files()) == 2
+    os.utime(old, (0.0, 0.0))
+    Recorded(lambda x: x + 2.0, (X,))
+    assert old not in files() and len(files()) == 2
+
+
+@pytest.mark.parametrize("broken", ["aot_compile", "load"])
+def test_what_torch_cannot_compile_ahead_of_time_is_traced_as_ever(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def refuse(*given: Any, **options: Any) -> None:
+        raise RuntimeError
+
+    name = "aot_compile_fullgraph" if broken == "aot_compile" else "AOTCompiledFunction.__call__"
+    monkeypatch.setattr(f"torch._dynamo.aot_compile.{name}", refuse)
     recorded = Recorded(tripled_sine, (X,))
     assert recorded.why_uncompiled is None
     torch.testing.assert_close(recorded(X), tripled_sine(X))
+    with pytest.raises(RuntimeError, match="recompile"):
+        recorded(torch.linspace(0.0, 1.0, 8))
+
+
+def test_a_function_with_a_branch_inside_or_without_arguments_is_recorded() -> None:
+    def branch(x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x + 1.0, lambda x: x - 1.0, (x,))
+
+    recorded = Recorded(branch, (X,))
+    assert recorded.why_uncompiled is None
+    assert recorded(X).tolist() == (X + 1.0).tolist()
+    assert Recorded(lambda: torch.ones(2) * 3.0, (), compiled=False)().tolist() == [3.0, 3.0]
