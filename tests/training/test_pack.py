@@ -214,7 +214,7 @@ def test_a_lane_whose_threshold_cannot_be_computed_is_an_error_and_its_neighbour
         computed.append(0.0)
         if len(computed) == 2:
             raise ArithmeticError("no such threshold")
-        return 1.0
+        return math.inf
 
     monkeypatch.setattr(Static, "threshold", threshold)
     results = train(lanes_of(NAU, range(3)), 3)
