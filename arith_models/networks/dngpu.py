@@ -38,6 +38,9 @@ class DNGPU(OnLine):
     bins; the input's counts n times. Its weight follows the loss: at every 200th step it becomes
     weight · lr · loss / penalty, means over those steps, so that the penalty stays near lr · loss.
 
+    Published training, as the definition dngpu-binary-multiplication has it: `optimizer: adamax, beta2: 0.9995, batch: 32`, lr
+    0.01 · 48 / maps, `lr_decay: {rule: two_worse, factor: 0.7, floor: 0.0167, period: 200}`, all bins in every step.
+
     Deviation: gradient noise is normal, where the code truncates it at two deviations.
     """
 

@@ -42,6 +42,9 @@ class NeuralGPU(OnLine):
     their mean. Curriculum (arith_models/curriculum.py): when it moves on, the pull grows by a factor, or, once it is at
     `most_pull`, all sets become their mean.
 
+    Published training (the code of 2016), as the definition neural-gpu-binary-addition has it: Adam, `lr: 1e-3, epsilon: 1e-4,
+    clip_norm: 1.0, batch: 32, lr_decay: {rule: worst_of_four, factor: 0.98, period: 200}`.
+
     Deviations: gradient noise is normal, where the code truncates it (and, by a slip, drops it); with 3 x 3 kernels only.
     """
 
