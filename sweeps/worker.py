@@ -18,12 +18,12 @@ from sweeps.training import Lane, LaneResult, Pack
 
 def prepare_process() -> None:
     """One thread a worker, and a compile cache that outlives it. Call it before the first pack."""
-    import torch._inductor.config as inductor
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeps" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    import torch._inductor.config as inductor  # after that: it sets the variable to a folder in /tmp where there is none
 
     torch.set_num_threads(1)
     inductor.compile_threads = 1  # no pool of compiler processes beside every worker
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeps" / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
 class PackRun:

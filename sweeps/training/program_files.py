@@ -113,7 +113,8 @@ def _name_of(graph: GraphModule, example: Sequence[Tensor]) -> str:
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),  # their number stands in the kernels
         torch.get_float32_matmul_precision(),
-        *(config.get_hash().hex() for config in (inductor, functorch)),
+        # Portable: without folders that torch finds from the working directory, which is another for every job of Ray's.
+        *(sorted(config.save_config_portable().items()) for config in (inductor, functorch)),
         *sorted({torch.cuda.get_device_name(t.device) for t in example if t.is_cuda}),
         graph.code,
         *((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in example),

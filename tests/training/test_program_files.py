@@ -79,12 +79,14 @@ print(recorded.why_uncompiled, recorded(x).tolist())
 """
 
 
-def test_another_process_loads_what_one_has_compiled() -> None:
+def test_another_process_in_another_folder_loads_what_one_has_compiled(tmp_path: Path) -> None:
     told = []
-    for _ in range(2):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
         done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, timeout=300, check=True
-        )
+            [sys.executable, "-c", ELSEWHERE],
+            cwd=tmp_path / name, capture_output=True, text=True, timeout=300, check=True,
+        )  # fmt: skip
         told.append(done.stdout.splitlines())
     assert told[0] == ["traced", *told[1]]
     assert told[1] == [f"None {(torch.sin(X) * 3.0).tolist()}"]
@@ -209,3 +211,16 @@ def test_a_function_with_a_branch_inside_or_without_arguments_is_recorded() -> N
     assert recorded.why_uncompiled is None
     assert recorded(X).tolist() == (X + 1.0).tolist()
     assert Recorded(lambda: torch.ones(2) * 3.0, (), compiled=False)().tolist() == [3.0, 3.0]
+
+
+def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told = "from sweeps.worker import prepare_process\nprepare_process()\n"
+    told += "from torch._inductor.runtime.cache_dir_utils import cache_dir\nprint(cache_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.strip() == str(tmp_path / "sweeps" / "compiled")
