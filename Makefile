@@ -47,7 +47,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	  echo "warning: no Python.h, so training runs uncompiled, many times slower." \
 	       "Debian, Ubuntu: apt-get install python3-dev"
 
-sweep: venv  ## run the quickstart sweep (about three minutes on two cores)
+sweep: venv  ## run the quickstart sweep (about four minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
 # Which tests share a process: tests/conftest.py.
