@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_sweep import BUDGET, made_sweep
@@ -16,11 +17,11 @@ from sweeps.report import standings
 from sweeps.store import Store
 
 
-def lane(seed: int, converged_at: int | None = None, **fields: object) -> Record:
+def lane(seed: int, converged_at: int | None = None, **fields: Any) -> Record:
     record = Record(key=f"k{seed}", seed=seed, budget=100, steps=100, outcome="unsolved", solved=False)
     if converged_at is not None:
         record = replace(record, outcome="solved", solved=True, converged_at=converged_at)
-    return replace(record, **fields)  # type: ignore[arg-type]
+    return replace(record, **fields)
 
 
 @pytest.fixture

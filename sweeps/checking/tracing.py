@@ -24,7 +24,7 @@ GENERATORS = {
 
 def _numpy_state() -> tuple[bytes, Any]:
     # A model must not draw from this generator: only its state, read before and after, shows that it did not.
-    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  there is no new way to read the old generator
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  nothing newer tells has_gauss
     return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
 

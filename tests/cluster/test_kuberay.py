@@ -30,7 +30,9 @@ def faults(manifest: dict[str, Any]) -> list[str]:
     try:
         return found_faults(manifest)
     except NoSchemas as missing:
-        pytest.skip(f"{missing}; they come with KubeRay's releases and are not copied here")
+        pytest.skip(
+            f"{missing}; they come with KubeRay's releases and are not copied here; the other tests of manifests need none"
+        )
 
 
 def ray_job(cluster: KubernetesCluster = KUBE, sweep: SweepFile = SWEEP) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def test_a_unit_of_each_family_compiled_is_itself_alone_and_in_a_pack(unit: str)
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    "SWEEPS_TEST_ALL" not in os.environ, reason="every unit compiled takes half an hour: make test-all"
+    "SWEEPS_TEST_ALL" not in os.environ,
+    reason="half an hour: make test-all; above, one unit of every family is compiled, and every unit is checked uncompiled",
 )
 @pytest.mark.parametrize("unit", [name for name in names("model") if name not in FAMILIES])
 def test_every_other_unit_compiled_is_itself_alone_and_in_a_pack(unit: str) -> None:

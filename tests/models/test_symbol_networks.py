@@ -146,7 +146,10 @@ def test_it_is_shown_as_a_model_with_its_settings_and_listed(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("SWEEPS_TEST_ALL" not in os.environ, reason="two compilations each: make test-all")
+@pytest.mark.skipif(
+    "SWEEPS_TEST_ALL" not in os.environ,
+    reason="compiles each network twice: make test-all; above, the same rule is checked uncompiled",
+)
 @pytest.mark.timeout(900)
 @every_network_in_packs
 def test_compiled_a_lane_is_itself_alone_and_in_a_pack(name: str) -> None:
