@@ -10,11 +10,11 @@ from typing import Any
 
 from cluster.descriptions import KINDS, Cluster, LocalCluster
 from cluster.names import cluster_name_fault
-from sweeps.catalog import nearest
-from sweeps.configs import section, validated
-from sweeps.faults import Faults, SpecError, SpecFault, shown, unknown
-from sweeps.masking import masked
-from sweeps.yaml_source import read
+from sweeps.config.faults import Faults, SpecError, SpecFault, shown, unknown
+from sweeps.config.registry import nearest
+from sweeps.config.settings import section, validated
+from sweeps.config.yaml import read
+from sweeps.store.location import masked
 
 VARIABLE = "SWEEPS_CLUSTERS"
 _SECRET_KEYS = ("token", "auth_token", "password", "passwd", "secret", "api_key", "access_key")

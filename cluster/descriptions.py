@@ -30,7 +30,7 @@ from cluster.fields import (
     Workers,
     known_keys,
 )
-from sweeps.masking import masked
+from sweeps.store.location import masked
 
 Port = Annotated[int, Ge(1024), Le(65535)]
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt
 from pydantic import AfterValidator, BeforeValidator
 
-from sweeps.faults import shown, unknown, whole
-from sweeps.masking import masked
+from sweeps.config.faults import shown, unknown, whole
+from sweeps.store.location import masked
 
 _UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _WITH_UNITS = re.compile(r"(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import ClusterFailure, ClusterRefusal
-from sweeps.masking import masked
+from sweeps.store.location import masked
 
 Values = dict[str, Any]
 REQUEST_S = 30

@@ -1,6 +1,6 @@
 """Names that travel: what a cluster may be called, and what a sweep is called where it runs.
 
-A sweep's own name (`sweeps.sections.SWEEP_NAME`) is safe as a Ray submission id, a Slurm job name and in a shell.
+A sweep's own name (`sweeps.config.sweep_file.SWEEP_NAME`) is safe as a Ray submission id, a Slurm job name and in a shell.
 Kubernetes and the clouds allow less, so a name is mapped to one that they take, always the same for the same sweep
 and never the same for two.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-from sweeps.faults import shown
-from sweeps.sections import SWEEP_NAME
+from sweeps.config.faults import shown
+from sweeps.config.sweep_file import SWEEP_NAME
 
 CLUSTER_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """What a cluster may be called: a name that Kubernetes and the clouds take as it is."""

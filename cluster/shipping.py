@@ -18,7 +18,7 @@ from typing import Any
 from cluster.attempts import digest_of
 from cluster.errors import ClusterRefusal
 from cluster.sweep_file import SweepFile
-from sweeps.own_files import OURS, own_files, tree
+from sweeps.config.user_files import OURS, own_files, tree
 
 RAY_LIMIT = "RAY_max_grpc_message_size"
 """The variable by which Ray itself is told how much it takes at most."""

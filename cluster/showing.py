@@ -9,8 +9,8 @@ from typing import Any
 from cluster import kuberay, launcher, slurm
 from cluster.descriptions import CloudCluster, Cluster, KubernetesCluster, RayCluster, SlurmCluster
 from cluster.sweep_file import SweepFile, driver_environment, run_command
-from sweeps.masking import masked
-from sweeps.yaml_source import dump
+from sweeps.config.yaml import dump
+from sweeps.store.location import masked
 
 EXAMPLE = SweepFile("my-sweep", "")
 """Shown where no sweep file was given."""

@@ -21,7 +21,7 @@ from cluster.descriptions import SlurmCluster
 from cluster.fields import NodeResources, slurm_time
 from cluster.job import store_of
 from cluster.sweep_file import SweepFile, driver_environment
-from sweeps.masking import masked
+from sweeps.store.location import masked
 
 HEAD, WORKER, SYMMETRIC, FETCH = "head.sh", "worker.sh", "symmetric.sh", "fetch.sh"
 STORE_URL_FILE = "store-url"

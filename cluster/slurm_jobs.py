@@ -22,9 +22,9 @@ from cluster.slurm_commands import STATE_AT_END, QueuedJob, SlurmCommands
 from cluster.slurm_folder import Attempt, SweepFolder
 from cluster.slurm_log import followed, whole_lines
 from cluster.sweep_file import SweepFile
-from sweeps.network_disk import ALLOW, allowed, network_file_system, way_out
-from sweeps.own_files import own_files
-from sweeps.progress_lines import MARK, last_block
+from sweeps.config.user_files import own_files
+from sweeps.runner.progress import MARK, last_block
+from sweeps.store.location import ALLOW, allowed, network_file_system, way_out
 
 if TYPE_CHECKING:
     from sweeps.store import Store

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from sweeps.records import Record
 from sweeps.store import Store
-from sweeps.store.tables import checkpoints, records
+from sweeps.store.database import checkpoints, records
+from sweeps.store.records import Record
 
 
 def records_of(store: Path) -> list[Record]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.records import Configuration, Record
-from sweeps.settings import lane_key, resolve
+from sweeps.config.settings import lane_key, resolve
 from sweeps.store import Store
+from sweeps.store.records import Configuration, Record
 
 BUDGET = 15_000
 PROVENANCE = {"torch": "2.13.0", "device": "cpu", "host": "secret-node", "model_source": "ab12"}

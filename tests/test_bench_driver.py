@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.bench_driver import bench_driver
+from sweeps.bench.driver import bench_driver
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.catalog import BrokenDefinition, UnknownName, find, names, nearest, source_hash
-from sweeps.settings import build, lane_key, resolve
+from sweeps.config.registry import BrokenDefinition, UnknownName, find, names, nearest, source_hash
+from sweeps.config.settings import build, lane_key, resolve
 
 MINE = '''"""y = scale x W. Shapes: x [B, I] -> y [B, O]."""
 
-from __future__ import annotations
+
 
 from dataclasses import dataclass
 
@@ -151,7 +151,7 @@ def test_a_missing_file_offers_the_nearest_that_is_there(folder) -> None:
 
 @pytest.mark.parametrize(("source", "count"), [("x = 1\n", 0), (MINE + MINE.replace("Mine", "Other"), 2)])
 def test_a_file_must_define_one_class(folder, source, count) -> None:
-    (folder / "my_unit.py").write_text(source.replace("from __future__ import annotations\n", ""))
+    (folder / "my_unit.py").write_text(source.replace("\n", ""))
     with pytest.raises(BrokenDefinition, match=f"must define exactly one model class .* but defines {count}"):
         find("model", "./my_unit.py")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from tasks.static import Static
 
 

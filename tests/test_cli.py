@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from commands import Answer, call
 from made_sweep import configuration, lane, made_sweep
 
-from sweeps import catalog
-from sweeps.spec import parse
+from sweeps.config import registry
+from sweeps.config.sweep_file import parse
 from sweeps.store import Store
-from sweeps.store.tables import holders
+from sweeps.store.database import holders
 
 FILE = """\
 name: small
@@ -286,7 +286,7 @@ def test_a_file_is_shown_with_its_defaults_filled_in_and_can_be_read_again(
         assert said in answer.out
 
 
-@pytest.mark.parametrize("name", catalog.names("model"))
+@pytest.mark.parametrize("name", registry.names("model"))
 def test_every_model_is_shown_with_its_paper_and_settings(sweeps: Command, name: str) -> None:
     answer = sweeps("show", "model", name)
     assert answer.status == 0
@@ -295,7 +295,7 @@ def test_every_model_is_shown_with_its_paper_and_settings(sweeps: Command, name:
     assert "settings:" in answer.out
 
 
-@pytest.mark.parametrize("name", catalog.names("task"))
+@pytest.mark.parametrize("name", registry.names("task"))
 def test_every_task_is_shown_with_its_threshold(sweeps: Command, name: str) -> None:
     answer = sweeps("show", "task", name)
     assert answer.status == 0

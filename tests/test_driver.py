@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.driver import MAX_LOSSES, Driver
-from sweeps.packing import PackOrder
-from sweeps.report import as_json, report
-from sweeps.spec import Sweep, from_document
+from sweeps.config.sweep_file import Sweep, from_document
+from sweeps.results import as_json, report
+from sweeps.runner.driver import MAX_LOSSES, Driver, PackOrder
+from sweeps.runner.worker import PackRun
 from sweeps.store import Store
-from sweeps.worker import PackRun
 
 DOCUMENT: dict[str, Any] = {
     "name": "tiny",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.editing import Change, difference
-from sweeps.spec import SpecError, parse
+from sweeps.config.diff import Change, difference
+from sweeps.config.sweep_file import SpecError, parse
 
 BEGUN = """\
 question: which?

@@ -20,7 +20,7 @@ from commands import Commands, Started, call
 from kept import lanes_in, records_of, runs_of, states, steps_saved
 from sample_sweeps import UNIT
 
-from sweeps.yaml_source import dump, read
+from sweeps.config.yaml import dump, read
 
 pytestmark = pytest.mark.slow
 

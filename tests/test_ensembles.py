@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.driver import Driver
-from sweeps.ensembles import ensemble_table
-from sweeps.figures import draw
-from sweeps.report import standings
-from sweeps.report.numbers import number
-from sweeps.spec import parse
+from sweeps.config.sweep_file import parse
+from sweeps.results import standings
+from sweeps.results.figures import draw
+from sweeps.results.formats import number
+from sweeps.runner.driver import Driver
+from sweeps.runner.ensembles import ensemble_table
+from sweeps.runner.worker import PackRun
 from sweeps.store import Store
-from sweeps.worker import PackRun
 
 SWEEP = """
 name: tiny

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from made_sweep import DOCUMENT, made_sweep
 
-from sweeps.export import ExportError, best, compare_rates, compare_seeds
-from sweeps.records import Record
-from sweeps.settings import lane_key, resolve
-from sweeps.spec import parse
+from sweeps.config.settings import lane_key, resolve
+from sweeps.config.sweep_file import parse
+from sweeps.results.export import ExportError, best, compare_rates, compare_seeds
 from sweeps.store import Store, StoreError
+from sweeps.store.records import Record
 
 
 @pytest.fixture

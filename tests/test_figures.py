@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from made_sweep import BUDGET, made_sweep
 
-from sweeps.figures import FigureError, draw, write
-from sweeps.figures.series import against_length, against_step, figure_of, place_of
-from sweeps.records import Record
-from sweeps.report import standings
+from sweeps.results import standings
+from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, place_of, write
 from sweeps.store import Store
+from sweeps.store.records import Record
 
 
 def lane(seed: int, converged_at: int | None = None, **fields: Any) -> Record:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.masking import masked
 from sweeps.store.database import _engine
+from sweeps.store.location import masked
 from sweeps.tracking.client import without_password
 
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from sweeps.store import HeldByAnother, Store, StoreError, ownership
-from sweeps.store.tables import holders
+from sweeps.store.database import holders
 
 DRIVER = """
 import sys, time

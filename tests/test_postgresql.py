@@ -12,7 +12,7 @@ from commands import Commands, call
 from mlflow.tracking import MlflowClient
 
 from sweeps.store import Store
-from sweeps.store.tables import checkpoints
+from sweeps.store.database import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 
-from sweeps.report import as_csv, as_json, as_markdown, report
-from sweeps.report.content import objective_of
-from sweeps.report.markdown import table
-from sweeps.report.numbers import number, parameters, percent, steps
+from sweeps.results import as_csv, as_json, as_markdown, report
+from sweeps.results.formats import number, parameters, percent, steps, table
+from sweeps.results.report import objective_of
 from sweeps.store import Store, StoreError
 
 

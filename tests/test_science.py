@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from sweeps.bench import bench
-from sweeps.settings import lane_key, resolve
+from sweeps.bench.engine import bench
+from sweeps.config.settings import lane_key, resolve
 from sweeps.training import Lane, LaneResult, Pack, float_leaves
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sweeps.records import Record
-from sweeps.report.content import lane_figures
-from sweeps.summary import WORST, objective_figure, objective_value, rank, summarise
+from sweeps.results.report import lane_figures
+from sweeps.results.summary import WORST, objective_figure, objective_value, rank, summarise
+from sweeps.store.records import Record
 from sweeps.tracking.rows import seed_points
 from sweeps.training import Curve
 

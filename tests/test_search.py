@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeps.config.space import Dimension, Kind, Search
 from sweeps.search import CellSearch, Finished, Suggestion, check_sampler, file_values, sampler_names
-from sweeps.space import Dimension, Kind, Search
 
 LR = Dimension(kind="log_uniform", low=1e-4, high=1e-1)
 DROPOUT = Dimension(kind="log_uniform", low=1e-6, high=0.2, off=0, has_off=True)

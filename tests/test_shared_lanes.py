@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.driver import Driver
-from sweeps.report import as_json, report
-from sweeps.spec import parse
+from sweeps.config.sweep_file import parse
+from sweeps.results import as_json, report
+from sweeps.runner.driver import Driver
+from sweeps.runner.worker import PackRun
 from sweeps.store import Store
-from sweeps.worker import PackRun
 
 COMMON = """
 task: {name: static, operation: sub, input_size: 10}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.faults import Faults, SpecError
-from sweeps.space import Dimension, active, narrowed, read_dimension, read_space, same
-from sweeps.yaml_source import read
+from sweeps.config.faults import Faults, SpecError
+from sweeps.config.space import Dimension, active, narrowed, read_dimension, read_space, same
+from sweeps.config.yaml import read
 
 
 def dimension(text: str, name: str = "train.lr") -> Dimension:

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from sweeps.sections import MAX_SEED
-from sweeps.space import Search
-from sweeps.spec import Sweep, from_document, parse
+from sweeps.config.space import Search
+from sweeps.config.sweep_file import MAX_SEED, Sweep, from_document, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.spec import SpecError, Sweep, load, parse
+from sweeps.config.sweep_file import SpecError, Sweep, load, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 

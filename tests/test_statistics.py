@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sweeps.statistics import Interval, beta_mean, gamma_mean, rate_difference, t_mean, wilson
+from sweeps.results.statistics import Interval, beta_mean, gamma_mean, rate_difference, t_mean, wilson
 
 STEPS = st.one_of(st.integers(0, 10_000_000).map(float), st.floats(1e-3, 1e7))
 SPARSITY = st.one_of(

@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.records import Configuration, Record
 from sweeps.store import Store, StoreError
 from sweeps.store.curves import pack, unpack
+from sweeps.store.records import Configuration, Record
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: S
 def test_a_batch_survives_a_kill_right_after_it_was_added(where: str, in_another_process: Start) -> None:
     code = """
 import os, signal, sys
-from sweeps.records import Record
+from sweeps.store.records import Record
 from sweeps.store import Store
 store = Store(sys.argv[1])
 store.add_records([Record(key=f"k{i}", seed=i, budget=9, steps=9, outcome="unsolved", solved=False, state=b"s")
@@ -327,7 +327,7 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store) -> None:
 def test_processes_that_open_a_new_store_at_once_all_get_it(where: str, in_another_process: Start) -> None:
     code = """
 import sys, time
-from sweeps.records import Record
+from sweeps.store.records import Record
 from sweeps.store import Store
 sys.stdin.readline()
 store = Store(sys.argv[1])

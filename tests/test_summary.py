@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.records import Record
-from sweeps.statistics import Interval
-from sweeps.summary import (
+from sweeps.results.statistics import Interval
+from sweeps.results.summary import (
     NO_ERROR_FIGURE,
     WORST,
     objective_figure,
@@ -19,6 +18,7 @@ from sweeps.summary import (
     rank,
     summarise,
 )
+from sweeps.store.records import Record
 
 
 def lane(seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any) -> Record:

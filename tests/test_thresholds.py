@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.thresholds import thresholds
+from sweeps.results.thresholds import thresholds
 
 
 def report(*errors: dict[str, float | None]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from tracked import FILE, configuration, record, records_of, small_sweep
 
-from sweeps.spec import Sweep, parse
-from sweeps.summary import summarise
+from sweeps.config.sweep_file import Sweep, parse
+from sweeps.results.summary import summarise
 from sweeps.tracking import Row, Tracker, TrackingError, serve, stop
 
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -298,7 +298,7 @@ def test_a_server_that_is_down_is_one_typed_error(sweep: Sweep, monkeypatch: pyt
 def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_path: Path) -> None:
     program = (
         "import sys, sweeps.tracking as t\n"
-        "from sweeps.spec import parse\n"
+        "from sweeps.config.sweep_file import parse\n"
         "assert 'mlflow' not in sys.modules\n"
         f"sweep = parse({FILE!r}, 'small.yaml')\n"
         f"t.Tracker({uri_of(tmp_path / 'new')!r}, sweep, created={CREATED!r}).begin()\n"

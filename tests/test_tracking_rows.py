@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracked import configuration, record, small_sweep
 
-from sweeps.records import Record
-from sweeps.spec import Sweep
+from sweeps.config.sweep_file import Sweep
+from sweeps.store.records import Record
 from sweeps.tracking import default_uri, rows
 from sweeps.tracking.client import without_password
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.yaml_source import dump, read, read_value
+from sweeps.config.yaml import dump, read, read_value
 
 
 @pytest.mark.parametrize(

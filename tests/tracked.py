@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.records import Configuration, Record
-from sweeps.settings import resolve
-from sweeps.spec import Sweep, parse
+from sweeps.config.settings import resolve
+from sweeps.config.sweep_file import Sweep, parse
+from sweeps.store.records import Configuration, Record
 
 FILE = """
 name: small

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sweeps import catalog
-from sweeps.checking import engine, lanes, task_rules, unit_rules
+from sweeps.checking import engine, tasks, units
 from sweeps.checking.declaration import declares, documented
-from sweeps.checking.findings import Fault, Outcome, Report, Rule, apply
-from sweeps.checking.places import Place, real
-from sweeps.checking.task_subject import TaskSubject
+from sweeps.checking.findings import Fault, Outcome, Place, Report, Rule, apply, real
+from sweeps.checking.tasks import TaskSubject
 from sweeps.checking.units import Unit
+from sweeps.config import registry
 
 LOADS = "it can be loaded"
 DECLARES = "version and Config are declared"
@@ -28,17 +27,17 @@ COMPILES = "compiled, a lane equals itself alone and in a pack"
 MODEL_RULES = (
     Rule(DECLARES, declares),
     Rule(DOCUMENTED, documented),
-    Rule(BUILDS, unit_rules.builds, (DECLARES,)),
-    Rule("initialise fills every parameter from the stream alone", unit_rules.initialises, (DECLARES,)),
-    Rule(GLOBAL, unit_rules.global_generators, (DECLARES,)),
-    Rule(PURE, unit_rules.pure, (GLOBAL,)),
-    Rule("evaluation draws nothing", unit_rules.evaluates, (PURE,)),
-    Rule(SILENT, unit_rules.silent, (DECLARES,)),
-    Rule(BLIND, unit_rules.blind, (DECLARES,)),
-    Rule("rows of a batch do not touch each other", unit_rules.rows, (BUILDS, GLOBAL, PURE)),
-    Rule("every parameter learns", unit_rules.learns, (GLOBAL, PURE, BLIND)),
-    Rule("constrain keeps to its bounds", unit_rules.constrains, (DECLARES,)),
-    Rule("lanes do not mix", lanes.apart, (BUILDS, GLOBAL, PURE, BLIND)),
+    Rule(BUILDS, units.builds, (DECLARES,)),
+    Rule("initialise fills every parameter from the stream alone", units.initialises, (DECLARES,)),
+    Rule(GLOBAL, units.global_generators, (DECLARES,)),
+    Rule(PURE, units.pure, (GLOBAL,)),
+    Rule("evaluation draws nothing", units.evaluates, (PURE,)),
+    Rule(SILENT, units.silent, (DECLARES,)),
+    Rule(BLIND, units.blind, (DECLARES,)),
+    Rule("rows of a batch do not touch each other", units.rows, (BUILDS, GLOBAL, PURE)),
+    Rule("every parameter learns", units.learns, (GLOBAL, PURE, BLIND)),
+    Rule("constrain keeps to its bounds", units.constrains, (DECLARES,)),
+    Rule("lanes do not mix", units.apart, (BUILDS, GLOBAL, PURE, BLIND)),
     Rule(RECORDS, engine.records, (BUILDS, GLOBAL, PURE, BLIND)),
     Rule(TRAINS, engine.trains, (RECORDS,)),
 )
@@ -46,16 +45,16 @@ MODEL_RULES = (
 TASK_RULES = (
     Rule(DECLARES, declares),
     Rule(DOCUMENTED, documented),
-    Rule("splits, network, inputs and outputs are named", task_rules.named, (DECLARES,)),
-    Rule("the instance depends on the seed alone", task_rules.instances, (DECLARES,)),
-    Rule(BUILDS, task_rules.samples, (DECLARES,)),
-    Rule(GLOBAL, task_rules.global_generators, (DECLARES,)),
-    Rule(BLIND, task_rules.blind, (DECLARES,)),
-    Rule("evaluation inputs are fixed", task_rules.evaluation, (DECLARES,)),
-    Rule("truth agrees with the training targets", task_rules.truths, (BUILDS,)),
-    Rule("the exact target has the least loss", task_rules.losses, (BUILDS,)),
-    Rule("its scores are those that it names", task_rules.scores, (BUILDS,)),
-    Rule("the threshold is a number, or None, and soon there", task_rules.thresholds, (DECLARES,)),
+    Rule("splits, network, inputs and outputs are named", tasks.named, (DECLARES,)),
+    Rule("the instance depends on the seed alone", tasks.instances, (DECLARES,)),
+    Rule(BUILDS, tasks.samples, (DECLARES,)),
+    Rule(GLOBAL, tasks.global_generators, (DECLARES,)),
+    Rule(BLIND, tasks.blind, (DECLARES,)),
+    Rule("evaluation inputs are fixed", tasks.evaluation, (DECLARES,)),
+    Rule("truth agrees with the training targets", tasks.truths, (BUILDS,)),
+    Rule("the exact target has the least loss", tasks.losses, (BUILDS,)),
+    Rule("its scores are those that it names", tasks.scores, (BUILDS,)),
+    Rule("the threshold is a number, or None, and soon there", tasks.thresholds, (DECLARES,)),
     Rule(RECORDS, engine.records, (BUILDS, GLOBAL, BLIND)),
     Rule(TRAINS, engine.trains, (RECORDS,)),
 )
@@ -77,11 +76,11 @@ def _rules(rules: Sequence[Rule], compiled: bool, last: str | None) -> list[Rule
     return found if last is None else found[: [rule.name for rule in found].index(last) + 1]
 
 
-def _checked(kind: catalog.Kind, name: str, make: Callable[[str], Any], rules: list[Rule]) -> Report:
+def _checked(kind: registry.Kind, name: str, make: Callable[[str], Any], rules: list[Rule]) -> Report:
     title = f"{kind} {name}"
     try:
         subject = make(name)
-    except catalog.BrokenDefinition as error:
+    except registry.BrokenDefinition as error:
         place = Place(real(error.file), error.line) if error.file and error.line else None
         fault = Fault(str(error), _remedy(error, kind), place)
         return Report(title, (Outcome(LOADS, "broken", (fault,)),))
@@ -92,7 +91,7 @@ def _loads(subject: Any) -> Iterator[Fault]:
     yield from ()
 
 
-def _remedy(error: catalog.BrokenDefinition, kind: catalog.Kind) -> str:
+def _remedy(error: registry.BrokenDefinition, kind: registry.Kind) -> str:
     if error.__cause__ is not None:
         return "repair this line"
     return f"`sweeps new {kind} NAME` writes a working one to compare with"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sweeps.checking.findings import Fault, raised
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import LEAST_SLOTS, Lane, Pack
 
 SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}

@@ -14,8 +14,8 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 
-from sweeps.catalog import nearest
-from sweeps.space import Dimension
+from sweeps.config.registry import nearest
+from sweeps.config.space import Dimension
 
 
 @dataclass(frozen=True)

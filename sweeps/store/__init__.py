@@ -12,12 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sweeps.store.configuration_rows import ConfigurationRows
-from sweeps.store.database import Database
-from sweeps.store.errors import HeldByAnother, StoreError
+from sweeps.store.database import Database, HeldByAnother, StoreError
 from sweeps.store.ownership import Holder, Ownership
-from sweeps.store.record_rows import RecordRows
-from sweeps.store.sweep_rows import SweepRows
+from sweeps.store.rows import ConfigurationRows, RecordRows, SweepRows
 
 __all__ = ["HeldByAnother", "Holder", "Store", "StoreError"]
 

@@ -12,10 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from sweeps.store import Store
-from sweeps.store.errors import StoreError
-from sweeps.store.record_rows import chunks, insert_checkpoints, insert_records
-from sweeps.store.sweep_rows import require_sweep
-from sweeps.store.tables import checkpoints, configurations, lanes, records, sweeps
+from sweeps.store.database import StoreError, checkpoints, configurations, lanes, records, sweeps
+from sweeps.store.rows import chunks, insert_checkpoints, insert_records, require_sweep
 
 
 def copy_sweep(source: Store, target: Store, name: str) -> int:

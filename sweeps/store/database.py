@@ -1,9 +1,4 @@
-"""A store's database: where it is, how it is opened, and what a transaction promises.
-
-A folder holds `sweeps.db` (SQLite). A `postgresql://` URL is the same store on a server. When `Database.write`
-returns, what was written survives a kill of the process and a loss of power; every fault of the database comes
-out as a StoreError that says what was given and what to do.
-"""
+"""What can go wrong with a store, said so that the reader knows what to do."""
 
 from __future__ import annotations
 
@@ -15,12 +10,129 @@ from typing import Any
 
 import filelock
 import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sweeps.masking import parameters_masked
-from sweeps.network_disk import allowed, network_file_system, way_out
-from sweeps.store import tables
-from sweeps.store.errors import StoreError
+from sweeps.store.location import allowed, network_file_system, parameters_masked, way_out
+
+
+class StoreError(ValueError):
+    """A store cannot be opened, read or written, or was asked for something that it must refuse."""
+
+
+class HeldByAnother(StoreError):
+    """Another live driver holds the sweep's name. `host`, `pid` and `since` (UTC, ISO 8601) say which one."""
+
+    def __init__(self, message: str, *, host: str, pid: int, since: str) -> None:
+        super().__init__(message)
+        self.host, self.pid, self.since = host, pid, since
+
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+schema_version = Table(
+    "sweeps_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False)
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("document", Text, nullable=False),  # JSON
+    Column("state", Text, nullable=False),
+    Column("created", Text, nullable=False),  # UTC, ISO 8601
+    Column("updated", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+)
+
+# Who drives a sweep now. A name may be held before its sweep has begun, so there is no foreign key.
+holders = Table(
+    "holders",
+    metadata,
+    Column("sweep", Text, primary_key=True),
+    Column("token", Text, nullable=False),  # one for each time that a name is taken
+    Column("host", Text, nullable=False),
+    Column("machine", Text, nullable=False),  # where `pid` means something: see ownership.py
+    Column("pid", BigInteger, nullable=False),
+    Column("started_s", Double, nullable=False),  # of the process, seconds after the machine's boot
+    Column("since", Text, nullable=False),  # UTC, ISO 8601
+    Column("beat_s", Double, nullable=False),  # last heartbeat, seconds since 1970
+)
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("id", Integer, primary_key=True),  # in the order they were asked for
+    Column("sweep", Text, ForeignKey("sweeps.name"), nullable=False),
+    Column("cell", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("labels", Text, nullable=False),  # JSON
+    Column("parameters", Text, nullable=False),  # JSON
+    Column("settings", Text, nullable=False),  # JSON
+    Column("origin", Text),
+    Column("state", Text, nullable=False),
+    Column("value", Double),
+    UniqueConstraint("sweep", "cell", "number"),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("sweep", Text, primary_key=True),
+    Column("cell", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("seed", BigInteger, primary_key=True),
+    Column("key", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["sweep", "cell", "number"], ["configurations.sweep", "configurations.cell", "configurations.number"]
+    ),
+)
+
+# A record belongs to no sweep: sweeps that name the same lane share it.
+records = Table(
+    "records",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("budget", BigInteger, primary_key=True, autoincrement=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("steps", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("converged_at", BigInteger),
+    Column("sparsity_error", Double),
+    Column("error", Text, nullable=False),  # JSON
+    Column("best_step", BigInteger),
+    Column("threshold", Double),
+    Column("reason", Text),
+    Column("wall_time_s", Double, nullable=False),
+    Column("provenance", Text, nullable=False),  # JSON
+    Column("curve", LargeBinary, nullable=False),  # curves.pack
+    Column("state", LargeBinary),  # last: a row is read without it
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("steps", BigInteger, nullable=False),
+    Column("curve", LargeBinary, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+)
+
 
 FILE_NAME = "sweeps.db"
 BUSY_TIMEOUT_S = 60.0  # another process's commit takes milliseconds; a slow disk may take seconds
@@ -76,21 +188,21 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             present = set(sa.inspect(connection).get_table_names())
-            if tables.schema_version.name not in present:
+            if schema_version.name not in present:
                 self._refuse_foreign(present)
-                tables.metadata.create_all(connection)
-                connection.execute(sa.insert(tables.schema_version).values(version=tables.SCHEMA_VERSION))
-            found = connection.execute(sa.select(sa.func.max(tables.schema_version.c.version))).scalar()
-            if found is None or found > tables.SCHEMA_VERSION:
+                metadata.create_all(connection)
+                connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
+            found = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar()
+            if found is None or found > SCHEMA_VERSION:
                 raise StoreError(
                     f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
-                    f"{tables.SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
+                    f"{SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
                 )
             # A write that changes nothing: what cannot be written is found out now, not after an hour's training.
-            connection.execute(sa.update(tables.schema_version).values(version=found))
+            connection.execute(sa.update(schema_version).values(version=found))
 
     def _refuse_foreign(self, present: set[str]) -> None:
-        clash = sorted(present & set(tables.metadata.tables))
+        clash = sorted(present & set(metadata.tables))
         if clash:
             raise StoreError(
                 f"{self.where} is a database of something else: it has tables named {', '.join(clash)} "

@@ -22,10 +22,8 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from sweeps.store.database import Database
-from sweeps.store.errors import HeldByAnother, StoreError
-from sweeps.store.sweep_rows import utc_now
-from sweeps.store.tables import holders, sweeps
+from sweeps.store.database import Database, HeldByAnother, StoreError, holders, sweeps
+from sweeps.store.rows import utc_now
 
 HEARTBEAT_S = 20.0
 SILENCE_S = 120.0

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.masking import parameters_masked
-from sweeps.network_disk import network_file_system
+from sweeps.store.location import network_file_system, parameters_masked
 from sweeps.tracking.rows import Point
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.cells import values_at
-from sweeps.records import Configuration, Record
-from sweeps.space import Dimension, same
-from sweeps.summary import Summary
+from sweeps.config.compare import values_at
+from sweeps.config.space import Dimension, same
+from sweeps.results.summary import Summary
+from sweeps.store.records import Configuration, Record
 
 MOST_POINTS = 200
 """Of one curve; a longer one is thinned evenly, and its first crossing of the threshold stays."""

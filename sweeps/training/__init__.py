@@ -1,12 +1,11 @@
 """The engine: many lanes in one process. Torch only; what is imported here is the one door to it."""
 
-from sweeps.training.context import Context
 from sweeps.training.ensemble import Ensemble
-from sweeps.training.lane import Lane, LaneResult
-from sweeps.training.lane_floats import float_leaves, structure
-from sweeps.training.outcome import Curve, Verdict, judge
+from sweeps.training.lane import Curve, Lane, LaneResult, Verdict, judge
 from sweeps.training.pack import LEAST_SLOTS, Pack
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.settings import float_leaves, structure
+from sweeps.training.step import Context
 
 __all__ = [
     "LEAST_SLOTS",

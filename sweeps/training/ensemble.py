@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sweeps.settings import build
+from sweeps.config.settings import build
 from sweeps.training.lane import from_bytes, stacked
-from sweeps.training.lane_floats import float_leaves
 from sweeps.training.looped import LoopedEvaluation
-from sweeps.training.step import LaneFunctions
-from sweeps.training.tensors import tensors_of
+from sweeps.training.settings import float_leaves
+from sweeps.training.step import LaneFunctions, tensors_of
 
 
 class Ensemble:

@@ -1,13 +1,6 @@
-"""Training and evaluation of networks that repeat a cell: every piece compiled once, the loop run in Python.
+"""The batches of stacked lanes for networks that are looped: of all lengths at once, or of one that a curriculum chooses.
 
-Unrolled into one graph, a hundred steps would take a hundred seconds to compile, and every length anew. So such a network
-names its `pieces` and spells the loop over them (`loop`), and here each piece gets the slot axis and is compiled; gradients
-flow back through the pieces by ordinary autograd; batch and update stay one compiled function each.
-
-What the loop sees is a list of tensors: the inputs at each time, or, where a task has examples of several lengths (bins),
-the symbols of each bin.
-
-Legend of suffixes: K slots, T time, B batch or rows.
+Legend of suffixes: K slots, T time, B batch.
 """
 
 from __future__ import annotations
@@ -23,9 +16,75 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from sweeps.training.batches import Batches, LengthBatches
-from sweeps.training.compiled import Recorded, in_place
+from sweeps.training.compile import Recorded, in_place
 from sweeps.training.step import LaneFunctions, LaneState, resting
+
+
+class Batches:
+    """Called with state, floats, keys, instance, shared: (x, target, what else is known of the batch).
+
+    x is [T, K, B, ...], or a tuple of bins [K, B, n].
+    """
+
+    def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
+        self._sample = Recorded(_stacked(functions.sample), arguments, compiled)
+
+    @property
+    def recorded(self) -> Sequence[Recorded]:
+        return [self._sample]
+
+    def __call__(self, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
+        return *self._sample(*arguments), {}
+
+
+class LengthBatches(Batches):
+    """Batches of one length, in the task's bin for it. Each bin is compiled when it is first met.
+
+    Raises ValueError where lanes are at different bins: such lanes must train apart.
+    """
+
+    def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
+        self._functions, self._compiled = functions, compiled
+        state, floats, keys, *_ = arguments
+        self._length = Recorded(torch.vmap(functions.length), (state, floats, keys), compiled)
+        self._by_bin: dict[int, Recorded] = {}
+
+    @property
+    def recorded(self) -> Sequence[Recorded]:
+        return [self._length, *self._by_bin.values()]
+
+    def __call__(self, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
+        state, floats, keys, *_ = arguments
+        length_K = self._length(state, floats, keys)
+        bins = {self._functions.built.task.bin_of(length) for length in length_K.tolist()}
+        if len(bins) > 1:
+            raise ValueError(f"lanes of one pack are at lengths of the bins {sorted(bins)}: train them apart")
+        bin_ = bins.pop()
+        if bin_ not in self._by_bin:
+            sample = _stacked(partial(_of_bin, self._functions, bin_), 1)
+            self._by_bin[bin_] = Recorded(sample, (length_K, *arguments), self._compiled)
+        return *self._by_bin[bin_](length_K, *arguments), {"length": length_K}
+
+
+def _of_bin(
+    functions: LaneFunctions, bin_: int, length: Any, state: Any, floats: Any, keys: Any, data: Any
+) -> Any:
+    return functions.sample_length(length, bin_, state, floats, keys, data)
+
+
+def _stacked(sample: Callable[..., Any], leading: int = 0) -> Callable[..., Any]:
+    """`sample(..., instance and shared)` of one lane, over slots; the last two arguments are instance and shared."""
+
+    def lane(*arguments: Any) -> Any:
+        *before, instance, shared = arguments
+        return sample(*before, {**instance, **shared})
+
+    def over_slots(*arguments: Any) -> Any:
+        x, target = torch.vmap(lane, in_dims=(0,) * (leading + 4) + (None,))(*arguments)
+        return (x if isinstance(x, tuple) else x.movedim(1, 0).contiguous()), target
+
+    return over_slots
+
 
 ROWS = 1_000
 """Rows that are evaluated at once: the stacked states of a thousand fit a processor's cache."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sweeps.training.random import Stream
 
 Params = dict[str, Tensor]
 Moments = dict[str, Params]  # moment name -> parameter name -> tensor
@@ -63,3 +66,67 @@ OPTIMIZERS: dict[str, tuple[Update, tuple[str, ...]]] = {
     "sgd": (sgd, ("velocity",)),
 }
 """Name -> (update, names of its moments, which start at zero)."""
+
+
+Grads = dict[str, Tensor]
+
+
+def clipped(grads: Grads, largest: Any) -> Grads:
+    """Scales a lane's gradient to a norm of at most `largest`; 0 is off."""
+    if isinstance(largest, float) and largest == 0.0:
+        return grads
+    norm = torch.sqrt(reduce(torch.add, (g.square().sum() for g in grads.values())))
+    factor = torch.where((largest > 0) & (norm > largest), largest / norm, torch.ones_like(norm))
+    return {name: g * factor for name, g in grads.items()}
+
+
+def limited(grads: Grads, largest: Any) -> Grads:
+    """Clips every element to [-largest, largest]; 0 is off."""
+    if isinstance(largest, float) and largest == 0.0:
+        return grads
+    bound = torch.where(largest > 0, largest, torch.inf)
+    return {name: torch.minimum(torch.maximum(g, -bound), bound) for name, g in grads.items()}
+
+
+def annealed_variance(eta: Any, step: Tensor) -> Any:
+    """eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1)."""
+    return eta / (1.0 + step.to(torch.float32)) ** 0.55
+
+
+def with_noise(grads: Grads, variance: Any, stream: Stream) -> Grads:
+    """Adds normal noise of this variance to every element; 0.0 is off."""
+    if isinstance(variance, float) and variance == 0.0:
+        return grads
+    deviation = torch.sqrt(variance)
+    noise = stream.normal((sum(g.numel() for g in grads.values()),))
+    pieces = noise.split([g.numel() for g in grads.values()])
+    return {n: g + deviation * z.view(g.shape) for (n, g), z in zip(grads.items(), pieces, strict=True)}
+
+
+PERIODS = 4
+
+
+def lr_decay_start() -> dict[str, Tensor]:
+    """`factor` of the learning rate, the loss `sum` of the present period, and the last periods' `means` [4], oldest first."""
+    return {
+        "factor": torch.ones(()),
+        "sum": torch.zeros(()),
+        "means": torch.full((PERIODS,), torch.inf),
+    }
+
+
+def lr_decay_after(memory: dict[str, Tensor], loss: Tensor, step: Tensor, decay: Any) -> dict[str, Tensor]:
+    """The memory after a step with this loss. `decay` is a `settings.LrDecay`, `step` the number of updates before it."""
+    total = memory["sum"] + loss
+    ends = (step + 1) % decay.period == 0
+    means = torch.cat([memory["means"][1:], (total / decay.period).unsqueeze(0)])
+    if decay.rule == "two_worse":
+        stalls = means[-2:].amin() > means[-3:].amin()
+    else:
+        stalls = means[-1] > means[:-1].amax()
+    lower = torch.clamp(memory["factor"] * decay.factor, min=decay.floor)
+    return {
+        "factor": torch.where(ends & stalls, lower, memory["factor"]),
+        "sum": torch.where(ends, 0.0, total),
+        "means": torch.where(ends, means, memory["means"]),
+    }

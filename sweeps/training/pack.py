@@ -1,7 +1,4 @@
-"""A pack: many lanes trained together in the slots of one compiled step. A freed slot takes the next lane.
-
-Legend of suffixes: K slots, B batch or rows, I inputs, O outputs.
-"""
+"""The compiled step and evaluation of a structure, kept in the process: the second pack costs nothing."""
 
 from __future__ import annotations
 
@@ -9,21 +6,133 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from sweeps.settings import Built, build
-from sweeps.training.lane import Lane, LaneResult, from_bytes, put, slot_of, stacked, to_bytes
-from sweeps.training.lane_floats import REMOVABLE, float_leaves, structure
-from sweeps.training.lengths import LengthCurve, lengths_of
-from sweeps.training.outcome import Curve, judge
-from sweeps.training.programs import STEP_ARGUMENTS, programs_for
+from sweeps.config.settings import Built, build
+from sweeps.training.compile import Recorded, in_place
+from sweeps.training.lane import Curve, Lane, LaneResult, from_bytes, judge, put, slot_of, stacked, to_bytes
+from sweeps.training.looped import LoopedEvaluation, LoopedStep
 from sweeps.training.random import seed_key, signed
-from sweeps.training.step import LOSS_NOT_FINITE, PURPOSES, RUNNING, LaneFunctions, LaneState, initial_params
-from sweeps.training.tensors import tensors_of
+from sweeps.training.settings import REMOVABLE, float_leaves, structure
+from sweeps.training.step import (
+    LOSS_NOT_FINITE,
+    PURPOSES,
+    RUNNING,
+    LaneFunctions,
+    LaneState,
+    initial_params,
+    tensors_of,
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """`step.bind` of the step's arguments, in place; `evaluate(params, memory, floats, inputs, targets, shared)`."""
+
+    step: Recorded | LoopedStep
+    evaluate: Recorded | LoopedEvaluation
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        return self.step.why_uncompiled or self.evaluate.why_uncompiled
+
+
+MOST_UNROLLED = 10
+"""Time steps of training that are compiled as one graph; more are looped over, at about half the speed (docs/benchmarks.md)."""
+STEP_ARGUMENTS = ("state", "floats", "keys", "budget", "instance", "shared")
+_KEPT: dict[tuple[Any, ...], Programs] = {}
+
+
+def programs_for(
+    settings: dict[str, Any], built: Built, zeros: frozenset[str], tensors: dict[str, Any], compiled: bool
+) -> Programs:
+    """Programs for the stacked `tensors` of a pack: state, floats, keys, budget, instance, shared, inputs, targets.
+
+    What a task shares between lanes ("shared") has no slot axis, nor have evaluation inputs that are the same for all
+    lanes ("inputs_shared").
+    """
+    shapes = tuple(tuple(t.shape) for t in pytree.tree_leaves(tensors) if isinstance(t, torch.Tensor))
+    device = str(tensors["budget"].device)
+    key = (structure(settings), zeros, shapes, tensors["inputs_shared"], device, compiled)
+    if key not in _KEPT:
+        _KEPT[key] = _made(LaneFunctions(built, zeros), tensors, compiled)
+    return _KEPT[key]
+
+
+def _made(functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> Programs:
+    arguments = tuple(tensors[k] for k in STEP_ARGUMENTS)
+    looped = getattr(functions.built.network, "looped", False)
+    if looped and getattr(functions.built.task, "time_steps", math.inf) > MOST_UNROLLED:
+        step: Recorded | LoopedStep = LoopedStep(functions, arguments, compiled)
+    else:
+        step = Recorded(
+            in_place(torch.vmap(functions.step, in_dims=(0, 0, 0, 0, 0, None))), arguments, compiled
+        )
+    if looped:
+        return Programs(step, LoopedEvaluation(functions, compiled, tensors["inputs_shared"]))
+    evaluate = partial(_evaluate, functions, None if tensors["inputs_shared"] else 0)
+    state = tensors["state"]
+    seen = (
+        state["params"],
+        state["memory"],
+        *(tensors[k] for k in ("floats", "inputs", "targets", "shared")),
+    )
+    return Programs(step, Recorded(evaluate, seen, compiled))
+
+
+def _evaluate(functions: LaneFunctions, inputs_axis: int | None, *arguments: Any) -> Any:
+    return torch.vmap(functions.evaluate, in_dims=(0, 0, 0, inputs_axis, 0, None))(*arguments)
+
+
+def lengths_of(task: Any) -> tuple[int, ...]:
+    """Lengths at which a task wants a finished lane to be measured; none for most."""
+    return tuple(task.config.curve_lengths) if hasattr(task, "curve_inputs") else ()
+
+
+class LengthCurve:
+    """A lane that has ended, and its errors by length so far. Call `advance` until `result` is there."""
+
+    def __init__(
+        self, ended: LaneResult, built: Built, lane: dict[str, Any], zeros: frozenset[str],
+        compiled: bool, device: torch.device,
+    ) -> None:  # fmt: skip
+        """`lane` has the lane's own `params`, `memory` and `floats`, with a slot axis of one."""
+        self.ended, self._built, self._lane, self._device = ended, built, lane, device
+        self._evaluation = LoopedEvaluation(LaneFunctions(built, zeros), compiled, inputs_shared=True)
+        self._left = deque(lengths_of(built.task))
+        self._found: dict[str, list[float]] = {}
+
+    @property
+    def result(self) -> LaneResult | None:
+        """The lane's result with `by_length`, or None while lengths are left."""
+        return None if self._left else replace(self.ended, by_length=self._found)
+
+    def advance(self) -> None:
+        """Measures the next length."""
+        length = self._left.popleft()
+        x = self._built.task.curve_inputs(length)
+        target = self._built.task.truth(x, self.ended.seed)
+        inputs, targets = tensors_of((x, target), self._device)
+        targets = pytree.tree_map(lambda t: t.unsqueeze(0), targets)
+        values = self._evaluation(
+            self._lane["params"],
+            self._lane["memory"],
+            self._lane["floats"],
+            {"at": inputs},
+            {"at": targets},
+            {},
+        )
+        row = {"length": length, "rows": len(x[0])} | {
+            name.removesuffix(".at"): v.item() for name, v in values.items() if name != "sparsity_error"
+        }
+        for name, value in row.items():
+            self._found.setdefault(name, []).append(value)
+
 
 RUN_S = 0.5  # how often training looks at the clock
 LEAST_SLOTS = 3  # with 1 or 2 the CPU library takes another matrix routine, whose rounding differs

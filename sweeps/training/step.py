@@ -1,7 +1,4 @@
-"""One training step and one evaluation of ONE lane, as pure functions. `compiled.py` adds the slot axis.
-
-Legend: everything here is a single lane's; no tensor has a slot axis.
-"""
+"""What a model may ask of the engine while it computes."""
 
 from __future__ import annotations
 
@@ -9,18 +6,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad
 from torch.utils import _pytree as pytree
 
-from sweeps.settings import Built
-from sweeps.training import lr_decay
-from sweeps.training.context import Context
-from sweeps.training.gradients import annealed_variance, clipped, limited, with_noise
-from sweeps.training.lane_floats import evaluation_only, replaced, with_floats
-from sweeps.training.optimizers import OPTIMIZERS, Params
+from sweeps.config.settings import Built
+from sweeps.training import optimizers
+from sweeps.training.optimizers import OPTIMIZERS, Params, annealed_variance, clipped, limited, with_noise
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.settings import evaluation_only, replaced, with_floats
+
+
+class Context:
+    """`step` (0-dim float32 tensor, 0 before the first update), `training`, `stream`, `dropout`, and `last_error`.
+
+    `last_error` is the interpolation error at the lane's last evaluation (0-dim float32; infinite before the first).
+    `memory` is what the network keeps from step to step besides weights; empty for most.
+    """
+
+    def __init__(
+        self,
+        step: Tensor,
+        training: bool,
+        stream: Stream,
+        last_error: Tensor,
+        memory: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.step, self.training, self.stream, self.last_error = step, training, stream, last_error
+        self.memory = memory or {}
+
+    def part(self, number: Any) -> Context:
+        """For the part of a computation with this number, from 0: what it draws is its own."""
+        return Context(self.step, self.training, self.stream.folded(number), self.last_error, self.memory)
+
+    def dropout(self, x: Tensor, rate: Any) -> Tensor:
+        """Inverted dropout with a lane's own rate in [0, 1); the identity in evaluation."""
+        if not self.training:
+            return x
+        kept = self.stream.uniform(x.shape) >= rate
+        return torch.where(kept, x / (1.0 - rate), torch.zeros_like(x))
+
+
+def tensors_of(arrays: Any, device: torch.device | None = None) -> Any:
+    """float32 from arrays of numbers with a fraction; whole numbers stay what they are."""
+
+    def tensor(array: Any) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
+
+    return pytree.tree_map(tensor, arrays)
+
 
 PURPOSES = ("batch", "model", "noise")
 RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
@@ -154,7 +190,7 @@ class LaneFunctions:
     def _remembered(self, memory: Any, observed: Observed, train: Any, step: Tensor, floats: Params) -> Any:
         result = dict(memory)
         if "lr" in memory:
-            result["lr"] = lr_decay.after(memory["lr"], observed["loss"], step, train.lr_decay)
+            result["lr"] = optimizers.lr_decay_after(memory["lr"], observed["loss"], step, train.lr_decay)
         if "model" in memory:
             known = {**observed, "lr": train.lr}
             if hasattr(self.built.network, "next_length"):
@@ -231,7 +267,7 @@ def starting_memory(built: Built) -> dict[str, Params]:
     if hasattr(built.network, "remember") and (own := built.model().initial_memory()):
         memory["model"] = own
     if built.train.lr_decay.rule != "never":
-        memory["lr"] = lr_decay.start()
+        memory["lr"] = optimizers.lr_decay_start()
     return memory
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeps import catalog
 from sweeps.checking import Report, check_model, check_task
-from sweeps.starting import write
+from sweeps.cli.define import write_template
+from sweeps.config import registry
 
 
 def written(folder: Path, kind: str, *changes: tuple[str, str]) -> Path:
     """A new model or task in which each old text is replaced."""
     (folder / f"my_{kind}.py").unlink(missing_ok=True)
-    catalog.find.cache_clear()
-    path = write("model" if kind == "model" else "task", f"my_{kind}", folder)
+    registry.find.cache_clear()
+    path = write_template("model" if kind == "model" else "task", f"my_{kind}", folder)
     text = path.read_text()
     for old, new in changes:
         assert old in text, f"{old!r} is not in the template"

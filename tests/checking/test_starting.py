@@ -8,14 +8,14 @@ import pytest
 from commands import call
 from definitions import line_of
 
-from sweeps import catalog
-from sweeps.settings import build, resolve
+from sweeps.config import registry
+from sweeps.config.settings import build, resolve
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    catalog.find.cache_clear()
+    registry.find.cache_clear()
     return tmp_path
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from definitions import checked, line_of, told
 
-from sweeps import catalog
 from sweeps.checking import check_task, checker
-from sweeps.checking.variants import variants
+from sweeps.checking.declaration import variants
+from sweeps.config import registry
 from tasks.algorithm import Algorithm
 
 LEAST = "the exact target has the least loss"
@@ -120,7 +120,7 @@ def made(folder: Path, old: str = "", new: str = "") -> Path:
     path = folder / "my_task.py"
     assert old in TASK
     path.write_text(TASK.replace(old, new, 1))
-    catalog.find.cache_clear()
+    registry.find.cache_clear()
     return path
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.clusters_file import UnknownCluster, find_cluster, load_clusters, parse_clusters
 from cluster.descriptions import KINDS, KubernetesCluster, RayCluster, SlurmCluster
 from cluster.fields import Workers, duration_s, slurm_time
-from sweeps.faults import SpecError
+from sweeps.config.faults import SpecError
 
 ONE_OF_EACH = """
 here: {kind: local, workers: 3}

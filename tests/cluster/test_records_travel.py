@@ -11,7 +11,7 @@ from made_sweep import BUDGET, configuration, lane, made_sweep
 from cluster.errors import ClusterFailure
 from cluster.receiving import assemble, receive
 from cluster.sending import pieces
-from sweeps.report import as_json, report
+from sweeps.results import as_json, report
 from sweeps.store import Store, StoreError
 from sweeps.store.copying import copy_sweep
 from sweeps.store.database import FILE_NAME

@@ -11,7 +11,7 @@ import pytest
 from cluster import shipping
 from cluster.errors import ClusterRefusal
 from cluster.shipping import parcel
-from sweeps.own_files import OutOfReach, own_files
+from sweeps.config.user_files import OutOfReach, own_files
 
 ORDER: dict[str, Any] = {"kind": "run", "name": "mine", "store": "results"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sweeps.catalog import find
+from sweeps.config.registry import find
 from sweeps.training.random import Stream, seed_key
 
 X = torch.tensor([[1.5, 4.0, 2.5], [3.0, 0.5, 2.0]])

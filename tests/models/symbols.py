@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweeps import catalog
-from sweeps.configs import validated
+from sweeps.config import registry
+from sweeps.config.settings import validated
 from sweeps.training import Context, Stream, seed_key
 
 NUM_INPUTS, NUM_OUTPUTS = 6, 5
@@ -17,7 +17,7 @@ NUM_INPUTS, NUM_OUTPUTS = 6, 5
 
 def network(name: str, seed: int = 1, **config: Any) -> Any:
     """A network of one seed. Parameters are NaN before, so that one left out is seen."""
-    cls: Any = catalog.find("network", name)
+    cls: Any = registry.find("network", name)
     model = cls(validated(cls.Config, config), (), NUM_INPUTS, NUM_OUTPUTS)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -11,8 +11,8 @@ import torch
 from benchmark_units import MCFCS, penalties, put, unit
 
 from arith_models.growth import grown
-from sweeps.catalog import find
-from sweeps.settings import resolve
+from sweeps.config.registry import find
+from sweeps.config.settings import resolve
 
 # ------------------------------------------------------------------------------------------- clips and penalties
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from sweeps.catalog import names
 from sweeps.checking import check_model
+from sweeps.config.registry import names
 
 FAMILIES = ["linear", "nac", "mcfc"]  # nau, nmu and nalu: tests/training/test_pack_compiled.py
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sweeps.catalog import find
-from sweeps.settings import resolve
+from sweeps.config.registry import find
+from sweeps.config.settings import resolve
 from sweeps.training.random import Stream, seed_key
 
 INPUTS, HIDDEN, ROWS = 3, 4, 5

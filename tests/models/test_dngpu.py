@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import conv1d
 
 from arith_models.networks.dngpu import DNGPU
-from sweeps.bench_dngpu import ConvolutionalDngpu
-from sweeps.training.context import Context
+from sweeps.bench.dngpu import ConvolutionalDngpu
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 M = 7
 

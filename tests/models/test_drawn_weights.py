@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 from arith_models.ternary import drawn, likeliest_weight, mean_weight
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import Lane, Pack
 from sweeps.training.random import Stream, seed_key
 

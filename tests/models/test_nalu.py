@@ -14,8 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from arith_models.gumbel import gumbel_noise
 from arith_models.units.nalu import ADDITIVE, MULTIPLICATIVE
-from sweeps.catalog import find, names
-from sweeps.settings import resolve
+from sweeps.config.registry import find, names
+from sweeps.config.settings import resolve
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("nalu", {"nac": nac}) for nac in ADDITIVE),

@@ -10,10 +10,10 @@ from torch.nn.functional import conv2d
 
 from arith_models.curriculum import Curriculum
 from arith_models.networks.neural_gpu import NeuralGPU
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import Lane, Pack
-from sweeps.training.context import Context
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 M, H = 5, 4
 

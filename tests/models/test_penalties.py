@@ -10,7 +10,7 @@ from made_units import context, set_weights, unit
 
 from arith_models import penalties
 from arith_models.settings import RampedPenalty
-from sweeps.catalog import find
+from sweeps.config.registry import find
 
 
 @pytest.mark.parametrize(

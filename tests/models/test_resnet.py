@@ -13,8 +13,8 @@ from torch.func import functional_call, grad
 from arith_models import resnet
 from arith_models.images import num_channels
 from arith_models.resnet import ResNet
-from sweeps.training.context import Context
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 NAMES = ["resnet18", "resnet34", "resnet50"]
 

@@ -10,17 +10,16 @@ import torch
 from symbols import NUM_OUTPUTS, context, examples, logits, network
 from torch import Tensor
 
-from sweeps import catalog
 from sweeps.checking import engine
 from sweeps.checking.declaration import declares, draws_nothing_global
-from sweeps.checking.findings import Fault
-from sweeps.checking.places import Sources
-from sweeps.checking.tracing import generators
-from sweeps.settings import resolve
+from sweeps.checking.findings import Fault, Sources
+from sweeps.checking.watching import generators
+from sweeps.config import registry
+from sweeps.config.settings import resolve
 from sweeps.training import Lane, Pack
 
-NAMES = [n for n in catalog.whole_networks() if getattr(catalog.find("network", n), "reads_symbols", False)]
-APART = [n for n in NAMES if getattr(catalog.find("network", n), "lanes_apart", False)]
+NAMES = [n for n in registry.whole_networks() if getattr(registry.find("network", n), "reads_symbols", False)]
+APART = [n for n in NAMES if getattr(registry.find("network", n), "lanes_apart", False)]
 every_network = pytest.mark.parametrize("name", NAMES)
 every_network_in_packs = pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
 
@@ -32,7 +31,7 @@ class Network:
     instead_of_random = "draw from the stream"
 
     def __init__(self, name: str) -> None:
-        self.name, self.cls = name, catalog.find("network", name)
+        self.name, self.cls = name, registry.find("network", name)
         self.sources = Sources(self.cls)
 
 
@@ -51,7 +50,7 @@ def none(faults: Any) -> None:
 @every_network
 def test_version_and_settings_are_declared_and_explained(name: str) -> None:
     none(declares(Network(name)))
-    assert "Shapes: " in catalog.find("network", name).__doc__
+    assert "Shapes: " in registry.find("network", name).__doc__
 
 
 @every_network_in_packs
@@ -138,7 +137,7 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
 
 @every_network
 def test_it_is_shown_as_a_model_with_its_settings_and_listed(name: str) -> None:
-    from sweeps.describing import about_model, listing
+    from sweeps.cli.define import about_model, listing
 
     text = about_model(name)
     assert f"{name} stands for" in text and f"network: {name}" in text and "settings:" in text

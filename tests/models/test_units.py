@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arith_models.nac_range import nac_range
 from arith_models.settings import RampedPenalty
-from sweeps.catalog import find
+from sweeps.config.registry import find
 from sweeps.training.random import Stream, seed_key
 
 CTX = context()

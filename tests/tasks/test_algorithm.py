@@ -10,10 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sweeps.configs import section, validated
-from sweeps.settings import resolve
-from sweeps.training.lane_floats import float_leaves
+from sweeps.config.settings import resolve, section, validated
 from sweeps.training.random import Stream, seed_key, signed
+from sweeps.training.settings import float_leaves
 from tasks._algorithms import evaluation_sets, examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
 

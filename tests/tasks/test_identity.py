@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from arith_models.networks.mlp import ACTIVATIONS, MLP
-from sweeps.catalog import find
-from sweeps.settings import build, resolve
+from sweeps.config.registry import find
+from sweeps.config.settings import build, resolve
 from sweeps.training import Lane, Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.identity import Identity

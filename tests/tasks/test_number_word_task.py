@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import Lane, Pack
 from sweeps.training.random import Stream, seed_key
 from tasks._number_words import tokens

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.settings import lane_key, resolve
+from sweeps.config.settings import lane_key, resolve
 from sweeps.training import Lane, Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.sequential_digits import SequentialDigits
@@ -186,7 +186,7 @@ def test_the_network_reads_pictures_and_accumulates_exactly_where_asked() -> Non
         }
     )
     assert found is not None, faults
-    from sweeps.settings import build
+    from sweeps.config.settings import build
     from sweeps.training.step import resting
 
     model = build(found).model()

@@ -15,9 +15,9 @@ from safetensors.torch import load
 
 from arith_models import resnet
 from arith_models.networks.image_recurrent import ImageRecurrent
-from sweeps.checking.variants import variants
-from sweeps.settings import lane_key, resolve
-from sweeps.training import Lane, LaneResult, Pack, Stream, programs, seed_key
+from sweeps.checking.declaration import variants
+from sweeps.config.settings import lane_key, resolve
+from sweeps.training import Lane, LaneResult, Pack, Stream, pack, seed_key
 from tasks._digits import svhn
 from tasks.sequential_svhn import SequentialSVHN
 
@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNets of two narrow widths with few blocks; programs of wider ones are forgotten."""
     monkeypatch.setattr(resnet, "WIDTHS", NARROW)
     monkeypatch.setattr(resnet, "BLOCKS", FEW)
-    monkeypatch.setattr(programs, "_KEPT", {})
+    monkeypatch.setattr(pack, "_KEPT", {})
 
 
 def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task: Any) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def test_every_choice_of_the_network_trains_in_a_pack_and_keeps_to_its_lane(vari
 def test_looped_over_time_is_as_in_one_graph(folder: Path, monkeypatch) -> None:
     settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=2, digits=list(range(10)))
     unrolled = trained(settings)
-    monkeypatch.setattr(programs, "MOST_UNROLLED", 0)
-    monkeypatch.setattr(programs, "_KEPT", {})
+    monkeypatch.setattr(pack, "MOST_UNROLLED", 0)
+    monkeypatch.setattr(pack, "_KEPT", {})
     for seed, result in trained(settings).items():
         first, second = load(unrolled[seed].state or b""), load(result.state or b"")
         memory = [name for name in first if "memory" in name]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.catalog import names
 from sweeps.checking import check_task
+from sweeps.config.registry import names
 
 
 @pytest.mark.parametrize("task", names("task"))

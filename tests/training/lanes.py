@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import Lane, LaneResult, Pack
 
 # Sums of two inputs out of ten: small enough that three lanes take a second, uncompiled.

@@ -7,7 +7,7 @@ import torch
 from lanes import lanes_of, train
 from test_symbol_lanes import DNGPU, NEURAL_GPU
 
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import Ensemble
 
 

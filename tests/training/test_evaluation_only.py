@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from lanes import assert_same, finish, settings_of, train
 
-from sweeps.spec import load
-from sweeps.training import Lane, Pack, float_leaves, programs, structure
+from sweeps.config.sweep_file import load
+from sweeps.training import Lane, Pack, float_leaves, pack, structure
 
 DEFINITION = Path(__file__).parents[2] / "sweeps" / "definitions" / "single-module-nmu.yaml"
 
@@ -48,10 +48,10 @@ def test_what_training_sees_is_structure_still() -> None:
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_nine_ranges_are_one_pack_with_one_compilation_and_each_lane_is_as_if_alone(compiled) -> None:
-    before = len(programs._KEPT)
-    pack = Pack(list(nine().values()), 9, compiled=compiled)
-    together = finish(pack)
-    assert len(programs._KEPT) <= before + 1 and len(together) == 9
+    before = len(pack._KEPT)
+    trained = Pack(list(nine().values()), 9, compiled=compiled)
+    together = finish(trained)
+    assert len(pack._KEPT) <= before + 1 and len(together) == 9
     assert {result.outcome for result in together.values()} == {"unsolved"}
     assert compiled is (pack.why_uncompiled is None)
     assert together["U[-2,2]"].threshold == pytest.approx(together["U[1,2]"].threshold, rel=1e-9)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from lanes import assert_same, lanes_of, train
 
-from sweeps.settings import build, resolve
-from sweeps.training import Lane, Pack, programs
-from sweeps.training.context import Context
+from sweeps.config.settings import build, resolve
+from sweeps.training import Lane, Pack, pack
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 TASK = {"name": "recurrent", "operation": "add", "input_size": 4, "length": 3, "extrapolation_length": 20}
 
@@ -29,8 +29,8 @@ EVERYTHING = settings_of(
 
 
 def looped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "MOST_UNROLLED", 0)
-    monkeypatch.setattr(programs, "_KEPT", {})
+    monkeypatch.setattr(pack, "MOST_UNROLLED", 0)
+    monkeypatch.setattr(pack, "_KEPT", {})
 
 
 @pytest.mark.parametrize(

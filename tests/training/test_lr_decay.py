@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sweeps.settings import LrDecay
-from sweeps.training import lr_decay
+from sweeps.config.settings import LrDecay
+from sweeps.training import optimizers
 
 
 def factors(decay: LrDecay, means: list[float]) -> list[float]:
     """The factor after each period of two steps whose losses have these means."""
-    memory, found = lr_decay.start(), []
+    memory, found = optimizers.start(), []
     for i, mean in enumerate(means):
         for step in (2 * i, 2 * i + 1):
-            memory = lr_decay.after(memory, torch.tensor(mean), torch.tensor(step), decay)
+            memory = optimizers.after(memory, torch.tensor(mean), torch.tensor(step), decay)
         found.append(memory["factor"].item())
     return found
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweeps.training import gradients
+from sweeps.training import optimizers
 from sweeps.training.optimizers import OPTIMIZERS
 from sweeps.training.random import Stream, seed_key
 
@@ -100,13 +100,15 @@ def test_clipping_scales_a_lane_as_torch_scales_a_model(largest) -> None:
     for parameter, gradient in zip(theirs, grads.values(), strict=True):
         parameter.grad = gradient.clone()
     torch.nn.utils.clip_grad_norm_(theirs, largest)
-    for ours, parameter in zip(gradients.clipped(grads, torch.tensor(largest)).values(), theirs, strict=True):
+    for ours, parameter in zip(
+        optimizers.clipped(grads, torch.tensor(largest)).values(), theirs, strict=True
+    ):
         torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_clipping_by_hand() -> None:
     grads = {"a": torch.tensor([3.0]), "b": torch.tensor([[0.0, 4.0]])}  # norm 5
-    clipped = gradients.clipped(grads, torch.tensor(1.0))
+    clipped = optimizers.clipped(grads, torch.tensor(1.0))
     assert clipped["a"].tolist() == pytest.approx([0.6])
     assert clipped["b"].tolist() == [pytest.approx([0.0, 0.8])]
 
@@ -114,19 +116,19 @@ def test_clipping_by_hand() -> None:
 @pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
 def test_a_clip_norm_of_zero_is_off(off) -> None:
     grads = start()
-    assert all(torch.equal(g, grads[name]) for name, g in gradients.clipped(grads, off).items())
+    assert all(torch.equal(g, grads[name]) for name, g in optimizers.clipped(grads, off).items())
 
 
 def test_clipping_leaves_a_gradient_of_zero_alone() -> None:
-    assert gradients.clipped({"a": torch.zeros(2)}, torch.tensor(1.0))["a"].tolist() == [0.0, 0.0]
+    assert optimizers.clipped({"a": torch.zeros(2)}, torch.tensor(1.0))["a"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("step", [0, 9, 100_000])
 def test_gradient_noise_has_the_published_variance(step) -> None:
     eta, zeros = 0.3, {"a": torch.zeros(300, 100), "b": torch.zeros(20_000)}
     stream = Stream(seed_key(1, "noise"), step)
-    noisy = gradients.with_noise(
-        zeros, gradients.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream
+    noisy = optimizers.with_noise(
+        zeros, optimizers.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream
     )
     for noise in noisy.values():
         assert noise.double().mean().abs() < 4 * noise.double().std() / noise.numel() ** 0.5
@@ -137,5 +139,5 @@ def test_gradient_noise_has_the_published_variance(step) -> None:
 @pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
 def test_a_gradient_noise_of_zero_is_off(off) -> None:
     grads = start()
-    noisy = gradients.with_noise(grads, off, Stream((1, 2)))
+    noisy = optimizers.with_noise(grads, off, Stream((1, 2)))
     assert all(torch.equal(g, grads[name]) for name, g in noisy.items())

@@ -15,8 +15,8 @@ import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
 from sweeps.training import Lane, Pack
-from sweeps.training.outcome import Curve
-from sweeps.training.programs import programs_for
+from sweeps.training.lane import Curve
+from sweeps.training.pack import programs_for
 from tasks.static import Static
 
 TRAIN = {"lr": 0.01, "clip_norm": 1.0}

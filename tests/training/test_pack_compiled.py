@@ -14,7 +14,7 @@ import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
 from sweeps.training import Lane, LaneResult, Pack
-from sweeps.training.compiled import Recorded
+from sweeps.training.compile import Recorded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from sweeps.training.compiled import Recorded, in_place
-from sweeps.training.threefry import threefry2x32
+from sweeps.training.compile import Recorded, in_place
+from sweeps.training.random import threefry2x32
 
 pytestmark = pytest.mark.slow
 X = torch.linspace(0.0, 1.0, 7)
@@ -70,7 +70,7 @@ def test_what_was_compiled_before_is_loaded_and_gives_the_same_bits(no_tracing: 
 
 ELSEWHERE = """
 import sys, torch
-from sweeps.training.compiled import Recorded
+from sweeps.training.compile import Recorded
 x = torch.linspace(0.0, 1.0, 7)
 compile_it = torch.compile
 torch.compile = lambda *given, **options: print("traced") or compile_it(*given, **options)
@@ -218,7 +218,7 @@ def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told = "from sweeps.worker import prepare_process\nprepare_process()\n"
+    told = "from sweeps.runner.worker import prepare_process\nprepare_process()\n"
     told += "from torch._inductor.runtime.cache_dir_utils import cache_dir\nprint(cache_dir())"
     done = subprocess.run(
         [sys.executable, "-c", told], capture_output=True, text=True, timeout=300, check=True

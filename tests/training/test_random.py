@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from sweeps.training.random import Stream, derived_key, seed_key, signed
-from sweeps.training.threefry import threefry2x32, threefry_of_ints
+from sweeps.training.random import Stream, derived_key, seed_key, signed, threefry2x32, threefry_of_ints
 
 ONES, PI = 0xFFFFFFFF, ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3))
 # Random123's kat_vectors: (key, counter, answer).

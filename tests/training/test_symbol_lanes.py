@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lanes import assert_same, lanes_of, train
 
-from sweeps.settings import resolve
+from sweeps.config.settings import resolve
 from sweeps.training import LaneResult, Pack
 
 TASK = {

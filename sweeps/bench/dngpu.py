@@ -1,0 +1,141 @@
+"""`sweeps bench --model dngpu`: a training step of the improved Neural GPU against the model written with conv1d calls.
+
+The case is the published one for binary multiplication: 96 maps, nine bins from 8 to 41, 32 rows each, dropout 0.1,
+saturation cost, AdaMax. One seed, one thread; and two seeds as lanes of one pack. All have their data ready; compilation
+is not counted.
+
+Legend of suffixes: B rows, n positions, M maps.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sweeps.bench.engine import pack_of
+from sweeps.config.settings import resolve
+from sweeps.runner.worker import prepare_process
+
+MAPS, ROWS, SYMBOLS, OUTPUTS = 96, 32, 13, 3
+BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
+SETTINGS = {
+    "model": {"name": "dngpu", "maps": MAPS, "dropout": 0.1},
+    "task": {"name": "algorithm", "operation": "multiply", "base": 2, "bins": list(BINS)},
+    "train": {"steps": 10**9, "batch": ROWS, "optimizer": "adamax", "lr": 0.005, "beta2": 0.9995},
+}
+FLOPS = 3 * 2 * 9 * MAPS**2 * ROWS * sum(n * n for n in BINS)
+"""Of a step: products of three gates of width 3 at every position and time step, forward once and backward twice."""
+
+
+@dataclass(frozen=True)
+class DngpuBench:
+    """Seconds a step and seed, one number a round; rounds alternate."""
+
+    convolutions: list[float]
+    ours: list[float]
+    pair: list[float]
+    """Of two seeds as lanes of one pack."""
+
+    @property
+    def ratios(self) -> list[float]:
+        return [slow / fast for slow, fast in zip(self.convolutions, self.ours, strict=True)]
+
+    def line(self) -> str:
+        plain, ours, pair, ratio = (
+            statistics.median(v) for v in (self.convolutions, self.ours, self.pair, self.ratios)
+        )
+        return (
+            f"dngpu, {MAPS} maps: {ours:.2f} s a step ({FLOPS / ours / 1e9:.0f} GFLOP/s); conv1d calls one by one: "
+            f"{plain:.2f} s ({FLOPS / plain / 1e9:.0f} GFLOP/s); {ratio:.2f} times as fast (median of {len(self.ratios)} "
+            f"rounds, {min(self.ratios):.2f} to {max(self.ratios):.2f}); two seeds as one pack: {pair:.2f} s each; one thread, "
+            f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+        )
+
+
+def bench_dngpu(rounds: int = 5, tell: Callable[[str], None] = lambda line: None) -> DngpuBench:
+    """Measures all three, alternating: two steps of each a round."""
+    prepare_process()
+    settings, faults, _ = resolve(SETTINGS)
+    if settings is None:
+        raise ValueError("; ".join(map(str, faults)))
+    tell("compiling a cell for every bin: minutes where the cache is cold")
+    plain, ours, pair = plain_loop(), pack_of(1, settings), pack_of(2, settings)
+    plain(1), ours(2), pair(2)
+    result = DngpuBench([], [], [])
+    for i in range(rounds):
+        result.convolutions.append(_seconds(plain))
+        result.ours.append(_seconds(ours))
+        result.pair.append(_seconds(pair) / 2)
+        tell(f"round {i + 1} of {rounds}: {result.ratios[-1]:.2f} times as fast")
+    return result
+
+
+def plain_loop() -> Callable[[int], None]:
+    """The model as its equations read, a convolution for every gate, one bin after another; torch's own AdaMax."""
+    generator = torch.Generator().manual_seed(0)
+    model = ConvolutionalDngpu(MAPS, SYMBOLS, OUTPUTS)
+    optimizer = torch.optim.Adamax(model.parameters(), lr=0.005)
+    batch = [
+        tuple(torch.randint(0, high, (ROWS, n), generator=generator) for high in (SYMBOLS, OUTPUTS))
+        for n in BINS
+    ]
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            total: Any = 0.0
+            for x_Bn, target_Bn in batch:
+                logits, cost = model(x_Bn)
+                total = total + F.cross_entropy(logits.flatten(0, 1), target_Bn.flatten()) + 1e-3 * cost
+            (total / len(batch)).backward()
+            optimizer.step()
+
+    return run
+
+
+class ConvolutionalDngpu(nn.Module):
+    """The equations of Freivalds and Liepins (2017), one conv1d a gate."""
+
+    def __init__(self, maps: int, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.maps = maps
+        self.embedding = nn.Conv1d(num_inputs, maps, 1)
+        self.reset, self.update, self.candidate = (nn.Conv1d(maps, maps, 3, padding=1) for _ in range(3))
+        self.output = nn.Conv1d(maps, num_outputs, 1)
+
+    def forward(self, x_Bn: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, n, outputs] and the saturation cost."""
+        rows, n = x_Bn.shape
+        third = self.maps // 3
+        v = self.embedding(F.one_hot(x_Bn, self.embedding.in_channels).to(torch.float32).transpose(1, 2))
+        s, cost = F.dropout(v.clamp(-1, 1), 0.1, self.training), n * _over(v)
+        for _ in range(n):
+            v_r, v_u = self.reset(s) + 0.5, self.update(s) + 0.7
+            v_c = self.candidate(_hard_sigmoid(v_r) * s)
+            stay, right, left = s.split([self.maps - 2 * third, third, third], dim=1)
+            shifted = torch.cat([stay, F.pad(right, (1, 0))[..., :-1], F.pad(left, (0, 1))[..., 1:]], dim=1)
+            u = _hard_sigmoid(v_u)
+            s = u * shifted + (1 - u) * F.dropout(v_c.clamp(-1, 1), 0.1, self.training)
+            cost = cost + _over(v_r) + _over(v_u) + _over(v_c)
+        return self.output(s).transpose(1, 2), cost / (n * n * rows)
+
+
+def _hard_sigmoid(v: Tensor) -> Tensor:
+    return (0.5 * v + 0.5).clamp(0, 1)
+
+
+def _over(v: Tensor) -> Tensor:
+    return torch.relu(v.abs() - 0.9).sum()
+
+
+def _seconds(run: Callable[[int], None], steps: int = 2) -> float:
+    started = time.perf_counter()
+    run(steps)
+    return (time.perf_counter() - started) / steps

@@ -1,0 +1,139 @@
+"""`sweeps bench --driver`: how many packs a second the driver hands out and takes in, with workers that only pretend.
+
+A pretended worker answers at once: first with a checkpoint of every lane, then with its records, which are a really
+trained lane's under other keys. Store, search, records and MLflow (SQLite) are real; Ray is not there, so the figure is
+the driver's own ceiling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.config.sweep_file import parse
+from sweeps.runner.driver import Driver, PackOrder, PackResult
+from sweeps.runner.worker import PackRun
+from sweeps.store import Store
+from sweeps.store.records import Record
+from sweeps.tracking import BackgroundTracker, Tracker, default_uri
+
+SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
+SWEEP = """\
+name: pretended
+task: {{name: static, operation: add}}
+model: nau
+train: {{steps: {steps}, evaluate_every: 10}}
+seeds: {seeds}
+resources: {{slots: {slots}}}
+search:
+  sampler: {{name: random, seed: 0}}
+  configurations: {configurations}
+  parallel: {configurations}
+  space: {{train.lr: {{log_uniform: [1e-4, 1e-1]}}}}
+"""
+
+
+@dataclass(frozen=True)
+class DriverBench:
+    """What a sweep of trivial packs took, and what it left behind."""
+
+    lanes: int
+    workers: int
+    packs: int
+    begin_s: float
+    """Asking for all configurations."""
+    seconds: float
+    """After that, until the last record is in the store."""
+    mlflow_s: float
+    """After that, until MLflow has all of it, which is written at the same time."""
+    files: int
+    megabytes: float
+
+    def line(self) -> str:
+        return (
+            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
+            f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
+            f"asking; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
+        )
+
+
+def bench_driver(
+    lanes: int = 10_000, workers: int = 200, tracked: bool = True, tell: Callable[[str], None] = print
+) -> DriverBench:
+    """Runs a whole sweep of pretended packs in a folder of its own, which is removed."""
+    text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
+    sweep = parse(text, "pretended", [])
+    with (
+        tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder,
+        Store(folder) as store,
+        store.hold(sweep.name),
+    ):
+        row = store.begin_sweep(sweep.name, sweep.text, sweep.document)
+        tracker = (
+            BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
+        )
+        driver = Driver(sweep, sweep.name, store, tracker, workers)
+        began = time.perf_counter()
+        driver.begin()
+        asked = time.perf_counter()
+        sample = _sample(driver)
+        started = time.perf_counter()
+        packs = _work(driver, workers, sample, tell)
+        store.set_state(sweep.name, "done")
+        ended = time.perf_counter()
+        if tracker is not None:
+            tracker.settle(tell=lambda left: tell(f"MLflow has {left:,} writes to come"), every_s=10.0)
+        settled = time.perf_counter()
+        store.close()
+        sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
+    return DriverBench(
+        driver.lanes_done,
+        workers,
+        packs,
+        asked - began,
+        ended - started,
+        settled - ended,
+        len(sizes),
+        sum(sizes) / 1e6,
+    )
+
+
+def _work(driver: Driver, workers: int, sample: Record, tell: Callable[[str], None]) -> int:
+    """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
+    assert sample.state is not None
+    packs, told_s = 0, time.perf_counter()
+    at_work: deque[tuple[PackOrder, bool]] = deque()
+    while not driver.done:
+        while len(at_work) < workers and (order := driver.next_pack(f"pack{packs}")):
+            packs += 1
+            at_work.append((order, False))
+        order, has_reported = at_work.popleft()
+        if not has_reported:
+            checkpoints = {lane.key: (STEPS // 2, sample.state) for lane in order.lanes}
+            driver.receive(order.pack_id, PackResult(checkpoints=checkpoints))
+            at_work.append((order, True))
+            continue
+        records = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
+        driver.receive(order.pack_id, PackResult(records=records, seed_steps=len(records) * STEPS))
+        driver.pack_ended(order.pack_id)
+        if time.perf_counter() - told_s > 10:
+            told_s = time.perf_counter()
+            tell(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
+    return packs
+
+
+def _sample(driver: Driver) -> Record:
+    """The record of a lane that is really trained; the lanes of its pack are given out again."""
+    order = driver.next_pack("sample")
+    assert order is not None
+    run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
+    records: list[Record] = []
+    while not run.done:
+        records += run.work(60.0).records
+    driver.pack_ended("sample")
+    return records[0]

@@ -1,0 +1,57 @@
+"""What all verbs of the command share: the screen, the options, and how a sweep file is loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sweeps.config.sweep_file import Sweep
+
+# markup off: a label such as `NMU [no clamp]` is text
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160, markup=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Hyperparameter sweeps over many seeds, for models that learn arithmetic and algorithms.",
+)
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="SWEEPS_STORE", help="folder (or postgresql:// URL) that keeps the records"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings that replace the file's")
+]
+OnOption = Annotated[
+    str | None, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")
+]
+
+
+def load_sweep(file: str, overrides: list[str] | None) -> Sweep:
+    from sweeps.config.sweep_file import find_file, load
+
+    return warned(load(find_file(file), overrides or []))
+
+
+def warned(sweep: Sweep) -> Sweep:
+    for warning in sweep.warnings:
+        errors.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    return sweep
+
+
+def existing(store: str) -> None:
+    """Reading verbs make no store."""
+    if "://" not in store and not Path(store).is_dir():
+        raise ValueError(
+            f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another"
+        )

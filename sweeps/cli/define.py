@@ -1,0 +1,286 @@
+"""Verbs about what there is to sweep: files, models and tasks. Nothing is trained."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.cli.app import StoreOption, app, console, existing, load_sweep
+from sweeps.config import registry
+from sweeps.config.registry import settings_lines
+from sweeps.config.settings import resolve
+from sweeps.config.sweep_file import Sweep, definitions, question_of
+from sweeps.config.yaml import dump
+from sweeps.store import Store
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
+    """Write a commented sweep file to start from."""
+    from sweeps.config.sweep_file import SHELF
+
+    if file.exists():
+        raise ValueError(f"{file} exists and is not overwritten: name another file")
+    text = (SHELF / "quickstart.yaml").read_text(encoding="utf-8")
+    file.write_text(
+        text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
+    )
+    console.print(
+        f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False
+    )
+
+
+class New(StrEnum):
+    model = "model"
+    task = "task"
+
+
+@app.command()
+def new(
+    what: New,
+    name: Annotated[str, typer.Argument(help="its name, and that of its file")],
+    folder: Annotated[Path, typer.Argument(help="where to write it")] = Path(),
+) -> None:
+    """Write a model or a task of your own to start from."""
+
+    path = write_template(what.value, name, folder)
+    given = path if path.is_absolute() else f"./{path}"
+    console.print(f"wrote {given}. Edit it, then:", highlight=False)
+    swept = f"model={given}" if what is New.model else f"task={given} model=nmu"
+    for line in (f"sweeps check {what.value} {given}", f"sweeps show {what.value} {given}",
+                 f"sweeps run nau-addition {swept} seeds=20 --name {path.stem}"):  # fmt: skip
+        console.print(f"  {line}", highlight=False)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="compile a model or task too (slower)")
+    ] = False,
+) -> None:
+    """Check a sweep file, or a model or a task against every rule: all faults at once."""
+    if what in ("model", "task"):
+        _check_definition(what, rest or [], compiled)
+        return
+    if compiled:
+        raise ValueError("--compiled is for models and tasks: `sweeps check model NAME --compiled`")
+    file, sweep = what, load_sweep(what, rest)
+    lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
+    console.print(f"{file} is sound: {len(sweep.cells)} cells, {lanes} lanes", highlight=False)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
+    name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None,
+) -> None:
+    """Print a sweep file with defaults filled in, or what a model or task is."""
+
+    if what in ("model", "task"):
+        if name is None:
+            raise ValueError(f"`sweeps show {what} NAME`: which? `sweeps list {what}s` lists them")
+        text = about_model(name) if what == "model" else about_task(name)
+    else:
+        text = about_file(load_sweep(what, [name] if name else None))
+    typer.echo(text)
+
+
+class Listed(StrEnum):
+    sweeps = "sweeps"
+    definitions = "definitions"
+    models = "models"
+    tasks = "tasks"
+    clusters = "clusters"
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listed, typer.Argument()] = Listed.sweeps,
+    store: StoreOption = "results",
+    names: Annotated[bool, typer.Option("--names", help="names only")] = False,
+) -> None:
+    """List the store's sweeps, or the definitions, models, tasks or clusters that exist."""
+    from sweeps.store import Store
+
+    if what is Listed.sweeps:
+        existing(store)
+        with Store(store) as opened:
+            rows = sweep_listing(opened)
+    elif what is Listed.definitions:
+        rows = definition_listing()
+    elif what is Listed.clusters:
+        rows = cluster_listing()
+    else:
+        rows = listing("model" if what is Listed.models else "task")
+    width = max((len(row[0]) for row in rows), default=0)
+    for row in rows:
+        typer.echo(row[0] if names else f"{row[0]:{width}}  {row[1]}")
+
+
+def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
+    from sweeps.checking import check_model, check_task
+
+    if len(names) != 1:
+        raise ValueError(
+            f"`sweeps check {kind} NAME`: which one? `sweeps list {kind}s` lists them, ./my.py is yours"
+        )
+    report = (check_model if kind == "model" else check_task)(names[0], compiled)
+    typer.echo(report.text())
+    if not report.sound:
+        raise typer.Exit(2)
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
+    """The file FOLDER/NAME.py. Raises ValueError for a name that cannot be one, and overwrites nothing."""
+    name = name.removesuffix(".py")
+    _check_name(kind, name)
+    path = folder / f"{name}.py"
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: make it first, or leave it out")
+    if path.exists():
+        raise ValueError(f"{path} exists and is not overwritten: take another name")
+    text = (TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8")
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+    path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
+    return path
+
+
+def _check_name(kind: registry.Kind, name: str) -> None:
+    rule = "a name is lower-case letters, digits and _, and begins with a letter: my_unit"
+    if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[:1].isalpha():
+        near = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_0123456789")
+        suggestion = f". Perhaps {near!r}?" if near.isidentifier() and near.isascii() else ""
+        raise ValueError(f"{name!r} cannot be the name of a {kind}: {rule}{suggestion}")
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        raise ValueError(f"{name!r} is a word of Python's own: take another, for instance {'my_' + name!r}")
+    if name in registry.names(kind):
+        raise ValueError(
+            f"{name!r} is the name of a {kind} that ships with us (`sweeps show {kind} {name}`): take another"
+        )
+
+
+def summary_line(kind: registry.Kind, name: str) -> str:
+    """The first line of a definition's module."""
+    module = inspect.getmodule(registry.find(kind, name))
+    return (inspect.getdoc(module) or "").splitlines()[0]
+
+
+def listing(kind: registry.Kind) -> list[tuple[str, str]]:
+    """Names and what they stand for; models are units, and networks that are models of their own."""
+    found = [(name, summary_line(kind, name)) for name in registry.names(kind)]
+    if kind == "model":
+        found += [(name, summary_line("network", name)) for name in registry.whole_networks()]
+    return sorted(found)
+
+
+def definition_listing() -> list[tuple[str, str]]:
+    return [(name, question_of(name)) for name in definitions()]
+
+
+def cluster_listing() -> list[tuple[str, str]]:
+    """Clusters and what they are, without credentials."""
+    from cluster.clusters_file import load_clusters
+
+    return [(name, cluster.where) for name, cluster in load_clusters().items()]
+
+
+def sweep_listing(store: Store) -> list[tuple[str, str]]:
+    """Every sweep of a store and its state; a sweep whose driver was killed is told as interrupted."""
+    return [(row.name, state_of(store, row.name)) for row in store.sweeps()]
+
+
+def state_of(store: Store, name: str) -> str:
+    row = store.sweep(name)
+    state = row.state if row else "unknown"
+    holder = store.holder(name)
+    if state == "running" and (holder is None or not holder.alive):
+        return f"interrupted: `sweeps run {name}` continues it"
+    return state
+
+
+def about_model(name: str) -> str:
+    """What a model name stands for: its network's and units' equations, and every setting with its default."""
+    model = _resolved_model(name)
+    parts = [f"{name} stands for\n", dump({"model": model})]
+    for kind, unit in [
+        ("network", model["network"]),
+        *(("model", u) for u in dict.fromkeys(u["name"] for u in model["units"])),
+    ]:
+        parts += ["", *_about(registry.find(kind, unit), f"{'unit' if kind == 'model' else kind} {unit}")]
+    return "\n".join(parts)
+
+
+def _resolved_model(name: str) -> dict[str, Any]:
+    """The model on a task that it can learn."""
+    settings, faults, _ = resolve(
+        {"model": name, "task": registry.example_task(name), "train": {"steps": 10**9}}
+    )
+    if settings is None:
+        raise registry.UnknownName("; ".join(f.message for f in faults))
+    model: dict[str, Any] = settings["model"]
+    return model
+
+
+def about_task(name: str) -> str:
+    """A task's rule with worked examples, its settings, its threshold at the defaults."""
+    cls = registry.find("task", name)
+    lines = [*_about(cls, f"task {name}")]
+    threshold = cls(cls.Config()).threshold()
+    if threshold is None:
+        lines.append("  solved: not defined, since no threshold is published; look at the errors and scores")
+    else:
+        lines.append(f"  solved: an extrapolation error below {threshold:.4g} (at the settings above)")
+    return "\n".join(lines)
+
+
+def about_file(sweep: Sweep) -> str:
+    """A sweep file resolved: its cells with every default filled in, its search space, what it amounts to."""
+    lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
+    parts = [f"# {sweep.name}: {len(sweep.cells)} cells, {len(sweep.seeds)} seeds, {lanes} lanes"]
+    parts += [f"# warning: {warning}" for warning in sweep.warnings]
+    for cell in sweep.cells:
+        settings, _, _ = resolve(cell.settings)
+        space = {path: _dimension(d) for path, d in cell.space.items()}
+        parts += ["", f"# cell {cell.key}, {sweep.configurations(cell)} configurations", dump(settings or {})]
+        parts += [dump({"space": space})] if space else []
+    return "\n".join(parts)
+
+
+def _dimension(dimension: Any) -> dict[str, Any]:
+    if dimension.kind == "choice":
+        text: dict[str, Any] = {"choice": list(dimension.choices)}
+    else:
+        text = {dimension.kind: [dimension.low, dimension.high]}
+    return (
+        text
+        | ({"or": dimension.off} if dimension.has_off else {})
+        | ({"when": dict(dimension.when)} if dimension.when else {})
+    )
+
+
+def _about(cls: type[Any], title: str) -> Iterator[str]:
+    module = inspect.getmodule(cls)
+    yield f"{title} (version {cls.version}, {inspect.getsourcefile(cls)})"
+    for text in (inspect.getdoc(module), inspect.getdoc(cls)):
+        yield from (f"  {line}" for line in (text or "").splitlines())
+        yield ""
+    yield from (f"  {line}" for line in settings_lines(cls.Config))

@@ -1,0 +1,161 @@
+"""Verbs that read what came of sweeps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.app import OnOption, StoreOption, app, console, errors, existing
+
+
+@app.command()
+def status(name: str, store: StoreOption = "results", on: OnOption = None) -> None:
+    """How far a sweep is, and what came out so far; with --on, how it is on that cluster."""
+    if on is not None:
+        from sweeps.cli.remote import remote_status
+
+        remote_status(name, on)
+        return
+    from sweeps.cli.define import state_of
+    from sweeps.results import as_markdown, report
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        text = as_markdown(report(opened, name))
+        holder = opened.holder(name)
+        typer.echo(
+            f"{name}: {state_of(opened, name)}"
+            + (
+                f" (driver: process {holder.pid} on {holder.host}, since {holder.since})"
+                if holder and holder.alive
+                else ""
+            )
+            + "\n"
+        )
+        typer.echo(text)
+
+
+class Format(StrEnum):
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+@app.command("report")
+def report_(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
+    timing: Annotated[bool, typer.Option(help="with wall times")] = True,
+    store: StoreOption = "results",
+) -> None:
+    """Print the results of sweeps."""
+    from sweeps.results import as_csv, as_json, as_markdown, report
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        found = [report(opened, name) for name in names]
+    if format is not Format.md and len(found) > 1:
+        raise ValueError(
+            f"--format {format} is of one sweep, but {len(found)} are named: ask for one after another"
+        )
+    for one in found:
+        if format is Format.csv:
+            typer.echo(as_csv(one), nl=False)
+        else:
+            typer.echo((as_json if format is Format.json else as_markdown)(one, timing=timing))
+
+
+@app.command("thresholds")
+def thresholds_(name: str, store: StoreOption = "results") -> None:
+    """Print the thresholds that a reference sweep gives, one for each test split."""
+    from sweeps.results import report
+    from sweeps.results.thresholds import thresholds
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        found = thresholds(report(opened, name))
+    for split, value in found.items():
+        typer.echo(f"{split}: {value:.6g}")
+    lengths = sorted(
+        (s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_"))
+    )
+    typer.echo(
+        f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]"
+    )
+
+
+@app.command("figure")
+def figure_(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    x: Annotated[
+        str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")
+    ] = "step",
+    y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
+    by: Annotated[str, typer.Option(help="axes told apart by colour, with commas; else all but x")] = "",
+    output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path(
+        "figure.svg"
+    ),
+    store: StoreOption = "results",
+) -> None:
+    """Draw learning curves, errors by length, or an axis of the sweep."""
+    from sweeps.results.figures import draw, write
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
+    write(drawn, output)
+    console.print(f"wrote {output}", highlight=False)
+
+
+@app.command()
+def ensemble(
+    name: str,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    lengths: Annotated[str, typer.Option(help="with commas; else the task's own")] = "",
+    store: StoreOption = "results",
+) -> None:
+    """Average the outputs of the trained seeds of the best configuration, and judge that as one model."""
+    from sweeps.runner.ensembles import ensemble_table
+    from sweeps.store import Store
+
+    existing(store)
+    unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
+    if unclear:
+        raise ValueError(
+            f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none"
+        )
+    with Store(store) as opened:
+        typer.echo(
+            ensemble_table(
+                opened, name, cell, [int(part) for part in lengths.split(",") if part],
+                tell=lambda line: errors.print(line, highlight=False),
+            )
+        )  # fmt: skip
+
+
+@app.command()
+def export(
+    name: str,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+    store: StoreOption = "results",
+) -> None:
+    """Write the best configuration as a sweep file that runs again."""
+    from sweeps.results.export import best
+    from sweeps.store import Store
+
+    existing(store)
+    with Store(store) as opened:
+        text = best(opened, name, cell)
+    if output is None:
+        typer.echo(text)
+        return
+    output.write_text(text, encoding="utf-8")
+    console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)

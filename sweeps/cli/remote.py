@@ -1,0 +1,229 @@
+"""Verbs about clusters: what would be started where. Nothing is started here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from sweeps.cli.app import Overrides, StoreOption, app, console, errors, load_sweep
+
+cluster_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them."
+)
+app.add_typer(cluster_app, name="cluster")
+
+
+@cluster_app.command("show")
+def show_cluster(
+    name: Annotated[
+        str, typer.Argument(help="of a cluster in clusters.yaml; `sweeps list clusters` lists them")
+    ],
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", metavar="FILE", help="the sweep file that would travel there")
+    ] = None,
+) -> None:
+    """Print a cluster's finished text (manifest, batch scripts, launcher file); nothing is started."""
+    from cluster.clusters_file import find_cluster
+    from cluster.shipping import travelling
+    from cluster.showing import advice, finished_text
+
+    found = find_cluster(name)
+    loaded = load_sweep(sweep, None) if sweep else None
+    sent = travelling(loaded.name, loaded.text, loaded.document) if loaded else None
+    typer.echo(finished_text(found, sent), nl=False)
+    for line in advice(found, sent):
+        errors.print(line, highlight=False, soft_wrap=True)
+
+
+@cluster_app.command()
+def up(
+    nodes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="how many nodes, the head among them")
+    ] = None,
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPUs that each node says it has")
+    ] = None,
+) -> None:
+    """Start a local cluster, which `--on local` then means. Without options as clusters.yaml describes `local`."""
+    from cluster.clusters_file import find_cluster
+    from cluster.local_nodes import up as start
+
+    described = find_cluster("local")
+    found = start(nodes or described.workers.max, cpus_per_node or described.resources.cpus)
+    console.print(
+        f"{len(found.nodes)} nodes of {found.nodes[0]['cpus']} CPUs are up; job server {found.job_server}, "
+        f"token in {found.token_file}. `sweeps submit FILE --on local`; `sweeps cluster down` ends them",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@cluster_app.command()
+def down() -> None:
+    """End the local cluster and all that runs on it; records stay."""
+    from cluster.local_nodes import down as end
+
+    console.print(f"{end()} nodes are down", highlight=False)
+
+
+@cluster_app.command()
+def status() -> None:
+    """Whether the local cluster is up, and which of its nodes live. Exit status 1: it is not, or not whole."""
+    from cluster.local_nodes import alive, current
+
+    state = current()
+    if state is None:
+        console.print("no local cluster is up: `sweeps cluster up --nodes 3` starts one", highlight=False)
+        raise typer.Exit(1)
+    console.print(
+        f"job server {state.job_server}, Ray at {state.ray_address}, token in {state.token_file}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    live = [alive(node, state) for node in state.nodes]
+    for node, lives in zip(state.nodes, live, strict=True):
+        how = "alive" if lives else "dead"
+        console.print(f"  node of {node['cpus']} CPUs, process {node['raylet']}: {how}", highlight=False)
+    if not all(live):
+        raise typer.Exit(1)
+
+
+On = Annotated[str, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")]
+
+
+@app.command()
+def submit(
+    file: str,
+    on: On,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
+) -> None:
+    """Run a sweep on a cluster. Submitting the same again is the same job; a stopped or failed one goes on."""
+    from cluster.remote import Submission, remote
+
+    sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
+    needs = sweep.resources
+    done = remote(on).submit(
+        Submission(sweep.name, sweep.text, sweep.document, needs.cpus, needs.gpus, needs.memory_gb)
+    )
+    again = f", attempt {done.attempt}" if done.attempt > 1 else ""
+    if done.fresh:
+        told = f"{sweep.name} is submitted to {on} as job {done.job}{again}"
+    elif done.state == "done":
+        told = f"{sweep.name} is done on {on} (job {done.job}): nothing to submit"
+    else:
+        told = f"{sweep.name} is {done.state} on {on} already (job {done.job}{again}): nothing to submit"
+    verb = "fetch" if done.state == "done" else "watch"
+    console.print(f"{told}. Next: sweeps {verb} {sweep.name} --on {on}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def watch(name: str, on: On) -> None:
+    """Follow a sweep on a cluster to its end, as if it ran here. Exit status 0: done, 1: stopped or failed."""
+    from cluster.remote import remote
+
+    cluster = remote(on)
+    lines = cluster.lines(name, True, _tell)
+    if console.is_terminal:
+        _on_screen(lines)
+    else:
+        _in_lines(lines)
+    _end(name, on)
+
+
+@app.command()
+def logs(
+    name: str,
+    on: On,
+    follow: Annotated[bool, typer.Option(help="to its end, or what there is now")] = True,
+) -> None:
+    """Print what a sweep on a cluster says, to its end."""
+    from cluster.remote import remote
+
+    _in_lines(remote(on).lines(name, follow, _tell))
+
+
+@app.command()
+def stop(name: str, on: On) -> None:
+    """Stop a sweep on a cluster in order: checkpoints are kept, and `sweeps submit` goes on from them."""
+    from cluster.remote import remote
+
+    found = remote(on).stop(name)
+    console.print(f"{name} on {on}: {found.state} (job {found.job}). What is done stays", highlight=False)
+
+
+@app.command()
+def fetch(name: str, on: On, store: StoreOption = "results") -> None:
+    """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
+    from cluster.remote import remote
+    from sweeps.config.sweep_file import SpecError, from_document
+    from sweeps.runner.run import sync
+    from sweeps.store import Store
+
+    cluster = remote(on)
+    with Store(store) as opened, opened.hold(name, counted=False):
+        fresh = cluster.fetch(name, opened)
+        row = opened.sweep(name)
+        assert row is not None
+        try:
+            sync(from_document(row.document, name), opened, store)
+        except SpecError as error:  # such as a unit of the user's own that is not here
+            errors.print(f"note: MLflow is not written: {error}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False
+    )
+
+
+def remote_status(name: str, on: str) -> None:
+    """`sweeps status NAME --on CLUSTER`."""
+    from cluster.remote import remote
+
+    found = remote(on).state(name)
+    again = f", attempt {found.attempt}" if found.attempt > 1 else ""
+    console.print(
+        f"{name} on {on}: {found.state} (job {found.job}{again}, since {found.since})", highlight=False
+    )
+    for line in found.progress:
+        console.print(line, highlight=False, soft_wrap=True)
+    if found.message:
+        console.print(found.message, highlight=False, soft_wrap=True)
+
+
+def _in_lines(lines: Iterator[str]) -> None:
+    from sweeps.runner.progress import plain
+
+    for line in plain(lines):
+        typer.echo(line)
+
+
+def _on_screen(lines: Iterator[str]) -> None:
+    """The last block of progress on a quiet screen, everything else above it."""
+    from sweeps.runner.progress import MARK, is_first
+
+    block: list[str] = []
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        for line in lines:
+            if not line.startswith(MARK):
+                console.print(line, highlight=False, soft_wrap=True)
+                continue
+            block = [line] if is_first(line) else [*block, line]
+            live.update("\n".join(part.removeprefix(MARK) for part in block), refresh=True)
+
+
+def _end(name: str, on: str) -> None:
+    from cluster.remote import remote
+
+    found = remote(on).state(name)
+    if found.state == "done":
+        console.print(f"{name} is done on {on}. Next: sweeps fetch {name} --on {on}", highlight=False)
+        return
+    errors.print(
+        f"{name} on {on}: {found.state}. What is done stays; `sweeps submit` again continues.",
+        highlight=False,
+    )
+    raise typer.Exit(1)
+
+
+def _tell(words: str) -> None:
+    errors.print(f"note: {words}", highlight=False)

@@ -1,0 +1,194 @@
+"""What it means to edit the file of a sweep that has begun: nothing, an extension, or another experiment.
+
+Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations,
+more compare entries and more steps extend a sweep, and only what is missing runs. Anything else is refused,
+because the records of one sweep would then answer two different questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sweeps.config.compare import Cell
+from sweeps.config.faults import shown
+from sweeps.config.settings import resolve
+from sweeps.config.space import Dimension, Search, same
+from sweeps.config.sweep_file import SpecError, Sweep, from_document
+from sweeps.config.yaml import join
+
+
+@dataclass(frozen=True)
+class Change:
+    """The difference between a begun sweep and its file as it is now."""
+
+    kind: Literal["nothing", "extension", "refusal"]
+    differences: tuple[str, ...] = ()
+    """Of a refusal only what is refused; of an extension, what is added."""
+
+    @property
+    def message(self) -> str:
+        """For the user; empty where nothing changed."""
+        if self.kind == "nothing":
+            return ""
+        listed = "\n".join(f"  {difference}" for difference in self.differences)
+        if self.kind == "extension":
+            return f"the file extends the sweep, and only what is missing runs:\n{listed}"
+        return (
+            f"the file was changed after the sweep began:\n{listed}\n"
+            "Undo that, or run it as another sweep with --name NEW: lanes that are the same are found again."
+        )
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+    """Compare two `Sweep.document`s: the one the sweep began with, and the one that is to run now.
+
+    Raises SpecError if `new` is not a sound sweep file.
+    """
+    if old == new:
+        return Change("nothing")
+    after = from_document(new, "new-definition")
+    try:
+        before = from_document(old, "begun-definition")
+    except SpecError as error:
+        return Change("refusal", (f"what the sweep began with cannot be read any more: {error}",))
+    refused: list[str] = []
+    added: list[str] = []
+    _compare_seeds(before, after, added, refused)
+    _compare_cells(before, after, added, refused)
+    _compare_search(before.search, after.search, added, refused)
+    if refused:
+        return Change("refusal", tuple(refused))
+    return Change("extension", tuple(added)) if added else Change("nothing")
+
+
+def _compare_seeds(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:
+    lost = sorted(set(before.seeds) - set(after.seeds))
+    more = set(after.seeds) - set(before.seeds)
+    if lost:
+        refused.append(f"seeds: {_listed(lost)} left out; seeds can only be added")
+    elif more:
+        added.append(f"seeds: {len(before.seeds)} -> {len(after.seeds)}")
+
+
+def _compare_search(
+    before: Search | None, after: Search | None, added: list[str], refused: list[str]
+) -> None:
+    if before is None or after is None:
+        if before is not after:
+            refused.append(f"search: {'taken out' if after is None else 'new; the sweep began without one'}")
+        return
+    for name in ("sampler", "sampler_options", "seed", "parallel", "objective", "direction"):
+        old, new = getattr(before, name), getattr(after, name)
+        if not same(old, new):
+            refused.append(
+                f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested"
+            )
+    if after.configurations < before.configurations:
+        refused.append(
+            f"search.configurations: {before.configurations} -> {after.configurations}; it can only grow"
+        )
+    elif after.configurations > before.configurations:
+        added.append(
+            f"search.configurations: {before.configurations} -> {after.configurations} in every cell"
+        )
+
+
+def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:
+    old_cells = {cell.key: cell for cell in before.cells}
+    new_cells = {cell.key: cell for cell in after.cells}
+    lost = [key for key in old_cells if key not in new_cells]
+    more = [key for key in new_cells if key not in old_cells]
+    if lost:
+        gone = f"compare: cell{'s' if len(lost) > 1 else ''} {_listed(lost)} left out"
+        refused.append(
+            gone + (f", {_listed(more)} new" if more else "") + "; entries can only be added to an axis"
+        )
+    elif more:
+        added.append(f"compare: {len(more)} more cell{'s' if len(more) > 1 else ''}: {_listed(more)}")
+    kept = [(cell, new_cells[key]) for key, cell in old_cells.items() if key in new_cells]
+    both_search = before.search is not None and after.search is not None  # otherwise `_compare_search` tells
+    told_added: dict[str, list[str]] = {}
+    told_refused: dict[str, list[str]] = {}
+    for old, new in kept:
+        for told, differences in zip(
+            (told_added, told_refused), _compare_cell(old, new, both_search), strict=True
+        ):
+            for text in differences:
+                told.setdefault(text, []).append(old.key)
+    for target, told in ((added, told_added), (refused, told_refused)):
+        target += [
+            text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in told.items()
+        ]
+
+
+def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], list[str]]:
+    """(what extends, what is refused) of one cell that both have."""
+    added: list[str] = []
+    refused: list[str] = []
+    was, now = (_explicit(cell) for cell in (old, new))
+    steps_were, steps_are = was.pop("train.steps", 0), now.pop("train.steps", 0)
+    shares = _shares(old.settings, "") + [
+        f"search.space.{p}" for p, d in old.space.items() if _shares(list(d.choices), "")
+    ]
+    if steps_are < steps_were:
+        refused.append(f"train.steps: {steps_were:,} -> {steps_are:,}; there can only be more")
+    elif steps_are > steps_were and shares:
+        grown = f"train.steps: {steps_were:,} -> {steps_are:,}"
+        moved = f"would move {_listed(shares)}, a share of the budget, so other lanes would be trained"
+        return [], [f"{grown} {moved}; write it as steps to continue"]
+    elif steps_are > steps_were:
+        added.append(f"train.steps: {steps_were:,} -> {steps_are:,}, continued from checkpoints")
+    for path in sorted(was.keys() | now.keys()):
+        if path not in was or path not in now or not same(was[path], now[path]):
+            refused.append(f"{path}: {_value(was, path)} -> {_value(now, path)}")
+    for path in sorted(old.space.keys() | new.space.keys()) if both_search else ():
+        one, other = old.space.get(path), new.space.get(path)
+        if one is None or other is None or not _same_dimension(one, other):
+            refused.append(f"search.space.{path}: {_described(one)} -> {_described(other)}")
+    return added, refused
+
+
+def _explicit(cell: Cell) -> dict[str, Any]:
+    """Dotted path -> value of everything that the cell's settings stand for, defaults included."""
+    resolved, _, _ = resolve(cell.settings)
+    assert resolved is not None  # the sweep was read, so its cells resolve
+    return dict(_leaves(resolved, ""))
+
+
+def _leaves(node: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return [leaf for key, value in node.items() for leaf in _leaves(value, join(path, key))]
+    if isinstance(node, list) and any(isinstance(item, Mapping) for item in node):
+        return [leaf for i, item in enumerate(node) for leaf in _leaves(item, join(path, i))]
+    return [(path, node)]
+
+
+def _shares(node: Any, path: str) -> list[str]:
+    """Paths of values such as `40%`."""
+    return [p for p, value in _leaves(node, path) for v in (value if isinstance(value, list) else [value])
+            if isinstance(v, str) and v.strip().endswith("%")]  # fmt: skip
+
+
+def _same_dimension(one: Dimension, other: Dimension) -> bool:
+    parts = [(d.kind, d.low, d.high, d.choices, d.off, d.has_off, dict(d.when)) for d in (one, other)]
+    return same(*parts)
+
+
+def _described(dimension: Dimension | None) -> str:
+    if dimension is None:
+        return "not searched"
+    values = list(dimension.choices) if dimension.kind == "choice" else [dimension.low, dimension.high]
+    off = f" or {shown(dimension.off)}" if dimension.has_off else ""
+    when = f" when {shown({on: list(v) for on, v in dimension.when.items()})}" if dimension.when else ""
+    return f"{dimension.kind} {shown(values)}{off}{when}"
+
+
+def _value(values: Mapping[str, Any], path: str) -> str:
+    return shown(values[path]) if path in values else "absent"
+
+
+def _listed(items: Sequence[Any], most: int = 5) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(str(item) for item in items[:most]) + rest

@@ -1,0 +1,163 @@
+"""What is wrong with a sweep file: every fault at once, each with its place and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.config.registry import nearest
+from sweeps.config.yaml import Document, outwards
+
+
+@dataclass(frozen=True)
+class SpecFault:
+    """One fault of a sweep file."""
+
+    path: str
+    """Dotted path in the file, such as `search.space.train.lr`; empty for the file as a whole."""
+    message: str
+    line: int | None = None
+    """Counted from 1; None for what does not stand in the file (a missing key, an override)."""
+    override: str | None = None
+    """The KEY=VALUE argument that the fault came from."""
+
+    def __str__(self) -> str:
+        where = f"{self.override!r}: " if self.override else f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class SpecError(ValueError):
+    """A sweep file that cannot be used. `faults` has all that is wrong with it, in the order of its lines."""
+
+    def __init__(self, source_name: str, faults: Iterable[SpecFault]) -> None:
+        self.source_name = source_name
+        self.faults = tuple(faults)
+        if len(self.faults) == 1:
+            super().__init__(f"{source_name}: {self.faults[0]}")
+        else:
+            lines = [f"{source_name}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults)]
+            super().__init__("\n".join(lines))
+
+
+class Faults:
+    """Collects faults while a file is read; the `take` methods check one value each and note what is wrong.
+
+    A method that finds a fault returns None, so that the reader can go on and find the others.
+    """
+
+    def __init__(self, document: Document, overridden: Mapping[str, str] | None = None) -> None:
+        self._document = document
+        self.overridden = dict(overridden or {})
+        """File path -> the KEY=VALUE argument that set it."""
+        self._found: dict[tuple[str, str], SpecFault] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, path: str, message: str) -> None:
+        """Note a fault at `path`; the same one is noted once."""
+        self._found.setdefault((path, message), self.place(path, message))
+
+    def add_line(self, line: int | None, message: str) -> None:
+        """Note a fault of the text itself."""
+        self._found.setdefault((str(line), message), SpecFault("", message, line))
+
+    def place(self, path: str, message: str) -> SpecFault:
+        """A fault (or a warning) with the line or the override that `path` came from."""
+        for part in outwards(path):
+            if part in self.overridden:
+                return SpecFault(path, message, override=self.overridden[part])
+            if part in self._document.lines:
+                break
+        return SpecFault(path, message, self._document.line(path))
+
+    def raise_any(self, source_name: str) -> None:
+        """Raise SpecError if a fault was noted."""
+        if self._found:
+            raise SpecError(
+                source_name, sorted(self._found.values(), key=lambda f: (f.line is None, f.line or 0))
+            )
+
+    # -------------------------------------------------------------------------------------- values
+
+    def take_mapping(
+        self, value: Any, path: str, known: Iterable[str] | None = None
+    ) -> dict[str, Any] | None:
+        """`value` if it is a mapping; with `known`, every other key is a fault (and left out)."""
+        if not isinstance(value, dict):
+            self.add(path, f"must be a mapping (key: value), not {shown(value)}")
+            return None
+        if known is None:
+            return value
+        allowed = list(known)
+        for key in value:
+            if key not in allowed:
+                self.add(f"{path}.{key}" if path else key, unknown("key", key, allowed))
+        return {key: item for key, item in value.items() if key in allowed}
+
+    def take_integer(self, value: Any, path: str, low: int, high: int | None = None) -> int | None:
+        """A whole number from low to high, both allowed; 1e6 is one too."""
+        wanted = f"a whole number {_bounds(low, high)}"
+        number = whole(value)
+        if number is None or number < low or (high is not None and number > high):
+            self.add(path, f"must be {wanted}, not {shown(value)}")
+            return None
+        return number
+
+    def take_number(
+        self, value: Any, path: str, above: float | None = None, low: float | None = None
+    ) -> float | None:
+        """A number, above `above` or at least `low` where given."""
+        fits = is_number(value) and (above is None or value > above) and (low is None or value >= low)
+        if not fits:
+            bound = (
+                f" above {above:g}"
+                if above is not None
+                else f" of at least {low:g}"
+                if low is not None
+                else ""
+            )
+            self.add(path, f"must be a number{bound}, not {shown(value)}")
+            return None
+        return float(value)
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+    """`unknown key. Did you mean 'steps'? Known: ...`."""
+    names = list(known)
+    guess = nearest(word, names)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}."
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or a float; true and false are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def whole(value: Any) -> int | None:
+    """The int that a value is, 1e6 included; None for everything else."""
+    if not is_number(value) or not math.isfinite(value) or value != int(value):
+        return None
+    return int(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a person would write it, shortened."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items())[:60] + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(shown(item) for item in value)[:60] + "]"
+    if isinstance(value, str):
+        return repr(value[:60])
+    return f"{value!r}"
+
+
+def _bounds(low: int, high: int | None) -> str:
+    return f"from {low} to {high}" if high is not None else f"of at least {low}"

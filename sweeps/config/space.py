@@ -1,0 +1,237 @@
+"""What a search may change, and how it searches: the `search` section as plain data.
+
+A dimension is one dotted path with its values: `{log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}`.
+Bounds are inclusive. `or` is one more value, off, beside the range; `when` limits the dimension to where the
+condition holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sweeps.config.faults import Faults, is_number, shown, unknown, whole
+from sweeps.config.yaml import join
+
+Kind = Literal["uniform", "log_uniform", "integer", "log_integer", "choice"]
+KINDS: tuple[Kind, ...] = ("uniform", "log_uniform", "integer", "log_integer", "choice")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """The values that one setting may take in a search."""
+
+    kind: Kind
+    low: float | None = None
+    """Smallest value, itself allowed; None for a choice. An int for the integer kinds."""
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+    off: Any = None
+    """The value beside the range (`or`); it means something only with `has_off`."""
+    has_off: bool = False
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Dotted path -> values of which it must have one. In a cell, these are other dimensions of it."""
+
+    def corners(self) -> Iterator[Any]:
+        """Every choice, or both bounds; then off."""
+        yield from self.choices if self.kind == "choice" else (self.low, self.high)
+        if self.has_off:
+            yield self.off
+
+    def may_be(self, value: Any) -> bool:
+        """Whether the dimension can take a value."""
+        if any(same(value, corner) for corner in self.corners()):
+            return True
+        if self.kind == "choice" or not is_number(value):
+            return False
+        assert self.low is not None and self.high is not None
+        return self.low <= value <= self.high and ("integer" not in self.kind or whole(value) is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How every cell is searched."""
+
+    sampler: str = "tpe"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    """Of the sampler."""
+    configurations: int
+    """A cell's, the file's own (number 0) included."""
+    parallel: int = 8
+    """Configurations in flight in a cell. It decides what suggestion k knows, so it changes results."""
+    objective: str = "par2"
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal as values of a sweep file: 1 and 1.0 are, [1] and (1,) are, 1 and true are not."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """Those values that an equal one stands before."""
+    seen: list[Any] = []
+    again: list[Any] = []
+    for value in values:
+        (again if any(same(value, other) for other in seen) else seen).append(value)
+    return again
+
+
+# ------------------------------------------------------------------------------------------- conditions
+
+
+def narrowed(space: Mapping[str, Dimension], own: Callable[[str], list[Any]]) -> dict[str, Dimension]:
+    """The dimensions that a cell has, with only those conditions left that depend on other dimensions of it.
+
+    `own(path)` gives the values that the cell's own settings have at a path: several where units share it.
+    """
+    left = dict(space)
+    changed = True
+    while changed:
+        changed = False
+        for path, dimension in list(left.items()):
+            undecided = {on: values for on, values in dimension.when.items() if on in left}
+            decided = [(own(on), values) for on, values in dimension.when.items() if on not in left]
+            if not all(_meet(found, values) for found, values in decided):
+                del left[path]
+                changed = True
+            else:
+                left[path] = replace(dimension, when=undecided)
+    return left
+
+
+def active(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those parameters whose conditions on other parameters hold; a condition on an inactive one does not."""
+    left = dict(parameters)
+    while True:
+        idle = [
+            path
+            for path in left
+            if path in space
+            and not all(_meet([left[on]] if on in left else [], v) for on, v in space[path].when.items())
+        ]
+        if not idle:
+            return left
+        left = {path: value for path, value in left.items() if path not in idle}
+
+
+def _meet(found: Iterable[Any], allowed: Iterable[Any]) -> bool:
+    allowed = list(allowed)
+    return any(same(value, other) for value in found for other in allowed)
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
+    """The `search.space` section, sorted by path so that the order of keys cannot matter."""
+    given = faults.take_mapping(value, path)
+    if given is None:
+        return {}
+    if not given:
+        faults.add(
+            path, "has nothing to search: name a setting, such as train.lr: {log_uniform: [1e-4, 1e-1]}"
+        )
+    space: dict[str, Dimension] = {}
+    for name in sorted(given):
+        dimension = read_dimension(given[name], join(path, name), name, faults)
+        if name.partition(".")[0] not in ("model", "task", "train") or "." not in name:
+            faults.add(join(path, name), "must be a dotted path into model, task or train, such as train.lr")
+        elif dimension is not None:
+            space[name] = dimension
+    _check_conditions(space, path, faults)
+    return space
+
+
+def read_dimension(value: Any, path: str, name: str, faults: Faults) -> Dimension | None:
+    """One dimension: a mapping of one kind, or a plain list of choices. None where there is a fault."""
+    if isinstance(value, list):
+        value = {"choice": value}
+    if not isinstance(value, dict):
+        faults.add(
+            path,
+            f"must say what to try, not {shown(value)}: {{log_uniform: [low, high]}}, or a list of choices. "
+            f"A fixed value stands in {name.partition('.')[0]}",
+        )
+        return None
+    kinds: list[Kind] = [kind for kind in KINDS if kind in value]
+    for key in value:
+        if key not in (*KINDS, "or", "when"):
+            faults.add(join(path, key), unknown("key", key, [*KINDS, "or", "when"]))
+    if len(kinds) != 1:
+        told = f"has {' and '.join(kinds)}: keep one" if kinds else f"needs one of {', '.join(KINDS)}"
+        faults.add(path, told)
+        return None
+    kind = kinds[0]
+    when = _read_when(value["when"], join(path, "when"), name, faults) if "when" in value else {}
+    if kind == "choice":
+        if "or" in value:
+            faults.add(join(path, "or"), "is for ranges: add the value to the choices")
+        return _read_choices(value["choice"], join(path, "choice"), path, when, faults)
+    bounds = _read_bounds(kind, value[kind], join(path, kind), faults)
+    if bounds is None:
+        return None
+    low, high = bounds
+    return Dimension(kind, low, high, off=value.get("or"), has_off="or" in value, when=when)
+
+
+def _read_bounds(kind: Kind, value: Any, path: str, faults: Faults) -> tuple[float, float] | None:
+    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
+        faults.add(path, f"must be [low, high], two numbers, not {shown(value)}")
+        return None
+    low, high = value
+    if "integer" in kind:
+        if whole(low) is None or whole(high) is None:
+            faults.add(path, f"bounds must be whole numbers, not {shown(value)}")
+            return None
+        low, high = int(low), int(high)
+    else:
+        low, high = float(low), float(high)
+    if low > high:
+        faults.add(path, f"the bounds are reversed: write [{high!r}, {low!r}]")
+        return None
+    if kind.startswith("log") and low <= 0:
+        hint = " To try off as well, start above 0 and add `or: 0`" if low == 0 else ""
+        faults.add(path, f"a logarithmic scale has no {value[0]!r}: both bounds must be above 0.{hint}")
+        return None
+    return low, high
+
+
+def _read_choices(
+    value: Any, path: str, parent: str, when: dict[str, tuple[Any, ...]], faults: Faults
+) -> Dimension | None:
+    if not isinstance(value, list) or not value:
+        faults.add(path, f"must be a list of at least one value, not {shown(value)}")
+        return None
+    again = repeated(value)
+    if again:
+        # A plain list has no key `choice`; both fall back to the line of what is around them.
+        faults.add(parent, f"the choice {shown(again[0])} is given twice")
+        return None
+    return Dimension("choice", choices=tuple(value), when=when)
+
+
+def _read_when(value: Any, path: str, name: str, faults: Faults) -> dict[str, tuple[Any, ...]]:
+    conditions: dict[str, tuple[Any, ...]] = {}
+    for on, wanted in (faults.take_mapping(value, path) or {}).items():
+        if on == name:
+            faults.add(join(path, on), "a dimension cannot depend on itself")
+        elif wanted == []:
+            faults.add(join(path, on), "is an empty list, so it never holds")
+        else:
+            conditions[on] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+    return conditions
+
+
+def _check_conditions(space: Mapping[str, Dimension], path: str, faults: Faults) -> None:
+    """A condition on another dimension must be one that it can meet."""
+    for name, dimension in space.items():
+        for on, wanted in dimension.when.items():
+            if on in space and not any(space[on].may_be(value) for value in wanted):
+                faults.add(join(path, name, "when", on), f"never holds: {on} cannot be {shown(list(wanted))}")

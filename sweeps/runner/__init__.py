@@ -1,0 +1,1 @@
+"""A running sweep: the driver, the worker, Ray Tune and the progress display."""

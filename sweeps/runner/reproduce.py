@@ -1,0 +1,45 @@
+"""`sweeps reproduce best.yaml`: trains an exported configuration again and says PASS or FAIL."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps.config.sweep_file import load
+from sweeps.results.export import compare_rates, compare_seeds
+from sweeps.results.report import standings
+from sweeps.runner.run import Refused, run_sweep
+from sweeps.store import Store
+
+
+def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None) -> bool:
+    """Whether the exported figures come out again, in a store of its own, so that no old record is found.
+
+    The same seeds on the same kind of machine must give the same figures; with `fresh_seeds` as many other seeds are
+    trained and the success rates compared. Raises SpecError, and Refused for a file without an `exported` section.
+    """
+    sweep = load(file)
+    if not sweep.expected:
+        raise Refused(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
+    if fresh_seeds:
+        sweep = load(file, [f"seeds={{first: {max(sweep.seeds) + 1}, count: {len(sweep.seeds)}}}"])
+    expected = sweep.expected
+    assert expected is not None
+    with tempfile.TemporaryDirectory(prefix="sweeps-reproduce-") as folder, Store(folder) as store:
+        outcome = run_sweep(sweep, store, folder, console, workers, tracked=False)
+        if outcome.state != "done":
+            console.print(f"FAIL: it was not trained to the end: {outcome.why}", highlight=False)
+            return False
+        records = [record for standing in standings(store, sweep.name)[1] for record in standing.records]
+    if fresh_seeds:
+        comparison = compare_rates(expected, records)
+        console.print(comparison.text, highlight=False, soft_wrap=True)
+        return comparison.passed
+    differences = compare_seeds(expected, records)
+    for line in differences:
+        console.print(line, highlight=False, soft_wrap=True)
+    verdict = "FAIL: the figures differ" if differences else "PASS: every figure of every seed is the same"
+    console.print(f"{verdict} ({len(records)} seeds)", highlight=False)
+    return not differences

@@ -1,0 +1,297 @@
+"""Adds the slot axis to a lane's functions and compiles them, once a structure and process.
+
+The vmapped function is first recorded as plain tensor operations (so models may use any Python that does not look at
+tensor values), then compiled. Without a working compiler the recorded operations run as they are, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from sweeps.config.settings import NUMERICS
+
+log = logging.getLogger(__name__)
+
+
+class Recorded:
+    """A function of tensors in nested containers, recorded for fixed shapes, compiled where that works.
+
+    `differentiable`: gradients flow through calls, to those arguments that ask for them here. `why_uncompiled` says why
+    it is not compiled, else None. `warm_up_s` is what recording and compiling cost.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        compiled: bool = True,
+        differentiable: bool = False,
+    ) -> None:
+        started = time.perf_counter()
+        flat, self._spec = pytree.tree_flatten(arguments)
+        self._out_spec: Any = None
+
+        def flat_function(*tensors: Tensor) -> list[Tensor]:
+            out = function(*pytree.tree_unflatten(list(tensors), self._spec))
+            leaves, self._out_spec = pytree.tree_flatten(out)
+            return _apart(leaves, tensors)
+
+        with torch.no_grad():
+            graph = make_fx(flat_function)(*map(_copy, flat))
+        graph.graph.eliminate_dead_code()
+        self._constants = _lifted(graph)
+        self.graph = graph
+        self.why_uncompiled = None if compiled else "compilation is switched off"
+        self._run: Callable[..., Any] = graph
+        self._repeat: Callable[..., Any] = graph
+        self._takes: Callable[..., bool] = lambda *tensors: True
+        self._differentiable = differentiable
+        self._mode: Callable[[], Any] = torch.enable_grad if differentiable else torch.no_grad
+        if compiled:
+            example = [_copy(t).requires_grad_(t.requires_grad) for t in flat]
+            self._compile([*example, *map(_copy, self._constants)])
+        self.warm_up_s = time.perf_counter() - started
+
+    def _compile(self, example: list[Tensor]) -> None:
+        for way in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
+            try:
+                with self._mode():
+                    way(example)
+                self.why_uncompiled = None
+                return
+            except (
+                Exception
+            ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
+                told = (str(error).strip() or repr(error)).splitlines()[0]
+                self.why_uncompiled = f"{type(error).__name__}: {told[:300]}"
+                log.debug("not compiled (%s): %s", way.__name__, self.why_uncompiled)
+        log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
+
+    def _ahead_of_time(self, example: list[Tensor]) -> None:
+        """As a program that other processes load. torch calls this experimental: what it does not take is traced."""
+
+        def made() -> Any:
+            _know_our_kernels()
+            compiler: Any = torch.compile(self.graph.forward, fullgraph=True, dynamic=False)
+            return compiler.aot_compile((tuple(example), {}))
+
+        program = ProgramFile(self.graph, example).load_or(made)
+        program(self.graph, *example)  # what does not run is told here, and not in the middle of a pack
+        self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
+        self._takes = partial(program.guard_check, self.graph)
+
+    def _traced(self, example: list[Tensor]) -> None:
+        """Compiled when it is first called, and its way back when that is first gone."""
+        _know_our_kernels()
+        candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
+        with ProgramFile(self.graph, example).one_tracer_at_a_time():
+            out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
+            if out:
+                torch.autograd.backward(out, [torch.ones_like(t) for t in out])
+        self._run = self._repeat = candidate
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
+        flat, _ = pytree.tree_flatten(arguments)
+        with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
+            out = self._run(*flat, *self._constants)
+        return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
+
+    def bind(self, *arguments: Any) -> Callable[[int], None]:
+        """A quick way to run again and again on the same tensors, for functions that change them in place.
+
+        Raises as a call does, here already.
+        """
+        flat, run = [*pytree.tree_flatten(arguments)[0], *self._constants], self._repeat
+        with self._mode():
+            if not self._takes(*flat):
+                raise RuntimeError(
+                    "these tensors would need another compilation: their shapes, types or memory differ"
+                )
+
+        def repeat(count: int) -> None:
+            with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
+                for _ in range(count):
+                    run(*flat)
+
+        return repeat
+
+
+def _know_our_kernels() -> None:
+    # Here, because torch's compiler takes seconds to import, and what does not compile need not wait.
+    from sweeps.training import threefry_inductor
+
+    threefry_inductor.register()
+
+
+def _lifted(graph: GraphModule) -> list[Tensor]:
+    """Makes last arguments of the tensors that the recorded function held itself, and returns them.
+
+    Programs that differ in them alone are one, and torch (2.13) writes no function that looks up tensors in its module to a
+    file. Other modules inside, as `torch.cond` makes, stay where they are.
+    """
+    held = [
+        node
+        for node in graph.graph.find_nodes(op="get_attr")
+        if isinstance(getattr(graph, node.target), Tensor)
+    ]
+    last = next((node for node in reversed(graph.graph.nodes) if node.op == "placeholder"), None)
+    constants: list[Tensor] = []
+    for node in held if last is not None else ():
+        constants.append(getattr(graph, node.target))
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(last)
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return constants
+
+
+def _apart(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
+    """Copies of outputs that share memory with another one or with an input.
+
+    torch makes such outputs anew from their common base, and a function that comes out of its disk cache (2.13) does so
+    with sizes that it has freed: an error or a dead process. The compiler leaves out the copies that it can do without.
+    """
+    owners = Counter(_memory(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
+    # All of those that share, so that outputs alike stay alike: strides are part of what is compiled for.
+    return [t.clone() if isinstance(t, Tensor) and owners[_memory(t)] > 1 else t for t in leaves]
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage()._cdata
+
+
+def _copy(t: Tensor) -> Tensor:
+    """A copy with the same strides, for which functions are compiled; one row that stands for many stays as it is."""
+    t = t.detach()
+    return (
+        t
+        if 0 in t.stride()
+        else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t)
+    )
+
+
+def in_place(function: Callable[..., Any]) -> Callable[..., None]:
+    """Wraps f(state, ...) -> new state so that the state's own tensors take the new values: fixed addresses and strides."""
+
+    def changed(state: Any, *rest: Any) -> None:
+        new = function(state, *rest)
+        for target, value in zip(pytree.tree_leaves(state), pytree.tree_leaves(new), strict=True):
+            target.copy_(value)
+
+    return changed
+
+
+KEPT_DAYS = 60.0
+
+
+class ProgramFile:
+    """Where a recorded graph's compiled form lies, by all that it depends on."""
+
+    def __init__(self, graph: GraphModule, example: Sequence[Tensor]) -> None:
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        self._folder = Path(cache_dir()) / "sweeps-programs"
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)
+        name = _name_of(graph, example)
+        self._program, self._traced, self._lock = (
+            self._folder / f"{name}.{suffix}" for suffix in ("program", "traced", "lock")
+        )
+
+    def load_or(self, compile_it: Callable[[], Any]) -> Any:
+        """A function compiled ahead of time, from its file or by `compile_it`, which then leaves one.
+
+        Two processes that need one cold program: the second waits, then loads what the first compiled.
+        """
+        found = self._load()
+        if found is not None:
+            return found
+        with FileLock(self._lock):
+            found = self._load()
+            if found is None:
+                found = compile_it()
+                self._keep(found)
+        return found
+
+    @contextmanager
+    def one_tracer_at_a_time(self) -> Iterator[None]:
+        """For what is compiled when it is first called, and then comes from torch's cache of kernels.
+
+        Who finds it there already waits for nobody: to trace it takes seconds too, and a node has many workers.
+        """
+        with nullcontext() if self._traced.exists() else FileLock(self._lock):
+            yield
+        with suppress(OSError):  # as where a disk is full: it was compiled all the same
+            self._traced.touch()
+
+    def _load(self) -> Any:
+        try:
+            if not self._is_ours():
+                return None
+            with self._program.open("rb") as file:
+                found = torch.compiler.load_compiled_function(file)
+            self._program.touch()  # it is in use
+            return found
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # cut off, or of another torch: it is made anew
+            log.debug("a compiled program could not be loaded: %s", error)
+            return None
+
+    def _keep(self, program: Any) -> None:
+        try:
+            if self._is_ours():
+                program.save_compiled_function(str(self._program))
+                self._remove_unused()
+        except Exception as error:  # the file saves time and is no part of any result
+            log.debug("a compiled program was not kept: %s", error)
+
+    def _is_ours(self) -> bool:
+        """Nobody else may put code here."""
+        found = self._folder.stat()
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+    def _remove_unused(self) -> None:
+        oldest = time.time() - KEPT_DAYS * 24 * 3600
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another process is as tidy
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _name_of(graph: GraphModule, example: Sequence[Tensor]) -> str:
+    import torch._functorch.config as functorch
+    import torch._inductor.config as inductor
+
+    here = Path(__file__).parent
+    made_of = [
+        *(torch.__version__, platform.python_version(), NUMERICS),
+        *((here / name).read_bytes() for name in ("random.py", "threefry_inductor.py")),
+        torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),  # their number stands in the kernels
+        torch.get_float32_matmul_precision(),
+        # Portable: without folders that torch finds from the working directory, which is another for every job of Ray's.
+        *(sorted(config.save_config_portable().items()) for config in (inductor, functorch)),
+        *sorted({torch.cuda.get_device_name(t.device) for t in example if t.is_cuda}),
+        graph.code,
+        *((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in example),
+    ]
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
