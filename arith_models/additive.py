@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from arith_models.base import Unit
 
 
-class Additive(nn.Module, ABC):
+class Additive(Unit):
     """y = x Wᵀ without a bias. Abstract: a unit supplies `initialise` and `effective_weight`.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I]. The product is written (W xᵀ)ᵀ, which is quicker for few outputs.

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 
-class Cell(nn.Module):
+
+class Cell(Unit):
     """Abstract. Shapes: [x, state] [B, I + H * state_parts] -> state [B, H * state_parts].
 
     A unit is told I + H inputs and H outputs. Weights and biases are drawn from U(-1/√H, 1/√H), torch's default; of the two

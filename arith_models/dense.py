@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 
-class Dense(nn.Module, ABC):
+
+class Dense(Unit):
     """y = activation(x Wᵀ + b). Abstract: a unit supplies `activation` and `initial_range`.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I], b [O]. W ~ U(-r, r) with r from `initial_range`, b = 0, as in the

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.dense import xavier
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 
@@ -29,7 +30,7 @@ class GateConfig(GumbelConfig):
     """the multiplicative branch has a gate of its own instead of 1 - g (--nalu-two-gate)"""
 
 
-class Gated(nn.Module):
+class Gated(Unit):
     """y = g * a + (1 - g) * m, g = sigmoid(x Gᵀ), or g₂ * m with g₂ = sigmoid(x G₂ᵀ). Abstract: a unit supplies a and m.
 
     Shapes: x [B, I], a, m [O, B] -> y [B, O]; G [O, I] Xavier uniform with gain 1.

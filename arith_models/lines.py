@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class OnLine(Looped):
     one number. The longest bin comes first; the shortest is at the end, and is cut off when its steps are done.
     """
 
-    pieces: tuple[str, ...] = ("begin", "cell", "finish")
+    pieces: ClassVar[tuple[str, ...]] = ("begin", "cell", "finish")
 
     @classmethod
     def weights(cls, pieces: Any) -> Sequence[tuple[Any, ...]]:

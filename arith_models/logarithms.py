@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from arith_models.base import Unit
 
 LogMode = Literal["normal", "safe", "max_safe"]
 
@@ -44,7 +46,7 @@ def logarithm(x: Tensor, mode: LogMode, epsilon: Any) -> Tensor:
     return torch.log(x.abs() + epsilon)
 
 
-class LogUnit(nn.Module):
+class LogUnit(Unit):
     """y = exp(log(|x| + ε) Wᵀ). Abstract: a unit hands over `nac`, the layer whose W it uses.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I]. The sign of x is lost, as published. Penalties: those of W, and "input", R_z,
@@ -70,8 +72,9 @@ class LogUnit(nn.Module):
         logs_BI = logarithm(x_BI, self.config.log, self.config.epsilon)
         W_OI, penalties = self.nac.weights(ctx)
         pull = []
-        if hasattr(self.nac, "input_penalty"):
-            pull.append(self.nac.input_penalty(logs_BI.mean(0)))
+        own = self.nac.input_penalty(logs_BI.mean(0))
+        if own is not None:
+            pull.append(own)
         if self.config.log == "max_safe":
             pull.append(torch.relu(1.0 - x_BI).mean())
         if pull:

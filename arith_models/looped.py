@@ -8,14 +8,15 @@ the end. A piece takes tensors (or mappings of tensors) and, last, `ctx`, whose 
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from arith_models.base import Network
 from arith_models.penalties import weighed
 
 CONSTANT = ("sparsity", "out_of_bound")
@@ -23,11 +24,8 @@ CONSTANT = ("sparsity", "out_of_bound")
 AVERAGED = ("mean_input", "input")
 
 
-class Looped(nn.Module, ABC):
+class Looped(Network):
     """Abstract: a network supplies `pieces`, `loop` and the methods that `pieces` names."""
-
-    looped = True
-    pieces: tuple[str, ...]
 
     @staticmethod
     @abstractmethod

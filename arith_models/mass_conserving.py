@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.orthogonal import orthogonal
 
 
-class MassConserving(nn.Module):
+class MassConserving(Unit):
     """W = o * S, S = softmax of R over the outputs, o = sigmoid(w + b). Abstract: a unit supplies `forward`.
 
     Shapes: R, S, W [O, I]; w, b, o [O]. Every column of S adds up to 1, so with a single output S is 1 throughout, R has no

@@ -85,8 +85,9 @@ def weighed(
     found = []
     for unit, mean_I, penalties in layers:
         found.append(penalties)
-        if config.input_penalty is not None and hasattr(unit, "input_penalty"):
-            found.append({"input": unit.input_penalty(mean_I)})
+        own = unit.input_penalty(mean_I) if config.input_penalty is not None else None
+        if own is not None:
+            found.append({"input": own})
     totals = added(*found)
     weights = {"out_of_bound": config.out_of_bound_penalty, "input": config.input_penalty}
     result = {name: value for name, value in totals.items() if name not in ("sparsity", *weights)}

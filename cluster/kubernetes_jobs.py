@@ -43,7 +43,7 @@ from cluster.receiving import receive
 from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import travelling
 from cluster.showing import as_yaml
-from sweeps.runner.progress import last_block
+from sweeps.runner.progress_log import last_block
 
 if TYPE_CHECKING:
     from sweeps.store import Store

@@ -9,7 +9,7 @@ from cluster import following
 from cluster.following import Look
 from cluster.kubectl import Kubectl, NotThere, ServerAway
 from cluster.kubernetes_state import created, ended, name_of, status_of, trouble
-from sweeps.runner.progress import RAYS_OWN
+from sweeps.runner.progress_log import RAYS_OWN
 
 Values = dict[str, Any]
 

@@ -18,7 +18,7 @@ from cluster.names import travelling_name
 from cluster.receiving import receive
 from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import Parcel, limit_bytes, parcel
-from sweeps.runner.progress import last_block
+from sweeps.runner.progress_log import last_block
 
 if TYPE_CHECKING:
     from sweeps.store import Store

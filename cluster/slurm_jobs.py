@@ -23,7 +23,7 @@ from cluster.slurm_folder import Attempt, SweepFolder
 from cluster.slurm_log import followed, whole_lines
 from cluster.sweep_file import SweepFile
 from sweeps.config.user_files import own_files
-from sweeps.runner.progress import MARK, last_block
+from sweeps.runner.progress_log import MARK, last_block
 from sweeps.store.location import ALLOW, allowed, network_file_system, way_out
 
 if TYPE_CHECKING:

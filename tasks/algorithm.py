@@ -6,6 +6,7 @@ Architecture for Algorithm Learning" (2017): their tasks as their programs draw 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from tasks._algorithms import faults, oracles, scoring
 from tasks._algorithms.evaluation_sets import of_bins, of_length
 from tasks._algorithms.examples import is_shared, tables
 from tasks._algorithms.operations import Operation, operation, sign
+from tasks.base import Task
 
 Arrays = tuple[NDArray[np.int64], ...]
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -28,7 +30,7 @@ BITS = 24
 """of the whole numbers that are drawn: the most that a stream has"""
 
 
-class Algorithm:
+class Algorithm(Task):
     """The target is an operation of the input symbols. Symbol 0 is padding, the digit d is d + 1, numbers are little-endian.
 
     An example of length l has l input symbols; the target stands at the first positions, then padding:
@@ -135,6 +137,7 @@ class Algorithm:
         self.config = config
         self.operation = _operation(config)
         self.bins = _bins(config)
+        self.curve_lengths = config.curve_lengths
         self.num_inputs, self.num_outputs = self.operation.num_inputs, self.operation.num_outputs
         self.lengths = tuple(self.operation.lengths(0, self.bins[-1]))
 
@@ -143,7 +146,7 @@ class Algorithm:
         most = self.config.examples_per_length
         return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
 
-    def cautions(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is odd about settings that are allowed."""
         tested = self.operation.longest(self.config.test_length)
         return list(faults.cautions(self.config, tested if tested in self.shared_lengths() else None))
@@ -161,7 +164,7 @@ class Algorithm:
         """Nothing varies with the seed."""
         return {}
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> Batch:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> Batch:
         """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
         # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
         drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
@@ -171,12 +174,12 @@ class Algorithm:
         ]
         return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
 
-    def sample_bin(self, stream: Any, instance: dict[str, Tensor], batch: int, n: int) -> Batch:
+    def sample_bin(self, stream: Any, instance: Mapping[str, Tensor], batch: int, n: int) -> Batch:
         """A batch of one bin."""
         return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), 0, len(instance[f"x_{n}"]))
 
     def sample_exact(
-        self, stream: Any, instance: dict[str, Tensor], batch: int, n: int, length: Tensor
+        self, stream: Any, instance: Mapping[str, Tensor], batch: int, n: int, length: Tensor
     ) -> Batch:
         """A batch of the bin n with examples of one length, a 0-dim int64 tensor.
 
@@ -186,7 +189,12 @@ class Algorithm:
         return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), first, count)
 
     def _rows(
-        self, instance: dict[str, Tensor], n: int, drawn_B: Tensor, first: Tensor | int, count: Tensor | int
+        self,
+        instance: Mapping[str, Tensor],
+        n: int,
+        drawn_B: Tensor,
+        first: Tensor | int,
+        count: Tensor | int,
     ) -> Batch:
         """Rows of a table: what was drawn from [0, 2^BITS), scaled to [first, first + count)."""
         rows_B = first + (drawn_B * count >> BITS)

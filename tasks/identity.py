@@ -6,6 +6,7 @@ of it: networks with three hidden layers of 8, Adam at 1e-2, 10,000 steps, mean 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tasks.base import Task
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +27,7 @@ BORDERS = {
 }
 
 
-class Identity:
+class Identity(Task):
     """y = x for whole numbers x.
 
     Two examples worked by hand:
@@ -59,7 +62,7 @@ class Identity:
         """`points` float32 [11, 1], the same for every seed."""
         return {"points": self.evaluation_inputs("interpolation").astype(np.float32)}
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """The 11 points, twice."""
         return instance["points"], instance["points"]
 
@@ -77,6 +80,3 @@ class Identity:
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
         return {"mean_absolute_error": torch.abs(y_BO - target_BO).mean()}
-
-    def threshold(self) -> None:
-        """Nothing is published about when this counts as solved."""

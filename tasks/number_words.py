@@ -5,6 +5,7 @@ Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.3, with the voca
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks import _number_words as words
+from tasks.base import Task
 
 Ids = NDArray[np.int64]
 
 
-class NumberWords:
+class NumberWords(Task):
     """y is the number from 0 to 999 that the words say.
 
     Two examples worked by hand:
@@ -52,7 +54,7 @@ class NumberWords:
         """`numbers` int64 [169] and `tokens` int64 [1000, 6]: the same for every seed."""
         return {"numbers": words.split().train, "tokens": words.all_tokens().copy()}
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: tokens int64 [T, B] and target [B, 1], float32."""
         numbers = instance["numbers"]
         chosen = numbers[stream.integers((batch,), 0, len(numbers))]
@@ -77,6 +79,3 @@ class NumberWords:
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
         return {"mean_absolute_error": (y_BO - target_BO).abs().mean()}
-
-    def threshold(self) -> None:
-        """Nothing is published about when this counts as solved."""

@@ -7,7 +7,7 @@ one hidden layer of 2, Adam at 1e-2, 100,000 steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tasks.base import Task
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ SEEDS = {"maxima": 4_101, "interpolation": 4_102, "extrapolation": 4_103, "basel
 BASELINES = 20
 
 
-class PairFunctions:
+class PairFunctions(Task):
     """y = operation(a, b) where a = x0 + ... + x9 and b = x60 + ... + x99 of 100 numbers x that are uniform on [0, 1/2).
 
     The network is given (a, b), never x. Two examples worked by hand, with a = 2 and b = 8:
@@ -66,7 +68,7 @@ class PairFunctions:
         """Nothing varies with the seed."""
         return {}
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, 2] and target [B, 1], float32. The 50 numbers that no sum has are not drawn."""
         first = FIRST.stop - FIRST.start
         x_NB = stream.uniform((first + SECOND.stop - SECOND.start, batch), 0.0, BOUND)
@@ -88,9 +90,6 @@ class PairFunctions:
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
         rmse = (y_BO - target_BO).square().mean().sqrt()
         return {"relative_error": rmse * (100.0 / random_rmse(self.config.operation, split))}
-
-    def threshold(self) -> None:
-        """Nothing is published about when this counts as solved."""
 
 
 def _combine(operation: str, a: Tensor, b: Tensor) -> Tensor:

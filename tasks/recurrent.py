@@ -6,6 +6,7 @@ Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, recurrent for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tasks._ranges import EVALUATION_SEEDS, Floats, Range, draw, numpy_draw
 from tasks._subsets import THRESHOLD_SEED, combine, perturbed_error
+from tasks.base import Task
 from tasks.static import Static
 
 EVALUATION_ROWS = {
@@ -24,7 +26,7 @@ EVALUATION_ROWS = {
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 10_000, 250
 
 
-class Recurrent:
+class Recurrent(Task):
     """y = operation(sums over time of subsets of x_t), x i.i.d. uniform, shown one time step after another.
 
     Subsets are the static task's: contiguous, chained, moved by an offset that the seed draws.
@@ -69,7 +71,7 @@ class Recurrent:
         """What varies with the seed: `masks` float32 [S, I], 1 where an input belongs to a subset."""
         return self._static.instance(seed)
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [T, B, I] and target [B, 1], float32."""
         x_TIB = draw(stream, (self.config.length, self.num_inputs, batch), self.config.interpolation)
         sums_SB = instance["masks"] @ x_TIB.sum(0)
@@ -97,9 +99,9 @@ class Recurrent:
         geometry = self._static.geometry
         return _threshold(c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, geometry)
 
-    def cautions(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is odd about settings that are allowed."""
-        return self._static.cautions()
+        return self._static.warnings()
 
 
 @lru_cache(maxsize=8)

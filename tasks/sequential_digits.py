@@ -20,12 +20,13 @@ from torch import Tensor
 from tasks._digits import mnist, optical
 from tasks._digits.images import DigitImages
 from tasks._digits.sequences import EVALUATION_SEEDS, sequences
+from tasks.base import Task
 
 Places = NDArray[np.int64]
 SIDE = 28
 
 
-class SequentialDigits:
+class SequentialDigits(Task):
     """y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where picture t shows the digit d_t.
 
     Two examples worked by hand, of pictures of 3, 4 and 2:
@@ -49,6 +50,7 @@ class SequentialDigits:
     score_names = ("accuracy", "last_accuracy")
     num_inputs = SIDE * SIDE
     num_outputs = 1
+    inputs_are_indices = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -104,8 +106,8 @@ class SequentialDigits:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.time_steps = config.length
-        self.lengths = sorted(config.test_lengths)
-        self.splits = ("interpolation", *(f"length_{n}" for n in self.lengths[:-1]), "extrapolation")
+        self.split_lengths = sorted(config.test_lengths)
+        self.splits = ("interpolation", *(f"length_{n}" for n in self.split_lengths[:-1]), "extrapolation")
 
     @classmethod
     def identity(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class SequentialDigits:
         labels = self.config.read(self.config.data, self.config.fetch).train.labels
         return {"sequences": sequences(labels, self.config.digits, self.config.length, rng)}
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: images [T, B, 28, 28] and targets [B, T, 1], float32."""
         places = instance["sequences"]
         each = min(batch, len(places))
@@ -139,7 +141,7 @@ class SequentialDigits:
     def _accumulated(self, digits_BT: Tensor) -> Tensor:
         return digits_BT.cumsum(1) if self.config.operation == "sum" else digits_BT.cumprod(1)
 
-    def present(self, places: Tensor, shared: dict[str, Tensor]) -> Tensor:
+    def present(self, places: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
         """The pictures at these places."""
         return shared["images"][places]
 
@@ -156,7 +158,7 @@ class SequentialDigits:
     def _length(self, split: str) -> int:
         if split == "interpolation":
             return self.config.length
-        return self.lengths[-1] if split == "extrapolation" else int(split.removeprefix("length_"))
+        return self.split_lengths[-1] if split == "extrapolation" else int(split.removeprefix("length_"))
 
     def truth(self, places_TR: Places, seed: int) -> NDArray[np.float64]:
         """The exact targets [rows, T, 1] in float64, digit by digit: independent of `sample`."""
@@ -176,6 +178,9 @@ class SequentialDigits:
         right = (y_BTO.round() == target_BTO).to(torch.float32)
         return {"accuracy": right.mean(), "last_accuracy": right[:, -1].mean()}
 
+    def has_threshold(self) -> bool:
+        return bool(self.config.thresholds)
+
     def threshold(self) -> float | None:
         """That of the longest test length, where the file gives thresholds; they come from runs, not from a formula.
 
@@ -184,7 +189,7 @@ class SequentialDigits:
         """
         if not self.config.thresholds:
             return None
-        return self.config.thresholds[self.config.test_lengths.index(self.lengths[-1])]
+        return self.config.thresholds[self.config.test_lengths.index(self.split_lengths[-1])]
 
 
 def _check_data(config: Any) -> None:

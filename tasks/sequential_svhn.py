@@ -5,6 +5,7 @@ Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020): not in the paper, bu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,7 +54,7 @@ class SequentialSVHN(SequentialDigits):
         """`images` uint8 [N, 3, 32, 32] and `labels` int64 [N]: training, validation and test pictures, in this order."""
         return _pictures(self.config.data, self.config.fetch)
 
-    def present(self, places: Tensor, shared: dict[str, Tensor]) -> Tensor:
+    def present(self, places: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
         """The pictures at these places, float32 [..., 3, 32, 32] in [0, 1]."""
         return shared["images"][places].to(torch.float32) / 255.0
 

@@ -15,6 +15,7 @@ seeds 0 to 24, and nine pairs of ranges for each operation:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks._ranges import Floats, Range, draw, intervals, published_inputs, range_faults
+from tasks.base import Task
 
 Operation = Literal["add", "sub", "mul", "div"]
 
 
-class SingleModule:
+class SingleModule(Task):
     """y = x_k operation x_{k+1}: two neighbours out of the inputs; the seed says which, the others distract.
 
     The offset k is the first draw of NumPy's RandomState(seed) from 0 to input_size - 2, as published (the generator of
@@ -94,7 +96,7 @@ class SingleModule:
         """Where the first operand stands."""
         return int(np.random.RandomState(seed).randint(0, self.num_inputs - 1))
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, I] and target [B, 1], float32."""
         c = self.config
         x_IB = draw(stream, (self.num_inputs, batch), c.interpolation)

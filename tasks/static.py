@@ -6,6 +6,7 @@ Performance" (2019), as their code draws it (the paper's Algorithm 1 has slips).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -24,11 +25,12 @@ from tasks._subsets import (
     geometry_faults,
     perturbed_error,
 )
+from tasks.base import Task
 
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 1_000_000, 50_000
 
 
-class Static:
+class Static(Task):
     """y = operation(sums of subsets of x), x i.i.d. uniform.
 
     Subsets are contiguous and chained: each has s = floor(subset_ratio * n) inputs, the next starts
@@ -102,7 +104,7 @@ class Static:
         offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
         return [(start + offset, end + offset) for start, end in relative]
 
-    def sample(self, stream: Any, instance: dict[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, I] and target [B, 1], float32."""
         x_IB = draw(stream, (self.num_inputs, batch), self.config.interpolation)
         sums_SB = instance["masks"] @ x_IB
@@ -133,7 +135,7 @@ class Static:
         c = self.config
         return _threshold(c.operation, c.extrapolation, self.num_inputs, self.geometry)
 
-    def cautions(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is odd about settings that are allowed."""
         return geometry_cautions(self.config.operation, self.geometry, self.num_inputs)
 

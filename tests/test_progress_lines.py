@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeps.runner.progress import MARK, last_block, plain
+from sweeps.runner.progress_log import MARK, last_block, plain
 
 LOG = [
     "2026-11-21 15:16:00,020\tINFO job_manager.py:581 -- Runtime env is setting up.",

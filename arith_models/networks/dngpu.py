@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Observation
 from arith_models.lines import OnLine, State, laid_out, neighbours, one_hot, product
 
 GATE_BIAS, RESET_BIAS = 0.7, 0.5
@@ -47,8 +48,8 @@ class DNGPU(OnLine):
     version = 1
     num_units = 0
     reads_symbols = True
-    shown_memory = ("saturation_weight",)
-    least_slots = most_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
+    reported_memory = ("saturation_weight",)
+    min_slots = max_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -181,9 +182,7 @@ class DNGPU(OnLine):
             "saturation_sum": torch.zeros(()),
         }
 
-    def remember(
-        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
-    ) -> dict[str, Tensor]:
+    def remember(self, memory: dict[str, Tensor], observed: Observation, step: Tensor) -> dict[str, Tensor]:
         """The weight of the saturation cost is set anew after every 200 steps."""
         if self.config.nonlinearity == "soft":
             return memory

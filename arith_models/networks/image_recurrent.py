@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Observation
 from arith_models.images import DigitCNN, num_channels
 from arith_models.looped import Looped, over_time
 from arith_models.penalties import PenaltyConfig, weighed
@@ -19,7 +20,7 @@ from arith_models.resnet import ResNet
 
 _PENALTY = {"weight": 10.0, "start": 10_000.0, "end": 100_000.0}
 _PRODUCT = {"initial_state": 1.0}
-PAPER: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "nau": {"sparsity_penalty": _PENALTY},
     "nmu": {"sparsity_penalty": _PENALTY, **_PRODUCT},
     "nac_mul": _PRODUCT,
@@ -43,6 +44,7 @@ class ImageRecurrent(Looped):
 
     version = 1
     num_units = 1
+    presets = PRESETS
     pieces = ("begin", "read", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ class ImageRecurrent(Looped):
         return y, terms
 
     def begin(self, x: Tensor, ctx: Any) -> Tensor:
-        size = self.num_states * getattr(self.unit, "state_parts", 1)
+        size = self.num_states * (self.unit.state_parts if self.learnt else 1)
         return torch.zeros(len(x), size, device=x.device) + self.config.initial_state
 
     def read(self, x: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,9 +142,7 @@ class ImageRecurrent(Looped):
         memory: dict[str, Tensor] = self.images.initial_memory()
         return memory
 
-    def remember(
-        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
-    ) -> dict[str, Tensor]:
+    def remember(self, memory: dict[str, Tensor], observed: Observation, step: Tensor) -> dict[str, Tensor]:
         new: dict[str, Tensor] = self.images.remember(memory, observed["noted"])
         return new
 

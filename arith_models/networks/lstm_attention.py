@@ -49,7 +49,7 @@ class LSTMAttention(Looped):
     version = 1
     num_units = 0
     reads_symbols = True
-    most_slots = 4  # four lanes on a core take 140 ms a step each, one alone 234 (three bins)
+    max_slots = 4  # four lanes on a core take 140 ms a step each, one alone 234 (three bins)
     pieces = ("begin", "encode", "recall", "decode", "finish")
 
     @dataclass(frozen=True, kw_only=True)

@@ -13,22 +13,24 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from arith_models.base import Network
 from arith_models.penalties import PenaltyConfig, weighed
 
 ACTIVATIONS = (
     "hardtanh", "sigmoid", "relu6", "tanh", "tanhshrink", "hardshrink", "leaky_relu", "softshrink", "softsign", "relu",
     "prelu", "softplus", "elu", "selu",
 )  # fmt: skip
-PAPER: dict[str, dict[str, Any]] = {name: {"units": [name, "linear"]} for name in ACTIVATIONS}
+PRESETS: dict[str, dict[str, Any]] = {name: {"units": [name, "linear"]} for name in ACTIVATIONS}
 """The last layer has no activation. A unit that is not named here is used in every layer, without a penalty: `linear` is
 the network without activations."""
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Shapes: x [B, I] -> [B, H], `depth` times, -> y [B, O]. Penalties: see arith_models/penalties.py."""
 
     version = 1
     num_units = 2
+    presets = PRESETS
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
@@ -65,7 +67,7 @@ class MLP(nn.Module):
     def initialise(self, stream: Any) -> None:
         for i, layer in enumerate(self.layers):
             own = stream.child(f"layer {i}")
-            if self.config.init == "torch" and hasattr(layer, "initialise_as_torch"):
+            if self.config.init == "torch":
                 layer.initialise_as_torch(own)
             else:
                 layer.initialise(own)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Observation
 from arith_models.curriculum import Curriculum
 from arith_models.lines import OnLine, State, laid_out, neighbours, one_hot, product
 
@@ -51,8 +52,9 @@ class NeuralGPU(OnLine):
     version = 2
     num_units = 0
     reads_symbols = True
+    has_curriculum = True
     lanes_apart = True  # every lane is at a length of its own
-    shown_memory = ("length", "pull")
+    reported_memory = ("length", "pull")
     pieces = ("sets", "begin", "cell", "finish")
 
     @dataclass(frozen=True, kw_only=True)
@@ -223,9 +225,7 @@ class NeuralGPU(OnLine):
             **self.config.curriculum.start(),
         }
 
-    def remember(
-        self, memory: dict[str, Tensor], observed: dict[str, Any], step: Tensor
-    ) -> dict[str, Tensor]:
+    def remember(self, memory: dict[str, Tensor], observed: Observation, step: Tensor) -> dict[str, Tensor]:
         """The curriculum's part, the pull, and whether this step ends with averaged sets."""
         error = observed["scores"]["sequence_error"]
         found, moves_on = self.config.curriculum.after(

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from arith_models.base import Network
 from arith_models.penalties import PenaltyConfig, weighed
 
-PAPER: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "nac": {},
     "nac_mul": {},
     "nalu": {},
@@ -34,11 +35,12 @@ rises from 50,000 to 75,000 of 100,000 steps. A unit that is not named here has 
 """
 
 
-class OneLayer(nn.Module):
+class OneLayer(Network):
     """Shapes: x [B, I] -> y [B, O]. Penalties: see arith_models/penalties.py."""
 
     version = 1
     num_units = 1
+    presets = PRESETS
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):

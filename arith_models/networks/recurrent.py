@@ -17,7 +17,7 @@ from arith_models.looped import CellThenUnit
 from arith_models.penalties import PenaltyConfig
 
 _PENALTY = {"weight": 0.1, "schedule": "exp"}
-PAPER: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
     "gru": {"units": ["gru", "linear"]},
     "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
@@ -39,6 +39,7 @@ class Recurrent(CellThenUnit):
 
     version = 1
     num_units = 2
+    presets = PRESETS
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
@@ -63,9 +64,10 @@ class Recurrent(CellThenUnit):
         super().__init__()
         self.config = config
         cell, output = units
-        self.unit: Any = cell(num_inputs + config.hidden, config.hidden)
+        unit: Any = cell(num_inputs + config.hidden, config.hidden)
+        self.unit = unit
         self.output: Any = output(config.hidden, num_outputs)
-        self.initial_state = nn.Parameter(torch.empty(config.hidden * getattr(self.unit, "state_parts", 1)))
+        self.initial_state = nn.Parameter(torch.empty(config.hidden * unit.state_parts))
 
     def initialise(self, stream: Any) -> None:
         self.unit.initialise(stream.child("cell"))

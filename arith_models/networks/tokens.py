@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from arith_models.looped import CellThenUnit
 from arith_models.penalties import PenaltyConfig
 
-PAPER: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
     "gru": {"units": ["gru", "linear"]},
     "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
@@ -37,6 +37,7 @@ class Tokens(CellThenUnit):
 
     version = 1
     num_units = 2
+    presets = PRESETS
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
@@ -78,7 +79,7 @@ class Tokens(CellThenUnit):
         return [self.output.effective_weight()]
 
     def begin(self, words_B: Tensor, ctx: Any) -> Tensor:
-        size = self.config.hidden * getattr(self.unit, "state_parts", 1)
+        size = self.config.hidden * self.unit.state_parts
         return torch.zeros(len(words_B), size, device=self.embedding.device)
 
     def cell(self, state_BS: Tensor, words_B: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:

@@ -54,7 +54,7 @@ class Transformer(Looped):
     version = 1
     num_units = 0
     reads_symbols = True
-    least_slots = most_slots = 1  # four lanes on a core take 95 ms a step each, one alone 108 (three bins)
+    min_slots = max_slots = 1  # four lanes on a core take 95 ms a step each, one alone 108 (three bins)
     pieces = ("begin", "layer", "finish")
 
     @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from arith_models.base import Network
 from arith_models.penalties import PenaltyConfig, weighed
 
 MULTIPLICATION = {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}
-PAPER: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tanh": {"units": ["tanh", "linear"]},
     "sigmoid": {"units": ["sigmoid", "linear"]},
     "softsign": {"units": ["softsign", "linear"]},
@@ -43,7 +44,7 @@ PAPER: dict[str, dict[str, Any]] = {
 """The papers' networks by name. A unit that is not named here is used twice, without a penalty."""
 
 
-class TwoLayer(nn.Module):
+class TwoLayer(Network):
     """Shapes: x [B, I] -> y [B, O] through h [B, H].
 
     Units by name are the original's --layer-type and --first-layer; `model: {units: [nac, nmu]}` chooses both layers.
@@ -52,6 +53,7 @@ class TwoLayer(nn.Module):
 
     version = 1
     num_units = 2
+    presets = PRESETS
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.nac_range import nac_range
 
 LOG_PHI = math.log((1 + math.sqrt(5)) / 2)
 
 
-class GoldenNALU(nn.Module):
+class GoldenNALU(Unit):
     """Shapes: x [B, I] -> y [B, O]; Ŵ, M̂ [O, I] serve both branches; G [O, I], no bias.
 
     The authors' command: --layer-type NALU --nalu-gate golden-ratio --nalu-mul golden-ratio --nac-weight golden-ratio.

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 from arith_models.products import product_with_identity
 
 
-class GumbelMNAC(nn.Module):
+class GumbelMNAC(Unit):
     """Shapes: x [B, I] -> y [B, O]; Ŵ [O, I], 0 at first. No bias, no penalty, no clamp, no part in R_z.
 
     Noise is drawn once a forward, in training only; the temperature is τ = max(0.5, exp(-1e-5 step)) by default. In

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.settings import Steps
 from arith_models.signs import sign_product
 
 
-class INALU(nn.Module):
+class INALU(Unit):
     """Shapes: x [B, I] -> y [B, O]; Ŵ and M̂ of both branches [O, I], gate [O].
 
     The effective weights are those of both branches, [2 O, I], and the sparsity error is the larger one (the original

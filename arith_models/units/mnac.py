@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.products import product_with_identity
 
 
-class MNAC(nn.Module):
+class MNAC(Unit):
     """Shapes: x [B, I] -> y [B, O]; Ŵ [O, I]. No bias, no penalty, no clamp, no part in R_z.
 
     A name with two meanings: the benchmark of Mistry et al. (2021) calls NAC• MNAC; that is `nac_mul` here.

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.penalties import Shape, nmu_input, nmu_out_of_bound, nmu_sparsity
 from arith_models.products import product_with_identity
 
 
-class NMU(nn.Module):
+class NMU(Unit):
     """Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias.
 
     `clamp` clamps the parameter to [lower, 1] after every step (the authors' default); without it the forward clamps

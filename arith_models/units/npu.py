@@ -13,10 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.gated_power import GatedPowerConfig, gate_penalty, polar
 
 
-class NPU(nn.Module):
+class NPU(Unit):
     """Shapes: x [B, I] -> y [B, O]; Wr, Wi [O, I], gate [I].
 
     The effective weights are Wr and Wi, [2 O, I]; gates do not count towards the sparsity error. Penalties, weighted,

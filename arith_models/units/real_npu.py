@@ -13,11 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Unit
 from arith_models.gated_power import GatedPowerConfig, gate_penalty, polar
 from arith_models.penalties import nau_sparsity
 
 
-class RealNPU(nn.Module):
+class RealNPU(Unit):
     """Shapes: x [B, I] -> y [B, O]; W [O, I], gate [I]. The gate does not count towards the sparsity error.
 
     Penalties, weighted, each times the schedule s(t) of arith_models/gated_power.py: "l1" (the sum of all parameters'

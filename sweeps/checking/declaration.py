@@ -115,7 +115,7 @@ class Variant:
 def variants(cls: type[Any]) -> list[Variant]:
     """What the Config itself refuses is left out."""
     found = [Variant("", cls.Config())]
-    hints, small = get_type_hints(cls.Config), getattr(cls, "small", {})
+    hints, small = get_type_hints(cls.Config), dict(cls.small)
     usual = cls.Config(**small)
     for field in dataclasses.fields(cls.Config):
         for choice in _choices(hints[field.name]):

@@ -54,13 +54,13 @@ def settings_for(subject: Any) -> tuple[dict[str, Any] | None, list[str]]:
     given: Mapping[str, Any]
     if subject.kind == "task":
         # A task on symbols is learnt by whole networks, not by units: its own network is the model.
-        model = subject.cls.network if getattr(subject.cls, "reads_symbols", False) else "linear"
-        task = {"name": subject.name, **getattr(subject.cls, "small", {})}
+        model = subject.cls.network if subject.cls.reads_symbols else "linear"
+        task = {"name": subject.name, **subject.cls.small}
         given = {"model": model, "task": task, "train": SMALL}
     elif subject.kind == "network":  # one that reads symbols, and is a model of its own
         given = {"model": subject.name, "task": SYMBOLS, "train": SMALL}
     else:
-        is_cell = getattr(subject.cls, "is_cell", False)
+        is_cell = subject.cls.is_cell
         given = {"model": subject.name, "task": SEQUENCE if is_cell else TASK, "train": SMALL}
     resolved, faults, _ = resolve(given)
     return resolved, [str(f) for f in faults]

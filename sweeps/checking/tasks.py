@@ -74,17 +74,17 @@ class TaskSubject:
 
 def is_sequence(task: Any) -> bool:
     """Whether x has a time axis in front: [T, B, ...]."""
-    return hasattr(task, "time_steps")
+    return task.time_steps is not None
 
 
 def reads_symbols(task: Any) -> bool:
     """Whether x and target are tuples of whole symbols [B, n], and outputs are tuples of logits [B, n, O]."""
-    return bool(getattr(task, "reads_symbols", False))
+    return bool(task.reads_symbols)
 
 
 def handed(task: Any, seed: int) -> dict[str, Tensor]:
     """What `sample` is handed: what varies with the seed, and what lanes share."""
-    shared = task.shared() if hasattr(task, "shared") else {}
+    shared = task.shared()
     return {name: torch.from_numpy(array) for name, array in {**task.instance(seed), **shared}.items()}
 
 
@@ -238,7 +238,7 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
 
 def full_batch(task: Any) -> bool:
     """Whether every batch is all there is, whatever `train.batch` says: the class then has `full_batch = True`."""
-    return bool(getattr(task, "full_batch", False))
+    return bool(task.full_batch)
 
 
 def _form(array: Any) -> str:
@@ -321,10 +321,8 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
         "evaluation_inputs": lambda: task.evaluation_inputs(split),
         "truth": lambda: task.truth(task.evaluation_inputs(split), 0),
     }
-    if hasattr(task, "error"):
-        calls["error"] = lambda: task.error(output, target)
-    if hasattr(task, "scores"):
-        calls["scores"] = lambda: task.scores(split, output, target)
+    calls["error"] = lambda: task.error(output, target)
+    calls["scores"] = lambda: task.scores(split, output, target)
     subject.task()  # forgets what was remembered, so that the calls do their work again
     for method, call in calls.items():
         with watched(subject.sources, snapshot=generators) as seen:
@@ -368,7 +366,7 @@ def truths(subject: TaskSubject) -> Iterator[Fault]:
     for variant in subject.variants:
         task = subject.task(variant)
         # A batch of pictures does not tell which they are.
-        for seed in () if hasattr(task, "present") else SEEDS:
+        for seed in () if task.inputs_are_indices else SEEDS:
             x, target = sampled(task, seed)
             exact = task.truth(as_arrays(x), seed)
             if len(leaves(exact)) != len(leaves(target)):
@@ -425,7 +423,7 @@ def losses(subject: TaskSubject) -> Iterator[Fault]:
         task = subject.task(variant)
         _, target = sampled(task)
         exact = exact_output(task, target)
-        for name in ("loss", "error") if hasattr(task, "error") else ("loss",):
+        for name in ("loss", "error"):
             place, measure = subject.sources.of_method(name), getattr(task, name)
             least = measure(exact, target)
             if least.shape != () or not least.isfinite():
@@ -453,11 +451,9 @@ def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
 
 def scores(subject: TaskSubject) -> Iterator[Fault]:
     """`score_names` has what `scores` returns, so that a search can be for it; each is one number."""
-    task, named = subject.task(), tuple(getattr(subject.cls, "score_names", ()))
-    found = {}
-    if hasattr(task, "scores"):
-        _, target = sampled(task)
-        found = task.scores(task.splits[0], exact_output(task, target), target)
+    task, named = subject.task(), tuple(subject.cls.score_names)
+    _, target = sampled(task)
+    found = task.scores(task.splits[0], exact_output(task, target), target)
     if sorted(found) != sorted(named):
         place = subject.sources.of_method("scores")
         yield Fault(

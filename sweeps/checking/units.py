@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 
+from arith_models import base
 from sweeps.checking.declaration import (
     SILENCE,
     UNIT_DOCSTRING,
@@ -91,7 +92,7 @@ class Unit:
         cls: Any = self.cls
         config = cls.Config() if config is None else config
         layer: nn.Module = cls(config, inputs, outputs)
-        if getattr(cls, "is_cell", False):
+        if cls.is_cell:
             layer = OneStep(cls(config, inputs + outputs, outputs), outputs)
         if seed is not None:
             self.initialise(layer, seed)
@@ -105,7 +106,7 @@ class Unit:
             model.initialise(Stream(seed_key(seed, "initialise")))
 
 
-class OneStep(nn.Module):
+class OneStep(base.Unit):
     """A recurrent cell as a layer: what becomes of a state of one half. y is the first part of the new state."""
 
     def __init__(self, cell: Any, outputs: int) -> None:
@@ -120,7 +121,7 @@ class OneStep(nn.Module):
         return weight
 
     def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        state_BS = x_BI.new_full((len(x_BI), self._outputs * getattr(self.cell, "state_parts", 1)), 0.5)
+        state_BS = x_BI.new_full((len(x_BI), self._outputs * self.cell.state_parts), 0.5)
         new_BS, penalties = self.cell(torch.cat([x_BI, state_BS], 1), ctx)
         return new_BS[:, : self._outputs], penalties
 
@@ -304,7 +305,7 @@ def blind(unit: Unit) -> Iterator[Fault]:
 
 def rows(unit: Unit) -> Iterator[Fault]:
     """A row's y in evaluation depends on this row only, unless the class says `mixes_rows = True`."""
-    if getattr(unit.cls, "mixes_rows", False):
+    if unit.cls.mixes_rows:
         return
     for variant in unit.variants:
         model, x = unit.network(config=variant.config), batch()

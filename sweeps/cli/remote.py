@@ -191,7 +191,7 @@ def remote_status(name: str, on: str) -> None:
 
 
 def _in_lines(lines: Iterator[str]) -> None:
-    from sweeps.runner.progress import plain
+    from sweeps.runner.progress_log import plain
 
     for line in plain(lines):
         typer.echo(line)
@@ -199,7 +199,7 @@ def _in_lines(lines: Iterator[str]) -> None:
 
 def _on_screen(lines: Iterator[str]) -> None:
     """The last block of progress on a quiet screen, everything else above it."""
-    from sweeps.runner.progress import MARK, is_first
+    from sweeps.runner.progress_log import MARK, is_first
 
     block: list[str] = []
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -60,7 +60,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def names(kind: Kind) -> list[str]:
     """Every definition that ships with us, sorted."""
     package = importlib.import_module(PACKAGES[kind])
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(
+        m.name
+        for m in pkgutil.iter_modules(package.__path__)
+        if not m.name.startswith("_") and m.name != "base"
+    )
 
 
 @lru_cache
@@ -125,7 +129,7 @@ def example_task(unit: str) -> str:
     """A task that a model of this name can learn: a recurrent cell needs a sequence, a network on symbols an algorithm."""
     if unit in whole_networks():
         return "algorithm"
-    return "recurrent" if getattr(find("model", unit), "is_cell", False) else "static"
+    return "recurrent" if find("model", unit).is_cell else "static"
 
 
 def source_hash(kind: Kind, name: str) -> str:

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -357,7 +356,7 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     train = {k: v for k, v in resolved["train"].items() if k != "steps"}
     # A task on files says what is in them, and not where they lie.
     cls: Any = registry.find("task", task["name"])
-    task = cls.identity(task) if hasattr(cls, "identity") else task
+    task = cls.identity(task)
     # The model's name is only what it was called: its network and units say what it is.
     identity = {
         "model": {k: v for k, v in model.items() if k != "name"},
@@ -408,7 +407,7 @@ def _model(
         given_network = rest.pop("network", None)
         network_name = given_network or _usual_network(name, task)
         network = registry.find("network", network_name)
-        paper = copy.deepcopy(getattr(sys.modules[network.__module__], "PAPER", {}).get(name, {}))
+        paper = copy.deepcopy(dict(network.presets.get(name, {})))
         given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
         paper.pop("units", None)
         units = [u if isinstance(u, Mapping) else {"name": u} for u in given_units]
@@ -435,9 +434,9 @@ def _misplaced_cell(
     network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]
 ) -> str | None:
     """What is wrong with where a recurrent cell stands: only the first unit of a looped network is repeated."""
-    repeated = 1 if getattr(network, "looped", False) else 0
+    repeated = 1 if network.pieces else 0
     for unit, cls in list(zip(units, classes, strict=True))[repeated:]:
-        if getattr(cls, "is_cell", False):
+        if cls.is_cell:
             told = f"{unit['name']} is a recurrent cell, and network {network_name} repeats "
             if repeated:
                 return told + "its first unit alone: put another after it, such as linear"
@@ -467,14 +466,10 @@ def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
 
 def _unreadable(name: str, network: type[Any], task_name: str) -> str | None:
     """Why a network cannot read what a task gives, or None."""
-    needs, gives = (
-        getattr(cls, "reads_symbols", False) for cls in (network, registry.find("task", task_name))
-    )
+    needs, gives = (cls.reads_symbols for cls in (network, registry.find("task", task_name)))
     if needs == gives:
         return None
-    known = [
-        n for n in registry.names("network") if getattr(registry.find("network", n), "reads_symbols", False)
-    ]
+    known = [n for n in registry.names("network") if registry.find("network", n).reads_symbols]
     what = ("symbols", "numbers") if needs else ("numbers", "symbols")
     return f"network {name} reads {what[0]}, but task {task_name} gives {what[1]}; symbols are read by {', '.join(known)}"
 
@@ -551,20 +546,14 @@ def cautions(resolved: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _late_schedules(resolved["model"], "model", train["steps"])
     cls: Any = registry.find("task", settings.pop("name"))
     task = cls(validated(cls.Config, settings))
-    if train["stop"] == "solved" and _never_solved(task):
+    if train["stop"] == "solved" and not task.has_threshold():
         yield Fault(
             "train.stop",
             f"task {resolved['task']['name']} has no threshold at these settings, so no lane is ever solved: "
             "every lane trains to the end, as with stop: never",
         )
-    for message in task.cautions() if hasattr(task, "cautions") else ():
+    for message in task.warnings():
         yield Fault("task", message)
-
-
-def _never_solved(task: Any) -> bool:
-    """Whether there is no threshold. A method that promises a float is not called: it may take seconds."""
-    promised = getattr(task.threshold, "__annotations__", {}).get("return")
-    return promised not in ("float", float) and task.threshold() is None
 
 
 def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:

@@ -191,9 +191,7 @@ def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
 
 
 def _reported(task: type[Any]) -> set[str]:
-    return {
-        f"{name}.{split}" for name in ("error", *getattr(task, "score_names", ())) for split in task.splits
-    }
+    return {f"{name}.{split}" for name in ("error", *task.score_names) for split in task.splits}
 
 
 def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Search:

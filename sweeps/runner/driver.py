@@ -83,7 +83,7 @@ def most_slots(bases: Sequence[Mapping[str, Any]]) -> int:
     """The most slots that `auto` gives the lanes of these settings: what the tightest of their networks says."""
     networks = {str(base["model"]["network"]) for base in bases}
     classes = [registry.find("network", name) for name in networks]
-    return min(1 if hasattr(c, "lanes_apart") else getattr(c, "most_slots", MOST_SLOTS) for c in classes)
+    return min(1 if c.lanes_apart else c.max_slots or MOST_SLOTS for c in classes)
 
 
 def never_nonzero(

@@ -29,7 +29,7 @@ class Ensemble:
     def __init__(self, settings: dict[str, Any], states: Sequence[bytes], compiled: bool = True) -> None:
         self._built = build(settings)
         self.task = self._built.task
-        if not hasattr(self.task, "curve_inputs"):
+        if not self.task.reads_symbols:
             raise ValueError(
                 f"outputs can be averaged where they are logits of symbols, but task {settings['task']['name']} has numbers"
             )

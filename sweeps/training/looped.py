@@ -103,7 +103,7 @@ class LoopedStep:
         self._functions, self._compiled = functions, compiled
         self._pieces = _Pieces(functions, compiled, training=True)
         state, floats, keys, _, instance, shared = arguments
-        batch: type[Batches] = LengthBatches if hasattr(functions.built.network, "next_length") else Batches
+        batch: type[Batches] = LengthBatches if functions.built.network.has_curriculum else Batches
         self._batch = batch(functions, (state, floats, keys, instance, shared), compiled)
         self._update: Recorded | None = None
         self._step(
@@ -206,7 +206,7 @@ class LoopedEvaluation:
     def _shown(self, rows: Tensor, shared: Any, num_slots: int) -> Sequence[Tensor]:
         """What the network sees at each time, [K, B, ...]; what lanes share is one copy in memory."""
         task = self._functions.built.task
-        shown = task.present(rows, shared) if hasattr(task, "present") else rows
+        shown = task.present(rows, shared)
         if not self._inputs_shared:
             return shown.unbind(1)
         return [x.expand(num_slots, *x.shape) for x in shown.unbind(0)]

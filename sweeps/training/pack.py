@@ -66,8 +66,8 @@ def programs_for(
 
 def _made(functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> Programs:
     arguments = tuple(tensors[k] for k in STEP_ARGUMENTS)
-    looped = getattr(functions.built.network, "looped", False)
-    if looped and getattr(functions.built.task, "time_steps", math.inf) > MOST_UNROLLED:
+    looped = bool(functions.built.network.pieces)
+    if looped and (functions.built.task.time_steps or math.inf) > MOST_UNROLLED:
         step: Recorded | LoopedStep = LoopedStep(functions, arguments, compiled)
     else:
         step = Recorded(
@@ -91,7 +91,7 @@ def _evaluate(functions: LaneFunctions, inputs_axis: int | None, *arguments: Any
 
 def lengths_of(task: Any) -> tuple[int, ...]:
     """Lengths at which a task wants a finished lane to be measured; none for most."""
-    return tuple(task.config.curve_lengths) if hasattr(task, "curve_inputs") else ()
+    return tuple(task.curve_lengths)
 
 
 class LengthCurve:
@@ -172,8 +172,8 @@ class Pack:
         self.device, self.compiled = torch.device(device), compiled
         self.settings = lanes[0].settings
         self.built = build(self.settings)
-        self.num_slots = max(slots, getattr(self.built.network, "least_slots", LEAST_SLOTS))
-        if getattr(self.built.network, "lanes_apart", False):
+        self.num_slots = max(slots, self.built.network.min_slots or LEAST_SLOTS)
+        if self.built.network.lanes_apart:
             self.num_slots = 1
         self.slots: list[Slot | None] = [None] * self.num_slots
         self.ending: deque[LengthCurve] = deque()
@@ -303,7 +303,7 @@ class Pack:
         )
         values |= {
             f"memory.{name}": t["state"]["memory"]["model"][name]
-            for name in getattr(self.built.network, "shown_memory", ())
+            for name in self.built.network.reported_memory
         }
         columns = {name: v.tolist() for name, v in values.items()}
         for k in due:
@@ -330,7 +330,7 @@ class Pack:
         state, errors = self.tensors["state"], slot.curve.error.get("interpolation", [])
         begun = int(state["restarted_at"][k])
         since = [e for s, e in zip(slot.curve.step, errors, strict=False) if s >= begun]
-        rules = [(c, unit.restarts) for unit, c in slot.built.units if hasattr(unit, "restarts")]
+        rules = [(c, unit.restarts) for unit, c in slot.built.units]
         if step == begun or not any(rule(config, since, self.interval) for config, rule in rules):
             return
         params = initial_params(slot.built, slot.lane.seed, self.device, f"restart {step}")
@@ -436,7 +436,7 @@ class Pack:
         x = {s: task.evaluation_inputs(s) for s in task.splits}
         inputs = tensors_of(x, device)
         targets = stacked([tensors_of({s: task.truth(x[s], 0) for s in task.splits}, device)] * K)
-        data = task.shared() if hasattr(task, "shared") else {}
+        data = task.shared()
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
             "state": stacked([state] * K),

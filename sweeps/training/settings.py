@@ -63,7 +63,8 @@ def replaced(config: Any, **values: Any) -> Any:
 
 def evaluation_only(task: Any) -> tuple[str, ...]:
     """Settings of a task, by its class or an instance, that its `sample` and `loss` never look at."""
-    return getattr(task, "evaluation_only", ())
+    only: tuple[str, ...] = task.evaluation_only
+    return only
 
 
 def _seen(resolved: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

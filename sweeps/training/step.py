@@ -154,7 +154,7 @@ class LaneFunctions:
         if "score" in terms:
             terms["score"], mean_loss = _reinforced(loss.detach(), mean_loss, state["step"], terms["score"])
         observed = {"loss": loss, "penalties": terms, "mean_loss": mean_loss, "noted": noted}
-        if "model" in state["memory"] and hasattr(task, "scores"):
+        if "model" in state["memory"] and task.score_names:
             observed["scores"] = task.scores("train", y, target)
         return loss + sum(terms.values()), pytree.tree_map(torch.detach, observed)
 
@@ -166,8 +166,9 @@ class LaneFunctions:
         train, step, memory = self._train(floats), state["step"], state["memory"]
         if "lr" in memory:
             train = replaced(train, lr=train.lr * memory["lr"]["factor"])
-        if hasattr(self.built.network, "lr_factor"):
-            train = replaced(train, lr=train.lr * self.model(floats).lr_factor(memory["model"]))
+        factor = self.model(floats).lr_factor(memory.get("model", {}))
+        if factor is not None:
+            train = replaced(train, lr=train.lr * factor)
         grads = limited(clipped(grads, train.clip_norm), train.clip_value)
         noise = _stream(keys, "noise", step)
         grads = with_noise(grads, self._noise_variance(train, step, memory, floats), noise)
@@ -182,8 +183,8 @@ class LaneFunctions:
         variance = train.gradient_noise
         if not (isinstance(variance, float) and variance == 0.0):
             variance = annealed_variance(variance, step)
-        if hasattr(self.built.network, "noise_deviation"):
-            own = self.model(floats).noise_deviation(step, memory.get("model", {}), train.lr)
+        own = self.model(floats).noise_deviation(step, memory.get("model", {}), train.lr)
+        if own is not None:
             variance = variance + own.square()
         return variance
 
@@ -193,7 +194,7 @@ class LaneFunctions:
             result["lr"] = optimizers.lr_decay_after(memory["lr"], observed["loss"], step, train.lr_decay)
         if "model" in memory:
             known = {**observed, "lr": train.lr}
-            if hasattr(self.built.network, "next_length"):
+            if self.built.network.has_curriculum:
                 known["shortest"] = self.built.task.lengths[0]
             result["model"] = self.model(floats).remember(memory["model"], known, step)
         return result
@@ -206,7 +207,7 @@ class LaneFunctions:
         ctx = resting(next(iter(params.values())).device, memory.get("model", {}))
         result: dict[str, Tensor] = {}
         for split, shown in inputs.items():
-            x_BI = self.built.task.present(shown, shared) if hasattr(self.built.task, "present") else shown
+            x_BI = self.built.task.present(shown, shared)
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
             result |= self.errors(split, floats, y_BO, targets[split])
         result["sparsity_error"] = self.sparsity_error(params, floats)
@@ -215,8 +216,8 @@ class LaneFunctions:
     def errors(self, split: str, floats: Params, y: Any, target: Any) -> dict[str, Tensor]:
         """What the task judges by on a split, and what else it reports of it."""
         task = self._task(floats)
-        scores = task.scores(split, y, target) if hasattr(task, "scores") else {}
-        return {f"error.{split}": judged(task, y, target)} | {f"{n}.{split}": s for n, s in scores.items()}
+        scores = task.scores(split, y, target)
+        return {f"error.{split}": task.error(y, target)} | {f"{n}.{split}": s for n, s in scores.items()}
 
     def sparsity_error(self, params: Params, floats: Params) -> Tensor:
         """max over the effective weights of min(|w|, |1 - |w||); not a number where a model has none such."""
@@ -264,17 +265,11 @@ def initial_params(built: Built, seed: int, device: torch.device, purpose: str =
 def starting_memory(built: Built) -> dict[str, Params]:
     """What a lane remembers before its first step, by owner; empty for most."""
     memory: dict[str, Params] = {}
-    if hasattr(built.network, "remember") and (own := built.model().initial_memory()):
+    if own := built.model().initial_memory():
         memory["model"] = own
     if built.train.lr_decay.rule != "never":
         memory["lr"] = optimizers.lr_decay_start()
     return memory
-
-
-def judged(task: Any, y: Any, target: Any) -> Tensor:
-    """What a task judges by: its `error`, or its loss where it has no other."""
-    error: Tensor = task.error(y, target) if hasattr(task, "error") else task.loss(y, target)
-    return error
 
 
 def resting(device: torch.device, memory: Params | None = None) -> Context:
@@ -297,8 +292,7 @@ class _Constrain(torch.nn.Module):
     def forward(self, memory: Params) -> None:
         with torch.no_grad():
             self.model.constrain()
-            if hasattr(self.model, "settle"):
-                self.model.settle(memory)
+            self.model.settle(memory)
 
 
 class _Effective(torch.nn.Module):

@@ -11,10 +11,10 @@ from sweeps.training import optimizers
 
 def factors(decay: LrDecay, means: list[float]) -> list[float]:
     """The factor after each period of two steps whose losses have these means."""
-    memory, found = optimizers.start(), []
+    memory, found = optimizers.lr_decay_start(), []
     for i, mean in enumerate(means):
         for step in (2 * i, 2 * i + 1):
-            memory = optimizers.after(memory, torch.tensor(mean), torch.tensor(step), decay)
+            memory = optimizers.lr_decay_after(memory, torch.tensor(mean), torch.tensor(step), decay)
         found.append(memory["factor"].item())
     return found
 
