@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.errors import ClusterRefusal
 from cluster.remote import Submission, Submitted
+from sweeps.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ def attempt_after(
 ) -> int | Submitted:
     """Which attempt at this content comes next; or the job that runs it, or has done it, already.
 
-    `earlier` begins with the oldest. Raises ClusterRefusal where the name's latest job runs with other content.
+    `earlier` begins with the oldest. Raises UserError where the name's latest job runs with other content.
     """
     latest = earlier[-1] if earlier else None
     if latest and latest.active and latest.digest != digest:
-        raise ClusterRefusal(
+        raise UserError(
             f"sweep {submission.name!r} runs on {cluster!r} already, with other settings, other files or another "
             f"description of the cluster (job {latest.job}). `sweeps stop {submission.name} --on {cluster}` stops it, "
             "--name NEW gives this one another name"

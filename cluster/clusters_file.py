@@ -10,49 +10,50 @@ from typing import Any
 
 from cluster.descriptions import KINDS, Cluster, LocalCluster
 from cluster.names import cluster_name_fault
-from sweeps.config.faults import Faults, SpecError, SpecFault, shown, unknown
+from sweeps.config.faults import Faults, SpecFault, SweepFileError, shown, unknown
 from sweeps.config.registry import nearest
 from sweeps.config.settings import section, validated
 from sweeps.config.yaml import read
+from sweeps.errors import UserError
 from sweeps.store.location import masked
 
 VARIABLE = "SWEEPS_CLUSTERS"
 _SECRET_KEYS = ("token", "auth_token", "password", "passwd", "secret", "api_key", "access_key")
 
 
-class UnknownCluster(ValueError):
+class UnknownCluster(UserError):
     """No cluster of that name; the message has the nearest one and says where they are described."""
 
 
 def find_file() -> Path | None:
     """Where clusters are described: $SWEEPS_CLUSTERS, ./clusters.yaml, ~/.config/sweeps/clusters.yaml, or nowhere.
 
-    Raises SpecError where $SWEEPS_CLUSTERS names no file.
+    Raises SweepFileError where $SWEEPS_CLUSTERS names no file.
     """
     named = os.environ.get(VARIABLE)
     if named:
         path = Path(named).expanduser()
         if not path.is_file():
-            raise SpecError(str(path), [SpecFault("", f"no such file, but {VARIABLE} names it")])
+            raise SweepFileError(str(path), [SpecFault("", f"no such file, but {VARIABLE} names it")])
         return path
     found = (Path("clusters.yaml"), Path.home() / ".config" / "sweeps" / "clusters.yaml")
     return next((path for path in found if path.is_file()), None)
 
 
 def load_clusters() -> dict[str, Cluster]:
-    """Every cluster by name, in the order of the file; `local` always exists. Raises SpecError with all faults."""
+    """Every cluster by name, in the order of the file; `local` always exists. Raises SweepFileError with all faults."""
     path = find_file()
     if path is None:
         return {"local": LocalCluster(name="local")}
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), [SpecFault("", f"cannot be read: {error}")]) from error
+        raise SweepFileError(str(path), [SpecFault("", f"cannot be read: {error}")]) from error
     return parse_clusters(text, str(path))
 
 
 def find_cluster(name: str) -> Cluster:
-    """The cluster of that name. Raises UnknownCluster, or SpecError for a file with faults."""
+    """The cluster of that name. Raises UnknownCluster, or SweepFileError for a file with faults."""
     clusters = load_clusters()
     if name in clusters:
         return clusters[name]
@@ -67,7 +68,7 @@ def find_cluster(name: str) -> Cluster:
 
 
 def parse_clusters(text: str, source_name: str) -> dict[str, Cluster]:
-    """The clusters of a text. Raises SpecError with every fault; no message holds a password."""
+    """The clusters of a text. Raises SweepFileError with every fault; no message holds a password."""
     document = read(text)
     faults = Faults(document)
     for line, message in document.faults:
@@ -89,9 +90,9 @@ def parse_clusters(text: str, source_name: str) -> dict[str, Cluster]:
                 clusters[name] = cluster
     try:
         faults.raise_any(source_name)
-    except SpecError as error:
+    except SweepFileError as error:
         told = [dataclasses.replace(f, message=masked(f.message)) for f in error.faults]
-        raise SpecError(source_name, told) from None
+        raise SweepFileError(source_name, told) from None
     return clusters
 
 

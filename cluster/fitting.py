@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.errors import ClusterRefusal
 from cluster.fields import NodeResources
 from cluster.remote import Submission
+from sweeps.errors import UserError
 
 
 def refuse_what_fits_nowhere(submission: Submission, nodes: Sequence[NodeResources], where: str) -> None:
-    """Raises ClusterRefusal where no node has what one worker needs. A node without `memory_gb` has enough of it."""
+    """Raises UserError where no node has what one worker needs. A node without `memory_gb` has enough of it."""
     if not nodes or any(_fits(submission, node) for node in nodes):
         return
     sizes = [node.memory_gb for node in nodes if node.memory_gb is not None]
     memory = f" and {max(sizes):.3g} GB" if sizes else ""
-    raise ClusterRefusal(
+    raise UserError(
         f"one worker needs {submission.cpus:g} CPUs, {submission.gpus:g} GPUs"
         + (f" and {submission.memory_gb:g} GB" if submission.memory_gb else "")
         + f", and no {where} has that: the largest have {max(node.cpus for node in nodes):g} CPUs, "

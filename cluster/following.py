@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from cluster.errors import ClusterFailure, ClusterRefusal
+from sweeps.errors import ClusterError, UserError
 
 SILENCE_S = 30.0
 """After so long without a word the tail is begun anew: a connection may be dead without saying so."""
@@ -43,7 +43,7 @@ def followed(client: Any, job_id: str, tell: Callable[[str], None] = lambda _: N
 def follow(log: Log, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Lines of the log, until the job has ended and all of them were given. `tell` hears of lost connections.
 
-    Raises ClusterFailure when the server stays out of reach.
+    Raises ClusterError when the server stays out of reach.
     """
     lines, text = _Lines(), ""
     lost_s: float | None = None
@@ -63,7 +63,7 @@ def follow(log: Log, tell: Callable[[str], None] = lambda _: None) -> Iterator[s
             lines.begin()
             for chunk in log.tail():
                 yield from lines.add(chunk)
-        except ClusterRefusal:
+        except UserError:
             raise  # waiting would not help
         except (RuntimeError, OSError, ValueError) as error:
             now_s = time.monotonic()
@@ -71,7 +71,7 @@ def follow(log: Log, tell: Callable[[str], None] = lambda _: None) -> Iterator[s
                 lost_s = now_s
                 tell(f"the connection was lost ({type(error).__name__}), trying again")
             if now_s - lost_s > PATIENCE_S:
-                raise ClusterFailure(
+                raise ClusterError(
                     f"the cluster was out of reach for {PATIENCE_S:g} s. The job may go on: follow it again later"
                 ) from error
         time.sleep(PAUSE_S)

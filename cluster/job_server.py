@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.fields import NodeResources
+from sweeps.errors import ClusterError, UserError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -45,18 +45,18 @@ class JobServer:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def check(self) -> None:
-        """Raises ClusterRefusal unless it answers, takes the token, and runs the Ray and Python that run here."""
+        """Raises UserError unless it answers, takes the token, and runs the Ray and Python that run here."""
         self._knock()
         theirs, ours = str(self.get("/api/version").get("ray_version")), version("ray")
         if theirs != ours:
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} runs Ray {theirs}, but here is Ray {ours}: "
                 f"pip install 'ray[default,tune]=={theirs}' here, or start the cluster with {ours}"
             )
         theirs = str(self.get("/api/v0/cluster_metadata").get("data", {}).get("pythonVersion"))
         ours = platform.python_version()
         if theirs.split(".")[:2] != ours.split(".")[:2]:
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} runs Python {theirs}, but here is Python {ours}: "
                 f"make the environment here with Python {'.'.join(theirs.split('.')[:2])}, or start the cluster with {ours}"
             )
@@ -75,7 +75,7 @@ class JobServer:
         ]
 
     def get(self, path: str) -> dict[str, Any]:
-        """What it answers. Raises ClusterRefusal for a wrong token or address, ClusterFailure for silence."""
+        """What it answers. Raises UserError for a wrong token or address, ClusterError for silence."""
         try:
             answer = requests.get(
                 f"{self.address}{path}",
@@ -87,31 +87,31 @@ class JobServer:
             answer.raise_for_status()
             found = answer.json()
         except requests.exceptions.SSLError as error:
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} at {self.address}: its certificate is not trusted. "
                 "`verify: PATH` in clusters.yaml names the authority's"
             ) from error
         except requests.exceptions.JSONDecodeError as error:
-            raise ClusterRefusal(self._stranger()) from error
+            raise UserError(self._stranger()) from error
         except requests.exceptions.HTTPError as error:
-            raise ClusterRefusal(f"{self._stranger()} ({error})") from error
+            raise UserError(f"{self._stranger()} ({error})") from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise ClusterFailure(
+            raise ClusterError(
                 f"cluster {self.cluster!r} at {self.address} does not answer any more"
             ) from error
         if not isinstance(found, dict):
-            raise ClusterRefusal(self._stranger())
+            raise UserError(self._stranger())
         return found
 
     def refuse_stranger(self, status: int) -> None:
-        """Raises ClusterRefusal where the answer says that the token is missing or wrong."""
+        """Raises UserError where the answer says that the token is missing or wrong."""
         if status == 401 or (status == 403 and not self.token):
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} at {self.address} asks for a token, and none is given: name the file that holds "
                 "it in clusters.yaml (token_file), or a variable (token_variable)"
             )
         if status == 403:
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} at {self.address} refuses the token of {self.token_from}: "
                 "`ray get-auth-token` on its head prints the right one"
             )
@@ -136,7 +136,7 @@ class JobServer:
                 "is Ray up there, and the port open or tunnelled (ssh -L 8265:localhost:8265 HEAD)? "
                 "The address stands in clusters.yaml"
             )  # fmt: skip
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} cannot be reached at {self.address}: {error.strerror or error}. {do}"
             ) from error
 
@@ -148,12 +148,12 @@ class JobServer:
 
 
 def read_token(path: str) -> str:
-    """The token in a file. Raises ClusterRefusal."""
+    """The token in a file. Raises UserError."""
     file = Path(path).expanduser()
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ClusterRefusal(
+        raise UserError(
             f"token file {file} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
     check_token(token, f"token file {file}")
@@ -161,6 +161,6 @@ def read_token(path: str) -> str:
 
 
 def check_token(token: str, source: str) -> None:
-    """Raises ClusterRefusal for what no header of a request can carry."""
+    """Raises UserError for what no header of a request can carry."""
     if not token or not token.isascii() or any(c.isspace() for c in token):
-        raise ClusterRefusal(f"{source} must hold the token alone, in one word of plain letters")
+        raise UserError(f"{source} must hold the token alone, in one word of plain letters")

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.errors import ClusterFailure, ClusterRefusal
+from sweeps.errors import ClusterError, UserError
 from sweeps.store.location import masked
 
 Values = dict[str, Any]
@@ -23,15 +23,15 @@ PATIENCE_S = 120.0
 """Signing in may take a while: kubectl asks the cloud's own program for a password."""
 
 
-class ServerAway(ClusterRefusal):
+class ServerAway(UserError):
     """The cluster's server cannot be reached."""
 
 
-class AlreadyThere(ClusterFailure):
+class AlreadyThere(ClusterError):
     """An object of that name exists."""
 
 
-class NotThere(ClusterFailure):
+class NotThere(ClusterError):
     """No such object, or not any more, or it has no log yet."""
 
 
@@ -69,7 +69,7 @@ class Kubectl:
         ]
 
     def ask(self, *arguments: str, given: str | None = None) -> str:
-        """What it prints. Raises ClusterRefusal and ClusterFailure."""
+        """What it prints. Raises UserError and ClusterError."""
         command = [*self._command, f"--request-timeout={REQUEST_S}s", *arguments]
         try:
             done = subprocess.run(
@@ -124,15 +124,15 @@ class Kubectl:
                 process.wait()
                 process.stdout.close()
 
-    def _complaint(self, told: str) -> ClusterRefusal | ClusterFailure:
+    def _complaint(self, told: str) -> UserError | ClusterError:
         lines = [line.strip() for line in told.splitlines() if line.strip()] or ["it failed without a word"]
         here = f"cluster {self.cluster!r}: kubectl says: {masked(lines[-1]).rstrip('.')}"
         here += "" if here.endswith("?") else "."
         found = _meaning(lines[-1].lower(), here) or _meaning(told.lower(), here)
-        return found or ClusterFailure(here)
+        return found or ClusterError(here)
 
 
-def _meaning(text: str, here: str) -> ClusterRefusal | ClusterFailure | None:
+def _meaning(text: str, here: str) -> UserError | ClusterError | None:
     def has(known: tuple[str, ...]) -> bool:
         return any(words in text for words in known)
 
@@ -141,17 +141,17 @@ def _meaning(text: str, here: str) -> ClusterRefusal | ClusterFailure | None:
     if has(_NOT_YET):
         return NotThere(here)
     if has(_SIGN_IN):
-        return ClusterRefusal(f"{here} Sign in again, as for any use of kubectl")
+        return UserError(f"{here} Sign in again, as for any use of kubectl")
     if has(_AWAY):
         return ServerAway(f"{here} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
     for known, advice in _REFUSALS:
         if has(known):
-            return ClusterRefusal(f"{here} {advice}")
+            return UserError(f"{here} {advice}")
     return NotThere(here) if "(notfound)" in text else None
 
 
-def _missing(error: OSError) -> ClusterRefusal:
-    return ClusterRefusal(
+def _missing(error: OSError) -> UserError:
+    return UserError(
         f"kubectl cannot be called ({error.strerror or error}): clusters of kind kubernetes are reached through it. "
         "Install it (https://kubernetes.io/docs/tasks/tools) and see that `kubectl get pods` works"
     )

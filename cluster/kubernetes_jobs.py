@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from cluster import following
 from cluster.attempts import attempt_after
 from cluster.descriptions import KubernetesCluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.fitting import refuse_what_fits_nowhere
 from cluster.kubectl import AlreadyThere, Kubectl, ServerAway
 from cluster.kuberay import digest, job_name, labels, manifests
@@ -43,6 +42,7 @@ from cluster.receiving import receive
 from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import travelling
 from cluster.showing import as_yaml
+from sweeps.errors import ClusterError, UserError
 from sweeps.runner.progress_log import last_block
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class KubernetesJobs:
             if not (self._stop_driver(job) and self._ends(job, ENDS_WITHIN_S)):
                 self._patch(job, {"spec": {"suspend": True}})
                 if not self._ends(job, SUSPENDED_WITHIN_S):
-                    raise ClusterFailure(
+                    raise ClusterError(
                         f"job {name_of(job)} did not end within {SUSPENDED_WITHIN_S:g} s: is KubeRay's operator at work? "
                         f"`kubectl delete rayjob {name_of(job)}` takes the job away; what is done stays"
                     )
@@ -120,7 +120,7 @@ class KubernetesJobs:
     def _refuse_a_cluster_that_stays(self) -> None:
         on = self.described
         if on.job == "RayCluster":
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {on.name!r} has `job: RayCluster`, a cluster that stays: describe it as kind ray too, with the "
                 "address of its dashboard (`kubectl port-forward service/...-head-svc 8265`), and submit to that"
             )
@@ -136,7 +136,7 @@ class KubernetesJobs:
             self.kubectl.ask("create", "--filename=-", given=as_yaml([job]))
         except AlreadyThere:
             return False
-        except (ClusterRefusal, ClusterFailure):
+        except (UserError, ClusterError):
             forget(self.kubectl, "configmap", name_of(files))
             raise
         return True
@@ -153,7 +153,7 @@ class KubernetesJobs:
             return jobs[-1]
         every = self.kubectl.objects("rayjobs.ray.io", "app.kubernetes.io/name=sweeps")
         others = sorted({sweep_of(job) for job in every} - {""})
-        raise ClusterRefusal(
+        raise UserError(
             f"no sweep named {name!r} was submitted to {self.described.name!r}, or its RayJob was deleted"
             + (f". It has: {', '.join(others)}" if others else "")
         )
@@ -163,7 +163,7 @@ class KubernetesJobs:
         for found in self._jobs(sweep_of(job)):
             if name_of(found) == name_of(job):
                 return found
-        raise ClusterRefusal(f"job {name_of(job)} was deleted from {self.described.name!r}")
+        raise UserError(f"job {name_of(job)} was deleted from {self.described.name!r}")
 
     def _log(self, job: Values) -> DriverLog:
         """Of the job as it is in hand."""
@@ -197,7 +197,7 @@ class KubernetesJobs:
             command = ["ray", "job", "stop", f"--address={DASHBOARD}", status_of(job, "jobId")]
             for _ in in_head(self.kubectl, self.described, head, command):
                 pass
-        except (ServerAway, ClusterFailure) as error:
+        except (ServerAway, ClusterError) as error:
             log.warning("the driver could not be told to stop: %s", error)
             return False
         return True

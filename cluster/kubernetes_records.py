@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 from cluster.descriptions import KubernetesCluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.following import follow
 from cluster.kubectl import Kubectl
 from cluster.kuberay import labels
@@ -16,6 +15,7 @@ from cluster.names import kubernetes_name
 from cluster.pods import after_setup, sending_command, sending_pod
 from cluster.sending import MARK
 from cluster.showing import as_yaml
+from sweeps.errors import ClusterError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def sent_by_head(kubectl: Kubectl, on: KubernetesCluster, name: str, head: str) 
     try:
         for chunk in in_head(kubectl, on, head, sending_command(name)):
             told += chunk
-    except ClusterFailure as error:
-        raise ClusterFailure(f"the cluster did not send {name!r}: {_last_words(told) or error}") from error
+    except ClusterError as error:
+        raise ClusterError(f"the cluster did not send {name!r}: {_last_words(told) or error}") from error
     return told.splitlines()
 
 
@@ -52,21 +52,21 @@ def sent_by_pod(kubectl: Kubectl, on: KubernetesCluster, name: str) -> list[str]
     try:
         while not found.look().ended and found.phase in ("", "Pending"):
             if time.monotonic() > until_s:
-                raise ClusterFailure(f"the pod that sends {name!r} did not start. {found.trouble}")
+                raise ClusterError(f"the pod that sends {name!r} did not start. {found.trouble}")
             time.sleep(PAUSE_S)
         lines = list(follow(found))
     finally:
         forget(kubectl, "pod", pod)
     if found.phase != "Succeeded":
         words = _last_words("\n".join(lines)) or found.trouble or f"its pod ended as {found.phase}"
-        raise ClusterFailure(f"the cluster did not send {name!r}: {words}")
+        raise ClusterError(f"the cluster did not send {name!r}: {words}")
     return lines
 
 
 def forget(kubectl: Kubectl, kind: str, name: str) -> None:
     try:
         kubectl.ask("delete", kind, name, "--ignore-not-found", "--wait=false")
-    except (ClusterRefusal, ClusterFailure) as error:
+    except (UserError, ClusterError) as error:
         log.warning("%s %s stays: %s", kind, name, error)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import filelock
 import psutil
 
-from cluster.errors import ClusterFailure, ClusterRefusal
+from sweeps.errors import ClusterError, UserError
 
 START_S = 240.0
 """How long a start may take: Ray's own processes import for many seconds where cores are shared."""
@@ -61,11 +61,11 @@ def current() -> RunningCluster | None:
 
 
 def up(num_nodes: int, cpus_per_node: int = 1) -> RunningCluster:
-    """Starts the nodes and waits until all are there. Raises ClusterRefusal if a cluster runs already."""
+    """Starts the nodes and waits until all are there. Raises UserError if a cluster runs already."""
     with _alone():
         running = current()
         if running is not None:
-            raise ClusterRefusal(
+            raise UserError(
                 f"a local cluster of {len(running.nodes)} nodes is up already, its job server at "
                 f"{running.job_server}. `sweeps cluster status` shows it, `sweeps cluster down` ends it"
             )
@@ -73,17 +73,17 @@ def up(num_nodes: int, cpus_per_node: int = 1) -> RunningCluster:
         try:
             return _start(num_nodes, cpus_per_node)
         except (
-            ClusterFailure
+            ClusterError
         ):  # Ray gives its own processes 15 s, which a busy machine may not keep; they are cached now
             return _start(num_nodes, cpus_per_node)
 
 
 def down() -> int:
-    """Ends the cluster's processes and removes its files; how many nodes it had. Raises ClusterRefusal."""
+    """Ends the cluster's processes and removes its files; how many nodes it had. Raises UserError."""
     with _alone():
         state = _read_state()
         if state is None:
-            raise ClusterRefusal("no local cluster is up: `sweeps cluster up --nodes 3` starts one")
+            raise UserError("no local cluster is up: `sweeps cluster up --nodes 3` starts one")
         _clear_away(state)
         return len(state.nodes)
 
@@ -156,7 +156,7 @@ def _start(num_nodes: int, cpus_per_node: int) -> RunningCluster:
     if told is None:
         words = (home / "keeper.log").read_text(errors="replace").strip().splitlines()
         _clear_away(blank)
-        raise ClusterFailure(
+        raise ClusterError(
             f"the local cluster did not start: {words[-1] if words else 'its keeper said nothing'}"
         )
     state = RunningCluster(**asdict(blank) | told)
@@ -240,4 +240,4 @@ def _alone() -> Iterator[None]:
         with filelock.FileLock(folder() / "lock", timeout=1.0):
             yield
     except filelock.Timeout as busy:
-        raise ClusterRefusal("another `sweeps cluster` is at work here: wait for it") from busy
+        raise UserError("another `sweeps cluster` is at work here: wait for it") from busy

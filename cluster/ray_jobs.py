@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.attempts import Earlier, attempt_after
 from cluster.descriptions import Cluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.fitting import refuse_what_fits_nowhere
 from cluster.following import followed
 from cluster.job_server import JobServer
@@ -18,6 +17,7 @@ from cluster.names import travelling_name
 from cluster.receiving import receive
 from cluster.remote import DRIVER_STOPS_S, RemoteState, Submission, Submitted
 from cluster.shipping import Parcel, limit_bytes, parcel
+from sweeps.errors import ClusterError, UserError
 from sweeps.runner.progress_log import last_block
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RayJobs:
                 self._forget(job)
         if info.status != "SUCCEEDED":
             words = [line for line in told.splitlines() if line.strip()]
-            raise ClusterFailure(f"the cluster did not send {name!r}: {words[-1] if words else info.message}")
+            raise ClusterError(f"the cluster did not send {name!r}: {words[-1] if words else info.message}")
         return receive(told.splitlines(), name, store)
 
     def _order(self, kind: str, name: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class RayJobs:
         except (RuntimeError, OSError, ValueError) as error:
             if "already" in str(error):  # another `submit` of the same content was quicker
                 return Submitted(job, "waiting", False, attempt)
-            raise ClusterFailure(
+            raise ClusterError(
                 f"cluster {self.server.cluster!r} did not take the job: {_short(error)}"
             ) from error
         return Submitted(job, "waiting", True, attempt)
@@ -130,7 +130,7 @@ class RayJobs:
         self.server.check()
         jobs = self._jobs(name)
         if not jobs:
-            raise ClusterRefusal(
+            raise UserError(
                 f"no sweep named {name!r} was submitted to {self.server.cluster!r} since it started"
                 + (f". It has: {', '.join(self._names())}" if self._names() else "")
             )
@@ -150,7 +150,7 @@ class RayJobs:
         deadline = time.monotonic() + patience_s
         while not (info := self._call("get_job_info", job)).status.is_terminal():
             if time.monotonic() > deadline:
-                raise ClusterFailure(f"job {job} did not end within {patience_s:g} s")
+                raise ClusterError(f"job {job} did not end within {patience_s:g} s")
             time.sleep(0.5)
         return info
 
@@ -164,9 +164,7 @@ class RayJobs:
         try:
             return getattr(self._talk(), method)(*arguments)
         except (RuntimeError, OSError) as error:
-            raise ClusterFailure(
-                f"cluster {self.server.cluster!r} does not answer: {_short(error)}"
-            ) from error
+            raise ClusterError(f"cluster {self.server.cluster!r} does not answer: {_short(error)}") from error
 
     def _talk(self) -> Any:
         if self._client is None:

@@ -11,15 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.errors import ClusterFailure
 from cluster.sending import MARK
+from sweeps.errors import ClusterError
 
 if TYPE_CHECKING:
     from sweeps.store import Store
 
 
 def assemble(log: Iterable[str]) -> bytes:
-    """What `sending.pieces` was given. Raises ClusterFailure if any piece is missing or damaged."""
+    """What `sending.pieces` was given. Raises ClusterError if any piece is missing or damaged."""
     found: dict[int, bytes] = {}
     count, total = 0, ""
     for line in log:
@@ -36,10 +36,10 @@ def assemble(log: Iterable[str]) -> bytes:
             continue  # counted as missing below
     missing = [number for number in range(1, count + 1) if number not in found]
     if not count or missing:
-        raise ClusterFailure(f"{len(missing) or 'all'} pieces of the records did not arrive: fetch again")
+        raise ClusterError(f"{len(missing) or 'all'} pieces of the records did not arrive: fetch again")
     packed = b"".join(found[number] for number in sorted(found))
     if hashlib.sha256(packed).hexdigest() != total:
-        raise ClusterFailure("the records that arrived do not add up to what was sent: fetch again")
+        raise ClusterError("the records that arrived do not add up to what was sent: fetch again")
     return zlib.decompress(packed)
 
 

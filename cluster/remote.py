@@ -17,8 +17,8 @@ from cluster.descriptions import (
     RayCluster,
     SlurmCluster,
 )
-from cluster.errors import ClusterRefusal
 from cluster.job_server import JobServer, check_token, read_token
+from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.store import Store
@@ -69,7 +69,7 @@ class RemoteState:
 
 
 class Remote(Protocol):
-    """A cluster as the verbs see it. Every method raises ClusterRefusal and ClusterFailure."""
+    """A cluster as the verbs see it. Every method raises UserError and ClusterError."""
 
     def submit(self, submission: Submission) -> Submitted:
         """Starts a sweep, or finds that it runs or is done. Whatever cannot work is refused before anything starts."""
@@ -88,7 +88,7 @@ class Remote(Protocol):
 
 
 def remote(name: str) -> Remote:
-    """The cluster of that name in clusters.yaml. Raises ClusterRefusal, UnknownCluster and SpecError."""
+    """The cluster of that name in clusters.yaml. Raises UserError, UnknownCluster and SweepFileError."""
     from cluster.ray_jobs import RayJobs
 
     described = find_cluster(name)
@@ -103,7 +103,7 @@ def remote(name: str) -> Remote:
 
         return KubernetesJobs(described)
     assert isinstance(described, CloudCluster)
-    raise ClusterRefusal(
+    raise UserError(
         f"cluster {name!r} is of kind {described.kind}, which is started first: `sweeps cluster show {name} > "
         f"{name}.yaml && ray up {name}.yaml`. Then keep `ray dashboard {name}.yaml` running, describe it as kind ray "
         f"with `address: http://localhost:8265` and `token_file: {described.token_file}`, and submit to that"
@@ -124,7 +124,7 @@ def server_of(described: Cluster) -> JobServer:
 
     running = current()
     if running is None:
-        raise ClusterRefusal("no local cluster is up: `sweeps cluster up --nodes 3` starts one")
+        raise UserError("no local cluster is up: `sweeps cluster up --nodes 3` starts one")
     return JobServer(described.name, running.job_server, read_token(running.token_file), running.token_file)
 
 
@@ -138,6 +138,6 @@ def _token(described: RayCluster) -> tuple[str | None, str]:
         f"variable {described.token_variable}",
     )
     if not token:
-        raise ClusterRefusal(f"cluster {described.name!r}: {source} is to hold its token, and is not set")
+        raise UserError(f"cluster {described.name!r}: {source} is to hold its token, and is not set")
     check_token(token, source)
     return token, source

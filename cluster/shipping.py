@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.attempts import digest_of
-from cluster.errors import ClusterRefusal
 from cluster.sweep_file import SweepFile
 from sweeps.config.user_files import OURS, own_files, tree
+from sweeps.errors import UserError
 
 RAY_LIMIT = "RAY_max_grpc_message_size"
 """The variable by which Ray itself is told how much it takes at most."""
@@ -45,13 +45,13 @@ def limit_bytes() -> int:
 def parcel(order: Mapping[str, Any], text: str | None = None, document: Any = None) -> Iterator[Parcel]:
     """A working folder: order.json, the sweep file as `<name>.yaml`, what it names, our code.
 
-    Raises ClusterRefusal for files that cannot travel, and for more than Ray takes.
+    Raises UserError for files that cannot travel, and for more than Ray takes.
     """
     with tempfile.TemporaryDirectory(prefix="sweeps-parcel-") as made:
         files = own_files(document, Path.cwd()) | _our_files()
         num_bytes = sum(path.stat().st_size for path in files.values())
         if num_bytes > limit_bytes():
-            raise ClusterRefusal(_too_large(files, num_bytes))
+            raise UserError(_too_large(files, num_bytes))
         folder = Path(made)
         for name, path in files.items():
             target = folder / name

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import ClusterFailure, ClusterRefusal
+from sweeps.errors import ClusterError, UserError
 
 COMMANDS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 PATIENCE_S = 120.0  # they try a busy controller again for about as long
@@ -42,7 +42,7 @@ class QueuedJob:
 
 
 class SlurmCommands:
-    """What is asked of one cluster's Slurm. Methods raise ClusterRefusal in Slurm's words, ClusterFailure where it is away."""
+    """What is asked of one cluster's Slurm. Methods raise UserError in Slurm's words, ClusterError where it is away."""
 
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
@@ -51,7 +51,7 @@ class SlurmCommands:
         """Refuses where Slurm's commands are not."""
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         if missing:
-            raise ClusterRefusal(
+            raise UserError(
                 f"cluster {self.cluster!r} is of kind slurm, and {', '.join(missing)} of Slurm cannot be found on this "
                 "machine: call `sweeps` on a login node of the cluster, where there is one after `module load slurm`"
             )
@@ -67,7 +67,7 @@ class SlurmCommands:
         told = self.call(call, folder, kept | dict(more))
         number = told.strip().rpartition("\n")[2].partition(";")[0]  # NUMBER;CLUSTER where there are several
         if not number.isdecimal():
-            raise ClusterFailure(
+            raise ClusterError(
                 f"sbatch of {self.cluster!r} answered {told.strip()!r}, which is no job number"
             )
         return number
@@ -91,7 +91,7 @@ class SlurmCommands:
         for arguments in asked:
             try:
                 told = self.call(arguments).strip()
-            except (ClusterRefusal, ClusterFailure):
+            except (UserError, ClusterError):
                 continue
             found = re.search(r"JobState=([A-Z_]+)", told) or re.match(r"([A-Z_]+)", told)
             if found:
@@ -112,17 +112,17 @@ class SlurmCommands:
                 errors="replace", timeout=patience_s,
             )  # fmt: skip
         except FileNotFoundError as error:
-            raise ClusterRefusal(f"{arguments[0]} of Slurm cannot be found on this machine") from error
+            raise UserError(f"{arguments[0]} of Slurm cannot be found on this machine") from error
         except subprocess.TimeoutExpired as error:
-            raise ClusterFailure(
+            raise ClusterError(
                 f"Slurm of {self.cluster!r} gave no answer to {arguments[0]} within {patience_s:g} s: try again"
             ) from error
         if done.returncode == 0:
             return done.stdout
         words = in_its_words(done.stderr)
         if _OUT_OF_REACH.search(words):
-            raise ClusterFailure(f"Slurm of {self.cluster!r} does not answer {arguments[0]}: {words}")
-        raise ClusterRefusal(f"Slurm of {self.cluster!r} refuses {arguments[0]}: {words}")
+            raise ClusterError(f"Slurm of {self.cluster!r} does not answer {arguments[0]}: {words}")
+        raise UserError(f"Slurm of {self.cluster!r} refuses {arguments[0]}: {words}")
 
 
 STATE_AT_END = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import filelock
 
 from cluster.descriptions import SlurmCluster
-from cluster.errors import ClusterRefusal
 from cluster.names import travelling_name
+from sweeps.errors import UserError
 
 JOBS = "jobs.json"
 WORKER_JOBS = "worker-jobs"
@@ -42,7 +42,7 @@ class Attempt:
 
 
 class SweepFolder:
-    """Methods raise ClusterRefusal where the folder cannot be read or written, and ValueError for a name that no sweep has."""
+    """Methods raise UserError where the folder cannot be read or written, and ValueError for a name that no sweep has."""
 
     def __init__(self, cluster: SlurmCluster, name: str) -> None:
         self.name, self.cluster = travelling_name(name), cluster.name
@@ -55,7 +55,7 @@ class SweepFolder:
         with self._told():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_uid != os.getuid():
-                raise ClusterRefusal(
+                raise UserError(
                     f"folder {self.path} belongs to somebody else: name another `folder` in clusters.yaml"
                 )
             self.path.chmod(0o700)  # whoever made it
@@ -115,7 +115,7 @@ class SweepFolder:
             yield
         except (OSError, ValueError, TypeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise ClusterRefusal(
+            raise UserError(
                 f"folder {self.path} cannot be read and written: {why}. `folder` of {self.cluster!r} in clusters.yaml "
                 "names another, on a disk that the login node and all nodes share"
             ) from error

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from cluster import slurm
 from cluster.attempts import Earlier, attempt_after, digest_of
 from cluster.descriptions import SlurmCluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.fitting import refuse_what_fits_nowhere
 from cluster.receiving import receive
 from cluster.remote import RemoteState, Submission, Submitted
@@ -23,6 +22,7 @@ from cluster.slurm_folder import Attempt, SweepFolder
 from cluster.slurm_log import followed, whole_lines
 from cluster.sweep_file import SweepFile
 from sweeps.config.user_files import own_files
+from sweeps.errors import ClusterError, UserError
 from sweeps.runner.progress_log import MARK, last_block
 from sweeps.store.location import ALLOW, allowed, network_file_system, way_out
 
@@ -93,7 +93,7 @@ class SlurmJobs:
         if latest.workers:
             self.slurm.call(["scancel", "--quiet", latest.workers])
         if not self._gone(latest.jobs, FORCED_S):
-            raise ClusterFailure(
+            raise ClusterError(
                 f"jobs {', '.join(latest.jobs)} were cancelled, and still have not ended: see squeue"
             )
         if head is not None and folder.told_end(latest.job) is None:
@@ -124,8 +124,8 @@ class SlurmJobs:
         }  # srun sets it only where it makes the job
         try:
             return self.slurm.call(call, folder.path, place, FETCH_S)
-        except ClusterRefusal as refused:
-            raise ClusterFailure(
+        except UserError as refused:
+            raise ClusterError(
                 f"the head of {folder.name!r} did not send its records: {refused}"
             ) from refused
 
@@ -171,7 +171,7 @@ class SlurmJobs:
         location = self.described.store
         kind = None if "://" in location else network_file_system(Path(location))
         if kind and not allowed(self.described.environment):
-            raise ClusterRefusal(
+            raise UserError(
                 f"store {location} of cluster {self.described.name!r} {way_out(kind)}: in clusters.yaml "
                 f"`environment: {{{ALLOW}: 1}}`, and the variable here to fetch"
             )
@@ -188,7 +188,7 @@ class SlurmJobs:
         attempts = folder.attempts()
         if not attempts:
             known = folder.names()
-            raise ClusterRefusal(
+            raise UserError(
                 f"no sweep named {name!r} was submitted to {self.described.name!r} (folder {folder.base})"
                 + (f". It has: {', '.join(known)}" if known else "")
             )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cluster.errors import ClusterFailure
+from sweeps.errors import ClusterError
 
 READ_S = 1.0
 ASK_S = 5.0
@@ -23,7 +23,7 @@ def whole_lines(log: Path) -> list[str]:
 def followed(log: Path, goes_on: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[str]:
     """Lines until the job has ended and all of them were given. `tell` hears when Slurm is out of reach.
 
-    Raises ClusterFailure when it stays so.
+    Raises ClusterError when it stays so.
     """
     reader = _Reader(log)
     asked_s, lost_s = -ASK_S, None
@@ -34,7 +34,7 @@ def followed(log: Path, goes_on: Callable[[], bool], tell: Callable[[str], None]
             try:
                 active = goes_on()  # before reading: what was written until the end is then read below
                 lost_s = None
-            except ClusterFailure as error:
+            except ClusterError as error:
                 active = True
                 if lost_s is None:
                     lost_s = now_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps.config.diff import Change, difference
-from sweeps.config.sweep_file import SpecError, parse
+from sweeps.config.sweep_file import SweepFileError, parse
 
 BEGUN = """\
 question: which?
@@ -155,7 +155,7 @@ def test_a_search_cannot_be_added_or_taken_out() -> None:
 def test_a_broken_new_file_is_an_error_and_a_broken_old_one_a_refusal() -> None:
     sound = parse(BEGUN, "a").document
     broken = sound | {"model": "gone"}
-    with pytest.raises(SpecError):
+    with pytest.raises(SweepFileError):
         difference(sound, broken)
     assert "cannot be read any more" in difference(broken, sound).message
     assert difference(broken, broken).kind == "nothing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.config.sweep_file import SpecError, parse
+from sweeps.config.sweep_file import SweepFileError, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
@@ -26,7 +26,7 @@ search:
 
 
 def faults(text: str, *overrides: str) -> str:
-    with pytest.raises(SpecError) as error:
+    with pytest.raises(SweepFileError) as error:
         parse(text, "bad.yaml", overrides)
     return str(error.value)
 

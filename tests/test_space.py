@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.config.faults import Faults, SpecError
+from sweeps.config.faults import Faults, SweepFileError
 from sweeps.config.space import Dimension, active, narrowed, read_dimension, read_space, same
 from sweeps.config.yaml import read
 
@@ -88,7 +88,7 @@ def test_equal_bounds_are_one_value() -> None:
     ],
 )
 def test_an_impossible_dimension_is_refused(text: str, part: str) -> None:
-    with pytest.raises(SpecError) as error:
+    with pytest.raises(SweepFileError) as error:
         dimension(text)
     assert part in str(error.value)
 
@@ -100,11 +100,11 @@ def test_true_and_1_are_two_choices() -> None:
 
 
 def test_a_path_outside_model_task_and_train_is_refused() -> None:
-    with pytest.raises(SpecError, match="must be a dotted path into model, task or train"):
+    with pytest.raises(SweepFileError, match="must be a dotted path into model, task or train"):
         space("{seeds.count: {integer: [1, 2]}}")
-    with pytest.raises(SpecError, match="must be a dotted path"):
+    with pytest.raises(SweepFileError, match="must be a dotted path"):
         space("{train: {integer: [1, 2]}}")
-    with pytest.raises(SpecError, match="nothing to search"):
+    with pytest.raises(SweepFileError, match="nothing to search"):
         space("{}")
 
 
@@ -160,7 +160,7 @@ train.clip_norm: {uniform: [1, 2], when: {train.momentum: 0}}
 
 
 def test_a_condition_that_another_dimension_cannot_meet_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"never holds: train.optimizer cannot be"):
+    with pytest.raises(SweepFileError, match=r"never holds: train.optimizer cannot be"):
         space(MOMENTUM.replace("train.optimizer: sgd", "train.optimizer: sdg"))
 
 
@@ -171,5 +171,5 @@ def test_bounds_are_accepted_exactly_when_they_are_in_order(a: float, b: float) 
         if a <= b:
             assert (dimension(text).low, dimension(text).high) == (a, b)
         else:
-            with pytest.raises(SpecError, match="reversed"):
+            with pytest.raises(SweepFileError, match="reversed"):
                 dimension(text)

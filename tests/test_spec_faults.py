@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.sweep_file import SpecError, Sweep, load, parse
+from sweeps.config.sweep_file import Sweep, SweepFileError, load, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
@@ -16,7 +16,7 @@ def small(*more: str) -> Sweep:
 
 
 def faults(text: str) -> str:
-    with pytest.raises(SpecError) as error:
+    with pytest.raises(SweepFileError) as error:
         parse(text, "bad.yaml")
     return str(error.value)
 
@@ -212,10 +212,10 @@ def test_a_text_that_is_no_mapping_is_a_fault(text: str) -> None:
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(SMALL)
     assert load(tmp_path / "quick.yaml").name == "quick"
-    with pytest.raises(SpecError, match=r"no such file\. Did you mean .*quick\.yaml"):
+    with pytest.raises(SweepFileError, match=r"no such file\. Did you mean .*quick\.yaml"):
         load(tmp_path / "quik.yaml")
-    with pytest.raises(SpecError, match="is a folder"):
+    with pytest.raises(SweepFileError, match="is a folder"):
         load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"question: \xe9\xff\n")
-    with pytest.raises(SpecError, match="is not UTF-8"):
+    with pytest.raises(SweepFileError, match="is not UTF-8"):
         load(tmp_path / "latin.yaml")

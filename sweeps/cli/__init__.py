@@ -15,17 +15,19 @@ __all__ = ["define", "main", "read", "remote", "train"]
 
 
 def main() -> None:
-    """Runs the command; a user's mistake is told without a traceback."""
+    """Run the command. A `SweepsError` is printed without a traceback and gives the exit status; anything else is a bug."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    from sweeps.config.faults import SpecError
+    from sweeps.errors import SweepsError
 
     try:
         app(prog_name="sweeps")
-    except (SpecError, ValueError, OSError) as error:
+    except SweepsError as error:
         errors.print(str(error), highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except RuntimeError as error:
-        if type(error).__name__ not in ("ClusterError", "ClusterFailure", "TrackingError"):
-            raise
-        errors.print(str(error), highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_status)
+    except Exception:
+        errors.print(
+            "sweeps stopped on an error of its own. Please report the traceback below, with the command and the sweep "
+            "file, to whoever maintains this installation. Records are kept; the same command continues.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        raise

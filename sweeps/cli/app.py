@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sweeps.errors import UserError
+
 if TYPE_CHECKING:
     from sweeps.config.sweep_file import Sweep
 
@@ -52,6 +54,6 @@ def warned(sweep: Sweep) -> Sweep:
 def existing(store: str) -> None:
     """Reading verbs make no store."""
     if "://" not in store and not Path(store).is_dir():
-        raise ValueError(
+        raise UserError(
             f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another"
         )

@@ -17,6 +17,7 @@ from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
 from sweeps.config.sweep_file import Sweep, definitions, question_of
 from sweeps.config.yaml import dump
+from sweeps.errors import UserError
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     from sweeps.config.sweep_file import SHELF
 
     if file.exists():
-        raise ValueError(f"{file} exists and is not overwritten: name another file")
+        raise UserError(f"{file} exists and is not overwritten: name another file")
     text = (SHELF / "quickstart.yaml").read_text(encoding="utf-8")
     file.write_text(
         text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
@@ -79,7 +80,7 @@ def check(
         _check_definition(what, rest or [], compiled)
         return
     if compiled:
-        raise ValueError("--compiled is for models and tasks: `sweeps check model NAME --compiled`")
+        raise UserError("--compiled is for models and tasks: `sweeps check model NAME --compiled`")
     file, sweep = what, load_sweep(what, rest)
     lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
     console.print(f"{file} is sound: {len(sweep.cells)} cells, {lanes} lanes", highlight=False)
@@ -94,7 +95,7 @@ def show(
 
     if what in ("model", "task"):
         if name is None:
-            raise ValueError(f"`sweeps show {what} NAME`: which? `sweeps list {what}s` lists them")
+            raise UserError(f"`sweeps show {what} NAME`: which? `sweeps list {what}s` lists them")
         text = about_model(name) if what == "model" else about_task(name)
     else:
         text = about_file(load_sweep(what, [name] if name else None))
@@ -137,7 +138,7 @@ def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
     from sweeps.checking import check_model, check_task
 
     if len(names) != 1:
-        raise ValueError(
+        raise UserError(
             f"`sweeps check {kind} NAME`: which one? `sweeps list {kind}s` lists them, ./my.py is yours"
         )
     report = (check_model if kind == "model" else check_task)(names[0], compiled)
@@ -150,14 +151,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
-    """The file FOLDER/NAME.py. Raises ValueError for a name that cannot be one, and overwrites nothing."""
+    """The file FOLDER/NAME.py. Raises UserError for a name that cannot be one, and overwrites nothing."""
     name = name.removesuffix(".py")
     _check_name(kind, name)
     path = folder / f"{name}.py"
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: make it first, or leave it out")
+        raise UserError(f"there is no folder {folder}: make it first, or leave it out")
     if path.exists():
-        raise ValueError(f"{path} exists and is not overwritten: take another name")
+        raise UserError(f"{path} exists and is not overwritten: take another name")
     text = (TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8")
     class_name = "".join(word.capitalize() for word in name.split("_"))
     path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
@@ -169,11 +170,11 @@ def _check_name(kind: registry.Kind, name: str) -> None:
     if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[:1].isalpha():
         near = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_0123456789")
         suggestion = f". Perhaps {near!r}?" if near.isidentifier() and near.isascii() else ""
-        raise ValueError(f"{name!r} cannot be the name of a {kind}: {rule}{suggestion}")
+        raise UserError(f"{name!r} cannot be the name of a {kind}: {rule}{suggestion}")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise ValueError(f"{name!r} is a word of Python's own: take another, for instance {'my_' + name!r}")
+        raise UserError(f"{name!r} is a word of Python's own: take another, for instance {'my_' + name!r}")
     if name in registry.names(kind):
-        raise ValueError(
+        raise UserError(
             f"{name!r} is the name of a {kind} that ships with us (`sweeps show {kind} {name}`): take another"
         )
 

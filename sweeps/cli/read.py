@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.app import OnOption, StoreOption, app, console, errors, existing
+from sweeps.errors import UserError
 
 
 @app.command()
@@ -60,7 +61,7 @@ def report_(
     with Store(store) as opened:
         found = [report(opened, name) for name in names]
     if format is not Format.md and len(found) > 1:
-        raise ValueError(
+        raise UserError(
             f"--format {format} is of one sweep, but {len(found)} are named: ask for one after another"
         )
     for one in found:
@@ -128,7 +129,7 @@ def ensemble(
     existing(store)
     unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
     if unclear:
-        raise ValueError(
+        raise UserError(
             f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none"
         )
     with Store(store) as opened:

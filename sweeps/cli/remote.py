@@ -157,7 +157,7 @@ def stop(name: str, on: On) -> None:
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
     from cluster.remote import remote
-    from sweeps.config.sweep_file import SpecError, from_document
+    from sweeps.config.sweep_file import SweepFileError, from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store
 
@@ -168,7 +168,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
         assert row is not None
         try:
             sync(from_document(row.document, name), opened, store)
-        except SpecError as error:  # such as a unit of the user's own that is not here
+        except SweepFileError as error:  # such as a unit of the user's own that is not here
             errors.print(f"note: MLflow is not written: {error}", highlight=False, soft_wrap=True)
     console.print(
         f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False

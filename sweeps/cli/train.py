@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, errors, existing, load_sweep, warned
+from sweeps.errors import UserError
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def sync(name: str, store: StoreOption = "results") -> None:
     with Store(store) as opened:
         row = opened.sweep(name)
         if row is None:
-            raise ValueError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+            raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
         write(from_document(row.document, name), opened, store)
 
 
@@ -126,7 +127,7 @@ def bench(
         from sweeps.bench.dngpu import bench_dngpu
 
         if model != "dngpu":
-            raise ValueError(f"--model is dngpu, but {model!r} is given; --units measures the others")
+            raise UserError(f"--model is dngpu, but {model!r} is given; --units measures the others")
         typer.echo(bench_dngpu(tell=tell).line())
         return
     if driver:

@@ -15,7 +15,7 @@ from sweeps.config.compare import Cell
 from sweeps.config.faults import shown
 from sweeps.config.settings import resolve
 from sweeps.config.space import Dimension, Search, same
-from sweeps.config.sweep_file import SpecError, Sweep, from_document
+from sweeps.config.sweep_file import Sweep, SweepFileError, from_document
 from sweeps.config.yaml import join
 
 
@@ -44,14 +44,14 @@ class Change:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     """Compare two `Sweep.document`s: the one the sweep began with, and the one that is to run now.
 
-    Raises SpecError if `new` is not a sound sweep file.
+    Raises SweepFileError if `new` is not a sound sweep file.
     """
     if old == new:
         return Change("nothing")
     after = from_document(new, "new-definition")
     try:
         before = from_document(old, "begun-definition")
-    except SpecError as error:
+    except SweepFileError as error:
         return Change("refusal", (f"what the sweep began with cannot be read any more: {error}",))
     refused: list[str] = []
     added: list[str] = []

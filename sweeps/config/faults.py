@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.config.registry import nearest
 from sweeps.config.yaml import Document, outwards
+from sweeps.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SpecFault:
         return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
 
 
-class SpecError(ValueError):
+class SweepFileError(UserError):
     """A sweep file that cannot be used. `faults` has all that is wrong with it, in the order of its lines."""
 
     def __init__(self, source_name: str, faults: Iterable[SpecFault]) -> None:
@@ -74,9 +75,9 @@ class Faults:
         return SpecFault(path, message, self._document.line(path))
 
     def raise_any(self, source_name: str) -> None:
-        """Raise SpecError if a fault was noted."""
+        """Raise SweepFileError if a fault was noted."""
         if self._found:
-            raise SpecError(
+            raise SweepFileError(
                 source_name, sorted(self._found.values(), key=lambda f: (f.line is None, f.line or 0))
             )
 

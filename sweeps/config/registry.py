@@ -24,6 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_origin, get_type_hints
 
+from sweeps.errors import UserError
+
 Kind = Literal["model", "network", "task"]
 PACKAGES: dict[str, str] = {
     "model": "arith_models.units",
@@ -32,11 +34,11 @@ PACKAGES: dict[str, str] = {
 }
 
 
-class UnknownName(ValueError):
+class UnknownName(UserError):
     """No definition of that name; the message offers the nearest one and says how to add one."""
 
 
-class BrokenDefinition(ValueError):
+class BrokenDefinition(UserError):
     """A definition's file cannot be used; the message names the file and the fault, and `line` where it is, if known."""
 
     def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:

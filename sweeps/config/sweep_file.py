@@ -1,6 +1,6 @@
 """The sweep file: what to try, typed and checked. Every fault in it is found at once.
 
-`load` reads a file, `parse` a text; both give a Sweep, or raise SpecError with all faults, their lines and
+`load` reads a file, `parse` a text; both give a Sweep, or raise SweepFileError with all faults, their lines and
 the nearest known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes`
 (compare), `space` (search), `sections` (the rest) and `cells` (everything resolved).
 """
@@ -16,14 +16,24 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, axis_setting, read_axes, read_cells
-from sweeps.config.faults import Faults, SpecError, SpecFault, is_number, shown, unknown, whole
+from sweeps.config.faults import Faults, SpecFault, SweepFileError, is_number, shown, unknown, whole
 from sweeps.config.registry import find, names, nearest
 from sweeps.config.space import Dimension, Search, read_space, repeated
 from sweeps.config.yaml import Document, dump, join, read, read_value
+from sweeps.errors import UserError
 
 __all__ = [
-    "Budget", "Cell", "Dimension", "Resources", "Search", "SpecError", "SpecFault", "Sweep",
-    "from_document", "load", "parse",
+    "Budget",
+    "Cell",
+    "Dimension",
+    "Resources",
+    "Search",
+    "SpecFault",
+    "Sweep",
+    "SweepFileError",
+    "from_document",
+    "load",
+    "parse",
 ]  # fmt: skip
 
 KEYS = (
@@ -58,19 +68,19 @@ class Sweep:
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a file, with KEY=VALUE overrides applied. Raises SpecError, also for a missing file."""
+    """The sweep of a file, with KEY=VALUE overrides applied. Raises SweepFileError, also for a missing file."""
     source = Path(source)
     try:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(source), [SpecFault("", _unreadable(source, error))]) from error
+        raise SweepFileError(str(source), [SpecFault("", _unreadable(source, error))]) from error
     return parse(text, str(source), overrides)
 
 
 def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
     """The sweep of a text. `source_name` (a path or a name) stands in messages; its stem is the default name.
 
-    Raises SpecError with every fault.
+    Raises SweepFileError with every fault.
     """
     document = read(text)
     overridden, broken = _apply(document, overrides)
@@ -95,7 +105,7 @@ def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def from_document(document: Mapping[str, Any], source_name: str = "sweep") -> Sweep:
-    """The sweep of plain values, such as `Sweep.document`. Raises SpecError."""
+    """The sweep of plain values, such as `Sweep.document`. Raises SweepFileError."""
     return parse(dump(dict(document)), source_name)
 
 
@@ -485,7 +495,7 @@ def _longest_key(node: dict[str, Any], path: str, rest: Sequence[str]) -> str:
 SHELF = Path(__file__).parent.parent / "definitions"
 
 
-class NoSuchFile(ValueError):
+class NoSuchFile(UserError):
     """Neither a file nor a definition; the message names the nearest definition."""
 
 

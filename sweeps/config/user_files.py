@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.errors import UserError
+
 OURS = ("arith_models", "cluster", "sweeps", "tasks")
 LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and whatever begins with a dot
 
 
-class OutOfReach(ValueError):
+class OutOfReach(UserError):
     """A file that cannot travel; the message says why and what to do."""
 
 

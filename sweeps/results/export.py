@@ -14,6 +14,7 @@ from typing import Any
 
 from sweeps.config.registry import nearest
 from sweeps.config.yaml import dump
+from sweeps.errors import UserError
 from sweeps.results.formats import percent, steps
 from sweeps.results.report import Standing, lane_figures, objective_of, standings
 from sweeps.results.statistics import Interval, rate_difference, wilson
@@ -27,7 +28,7 @@ PRIVATE = ("host", "hostname", "pid", "node", "user", "git", "commit", "path")
 """Words in keys of provenance that say where it ran rather than on what; these stay out of the file."""
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """There is nothing to export: an unknown cell, or no complete configuration. The message says which."""
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sweeps.config.compare import values_at
 from sweeps.config.registry import nearest
+from sweeps.errors import UserError
 from sweeps.results import Standing, standings
 from sweeps.results.statistics import Interval, wilson
 from sweeps.store import Store
@@ -29,7 +30,7 @@ FIGURES = ("success_rate", "converged_at", "sparsity_error", "par2")
 """What can stand against an axis of the sweep; so can the median of `error.<split>`."""
 
 
-class FigureError(ValueError):
+class FigureError(UserError):
     """Nothing to draw, or no such column. The message says what there is."""
 
 

@@ -14,19 +14,21 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from sweeps.errors import UserError
+
 CONFIDENCE = 0.99
 
 
 def thresholds(report: Mapping[str, Any]) -> dict[str, float]:
-    """Split -> threshold, of a report of one configuration. Raises ValueError where there are no two runs to compare."""
+    """Split -> threshold, of a report of one configuration. Raises UserError where there are no two runs to compare."""
     entries = report["configurations"]
     if len(entries) != 1:
-        raise ValueError(
+        raise UserError(
             f"sweep {report['sweep']!r} has {len(entries)} configurations; thresholds come from one reference model"
         )
     lanes = [lane for lane in entries[0]["lanes"] if lane["error"] and None not in lane["error"].values()]
     if len(lanes) < 2:
-        raise ValueError(
+        raise UserError(
             f"sweep {report['sweep']!r} has {len(lanes)} seeds with finite errors; at least 2 are needed"
         )
     splits = [split for split in lanes[0]["error"] if split != "interpolation"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from sweeps.errors import UserError
 from sweeps.results.export import best_standing
 from sweeps.results.formats import number
 from sweeps.store import Store
@@ -32,7 +33,7 @@ def ensemble_table(
     kept = {record.seed: store.state(record.key, record.budget) for record in standing.records}
     states = {seed: state for seed, state in kept.items() if state is not None}
     if len(states) < 2:
-        raise ValueError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")
+        raise UserError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")
     compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
     ensemble = Ensemble(settings, list(states.values()), compiled)
     task = settings["task"]

@@ -42,6 +42,7 @@ from ray.tune.stopper import Stopper
 
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
+from sweeps.errors import ClusterError
 from sweeps.runner.driver import Driver, PackOrder
 from sweeps.runner.worker import PackRun, prepare_process
 
@@ -103,10 +104,6 @@ ROOM_PERIOD_S = 2.0
 """How often Ray is asked which nodes there are."""
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray for what it runs as a job."""
-
-
-class ClusterError(RuntimeError):
-    """Ray cannot run the sweep; the message says what is missing."""
 
 
 class Room:

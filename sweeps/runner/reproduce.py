@@ -18,7 +18,7 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
     """Whether the exported figures come out again, in a store of its own, so that no old record is found.
 
     The same seeds on the same kind of machine must give the same figures; with `fresh_seeds` as many other seeds are
-    trained and the success rates compared. Raises SpecError, and Refused for a file without an `exported` section.
+    trained and the success rates compared. Raises SweepFileError, and Refused for a file without an `exported` section.
     """
     sweep = load(file)
     if not sweep.expected:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sweeps.config.diff import difference
 from sweeps.config.sweep_file import Sweep
+from sweeps.errors import UserError
 from sweeps.results import as_markdown, report
 from sweeps.results.report import standings
 from sweeps.runner.driver import Driver
@@ -24,7 +25,7 @@ STOPPED_WAIT_S = 4.0
 """How long a sweep that was stopped waits for MLflow: batch systems kill 30 s after SIGTERM, and Ray has 25 of them."""
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """The request was wrong and nothing was started."""
 
 

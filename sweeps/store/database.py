@@ -25,11 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from sweeps.errors import StoreError
 from sweeps.store.location import allowed, network_file_system, parameters_masked, way_out
-
-
-class StoreError(ValueError):
-    """A store cannot be opened, read or written, or was asked for something that it must refuse."""
 
 
 class HeldByAnother(StoreError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.errors import TrackingError
 from sweeps.store.location import network_file_system, parameters_masked
 from sweeps.tracking.rows import Point
 
@@ -29,10 +30,6 @@ ENVIRONMENT = {
 }
 """Set unless the user has set them."""
 SQLITE = "sqlite:///"
-
-
-class TrackingError(RuntimeError):
-    """MLflow did not take something. Records are in the store and whole; `sweeps sync NAME` writes all of it again."""
 
 
 def default_uri(store: str | Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.attempts import Earlier, attempt_after, digest_of
-from cluster.errors import ClusterRefusal
 from cluster.remote import Submission, Submitted
+from sweeps.errors import UserError
 
 SWEEP = Submission("small", "name: small\n", {}, cpus=1.0)
 
@@ -31,9 +31,7 @@ def test_the_same_content_that_ended_early_is_begun_again(state: str) -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "running"])
 def test_other_content_under_a_name_that_runs_is_refused(state: str) -> None:
-    with pytest.raises(
-        ClusterRefusal, match=r"'small' runs on 'lab' already.*job 8.*stop small --on lab.*--name"
-    ):
+    with pytest.raises(UserError, match=r"'small' runs on 'lab' already.*job 8.*stop small --on lab.*--name"):
         after(Earlier("7", "same", 1, "done"), Earlier("8", "other", 1, state))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.clusters_file import UnknownCluster, find_cluster, load_clusters, parse_clusters
 from cluster.descriptions import KINDS, KubernetesCluster, RayCluster, SlurmCluster
 from cluster.fields import Workers, duration_s, slurm_time
-from sweeps.config.faults import SpecError
+from sweeps.config.faults import SweepFileError
 
 ONE_OF_EACH = """
 here: {kind: local, workers: 3}
@@ -53,7 +53,7 @@ west:
 
 
 def faults(text: str) -> str:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SweepFileError) as caught:
         parse_clusters(text, "clusters.yaml")
     return str(caught.value)
 
@@ -168,7 +168,7 @@ def test_a_hostile_cluster_name_is_refused(name: str) -> None:
 @settings(deadline=None)  # a busy machine is slow
 @given(st.text(max_size=60))
 def test_a_text_of_any_kind_gives_clusters_or_faults_and_nothing_else(text: str) -> None:
-    with contextlib.suppress(SpecError):
+    with contextlib.suppress(SweepFileError):
         assert "local" in parse_clusters(text, "clusters.yaml")
 
 
@@ -192,7 +192,7 @@ def test_the_file_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pyt
             monkeypatch.setenv("SWEEPS_CLUSTERS", str(path))
         assert list(load_clusters()) == ["local", name]
     monkeypatch.setenv("SWEEPS_CLUSTERS", "nowhere.yaml")
-    with pytest.raises(SpecError, match="no such file, but SWEEPS_CLUSTERS names it"):
+    with pytest.raises(SweepFileError, match="no such file, but SWEEPS_CLUSTERS names it"):
         load_clusters()
 
 

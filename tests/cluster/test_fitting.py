@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.errors import ClusterRefusal
 from cluster.fields import NodeResources
 from cluster.fitting import refuse_what_fits_nowhere
 from cluster.remote import Submission
+from sweeps.errors import UserError
 
 NODES = [NodeResources(cpus=8, memory_gb=16.0), NodeResources(cpus=2, gpus=4, memory_gb=64.0)]
 
@@ -24,7 +24,7 @@ def test_what_one_node_has_is_taken(fits: Submission) -> None:
 @pytest.mark.parametrize("short", [wants(9), wants(8, 1), wants(1, 5), wants(1, 0, 65.0), wants(8, 0, 17.0)])
 def test_what_only_several_nodes_together_have_is_refused(short: Submission) -> None:
     with pytest.raises(
-        ClusterRefusal, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"
+        UserError, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"
     ):
         refuse_what_fits_nowhere(short, NODES, "node of 'lab'")
 

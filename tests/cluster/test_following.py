@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster import following
-from cluster.errors import ClusterFailure
 from cluster.following import followed
+from sweeps.errors import ClusterError
 
 LOG = "one\ntwo\nthree\n\nfive\nhalf"
 
@@ -68,5 +68,5 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
 
 def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE_S", -1.0)
-    with pytest.raises(ClusterFailure, match="out of reach .* follow it again later"):
+    with pytest.raises(ClusterError, match="out of reach .* follow it again later"):
         list(followed(Client((3, None), unreachable=1), "job"))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import ClusterRefusal
 from cluster.job_server import JobServer, read_token
+from sweeps.errors import UserError
 
 TOKEN = "f00d" * 16
 Play = Callable[..., JobServer]
@@ -63,9 +63,9 @@ def test_a_server_of_the_same_versions_that_takes_the_token_is_fine(play: Play) 
 
 
 def test_another_ray_or_python_is_refused_with_both_versions(play: Play) -> None:
-    with pytest.raises(ClusterRefusal, match=r"'lab' runs Ray 2\.1\.0, but here is Ray 2\.\d+"):
+    with pytest.raises(UserError, match=r"'lab' runs Ray 2\.1\.0, but here is Ray 2\.\d+"):
         play(ray="2.1.0").check()
-    with pytest.raises(ClusterRefusal, match=r"'lab' runs Python 3\.9\.1, but here is Python 3\.\d+"):
+    with pytest.raises(UserError, match=r"'lab' runs Python 3\.9\.1, but here is Python 3\.\d+"):
         play(python="3.9.1").check()
 
 
@@ -74,9 +74,9 @@ def test_another_patch_release_of_python_is_fine(play: Play) -> None:
 
 
 def test_a_missing_and_a_wrong_token_are_refused_and_neither_is_printed(play: Play) -> None:
-    with pytest.raises(ClusterRefusal, match=r"asks for a token, and none is given: .*token_file"):
+    with pytest.raises(UserError, match=r"asks for a token, and none is given: .*token_file"):
         play(token=None).check()
-    with pytest.raises(ClusterRefusal, match=r"refuses the token of ~/lab.token") as refused:
+    with pytest.raises(UserError, match=r"refuses the token of ~/lab.token") as refused:
         play(token="beef" * 16).check()
     assert "beef" not in str(refused.value)
     assert TOKEN not in repr(play())
@@ -84,7 +84,7 @@ def test_a_missing_and_a_wrong_token_are_refused_and_neither_is_printed(play: Pl
 
 def test_what_is_not_rays_dashboard_is_said_to_be_something_else(play: Play) -> None:
     for page in ("<html>Welcome to nginx</html>", "[1, 2]"):
-        with pytest.raises(ClusterRefusal, match="is not Ray's dashboard"):
+        with pytest.raises(UserError, match="is not Ray's dashboard"):
             play(page=page).check()
 
 
@@ -93,7 +93,7 @@ def test_an_address_that_nobody_listens_at_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     for address in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid:8265"):
-        with pytest.raises(ClusterRefusal, match=r"cannot be reached at http://"):
+        with pytest.raises(UserError, match=r"cannot be reached at http://"):
             JobServer("lab", address).check()
 
 
@@ -102,7 +102,7 @@ def test_a_token_file_holds_one_word(tmp_path: Any) -> None:
     assert read_token(str(tmp_path / "good")) == TOKEN
     for name, text in (("empty", "\n"), ("two", "a b"), ("foreign", "schlüssel")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(ClusterRefusal, match="must hold the token alone"):
+        with pytest.raises(UserError, match="must hold the token alone"):
             read_token(str(tmp_path / name))
-    with pytest.raises(ClusterRefusal, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
         read_token(str(tmp_path / "absent"))

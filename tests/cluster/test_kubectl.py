@@ -15,10 +15,10 @@ from kubernetes_there import CLUSTER, RUNNING
 
 from cluster import kubernetes_jobs
 from cluster.descriptions import KubernetesCluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.kubectl import AlreadyThere, NotThere, ServerAway
 from cluster.kubernetes_jobs import KubernetesJobs
 from cluster.remote import Submission
+from sweeps.errors import ClusterError, UserError
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None,
@@ -67,7 +67,7 @@ def test_it_takes_what_submit_status_and_stop_ask_for(
     assert jobs().state("long").state == "running"
     assert list(jobs().lines("long", False, print)) == ["one", "two"]
     monkeypatch.setattr(kubernetes_jobs, "SUSPENDED_WITHIN_S", -1.0)
-    with pytest.raises(ClusterFailure, match="is KubeRay's operator at work?"):
+    with pytest.raises(ClusterError, match="is KubeRay's operator at work?"):
         jobs().stop("long")
     (job,) = server.objects["rayjobs"].values()
     assert (job["spec"]["backoffLimit"], job["spec"]["suspend"]) == (0, True)
@@ -85,9 +85,9 @@ def test_it_says_what_we_look_for(server: ApiServer, tmp_path: Path) -> None:
     kubectl.ask("create", "--filename=-", given=manifest)
     with pytest.raises(AlreadyThere):
         kubectl.ask("create", "--filename=-", given=manifest)
-    with pytest.raises(ClusterRefusal, match="operator is not installed"):
+    with pytest.raises(UserError, match="operator is not installed"):
         kubectl.objects("rayservices.ray.io", "a=b")
-    with pytest.raises(ClusterRefusal, match=r"kubectl config get-contexts"):
+    with pytest.raises(UserError, match=r"kubectl config get-contexts"):
         jobs(KUBE.replace("there", "elsewhere")).state("long")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from made_sweep import BUDGET, configuration, lane, made_sweep
 
-from cluster.errors import ClusterFailure
 from cluster.receiving import assemble, receive
 from cluster.sending import pieces
+from sweeps.errors import ClusterError
 from sweeps.results import as_json, report
 from sweeps.store import Store, StoreError
 from sweeps.store.copying import copy_sweep
@@ -30,12 +30,12 @@ def test_pieces_add_up_in_any_order_among_other_lines_and_twice() -> None:
 def test_a_missing_or_damaged_piece_is_noticed() -> None:
     first, *rest = pieces(DATA)
     for lines in (rest, [first[:-8] + "AAAAAAA=", *rest], [first[:-3], *rest]):
-        with pytest.raises(ClusterFailure, match="1 pieces of the records did not arrive: fetch again"):
+        with pytest.raises(ClusterError, match="1 pieces of the records did not arrive: fetch again"):
             assemble(lines)
-    with pytest.raises(ClusterFailure, match="all pieces"):
+    with pytest.raises(ClusterError, match="all pieces"):
         assemble(["Traceback"])
     mixed = [first, *list(pieces(DATA[::-1]))[1:]]
-    with pytest.raises(ClusterFailure, match="do not add up"):
+    with pytest.raises(ClusterError, match="do not add up"):
         assemble(mixed)
 
 

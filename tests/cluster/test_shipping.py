@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster import shipping
-from cluster.errors import ClusterRefusal
 from cluster.shipping import parcel
 from sweeps.config.user_files import OutOfReach, own_files
+from sweeps.errors import UserError
 
 ORDER: dict[str, Any] = {"kind": "run", "name": "mine", "store": "results"}
 
@@ -102,7 +102,7 @@ def test_more_than_ray_takes_is_refused_before_it_is_sent(
     document = {"model": "my_pkg_for_shipping.units:Mine"}
     with (
         pytest.raises(
-            ClusterRefusal,
+            UserError,
             match=r"takes 2.0 MiB at most. Largest: my_pkg_for_shipping/weights.bin \(3.0 MiB\)",
         ),
         parcel(ORDER, "", document),

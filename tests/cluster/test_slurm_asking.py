@@ -11,13 +11,13 @@ import pytest
 
 from cluster import slurm_log
 from cluster.descriptions import SlurmCluster
-from cluster.errors import ClusterFailure, ClusterRefusal
 from cluster.remote import Submission
 from cluster.slurm import placed
 from cluster.slurm_commands import SlurmCommands, in_its_words
 from cluster.slurm_folder import Attempt, SweepFolder
 from cluster.slurm_jobs import SlurmJobs
 from cluster.slurm_log import followed, whole_lines
+from sweeps.errors import ClusterError, UserError
 
 SWEEP = Submission("small", "name: small\n", {}, cpus=1)
 
@@ -39,7 +39,7 @@ def test_without_slurm_s_commands_every_verb_says_where_to_go(hpc: SlurmCluster,
     jobs = SlurmJobs(hpc)
     for verb in (lambda: jobs.submit(SWEEP), lambda: jobs.state("small"), lambda: jobs.stop("small")):
         with pytest.raises(
-            ClusterRefusal, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"
+            UserError, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"
         ):
             verb()
     assert not (tmp_path / "jobs").exists()
@@ -59,9 +59,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_slurm_is_asked(
     (tmp_path / "jobs").write_text("a file")
     for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
         program(tmp_path, name, "exit 9")
-    with pytest.raises(
-        ClusterRefusal, match=r"cannot be read and written: .*`folder` of 'hpc' in clusters\.yaml"
-    ):
+    with pytest.raises(UserError, match=r"cannot be read and written: .*`folder` of 'hpc' in clusters\.yaml"):
         SlurmJobs(hpc).submit(SWEEP)
 
 
@@ -73,9 +71,9 @@ def test_slurm_s_words_are_passed_on_and_its_absence_is_no_refusal(hpc: SlurmClu
         tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
     )
     commands = SlurmCommands("hpc")
-    with pytest.raises(ClusterRefusal, match="Slurm of 'hpc' refuses sbatch: invalid partition specified: x"):
+    with pytest.raises(UserError, match="Slurm of 'hpc' refuses sbatch: invalid partition specified: x"):
         commands.would_take("head.sh", tmp_path)
-    with pytest.raises(ClusterFailure, match="does not answer squeue"):
+    with pytest.raises(ClusterError, match="does not answer squeue"):
         commands.queue("7")
 
 
@@ -93,7 +91,7 @@ def test_nothing_of_the_submitter_s_own_ray_or_store_goes_along(
     assert "SWEEPS_PLANNED_WORKERS" in given
     assert not given & own
     program(tmp_path, "sbatch", "echo welcome")
-    with pytest.raises(ClusterFailure, match="answered 'welcome', which is no job number"):
+    with pytest.raises(ClusterError, match="answered 'welcome', which is no job number"):
         SlurmCommands("hpc").submit(["sbatch", "head.sh"], tmp_path, {})
 
 
@@ -121,7 +119,7 @@ def test_a_sweep_s_folder_is_private_and_keeps_its_jobs_in_order(hpc: SlurmClust
     assert (folder.path / "token").stat().st_mode & 0o777 == 0o600
     assert folder.path.stat().st_mode & 0o777 == 0o700
     (folder.path / "jobs.json").write_text("{")
-    with pytest.raises(ClusterRefusal, match="cannot be read and written"):
+    with pytest.raises(UserError, match="cannot be read and written"):
         folder.attempts()
 
 
@@ -137,7 +135,7 @@ def test_a_log_is_given_in_whole_lines_while_it_grows_and_to_its_end(
         with log.open("ab") as file:
             file.write(growth.pop(0))
         if len(growth) == 2:
-            raise ClusterFailure("Slurm is away")
+            raise ClusterError("Slurm is away")
         return bool(growth)
 
     assert list(followed(log, goes_on, told.append)) == ["one", "two \ufffd", "thré"]
@@ -154,8 +152,8 @@ def test_a_store_on_a_network_disk_is_refused_before_the_queue_unless_the_cluste
     shared = [SimpleNamespace(mountpoint=str(tmp_path), fstype="lustre")]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: shared)
     with pytest.raises(
-        ClusterRefusal, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"
+        UserError, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"
     ):
         SlurmJobs(hpc).submit(SWEEP)
-    with pytest.raises(ClusterRefusal, match="no partition"):
+    with pytest.raises(UserError, match="no partition"):
         SlurmJobs(replace(hpc, environment={"SWEEPS_NETWORK_DISK": "1"})).submit(SWEEP)

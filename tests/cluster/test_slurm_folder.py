@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.descriptions import SlurmCluster
-from cluster.errors import ClusterRefusal
 from cluster.slurm_folder import SweepFolder
+from sweeps.errors import UserError
 
 
 def folder(base: Path) -> SweepFolder:
@@ -26,5 +26,5 @@ def test_a_folder_that_others_may_write_is_closed_to_them(tmp_path: Path) -> Non
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "small").stat().st_uid + 1)
-    with pytest.raises(ClusterRefusal, match="belongs to somebody else"), folder(tmp_path).locked():
+    with pytest.raises(UserError, match="belongs to somebody else"), folder(tmp_path).locked():
         pass

@@ -17,10 +17,10 @@ import pytest
 from own_slurm import OwnSlurm
 
 from cluster.descriptions import SlurmCluster
-from cluster.errors import ClusterRefusal
 from cluster.fields import NodeResources, Workers
 from cluster.remote import RemoteState, Submission
 from cluster.slurm_jobs import SlurmJobs
+from sweeps.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -92,7 +92,7 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: 
     assert len(queued(slurm)) == 3
     again = jobs.submit(SWEEP)
     assert (again.job, again.state, again.fresh) == (state.job, "running", False)
-    with pytest.raises(ClusterRefusal, match="runs on 'hpc' already, with other settings.*--name NEW"):
+    with pytest.raises(UserError, match="runs on 'hpc' already, with other settings.*--name NEW"):
         jobs.submit(replace(SWEEP, text="name: small\nseeds: 2\n"))
     assert len(queued(slurm)) == 3
     (folder(jobs) / "finish").touch()
@@ -208,13 +208,13 @@ def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_started(
         (replace(given, resources=NodeResources(gpus=1)), "Invalid generic resource"),
         (replace(given, extra=("--bogus",)), "unrecognized option"),
     ):
-        with pytest.raises(ClusterRefusal, match=words):
+        with pytest.raises(UserError, match=words):
             SlurmJobs(wrong).submit(SWEEP)
     with pytest.raises(
-        ClusterRefusal, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"
+        UserError, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"
     ):
         jobs.submit(replace(SWEEP, cpus=2))
-    with pytest.raises(ClusterRefusal, match="no sweep named 'small' was submitted"):
+    with pytest.raises(UserError, match="no sweep named 'small' was submitted"):
         jobs.state("small")
     assert queued(slurm) == []
 
