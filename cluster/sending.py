@@ -30,7 +30,8 @@ def pieces(data: bytes) -> Iterator[str]:
 
 
 def main(name: str) -> None:
-    from sweeps.store import Store, StoreError
+    from sweeps.errors import StoreError
+    from sweeps.store import Store
     from sweeps.store.copying import copy_sweep
     from sweeps.store.database import FILE_NAME, refuse_an_empty
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.tracking import BackgroundTracker, TrackingError
+from sweeps.errors import TrackingError
+from sweeps.tracking import BackgroundTracker
 
 
 class Slow:

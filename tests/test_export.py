@@ -11,8 +11,9 @@ from made_sweep import DOCUMENT, made_sweep
 
 from sweeps.config.settings import lane_key, resolve
 from sweeps.config.sweep_file import parse
+from sweeps.errors import StoreError
 from sweeps.results.export import ExportError, best, compare_rates, compare_seeds
-from sweeps.store import Store, StoreError
+from sweeps.store import Store
 from sweeps.store.records import Record
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sweeps.store import HeldByAnother, Store, StoreError, ownership
+from sweeps.errors import StoreError
+from sweeps.store import HeldByAnother, Store, ownership
 from sweeps.store.database import holders
 
 DRIVER = """

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 
+from sweeps.errors import StoreError
 from sweeps.results import as_csv, as_json, as_markdown, report
 from sweeps.results.formats import number, parameters, percent, steps, table
 from sweeps.results.report import objective_of
-from sweeps.store import Store, StoreError
+from sweeps.store import Store
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import pytest
 
 from sweeps.bench.engine import bench
 from sweeps.config.settings import lane_key, resolve
-from sweeps.training import Lane, LaneResult, Pack, float_leaves
+from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.pack import Pack
+from sweeps.training.settings import float_leaves
 
 
 def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResult]:

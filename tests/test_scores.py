@@ -9,7 +9,7 @@ from sweeps.results.report import lane_figures
 from sweeps.results.summary import WORST, objective_figure, objective_value, rank, summarise
 from sweeps.store.records import Record
 from sweeps.tracking.rows import seed_points
-from sweeps.training import Curve
+from sweeps.training.lane import Curve
 
 NAME = "relative_error.extrapolation"
 

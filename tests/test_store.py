@@ -21,7 +21,8 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.store import Store, StoreError
+from sweeps.errors import StoreError
+from sweeps.store import Store
 from sweeps.store.curves import pack, unpack
 from sweeps.store.records import Configuration, Record
 

@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.store import Store, StoreError
+from sweeps.errors import StoreError
+from sweeps.store import Store
 
 
 def refusal(location: Any) -> str:

@@ -18,8 +18,9 @@ import pytest
 from tracked import FILE, configuration, record, records_of, small_sweep
 
 from sweeps.config.sweep_file import Sweep, parse
+from sweeps.errors import TrackingError
 from sweeps.results.summary import summarise
-from sweeps.tracking import Row, Tracker, TrackingError, serve, stop
+from sweeps.tracking import Row, Tracker, serve, stop
 
 CREATED = "2026-01-02T03:04:05+00:00"
 

@@ -17,7 +17,9 @@ from torch import nn
 
 from sweeps.config.settings import lane_key, resolve
 from sweeps.runner.worker import prepare_process
-from sweeps.training import Lane, Pack, float_leaves
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
+from sweeps.training.settings import float_leaves
 
 SETTINGS = {"model": "nmu", "task": {"name": "static", "operation": "mul"}, "train": {"steps": 10**9}}
 ROUNDS = 5

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sweeps.checking.findings import Fault, raised
 from sweeps.config.settings import resolve
-from sweeps.training import LEAST_SLOTS, Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import LEAST_SLOTS, Pack
 
 SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}
 TASK = {"name": "static", "input_size": 10}

@@ -27,7 +27,7 @@ from sweeps.checking.declaration import (
 from sweeps.checking.findings import Fault, Place, Sources
 from sweeps.checking.watching import Event, generators, watched
 from sweeps.config import registry
-from sweeps.training import Stream, seed_key
+from sweeps.training.random import Stream, seed_key
 
 ROWS = 16
 SEEDS = (0, 1, 2, 12345)

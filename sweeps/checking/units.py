@@ -25,7 +25,8 @@ from sweeps.checking.findings import Fault, Sources
 from sweeps.checking.watching import Event, generators, traces, watched
 from sweeps.config import registry
 from sweeps.config.settings import validated
-from sweeps.training import Context, Stream, seed_key
+from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 SHAPES = ((10, 2, 1), (4, 3, 2), (1, 1, 1))
 """(inputs, hidden, outputs) of the networks that a unit is built in."""

@@ -9,8 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from sweeps.config.compare import values_at
+from sweeps.errors import StoreError
 from sweeps.results.summary import Summary, objective_figure, rank, summarise
-from sweeps.store import Store, StoreError
+from sweeps.store import Store
 from sweeps.store.records import Configuration, Record, SweepRow
 
 

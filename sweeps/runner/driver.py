@@ -21,7 +21,8 @@ from sweeps.search import CellSearch, Finished, file_values
 from sweeps.store import Store
 from sweeps.store.records import Checkpoint, Configuration, Record
 from sweeps.tracking import BackgroundTracker, Tracker
-from sweeps.training import LEAST_SLOTS, float_leaves, structure
+from sweeps.training.pack import LEAST_SLOTS
+from sweeps.training.settings import float_leaves, structure
 
 MOST_SLOTS = 100  # beyond about this many the stacked batch leaves a processor's cache
 

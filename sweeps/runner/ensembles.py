@@ -26,7 +26,7 @@ def ensemble_table(
     configuration is complete, StoreError for an unknown sweep, and ValueError for a task without logits of symbols and for
     a length that it does not have.
     """
-    from sweeps.training import Ensemble
+    from sweeps.training.ensemble import Ensemble
 
     standing = best_standing(store, name, cell)
     settings = standing.configuration.settings

@@ -13,7 +13,8 @@ from sweeps.config import registry
 from sweeps.config.settings import NUMERICS
 from sweeps.runner.driver import PackOrder, PackResult
 from sweeps.store.records import Record
-from sweeps.training import Lane, LaneResult, Pack
+from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.pack import Pack
 
 
 def prepare_process() -> None:

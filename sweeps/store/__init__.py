@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sweeps.store.database import Database, HeldByAnother, StoreError
+from sweeps.store.database import Database, HeldByAnother
 from sweeps.store.ownership import Holder, Ownership
 from sweeps.store.rows import ConfigurationRows, RecordRows, SweepRows
 
-__all__ = ["HeldByAnother", "Holder", "Store", "StoreError"]
+__all__ = ["HeldByAnother", "Holder", "Store"]
 
 
 class Store(SweepRows, ConfigurationRows, RecordRows, Ownership):

@@ -11,8 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sweeps.errors import StoreError
 from sweeps.store import Store
-from sweeps.store.database import StoreError, checkpoints, configurations, lanes, records, sweeps
+from sweeps.store.database import checkpoints, configurations, lanes, records, sweeps
 from sweeps.store.rows import chunks, insert_checkpoints, insert_records, require_sweep
 
 

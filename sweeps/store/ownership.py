@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from sweeps.store.database import Database, HeldByAnother, StoreError, holders, sweeps
+from sweeps.errors import StoreError
+from sweeps.store.database import Database, HeldByAnother, holders, sweeps
 from sweeps.store.rows import utc_now
 
 HEARTBEAT_S = 20.0

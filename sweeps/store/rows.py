@@ -12,8 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sweeps.errors import StoreError
 from sweeps.store.curves import finite, pack, unpack
-from sweeps.store.database import Database, StoreError, checkpoints, configurations, lanes, records, sweeps
+from sweeps.store.database import Database, checkpoints, configurations, lanes, records, sweeps
 from sweeps.store.records import (
     CONFIGURATION_STATES,
     SWEEP_STATES,

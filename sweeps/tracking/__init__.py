@@ -8,9 +8,9 @@ seconds.
     server.py     MLflow's own web pages, for `sweeps ui`
 """
 
-from sweeps.tracking.client import TrackingError, default_uri
+from sweeps.tracking.client import default_uri
 from sweeps.tracking.rows import Row
 from sweeps.tracking.server import serve, stop
 from sweeps.tracking.tracker import BackgroundTracker, Tracker
 
-__all__ = ["BackgroundTracker", "Row", "Tracker", "TrackingError", "default_uri", "serve", "stop"]
+__all__ = ["BackgroundTracker", "Row", "Tracker", "default_uri", "serve", "stop"]

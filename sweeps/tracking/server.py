@@ -14,7 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from sweeps.tracking.client import ENVIRONMENT, TrackingError, sqlite_file, without_password
+from sweeps.errors import TrackingError
+from sweeps.tracking.client import ENVIRONMENT, sqlite_file, without_password
 
 STOP_TIMEOUT_S = 10.0
 

@@ -15,10 +15,11 @@ from datetime import datetime
 from queue import SimpleQueue
 
 from sweeps.config.sweep_file import Sweep
+from sweeps.errors import TrackingError
 from sweeps.results.summary import Summary
 from sweeps.store.records import Configuration, Record
 from sweeps.tracking import rows
-from sweeps.tracking.client import Client, Run, TrackingError
+from sweeps.tracking.client import Client, Run
 from sweeps.tracking.rows import Row
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}

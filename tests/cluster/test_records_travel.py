@@ -10,9 +10,9 @@ from made_sweep import BUDGET, configuration, lane, made_sweep
 
 from cluster.receiving import assemble, receive
 from cluster.sending import pieces
-from sweeps.errors import ClusterError
+from sweeps.errors import ClusterError, StoreError
 from sweeps.results import as_json, report
-from sweeps.store import Store, StoreError
+from sweeps.store import Store
 from sweeps.store.copying import copy_sweep
 from sweeps.store.database import FILE_NAME
 

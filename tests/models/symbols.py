@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sweeps.config import registry
 from sweeps.config.settings import validated
-from sweeps.training import Context, Stream, seed_key
+from sweeps.training.random import Stream, seed_key
+from sweeps.training.step import Context
 
 NUM_INPUTS, NUM_OUTPUTS = 6, 5
 

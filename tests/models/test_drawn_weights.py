@@ -12,7 +12,8 @@ from safetensors.torch import load
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 from arith_models.ternary import drawn, likeliest_weight, mean_weight
 from sweeps.config.settings import resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 
 DRAWING = ["gradient_bandit_nac", "gumbel_mnac", "gumbel_nac", "hard_softmax_nac"]

@@ -11,7 +11,8 @@ from torch.nn.functional import conv2d
 from arith_models.curriculum import Curriculum
 from arith_models.networks.neural_gpu import NeuralGPU
 from sweeps.config.settings import resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from sweeps.training.step import Context
 

@@ -16,7 +16,8 @@ from sweeps.checking.findings import Fault, Sources
 from sweeps.checking.watching import generators
 from sweeps.config import registry
 from sweeps.config.settings import resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 
 NAMES = [n for n in registry.whole_networks() if getattr(registry.find("network", n), "reads_symbols", False)]
 APART = [n for n in NAMES if getattr(registry.find("network", n), "lanes_apart", False)]

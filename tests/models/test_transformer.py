@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from arith_models.networks import transformer
 from arith_models.networks.transformer import Transformer
-from sweeps.training import Stream, seed_key
+from sweeps.training.random import Stream, seed_key
 
 WIDTH, HEADS, INNER, LAYERS = 8, 2, 12, 2
 SMALL = {"width": WIDTH, "heads": HEADS, "inner": INNER, "layers": LAYERS, "farthest": 3}

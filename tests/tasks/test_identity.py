@@ -14,7 +14,8 @@ import torch
 from arith_models.networks.mlp import ACTIVATIONS, MLP
 from sweeps.config.registry import find
 from sweeps.config.settings import build, resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.identity import Identity
 

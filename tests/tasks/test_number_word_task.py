@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sweeps.config.settings import resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks._number_words import tokens
 from tasks.number_words import NumberWords

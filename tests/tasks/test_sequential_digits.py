@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sweeps.config.settings import lane_key, resolve
-from sweeps.training import Lane, Pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.sequential_digits import SequentialDigits
 

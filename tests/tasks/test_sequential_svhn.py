@@ -17,7 +17,10 @@ from arith_models import resnet
 from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
 from sweeps.config.settings import lane_key, resolve
-from sweeps.training import Lane, LaneResult, Pack, Stream, pack, seed_key
+from sweeps.training import pack
+from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.pack import Pack
+from sweeps.training.random import Stream, seed_key
 from tasks._digits import svhn
 from tasks.sequential_svhn import SequentialSVHN
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load
 
 from sweeps.config.settings import resolve
-from sweeps.training import Lane, LaneResult, Pack
+from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.pack import Pack
 
 # Sums of two inputs out of ten: small enough that three lanes take a second, uncompiled.
 TASK = {"name": "static", "input_size": 10}

@@ -8,7 +8,7 @@ from lanes import lanes_of, train
 from test_symbol_lanes import DNGPU, NEURAL_GPU
 
 from sweeps.config.settings import resolve
-from sweeps.training import Ensemble
+from sweeps.training.ensemble import Ensemble
 
 
 @pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])

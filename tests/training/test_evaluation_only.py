@@ -9,7 +9,10 @@ import pytest
 from lanes import assert_same, finish, settings_of, train
 
 from sweeps.config.sweep_file import load
-from sweeps.training import Lane, Pack, float_leaves, pack, structure
+from sweeps.training import pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
+from sweeps.training.settings import float_leaves, structure
 
 DEFINITION = Path(__file__).parents[2] / "sweeps" / "definitions" / "single-module-nmu.yaml"
 

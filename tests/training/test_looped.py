@@ -9,7 +9,9 @@ import torch
 from lanes import assert_same, lanes_of, train
 
 from sweeps.config.settings import build, resolve
-from sweeps.training import Lane, Pack, pack
+from sweeps.training import pack
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from sweeps.training.step import Context
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.training import Curve, Verdict, judge
+from sweeps.training.lane import Curve, Verdict, judge
 
 NAN, INF = math.nan, math.inf
 

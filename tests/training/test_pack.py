@@ -14,9 +14,8 @@ import pytest
 import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
-from sweeps.training import Lane, Pack
-from sweeps.training.lane import Curve
-from sweeps.training.pack import programs_for
+from sweeps.training.lane import Curve, Lane
+from sweeps.training.pack import Pack, programs_for
 from tasks.static import Static
 
 TRAIN = {"lr": 0.01, "clip_norm": 1.0}

@@ -13,8 +13,9 @@ import pytest
 import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
-from sweeps.training import Lane, LaneResult, Pack
 from sweeps.training.compile import Recorded
+from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.pack import Pack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -104,7 +105,7 @@ def test_without_a_working_compiler_a_pack_trains_uncompiled_and_says_why(tmp_pa
 import sys
 sys.path.insert(0, {str(TEST_FOLDER)!r})
 from lanes import finish, lanes_of, settings_of
-from sweeps.training import Pack
+from sweeps.training.pack import Pack
 pack = Pack(lanes_of(settings_of(steps=10), range(3)), 3)
 print([(r.outcome, r.steps) for r in finish(pack).values()])
 print(pack.why_uncompiled)

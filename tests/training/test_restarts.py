@@ -8,8 +8,9 @@ import pytest
 import torch
 from lanes import assert_same, finish, lanes_of, settings_of, tensors, train
 
-from sweeps.training import Lane, LaneResult, Pack
+from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.optimizers import limited
+from sweeps.training.pack import Pack
 
 FAR = {"name": "single_module", "input_size": 2, "interpolation": [1000, 2000], "extrapolation": [2000, 3000]}
 NEAR = {**FAR, "interpolation": [1, 2], "extrapolation": [2, 6]}

@@ -11,7 +11,8 @@ import pytest
 from lanes import assert_same, lanes_of, train
 
 from sweeps.config.settings import resolve
-from sweeps.training import LaneResult, Pack
+from sweeps.training.lane import LaneResult
+from sweeps.training.pack import Pack
 
 TASK = {
     "name": "algorithm", "operation": "copy", "bins": [4, 6], "examples_per_length": 50, "test_rows": 20,
