@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from sweeps.store import Store
 from sweeps.store.database import checkpoints, records
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 
-def records_of(store: Path) -> list[Record]:
+def records_of(store: Path) -> list[LaneResult]:
     with Store(store) as opened, opened.database.read() as connection:
         ids = [
             (row.key, row.budget) for row in connection.execute(sa.select(records.c.key, records.c.budget))

@@ -7,7 +7,8 @@ from typing import Any
 
 from sweeps.config.settings import lane_key, resolve
 from sweeps.store import Store
-from sweeps.store.records import Configuration, Record
+from sweeps.store.records import Configuration
+from sweeps.training.lane import LaneResult
 
 BUDGET = 15_000
 PROVENANCE = {"torch": "2.13.0", "device": "cpu", "host": "secret-node", "model_source": "ab12"}
@@ -48,10 +49,10 @@ def configuration(
 
 def lane(
     entry: Configuration, seed: int, converged_at: int | None, error: float | None, **fields: Any
-) -> Record:
+) -> LaneResult:
     """A solved lane if `converged_at` is given, otherwise `fields` may say how it ended."""
     outcome = fields.pop("outcome", "unsolved" if converged_at is None else "solved")
-    return Record(
+    return LaneResult(
         key=entry.keys[seed], seed=seed, budget=BUDGET, steps=fields.pop("steps", BUDGET), outcome=outcome,
         solved=outcome == "solved", converged_at=converged_at, sparsity_error=None if error is None else 0.4,
         error={"interpolation": error, "extrapolation": error}, best_step=None if error is None else 14_000,
@@ -59,7 +60,7 @@ def lane(
     )  # fmt: skip
 
 
-def made_sweep(store: Store, reverse: bool = False, document: dict[str, Any] = DOCUMENT) -> list[Record]:
+def made_sweep(store: Store, reverse: bool = False, document: dict[str, Any] = DOCUMENT) -> list[LaneResult]:
     """Two cells of two configurations of three seeds; returns the lanes of nau's best, number 1.
 
     nau #0 solves 2 of 3, nau #1 all; linear #0 diverges once and errs once, linear #1 solves none but is
@@ -68,7 +69,7 @@ def made_sweep(store: Store, reverse: bool = False, document: dict[str, Any] = D
     nau, tuned = configuration("nau", 0), configuration("nau", 1, TUNED)
     linear, nearer = configuration("linear", 0), configuration("linear", 1, TUNED)
     best = [lane(tuned, seed, at, 1e-9) for seed, at in enumerate((3000, 4000, 8000))]
-    lanes: Sequence[Record] = [
+    lanes: Sequence[LaneResult] = [
         lane(nau, 0, 5000, 1e-9), lane(nau, 1, 7000, 2e-9), lane(nau, 2, None, 0.5), *best,
         lane(linear, 0, None, 3.0),
         lane(linear, 1, None, None, outcome="diverged", steps=700, reason="not finite at step 700"),

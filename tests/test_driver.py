@@ -145,9 +145,7 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed)
     order = driver.next_pack("lost")
     assert order is not None
     result = PackRun(order, compiled=False).work(period_s=0.01)
-    assert not result.records and {step for step, _ in result.checkpoints.values()} == {
-        1
-    }  # between evaluations
+    assert not result.results and {c.steps for c in result.checkpoints.values()} == {1}  # between evaluations
     driver.receive("lost", result)
     driver.pack_ended("lost", "its process died")
     orders = run(driver)
@@ -164,7 +162,7 @@ def test_what_a_lost_worker_reported_before_is_kept(store) -> None:
     order = driver.next_pack("lost")
     assert order is not None and len(order.lanes) == 4
     running, result = PackRun(order, compiled=False), None
-    while result is None or not result.records:
+    while result is None or not result.results:
         result = running.work()
         driver.receive("lost", result)
     driver.pack_ended("lost", "its process died")

@@ -14,7 +14,7 @@ from sweeps.config.sweep_file import parse
 from sweeps.errors import StoreError
 from sweeps.results.export import ExportError, best, compare_rates, compare_seeds
 from sweeps.store import Store
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 
 @pytest.fixture
@@ -28,13 +28,15 @@ def exported(store: Store, cell: str | None = None) -> dict[str, Any]:
     return expected
 
 
-def changed(record: Record, **fields: Any) -> Record:
+def changed(record: LaneResult, **fields: Any) -> LaneResult:
     return dataclasses.replace(record, **fields)
 
 
-def lanes_of(outcomes: list[bool]) -> list[Record]:
+def lanes_of(outcomes: list[bool]) -> list[LaneResult]:
     return [
-        Record(key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good)
+        LaneResult(
+            key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good
+        )
         for seed, good in enumerate(outcomes)
     ]
 

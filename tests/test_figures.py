@@ -13,11 +13,11 @@ from made_sweep import BUDGET, made_sweep
 from sweeps.results import standings
 from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, place_of, write
 from sweeps.store import Store
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 
-def lane(seed: int, converged_at: int | None = None, **fields: Any) -> Record:
-    record = Record(key=f"k{seed}", seed=seed, budget=100, steps=100, outcome="unsolved", solved=False)
+def lane(seed: int, converged_at: int | None = None, **fields: Any) -> LaneResult:
+    record = LaneResult(key=f"k{seed}", seed=seed, budget=100, steps=100, outcome="unsolved", solved=False)
     if converged_at is not None:
         record = replace(record, outcome="solved", solved=True, converged_at=converged_at)
     return replace(record, **fields)

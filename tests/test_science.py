@@ -30,7 +30,7 @@ def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResu
 @pytest.mark.slow
 def test_nau_learns_subtraction_as_soon_as_published() -> None:
     """Madsen and Johansen (2020), table 2: 100 of 100 seeds, median converged-at 5,000, never below 4,000."""
-    converged = [r.verdict.converged_at for r in trained("nau", "sub", 8000, 20)]
+    converged = [r.converged_at for r in trained("nau", "sub", 8000, 20)]
     found = [step for step in converged if step is not None]
     assert len(found) >= 18
     assert 4000 <= statistics.median(found) <= 6000

@@ -7,9 +7,8 @@ from typing import Any
 
 from sweeps.results.report import lane_figures
 from sweeps.results.summary import WORST, objective_figure, objective_value, rank, summarise
-from sweeps.store.records import Record
 from sweeps.tracking.rows import seed_points
-from sweeps.training.lane import Curve
+from sweeps.training.lane import Curve, LaneResult
 
 NAME = "relative_error.extrapolation"
 
@@ -25,14 +24,14 @@ def curve() -> Curve:
     return made
 
 
-def record(columns: dict[str, list[Any]], best_step: int | None = 10) -> Record:
-    return Record(
+def record(columns: dict[str, list[Any]], best_step: int | None = 10) -> LaneResult:
+    return LaneResult(
         key="k", seed=0, budget=20, steps=20, outcome="unsolved", solved=False, best_step=best_step,
         error={"extrapolation": 4.0}, curve=columns,
     )  # fmt: skip
 
 
-def scored(seed: int, value: float) -> Record:
+def scored(seed: int, value: float) -> LaneResult:
     return dataclasses.replace(record({"step": [10], NAME: [value]}), seed=seed)
 
 

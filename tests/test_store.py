@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from sweeps.errors import StoreError
 from sweeps.store import Store
 from sweeps.store.curves import pack, unpack
-from sweeps.store.records import Configuration, Record
+from sweeps.store.records import Configuration
+from sweeps.training.lane import Checkpoint, LaneResult
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def store(where: str) -> Any:
         yield opened
 
 
-def record(key: str = "k", budget: int = 1000, **chosen: Any) -> Record:
+def record(key: str = "k", budget: int = 1000, **chosen: Any) -> LaneResult:
     values: dict[str, Any] = {"seed": 0, "steps": budget, "outcome": "unsolved"} | chosen
-    return Record(key=key, budget=budget, solved=values["outcome"] == "solved", **values)
+    return LaneResult(key=key, budget=budget, solved=values["outcome"] == "solved", **values)
 
 
 def configuration(cell: str = "model=nau", number: int = 0, **chosen: Any) -> Configuration:
@@ -122,7 +123,7 @@ records_of_any_kind = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(records_of_any_kind, max_size=5, unique_by=lambda r: r.id))
-def test_records_come_back_as_they_were(new: list[Record]) -> None:
+def test_records_come_back_as_they_were(new: list[LaneResult]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with Store(folder) as first:
             first.add_records(new)
@@ -272,31 +273,30 @@ def test_the_furthest_state_within_the_budget_is_where_a_lane_goes_on(store: Sto
     store.add_records(
         [record(budget=1000, state=b"at 1000", curve={"step": [0]}), record("bare", budget=1000)]
     )
-    store.save_checkpoints([("k", 1500, b"at 1500", '{"step": [0, 1]}'), ("new", 300, b"at 300", "{}")])
+    store.save_checkpoints({"k": Checkpoint(1500, b"at 1500"), "new": Checkpoint(300, b"at 300")})
     found = store.checkpoints(["new", "k", "bare", "unknown"], at_most_steps=2000)
-    assert {key: (c.steps, c.blob) for key, c in found.items()} == {
+    assert {key: (c.steps, c.state) for key, c in found.items()} == {
         "new": (300, b"at 300"),
         "k": (1500, b"at 1500"),
     }
-    assert found["k"].curve_json == '{"step": [0, 1]}'
     earlier = store.checkpoints(["k", "new"], at_most_steps=1200)
-    assert (earlier["k"].steps, earlier["k"].curve_json) == (1000, '{"step": [0]}')
+    assert earlier == {"k": Checkpoint(1000, b"at 1000"), "new": Checkpoint(300, b"at 300")}
     assert store.checkpoints(["k", "new"], at_most_steps=200) == {}
 
 
 def test_a_late_checkpoint_does_not_replace_a_further_one(store: Store) -> None:
-    store.save_checkpoints([("k", 500, b"500", "{}")])
-    store.save_checkpoints([("k", 400, b"400", "{}")])
-    assert store.checkpoints(["k"], 1000)["k"].blob == b"500"
+    store.save_checkpoints({"k": Checkpoint(500, b"500")})
+    store.save_checkpoints({"k": Checkpoint(400, b"400")})
+    assert store.checkpoints(["k"], 1000)["k"].state == b"500"
 
 
 def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: Store) -> None:
     store.save_checkpoints(
-        [("k", 500, b"500", "{}"), ("longer", 1500, b"1500", "{}"), ("e", 500, b"500", "{}")]
+        {"k": Checkpoint(500, b"500"), "longer": Checkpoint(1500, b"1500"), "e": Checkpoint(500, b"500")}
     )
     store.add_records([record("k"), record("longer"), record("e", outcome="error", state=b"broken")])
     found = store.checkpoints(["k", "longer", "e"], 2000)
-    assert {key: c.blob for key, c in found.items()} == {"longer": b"1500", "e": b"500"}
+    assert {key: c.state for key, c in found.items()} == {"longer": b"1500", "e": b"500"}
 
 
 # Durable, concurrent, quick
@@ -305,10 +305,10 @@ def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: S
 def test_a_batch_survives_a_kill_right_after_it_was_added(where: str, in_another_process: Start) -> None:
     code = """
 import os, signal, sys
-from sweeps.store.records import Record
+from sweeps.training.lane import Checkpoint, LaneResult
 from sweeps.store import Store
 store = Store(sys.argv[1])
-store.add_records([Record(key=f"k{i}", seed=i, budget=9, steps=9, outcome="unsolved", solved=False, state=b"s")
+store.add_records([LaneResult(key=f"k{i}", seed=i, budget=9, steps=9, outcome="unsolved", solved=False, state=b"s")
                    for i in range(100)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -328,11 +328,11 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store) -> None:
 def test_processes_that_open_a_new_store_at_once_all_get_it(where: str, in_another_process: Start) -> None:
     code = """
 import sys, time
-from sweeps.store.records import Record
+from sweeps.training.lane import Checkpoint, LaneResult
 from sweeps.store import Store
 sys.stdin.readline()
 store = Store(sys.argv[1])
-store.add_records([Record(key=sys.argv[2], seed=0, budget=1, steps=1, outcome="unsolved", solved=False)])
+store.add_records([LaneResult(key=sys.argv[2], seed=0, budget=1, steps=1, outcome="unsolved", solved=False)])
 """
     processes = [in_another_process(code, where, i) for i in range(4)]
     time.sleep(0.5)

@@ -18,18 +18,20 @@ from sweeps.results.summary import (
     rank,
     summarise,
 )
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 
-def lane(seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any) -> Record:
+def lane(
+    seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any
+) -> LaneResult:
     error = {"interpolation": extrapolation, "extrapolation": extrapolation}
-    return Record(
+    return LaneResult(
         key=f"lane{seed}", seed=seed, budget=10_000, steps=fields.pop("steps", 10_000), outcome=outcome,
         solved=outcome == "solved", error=error, **fields,
     )  # fmt: skip
 
 
-def solved(seed: int, converged_at: int, sparsity_error: float = 0.4, error: float = 1e-6) -> Record:
+def solved(seed: int, converged_at: int, sparsity_error: float = 0.4, error: float = 1e-6) -> LaneResult:
     return lane(seed, "solved", error, converged_at=converged_at, sparsity_error=sparsity_error)
 
 
@@ -85,7 +87,7 @@ def test_no_records_make_an_empty_summary() -> None:
 
 @given(st.permutations(LANES))
 @settings(max_examples=30, deadline=None)
-def test_the_order_of_arrival_changes_nothing(records: list[Record]) -> None:
+def test_the_order_of_arrival_changes_nothing(records: list[LaneResult]) -> None:
     assert summarise(records, 10_000) == summarise(LANES, 10_000)
 
 

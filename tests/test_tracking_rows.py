@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tracked import configuration, record, small_sweep
 
 from sweeps.config.sweep_file import Sweep
-from sweeps.store.records import Record
 from sweeps.tracking import default_uri, rows
 from sweeps.tracking.client import without_password
+from sweeps.training.lane import LaneResult
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_solved_fraction_is_counted_by_hand(sweep: Sweep) -> None:
     """Seeds: below from 2000 on; below at 1000 only; stopped at 1000 when solved; diverged after 1000 while below."""
     one = configuration(sweep, seeds=(0, 1, 2, 3))
 
-    def seed(number: int, outcome: str, errors: list[float]) -> Record:
+    def seed(number: int, outcome: str, errors: list[float]) -> LaneResult:
         steps = [1000 * i for i in range(len(errors))]
         return record(one, number, outcome, curve={"step": steps, "error.extrapolation": errors})
 

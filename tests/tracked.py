@@ -8,7 +8,8 @@ from typing import Any
 
 from sweeps.config.settings import resolve
 from sweeps.config.sweep_file import Sweep, parse
-from sweeps.store.records import Configuration, Record
+from sweeps.store.records import Configuration
+from sweeps.training.lane import LaneResult
 
 FILE = """
 name: small
@@ -42,11 +43,11 @@ def configuration(
     )  # fmt: skip
 
 
-def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any) -> Record:
+def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any) -> LaneResult:
     """Solved: below the threshold of 1e-3 from step 2000 on."""
     solved = outcome == "solved"
     errors = [1.0, 0.5, 1e-4, 1e-5] if solved else [1.0, 0.9, 0.8, 0.7]
-    usual = Record(
+    usual = LaneResult(
         key=of.keys[seed], seed=seed, budget=3000, steps=3000, outcome=outcome, solved=solved,
         converged_at=2000 if solved else None, sparsity_error=0.01, best_step=3000, threshold=1e-3, wall_time_s=4.0,
         error={"interpolation": errors[-1] / 2, "extrapolation": errors[-1]},
@@ -56,5 +57,5 @@ def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any
     return dataclasses.replace(usual, **changes)
 
 
-def records_of(of: Configuration) -> list[Record]:
+def records_of(of: Configuration) -> list[LaneResult]:
     return [record(of, 0), record(of, 1, "unsolved"), record(of, 2, "diverged")]

@@ -19,8 +19,8 @@ from sweeps.config.sweep_file import parse
 from sweeps.runner.driver import Driver, PackOrder, PackResult
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
-from sweeps.store.records import Record
 from sweeps.tracking import BackgroundTracker, Tracker, default_uri
+from sweeps.training.lane import Checkpoint, LaneResult
 
 SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
 SWEEP = """\
@@ -103,7 +103,7 @@ def bench_driver(
     )
 
 
-def _work(driver: Driver, workers: int, sample: Record, tell: Callable[[str], None]) -> int:
+def _work(driver: Driver, workers: int, sample: LaneResult, tell: Callable[[str], None]) -> int:
     """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
     assert sample.state is not None
     packs, told_s = 0, time.perf_counter()
@@ -114,12 +114,12 @@ def _work(driver: Driver, workers: int, sample: Record, tell: Callable[[str], No
             at_work.append((order, False))
         order, has_reported = at_work.popleft()
         if not has_reported:
-            checkpoints = {lane.key: (STEPS // 2, sample.state) for lane in order.lanes}
+            checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in order.lanes}
             driver.receive(order.pack_id, PackResult(checkpoints=checkpoints))
             at_work.append((order, True))
             continue
         records = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
-        driver.receive(order.pack_id, PackResult(records=records, seed_steps=len(records) * STEPS))
+        driver.receive(order.pack_id, PackResult(results=records, seed_steps=len(records) * STEPS))
         driver.pack_ended(order.pack_id)
         if time.perf_counter() - told_s > 10:
             told_s = time.perf_counter()
@@ -127,13 +127,13 @@ def _work(driver: Driver, workers: int, sample: Record, tell: Callable[[str], No
     return packs
 
 
-def _sample(driver: Driver) -> Record:
+def _sample(driver: Driver) -> LaneResult:
     """The record of a lane that is really trained; the lanes of its pack are given out again."""
     order = driver.next_pack("sample")
     assert order is not None
     run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
-    records: list[Record] = []
+    records: list[LaneResult] = []
     while not run.done:
-        records += run.work(60.0).records
+        records += run.work(60.0).results
     driver.pack_ended("sample")
     return records[0]

@@ -20,7 +20,7 @@ from sweeps.results.report import Standing, lane_figures, objective_of, standing
 from sweeps.results.statistics import Interval, rate_difference, wilson
 from sweeps.results.summary import objective_value
 from sweeps.store import Store
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 COMPARED = ("outcome", "solved", "converged_at", "sparsity_error", "steps")
 """Figures of a lane that must be equal, besides its errors by split."""
@@ -63,7 +63,7 @@ def best_standing(store: Store, name: str, cell: str | None = None) -> Standing:
     return _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
 
 
-def compare_seeds(expected: Mapping[str, Any], records: Iterable[Record]) -> list[str]:
+def compare_seeds(expected: Mapping[str, Any], records: Iterable[LaneResult]) -> list[str]:
     """Differences between `exported` and the same seeds trained again, in words; none if they are equal.
 
     On the same kind of machine figures are equal to the last bit, so nothing is rounded. A seed that is
@@ -98,7 +98,7 @@ def compare_seeds(expected: Mapping[str, Any], records: Iterable[Record]) -> lis
 
 
 def compare_rates(
-    expected: Mapping[str, Any], records: Sequence[Record], confidence: float = 0.95
+    expected: Mapping[str, Any], records: Sequence[LaneResult], confidence: float = 0.95
 ) -> RateComparison:
     """Whether fresh seeds agree with the exported success rate.
 
@@ -198,7 +198,7 @@ def _ends(interval: Interval) -> dict[str, Any]:
     return dataclasses.asdict(interval)
 
 
-def _provenance(records: Iterable[Record]) -> dict[str, str]:
+def _provenance(records: Iterable[LaneResult]) -> dict[str, str]:
     """Versions, device and source hashes of the lanes; several values of one key stand beside each other."""
     found: dict[str, set[str]] = {}
     for record in records:

@@ -19,7 +19,7 @@ from sweeps.errors import UserError
 from sweeps.results import Standing, standings
 from sweeps.results.statistics import Interval, wilson
 from sweeps.store import Store
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 SOLVED = "solved_fraction"
 """Fraction of seeds that have converged by a step, with Wilson's interval: the papers' figure."""
@@ -71,28 +71,32 @@ def check_axes(by: Iterable[str], standings: Sequence[Standing]) -> None:
             raise FigureError(f"the sweep has no axis {axis!r}; {has}.{_hint(axis, axes)}")
 
 
-def grouped(standings: Iterable[tuple[str, Standing]]) -> dict[str, list[Record]]:
+def grouped(standings: Iterable[tuple[str, Standing]]) -> dict[str, list[LaneResult]]:
     """Label -> lanes of all cells of that label, in order of appearance."""
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[LaneResult]] = {}
     for label, standing in standings:
         found.setdefault(label, []).extend(standing.records)
     return {label: records for label, records in found.items() if records}
 
 
-def against_step(label: str, records: Sequence[Record], y: str) -> Group:
+def against_step(label: str, records: Sequence[LaneResult], y: str) -> Group:
     """A column of the learning curve, or `solved_fraction`, against the step."""
     if y == SOLVED:
         return Group(label, len(records), (), _solved(records))
     return _columns(label, records, y, "step", lambda record: record.curve)
 
 
-def against_length(label: str, records: Sequence[Record], y: str) -> Group:
+def against_length(label: str, records: Sequence[LaneResult], y: str) -> Group:
     """A column of the errors by length, or an accuracy, of every lane's final state."""
     return _columns(label, records, y, "length", lambda record: record.by_length)
 
 
 def _columns(
-    label: str, records: Sequence[Record], y: str, x: str, of: Callable[[Record], dict[str, list[Any]]]
+    label: str,
+    records: Sequence[LaneResult],
+    y: str,
+    x: str,
+    of: Callable[[LaneResult], dict[str, list[Any]]],
 ) -> Group:
     stored = _stored_name(y, of, records)
     lines = []
@@ -108,7 +112,9 @@ def _columns(
     return Group(label, len(records), tuple(lines), _median(lines))
 
 
-def _stored_name(y: str, of: Callable[[Record], dict[str, list[Any]]], records: Sequence[Record]) -> str:
+def _stored_name(
+    y: str, of: Callable[[LaneResult], dict[str, list[Any]]], records: Sequence[LaneResult]
+) -> str:
     """`symbol_accuracy.extrapolation` is read from `symbol_error.extrapolation`."""
     if any(y in of(record) for record in records):
         return y
@@ -149,7 +155,7 @@ def _last(line: Line, place: float) -> float:
     return before[-1] if before else math.nan
 
 
-def _solved(records: Sequence[Record]) -> Line:
+def _solved(records: Sequence[LaneResult]) -> Line:
     """Steps up to the longest budget; a seed counts from its converged-at on, if it ended solved."""
     at = sorted(r.converged_at if r.converged_at is not None else r.budget for r in records if r.solved)
     steps = [0, *sorted(set(at) - {0}), max(r.budget for r in records)]

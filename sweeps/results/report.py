@@ -12,7 +12,8 @@ from sweeps.config.compare import values_at
 from sweeps.errors import StoreError
 from sweeps.results.summary import Summary, objective_figure, rank, summarise
 from sweeps.store import Store
-from sweeps.store.records import Configuration, Record, SweepRow
+from sweeps.store.records import Configuration, SweepRow
+from sweeps.training.lane import LaneResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Standing:
     """One configuration with what came of it, and where that puts it in its cell."""
 
     configuration: Configuration
-    records: tuple[Record, ...]
+    records: tuple[LaneResult, ...]
     """Its finished lanes, by seed."""
     summary: Summary
     """Of those lanes."""
@@ -81,7 +82,7 @@ def off_values(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _standing(
-    entry: Configuration, records: Mapping[tuple[str, int], Record], paths: Sequence[str]
+    entry: Configuration, records: Mapping[tuple[str, int], LaneResult], paths: Sequence[str]
 ) -> Standing:
     budget = _budget(entry)
     present = [records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records]
@@ -141,7 +142,7 @@ def _entry(standing: Standing, objective: str, direction: str) -> dict[str, Any]
     }
 
 
-def lane_figures(record: Record) -> dict[str, Any]:
+def lane_figures(record: LaneResult) -> dict[str, Any]:
     """What a report says of one lane: nothing that may differ between equal lanes."""
     figures = {
         "seed": record.seed,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
-from sweeps.store.records import Record
+from sweeps.training.lane import LaneResult
 
 NO_ERROR_FIGURE = 400.0
 """log10 of an error that is missing or infinite, for medians: greater than that of any double (308.3), and
@@ -56,7 +56,7 @@ class Summary:
     """Steps taken, all seeds together."""
 
 
-def summarise(records: Sequence[Record], budget: int) -> Summary:
+def summarise(records: Sequence[LaneResult], budget: int) -> Summary:
     """Summary of one configuration's finished lanes, in any order. `budget` is train.steps."""
     solved = [record for record in records if record.solved]
     converged = _figures(record.converged_at for record in solved)
@@ -80,7 +80,7 @@ def summarise(records: Sequence[Record], budget: int) -> Summary:
     )
 
 
-def par2(records: Sequence[Record], budget: int) -> float | None:
+def par2(records: Sequence[LaneResult], budget: int) -> float | None:
     """Mean converged-at in steps, an unsolved seed counting twice the budget; None without records.
 
     A solved seed whose task defines no converged-at counts the whole budget.
@@ -143,7 +143,7 @@ def rank(summaries: Sequence[Summary], objective: str = "par2", direction: str =
     return sorted(range(len(summaries)), key=key)
 
 
-def _penalised_steps(record: Record, budget: int) -> int:
+def _penalised_steps(record: LaneResult, budget: int) -> int:
     if not record.solved:
         return 2 * budget
     return budget if record.converged_at is None else record.converged_at
@@ -154,12 +154,12 @@ def _figures(values: Iterable[float | None]) -> list[float]:
     return sorted(float(value) for value in values if value is not None and math.isfinite(value))
 
 
-def _error(record: Record, split: str) -> float:
+def _error(record: LaneResult, split: str) -> float:
     value = record.error.get(split)
     return math.inf if value is None or math.isnan(value) else value
 
 
-def _median_error(records: Sequence[Record], split: str) -> float | None:
+def _median_error(records: Sequence[LaneResult], split: str) -> float | None:
     errors = sorted(_error(record, split) for record in records)
     middle = len(errors) // 2
     # numpy would make NaN of two infinite neighbours.
@@ -176,7 +176,7 @@ def _median_score(scores: Sequence[float | None], direction: str) -> float | Non
     return low / 2 + high / 2 if math.isfinite(low) and math.isfinite(high) else None
 
 
-def _median_log_error(records: Sequence[Record], split: str) -> float:
+def _median_log_error(records: Sequence[LaneResult], split: str) -> float:
     logs = [_log_error(_error(record, split)) for record in records]
     return float(np.median(logs)) if logs else NO_ERROR_FIGURE
 

@@ -19,8 +19,9 @@ from sweeps.config.sweep_file import Sweep
 from sweeps.results.summary import Summary, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.store import Store
-from sweeps.store.records import Checkpoint, Configuration, Record
+from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
+from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.pack import LEAST_SLOTS
 from sweeps.training.settings import float_leaves, structure
 
@@ -28,21 +29,11 @@ MOST_SLOTS = 100  # beyond about this many the stacked batch leaves a processor'
 
 
 @dataclass(frozen=True)
-class LaneOrder:
-    """One lane to train: settings as an index into the pack's list, its seed, its key, and where to go on from."""
-
-    settings: dict[str, Any]
-    seed: int
-    key: str
-    checkpoint: bytes | None = None
-
-
-@dataclass(frozen=True)
 class PackOrder:
     """What a worker is sent."""
 
     pack_id: str
-    lanes: list[LaneOrder]
+    lanes: list[Lane]
     slots: int
     zeros: frozenset[str]
     device: str = "cpu"
@@ -53,14 +44,10 @@ class PackOrder:
 class PackResult:
     """What a worker sends now and then: lanes that have ended, checkpoints of the others, seed-steps since the last."""
 
-    records: list[Record] = field(default_factory=list)
-    checkpoints: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    results: list[LaneResult] = field(default_factory=list)
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     seed_steps: int = 0
     why_uncompiled: str | None = None
-
-
-def lane_order(settings: dict[str, Any], seed: int, key: str, checkpoint: Checkpoint | None) -> LaneOrder:
-    return LaneOrder(settings, seed, key, checkpoint.blob if checkpoint is not None else None)
 
 
 def slots_for(sweep: Sweep, limits: Sequence[int], num_workers: int, most_slots: int = MOST_SLOTS) -> int:
@@ -113,7 +100,7 @@ class Asked:
 
     configuration: Configuration
     missing: set[str]
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, LaneResult] = field(default_factory=dict)
     summary: Summary | None = None
 
     @property
@@ -237,7 +224,7 @@ class Driver:
             found = self.store.checkpoints([w.key for w in some], budget)
             checkpoints |= found
         self._running[pack_id] = {w.id: self._waiting.pop(w.id) for w in chosen}
-        lanes = [lane_order(w.settings, w.seed, w.key, checkpoints.get(w.key)) for w in chosen]
+        lanes = [Lane(w.key, w.settings, w.seed, checkpoints.get(w.key)) for w in chosen]
         resources = self.sweep.resources
         device = "cuda" if resources.gpus else "cpu"
         return PackOrder(pack_id, lanes, self.slots, self.zeros, device, resources.checkpoint_s)
@@ -248,21 +235,19 @@ class Driver:
         Raises HeldByAnother where another driver took the sweep over meanwhile, as after a long sleep of this machine.
         """
         self.store.beat(self.name)
-        self.store.save_checkpoints(
-            [(key, steps, blob, "{}") for key, (steps, blob) in result.checkpoints.items()]
-        )
-        self.store.add_records(result.records)
+        self.store.save_checkpoints(result.checkpoints)
+        self.store.add_records(result.results)
         running = self._running.get(pack_id, {})
         for lane in running.values():
-            steps = result.checkpoints.get(lane.key, (0, b""))[0]
-            if steps > lane.steps:
-                lane.steps, lane.losses = steps, 0
+            checkpoint = result.checkpoints.get(lane.key)
+            if checkpoint is not None and checkpoint.steps > lane.steps:
+                lane.steps, lane.losses = checkpoint.steps, 0
         self.seed_steps += result.seed_steps
         if self.tracker is not None:
             self.tracker.begin()
         self.why_uncompiled = self.why_uncompiled or result.why_uncompiled
-        arrived: dict[int, tuple[Asked, list[Record]]] = {}
-        for record in result.records:
+        arrived: dict[int, tuple[Asked, list[LaneResult]]] = {}
+        for record in result.results:
             waiting = running.pop((record.key, record.budget), None)
             for asked in waiting.asked if waiting is not None else ():
                 arrived.setdefault(id(asked), (asked, []))[1].append(record)
@@ -280,7 +265,7 @@ class Driver:
                 self._waiting[waiting.id] = waiting
                 continue
             reason = f"its worker was lost {MAX_LOSSES} times; the last time: {why or 'no reason given'}"
-            record = Record(key=waiting.key, seed=waiting.seed, budget=waiting.budget, steps=0, outcome="error",
+            record = LaneResult(key=waiting.key, seed=waiting.seed, budget=waiting.budget, steps=0, outcome="error",
                             solved=False, reason=reason)  # fmt: skip
             self.store.add_records([record])
             for asked in waiting.asked:
@@ -374,7 +359,7 @@ class Driver:
         running = {key for lanes in self._running.values() for key, _ in lanes}
         return [w for w in self._waiting.values() if w.key not in running and w.budget == least[w.key]]
 
-    def _add(self, asked: Asked, records: Sequence[Record]) -> None:
+    def _add(self, asked: Asked, records: Sequence[LaneResult]) -> None:
         for record in records:
             asked.missing.discard(record.key)
             asked.records[record.key] = record
@@ -397,7 +382,7 @@ class Driver:
             self.tracker.write(write)
 
 
-def _lanes(configuration: Configuration, records: Sequence[Record]) -> Callable[[Tracker], None]:
+def _lanes(configuration: Configuration, records: Sequence[LaneResult]) -> Callable[[Tracker], None]:
     return lambda tracker: tracker.lanes(configuration, records)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,9 +13,8 @@ import torch
 from sweeps.config import registry
 from sweeps.config.settings import NUMERICS
 from sweeps.runner.driver import PackOrder, PackResult
-from sweeps.store.records import Record
-from sweeps.training.lane import Lane, LaneResult
-from sweeps.training.pack import Pack
+from sweeps.training.lane import LaneResult
+from sweeps.training.pack import Pack, error_result
 
 
 def prepare_process() -> None:
@@ -33,18 +33,18 @@ class PackRun:
     def __init__(self, order: PackOrder, compiled: bool | None = None) -> None:
         if compiled is None:
             compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-        self._budgets = {lane.key: int(lane.settings["train"]["steps"]) for lane in order.lanes}
-        lanes = [Lane(lane.key, lane.settings, lane.seed, lane.checkpoint) for lane in order.lanes]
-        self._lanes_lost: list[Record] = []
+        self._lanes_lost: list[LaneResult] = []
         self._checkpoint_s = order.checkpoint_s
         try:
-            self.pack: Pack | None = Pack(lanes, order.slots, order.zeros, order.device, compiled)
+            self.pack: Pack | None = Pack(order.lanes, order.slots, order.zeros, order.device, compiled)
             self._provenance = _provenance(order)
         except (
             Exception
         ) as error:  # as in the step itself, whatever a model or task raises is data about its lanes
             self.pack = None
-            self._lanes_lost = [self._lost(lane, f"{type(error).__name__}: {error}") for lane in lanes]
+            self._lanes_lost = [
+                error_result(lane, f"{type(error).__name__}: {error}") for lane in order.lanes
+            ]
 
     @property
     def done(self) -> bool:
@@ -54,7 +54,7 @@ class PackRun:
         """Trains until lanes have ended or it is time for a checkpoint, and at least a step."""
         period_s = self._checkpoint_s if period_s is None else period_s
         if self.pack is None:
-            return PackResult(records=self._lanes_lost)
+            return PackResult(results=self._lanes_lost)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
@@ -62,36 +62,10 @@ class PackRun:
             if time.monotonic() - started >= period_s:
                 break
         return PackResult(
-            records=[self._record(result) for result in ended],
+            results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=self.pack.checkpoints(),
             seed_steps=self.pack.seed_steps - before,
             why_uncompiled=self.pack.why_uncompiled,
-        )
-
-    def _lost(self, lane: Lane, reason: str) -> Record:
-        return Record(key=lane.key, seed=lane.seed, budget=self._budgets[lane.key], steps=0, outcome="error", solved=False,
-                      reason=reason)  # fmt: skip
-
-    def _record(self, result: LaneResult) -> Record:
-        verdict = result.verdict
-        return Record(
-            key=result.key,
-            seed=result.seed,
-            budget=self._budgets[result.key],
-            steps=result.steps,
-            outcome=result.outcome,
-            solved=verdict.solved,
-            converged_at=verdict.converged_at,
-            sparsity_error=verdict.sparsity_error,
-            error=verdict.error,
-            best_step=verdict.best_step,
-            threshold=result.threshold,
-            reason=result.reason,
-            curve=result.curve.as_dict(),
-            by_length=result.by_length,
-            wall_time_s=result.wall_time_s,
-            provenance=self._provenance,
-            state=result.state,
         )
 
 

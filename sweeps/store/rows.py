@@ -15,14 +15,8 @@ import sqlalchemy as sa
 from sweeps.errors import StoreError
 from sweeps.store.curves import finite, pack, unpack
 from sweeps.store.database import Database, checkpoints, configurations, lanes, records, sweeps
-from sweeps.store.records import (
-    CONFIGURATION_STATES,
-    SWEEP_STATES,
-    Checkpoint,
-    Configuration,
-    Record,
-    SweepRow,
-)
+from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, SweepRow
+from sweeps.training.lane import Checkpoint, LaneResult
 
 
 class SweepRows:
@@ -225,6 +219,8 @@ _CHUNK = 500  # keys in one query; databases limit the variables of a statement
 _WITHOUT_STATE = [column for column in records.c if column.name != "state"]
 
 
+NO_CURVE = pack({})
+"""The column `curve` of a checkpoint: unused, since the state holds the curve."""
 BY_LENGTH = "by_length/"
 """Begins the names of columns by length, which lie with those by step."""
 
@@ -234,7 +230,7 @@ class RecordRows:
 
     database: Database
 
-    def add_records(self, new: Sequence[Record]) -> None:
+    def add_records(self, new: Sequence[LaneResult]) -> None:
         """Write finished lanes in one transaction, durable on return, and drop the checkpoints they overtake.
 
         Writing a record again changes nothing: the row that is there wins, unless its outcome is `error`.
@@ -250,10 +246,10 @@ class RecordRows:
             if finished:
                 connection.execute(overtaken, finished)
 
-    def records(self, ids: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Record]:
+    def records(self, ids: Iterable[tuple[str, int]]) -> dict[tuple[str, int], LaneResult]:
         """Those of the (key, budget) pairs that are finished, in the order given, without their states."""
         wanted = list(dict.fromkeys(ids))
-        found: dict[tuple[str, int], Record] = {}
+        found: dict[tuple[str, int], LaneResult] = {}
         with self.database.read() as connection:
             for budget in dict.fromkeys(budget for _, budget in wanted):
                 for keys in chunks([key for key, of_budget in wanted if of_budget == budget]):
@@ -270,13 +266,13 @@ class RecordRows:
             found = connection.execute(query).scalar_one_or_none()
         return None if found is None else bytes(found)
 
-    def save_checkpoints(self, new: Sequence[tuple[str, int, bytes, str]]) -> None:
-        """Keep (lane key, steps, blob, curve as JSON text): one for each key, the furthest. Durable on return."""
+    def save_checkpoints(self, new: Mapping[str, Checkpoint]) -> None:
+        """Keep the checkpoints by lane key: one for each key, the furthest. Durable on return."""
         if not new:
             return
         rows = [
-            {"key": key, "steps": int(steps), "blob": bytes(blob), "curve": pack(json.loads(curve_json))}
-            for key, steps, blob, curve_json in new
+            {"key": key, "steps": checkpoint.steps, "blob": checkpoint.state, "curve": NO_CURVE}
+            for key, checkpoint in new.items()
         ]
         with self.database.write() as connection:
             insert_checkpoints(self.database, connection, rows)
@@ -287,12 +283,10 @@ class RecordRows:
         It is a checkpoint, or the final state of a record of another budget. A lane that ended in an error has only
         its checkpoint.
         """
-        of_record = sa.select(
-            records.c.key, records.c.steps, records.c.state.label("blob"), records.c.curve
-        ).where(records.c.state.is_not(None), records.c.outcome != "error")
-        of_checkpoint = sa.select(
-            checkpoints.c.key, checkpoints.c.steps, checkpoints.c.blob, checkpoints.c.curve
+        of_record = sa.select(records.c.key, records.c.steps, records.c.state.label("blob")).where(
+            records.c.state.is_not(None), records.c.outcome != "error"
         )
+        of_checkpoint = sa.select(checkpoints.c.key, checkpoints.c.steps, checkpoints.c.blob)
         wanted = list(dict.fromkeys(keys))
         furthest: dict[str, Checkpoint] = {}
         with self.database.read() as connection:
@@ -301,8 +295,7 @@ class RecordRows:
                     query = query.where(table.c.key.in_(chunk), table.c.steps <= at_most_steps)
                     for row in connection.execute(query):
                         if row.key not in furthest or row.steps > furthest[row.key].steps:
-                            curve_json = json.dumps(unpack(row.curve))
-                            furthest[row.key] = Checkpoint(row.steps, bytes(row.blob), curve_json)
+                            furthest[row.key] = Checkpoint(row.steps, bytes(row.blob))
         return {key: furthest[key] for key in wanted if key in furthest}
 
 
@@ -331,7 +324,7 @@ def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
         yield keys[start : start + _CHUNK]
 
 
-def _record_row(record: Record) -> dict[str, Any]:
+def _record_row(record: LaneResult) -> dict[str, Any]:
     """A record as the database takes it. NumPy's numbers become Python's, or SQLite would keep their bytes."""
     row: dict[str, Any] = {"key": record.key, "outcome": record.outcome}
     for name in ("budget", "seed", "steps", "converged_at", "best_step"):
@@ -354,7 +347,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _record(row: sa.Row[Any]) -> Record:
+def _record(row: sa.Row[Any]) -> LaneResult:
     values = row._asdict()
     values["error"] = json.loads(values["error"])
     values["provenance"] = json.loads(values["provenance"])
@@ -363,4 +356,4 @@ def _record(row: sa.Row[Any]) -> Record:
     values["by_length"] = {
         name.removeprefix(BY_LENGTH): c for name, c in columns.items() if name.startswith(BY_LENGTH)
     }
-    return Record(solved=values["outcome"] == "solved", **values)
+    return LaneResult(solved=values["outcome"] == "solved", **values)

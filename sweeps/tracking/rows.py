@@ -19,7 +19,8 @@ from typing import Any
 from sweeps.config.compare import values_at
 from sweeps.config.space import Dimension, same
 from sweeps.results.summary import Summary
-from sweeps.store.records import Configuration, Record
+from sweeps.store.records import Configuration
+from sweeps.training.lane import LaneResult
 
 MOST_POINTS = 200
 """Of one curve; a longer one is thinned evenly, and its first crossing of the threshold stays."""
@@ -32,7 +33,7 @@ class Row:
     """A configuration with all that is known of it."""
 
     configuration: Configuration
-    records: Sequence[Record]
+    records: Sequence[LaneResult]
     summary: Summary | None = None
     """None while seeds are missing."""
     rank: int | None = None
@@ -104,7 +105,7 @@ def shared_tags(configuration: Configuration) -> dict[str, str]:
     }
 
 
-def seed_tags(configuration: Configuration, record: Record) -> dict[str, str]:
+def seed_tags(configuration: Configuration, record: LaneResult) -> dict[str, str]:
     """Tags of a seed's run; its digest is the lane's key in the store."""
     return {
         **shared_tags(configuration),
@@ -164,7 +165,7 @@ def _as_text(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- metrics
 
 
-def seed_points(record: Record) -> list[Point]:
+def seed_points(record: LaneResult) -> list[Point]:
     """A seed's figures, and its curves under names of their own, `curve.error.extrapolation` say."""
     figures: dict[str, float | None] = {
         "solved": float(record.solved),
@@ -178,7 +179,7 @@ def seed_points(record: Record) -> list[Point]:
     return _at(figures, record.budget, age) + _curve_points(record) + _length_points(record)
 
 
-def configuration_points(summary: Summary, records: Sequence[Record], budget: int) -> list[Point]:
+def configuration_points(summary: Summary, records: Sequence[LaneResult], budget: int) -> list[Point]:
     """A configuration's figures, and `solved_fraction` against the step."""
     rate = summary.success_rate
     figures: dict[str, float | None] = {
@@ -196,7 +197,7 @@ def configuration_points(summary: Summary, records: Sequence[Record], budget: in
     return _at(figures, budget, age) + fractions
 
 
-def solved_fraction(records: Sequence[Record]) -> list[tuple[int, float]]:
+def solved_fraction(records: Sequence[LaneResult]) -> list[tuple[int, float]]:
     """(step, fraction of seeds whose extrapolation error at that step is below the threshold), over all seeds.
 
     The fraction at the step, not of those that were ever below by then: a solution that is lost again shows. A seed
@@ -210,7 +211,7 @@ def solved_fraction(records: Sequence[Record]) -> list[tuple[int, float]]:
     return [(step, sum(_is_below(record, step) for record in records) / len(records)) for step in kept]
 
 
-def _is_below(record: Record, step: int) -> bool:
+def _is_below(record: LaneResult, step: int) -> bool:
     """Whether a seed's extrapolation error, as last evaluated at or before `step`, is below its threshold."""
     steps, errors = record.curve.get("step", []), record.curve.get("error.extrapolation", [])
     place = bisect_right(steps, step) - 1
@@ -229,7 +230,7 @@ def thinned(count: int, keep: Sequence[int], most: int = MOST_POINTS) -> list[in
     return sorted({round(i * (count - 1) / (room - 1)) for i in range(room)} | set(keep))
 
 
-def _curve_points(record: Record) -> list[Point]:
+def _curve_points(record: LaneResult) -> list[Point]:
     steps = record.curve.get("step", [])
     crossing = [steps.index(record.converged_at)] if record.converged_at in steps else []
     return [
@@ -241,7 +242,7 @@ def _curve_points(record: Record) -> list[Point]:
     ]
 
 
-def _length_points(record: Record) -> list[Point]:
+def _length_points(record: LaneResult) -> list[Point]:
     """Errors by length, `by_length.symbol_error` say, with the length where MLflow has the step."""
     lengths = record.by_length.get("length", [])
     return [

@@ -17,10 +17,11 @@ from queue import SimpleQueue
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.results.summary import Summary
-from sweeps.store.records import Configuration, Record
+from sweeps.store.records import Configuration
 from sweeps.tracking import rows
 from sweeps.tracking.client import Client, Run
 from sweeps.tracking.rows import Row
+from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a sweep -> status of its run."""
@@ -80,7 +81,9 @@ class Tracker:
         if run.ended:
             self._end(opened, run, "RUNNING")
 
-    def lanes(self, configuration: Configuration, records: Iterable[Record], rank: int | None = None) -> None:
+    def lanes(
+        self, configuration: Configuration, records: Iterable[LaneResult], rank: int | None = None
+    ) -> None:
         """The runs of finished seeds, each with figures, curves and the configuration's parameters."""
         opened = self._open()
         parent = self._configuration_run(opened, configuration, rank)
@@ -91,7 +94,7 @@ class Tracker:
     def complete(
         self,
         configuration: Configuration,
-        records: Sequence[Record],
+        records: Sequence[LaneResult],
         summary: Summary,
         rank: int | None = None,
     ) -> None:
@@ -211,7 +214,7 @@ class Tracker:
         opened: _Open,
         parent: Run,
         configuration: Configuration,
-        record: Record,
+        record: LaneResult,
         params: Mapping[str, str],
         rank: int | None,
     ) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sweeps.config.settings import build
-from sweeps.training.lane import from_bytes, stacked
+from sweeps.training.checkpoint import from_bytes, stacked
 from sweeps.training.looped import LoopedEvaluation
 from sweeps.training.settings import float_leaves
 from sweeps.training.step import LaneFunctions, tensors_of

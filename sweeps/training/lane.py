@@ -1,19 +1,116 @@
-"""What a lane's curve says: solved, converged at, sparsity error (Madsen and Johansen 2019; words of docs/metrics)."""
+"""What is requested of the engine and what it returns: lanes, their learning curves, and their results.
+
+Plain data without tensors: this module imports the standard library only. The criteria (solved, converged at, sparsity
+error) are those of Madsen and Johansen, "Measuring Arithmetic Extrapolation Performance" (2019).
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
-from torch.utils import _pytree as pytree
+OUTCOMES = ("solved", "unsolved", "diverged", "error")
+"""How a lane ends. `error` is the only one that a later record of the same key and budget may replace."""
 
-from sweeps.training.step import LaneState
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """From where a lane can go on."""
+
+    steps: int
+    """Updates done."""
+    state: bytes = field(repr=False)
+    """The lane's exact state and its curve so far: see `sweeps.training.checkpoint`."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane to train: one seed of one configuration."""
+
+    key: str
+    """Content address; any text that is unique in a pack."""
+    settings: dict[str, Any]
+    """Resolved `model`, `task` and `train`."""
+    seed: int
+    checkpoint: Checkpoint | None = None
+    """From where it goes on; None: from its initial weights."""
+
+    @property
+    def budget(self) -> int:
+        """train.steps."""
+        return int(self.settings["train"]["steps"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneResult:
+    """One finished lane, as the engine returns it, the worker sends it and the store keeps it (a record).
+
+    Made of numbers, text, dicts and lists, so that it can be pickled, stored and compared with `==`. Steps count optimiser
+    updates. A figure that could not be computed, or was not finite, is None, never NaN. Raises ValueError for an outcome
+    that is not one of `OUTCOMES`, or one that contradicts `solved`.
+    """
+
+    key: str
+    """Lane key, sha256 in hex."""
+    seed: int
+    budget: int
+    """train.steps that the lane was allowed."""
+    steps: int
+    """Steps it took; fewer than `budget` when it ended early, and then `reason` says why."""
+    outcome: str
+    solved: bool
+    converged_at: int | None = None
+    sparsity_error: float | None = None
+    """At `best_step`."""
+    error: dict[str, float | None] = field(default_factory=dict)
+    """By split, at `best_step`."""
+    best_step: int | None = None
+    """The evaluated step that `solved` looks at."""
+    threshold: float | None = None
+    """Extrapolation error of a near-perfect solution; None where the task has none."""
+    reason: str | None = None
+    curve: dict[str, list[Any]] = field(default_factory=dict)
+    """Columns of one length: `step`, `error.interpolation`, `error.extrapolation`, `sparsity_error`, and by
+    `<score>.<split>` what the task reports besides."""
+    by_length: dict[str, list[Any]] = field(default_factory=dict)
+    """Columns of one length: `length`, `rows`, and the error and the scores there, of the lane's final state. Empty for
+    tasks that name no `curve_lengths`."""
+    wall_time_s: float = 0.0
+    provenance: dict[str, str] = field(default_factory=dict)
+    """Device, versions, source hash: what may differ between equal lanes."""
+    state: bytes | None = field(default=None, repr=False)
+    """Final state of the lane, an opaque safetensors blob. Not read back with the other fields: see `Store.state`."""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(
+                f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}"
+            )
+        if self.solved != (self.outcome == "solved"):
+            raise ValueError(
+                f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other"
+            )
+
+    @property
+    def id(self) -> tuple[str, int]:
+        """(key, budget), by which the store finds it."""
+        return self.key, self.budget
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The task's own scores, such as `relative_error.extrapolation`, at `best_step`. Most tasks have none."""
+        steps = self.curve.get("step", [])
+        if self.best_step not in steps:
+            return {}
+        place = steps.index(self.best_step)
+        return {
+            name: column[place]
+            for name, column in sorted(self.curve.items())
+            if name not in ("step", "sparsity_error") and not name.startswith("error.")
+        }
+
 
 Errors = list[float]
 
@@ -98,82 +195,3 @@ def judge(curve: Curve, threshold: float | None, failed: bool = False) -> Verdic
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Lane:
-    """A lane to train: its key (any name that is its own), explicit settings, seed, and where to go on from."""
-
-    key: str
-    settings: dict[str, Any]
-    seed: int
-    checkpoint: bytes | None = None
-
-    @property
-    def steps(self) -> int:
-        return int(self.settings["train"]["steps"])
-
-
-@dataclass(frozen=True)
-class LaneResult:
-    """What came of a lane. `outcome` is solved, unsolved, diverged or error; `reason` says why it ended early."""
-
-    key: str
-    seed: int
-    steps: int
-    outcome: str
-    reason: str | None
-    verdict: Verdict
-    threshold: float | None
-    curve: Curve
-    wall_time_s: float
-    state: bytes | None
-    by_length: dict[str, list[float]] = field(default_factory=dict)
-    """Columns: `length`, `rows`, and the error and scores there; empty for most tasks."""
-
-
-def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:
-    """An exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams."""
-    flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(state)[0]}
-    about = {"step": curve.step, "error": curve.error, "sparsity_error": curve.sparsity_error}
-    about |= {"scores": curve.scores} if curve.scores else {}
-    return save(flat, {"curve": json.dumps(about), "wall_time_s": repr(wall_time_s)})
-
-
-def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
-    """The state, curve and wall time of a checkpoint. Raises ValueError where its tensors are not those of `like`."""
-    tensors = load(blob)
-    paths, spec = pytree.tree_flatten_with_path(like)
-    names = [_name(path) for path, _ in paths]
-    if sorted(names) != sorted(tensors):
-        raise ValueError(f"a checkpoint holds {sorted(tensors)}, but this lane needs {sorted(names)}")
-    state = pytree.tree_unflatten(
-        [tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec
-    )
-    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-    return state, Curve(**json.loads(header["curve"])), float(header["wall_time_s"])
-
-
-def _name(path: Any) -> str:
-    return ".".join(str(key.key) for key in path)
-
-
-def stacked(states: list[LaneState]) -> LaneState:
-    """Lanes side by side: every tensor gets a slot axis in front."""
-    result: LaneState = pytree.tree_map(lambda *leaves: torch.stack(leaves), *states)
-    return result
-
-
-def slot_of(state: LaneState, slot: int) -> LaneState:
-    """One lane of stacked lanes, copied."""
-    result: LaneState = pytree.tree_map(lambda t: t[slot].clone(), state)
-    return result
-
-
-def put(state: LaneState, slot: int, lane: LaneState) -> None:
-    """Writes a lane into a slot, in place."""
-
-    def write(target: Tensor, value: Tensor) -> None:
-        target[slot] = value
-
-    pytree.tree_map(write, state, lane)

@@ -14,8 +14,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from sweeps.config.settings import Built, build
+from sweeps.training.checkpoint import from_bytes, put, slot_of, stacked, to_bytes
 from sweeps.training.compile import Recorded, in_place
-from sweeps.training.lane import Curve, Lane, LaneResult, from_bytes, judge, put, slot_of, stacked, to_bytes
+from sweeps.training.lane import Checkpoint, Curve, Lane, LaneResult, judge
 from sweeps.training.looped import LoopedEvaluation, LoopedStep
 from sweeps.training.random import seed_key, signed
 from sweeps.training.settings import REMOVABLE, float_leaves, structure
@@ -233,12 +234,14 @@ class Pack:
         run: Callable[[int], None] = self.programs.step.bind(*(self.tensors[n] for n in STEP_ARGUMENTS))
         return run
 
-    def checkpoints(self) -> dict[str, tuple[int, bytes]]:
-        """Key -> (step, exact checkpoint) of every lane that has no result yet."""
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Key -> exact checkpoint of every lane that has no result yet."""
         steps = self.tensors["state"]["step"].tolist()
-        ended = {e.ended.key: (e.ended.steps, e.ended.state) for e in self.ending if e.ended.state}
+        ended = {e.ended.key: Checkpoint(e.ended.steps, e.ended.state) for e in self.ending if e.ended.state}
         return ended | {
-            s.lane.key: (steps[k], to_bytes(slot_of(self.tensors["state"], k), s.curve, s.wall_time_s))
+            s.lane.key: Checkpoint(
+                steps[k], to_bytes(slot_of(self.tensors["state"], k), s.curve, s.wall_time_s)
+            )
             for k, s in enumerate(self.slots)
             if s is not None
         }
@@ -251,7 +254,7 @@ class Pack:
                 try:
                     self._place(k, lane)
                 except Exception as error:  # one lane's settings must not take its neighbours along
-                    failed.append(_error_result(lane.key, lane.seed, f"{type(error).__name__}: {error}"))
+                    failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
         return failed
 
     def _place(self, k: int, lane: Lane) -> None:
@@ -273,7 +276,7 @@ class Pack:
             if not t["inputs_shared"]:
                 put(t["inputs"][split], k, tensors_of(x))
         put(t["state"], k, state)
-        t["budget"][k] = lane.steps
+        t["budget"][k] = lane.budget
         self.slots[k] = Slot(lane, built, curve, wall_time_s)
 
     def _start(self, lane: Lane, built: Built) -> tuple[LaneState, Curve, float]:
@@ -281,7 +284,7 @@ class Pack:
         fresh = LaneFunctions(self.built, self.zeros).initial(built, lane.seed, self.device)
         if lane.checkpoint is None:
             return fresh, Curve(), 0.0
-        state, curve, wall_time_s = from_bytes(lane.checkpoint, fresh)
+        state, curve, wall_time_s = from_bytes(lane.checkpoint.state, fresh)
         if curve.step and curve.step[-1] % self.interval:
             return fresh, Curve(), 0.0
         return state, curve, wall_time_s
@@ -316,7 +319,7 @@ class Pack:
                 self._restart(k, slot, steps[k])
 
     def _due(self, slot: Slot, step: int, status: int) -> bool:
-        return status == RUNNING and (step % self.interval == 0 or step >= slot.lane.steps)
+        return status == RUNNING and (step % self.interval == 0 or step >= slot.lane.budget)
 
     def _restarted_here(self, k: int, slot: Slot, step: int) -> bool:
         """Whether a lane's evaluation at this step has led to new weights: it stands, however often neighbours come."""
@@ -344,23 +347,27 @@ class Pack:
         for k, slot in enumerate(self.slots):
             if slot is None:
                 continue
-            goes_on = status[k] == RUNNING and steps[k] < slot.lane.steps
+            goes_on = status[k] == RUNNING and steps[k] < slot.lane.budget
             if goes_on and slot.built.train.stop != "solved":
                 continue
             try:
                 verdict = judge(slot.curve, slot.threshold, failed=status[k] != RUNNING)
             except Exception as error:  # of its threshold; one lane's must not take its neighbours along
                 reason = f"{type(error).__name__}: {error}"
-                results.append(_error_result(slot.lane.key, slot.lane.seed, reason))
+                results.append(error_result(slot.lane, reason))
                 self._clear(k)
                 continue
             if goes_on and verdict.converged_at is None:
                 continue
             outcome = "diverged" if status[k] != RUNNING else "solved" if verdict.solved else "unsolved"
             blob = to_bytes(slot_of(state, k), slot.curve, slot.wall_time_s)
-            told = _why_ended(status[k], steps[k], slot.lane.steps)
-            result = LaneResult(slot.lane.key, slot.lane.seed, steps[k], outcome, told, verdict, slot.threshold,
-                                slot.curve, slot.wall_time_s, blob)  # fmt: skip
+            told = _why_ended(status[k], steps[k], slot.lane.budget)
+            result = LaneResult(
+                key=slot.lane.key, seed=slot.lane.seed, budget=slot.lane.budget, steps=steps[k], outcome=outcome,
+                solved=verdict.solved, converged_at=verdict.converged_at, sparsity_error=verdict.sparsity_error,
+                error=verdict.error, best_step=verdict.best_step, threshold=slot.threshold, reason=told,
+                curve=slot.curve.as_dict(), wall_time_s=slot.wall_time_s, state=blob,
+            )  # fmt: skip
             if status[k] == RUNNING and lengths_of(slot.built.task):
                 alone = self._alone(k)
                 self.ending.append(
@@ -420,8 +427,11 @@ class Pack:
 
     def _fail_all(self, reason: str) -> list[LaneResult]:
         lanes = [slot.lane for slot in self.slots if slot is not None] + list(self.waiting)
-        failed = [_error_result(lane.key, lane.seed, reason) for lane in lanes]
-        failed += [_error_result(e.ended.key, e.ended.seed, reason) for e in self.ending]
+        failed = [error_result(lane, reason) for lane in lanes]
+        failed += [
+            replace(e.ended, steps=0, outcome="error", solved=False, reason=reason, curve={}, state=None)
+            for e in self.ending
+        ]
         self.waiting.clear()
         self.ending.clear()
         self._steps_left = 0
@@ -462,6 +472,14 @@ def _why_ended(status: int, step: int, budget: int) -> str | None:
     return f"stopped at step {step}: the threshold is met" if step < budget else None
 
 
-def _error_result(key: str, seed: int, reason: str) -> LaneResult:
-    verdict = judge(Curve(), None, failed=True)
-    return LaneResult(key, seed, 0, "error", reason, verdict, None, Curve(), 0.0, None)
+def error_result(lane: Lane, reason: str) -> LaneResult:
+    """The result of a lane that could not be trained."""
+    return LaneResult(
+        key=lane.key,
+        seed=lane.seed,
+        budget=lane.budget,
+        steps=0,
+        outcome="error",
+        solved=False,
+        reason=reason,
+    )

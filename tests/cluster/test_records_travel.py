@@ -15,6 +15,7 @@ from sweeps.results import as_json, report
 from sweeps.store import Store
 from sweeps.store.copying import copy_sweep
 from sweeps.store.database import FILE_NAME
+from sweeps.training.lane import Checkpoint
 
 DATA = random.Random(0).randbytes(50_000)
 
@@ -59,7 +60,7 @@ def test_fetching_while_it_runs_adds_what_is_new_and_keeps_checkpoints(tmp_path:
         there.begin_sweep("small", "name: small\n", {"name": "small"})
         there.ask("small", entry)
         there.add_records([lane(entry, 0, 5000, 1e-9)])
-        there.save_checkpoints([(entry.keys[1], 700, b"blob", "{}")])
+        there.save_checkpoints({entry.keys[1]: Checkpoint(700, b"blob")})
         assert copy_sweep(there, here, "small") == 1
         assert here.checkpoints([entry.keys[1]], BUDGET)[entry.keys[1]].steps == 700
         there.add_records([lane(entry, 1, None, 0.5)])

@@ -182,4 +182,4 @@ def test_two_of_three_seeds_learn_an_operation_of_up_to_eight_symbols(name: str)
     results = []
     while not pack.done:
         results += pack.advance()
-    assert sum(r.verdict.converged_at is not None for r in results) >= 2, [r.curve.error for r in results]
+    assert sum(r.converged_at is not None for r in results) >= 2, [r.error for r in results]

@@ -142,7 +142,7 @@ def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     while not pack.done:
         results += pack.advance()
     assert {r.outcome for r in results} == {"unsolved"} and results[0].threshold is None
-    curve = results[0].curve.as_dict()
+    curve = results[0].curve
     assert curve["step"] == [0, 10, 20]
     for split in Identity.splits:
         assert len(curve[f"mean_absolute_error.{split}"]) == 3
@@ -153,7 +153,7 @@ def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     resumed = []
     while not again.done:
         resumed += again.advance()
-    assert resumed[0].curve.as_dict()["mean_absolute_error.extrapolation"][:3] == pytest.approx(
+    assert resumed[0].curve["mean_absolute_error.extrapolation"][:3] == pytest.approx(
         curve["mean_absolute_error.extrapolation"]
     )
-    assert len(resumed[0].curve.scores["mean_absolute_error.extrapolation"]) == 4
+    assert len(resumed[0].curve["mean_absolute_error.extrapolation"]) == 4

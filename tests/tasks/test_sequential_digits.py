@@ -155,9 +155,9 @@ def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
 )
 def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps) -> None:
     for result in trained(model, steps, **settings):
-        error = result.curve.error["interpolation"]
+        error = result.curve["error.interpolation"]
         assert len(error) == 3 and error[-1] < 0.5 * error[0], result.reason
-        assert all(math.isfinite(e) for e in result.curve.error["extrapolation"])
+        assert all(math.isfinite(e) for e in result.curve["error.extrapolation"])
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_a_few_steps_on_mnists_own_files_bring_the_error_down() -> None:
             "test_lengths": [1, 3],
         }
         for result in trained(model, 60, **settings):
-            error = result.curve.error["interpolation"]
+            error = result.curve["error.interpolation"]
             assert error[-1] < 0.5 * error[0], result.reason
 
 

@@ -74,8 +74,9 @@ def assert_same(one: LaneResult, other: LaneResult) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
-    for split, errors in one.curve.error.items():
-        assert errors == pytest.approx(other.curve.error[split], rel=1e-4), split
+    for split in ("interpolation", "extrapolation"):
+        errors = one.curve[f"error.{split}"]
+        assert errors == pytest.approx(other.curve[f"error.{split}"], rel=1e-4), split
 
 
 def test_a_batch_shows_the_files_pictures_with_the_oracles_targets(folder: Path) -> None:
@@ -140,8 +141,8 @@ def test_a_lane_is_known_by_its_pictures_and_its_network(folder: Path, tmp_path_
 def test_three_lanes_with_a_resnet_train_and_remember(folder: Path) -> None:
     settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=1, test_lengths=[2])
     for result in trained(settings).values():
-        assert result.curve.step == [0, 2, 4]
-        assert all(math.isfinite(e) for e in result.curve.error["extrapolation"])
+        assert result.curve["step"] == [0, 2, 4]
+        assert all(math.isfinite(e) for e in result.curve["error.extrapolation"])
         state = load(result.state or b"")
         assert not torch.equal(
             state["memory.model.variance"], torch.ones_like(state["memory.model.variance"])
@@ -156,7 +157,7 @@ def test_every_choice_of_the_network_trains_in_a_pack_and_keeps_to_its_lane(vari
     chosen = {name: getattr(variant.config, name) for name in ("images", "accumulator")}
     settings = settings_of(folder, {"name": "nmu", **chosen})
     results = trained(settings)
-    assert all(math.isfinite(e) for r in results.values() for e in r.curve.error["extrapolation"])
+    assert all(math.isfinite(e) for r in results.values() for e in r.curve["error.extrapolation"])
     assert_same(trained(settings, [7, 8, 1, 9, 10])[1], results[1])
     remembered = [name for name in load(results[1].state or b"") if "memory" in name]
     assert bool(remembered) == (variant.config.images != "cnn")
@@ -184,7 +185,7 @@ def test_a_lane_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(folder: Path)
     whole = trained(settings)
     pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, compiled=False)
     assert pack.advance() == []
-    lanes = [Lane(key, settings, int(key[-1]), blob) for key, (_, blob) in pack.checkpoints().items()]
+    lanes = [Lane(key, settings, int(key[-1]), checkpoint) for key, checkpoint in pack.checkpoints().items()]
     again, results = Pack(lanes, 3, compiled=False), {}
     while not again.done:
         results |= {r.seed: r for r in again.advance()}

@@ -58,7 +58,7 @@ def test_nine_ranges_are_one_pack_with_one_compilation_and_each_lane_is_as_if_al
     assert {result.outcome for result in together.values()} == {"unsolved"}
     assert compiled is (trained.why_uncompiled is None)
     assert together["U[-2,2]"].threshold == pytest.approx(together["U[1,2]"].threshold, rel=1e-9)
-    assert len({round(result.curve.error["extrapolation"][0], 6) for result in together.values()}) == 9
+    assert len({round(result.curve["error.extrapolation"][0], 6) for result in together.values()}) == 9
     for label in ("U[-20,-10]", "U[-2,2]", "U[1,2]"):
         alone = train([nine()[label]], compiled=compiled)[label]
         assert_same(together[label], alone, rounding_of_evaluation=True)

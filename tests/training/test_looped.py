@@ -46,8 +46,8 @@ def test_training_is_the_same_looped_and_unrolled(model, monkeypatch) -> None:
     looped(monkeypatch)
     for key, result in train(lanes_of(settings, range(3))).items():
         assert result.outcome == "unsolved", result.reason
-        expected = unrolled[key].curve.error["extrapolation"]
-        assert result.curve.error["extrapolation"] == pytest.approx(expected, rel=1e-3)
+        expected = unrolled[key].curve["error.extrapolation"]
+        assert result.curve["error.extrapolation"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("loops", [False, True])
@@ -59,7 +59,7 @@ def test_a_lane_equals_itself_in_packs_of_other_sizes_and_after_an_interruption(
     assert_same(among, alone, rounding_of_evaluation=True)
     pack = Pack(lanes_of(EVERYTHING, [5]), 3, compiled=False)
     assert pack.advance() == []
-    _, blob = pack.checkpoints()["seed 5"]
+    blob = pack.checkpoints()["seed 5"]
     again = train([Lane("seed 5", EVERYTHING, 5, blob)])["seed 5"]
     assert_same(again, alone, rounding_of_evaluation=True)
 

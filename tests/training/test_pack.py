@@ -14,7 +14,7 @@ import pytest
 import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, settings_of, tensors, train
 
-from sweeps.training.lane import Curve, Lane
+from sweeps.training.lane import Checkpoint, Lane
 from sweeps.training.pack import Pack, programs_for
 from tasks.static import Static
 
@@ -63,7 +63,7 @@ def test_a_lane_whose_loss_is_not_finite_says_when_and_keeps_its_last_finite_wei
     bad = results["bad"]
     assert (bad.outcome, bad.steps) == ("diverged", 0)
     assert bad.reason == "diverged at step 0: the loss is not finite"
-    assert bad.curve.step == [0] and not bad.verdict.solved
+    assert bad.curve["step"] == [0] and not bad.solved
     fresh = Pack(lanes_of(NAU, [1]), 3, compiled=False)
     fresh._fill()
     before = fresh.tensors["state"]["params"]
@@ -81,25 +81,25 @@ def test_a_lane_that_runs_away_in_the_middle_keeps_its_last_finite_weights_and_i
     assert bad.reason is not None and bad.reason.startswith(f"diverged at step {bad.steps}: ")
     assert int(tensors(bad)["step"]) == bad.steps
     assert all(bool(t.isfinite().all()) for name, t in tensors(bad).items() if name.startswith("params"))
-    assert bad.curve.step == list(range(0, bad.steps + 1, 10))
+    assert bad.curve["step"] == list(range(0, bad.steps + 1, 10))
     assert_same(results["calm"], train([Lane("calm", calm, 0)])["calm"])
 
 
 def test_an_evaluation_stands_at_every_interval_and_at_the_end_of_the_budget() -> None:
     result = train(lanes_of(settings_of(steps=25), [0]))["seed 0"]
-    assert result.curve.step == [0, 10, 20, 25]
+    assert result.curve["step"] == [0, 10, 20, 25]
     assert (result.steps, result.outcome, result.reason) == (25, "unsolved", None)
-    assert {len(s) for s in (result.curve.sparsity_error, *result.curve.error.values())} == {4}
+    assert {len(s) for s in (result.curve["sparsity_error"], result.curve["error.extrapolation"])} == {4}
 
 
 def test_lanes_of_different_budgets_share_a_pack() -> None:
     budgets = {"a": 5, "b": 10, "c": 35}
     results = train([Lane(name, settings_of(steps=steps), 0) for name, steps in budgets.items()])
     assert {name: result.steps for name, result in results.items()} == budgets
-    assert results["a"].curve.step == [0, 5] and results["c"].curve.step == [0, 10, 20, 30, 35]
+    assert results["a"].curve["step"] == [0, 5] and results["c"].curve["step"] == [0, 10, 20, 30, 35]
     for name in "ab":
-        shared = results[name].curve.error["interpolation"][:-1]
-        assert shared == results["c"].curve.error["interpolation"][: len(shared)]
+        shared = results[name].curve["error.interpolation"][:-1]
+        assert shared == results["c"].curve["error.interpolation"][: len(shared)]
 
 
 def test_a_lane_that_stops_when_solved_ends_at_the_first_evaluation_below_the_threshold() -> None:
@@ -111,9 +111,9 @@ def test_a_lane_that_stops_when_solved_ends_at_the_first_evaluation_below_the_th
         for stop in ("solved", "never")
     )
     for key, result in early.items():
-        assert result.outcome == "solved" and result.steps == result.verdict.converged_at < 80
+        assert result.outcome == "solved" and result.steps == result.converged_at < 80
         assert result.reason == f"stopped at step {result.steps}: the threshold is met"
-        assert whole[key].verdict.converged_at == result.steps and whole[key].outcome == "solved"
+        assert whole[key].converged_at == result.steps and whole[key].outcome == "solved"
         assert whole[key].steps == 80 and whole[key].reason is None
 
 
@@ -125,10 +125,8 @@ def test_a_lane_that_moves_to_another_pack_by_its_checkpoint_is_as_if_undisturbe
     for _ in range(rounds):
         assert pack.advance() == []
     saved = pack.checkpoints()
-    assert {step for step, _ in saved.values()} == {10 * rounds}
-    moved = [
-        dataclasses.replace(lane, checkpoint=saved[lane.key][1]) for lane in lanes_of(settings, range(4))
-    ]
+    assert {c.steps for c in saved.values()} == {10 * rounds}
+    moved = [dataclasses.replace(lane, checkpoint=saved[lane.key]) for lane in lanes_of(settings, range(4))]
     for key, result in train(moved[::-1]).items():
         assert_same(result, undisturbed[key])
 
@@ -143,8 +141,8 @@ def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at
     for _ in range(steps_done):
         assert pack.advance(until=0.0) == []  # time is always up: a step at a time
     saved = pack.checkpoints()
-    assert {step for step, _ in saved.values()} == {steps_done}
-    checkpoints = [saved[f"seed {seed}"][1] for seed in range(2)] + [None, None]
+    assert {checkpoint.steps for checkpoint in saved.values()} == {steps_done}
+    checkpoints = [saved[f"seed {seed}"] for seed in range(2)] + [None, None]
     moved = [
         dataclasses.replace(lane, checkpoint=blob)
         for lane, blob in zip(lanes_of(settings, range(4)), checkpoints, strict=True)
@@ -152,20 +150,22 @@ def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at
     results = train(moved, slots=7)
     for key, result in results.items():
         assert_same(result, undisturbed[key])
-        assert result.curve.step == [0, 10, 20, 30, 35]
+        assert result.curve["step"] == [0, 10, 20, 30, 35]
 
 
 def test_a_final_state_off_the_steps_of_evaluation_is_not_gone_on_from() -> None:
     """Its last evaluation is none of a longer budget's, and the rules of training have seen it."""
     final = train(lanes_of(settings_of(steps=25), [2]))["seed 2"]
-    continued = train([Lane("seed 2", settings_of(steps=40), 2, final.state)])["seed 2"]
+    continued = train([Lane("seed 2", settings_of(steps=40), 2, Checkpoint(final.steps, final.state))])[
+        "seed 2"
+    ]
     assert_same(continued, train(lanes_of(settings_of(steps=40), [2]))["seed 2"])
 
 
 def test_a_longer_budget_goes_on_from_the_final_state_of_a_shorter_one() -> None:
     short, long = settings_of(steps=20), settings_of(steps=35)
     final = train(lanes_of(short, [2]))["seed 2"]
-    continued = train([Lane("seed 2", long, 2, final.state)])["seed 2"]
+    continued = train([Lane("seed 2", long, 2, Checkpoint(final.steps, final.state))])["seed 2"]
     assert_same(continued, train(lanes_of(long, [2]))["seed 2"])
 
 
@@ -173,13 +173,13 @@ def test_wall_time_is_counted_on_from_a_checkpoint() -> None:
     pack = Pack(lanes_of(NAU, [0]), 3, compiled=False)
     pack.advance()
     pack.slots[0].wall_time_s = 1000.0
-    saved = pack.checkpoints()["seed 0"][1]
+    saved = pack.checkpoints()["seed 0"]
     assert train([Lane("seed 0", NAU, 0, saved)])["seed 0"].wall_time_s > 1000.0
 
 
 def test_a_checkpoint_of_another_model_is_an_error_of_its_lane_alone() -> None:
     final = train(lanes_of(settings_of("linear"), [0]))["seed 0"]
-    results = train([Lane("wrong", NAU, 0, final.state), *lanes_of(NAU, [1])])
+    results = train([Lane("wrong", NAU, 0, Checkpoint(final.steps, final.state)), *lanes_of(NAU, [1])])
     assert results["wrong"].outcome == "error"
     assert "params.first.bias" in results["wrong"].reason
     assert_same(results["seed 1"], train(lanes_of(NAU, [1]))["seed 1"])
@@ -197,7 +197,7 @@ def test_a_lane_that_cannot_be_built_is_an_error_and_its_neighbours_go_on() -> N
     impossible = {**NAU, "task": {**NAU["task"], "interpolation": [2.0, 1.0]}}
     results = train([*lanes_of(NAU, [0]), Lane("impossible", impossible, 0), *lanes_of(NAU, [1, 2])])
     bad = results["impossible"]
-    assert (bad.outcome, bad.steps, bad.state, bad.curve) == ("error", 0, None, Curve())
+    assert (bad.outcome, bad.steps, bad.state, bad.curve) == ("error", 0, None, {})
     assert "low must be below high" in bad.reason
     alone = train(lanes_of(NAU, range(3)))
     for key, result in alone.items():
@@ -290,5 +290,5 @@ def test_seed_steps_count_the_updates_of_live_lanes_only() -> None:
 def test_the_target_of_a_lane_is_its_seeds() -> None:
     """Seeds sum other inputs, so untrained networks that are equally poor have other errors."""
     results = train(lanes_of(NAU, range(3)))
-    first = [result.curve.error["extrapolation"][0] for result in results.values()]
+    first = [result.curve["error.extrapolation"][0] for result in results.values()]
     assert len(set(first)) == 3 and all(math.isfinite(error) for error in first)

@@ -53,7 +53,7 @@ def test_a_lane_equals_itself_after_two_thousand_steps_in_every_place_of_packs_o
     name, sizes
 ) -> None:
     first, *others = in_three_places(name, 3)
-    assert first.steps == 2000 and math.isfinite(first.curve.error["interpolation"][-1])
+    assert first.steps == 2000 and math.isfinite(first.curve["error.interpolation"][-1])
     for slots in sizes:
         others += in_three_places(name, slots)
     for other in others:
@@ -81,7 +81,7 @@ def test_interrupted_refilled_and_moved_lanes_equal_undisturbed_ones() -> None:
     undisturbed = train(lanes_of(SHORT, range(5)), compiled=True)
     pack = Pack(lanes_of(SHORT, [0, 1, 2]), 3)
     assert pack.advance() == []
-    saved = {key: blob for key, (_, blob) in pack.checkpoints().items()}
+    saved = pack.checkpoints()
     moved = [
         Lane(lane.key, SHORT, lane.seed, saved.get(lane.key)) for lane in lanes_of(SHORT, [4, 2, 0, 3, 1])
     ]
@@ -95,8 +95,8 @@ def test_compiled_and_uncompiled_agree_up_to_rounding_over_five_steps() -> None:
     for key, result in compiled.items():
         for name, tensor in tensors(result).items():
             torch.testing.assert_close(tensor, tensors(plain[key])[name], rtol=1e-4, atol=1e-5)
-        assert result.curve.error["extrapolation"] == pytest.approx(
-            plain[key].curve.error["extrapolation"], rel=1e-4
+        assert result.curve["error.extrapolation"] == pytest.approx(
+            plain[key].curve["error.extrapolation"], rel=1e-4
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lanes import assert_same, finish, lanes_of, settings_of, tensors, train
 
-from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.optimizers import limited
 from sweeps.training.pack import Pack
 
@@ -43,7 +43,7 @@ def test_a_stalled_lane_takes_new_weights_at_an_evaluation_and_its_neighbours_ke
     assert (weights(pack, 0) - before).abs().max() > 0.05
     results = finish(pack)
     assert restarted_at(results["seed 0"]) >= 20 and restarted_at(results["stubborn 1"]) == 0
-    assert results["seed 0"].curve.step == [0, 10, 20, 30, 40, 50, 60]
+    assert results["seed 0"].curve["step"] == [0, 10, 20, 30, 40, 50, 60]
     assert_same(results["stubborn 1"], train(lanes_of(stubborn, [1], "stubborn"))["stubborn 1"])
 
 
@@ -83,7 +83,7 @@ def test_a_lane_that_moves_by_its_checkpoint_starts_anew_where_it_would_have(rou
     pack = Pack(lanes_of(inalu(), range(3)), 3, compiled=False)
     for _ in range(rounds):
         assert pack.advance() == []
-    saved = {key: blob for key, (_, blob) in pack.checkpoints().items()}
+    saved = pack.checkpoints()
     moved = [
         Lane(lane.key, lane.settings, lane.seed, saved[lane.key]) for lane in lanes_of(inalu(), [2, 0, 1])
     ]
@@ -94,7 +94,7 @@ def test_a_lane_that_moves_by_its_checkpoint_starts_anew_where_it_would_have(rou
 def test_a_longer_budget_goes_on_from_an_end_that_was_a_restart() -> None:
     short = train(lanes_of(inalu(steps=20), [0]))["seed 0"]
     assert short.state is not None and restarted_at(short) == 20
-    longer = train([Lane("seed 0", inalu(), 0, short.state)])["seed 0"]
+    longer = train([Lane("seed 0", inalu(), 0, Checkpoint(short.steps, short.state))])["seed 0"]
     assert_same(longer, train(lanes_of(inalu(), [0]))["seed 0"])
 
 

@@ -49,7 +49,7 @@ def test_a_lane_equals_itself_after_an_interruption(settings) -> None:
     """What it remembers is in the checkpoint too, so the second half goes on as if nothing had happened."""
     pack = Pack(lanes_of(settings, [5]), 1, compiled=False)
     assert pack.advance() == []
-    _, blob = pack.checkpoints()["seed 5"]
+    blob = pack.checkpoints()["seed 5"]
     again = train([dataclasses.replace(lanes_of(settings, [5])[0], checkpoint=blob)], 1)["seed 5"]
     assert_same(again, whole(settings))
     assert again.by_length == whole(settings).by_length
@@ -75,26 +75,26 @@ def test_a_finished_lane_is_measured_at_every_length() -> None:
 def test_errors_by_length_are_those_of_the_final_state() -> None:
     """At the test length, with the test's examples, they are what the last evaluation says."""
     result = whole(DNGPU)
-    assert result.by_length["symbol_error"][1] == result.curve.scores["symbol_error.extrapolation"][-1]
+    assert result.by_length["symbol_error"][1] == result.curve["symbol_error.extrapolation"][-1]
 
 
 def test_a_lane_that_waits_to_be_measured_has_a_checkpoint() -> None:
     pack = Pack(lanes_of(DNGPU, [0]), 1, compiled=False)
     while not pack.ending:
         assert pack.advance() == []
-    assert pack.checkpoints()["seed 0"][0] == 8
+    assert pack.checkpoints()["seed 0"].steps == 8
     assert not pack.done
 
 
 def test_the_curriculum_shows_in_the_curve() -> None:
     result = whole(NEURAL_GPU)
-    assert result.curve.scores["memory.length"][0] == 3.0
-    assert result.curve.scores["memory.pull"][0] == pytest.approx(0.0005)
+    assert result.curve["memory.length"][0] == 3.0
+    assert result.curve["memory.pull"][0] == pytest.approx(0.0005)
 
 
 def test_a_model_on_symbols_has_no_sparsity_error() -> None:
     result = whole(DNGPU)
-    assert result.verdict.sparsity_error is None
+    assert result.sparsity_error is None
 
 
 @pytest.mark.parametrize(
