@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeps.config.diff import Change, difference
-from sweeps.config.sweep_file import SweepFileError, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.sweep_file import parse
 
 BEGUN = """\
 question: which?

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.config.sweep_file import SweepFileError, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.sweep_file import parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.config.space import Dimension, Kind, Search
-from sweeps.search import CellSearch, Finished, Suggestion, check_sampler, file_values, sampler_names
+from sweeps.config.space import Dimension, Kind, Objective, Search
+from sweeps.search import SAMPLERS, CellSearch, Finished, Suggestion, check_sampler, file_values
 
 LR = Dimension(kind="log_uniform", low=1e-4, high=1e-1)
 DROPOUT = Dimension(kind="log_uniform", low=1e-6, high=0.2, off=0, has_off=True)
@@ -35,7 +35,7 @@ FILE = {
     "train.optimizer": "adam",
 }
 INSTALLED = [
-    name for name in sampler_names() if not check_sampler(name, {"points": 2} if name == "grid" else {})
+    name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid
 ]
 
 
@@ -46,8 +46,6 @@ def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: 
         seed=seed,
         configurations=40,
         parallel=parallel,
-        objective="par2",
-        direction="minimize",
     )
 
 
@@ -185,7 +183,7 @@ def test_equal_values_are_told_apart_by_the_tie_break() -> None:
 def test_maximising_is_minimising_the_negative() -> None:
     up = Search(
         sampler="tpe", sampler_options={"n_startup_trials": 3}, seed=0, configurations=40, parallel=1,
-        objective="success_rate", direction="maximize",
+        objective=Objective("success_rate", "maximize"),
     )  # fmt: skip
     down = walk(CellSearch(SPACE, a_search(n_startup_trials=3), "all", FILE), 8)
     assert walk(CellSearch(SPACE, up, "all", FILE), 8, lambda p: -loss(p)) == down
@@ -211,7 +209,7 @@ def test_a_missing_configuration_is_named() -> None:
         search.suggest(3, {0: Finished({}, 1.0)})
 
 
-@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name not in ("grid", "gp")])
+@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_off_and_on_are_both_reached(sampler: str) -> None:
     options = {"population_size": 4} if sampler.startswith("nsga") else {}
     suggestions = walk(
@@ -221,7 +219,7 @@ def test_off_and_on_are_both_reached(sampler: str) -> None:
     assert any(off) and not all(off)
 
 
-@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name not in ("grid", "gp")])
+@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_no_continuous_value_is_suggested_twice(sampler: str) -> None:
     options: dict[str, Any] = (
         {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
@@ -301,7 +299,7 @@ def test_a_grid_is_walked_in_order_without_the_files_own_point_and_then_ends() -
         for s in walk(search, 9, lambda p: 0.0)
     ]
     assert got == [(None, None, "file"), ("adam", 0.1, "grid"), ("sgd", 0.0, "grid"), ("sgd", 0.1, "grid")]
-    assert search.most == 4 and search.suggest(4, {}) is None
+    assert search.size == 4 and search.suggest(4, {}) is None
 
 
 def test_a_grid_over_a_range_has_its_ends_and_its_off_value() -> None:

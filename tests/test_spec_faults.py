@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.sweep_file import Sweep, SweepFileError, load, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.sweep_file import Sweep, load, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
