@@ -167,13 +167,15 @@ def test_infinite_objectives_are_the_worst_and_no_error() -> None:
     assert walk(search, 6, lambda p: math.inf)[-1].origin == "model"
 
 
-def test_equal_values_are_told_apart_by_the_tie_break() -> None:
+def test_equal_values_are_ordered_by_the_tie_break() -> None:
     search = CellSearch({"train.lr": LR}, a_search(n_startup_trials=3), "all", FILE)
     plain = walk(search, 12)
 
     def after(tie: Callable[[float], float]) -> Any:
-        told = {k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)}
-        return search.suggest(12, told)
+        finished = {
+            k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)
+        }
+        return search.suggest(12, finished)
 
     best_last = search.suggest(12, history_of(plain))
     assert after(lambda x: x) == best_last  # the order is the same, so the suggestion is
@@ -198,9 +200,9 @@ def test_the_files_own_values_are_found_in_resolved_settings_those_of_units_too(
 def test_a_file_value_outside_the_bounds_is_left_out_of_the_model() -> None:
     outside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 5.0})
     inside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 1e-3})
-    told = {0: Finished({}, 0.0)}
-    assert origin(outside.suggest(1, told)) == "random"
-    assert origin(inside.suggest(1, told)) == "model"
+    finished = {0: Finished({}, 0.0)}
+    assert origin(outside.suggest(1, finished)) == "random"
+    assert origin(inside.suggest(1, finished)) == "model"
 
 
 def test_a_missing_configuration_is_named() -> None:
@@ -325,6 +327,9 @@ def test_check_sampler_names_what_is_known() -> None:
     assert len(check_sampler("random", {"a": 1, "b": 2})) == 2
     assert "greater than or equal to 2" in check_sampler("nsgaii", {"population_size": 1})[0]
     assert "points: 5" in check_sampler("grid", {}, {"train.lr": LR})[0]
+    assert "must be 2 or more, not 1" in check_sampler("grid", {"points": 1})[0]
+    assert "must be 0 or more, not -1" in check_sampler("tpe", {"n_startup_trials": -1})[0]
+    assert list(SAMPLERS) == sorted(SAMPLERS)
 
 
 def test_a_faulty_sampler_is_refused_when_the_search_is_made() -> None:
