@@ -113,10 +113,10 @@ def _config_at(cls: type[Any], keys: Sequence[str]) -> type[Any] | None:
     """The dataclass at some keys below a Config; None for a plain field."""
     for key in keys:
         hint = fields_of(cls).get(key)
-        inner = next((h for h in (hint, *get_args(hint)) if dataclasses.is_dataclass(h)), None)
-        if inner is None:
+        classes = [c for c in (hint, *get_args(hint)) if isinstance(c, type) and dataclasses.is_dataclass(c)]
+        if not classes:
             return None
-        cls = _as_class(inner)
+        cls = classes[0]
     return cls
 
 
