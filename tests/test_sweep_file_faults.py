@@ -164,6 +164,11 @@ def test_a_setting_that_only_some_cells_have_is_one_fault_with_the_condition_to_
     assert "and 1 more" in found and "add when: {model.name: [nau]}" in found
 
 
+def test_a_setting_of_the_file_that_only_some_cells_have_is_no_advice_about_the_search() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, linear], x: [{label: a, model: {clamp: true}}]}"
+    assert "add when" not in faults(text + "\nsearch: {configurations: 3, space: {train.lr: [1, 2]}}")
+
+
 def test_a_fault_of_all_cells_is_reported_once() -> None:
     found = faults(
         "task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}"

@@ -322,7 +322,7 @@ def read_cells(
     resolutions = [resolve(cell.settings) for cell in cells]
     for cell, (_, found, warnings) in zip(cells, resolutions, strict=True):
         for fault in found:
-            findings.add_fault(cell.location(fault.path), fault, fault.message, cell)
+            findings.add_fault(dataclasses.replace(fault, path=cell.location(fault.path)), cell)
         for warning in warnings:
             findings.add_warning(cell.location(warning.path), warning.message, cell)
     cells = [
@@ -405,77 +405,66 @@ def _try_corners(cell: Cell, paths: Sequence[str], known: Sequence[Fault], findi
         for value in cell.space[path].corners():
             _, found, warnings = resolve(replace_paths(cell.settings, {**enabling, path: value}))
             given = f"{path} = {shown(value)}"
-            for fault in found:
-                if fault not in known:
-                    message = fault.message if fault.path == path else str(fault)
-                    findings.add_fault(join("search.space", path), fault, message, cell, given)
-            for warning in warnings:
-                if warning not in known:
-                    message = warning.message if warning.path == path else str(warning)
-                    findings.add_warning(join("search.space", path), f"with {given}: {message}", cell)
-
-
-@dataclass
-class _Finding:
-    """A fault or a warning, and the cells that have it."""
-
-    path: str
-    message: str
-    unknown_setting: bool = False
-    cells: list[str] = field(default_factory=list)
+            for fault in (fault for fault in found if fault not in known):
+                message = fault.message if fault.path == path else str(fault)
+                searched = dataclasses.replace(fault, path=join("search.space", path), message=message)
+                findings.add_fault(searched, cell, given)
+            for warning in (warning for warning in warnings if warning not in known):
+                message = warning.message if warning.path == path else str(warning)
+                findings.add_warning(join("search.space", path), f"with {given}: {message}", cell)
 
 
 class _Findings:
-    """Faults and warnings of cells, each kept once however many cells and corners have it."""
+    """Faults and warnings of cells, each kept once, with the keys of all cells that have it."""
 
     def __init__(self, num_cells: int) -> None:
         self._num_cells = num_cells
-        self._faults: dict[tuple[str, str], _Finding] = {}
-        self._warnings: dict[tuple[str, str], _Finding] = {}
+        self._faults: dict[tuple[str, str], tuple[Fault, list[str]]] = {}
+        self._warnings: dict[tuple[str, str], list[str]] = {}
 
-    def add_fault(self, path: str, fault: Fault, message: str, cell: Cell, given: str | None = None) -> None:
-        """Add a fault of a cell at a path of the file; `given` is the searched value that it came with."""
-        unknown_setting = fault.unknown_setting
+    def add_fault(self, fault: Fault, cell: Cell, given: str | None = None) -> None:
+        """Add a fault of a cell, its path being one of the file; `given` is the searched value that it comes with."""
         # The settings that exist instead differ between models; the list of one of them is enough.
-        key = (path, "unknown" if unknown_setting else message)
-        text = f"{message} (with {given})" if given and not unknown_setting else message
-        finding = self._faults.setdefault(key, _Finding(path, text, unknown_setting))
-        if cell.key not in finding.cells:
-            finding.cells.append(cell.key)
+        key = (fault.path, "" if fault.unknown_setting else fault.message)
+        if given is not None and not fault.unknown_setting:
+            fault = dataclasses.replace(fault, message=f"{fault.message} (with {given})")
+        _, cells = self._faults.setdefault(key, (fault, []))
+        if cell.key not in cells:
+            cells.append(cell.key)
 
     def add_warning(self, path: str, message: str, cell: Cell | None = None) -> None:
         """Add a warning of a cell, or of all of them."""
-        finding = self._warnings.setdefault((path, message), _Finding(path, message))
-        if cell is not None and cell.key not in finding.cells:
-            finding.cells.append(cell.key)
+        cells = self._warnings.setdefault((path, message), [])
+        if cell is not None and cell.key not in cells:
+            cells.append(cell.key)
 
     def report_faults(self, cells: Sequence[Cell], faults: Faults) -> None:
         """Add every fault to those of the file."""
-        for finding in self._faults.values():
-            faults.add(finding.path, f"{finding.message}{self._where(finding)}{_hint(finding, cells)}")
+        for fault, keys in self._faults.values():
+            searched = fault.unknown_setting and fault.path.startswith("search.space.")
+            hint = _hint(fault, keys, cells) if searched else ""
+            faults.add(fault.path, f"{fault.message}{self._where(keys)}{hint}")
 
     def warnings(self, faults: Faults) -> list[str]:
         """The warnings, with their lines."""
-        return [str(faults.locate(w.path, w.message + self._where(w))) for w in self._warnings.values()]
+        found = self._warnings.items()
+        return [str(faults.locate(path, message + self._where(keys))) for (path, message), keys in found]
 
-    def _where(self, finding: _Finding) -> str:
+    def _where(self, keys: Sequence[str]) -> str:
         """` (in cells ...)`, unless it is all of them."""
-        keys = finding.cells
         if not keys or len(keys) == self._num_cells:
             return ""
         listed = "; ".join(keys[:3]) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
         return f" (in cell{'s' if len(keys) > 1 else ''} {listed})"
 
 
-def _hint(finding: _Finding, cells: Sequence[Cell]) -> str:
-    """The condition to add to a dimension that only the models of some cells have."""
-    name = finding.path.removeprefix("search.space.")
-    if not finding.unknown_setting or name == finding.path:
-        return ""
+def _hint(fault: Fault, lacking: Sequence[str], cells: Sequence[Cell]) -> str:
+    """The condition to add to a dimension that only the models of some cells have; `lacking` are the keys of the others."""
+    name = fault.path.removeprefix("search.space.")
     models: tuple[set[str], set[str]] = (set(), set())
     for cell in cells:
         if name in cell.space:
-            models[cell.key in finding.cells].add(str(cell.settings["model"].get("name")))
+            models[cell.key in lacking].add(str(cell.settings["model"].get("name")))
     having = sorted(models[False] - models[True])
     return (
         f" To search it where there is one, add when: {{model.name: [{', '.join(having)}]}}" if having else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,13 +167,10 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     base = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     base_is_sound = _check_base(base, faults)
     axes = read_axes(values["compare"], base, faults) if values.get("compare") is not None else []
-    for path in faults.overridden:
-        for axis in axes:
-            if axis.always_sets(path):
-                message = (
-                    f"has no effect: axis {axis.name!r} sets it in every cell. Change compare.{axis.name}"
-                )
-                faults.add(path, message)
+    for path, axis in itertools.product(faults.overridden, axes):
+        if axis.always_sets(path):
+            message = f"has no effect: axis {axis.name!r} sets it in every cell. Change compare.{axis.name}"
+            faults.add(path, message)
     search = _read_search(values["search"], faults) if values.get("search") is not None else None
     seeds = _read_seeds(values["seeds"], faults) if "seeds" in values else (0,)
     resources = _read_resources({} if values.get("resources") is None else values["resources"], faults)
@@ -206,13 +204,13 @@ def _without_unbuilt(document: Mapping[str, Any], faults: Faults) -> dict[str, A
     """The values without the keys of NOT_BUILT; one that has a value is a fault."""
     values = dict(document)
     for path in NOT_BUILT:
-        *sections, key = path.split(".")
-        node = values
-        for section in sections:
-            node[section] = dict(node[section]) if isinstance(node.get(section), dict) else node.get(section)
-            node = node[section] if isinstance(node[section], dict) else {}
-        if node.pop(key, None) is not None:
-            faults.add(path, "is not built yet: take it out of the file")
+        section, _, key = path.rpartition(".")
+        node = values.get(section) if section else values
+        if isinstance(node, dict) and key in node:
+            if node[key] is not None:
+                faults.add(path, "is not built yet: take it out of the file")
+            rest = {name: value for name, value in node.items() if name != key}
+            values = {**values, section: rest} if section else rest
     return values
 
 
@@ -294,12 +292,9 @@ def _read_search(value: Any, faults: Faults) -> Search | None:
     given = faults.take_mapping(value, "search", known=SEARCH_KEYS)
     if given is None:
         return None
-    sampler = given.get("sampler", "tpe")
-    options = (
-        {"name": sampler}
-        if isinstance(sampler, str)
-        else faults.take_mapping(sampler, "search.sampler") or {}
-    )
+    sampler = given.get("sampler", Search.sampler)
+    sampler = {"name": sampler} if isinstance(sampler, str) else sampler
+    options = faults.take_mapping(sampler, "search.sampler") or {}
     seed = faults.take_integer(options.get("seed", 0), "search.sampler.seed", 0, MAX_SEED)
     space = read_space(given["space"], "search.space", faults) if "space" in given else {}
     if "space" not in given:
@@ -310,7 +305,7 @@ def _read_search(value: Any, faults: Faults) -> Search | None:
         configurations = faults.take_integer(configurations, "search.configurations", 1)
     parallel = faults.take_integer(given.get("parallel", Search.parallel), "search.parallel", 1)
     return Search(
-        sampler=str(options.get("name", "tpe")),
+        sampler=str(options.get("name", Search.sampler)),
         sampler_options={key: item for key, item in options.items() if key not in ("name", "seed")},
         seed=seed or 0,
         configurations=configurations or 0,
