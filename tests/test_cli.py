@@ -232,7 +232,7 @@ def test_nothing_is_exported_before_a_configuration_is_complete(sweeps: Command,
     entry = configuration("nau", 0)
     with Store(tmp_path / "results") as store:
         store.begin_sweep("small", "", {"name": "small"})
-        store.ask("small", dataclasses.replace(entry, state="running"))
+        store.add_configuration("small", dataclasses.replace(entry, state="running"))
         store.add_records([lane(entry, 0, 3000, 1e-9)])
     answer = sweeps("export", "small", "-o", "best.yaml")
     assert answer.status == 2

@@ -1,4 +1,4 @@
-"""What may be shown of a URL."""
+"""Credentials are masked in URLs that are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A driver's screen travels in a log, and a log is read as quietly as a local sweep tells of itself."""
+"""The progress display in a log: the last block, and the log as it is printed for reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG = [
 ]
 
 
-def test_people_read_a_line_where_lanes_have_ended_and_the_last_one() -> None:
+def test_a_plain_log_has_a_line_where_lanes_have_ended_and_the_last_one() -> None:
     assert [line[:45] for line in plain(iter(LOG))] == [
         "3 workers",
         "0:00:20  configurations 0/9  lanes 4/36, 0 so",
@@ -38,6 +38,6 @@ def test_the_last_block_is_the_whole_screen() -> None:
     assert last_block([]) == []
 
 
-def test_a_driver_that_went_on_counts_anew() -> None:
+def test_the_clock_of_a_continued_driver_starts_at_0() -> None:
     log = [f"{MARK}0:10:00  lanes 4/36", f"{MARK}0:00:20  lanes 8/36", f"{MARK}0:00:40  lanes 12/36"]
     assert len(list(plain(iter(log)))) == 3

@@ -19,7 +19,7 @@ def test_ctrl_c_asks_the_driver_to_stop_and_a_second_one_ends_at_once() -> None:
     driver: Any = SimpleNamespace(stopping=None)
     with ray_tune.interruptible(driver, lambda: None):
         signal.raise_signal(signal.SIGINT)
-        assert driver.stopping == "SIGINT was received"
+        assert driver.stop_reason == "SIGINT was received"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -28,7 +28,7 @@ def test_a_first_ctrl_c_is_in_time_though_the_budget_of_hours_is_used_up() -> No
     driver: Any = SimpleNamespace(stopping="the budget of 2 hours is used up")
     with ray_tune.interruptible(driver, lambda: None):
         signal.raise_signal(signal.SIGINT)
-    assert driver.stopping == "SIGINT was received"
+    assert driver.stop_reason == "SIGINT was received"
 
 
 def test_a_ray_that_does_not_end_after_sigterm_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

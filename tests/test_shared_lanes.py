@@ -20,8 +20,11 @@ seeds: 3
 """
 
 
-def drive(store: Store, text: str, name: str = "s", losses: int = 0, dumb: bool = False) -> Driver:
-    """Runs a sweep's packs here, one after another; loses the first workers, before they told anything if `dumb`."""
+def drive(store: Store, text: str, name: str = "s", losses: int = 0, silent: bool = False) -> Driver:
+    """Run a sweep's packs in this process, one after another.
+
+    The first `losses` workers are lost, before their first report if `silent`.
+    """
     sweep = parse(COMMON + text, name, [f"name={name}"])
     with store.hold(name):
         if store.sweep(name) is None:
@@ -30,18 +33,18 @@ def drive(store: Store, text: str, name: str = "s", losses: int = 0, dumb: bool 
         driver.begin()
         packs = 0
         while not driver.done:
-            order = driver.next_pack(f"pack{packs}")
-            assert order is not None, "the sweep waits for something that nobody trains"
-            assert len({lane.key for lane in order.lanes}) == len(order.lanes), "a lane twice in one pack"
-            run = PackRun(order, compiled=False)
+            request = driver.next_pack(f"pack{packs}")
+            assert request is not None, "the sweep waits for a lane that no worker trains"
+            assert len({lane.key for lane in request.lanes}) == len(request.lanes), "a lane twice in one pack"
+            run = PackRun(request, compiled=False)
             if packs < losses:
-                told = run.work(0.0)
-                if not dumb:
-                    driver.receive(order.pack_id, told)
+                first_report = run.work(0.0)
+                if not silent:
+                    driver.receive(request.pack_id, first_report)
             else:
                 while not run.done:
-                    driver.receive(order.pack_id, run.work(60.0))
-            driver.pack_ended(order.pack_id, "its process died")
+                    driver.receive(request.pack_id, run.work(60.0))
+            driver.pack_ended(request.pack_id, "its process died")
             packs += 1
         store.set_state(name, "done")
     return driver
@@ -106,7 +109,7 @@ def test_a_lost_worker_s_lanes_are_trained_again_with_the_same_report(store: Sto
 
 
 def test_lanes_whose_worker_is_lost_every_time_end_in_an_error_that_says_so(store: Store) -> None:
-    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=3, dumb=True)
+    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=3, silent=True)
     (entry,) = configurations(store)
     assert entry["state"] == "failed" and entry["errors"] == 3
     assert "lost 3 times; the last time: its process died" in entry["lanes"][0]["reason"]

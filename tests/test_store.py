@@ -1,4 +1,4 @@
-"""The store keeps what it was given, through restarts, rivals and kills, and refuses with words."""
+"""The store: round trips, durability, concurrent processes, and refusals with their messages."""
 
 from __future__ import annotations
 
@@ -149,12 +149,12 @@ json_values = st.recursive(
 def test_configurations_come_back_as_they_were(
     parameters: dict[str, Any], keys: dict[int, str], value: Any
 ) -> None:
-    asked = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
+    added = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         store.begin_sweep("s", "name: s", parameters)
-        assert store.ask("s", asked) == asked
-        store.finish("s", asked.cell, asked.number, "complete", value)
-        assert store.configurations("s") == [replace(asked, state="complete", value=value)]
+        assert store.add_configuration("s", added) == added
+        store.finish_configuration("s", added.cell, added.number, "complete", value)
+        assert store.configurations("s") == [replace(added, state="complete", value=value)]
         sweep = store.sweep("s")
         assert sweep is not None and repr(sweep.document) == repr(parameters)
 
@@ -180,7 +180,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(store: Store) -> None:
     assert (found.steps, found.sparsity_error) == (7, 0.5)
 
 
-def test_a_reason_that_no_database_can_spell_is_kept_all_the_same(store: Store) -> None:
+def test_a_reason_that_no_database_can_store_is_kept_escaped(store: Store) -> None:
     store.add_records([record(outcome="error", reason="file\0name \udcff")])
     assert store.records([("k", 1000)])["k", 1000].reason == "file\\0name \\udcff"
 
@@ -217,17 +217,17 @@ def test_a_sweep_of_a_taken_name_cannot_begin(store: Store) -> None:
     assert sweep is not None and sweep.definition == "name: mine"
 
 
-def test_what_was_asked_is_never_asked_anew(store: Store) -> None:
+def test_a_stored_configuration_is_never_overwritten(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    first = store.ask("s", configuration(parameters={"train.lr": 0.1}))
-    assert store.ask("s", configuration(parameters={"train.lr": 0.2}, keys={5: "k5"})) == first
+    first = store.add_configuration("s", configuration(parameters={"train.lr": 0.1}))
+    assert store.add_configuration("s", configuration(parameters={"train.lr": 0.2}, keys={5: "k5"})) == first
     assert store.configurations("s") == [first]
 
 
 def test_configurations_are_ordered_by_first_appearance_of_their_cell_then_number(store: Store) -> None:
     store.begin_sweep("s", "", {})
     for cell, number in [("z", 1), ("a", 0), ("z", 0), ("a", 2), ("a", 1)]:
-        store.ask("s", configuration(cell, number))
+        store.add_configuration("s", configuration(cell, number))
     assert [(c.cell, c.number) for c in store.configurations("s")] == [
         ("z", 0),
         ("z", 1),
@@ -239,20 +239,20 @@ def test_configurations_are_ordered_by_first_appearance_of_their_cell_then_numbe
 
 def test_more_seeds_make_a_finished_configuration_run_again(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    store.ask("s", configuration())
-    store.finish("s", "model=nau", 0, "complete", 3.5)
-    assert store.extend_seeds("s", "model=nau", 0, {0: "k0"}).state == "complete"
-    extended = store.extend_seeds("s", "model=nau", 0, {1: "k1", 2: "k2"})
+    store.add_configuration("s", configuration())
+    store.finish_configuration("s", "model=nau", 0, "complete", 3.5)
+    assert store.add_seeds("s", "model=nau", 0, {0: "k0"}).state == "complete"
+    extended = store.add_seeds("s", "model=nau", 0, {1: "k1", 2: "k2"})
     assert (extended.state, extended.value) == ("running", None)
     assert extended.keys == {0: "k0", 1: "k1", 2: "k2"}
 
 
 def test_a_seed_that_became_another_lane_is_refused(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    asked = store.ask("s", configuration())
+    added = store.add_configuration("s", configuration())
     with pytest.raises(StoreError, match=r"seeds \[1\] are other lanes"):
-        store.extend_seeds("s", "model=nau", 0, {1: "changed", 2: "k2"})
-    assert store.configurations("s") == [asked]
+        store.add_seeds("s", "model=nau", 0, {1: "changed", 2: "k2"})
+    assert store.configurations("s") == [added]
 
 
 def test_a_sweep_has_state_and_an_edited_definition(store: Store) -> None:
@@ -356,7 +356,7 @@ def test_threads_of_a_driver_may_share_a_store(store: Store) -> None:
         assert list(threads.map(work, range(6))) == [10] * 6
 
 
-def test_ten_thousand_records_are_read_back_with_few_questions(store: Store) -> None:
+def test_ten_thousand_records_are_read_back_with_few_queries(store: Store) -> None:
     errors = [0.1 * 0.7**i for i in range(20)]
     curve = {
         "step": list(range(0, 20_000, 1000)),
@@ -369,17 +369,17 @@ def test_ten_thousand_records_are_read_back_with_few_questions(store: Store) -> 
     ]
     for start in range(0, len(new), 1000):
         store.add_records(new[start : start + 1000])
-    questions = []
-    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *about: questions.append(about[2]))
+    queries = []
+    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *about: queries.append(about[2]))
     found = store.records(r.id for r in new)
-    assert len(questions) <= 21
+    assert len(queries) <= 21
     assert len(found) == 10_000 and found[new[-1].id].curve == curve
 
 
 # Refusals
 
 
-def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_earlier_records_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add_records([record("before")])
     with store.database.read() as connection:
@@ -391,11 +391,11 @@ def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> Non
     store.close()
 
 
-def test_an_unknown_sweep_is_answered_with_the_nearest_name(store: Store) -> None:
+def test_an_unknown_sweep_is_refused_with_the_nearest_name(store: Store) -> None:
     store.begin_sweep("quickstart", "", {})
     with pytest.raises(StoreError, match="no sweep named 'quikstart'. Did you mean 'quickstart'"):
         store.set_state("quikstart", "done")
-    with pytest.raises(StoreError, match="was never asked for"):
-        store.finish("quickstart", "all", 0, "complete", 1.0)
+    with pytest.raises(StoreError, match="has no configuration 0 in cell 'all'"):
+        store.finish_configuration("quickstart", "all", 0, "complete", 1.0)
     with pytest.raises(StoreError, match="must be one of running, done"):
         store.set_state("quickstart", "fine")
