@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, console, existing, load_sweep
+from sweeps.cli.app import StoreOption, app, console, load_sweep, require_store
 from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
@@ -120,7 +120,7 @@ def list_(
     from sweeps.store import Store
 
     if what is Listed.sweeps:
-        existing(store)
+        require_store(store)
         with Store(store) as opened:
             rows = sweep_listing(opened)
     elif what is Listed.definitions:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, errors, existing
+from sweeps.cli.app import OnOption, StoreOption, app, console, errors, require_store
 from sweeps.errors import UserError
 
 
@@ -24,7 +24,7 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
     from sweeps.results import as_markdown, report
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         text = as_markdown(report(opened, name))
         holder = opened.holder(name)
@@ -57,7 +57,7 @@ def report_(
     from sweeps.results import as_csv, as_json, as_markdown, report
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         found = [report(opened, name) for name in names]
     if format is not Format.md and len(found) > 1:
@@ -78,7 +78,7 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
     from sweeps.results.thresholds import thresholds
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         found = thresholds(report(opened, name))
     for split, value in found.items():
@@ -108,7 +108,7 @@ def figure_(
     from sweeps.results.figures import draw, write
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
     write(drawn, output)
@@ -126,7 +126,7 @@ def ensemble(
     from sweeps.runner.ensembles import ensemble_table
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
     if unclear:
         raise UserError(
@@ -136,7 +136,7 @@ def ensemble(
         typer.echo(
             ensemble_table(
                 opened, name, cell, [int(part) for part in lengths.split(",") if part],
-                tell=lambda line: errors.print(line, highlight=False),
+                on_progress=lambda line: errors.print(line, highlight=False),
             )
         )  # fmt: skip
 
@@ -152,7 +152,7 @@ def export(
     from sweeps.results.export import best
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         text = best(opened, name, cell)
     if output is None:
