@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, errors, require_store
+from sweeps.cli.app import OnOption, StoreOption, app, console, errors, require_store, writing
 from sweeps.errors import UserError
 
 
@@ -111,7 +111,8 @@ def figure_(
     require_store(store)
     with Store(store) as opened:
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
-    write(drawn, output)
+    with writing(output):
+        write(drawn, output)
     console.print(f"wrote {output}", highlight=False)
 
 
@@ -158,5 +159,6 @@ def export(
     if output is None:
         typer.echo(text)
         return
-    output.write_text(text, encoding="utf-8")
+    with writing(output):
+        output.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
