@@ -17,6 +17,8 @@ from unittest import mock
 import psutil
 
 from sweeps.cli import main
+from sweeps.runner.driver import Driver
+from sweeps.runner.worker import PackRun
 
 PATIENCE_S = 200.0  # cores are shared, and Ray's workers have a low priority
 
@@ -37,6 +39,17 @@ def call(*arguments: str, bug: bool = False) -> Answer:
             status = int(ended.code or 0)
     assert ("Traceback" in out.getvalue() + err.getvalue()) is bug, err.getvalue()
     return Answer(status, out.getvalue(), err.getvalue())
+
+
+def train_in_process(driver: Driver) -> None:
+    """Train the packs of a driver one after another in this process, uncompiled, without Ray."""
+    packs = 0
+    while (request := driver.next_pack(f"pack {packs}")) is not None:
+        pack = PackRun(request, compiled=False)
+        while not pack.done:
+            driver.receive(request.pack_id, pack.work())
+        driver.pack_ended(request.pack_id)
+        packs += 1
 
 
 class Started:

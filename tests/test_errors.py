@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from commands import call
+from commands import call, train_in_process
 from made_sweep import made_sweep
 
 import sweeps.cli
 from sweeps.errors import StoreError
 from sweeps.runner import run
 from sweeps.runner.driver import Driver
-from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 from sweeps.store.database import holders
 
@@ -51,14 +50,6 @@ def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Training], None]:
     return replace
 
 
-def train(driver: Driver) -> None:
-    while (request := driver.next_pack("pack")) is not None:
-        pack = PackRun(request, compiled=False)
-        while not pack.done:
-            driver.receive("pack", pack.work())
-        driver.pack_ended("pack")
-
-
 def state() -> str:
     with Store("results") as store:
         row = store.sweep("small")
@@ -67,7 +58,7 @@ def state() -> str:
 
 
 def test_a_sweep_that_is_done_exits_with_0(train_with: Any) -> None:
-    train_with(train)
+    train_with(train_in_process)
     answer = call("run", "small.yaml", "--no-mlflow")
     assert (answer.status, answer.err) == (0, "")
     assert state() == "done"
@@ -80,7 +71,7 @@ def test_a_store_that_fails_during_training_exits_with_1(
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(Store, "add_records", refuse)
-    train_with(train)
+    train_with(train_in_process)
     answer = call("run", "small.yaml", "--no-mlflow")
     assert (answer.status, answer.err) == (1, f"the disk is full\n{CONTINUES}\n")
     assert state() == "failed"
@@ -91,7 +82,7 @@ def test_a_store_that_fails_during_training_exits_with_1(
 
 def test_a_store_that_fails_at_the_end_exits_with_1(train_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def train_then_lose_the_store(driver: Driver) -> None:
-        train(driver)
+        train_in_process(driver)
         monkeypatch.setattr(Store, "set_state", refuse)
 
     def refuse(*arguments: object) -> None:
@@ -108,7 +99,7 @@ def test_a_driver_that_is_replaced_by_another_exits_with_1_and_leaves_the_sweep_
     def replaced(driver: Driver) -> None:
         with driver.store.database.write() as connection:
             connection.execute(sa.update(holders).values(token="of another driver", host="elsewhere"))
-        train(driver)
+        train_in_process(driver)
 
     train_with(replaced)
     answer = call("run", "small.yaml", "--no-mlflow")
