@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config.sweep_file import Sweep, from_document
+from sweeps.config.sweep_file import Sweep, from_document, parse
 from sweeps.results import as_json, report
 from sweeps.runner.driver import MAX_LOSSES, Driver, PackRequest
 from sweeps.runner.worker import PackRun
@@ -235,7 +235,7 @@ def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> Non
 def test_a_longer_budget_goes_on_from_a_state_on_the_grid_and_equals_a_run_of_that_length(
     store, tmp_path, shorter, goes_on
 ) -> None:
-    """Evaluations stand at multiples of evaluate_every: a state between them would put them elsewhere."""
+    """Evaluations are at multiples of evaluate_every: continued from a state between them they would be elsewhere."""
     run(started(with_steps(shorter), store))
     longer = started(with_steps(30), store)
     lanes = sum(len(request.lanes) for request in run(longer))
@@ -260,14 +260,6 @@ def test_after_a_longer_budget_the_report_is_of_that_budget(store, tmp_path) -> 
     with held_store(tmp_path / "at once") as other:
         run(started(with_steps(20), other))
         assert lanes_and_figures(store) == lanes_and_figures(other)
-
-
-def test_two_configurations_of_equal_settings_train_their_lanes_once(store) -> None:
-    axis = [{"label": "a", "train": {"lr": 0.001}}, {"label": "b", "train": {"lr": 1e-3}}]
-    driver = started(sweep_of(PLAIN, compare={"twice": axis}, model="nau"), store)
-    assert trained(run(driver)) == [("nau", 0), ("nau", 1), ("nau", 2)]
-    first, second = lanes_and_figures(store)
-    assert first["lanes"] == second["lanes"] and len(first["lanes"]) == 3
 
 
 def test_the_budget_of_hours_stops_a_sweep(store) -> None:
@@ -326,3 +318,95 @@ def test_a_sweep_with_errors_in_every_lane_has_a_common_error(store) -> None:
         driver.pack_ended("pack", "its process died or raised")
     assert driver.done
     assert driver.common_error == "its worker was lost 3 times; the last time: its process died or raised"
+
+
+# Lanes that several configurations have in common
+
+COMMON = """
+task: {name: static, operation: sub, input_size: 10}
+model: linear
+seeds: 3
+"""
+
+
+def drive(store: Store, text: str, name: str = "s", losses: int = 0) -> Driver:
+    """Run a sweep's packs in this process, one after another. The first `losses` are lost."""
+    sweep = parse(COMMON + text, name, [f"name={name}"])
+    with store.hold(name):
+        if store.sweep(name) is None:
+            store.begin_sweep(name, sweep.text, sweep.document)
+        driver = Driver(sweep, name, store, None, 1)
+        driver.begin()
+        packs = 0
+        while not driver.done:
+            request = driver.next_pack(f"pack{packs}")
+            assert request is not None, "the sweep waits for a lane that no worker trains"
+            assert len({lane.key for lane in request.lanes}) == len(request.lanes), "a lane twice in one pack"
+            pack = PackRun(request, compiled=False)
+            if packs < losses:
+                driver.receive(request.pack_id, pack.work(0.0))
+            else:
+                while not pack.done:
+                    driver.receive(request.pack_id, pack.work(60.0))
+            driver.pack_ended(request.pack_id, "its process died")
+            packs += 1
+        store.set_state(name, "done")
+    return driver
+
+
+def configurations(store: Store, name: str = "s") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = report(store, name)["configurations"]
+    return found
+
+
+def test_cells_with_equal_settings_share_their_lanes(store: Store) -> None:
+    axis = "train: {steps: 40, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b, train: {lr: 1e-3}}]}"
+    driver = drive(store, axis)
+    a, b = configurations(store)
+    assert a["state"] == b["state"] == "complete"
+    assert a["lanes"] == b["lanes"]
+    assert driver.seed_steps == 3 * 40, "each lane is trained once"
+
+
+def test_a_search_that_suggests_the_same_values_twice_ends(store: Store) -> None:
+    search = (
+        "train: {steps: 20, batch: 4, evaluate_every: 20}\n"
+        "search: {sampler: random, configurations: 5, parallel: 5, space: {train.lr: {choice: [1e-3, 1e-2]}}}"
+    )
+    driver = drive(store, search)
+    assert [entry["state"] for entry in configurations(store)] == ["complete"] * 5
+    assert driver.seed_steps == 2 * 3 * 20
+
+
+def test_a_longer_budget_goes_on_from_the_shorter_one(store: Store) -> None:
+    axis = "train: {steps: 40, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b, train: {steps: 100}}]}"
+    driver = drive(store, axis)
+    assert [entry["lanes"][0]["steps"] for entry in configurations(store)] == [40, 100]
+    assert driver.seed_steps == 3 * 100
+
+
+def test_a_budget_that_ends_off_the_evaluation_grid_changes_nothing_of_a_longer_one(
+    store: Store, tmp_path: Path
+) -> None:
+    train = "train: {{steps: {}, batch: 4, evaluate_every: 20}}"
+    drive(store, train.format(50), "short")
+    drive(store, train.format(100), "long")
+    with Store(tmp_path / "another") as fresh:
+        drive(fresh, train.format(100), "long")
+        key = next(iter(fresh.configurations("long")[0].keys.values()))
+        assert fresh.records([(key, 100)])[key, 100].curve == store.records([(key, 100)])[key, 100].curve
+        assert configurations(fresh, "long") == configurations(store, "long")
+
+
+def test_a_lost_worker_s_lanes_are_trained_again_with_the_same_report(store: Store, tmp_path: Path) -> None:
+    text = "train: {steps: 60, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b}]}"
+    drive(store, text, losses=2)
+    with Store(tmp_path / "another") as calm:
+        drive(calm, text)
+        assert as_json(report(calm, "s"), timing=False) == as_json(report(store, "s"), timing=False)
+
+
+def test_a_worker_lost_after_its_lanes_got_farther_is_not_their_fault(store: Store) -> None:
+    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=5)
+    (entry,) = configurations(store)
+    assert entry["state"] == "complete" and entry["errors"] == 0

@@ -97,7 +97,7 @@ def test_a_second_driver_is_refused_with_the_holder_and_a_killed_one_is_taken_ov
     assert store.holder("s") is None
 
 
-def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(driver: Start, store: Store) -> None:
+def test_a_killed_driver_that_is_still_a_zombie_is_dead(driver: Start, store: Store) -> None:
     first = driver()
     proceed(first)
     assert output_line(first) == "holds"

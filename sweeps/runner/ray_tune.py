@@ -103,7 +103,7 @@ class WorkerCapacity:
         self._workers, self._updated_s = 0, -math.inf
 
     def current(self) -> int:
-        """Return the number of workers, requested from Ray anew every CAPACITY_PERIOD_S seconds."""
+        """Return the number of workers, which is requested from Ray every CAPACITY_PERIOD_S seconds."""
         if time.monotonic() - self._updated_s >= CAPACITY_PERIOD_S:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             workers = sum(workers_on(node, self._resources) for node in nodes)

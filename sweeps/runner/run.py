@@ -45,7 +45,7 @@ def run_sweep(
 ) -> RunOutcome:
     """Train the lanes of a sweep that the store lacks, with at most `workers` worker processes.
 
-    `folder` is the store's location, where MLflow's database is by default; `tracked` says whether MLflow is written.
+    `folder` is the store's location, where MLflow's database is by default; with `tracked` MLflow is written.
 
     Raises UserError where the file contradicts the sweep in the store, StoreError (HeldByAnother for a second driver)
     before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.

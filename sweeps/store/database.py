@@ -260,7 +260,7 @@ def _sqlite(folder: Path, journal: str) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(folder / FILE_NAME)), connect_args={"timeout": BUSY_TIMEOUT_S}
     )
-    # SQLite raises "locked" at once, whatever the timeout, when two processes switch a new file to WAL together.
+    # SQLite raises "locked" at once, without waiting for the timeout, when two processes switch a new file to WAL together.
     lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
 
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
@@ -318,7 +318,7 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
 def _advice(cause: object) -> str:
     """Return the database's own message, and what to do about it."""
     message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    for words, what_to_do in (
+    for part, what_to_do in (
         (
             "not a database",
             f"its {FILE_NAME} is not a database, or is damaged. Move it away, or give another --store.",
@@ -335,7 +335,7 @@ def _advice(cause: object) -> str:
         ("unable to open", f"its {FILE_NAME} cannot be opened. Make it writable, or give another --store."),
         ("is full", "the disk is full. Free some space and run again; the records so far are kept."),
     ):
-        if words in message:
+        if part in message:
             return f"{what_to_do} ({message})"
     return (
         f"the database refused: {message}. Check that it is reachable and writable, or give another --store."

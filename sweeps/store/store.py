@@ -124,7 +124,7 @@ class Store:
         """Write a configuration of the sweep, before its first lane starts, and return the one that the store has.
 
         A configuration that the sweep has already, by cell and number, is never overwritten: the stored one is
-        returned, whatever was given. Raises StoreError for an unknown sweep.
+        returned, even if it differs. Raises StoreError for an unknown sweep.
         """
         values = dataclasses.asdict(configuration)
         keys = values.pop("keys")
