@@ -1,14 +1,15 @@
-"""What may stand in a field of `clusters.yaml`: types that check one value each, and say what is allowed.
+"""The description of a cluster in `clusters.yaml`: the fields that every kind has, and the types of a field's value.
 
-Messages never repeat a value that may hold a password.
+A type checks one value and its message says what is allowed. No message repeats a value that may hold a password.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from annotated_types import Ge, Gt
 from pydantic import AfterValidator, BeforeValidator
@@ -24,7 +25,7 @@ _SECRET_NAME = re.compile(r"(?:TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS?|(?:API|
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """How many worker nodes: always `min`, and up to `max` while there is work."""
+    """Number of worker nodes: always `min`, and up to `max` while there is work."""
 
     min: Annotated[int, Ge(0)] = 1
     max: Annotated[int, Ge(1)] = 1
@@ -32,7 +33,7 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResources:
-    """What one node has."""
+    """Resources of one node."""
 
     cpus: Annotated[int, Ge(1)] = 1
     gpus: Annotated[int, Ge(0)] = 0
@@ -40,7 +41,7 @@ class NodeResources:
 
 
 def duration_s(text: str) -> int:
-    """Seconds of `12h`, `1d12h`, `90m`, `01:30:00` or `2-00:00:00`. Raises ValueError."""
+    """Return the seconds of `12h`, `1d12h`, `90m`, `01:30:00` or `2-00:00:00`. Raises ValueError."""
     clock = _CLOCK.fullmatch(text)
     if clock:
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
@@ -57,12 +58,6 @@ def duration_s(text: str) -> int:
     return found
 
 
-def slurm_time(seconds: int) -> str:
-    """`D-HH:MM:SS`, which Slurm reads in one way only."""
-    days, rest = divmod(seconds, 86_400)
-    return f"{days}-{rest // 3_600:02}:{rest % 3_600 // 60:02}:{rest % 60:02}"
-
-
 def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"needs a unit: 12h, 90m or 01:30:00, not {shown(value)}")
@@ -70,7 +65,7 @@ def _duration(value: Any) -> Any:
 
 
 def _workers(value: Any) -> Any:
-    """A count, or `{min: 0, max: 8}`."""
+    """Return {min, max} of a count or of `{min: 0, max: 8}`."""
     count = whole(value)
     if count is not None:
         if count < 1:
@@ -89,14 +84,14 @@ def _workers(value: Any) -> Any:
     return {"min": low, "max": high}
 
 
-def _a_list(value: Any) -> Any:
+def _list(value: Any) -> Any:
     if not isinstance(value, list):
         raise ValueError("must be a list with one line in each item: [module load python, ulimit -n 65536]")
     return tuple(value)
 
 
 def known_keys(*known: str) -> BeforeValidator:
-    """Refuses a mapping inside a list that has any other key."""
+    """Return a validator that refuses a mapping (inside a list) with any other key."""
 
     def check(value: Any) -> Any:
         for key in value if isinstance(value, dict) else ():
@@ -108,7 +103,7 @@ def known_keys(*known: str) -> BeforeValidator:
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Refuses text that the whole pattern does not match, saying what is allowed."""
+    """Return a validator for text that the whole pattern must match; its message says what is `allowed`."""
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -119,7 +114,7 @@ def matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_OURS = {
+_SET_ELSEWHERE = {
     "SWEEPS_STORE": "give `store`",
     "MLFLOW_TRACKING_URI": "give `mlflow`",
     "RAY_ADDRESS": "Ray sets it",
@@ -134,8 +129,8 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{shown(name)} cannot be a variable's name: letters, digits and _, no digit first"
             )
-        if name in _OURS:
-            raise ValueError(f"{name} is not set here: {_OURS[name]}")
+        if name in _SET_ELSEWHERE:
+            raise ValueError(f"{name} is not set here: {_SET_ELSEWHERE[name]}")
         if _SECRET_NAME.search(name.upper()):
             raise ValueError(
                 f"{name} looks like a secret, and this file is no place for one: on Kubernetes name a Secret in "
@@ -151,7 +146,7 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
 
 
 def _values_as_text(value: Any) -> Any:
-    """Numbers are as welcome as text: a variable's value is always text in the end."""
+    """Turn numbers into text: the value of an environment variable is always text."""
     if not isinstance(value, dict):
         return value
     return {
@@ -185,7 +180,7 @@ def _store(text: str) -> str:
     return text
 
 
-def _split(text: str) -> Any:
+def _split(text: str) -> SplitResult:
     if re.search(r"[\x00-\x20\x7f'\"\\`$]", text):
         raise ValueError("has a space, a quote or a control character in it, which no URL has")
     try:
@@ -210,7 +205,7 @@ Duration = Annotated[int, BeforeValidator(_duration)]
 """Seconds, once read; `12h` or `01:30:00` in the file."""
 WorkerCount = Annotated[Workers, BeforeValidator(_workers)]
 ShellLines = Annotated[
-    tuple[Annotated[str, matching(LINE, "one line of shell")], ...], BeforeValidator(_a_list)
+    tuple[Annotated[str, matching(LINE, "one line of shell")], ...], BeforeValidator(_list)
 ]
 Environment = Annotated[dict[str, str], BeforeValidator(_values_as_text), AfterValidator(_environment)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -228,28 +223,50 @@ Reference = Annotated[
     matching(r"(?!.*://)[A-Za-z0-9][A-Za-z0-9._/:@+-]*",
              "a word of letters, digits and . _ - / : @ +, such as projects/ml/global/images/family/gpu"),
 ]  # fmt: skip
-SlurmOption = Annotated[
-    str,
-    matching(r"--[a-z][a-z0-9-]*(?:[= ][^\x00-\x1f\x7f]+)?", "an option of sbatch such as --constraint=a100"),
-]
 Image = Annotated[
     str, matching(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}", "a container image such as registry/sweeps:1.0")
 ]
-DnsName = Annotated[
-    str, matching(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "lower-case letters, digits, dots and dashes")
-]
-LabelKey = Annotated[
-    str,
-    matching(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
-             "a label such as nvidia.com/gpu"),
-]  # fmt: skip
-LabelValue = Annotated[
-    str,
-    matching(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?",
-             "at most 63 letters, digits and . _ -, or empty"),
-]  # fmt: skip
-SecretKey = Annotated[
-    str,
-    matching(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+",
-             "SECRET/KEY: the name of a Kubernetes Secret and a key in it"),
-]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The fields that every kind of cluster has. A backend's schema subclasses it and adds its own."""
+
+    name: str
+    workers: WorkerCount = field(default_factory=Workers)
+    """Worker nodes: a count, or {min: 0, max: 8}."""
+    resources: NodeResources = field(default_factory=NodeResources)
+    """Resources of one worker node: {cpus: 8, gpus: 1, memory_gb: 32}."""
+    setup: ShellLines = ()
+    """Lines of shell, run once on each node before Ray starts there."""
+    environment: Environment = field(default_factory=dict)
+    """Variables for driver and workers. No secrets."""
+    mlflow: HttpUrl | None = None
+    """Address of the MLflow server, as the head reaches it."""
+    store: StoreLocation = field(default="results", repr=False)  # may hold a password
+    """Where the driver keeps the records: a folder, or a postgresql:// URL."""
+    time_limit: Duration | None = None
+    """How long the head and the driver may live. What is done is kept; submitting again continues."""
+    price_per_hour: Annotated[float, Ge(0)] | None = None
+    """USD an hour for one worker node, for `sweeps plan` and `budget.cost_usd`."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, message) for values that are valid alone and not together. Called after each has been checked."""
+        yield from ()
+
+    @property
+    def size(self) -> str:
+        """Number and size of the worker nodes, for people."""
+        count = str(self.workers.max)
+        if self.workers.min != self.workers.max:
+            count = f"{self.workers.min} to {count}"
+        node = f"{self.resources.cpus} CPUs" if self.resources.cpus > 1 else "1 CPU"
+        if self.resources.gpus:
+            node += f" and {self.resources.gpus} GPU{'s' if self.resources.gpus > 1 else ''}"
+        return f"{count} worker node{'' if count == '1' else 's'} of {node}"
+
+    @property
+    def driver_environment(self) -> dict[str, str]:
+        """`environment`, and where the driver finds MLflow. The store is not in it: its URL may hold a password."""
+        mlflow = {} if self.mlflow is None else {"MLFLOW_TRACKING_URI": self.mlflow}
+        return {**self.environment, **mlflow}

@@ -1,4 +1,4 @@
-"""Slurm's own commands, called with lists of arguments and never by a shell; where they refuse, their words are passed on."""
+"""Slurm's own commands, called with lists of arguments and never by a shell. Their messages are passed on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.backend import State
 from sweeps.errors import ClusterError, UserError
 
 COMMANDS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
@@ -27,28 +28,28 @@ class QueuedJob:
     """A job that Slurm still has in its queue; of an array each element that runs, and one for those that wait."""
 
     number: str
-    """Of an array the array's."""
+    """Number of the job; for an element of an array the array's."""
     slurm_state: str
     reason: str
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         return self.slurm_state in _WAITING
 
     @property
     def why(self) -> str:
-        """Slurm's reason, to be put after a sentence; at first it has none."""
+        """`: REASON`, to be put after a sentence; nothing while Slurm has no reason yet."""
         return f": {self.reason}" if self.reason not in ("", "None") else ""
 
 
 class SlurmCommands:
-    """What is asked of one cluster's Slurm. Methods raise UserError in Slurm's words, ClusterError where it is away."""
+    """Calls of one cluster's Slurm. Methods raise UserError with Slurm's message, ClusterError where it does not answer."""
 
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
 
     def check(self) -> None:
-        """Refuses where Slurm's commands are not."""
+        """Raise UserError if Slurm's commands are not installed here."""
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         if missing:
             raise UserError(
@@ -56,44 +57,48 @@ class SlurmCommands:
                 "machine: call `sweeps` on a login node of the cluster, where there is one after `module load slurm`"
             )
 
-    def would_take(self, script: str, folder: Path) -> None:
-        """Refuses a script that Slurm would refuse, or that it would let wait for ever."""
+    def check_script(self, script: str, folder: Path) -> None:
+        """Raise UserError for a script that Slurm would refuse, or would let wait for ever."""
         self.call(["sbatch", "--test-only", script], folder)
 
     def submit(self, call: Sequence[str], folder: Path, more: Mapping[str, str]) -> str:
-        """The job's number. Nothing of a Ray, a store or an MLflow of the submitter's own goes along."""
+        """Submit a job and return its number. Variables of the submitter's Ray, store and MLflow are left out."""
         left_out = ("RAY_", "SWEEPS_STORE", "SWEEPS_PROGRESS", "MLFLOW_TRACKING_URI")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-        told = self.call(call, folder, kept | dict(more))
-        number = told.strip().rpartition("\n")[2].partition(";")[0]  # NUMBER;CLUSTER where there are several
+        printed = self.call(call, folder, kept | dict(more))
+        number = (
+            printed.strip().rpartition("\n")[2].partition(";")[0]
+        )  # NUMBER;CLUSTER where there are several
         if not number.isdecimal():
             raise ClusterError(
-                f"sbatch of {self.cluster!r} answered {told.strip()!r}, which is no job number"
+                f"sbatch of {self.cluster!r} printed {printed.strip()!r}, which is no job number"
             )
         return number
 
     def queue(self, *numbers: str) -> list[QueuedJob]:
-        """Those of these jobs that have not ended."""
-        # Of one unknown number alone squeue says that it is invalid; of several, nothing.
-        asked = ",".join([*numbers, *numbers[:1]])
-        told = self.call(
-            ["squeue", "--noheader", "--array", f"--jobs={asked}", "--format=%F|%T|%r", "--states=all"]
+        """Return those of these jobs that have not ended."""
+        # For a single unknown number squeue fails as for an invalid one; for several it does not.
+        requested = ",".join([*numbers, *numbers[:1]])
+        printed = self.call(
+            ["squeue", "--noheader", "--array", f"--jobs={requested}", "--format=%F|%T|%r", "--states=all"]
         )
-        jobs = [QueuedJob(*line.strip().split("|", 2)) for line in told.splitlines() if line.count("|") >= 2]
+        jobs = [
+            QueuedJob(*line.strip().split("|", 2)) for line in printed.splitlines() if line.count("|") >= 2
+        ]
         return [job for job in jobs if job.slurm_state not in STATE_AT_END]
 
     def how_it_ended(self, number: str) -> str | None:
-        """As Slurm calls it, such as COMPLETED: from its memory of recent jobs, or its accounting if it keeps any."""
-        asked = (
+        """Return Slurm's state at the end, such as COMPLETED: from its recent jobs, or from accounting if it keeps any."""
+        calls = (
             ["scontrol", "show", "job", "--oneliner", number],
             ["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={number}"],
         )
-        for arguments in asked:
+        for arguments in calls:
             try:
-                told = self.call(arguments).strip()
+                printed = self.call(arguments).strip()
             except (UserError, ClusterError):
                 continue
-            found = re.search(r"JobState=([A-Z_]+)", told) or re.match(r"([A-Z_]+)", told)
+            found = re.search(r"JobState=([A-Z_]+)", printed) or re.match(r"([A-Z_]+)", printed)
             if found:
                 return found[1]
         return None
@@ -105,7 +110,7 @@ class SlurmCommands:
         environment: Mapping[str, str] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> str:
-        """What it printed."""
+        """Run a command and return what it printed."""
         try:
             done = subprocess.run(
                 arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -119,20 +124,20 @@ class SlurmCommands:
             ) from error
         if done.returncode == 0:
             return done.stdout
-        words = in_its_words(done.stderr)
-        if _OUT_OF_REACH.search(words):
-            raise ClusterError(f"Slurm of {self.cluster!r} does not answer {arguments[0]}: {words}")
-        raise UserError(f"Slurm of {self.cluster!r} refuses {arguments[0]}: {words}")
+        complaint = message_of(done.stderr)
+        if _OUT_OF_REACH.search(complaint):
+            raise ClusterError(f"Slurm of {self.cluster!r} does not answer {arguments[0]}: {complaint}")
+        raise UserError(f"Slurm of {self.cluster!r} refuses {arguments[0]}: {complaint}")
 
 
-STATE_AT_END = {
+STATE_AT_END: dict[str, State] = {
     "COMPLETED": "done", "CANCELLED": "stopped", "TIMEOUT": "stopped", "DEADLINE": "stopped", "PREEMPTED": "stopped",
     "FAILED": "failed", "NODE_FAIL": "failed", "OUT_OF_MEMORY": "failed", "BOOT_FAIL": "failed", "REVOKED": "failed",
 }  # fmt: skip
-"""What Slurm calls the end of a job, and what we call it."""
+"""Slurm's state of a job that has ended -> the state here."""
 
 
-def in_its_words(complaint: str) -> str:
-    """What a command complained of, in one line, each sentence once."""
-    lines = [_PREFIX.sub("", line.strip()) for line in complaint.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines))[:400] or "without a word"
+def message_of(stderr: str) -> str:
+    """Return the messages of a command in one line, each sentence once."""
+    lines = [_PREFIX.sub("", line.strip()) for line in stderr.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(lines))[:400] or "without a message"

@@ -1,6 +1,6 @@
-"""Waits until a Ray cluster has room for work: a head without CPUs is up before its first worker is scheduled.
+"""Wait until a Ray cluster has a worker: a head without CPUs is up before its first worker is scheduled.
 
-python -m cluster.wait_for_workers --timeout-s 600      # RAY_ADDRESS says where
+python -m cluster.slurm.wait_for_workers --timeout-s 600      # of the cluster at $RAY_ADDRESS
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import time
 
 
-def wait_for_workers(timeout_s: float, nap_s: float = 2.0) -> float:
-    """CPUs of the cluster at RAY_ADDRESS, as soon as it has any. Raises TimeoutError."""
+def wait_for_workers(timeout_s: float, pause_s: float = 2.0) -> float:
+    """Return the CPUs of the cluster at $RAY_ADDRESS as soon as it has any. Raises TimeoutError."""
     import ray
 
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
@@ -25,9 +25,9 @@ def wait_for_workers(timeout_s: float, nap_s: float = 2.0) -> float:
             if time.monotonic() > until:
                 raise TimeoutError(
                     f"no worker has joined within {timeout_s:g} s: are its jobs still waiting in the queue? What is "
-                    "done stays; submitting again continues"
+                    "done is kept; submitting again continues"
                 )
-            time.sleep(nap_s)
+            time.sleep(pause_s)
     finally:
         ray.shutdown()
 

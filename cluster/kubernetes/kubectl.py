@@ -1,6 +1,6 @@
-"""`kubectl`, called with lists of arguments, never through a shell. It is what users have, and it holds their credentials.
+"""`kubectl`, called with lists of arguments, never through a shell. It has the user's contexts and credentials.
 
-What it complains of is passed on, its last line, with what to do about it.
+The last line of its error messages is passed on, with advice.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from sweeps.store.location import masked
 Values = dict[str, Any]
 REQUEST_S = 30
 PATIENCE_S = 120.0
-"""Signing in may take a while: kubectl asks the cloud's own program for a password."""
+"""Signing in may take a while: kubectl calls the cloud's own program for credentials."""
 
 
-class ServerAway(UserError):
+class ServerUnreachable(UserError):
     """The cluster's server cannot be reached."""
 
 
-class AlreadyThere(ClusterError):
+class AlreadyExists(ClusterError):
     """An object of that name exists."""
 
 
-class NotThere(ClusterError):
-    """No such object, or not any more, or it has no log yet."""
+class NotFound(ClusterError):
+    """No such object exists (any more), or it has no log yet."""
 
 
-# What kubectl says, in lower case; the first that fits counts.
+# Parts of kubectl's messages, in lower case; the first that matches counts.
 _SIGN_IN = ("unauthorized", "must be logged in", "getting credentials", "x509:")
 _NOT_YET = ("is waiting to start", "previous terminated container")
 _AWAY = (
@@ -55,11 +55,13 @@ _REFUSALS = (
      "KubeRay's operator is not installed there (docs/clusters.md says which is needed): ask whoever runs the cluster"),
     (("namespaces \"",), "`namespace` in clusters.yaml names one that exists"),
     (("is invalid", "strict decoding error", "denied the request", "(badrequest)", "unknown field"),
-     "What it does not take is made from clusters.yaml; `sweeps cluster show` prints it. Is the operator too old?"),
+     "The manifest is made from clusters.yaml; `sweeps cluster show` prints it. Is the operator too old?"),
 )  # fmt: skip
 
 
 class Kubectl:
+    """Calls of kubectl for one context and namespace. Methods raise UserError and ClusterError."""
+
     def __init__(self, cluster: str, context: str | None, namespace: str) -> None:
         self.cluster = cluster
         self._command = [
@@ -68,13 +70,13 @@ class Kubectl:
             f"--namespace={namespace}",
         ]
 
-    def ask(self, *arguments: str, given: str | None = None) -> str:
-        """What it prints. Raises UserError and ClusterError."""
+    def call(self, *arguments: str, stdin: str | None = None) -> str:
+        """Return what the command prints."""
         command = [*self._command, f"--request-timeout={REQUEST_S}s", *arguments]
         try:
             done = subprocess.run(
                 command,
-                input=(given or "").encode(),
+                input=(stdin or "").encode(),
                 capture_output=True,
                 timeout=PATIENCE_S,
                 check=False,
@@ -82,27 +84,28 @@ class Kubectl:
         except OSError as error:
             raise _missing(error) from error
         except subprocess.TimeoutExpired as error:
-            raise ServerAway(
+            raise ServerUnreachable(
                 f"cluster {self.cluster!r}: kubectl did not answer within {PATIENCE_S:g} s"
             ) from error
         if done.returncode:
-            raise self._complaint(done.stderr.decode(errors="replace"))
+            raise self._failure(done.stderr.decode(errors="replace"))
         return done.stdout.decode(errors="replace")
 
     def objects(self, kind: str, selector: str) -> list[Values]:
-        found = json.loads(self.ask("get", kind, f"--selector={selector}", "--output=json"))
+        """Return the objects of a kind with these labels."""
+        found = json.loads(self.call("get", kind, f"--selector={selector}", "--output=json"))
         return list(found.get("items", []))
 
-    def streamed(self, *arguments: str, silence_s: float | None = None) -> Iterator[str]:
-        """Pieces of what it prints, as they come, to its end or to a silence of that length."""
+    def stream(self, *arguments: str, silence_s: float | None = None) -> Iterator[str]:
+        """Yield pieces of what the command prints, until it ends or prints nothing for `silence_s`."""
         letters = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        with tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as errors:
             try:
                 process = subprocess.Popen(
                     [*self._command, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
-                    stderr=complaints,
+                    stderr=errors,
                 )
             except OSError as error:
                 raise _missing(error) from error
@@ -116,38 +119,42 @@ class Kubectl:
                 else:
                     return
                 if process.wait():
-                    complaints.seek(0)
-                    raise self._complaint(complaints.read().decode(errors="replace"))
+                    errors.seek(0)
+                    raise self._failure(errors.read().decode(errors="replace"))
             finally:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
                 process.stdout.close()
 
-    def _complaint(self, told: str) -> UserError | ClusterError:
-        lines = [line.strip() for line in told.splitlines() if line.strip()] or ["it failed without a word"]
-        here = f"cluster {self.cluster!r}: kubectl says: {masked(lines[-1]).rstrip('.')}"
-        here += "" if here.endswith("?") else "."
-        found = _meaning(lines[-1].lower(), here) or _meaning(told.lower(), here)
-        return found or ClusterError(here)
+    def _failure(self, stderr: str) -> UserError | ClusterError:
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()] or [
+            "it failed without a message"
+        ]
+        message = f"cluster {self.cluster!r}: kubectl reports: {masked(lines[-1]).rstrip('.')}"
+        message += "" if message.endswith("?") else "."
+        found = _known_failure(lines[-1].lower(), message) or _known_failure(stderr.lower(), message)
+        return found or ClusterError(message)
 
 
-def _meaning(text: str, here: str) -> UserError | ClusterError | None:
+def _known_failure(text: str, message: str) -> UserError | ClusterError | None:
     def has(known: tuple[str, ...]) -> bool:
         return any(words in text for words in known)
 
     if "(alreadyexists)" in text:
-        return AlreadyThere(here)
+        return AlreadyExists(message)
     if has(_NOT_YET):
-        return NotThere(here)
+        return NotFound(message)
     if has(_SIGN_IN):
-        return UserError(f"{here} Sign in again, as for any use of kubectl")
+        return UserError(f"{message} Sign in again, as for any use of kubectl")
     if has(_AWAY):
-        return ServerAway(f"{here} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
+        return ServerUnreachable(
+            f"{message} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}"
+        )
     for known, advice in _REFUSALS:
         if has(known):
-            return UserError(f"{here} {advice}")
-    return NotThere(here) if "(notfound)" in text else None
+            return UserError(f"{message} {advice}")
+    return NotFound(message) if "(notfound)" in text else None
 
 
 def _missing(error: OSError) -> UserError:
