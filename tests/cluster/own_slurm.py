@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.node_keeper import free_ports
+from cluster.local import free_ports
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROGRAMS = (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import following
-from cluster.following import followed
+from cluster.following import file_lines, follow_file
+from cluster.ray_jobs import follow_job
 from sweeps.errors import ClusterError
 
 LOG = "one\ntwo\nthree\n\nfive\nhalf"
@@ -57,16 +59,48 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_every_line_comes_once_however_the_tails_end(plan: list[Any]) -> None:
-    assert list(followed(Client(*plan), "job")) == LOG.split("\n")
+    assert list(follow_job(Client(*plan), "job")) == LOG.split("\n")
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
     told: list[str] = []
-    assert list(followed(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
+    assert list(follow_job(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
     assert told == ["the connection was lost (ConnectionError), trying again", "connected again"]
 
 
 def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE_S", -1.0)
     with pytest.raises(ClusterError, match="out of reach .* follow it again later"):
-        list(followed(Client((3, None), unreachable=1), "job"))
+        list(follow_job(Client((3, None), unreachable=1), "job"))
+
+
+def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "CHECK_S", 0.0)
+    log, told = tmp_path / "head.log", []
+    growth = [b"", b"one\ntw", b"o \xff", "\nthré".encode()]
+
+    def is_active() -> bool:
+        with log.open("ab") as file:
+            file.write(growth.pop(0))
+        if len(growth) == 2:
+            raise ClusterError("Slurm is away")
+        return bool(growth)
+
+    assert list(follow_file(log, is_active, told.append)) == ["one", "two \ufffd", "thré"]
+    assert told == ["Slurm is away, trying again"]
+    assert file_lines(log) == ["one", "two \ufffd", "thré"]
+    assert file_lines(tmp_path / "none.log") == []
+
+
+def test_a_file_whose_job_stays_out_of_reach_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", -1.0)
+
+    def is_active() -> bool:
+        raise ClusterError("Slurm is away")
+
+    with pytest.raises(ClusterError, match="Slurm is away"):
+        list(follow_file(tmp_path / "none.log", is_active))

@@ -14,8 +14,10 @@ from kubernetes_there import CLUSTER, DONE, DRIVER, RUNNING, SUBMITTER, Kubernet
 from made_sweep import made_sweep
 from sample_sweeps import HOSTILE, LONG, UNIT
 
-from cluster import following, kubernetes_jobs, kubernetes_records
-from cluster.kubernetes_state import STOPPED, message_of, state_of
+from cluster import following
+from cluster.clusters_file import find_cluster
+from cluster.kubernetes import jobs as kubernetes_jobs
+from cluster.kubernetes.jobs import STOPPED, KubernetesBackend, message_of, state_of
 from sweeps.store import Store
 
 FILE = f"""
@@ -36,8 +38,7 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(following, "PAUSE_S", 0.0)
-    for module in (kubernetes_jobs, kubernetes_records):
-        monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(kubernetes_jobs, "PAUSE_S", 0.0)
     return installed(tmp_path / "kube", monkeypatch)
 
 
@@ -106,9 +107,9 @@ def test_a_stop_that_does_not_come_to_an_end_says_so(
 ) -> None:
     monkeypatch.setattr(kubernetes_jobs, "SUSPENDED_WITHIN_S", -1.0)
     submitted()
-    monkeypatch.setattr(kubernetes_jobs.KubernetesJobs, "_patch", lambda *_: None)
+    monkeypatch.setattr(KubernetesBackend, "_patch", lambda *_: None)
     answer = call("stop", "long", "--on", "kube")
-    assert (answer.status, "is KubeRay's operator at work?" in answer.err) == (1, True)
+    assert (answer.status, "is KubeRay's operator running?" in answer.err) == (1, True)
 
 
 def test_a_driver_whose_time_was_up_is_ended_before_the_next_one_begins(kube: Kubernetes) -> None:
@@ -254,18 +255,12 @@ def test_records_come_home_from_the_head_and_later_from_a_pod_of_their_own(kube:
     assert len(kube.calls("exec")) == 1 and kube.calls("create")[2:] == []
     (kube.folder / "Pod/ray-1-head.json").unlink()
     with Store("second") as store:
-        assert kubernetes_jobs.KubernetesJobs(described("claim")).fetch("small", store) == 12
+        assert find_cluster("claim").fetch("small", store) == 12
     assert [pod["metadata"]["name"] for pod in kube.objects("Pod")] == ["submitter-1"]
     asked = ("report", "small", "--format", "json", "--no-timing", "--store")
     reports = [call(*asked, store).out for store in ("home", "second")]
     assert reports[0].count('"seed"') == 12
     assert reports[0] == reports[1]
-
-
-def described(name: str) -> Any:
-    from cluster.clusters_file import find_cluster
-
-    return find_cluster(name)
 
 
 def test_what_cannot_be_fetched_is_said_and_the_secret_is_never_told(kube: Kubernetes) -> None:
@@ -297,7 +292,7 @@ def test_what_kubectl_refuses_is_passed_on_with_what_to_do(kube: Kubernetes, fau
     for verb in ("submit", "status", "watch", "logs", "stop", "fetch"):
         answer = call(verb, "long.yaml" if verb == "submit" else "long", "--on", "kube")
         assert answer.status == 2, (verb, answer)
-        assert f"cluster 'kube': kubectl says: {fault}" in answer.err, (verb, answer)
+        assert f"cluster 'kube': kubectl reports: {fault}" in answer.err, (verb, answer)
         assert FAULTS[fault] in answer.err
         assert "memcache" not in answer.err
 

@@ -88,7 +88,7 @@ def test_an_unknown_cluster_and_a_broken_file_end_with_2(
 
 def test_the_program_that_waits_for_workers_is_there_for_batch_scripts() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cluster.wait_for_workers", "--help"],
+        [sys.executable, "-m", "cluster.slurm.wait_for_workers", "--help"],
         capture_output=True,
         text=True,
         timeout=120,

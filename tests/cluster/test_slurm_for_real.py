@@ -15,7 +15,7 @@ from own_slurm import OwnSlurm, described
 from remote_progress import lanes_done, trains, until
 from sample_sweeps import HOSTILE, LONG, UNIT, many
 
-from cluster.remote import remote
+from cluster.clusters_file import find_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -105,4 +105,4 @@ def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm
     assert call("watch", "long", "--on", "hpc").status == 1
     assert call("fetch", "long", "--on", "hpc", "--store", "second").status == 0
     assert 0 < steps_saved(folder / "first") < steps_saved(folder / "second")
-    assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{remote('hpc').state('long').job}"))
+    assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{find_cluster('hpc').status('long').job}"))

@@ -1,5 +1,5 @@
-# A job that runs the driver. SIGTERM comes before the job's limit and from `sweeps stop`; it goes on to the driver, which
-# ends in order, and what is done stays. How it ended is written down: Slurm forgets a job within minutes.
+# A job that runs the driver. Slurm sends SIGTERM before the job's limit and for `sweeps stop`; it is passed on to the driver,
+# which ends in order, and what is done is kept. The end is written into a file, because Slurm forgets a job within minutes.
 ended_file="ended-$SLURM_JOB_ID"
 rm -f -- "$ended_file" # of an earlier run of this job, if it was requeued
 stopped=no
@@ -18,7 +18,7 @@ pass_on() {
 }
 trap pass_on TERM
 
-# Runs a command to its end; bash waits for what it makes of SIGTERM.
+# Run a command to its end, also after SIGTERM was passed on to it.
 run_to_end() {
   local status
   [ "$stopped" = no ] || return 143
@@ -34,7 +34,7 @@ run_to_end() {
   return "$status"
 }
 
-tell_end() {
+record_end() {
   local state=failed
   if [ "$1" -eq 0 ]; then
     state="done"

@@ -1,6 +1,6 @@
-ray_folder="/tmp/ray-$UID-$SLURM_JOB_ID" # Ray's default, /tmp/ray, belongs to whoever came first
+ray_folder="/tmp/ray-$UID-$SLURM_JOB_ID" # Ray's default, /tmp/ray, belongs to the first user of the node
 ray_pid=
-# Ray lets everybody into its folders: the one around them nobody else may enter, nor have made before.
+# Ray's folders are open to everybody: the one around them must be our own, and closed.
 make_ray_folder() {
   rm -rf -- "$ray_folder" && mkdir -m 700 -- "$ray_folder" && return
   echo "$ray_folder belongs to somebody else" >&2

@@ -1,1 +1,1 @@
-exec python3 -m cluster.sending "$sweep_name"
+exec python3 -m cluster.records "$sweep_name"

@@ -1,10 +1,10 @@
-# Head: Ray's head, which trains nothing, and the driver. Workers find it by the file head-JOB.address, and end when
-# that file is gone.
+# The head job: Ray's head, which trains nothing, and the driver. Workers find it by the file head-JOB.address, and end when
+# that file is removed.
 address_file="head-$SLURM_JOB_ID.address"
 ray_log="head-$SLURM_JOB_ID.ray.log"
 rm -f -- "$address_file" "$ray_log" # of an earlier run of this job, if it was requeued
 
-# Two sweeps on one node must not meet: two ports for each job, between those of Ray's workers (10002 to 19999) and those
+# Two sweeps on one node need different ports: two for each job, between those of Ray's workers (10002 to 19999) and those
 # that the system gives out (from 32768).
 port="${fixed_port:-$((20000 + SLURM_JOB_ID % 5000 * 2))}"
 address="$ip:$port"
@@ -25,7 +25,7 @@ start_head() {
   return 1
 }
 
-# A head that goes into the queue again finds its workers waiting for it.
+# The workers of a head that is requeued are kept: they wait for it.
 is_requeued() {
   scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null |
     grep --quiet " Restarts=$((${SLURM_RESTART_COUNT:-0} + 1)) "
@@ -37,7 +37,7 @@ end_job() {
     xargs scancel --quiet <worker-jobs || true
   fi
   stop_ray
-  tell_end "$1"
+  record_end "$1"
 }
 trap 'end_job "$?"' EXIT
 
@@ -46,7 +46,7 @@ attempt=1
 until start_head; do
   [ "$stopped" = no ] || exit 1
   if [ "$attempt" -eq 3 ]; then
-    echo "Ray's head did not start on $ip: its last words, from $ray_log" >&2
+    echo "Ray's head did not start on $ip; the end of $ray_log" >&2
     tail -n 20 -- "$ray_log" >&2
     exit 1
   fi
@@ -59,6 +59,6 @@ printf '%s\n' "$RAY_ADDRESS" >"$address_file.new"
 mv -- "$address_file.new" "$address_file" # in one step: no worker reads half an address
 echo "Ray's head is up at $RAY_ADDRESS"
 
-run_to_end python3 -m cluster.wait_for_workers --timeout-s "$wait_s"
-export SWEEPS_WAIT_S="$wait_s" # the worker that came may go again before the driver looks
+run_to_end python3 -m cluster.slurm.wait_for_workers --timeout-s "$wait_s"
+export SWEEPS_WAIT_S="$wait_s" # the first worker may leave before the driver looks for workers
 run_to_end sweeps run "$sweep_file" "$mlflow"

@@ -1,11 +1,11 @@
 # All nodes at once: `ray symmetric-run` starts Ray on every node, runs the driver on the first, and stops Ray.
-# Known of it (Ray 2.60), and taken care of here:
-# - it waits 30 s for the nodes unless told otherwise, and for exactly as many as --min-nodes, so both are set;
+# Its properties (Ray 2.60) that are handled here:
+# - it waits 30 s for the nodes by default, and for exactly as many as --min-nodes, so both are set;
 # - it takes the node that owns the address for the head: a real address of this node, the first of the job;
 # - it passes no token on: the variables reach every node by srun;
 # - it ends with `ray stop`, which ends every Ray of this user on the node: the nodes are this job's own (--exclusive);
-# - it ends with 0 where Ray did not start: the driver leaves a file that says that it began;
-# - SIGTERM would end it and not the driver: the driver is sent the signal itself.
+# - it exits with 0 where Ray did not start: the driver leaves a file when it begins;
+# - SIGTERM would end it and not the driver: the signal is sent to the driver itself.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT="$wait_s"
 export pid_file="driver-$SLURM_JOB_ID.pid" sweep_file mlflow
 rm -f -- "$pid_file"
@@ -15,9 +15,9 @@ memory=()
 if [ "$memory_bytes" -gt 0 ]; then
   memory=("--memory=$memory_bytes")
 fi
-trap 'tell_end "$?"' EXIT
+trap 'record_end "$?"' EXIT
 status=0
-# shellcheck disable=SC2016  # the inner shell expands these, on the first node
+# shellcheck disable=SC2016  # the inner shell expands them, on the first node
 run_to_end srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --export=ALL \
   ray symmetric-run --address "$ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="$cpus" --num-gpus="$gpus" "${memory[@]}" --object-store-memory="$object_store_bytes" \

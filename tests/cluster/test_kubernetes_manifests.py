@@ -7,6 +7,7 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,11 @@ from kinds import KUBERNETES, ONE_LINE, SWEEP, SWEEP_NAMES, described
 from schemas import NoSchemas
 from schemas import faults as found_faults
 
-from cluster.descriptions import KubernetesCluster
-from cluster.kuberay import manifests
-from cluster.showing import as_yaml
-from cluster.sweep_file import SweepFile
+from cluster.backend import Submission, as_yaml
+from cluster.kubernetes import KubernetesBackend
+from cluster.kubernetes.manifests import MAX_JOB_NAME, KubernetesCluster, kubernetes_name, manifests
 
-KUBE = described(KUBERNETES, "kube", KubernetesCluster)
+KUBE = described(KUBERNETES, "kube", KubernetesBackend).cluster
 LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -35,7 +35,7 @@ def faults(manifest: dict[str, Any]) -> list[str]:
         )
 
 
-def ray_job(cluster: KubernetesCluster = KUBE, sweep: SweepFile = SWEEP) -> dict[str, Any]:
+def ray_job(cluster: KubernetesCluster = KUBE, sweep: Submission = SWEEP) -> dict[str, Any]:
     return manifests(cluster, sweep)[-1]
 
 
@@ -122,12 +122,19 @@ def test_the_sweep_file_travels_and_is_what_the_driver_runs() -> None:
     assert job["spec"]["entrypoint"] == "env --chdir=/etc/sweeps python -m sweeps.cli run nau-addition.yaml"
     assert job["spec"]["activeDeadlineSeconds"] == 12 * 3600
     with pytest.raises(ValueError, match="carries at most 900,000"):
-        manifests(KUBE, SweepFile("large", "x" * 900_001))
+        manifests(KUBE, Submission("large", "x" * 900_001))
 
 
-def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in() -> None:
+def written(folder: Path, files: dict[str, bytes]) -> dict[str, Path]:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in files}
+
+
+def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in(tmp_path: Path) -> None:
     own = {"my_unit.py": b"x = 1\n", "my_pkg/units.py": "é = 2\n".encode(), "my_pkg/data.bin": b"\xff\x00"}
-    file, job = manifests(KUBE, SweepFile("s", "seeds: 3\n", own))
+    file, job = manifests(KUBE, Submission("s", "seeds: 3\n", written(tmp_path, own)))
     assert faults(job) == []
     volume = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"][1]
     assert volume["configMap"]["name"] == file["metadata"]["name"]
@@ -139,12 +146,13 @@ def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in() ->
     assert {path: content[key] for path, key in there.items()} == {"s.yaml": b"seeds: 3\n", **own}
 
 
-def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same() -> None:
+def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same(tmp_path: Path) -> None:
+    unit = written(tmp_path, {"my_unit.py": b""})
     names = [
         manifests(KUBE, SWEEP)[1]["metadata"]["name"],
         manifests(KUBE, SWEEP, attempt=2)[1]["metadata"]["name"],
-        manifests(KUBE, SweepFile(SWEEP.name, SWEEP.text + "# more\n"))[1]["metadata"]["name"],
-        manifests(KUBE, SweepFile(SWEEP.name, SWEEP.text, {"my_unit.py": b""}))[1]["metadata"]["name"],
+        manifests(KUBE, Submission(SWEEP.name, SWEEP.text + "# more\n"))[1]["metadata"]["name"],
+        manifests(KUBE, Submission(SWEEP.name, SWEEP.text, unit))[1]["metadata"]["name"],
         manifests(replace(KUBE, image="other:2"), SWEEP)[1]["metadata"]["name"],
     ]
     assert len(set(names)) == len(names)
@@ -155,7 +163,7 @@ def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same(
 @settings(deadline=None)  # a busy machine is slow
 @given(SWEEP_NAMES)
 def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> None:
-    file, job = manifests(KUBE, SweepFile(name, "seeds: 3\n"))
+    file, job = manifests(KUBE, Submission(name, "seeds: 3\n"))
     assert LABEL.fullmatch(job["metadata"]["name"]) and len(job["metadata"]["name"]) <= 47
     words = r"env --chdir=/etc/sweeps python -m sweeps\.cli run [A-Za-z0-9][A-Za-z0-9._-]*\.yaml"
     assert re.fullmatch(words, job["spec"]["entrypoint"])
@@ -163,7 +171,7 @@ def test_a_sweep_of_any_name_is_a_name_that_the_operator_takes(name: str) -> Non
 
 
 def test_a_variable_s_value_is_what_it_is_and_no_other_variable_s() -> None:
-    job = manifests(replace(KUBE, environment={"A": "x", "B": "$(A)"}), SweepFile("s", "seeds: 3\n"))[1]
+    job = manifests(replace(KUBE, environment={"A": "x", "B": "$(A)"}), Submission("s", "seeds: 3\n"))[1]
     given = {v["name"]: v.get("value") for v in container(job["spec"])["env"]}
     assert (given["A"], given["B"]) == ("x", "$$(A)")  # as Kubernetes spells a literal $(A)
 
@@ -173,9 +181,31 @@ def test_a_variable_s_value_is_what_it_is_and_no_other_variable_s() -> None:
     value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)
 )
 def test_nothing_that_a_user_wrote_becomes_another_key(value: str, line: str, text: str) -> None:
-    built = manifests(replace(KUBE, environment={"GIVEN": value}, setup=(line,)), SweepFile("s", text))
+    built = manifests(replace(KUBE, environment={"GIVEN": value}, setup=(line,)), Submission("s", text))
     file, job = yaml.safe_load_all(as_yaml(built))
     assert [file, job] == built
     assert file["data"] == {"s.yaml": text}
     given_value = next(v["value"] for v in container(job["spec"])["env"] if v["name"] == "GIVEN")
     assert given_value.replace("$$(", "$(") == value.replace("$$(", "$(")
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(st.text(max_size=120))
+def test_whatever_a_sweep_is_called_its_kubernetes_name_is_a_label(name: str) -> None:
+    mapped = kubernetes_name(name)
+    assert LABEL.fullmatch(mapped)
+    assert len(mapped) <= MAX_JOB_NAME
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(SWEEP_NAMES, SWEEP_NAMES)
+def test_two_sweeps_are_never_one_job(one: str, other: str) -> None:
+    assert (kubernetes_name(one) == kubernetes_name(other)) == (one == other)
+
+
+def test_a_name_that_fits_stays_and_others_carry_a_digest() -> None:
+    assert kubernetes_name("nau-addition") == "nau-addition"
+    assert re.fullmatch(r"nau-addition-[0-9a-f]{8}", kubernetes_name("NAU_addition"))
+    assert re.fullmatch(r"sweep-2026-[0-9a-f]{8}", kubernetes_name("2026"))
+    assert kubernetes_name("A.b") != kubernetes_name("a-b") == "a-b"
+    assert len(kubernetes_name("x" * 100)) == MAX_JOB_NAME

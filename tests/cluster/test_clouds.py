@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from kinds import CLOUDS, ONE_LINE, described
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.descriptions import AwsCluster, CloudCluster, GcpCluster
-from cluster.launcher import launcher_file
-from cluster.showing import as_yaml
+from cluster.backend import as_yaml
+from cluster.clouds import AwsBackend, GcpBackend
 
 SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
-EAST, WEST = described(CLOUDS, "east", AwsCluster), described(CLOUDS, "west", GcpCluster)
+EAST, WEST = described(CLOUDS, "east", AwsBackend), described(CLOUDS, "west", GcpBackend)
+Cloud = AwsBackend | GcpBackend
 BOTH = pytest.mark.parametrize("cluster", [EAST, WEST], ids=["aws", "gcp"])
 
 
@@ -34,8 +34,8 @@ def check(file: dict[str, Any]) -> None:
 
 
 @BOTH
-def test_ray_s_schema_and_ray_s_own_checks_accept_the_file(cluster: CloudCluster) -> None:
-    built = launcher_file(cluster)
+def test_ray_s_schema_and_ray_s_own_checks_accept_the_file(cluster: Cloud) -> None:
+    built = cluster.launcher_file()
     check(built)
     assert yaml.safe_load(as_yaml([built])) == built
 
@@ -56,27 +56,29 @@ BREAK: list[Callable[[dict[str, Any]], Any]] = [
 
 @pytest.mark.parametrize("index", range(len(BREAK)))
 @BOTH
-def test_a_broken_file_is_not_accepted(cluster: CloudCluster, index: int) -> None:
-    broken = copy.deepcopy(launcher_file(cluster))
+def test_a_broken_file_is_not_accepted(cluster: Cloud, index: int) -> None:
+    broken = copy.deepcopy(cluster.launcher_file())
     BREAK[index](broken)
     with pytest.raises((jsonschema.ValidationError, ValueError, KeyError)):
         check(broken)
 
 
 def test_workers_are_spot_machines_and_the_head_is_not() -> None:
-    aws, gcp = launcher_file(EAST)["available_node_types"], launcher_file(WEST)["available_node_types"]
+    aws, gcp = EAST.launcher_file()["available_node_types"], WEST.launcher_file()["available_node_types"]
     assert aws["worker"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert {"preemptible": True} in gcp["worker"]["node_config"]["scheduling"]
     for types in (aws, gcp):
         assert not {"InstanceMarketOptions", "scheduling"} & types["head"]["node_config"].keys()
         assert types["head"]["resources"] == {"CPU": 0}
-    steady = launcher_file(replace(EAST, spot=False))["available_node_types"]["worker"]["node_config"]
+    steady = AwsBackend(replace(EAST.cluster, spot=False)).launcher_file()["available_node_types"]["worker"][
+        "node_config"
+    ]
     assert "InstanceMarketOptions" not in steady
 
 
 @BOTH
-def test_the_token_is_a_file_and_the_dashboard_is_on_loopback(cluster: CloudCluster) -> None:
-    built = launcher_file(cluster)
+def test_the_token_is_a_file_and_the_dashboard_is_on_loopback(cluster: Cloud) -> None:
+    built = cluster.launcher_file()
     assert built["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
     head, worker = built["head_start_ray_commands"][-1], built["worker_start_ray_commands"][-1]
     assert "--dashboard-host=127.0.0.1" in head and "--num-cpus=0" in head
@@ -87,7 +89,7 @@ def test_the_token_is_a_file_and_the_dashboard_is_on_loopback(cluster: CloudClus
 @settings(deadline=None)  # a busy machine is slow
 @given(value=ONE_LINE)
 def test_a_variable_s_value_is_one_word_to_the_shell(value: str) -> None:
-    built = launcher_file(replace(EAST, environment={"GIVEN": value}))
+    built = AwsBackend(replace(EAST.cluster, environment={"GIVEN": value})).launcher_file()
     assert yaml.safe_load(as_yaml([built])) == built
     for command in (built["head_start_ray_commands"][-1], built["worker_start_ray_commands"][-1]):
         exported = command.removeprefix("ulimit -n 65536; export ").rpartition("; ray start ")[0]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from made_sweep import BUDGET, configuration, lane, made_sweep
 
-from cluster.receiving import assemble, receive
-from cluster.sending import pieces
+from cluster.records import assemble, pieces, receive
 from sweeps.errors import ClusterError
 from sweeps.results import as_json, report
 from sweeps.store import Store, StoreError

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.local_nodes import MARK, RunningCluster, processes
+from cluster.local import MARK, RunningCluster, processes
 
 
 @contextmanager
