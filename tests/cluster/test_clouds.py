@@ -12,16 +12,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-import ray.autoscaler
 import yaml
 from hypothesis import given, settings
 from kinds import CLOUDS, ONE_LINE, described
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.backend import as_yaml
 from cluster.clouds import AwsBackend, GcpBackend
 
-SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
 EAST, WEST = described(CLOUDS, "east", AwsBackend), described(CLOUDS, "west", GcpBackend)
 Cloud = AwsBackend | GcpBackend
 BOTH = pytest.mark.parametrize("cluster", [EAST, WEST], ids=["aws", "gcp"])
@@ -29,10 +26,15 @@ BOTH = pytest.mark.parametrize("cluster", [EAST, WEST], ids=["aws", "gcp"])
 
 def check(file: dict[str, Any]) -> None:
     """What `ray up` does before it talks to the cloud, and its schema on the file as it is."""
-    jsonschema.Draft7Validator(SCHEMA).validate(file)
+    import ray.autoscaler
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    path = Path(ray.autoscaler.__file__).parent / "ray-schema.json"
+    jsonschema.Draft7Validator(json.loads(path.read_text(encoding="utf-8"))).validate(file)
     validate_config(prepare_config(copy.deepcopy(file)))
 
 
+@pytest.mark.cluster
 @BOTH
 def test_ray_s_schema_and_ray_s_own_checks_accept_the_file(cluster: Cloud) -> None:
     built = cluster.launcher_file()
@@ -54,6 +56,7 @@ BREAK: list[Callable[[dict[str, Any]], Any]] = [
 ]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("index", range(len(BREAK)))
 @BOTH
 def test_a_broken_file_is_not_accepted(cluster: Cloud, index: int) -> None:

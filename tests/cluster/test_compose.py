@@ -67,11 +67,13 @@ def validated(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.cluster
 def test_the_compose_specification_s_schema_accepts_the_file() -> None:
     done = validated(TEMPLATES / "compose.yaml")
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("find", "put", "told"),
     [
@@ -119,6 +121,7 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of mlflow's import
 def test_every_program_of_the_compose_file_takes_the_options_it_is_given() -> None:
     from mlflow.cli import cli as mlflow

@@ -19,10 +19,13 @@ from cluster.kubernetes import jobs as kubernetes_jobs
 from cluster.kubernetes.kubectl import AlreadyExists, NotFound, ServerUnreachable
 from sweeps.errors import ClusterError, UserError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None,
-    reason="no kubectl on PATH (Debian: kubernetes-client); test_kubernetes.py makes the same calls to a stand-in",
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        shutil.which("kubectl") is None,
+        reason="no kubectl on PATH (Debian: kubernetes-client); test_kubernetes.py makes the same calls to a stand-in",
+    ),
+]
 KUBE = f"kube: {CLUSTER}, storage_claim: records, context: there}}"
 SWEEP = Submission("long", "name: long\nquestion: 'yes'\n")
 

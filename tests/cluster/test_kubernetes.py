@@ -17,9 +17,10 @@ from sample_sweeps import HOSTILE, LONG, UNIT
 from cluster import following
 from cluster.clusters_file import find_cluster
 from cluster.kubernetes import jobs as kubernetes_jobs
-from cluster.kubernetes.jobs import STOPPED, KubernetesBackend, message_of, state_of
+from cluster.kubernetes.jobs import STOPPED, KubernetesBackend
 from sweeps.store import Store
 
+pytestmark = pytest.mark.cluster
 FILE = f"""
 kube: {CLUSTER}, store_secret: records/url}}
 claim: {CLUSTER}, storage_claim: records, context: there, setup: ["export WORDS='a  b'; echo $WORDS"]}}
@@ -136,35 +137,6 @@ def test_a_user_s_own_unit_travels_and_one_from_elsewhere_is_refused(kube: Kuber
     assert call("submit", "long.yaml", "--on", "kube", "model=./my_unit.py").status == 2
     outside = call("submit", "long.yaml", "--on", "kube", "--name=other", "model=../outside.py")
     assert (outside.status, "lies outside the folder" in outside.err) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("status", "stopped", "state"),
-    [
-        ({}, False, "waiting"),
-        ({"jobDeploymentStatus": "Initializing"}, False, "waiting"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, False, "waiting"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, True, "running"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "SUCCEEDED"}, False, "running"),
-        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, True, "done"),
-        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, False, "stopped"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "STOPPED"}, False, "stopped"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, False, "failed"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, True, "stopped"),
-        ({"jobDeploymentStatus": "Retrying", "failed": 1}, False, "waiting"),
-        ({"jobDeploymentStatus": "Suspending"}, True, "running"),
-        ({"jobDeploymentStatus": "Suspended"}, True, "stopped"),
-        ({"jobDeploymentStatus": "Suspended"}, False, "waiting"),
-    ],
-)
-def test_the_operator_s_words_have_one_meaning_each(
-    status: dict[str, Any], stopped: bool, state: str
-) -> None:
-    annotations = {STOPPED: "true"} if stopped else {}
-    job = {"metadata": {"name": "long", "annotations": annotations}, "status": status}
-    assert state_of(job) == state
-    explained = state == "waiting" and status.get("jobDeploymentStatus") not in ("Initializing", "Running")
-    assert bool(message_of(job)) == explained
 
 
 def test_status_has_the_last_block_of_progress_and_why_pods_do_not_start(kube: Kubernetes) -> None:

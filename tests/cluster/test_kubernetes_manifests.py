@@ -1,4 +1,4 @@
-"""KubeRay manifests: the operator's own schemas accept them, and what the operator checks besides holds."""
+"""KubeRay manifests, which the operator's own schemas accept, and what the status of a RayJob means."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from schemas import faults as found_faults
 
 from cluster.backend import Submission, as_yaml
 from cluster.kubernetes import KubernetesBackend
+from cluster.kubernetes.jobs import STOPPED, message_of, state_of
 from cluster.kubernetes.manifests import MAX_JOB_NAME, KubernetesCluster, kubernetes_name, manifests
 
 KUBE = described(KUBERNETES, "kube", KubernetesBackend).cluster
@@ -39,6 +40,7 @@ def ray_job(cluster: KubernetesCluster = KUBE, sweep: Submission = SWEEP) -> dic
     return manifests(cluster, sweep)[-1]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "changes",
     [
@@ -54,6 +56,12 @@ def test_the_operator_s_schema_accepts_the_manifest(changes: dict[str, Any]) -> 
     for manifest in manifests(replace(KUBE, **changes), SWEEP):
         if manifest["kind"] != "ConfigMap":
             assert faults(manifest) == []
+
+
+@pytest.mark.cluster
+def test_the_operator_s_schema_accepts_a_user_s_own_files(tmp_path: Path) -> None:
+    own = written(tmp_path, {"my_unit.py": b"x = 1\n", "data.bin": b"\xff\x00"})
+    assert faults(ray_job(sweep=Submission("s", "seeds: 3\n", own))) == []
 
 
 BREAK: list[Callable[[dict[str, Any]], Any]] = [
@@ -79,6 +87,7 @@ def container(spec: dict[str, Any], group: str = "head") -> dict[str, Any]:
     return result
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("index", range(len(BREAK)))
 def test_a_broken_manifest_is_not_accepted(index: int) -> None:
     manifest = copy.deepcopy(ray_job())
@@ -135,7 +144,6 @@ def written(folder: Path, files: dict[str, bytes]) -> dict[str, Path]:
 def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in(tmp_path: Path) -> None:
     own = {"my_unit.py": b"x = 1\n", "my_pkg/units.py": "é = 2\n".encode(), "my_pkg/data.bin": b"\xff\x00"}
     file, job = manifests(KUBE, Submission("s", "seeds: 3\n", written(tmp_path, own)))
-    assert faults(job) == []
     volume = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"][1]
     assert volume["configMap"]["name"] == file["metadata"]["name"]
     there = {item["path"]: item["key"] for item in volume["configMap"]["items"]}
@@ -176,7 +184,7 @@ def test_a_variable_s_value_is_what_it_is_and_no_other_variable_s() -> None:
     assert (given["A"], given["B"]) == ("x", "$$(A)")  # as Kubernetes spells a literal $(A)
 
 
-@settings(deadline=None)  # a busy machine is slow
+@settings(max_examples=30, deadline=None)  # a busy machine is slow
 @given(
     value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)
 )
@@ -209,3 +217,32 @@ def test_a_name_that_fits_stays_and_others_carry_a_digest() -> None:
     assert re.fullmatch(r"sweep-2026-[0-9a-f]{8}", kubernetes_name("2026"))
     assert kubernetes_name("A.b") != kubernetes_name("a-b") == "a-b"
     assert len(kubernetes_name("x" * 100)) == MAX_JOB_NAME
+
+
+@pytest.mark.parametrize(
+    ("status", "stopped", "state"),
+    [
+        ({}, False, "waiting"),
+        ({"jobDeploymentStatus": "Initializing"}, False, "waiting"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, False, "waiting"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, True, "running"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "SUCCEEDED"}, False, "running"),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, True, "done"),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, False, "stopped"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "STOPPED"}, False, "stopped"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, False, "failed"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, True, "stopped"),
+        ({"jobDeploymentStatus": "Retrying", "failed": 1}, False, "waiting"),
+        ({"jobDeploymentStatus": "Suspending"}, True, "running"),
+        ({"jobDeploymentStatus": "Suspended"}, True, "stopped"),
+        ({"jobDeploymentStatus": "Suspended"}, False, "waiting"),
+    ],
+)
+def test_the_operator_s_words_have_one_meaning_each(
+    status: dict[str, Any], stopped: bool, state: str
+) -> None:
+    annotations = {STOPPED: "true"} if stopped else {}
+    job = {"metadata": {"name": "long", "annotations": annotations}, "status": status}
+    assert state_of(job) == state
+    explained = state == "waiting" and status.get("jobDeploymentStatus") not in ("Initializing", "Running")
+    assert bool(message_of(job)) == explained

@@ -53,6 +53,7 @@ def options(script: str) -> list[str]:
     return re.findall(r"^#SBATCH (.+)$", script, re.MULTILINE)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", ALL)
 def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -66,6 +67,7 @@ def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout
 
 
+@pytest.mark.cluster
 def test_shellcheck_sees_a_variable_that_is_not_quoted(tmp_path: Path) -> None:
     shellcheck = Path(sys.executable).parent / "shellcheck"
     path = tmp_path / "broken.sh"
@@ -234,6 +236,7 @@ def test_sigterm_before_the_limit_reaches_the_driver_first(
     assert ended(folder) == "stopped"
 
 
+@pytest.mark.cluster
 def test_a_head_whose_ray_does_not_start_says_so_after_three_attempts(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
@@ -359,7 +362,7 @@ def test_slurm_s_words_are_passed_on_and_its_absence_is_no_refusal(hpc: SlurmClu
     )
     commands = SlurmCommands("hpc")
     with pytest.raises(UserError, match="Slurm of 'hpc' refuses sbatch: invalid partition specified: x"):
-        commands.would_take("head.sh", tmp_path)
+        commands.check_script("head.sh", tmp_path)
     with pytest.raises(ClusterError, match="does not answer squeue"):
         commands.queue("7")
 
