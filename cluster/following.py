@@ -30,7 +30,7 @@ class Look(NamedTuple):
 class Log(Protocol):
     """A job's log that can be read again and again.
 
-    A lost connection raises RuntimeError, OSError or ValueError; UserError ends the following.
+    A lost connection raises ClusterError, OSError, RuntimeError or ValueError; UserError ends the following.
     """
 
     def look(self) -> Look:
@@ -89,7 +89,7 @@ def follow(log: Log, on_message: Callable[[str], None] = lambda _: None) -> Iter
                 yield from lines.add(chunk)
         except UserError:
             raise  # waiting would not help
-        except (RuntimeError, OSError, ValueError) as error:
+        except (ClusterError, OSError, RuntimeError, ValueError) as error:
             failure = ClusterError(
                 f"the cluster was out of reach for {PATIENCE_S:g} s. The job may go on: follow it again later"
             )

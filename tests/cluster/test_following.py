@@ -11,7 +11,7 @@ import pytest
 from cluster import following
 from cluster.following import file_lines, follow_file
 from cluster.ray_jobs import follow_job
-from sweeps.errors import ClusterError
+from sweeps.errors import ClusterError, UserError
 
 LOG = "one\ntwo\nthree\n\nfive\nhalf"
 
@@ -55,7 +55,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         [],
         [(len(LOG), None)],
         [(0, None), (5, None), (5, None), (len(LOG), None)],
-        [(4, RuntimeError("1006")), (2, OSError("reset")), (11, None)],
+        [(4, RuntimeError("1006")), (2, OSError("reset")), (5, ClusterError("no answer")), (11, None)],
     ],
 )
 def test_every_line_comes_once_however_the_tails_end(plan: list[Any]) -> None:
@@ -66,6 +66,11 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
     told: list[str] = []
     assert list(follow_job(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
     assert told == ["the connection was lost (ConnectionError), trying again", "connected again"]
+
+
+def test_a_request_that_is_wrong_is_not_repeated() -> None:
+    with pytest.raises(UserError, match="was deleted"):
+        list(follow_job(Client((4, UserError("the job was deleted")), (11, None)), "job"))
 
 
 def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
