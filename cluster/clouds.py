@@ -174,7 +174,7 @@ class AwsBackend(CloudBackend[CloudCluster]):
         node: Values = {
             "InstanceType": cluster.head_instance_type if is_head else cluster.instance_type,
             "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
-            # Only processes of the machine get the credentials of its role, not whoever can make one fetch a page.
+            # A page that a process of the machine is made to fetch must not contain the credentials of its role.
             "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
         }
         if cluster.machine_image:

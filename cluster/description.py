@@ -1,6 +1,6 @@
 """The description of a cluster in `clusters.yaml`: the fields that every kind has, and the types of a field's value.
 
-A type checks one value and its message says what is allowed. No message repeats a value that may hold a password.
+A type checks one value; its message contains what is allowed. No message repeats a value that may hold a password.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def known_keys(*known: str) -> BeforeValidator:
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Return a validator for text that the whole pattern must match; its message says what is `allowed`."""
+    """Return a validator for text that the whole pattern must match; its message contains what is `allowed`."""
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:

@@ -2,7 +2,7 @@
 
 `up` starts a keeper (`python -m cluster.local NODES CPUS FOLDER`), a process that holds the nodes and outlives the command.
 One small state file describes the cluster, and each of its processes has the cluster's mark in its environment: `down` ends
-exactly these, whoever else runs Ray here.
+exactly these, and no other Ray on this machine.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class RayCluster(Cluster):
 
 
 class RayJobsBackend(Backend[Described]):
-    """A cluster whose Ray runs already and takes jobs. A subclass says where its job server is."""
+    """A cluster whose Ray runs already and takes jobs. A subclass provides its job server."""
 
     @cached_property
     @abstractmethod
@@ -426,9 +426,8 @@ def read_token(path: str) -> str:
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"token file {file} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"token file {file} cannot be read: {reason}") from error
     check_token(token, f"token file {file}")
     return token
 
@@ -436,7 +435,7 @@ def read_token(path: str) -> str:
 def check_token(token: str, source: str) -> None:
     """Raise UserError for a text that no header of a request can carry."""
     if not token or not token.isascii() or any(c.isspace() for c in token):
-        raise UserError(f"{source} must hold the token alone, in one word of plain letters")
+        raise UserError(f"{source} must hold the token alone, in one word of ASCII letters")
 
 
 # ------------------------------------------------------------------------------------------------ the log

@@ -45,8 +45,8 @@ def assemble(log: Iterable[str]) -> bytes:
         if not line.startswith(MARK + " "):
             continue
         try:
-            _, place, total, checksum, text = line.split()
-            number, _, of = place.partition("/")
+            _, position, total, checksum, text = line.split()
+            number, _, of = position.partition("/")
             piece = base64.b64decode(text, validate=True)
             if zlib.crc32(piece) == int(checksum, 16):
                 found[int(number)] = piece

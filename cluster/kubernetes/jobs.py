@@ -314,7 +314,7 @@ def message_of(job: Values) -> str:
         return ": ".join(part for part in (status_of(job, "reason"), *lines[-1:]) if part)
     if state == "waiting":
         if status_of(job, "jobDeploymentStatus") == "Suspended":
-            return "it is suspended: a queue such as Kueue, or somebody with spec.suspend, holds it back"
+            return "it is suspended: a queue such as Kueue, or a user with spec.suspend, holds it back"
         if not job.get("status"):
             return "the operator has not taken it up yet. If that lasts: does KubeRay's operator watch this namespace?"
         failures = (job["status"] or {}).get("failed") or 0
@@ -404,13 +404,13 @@ def drivers_part(chunks: Iterator[str] | list[str]) -> Iterator[str]:
             yield chunk
             continue
         held += chunk
-        place = 0
+        start = 0
         for line in held.splitlines(keepends=True):
             if line.endswith("\n") and RAYS_OWN.match(line):
                 found = True
-                yield held[place:]
+                yield held[start:]
                 break
-            place += len(line)
+            start += len(line)
 
 
 def whole_log(kubectl: Kubectl, pod: str) -> str:

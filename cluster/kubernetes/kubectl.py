@@ -52,7 +52,7 @@ _REFUSALS = (
      "Ask whoever runs the cluster for the rights to get, create and patch rayjobs, to get, create and delete pods and "
      "configmaps, to get pods/log and to create pods/exec in that namespace"),
     (("doesn't have a resource type", "no matches for kind"),
-     "KubeRay's operator is not installed there (docs/clusters.md says which is needed): ask whoever runs the cluster"),
+     "KubeRay's operator is not installed there (docs/clusters.md names the version): ask whoever runs the cluster"),
     (("namespaces \"",), "`namespace` in clusters.yaml names one that exists"),
     (("is invalid", "strict decoding error", "denied the request", "(badrequest)", "unknown field"),
      "The manifest is made from clusters.yaml; `sweeps cluster show` prints it. Is the operator too old?"),

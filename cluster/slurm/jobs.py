@@ -313,7 +313,7 @@ class SweepFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_uid != os.getuid():
                 raise UserError(
-                    f"folder {self.path} belongs to somebody else: name another `folder` in clusters.yaml"
+                    f"folder {self.path} belongs to another user: name another `folder` in clusters.yaml"
                 )
             self.path.chmod(0o700)  # also where it existed already
             lock = filelock.FileLock(self.path / ".lock", timeout=60.0)

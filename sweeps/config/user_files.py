@@ -52,7 +52,7 @@ def _file(word: str, home: Path) -> dict[str, Path]:
     inside = Path(os.path.normpath(word))
     if inside.is_absolute() or inside.parts[0] == "..":
         raise OutOfReach(
-            f"{word} lies outside the folder that the sweep is submitted from, and would not be found on the cluster: "
+            f"{word} is outside the folder that the sweep is submitted from, and would not be found on the cluster: "
             f"copy it here and write ./{path.name}, or submit from a folder above it"
         )
     return {inside.as_posix(): path}
@@ -75,8 +75,8 @@ def _package(name: str, home: Path) -> dict[str, Path]:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder and its folders, without caches, results and hidden ones."""
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
         yield from (
-            Path(place) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
+            Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
         )

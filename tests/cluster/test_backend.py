@@ -173,12 +173,12 @@ def test_a_sweep_that_was_never_submitted_is_refused_by_its_name(
     kind: str, empty: None, tmp_path: Path
 ) -> None:
     with Store(tmp_path / "store") as store:
-        asked = verbs(one(kind), "small", store)
+        calls = verbs(one(kind), "small", store)
         for verb in ("status", "logs", "watch", "stop", *(["fetch"] if kind != "kubernetes" else [])):
             with pytest.raises(
                 UserError, match=f"no sweep named 'small' was submitted to '{ONE_OF_EACH[kind]}'"
             ):
-                asked[verb]()
+                calls[verb]()
 
 
 # -------------------------------------------------------------------------------------- a backend is one file
@@ -319,7 +319,7 @@ def test_content_that_was_done_is_not_begun_again_after_other_content_was_stoppe
     assert after(("7", "same", 1, "done"), ("8", "other", 1, "stopped")) == Submitted("7", "done", False, 1)
 
 
-def test_a_digest_tells_names_contents_and_their_borders_apart() -> None:
+def test_a_digest_distinguishes_names_contents_and_their_borders() -> None:
     made = [
         digest_of({"a": b"bc"}),
         digest_of({"ab": b"c"}),
@@ -352,7 +352,7 @@ def test_what_only_several_nodes_together_have_is_refused(short: Submission) -> 
         check_fits(short, NODES, "node of 'lab'")
 
 
-def test_a_node_whose_memory_nobody_wrote_down_has_enough_and_no_node_at_all_says_nothing() -> None:
+def test_a_node_without_memory_gb_has_enough_and_no_node_at_all_is_not_checked() -> None:
     check_fits(wants(1, memory_gb=999.0), [NodeResources(cpus=1)], "node")
     check_fits(wants(999), [], "node")
 

@@ -1,4 +1,4 @@
-"""`clusters.yaml`: where it is looked for, what it may say, and that every fault is told at once without a secret."""
+"""`clusters.yaml`: where it is searched, what is valid, and that every fault is reported at once without a secret."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_one_of_each_kind_is_read_with_its_types() -> None:
     assert clusters["hpc"].where == "slurm: 0 to 8 worker nodes of 8 CPUs and 1 GPU"
 
 
-def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> None:
-    told = faults(
+def test_every_fault_is_reported_at_once_with_its_line_and_the_nearest_name() -> None:
+    message = faults(
         "lab: {kind: ray, adress: x, partition: gpu}\n"
         "hpc:\n  kind: slurm\n  time_limit: 90\n  mode: elastc\n  resources: {cpu: 1}\n  extra: [--time=3]\n"
         "kube: {kind: kubernets}\n"
@@ -100,8 +100,8 @@ def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> Non
         "line 9: bare: must be a mapping with a `kind`",
         "line 10: empty: needs a `kind`: aws, gcp, kubernetes, local, ray, slurm",
     ):
-        assert wanted in told
-    assert len(told.splitlines()) == 10
+        assert wanted in message
+    assert len(message.splitlines()) == 10
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_what_cannot_be_is_refused_with_what_can(entry: str, message: str) -> No
     ],
 )
 def test_a_secret_is_refused_and_not_repeated(entry: str) -> None:
-    told = faults(f"x: {entry}")
+    message = faults(f"x: {entry}")
     if "token_variable: hunter2" not in entry:  # might be a name after all, so it is shown
-        assert "hunter2" not in told
+        assert "hunter2" not in message
 
 
 def test_a_password_in_the_store_s_url_is_not_printed() -> None:
@@ -169,10 +169,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_cluster_name_is_refused(name: str) -> None:
-    told = faults(f"{json.dumps(name)}: {{kind: local}}")
+    message = faults(f"{json.dumps(name)}: {{kind: local}}")
     assert cluster_name_fault(name)
-    assert "cannot be a cluster's name" in told
-    assert "\n" not in told
+    assert "cannot be a cluster's name" in message
+    assert "\n" not in message
 
 
 @settings(deadline=None)  # a busy machine is slow
@@ -200,7 +200,9 @@ def test_the_file_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pyt
         load_clusters()
 
 
-def test_an_unknown_cluster_is_told_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_cluster_is_reported_with_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "clusters.yaml"
     path.write_text(ONE_OF_EACH)
     monkeypatch.setenv("SWEEPS_CLUSTERS", str(path))

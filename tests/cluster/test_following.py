@@ -22,7 +22,7 @@ class Status(str):
 
 
 class Client:
-    """Ray's job client as it behaves: every tail begins anew and gives what its plan says, then fails or ends."""
+    """Ray's job client: every tail begins anew and yields the planned number of letters, then fails or ends."""
 
     def __init__(self, *plan: tuple[int, Exception | None], unreachable: int = 0) -> None:
         self.plan, self.unreachable = list(plan), unreachable
@@ -62,10 +62,10 @@ def test_every_line_comes_once_however_the_tails_end(plan: list[Any]) -> None:
     assert list(follow_job(Client(*plan), "job")) == LOG.split("\n")
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
-    told: list[str] = []
-    assert list(follow_job(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
-    assert told == ["the connection was lost (ConnectionError), trying again", "connected again"]
+def test_a_server_that_is_away_for_a_while_is_waited_for_and_reported() -> None:
+    messages: list[str] = []
+    assert list(follow_job(Client((3, None), unreachable=2), "job", messages.append)) == LOG.split("\n")
+    assert messages == ["the connection was lost (ConnectionError), trying again", "connected again"]
 
 
 def test_a_request_that_is_wrong_is_not_repeated() -> None:
@@ -83,7 +83,7 @@ def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "CHECK_S", 0.0)
-    log, told = tmp_path / "head.log", []
+    log, messages = tmp_path / "head.log", []
     growth = [b"", b"one\ntw", b"o \xff", "\nthré".encode()]
 
     def is_active() -> bool:
@@ -93,8 +93,8 @@ def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
             raise ClusterError("Slurm is away")
         return bool(growth)
 
-    assert list(follow_file(log, is_active, told.append)) == ["one", "two \ufffd", "thré"]
-    assert told == ["Slurm is away, trying again"]
+    assert list(follow_file(log, is_active, messages.append)) == ["one", "two \ufffd", "thré"]
+    assert messages == ["Slurm is away, trying again"]
     assert file_lines(log) == ["one", "two \ufffd", "thré"]
     assert file_lines(tmp_path / "none.log") == []
 

@@ -1,4 +1,4 @@
-"""kubectl itself, where it is installed: it takes our calls, and says what we look for."""
+"""kubectl itself, where it is installed: it accepts our calls, and its messages are those that we recognise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def jobs(text: str = KUBE) -> KubernetesBackend:
     return described(text, "kube", KubernetesBackend)
 
 
-def test_it_takes_what_submit_status_and_stop_ask_for(
+def test_it_accepts_the_calls_of_submit_status_and_stop(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = jobs().submit(SWEEP)
@@ -76,7 +76,7 @@ def test_it_takes_what_submit_status_and_stop_ask_for(
     assert job["spec"]["submissionMode"] == "K8sJobMode"
 
 
-def test_it_says_what_we_look_for(server: ApiServer, tmp_path: Path) -> None:
+def test_its_messages_are_recognised(server: ApiServer, tmp_path: Path) -> None:
     kubectl = jobs().kubectl
     with pytest.raises(NotFound):
         kubectl.call("logs", "nothing")

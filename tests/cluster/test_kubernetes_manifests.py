@@ -154,7 +154,7 @@ def test_a_user_s_own_files_travel_below_the_folder_that_the_driver_runs_in(tmp_
     assert {path: content[key] for path, key in there.items()} == {"s.yaml": b"seeds: 3\n", **own}
 
 
-def test_a_name_tells_content_and_attempt_apart_and_stays_the_same_for_the_same(tmp_path: Path) -> None:
+def test_a_name_depends_on_content_and_attempt_alone(tmp_path: Path) -> None:
     unit = written(tmp_path, {"my_unit.py": b""})
     names = [
         manifests(KUBE, SWEEP)[1]["metadata"]["name"],
@@ -238,9 +238,7 @@ def test_a_name_that_fits_stays_and_others_carry_a_digest() -> None:
         ({"jobDeploymentStatus": "Suspended"}, False, "waiting"),
     ],
 )
-def test_the_operator_s_words_have_one_meaning_each(
-    status: dict[str, Any], stopped: bool, state: str
-) -> None:
+def test_a_rayjob_s_status_has_one_meaning(status: dict[str, Any], stopped: bool, state: str) -> None:
     annotations = {STOPPED: "true"} if stopped else {}
     job = {"metadata": {"name": "long", "annotations": annotations}, "status": status}
     assert state_of(job) == state

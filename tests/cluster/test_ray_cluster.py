@@ -26,7 +26,7 @@ MANY = many(seeds=25, configurations=4, slots=13, steps=200)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the submitter stands; the cluster's own records, token and state lie elsewhere."""
+    """The submitter's folder; the cluster's own records, token and state are elsewhere."""
     made = tmp_path_factory.mktemp("submitter")
     for name, text in (("many.yaml", MANY), ("long.yaml", LONG), ("my_unit.py", UNIT)):
         (made / name).write_text(text)

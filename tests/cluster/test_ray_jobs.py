@@ -87,7 +87,7 @@ def test_a_missing_and_a_wrong_token_are_refused_and_neither_is_printed(play: Pl
     assert TOKEN not in repr(play())
 
 
-def test_what_is_not_rays_dashboard_is_said_to_be_something_else(play: Play) -> None:
+def test_what_is_not_rays_dashboard_is_refused_as_something_else(play: Play) -> None:
     for page in ("<html>Welcome to nginx</html>", "[1, 2]"):
         with pytest.raises(UserError, match="is not Ray's dashboard"):
             play(page=page).check()
@@ -167,7 +167,7 @@ def test_a_package_is_found_where_kubernetes_puts_it_behind_links(
 @pytest.mark.parametrize("word", ["../outside.py", "units/../../outside.py", "ABSOLUTE"])
 def test_a_file_outside_the_folder_is_refused_with_what_to_do(home: Path, word: str) -> None:
     word = str(home.parent / "outside.py") if word == "ABSOLUTE" else word
-    with pytest.raises(OutOfReach, match=r"lies outside the folder .* write \./outside.py"):
+    with pytest.raises(OutOfReach, match=r"is outside the folder .* write \./outside.py"):
         own_files({"model": word}, home)
 
 

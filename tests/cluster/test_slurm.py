@@ -1,6 +1,6 @@
-"""Batch scripts for Slurm: sound shell, nothing of a user's is expanded, and the scripts do what they promise.
+"""Slurm without Slurm: the batch scripts, calls of its commands, and a sweep's folder.
 
-The scripts run here for real, with stand-ins for Slurm's and Ray's programs.
+The scripts are valid shell, expand nothing of a user's, and are run here with stand-ins for Slurm's and Ray's programs.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True, timeout=20)
     shellcheck = Path(sys.executable).parent / "shellcheck"
     # SC2016: a user's $(...) in single quotes, on purpose. SC2329: functions that only a trap calls.
-    told = subprocess.run(
+    output = subprocess.run(
         [shellcheck, "--exclude=SC2016,SC2329", path], capture_output=True, text=True, timeout=60
     )
-    assert told.returncode == 0, told.stdout
+    assert output.returncode == 0, output.stdout
 
 
 @pytest.mark.cluster
@@ -192,15 +192,15 @@ def start(folder: Path, jobs: list[subprocess.Popen[str]], script: str, **more: 
     return process
 
 
-def wait_for(folder: Path, words: str) -> str:
-    """What was called, as soon as `words` is among it."""
+def wait_for(folder: Path, call: str) -> str:
+    """Return what was called, as soon as it contains `call`."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         called = (folder / "calls").read_text() if (folder / "calls").exists() else ""
-        if words in called:
+        if call in called:
             return called
         time.sleep(0.05)
-    raise AssertionError(f"{words} was never called:\n{called}")
+    raise AssertionError(f"{call} was never called:\n{called}")
 
 
 def ended(folder: Path) -> str:
@@ -237,7 +237,7 @@ def test_sigterm_before_the_limit_reaches_the_driver_first(
 
 
 @pytest.mark.cluster
-def test_a_head_whose_ray_does_not_start_says_so_after_three_attempts(
+def test_a_head_whose_ray_does_not_start_fails_after_three_attempts(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
     (folder / "ray-is-broken").touch()
@@ -298,7 +298,7 @@ def test_all_nodes_at_once_run_the_driver_and_pass_sigterm_on_to_it(
     assert ended(folder) == "stopped"
 
 
-def test_all_nodes_at_once_fail_where_ray_did_not_start_although_ray_says_0(
+def test_all_nodes_at_once_fail_where_ray_did_not_start_although_ray_exits_with_0(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
     (folder / "bin" / "ray").write_text("#!/bin/bash\nexit 0\n")
@@ -325,7 +325,9 @@ def program(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "programs" / name).chmod(0o755)
 
 
-def test_without_slurm_s_commands_every_verb_says_where_to_go(hpc: SlurmCluster, tmp_path: Path) -> None:
+def test_without_slurm_s_commands_every_verb_is_refused_with_advice(
+    hpc: SlurmCluster, tmp_path: Path
+) -> None:
     jobs = SlurmBackend(hpc)
     for verb in (lambda: jobs.submit(SMALL), lambda: jobs.status("small"), lambda: jobs.stop("small")):
         with pytest.raises(
@@ -343,7 +345,7 @@ def test_a_name_that_no_sweep_has_reaches_no_folder_and_no_command(name: str, hp
             verb(name)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_slurm_is_asked(
+def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(
     hpc: SlurmCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs").write_text("a file")
@@ -353,9 +355,11 @@ def test_a_folder_that_cannot_be_written_is_told_before_slurm_is_asked(
         SlurmBackend(hpc).submit(SMALL)
 
 
-def test_slurm_s_words_are_passed_on_and_its_absence_is_no_refusal(hpc: SlurmCluster, tmp_path: Path) -> None:
-    told = "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified\n"
-    assert message_of(told) == "invalid partition specified: x; Invalid partition name specified"
+def test_slurm_s_messages_are_passed_on_and_its_absence_is_no_refusal(
+    hpc: SlurmCluster, tmp_path: Path
+) -> None:
+    output = "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified\n"
+    assert message_of(output) == "invalid partition specified: x; Invalid partition name specified"
     program(tmp_path, "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
     program(
         tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
@@ -442,7 +446,7 @@ def test_a_folder_that_others_may_write_is_closed_to_them(tmp_path: Path) -> Non
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "small").stat().st_uid + 1)
-    with pytest.raises(UserError, match="belongs to somebody else"), folder_in(tmp_path).locked():
+    with pytest.raises(UserError, match="belongs to another user"), folder_in(tmp_path).locked():
         pass
 
 

@@ -29,7 +29,7 @@ shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, stor
 
 @pytest.fixture(scope="module")
 def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the submitter stands; what the nodes see lies elsewhere."""
+    """The submitter's folder; the folder of the nodes is elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
     files = {"many.yaml": MANY, "long.yaml": LONG, "my_unit.py": UNIT}
     unusable = UNUSABLE.format(python=sys.executable, shared=shared)

@@ -1,4 +1,4 @@
-"""Sweeps as jobs of a real Slurm, the test's own: its daemons and commands, our scripts; Ray and the driver are stand-ins."""
+"""Sweeps as jobs of a real Slurm that the test starts, with our scripts and stand-ins for Ray and the driver."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STAND_INS = {
     "sweeps": 'echo "driver $* attempt ${SLURM_RESTART_COUNT:-0} planned $SWEEPS_PLANNED_WORKERS"\n'
     'echo "progress| 0:00:01  lanes 1/9"; echo "progress|   best"\n'
     'trap "echo SIGTERM was received; exit 1" TERM\n'
-    'while [ ! -e finish ]; do [ ! -e fail ] || { echo "words of a driver"; exit 1; }; sleep 1 & wait $!; done',
+    'while [ ! -e finish ]; do [ ! -e fail ] || { echo "the driver failed"; exit 1; }; sleep 1 & wait $!; done',
 }  # fmt: skip
 SWEEP = Submission("small", "name: small\n", {}, cpus=1)
 
@@ -122,25 +122,25 @@ def test_a_stop_ends_the_driver_in_order_then_the_workers_and_a_submit_goes_on(
     more = jobs.submit(SWEEP)
     assert (more.fresh, more.attempt) == (True, 2)
     (folder(jobs) / "fail").touch()
-    assert "words of a driver" in list(jobs.logs("small", True, print))
+    assert "the driver failed" in list(jobs.logs("small", True, print))
     failed = jobs.status("small")
     assert failed.state == "failed"
-    assert failed.message == f"words of a driver Logs: {folder(jobs)}"
+    assert failed.message == f"the driver failed Logs: {folder(jobs)}"
     assert jobs.submit(SWEEP).attempt == 3
 
 
-def test_a_job_that_waits_says_why_and_can_be_stopped(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
+def test_a_waiting_job_has_a_reason_and_can_be_stopped(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     slurm.call("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         assert jobs.submit(SWEEP).state == "waiting"
         until(lambda: "PartitionDown" in jobs.status("small").message, "reason")
-        told: list[str] = []
-        following = threading.Thread(target=lambda: list(jobs.logs("small", True, told.append)))
+        messages: list[str] = []
+        following = threading.Thread(target=lambda: list(jobs.logs("small", True, messages.append)))
         following.start()
-        until(lambda: told, "word about the queue")
+        until(lambda: messages, "message about the queue")
         assert jobs.stop("small").state == "stopped"
         following.join(60)
-        assert "waits in the queue: PartitionDown" in told[0]
+        assert "waits in the queue: PartitionDown" in messages[0]
     finally:
         slurm.call("scontrol", "update", "PartitionName=main", "State=UP")
 
@@ -176,7 +176,7 @@ def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmBackend, 
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get("SLURM_JOB_ID") == state.job:
-                process.kill()  # it can tell nobody
+                process.kill()  # without a trace
     until(lambda: jobs.status("small").state == "failed", "end of the head")
     (folder(jobs) / f"head-{state.job}.address").unlink()  # as if its node's disk were gone too
     until(lambda: not queued(slurm), "end of the workers")
@@ -199,18 +199,16 @@ def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
     assert flat.status("small").state == "done"
 
 
-def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_started(
-    jobs: SlurmBackend, slurm: OwnSlurm
-) -> None:
+def test_what_slurm_refuses_is_passed_on_and_nothing_is_started(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     given = jobs.placed
-    for wrong, words in (
+    for wrong, message in (
         (replace(given, partition="nowhere"), "invalid partition specified: nowhere"),
         (replace(given, resources=NodeResources(cpus=99)), "Requested node configuration is not available"),
         (replace(given, head=NodeResources(memory_gb=999)), "Requested node configuration is not available"),
         (replace(given, resources=NodeResources(gpus=1)), "Invalid generic resource"),
         (replace(given, extra=("--bogus",)), "unrecognized option"),
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             SlurmBackend(wrong).submit(SWEEP)
     with pytest.raises(
         UserError, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"

@@ -20,7 +20,7 @@ JOBS_APART = True
 
 @pytest.fixture(scope="module")
 def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the submitter stands; what the nodes see lies elsewhere."""
+    """The submitter's folder; the folder of the nodes is elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
     files = {
         "many.yaml": many(seeds=5, configurations=2, slots=5, steps=100),

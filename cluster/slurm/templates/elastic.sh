@@ -3,7 +3,7 @@ ray_pid=
 # Ray's folders are open to everybody: the one around them must be our own, and closed.
 make_ray_folder() {
   rm -rf -- "$ray_folder" && mkdir -m 700 -- "$ray_folder" && return
-  echo "$ray_folder belongs to somebody else" >&2
+  echo "$ray_folder belongs to another user" >&2
   exit 1
 }
 
