@@ -106,7 +106,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         job = self._latest(name)
         message = message_of(job)
         if state_of(job) == "waiting" and status_of(job, "rayClusterName"):
-            message = self._trouble(job) or message
+            message = self._start_problem(job) or message
         since = status_of(job, "startTime") or str(job["metadata"].get("creationTimestamp", ""))
         progress = last_block(self._log(job).whole().splitlines())
         return JobStatus(name_of(job), state_of(job), attempt_of(job), since, message, progress)
@@ -202,8 +202,8 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         found.look()
         return found
 
-    def _trouble(self, job: Values) -> str:
-        return trouble(self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}"))
+    def _start_problem(self, job: Values) -> str:
+        return start_problem(self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}"))
 
     def _patch(self, job: Values, changes: Values) -> None:
         self.kubectl.call(
@@ -323,7 +323,7 @@ def message_of(job: Values) -> str:
     return ""
 
 
-def trouble(pods: Sequence[Values]) -> str:
+def start_problem(pods: Sequence[Values]) -> str:
     """Return why a pod does not start, for the first that does not, or nothing."""
     for pod in pods:
         status = pod.get("status") or {}
@@ -350,13 +350,13 @@ class PodLog:
 
     def __init__(self, kubectl: Kubectl, pod: str) -> None:
         self._kubectl, self._pod = kubectl, pod
-        self.phase, self.trouble = "", ""
+        self.phase, self.start_problem = "", ""
         """As found by the last `look`."""
 
     def look(self) -> Look:
         pod = _reconnecting(lambda: self._kubectl.objects("pods", f"sweeps/pod={self._pod}"))
         self.phase = str((pod[0].get("status") or {}).get("phase", "")) if pod else "Gone"
-        self.trouble = trouble(pod)
+        self.start_problem = start_problem(pod)
         return Look(self._pod, self.phase in ("Succeeded", "Failed", "Gone"))
 
     def whole(self) -> str:
@@ -469,13 +469,13 @@ def sent_by_pod(kubectl: Kubectl, on: KubernetesCluster, name: str) -> list[str]
     try:
         while not log_of_pod.look().ended and log_of_pod.phase in ("", "Pending"):
             if time.monotonic() > until_s:
-                raise ClusterError(f"the pod that sends {name!r} did not start. {log_of_pod.trouble}")
+                raise ClusterError(f"the pod that sends {name!r} did not start. {log_of_pod.start_problem}")
             time.sleep(PAUSE_S)
         lines = list(following.follow(log_of_pod))
     finally:
         delete(kubectl, "pod", pod)
     if log_of_pod.phase != "Succeeded":
-        reason = _last_line("\n".join(lines)) or log_of_pod.trouble or f"its pod ended as {log_of_pod.phase}"
+        reason = _last_line("\n".join(lines)) or log_of_pod.start_problem or f"its pod ended as {log_of_pod.phase}"
         raise ClusterError(f"the cluster did not send {name!r}: {reason}")
     return lines
 

@@ -62,9 +62,9 @@ class SlurmBackend(Backend[SlurmCluster]):
     schema = SlurmCluster
 
     @cached_property
-    def placed(self) -> SlurmCluster:
+    def resolved(self) -> SlurmCluster:
         """The cluster with absolute paths."""
-        return scripts.placed(self.cluster)
+        return scripts.resolved(self.cluster)
 
     @cached_property
     def slurm(self) -> SlurmCommands:
@@ -72,14 +72,14 @@ class SlurmBackend(Backend[SlurmCluster]):
         return SlurmCommands(self.name)
 
     def submit(self, submission: Submission) -> Submitted:
-        folder = SweepFolder(self.placed, submission.name)
+        folder = SweepFolder(self.resolved, submission.name)
         self.slurm.check()
-        check_fits(submission, [self.placed.resources], f"worker job of {self.name!r}")
+        check_fits(submission, [self.resolved.resources], f"worker job of {self.name!r}")
         self._refuse_network_disk()
-        made = scripts.scripts(self.placed, submission)
-        texts = {**made, scripts.FETCH: scripts.fetch_script(self.placed, submission)}
+        made = scripts.scripts(self.resolved, submission)
+        texts = {**made, scripts.FETCH: scripts.fetch_script(self.resolved, submission)}
         files = submission.contents | {name: text.encode() for name, text in texts.items()}
-        digest = digest_of(files, self.placed.store.encode())[:DIGEST_LETTERS]
+        digest = digest_of(files, self.resolved.store.encode())[:DIGEST_LETTERS]
         with folder.locked():
             attempts = {attempt.job: attempt for attempt in folder.attempts()}
             earlier = [EarlierJob(a.job, a.digest, a.attempt) for a in attempts.values()]
@@ -88,17 +88,17 @@ class SlurmBackend(Backend[SlurmCluster]):
             )
             if isinstance(number, Submitted):
                 return number
-            folder.write(files, {"token": secrets.token_hex(32), **scripts.secrets(self.placed)})
+            folder.write(files, {"token": secrets.token_hex(32), **scripts.secrets(self.resolved)})
             for script in made:
                 self.slurm.check_script(script, folder.path)
             more = {"SWEEPS_PLANNED_WORKERS": str(self._num_workers(submission))}
-            job = self.slurm.submit(scripts.head_submission(self.placed), folder.path, more)
+            job = self.slurm.submit(scripts.head_submission(self.resolved), folder.path, more)
             workers = ""
             try:
                 if scripts.WORKER in made:
                     workers = self.slurm.submit(scripts.worker_submission(job), folder.path, {})
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                folder.add(Attempt(job, workers, scripts.log_name(self.placed, job), digest, number, now))
+                folder.add(Attempt(job, workers, scripts.log_name(self.resolved, job), digest, number, now))
                 self.slurm.call(scripts.release(job))
             except BaseException:  # held until here, so nothing of it has begun
                 self.slurm.call(["scancel", "--quiet", job, *([workers] if workers else [])])
@@ -152,7 +152,7 @@ class SlurmBackend(Backend[SlurmCluster]):
         from sweeps.store.database import refuse_an_empty
 
         folder, latest = self._latest(name)
-        location = self.placed.store
+        location = self.resolved.store
         if "://" not in location:
             head = self._head(latest)
             if head is not None and head.slurm_state == "RUNNING":
@@ -162,7 +162,7 @@ class SlurmBackend(Backend[SlurmCluster]):
             return copy_sweep(source, store, name)
 
     def show(self, submission: Submission | None) -> str:
-        cluster, sweep = self.placed, submission or EXAMPLE
+        cluster, sweep = self.resolved, submission or EXAMPLE
         made = scripts.scripts(cluster, sweep)
         parts = [f"#### {name}\n{text}" for name, text in made.items()]
         calls = [f"head_job=$({shlex.join(scripts.head_submission(cluster))})"]
@@ -204,23 +204,23 @@ class SlurmBackend(Backend[SlurmCluster]):
 
     def _num_workers(self, submission: Submission) -> int:
         """Return how many workers there will be once all nodes have joined."""
-        node = self.placed.resources
+        node = self.resolved.resources
         fits = [node.cpus / submission.cpus] if submission.cpus else []
         fits += [node.gpus / submission.gpus] if submission.gpus else []
-        return self.placed.workers.max * max(1, int(min(fits, default=1) + 1e-6))
+        return self.resolved.workers.max * max(1, int(min(fits, default=1) + 1e-6))
 
     def _refuse_network_disk(self) -> None:
         """Raise UserError for a store that the driver would refuse, after hours in a queue."""
-        location = self.placed.store
+        location = self.resolved.store
         kind = None if "://" in location else network_file_system(Path(location))
-        if kind and not allowed(self.placed.environment):
+        if kind and not allowed(self.resolved.environment):
             raise UserError(
                 f"store {location} of cluster {self.name!r} {way_out(kind)}: in clusters.yaml "
                 f"`environment: {{{ALLOW}: 1}}`, and the variable here to fetch"
             )
 
     def _latest(self, name: str) -> tuple[SweepFolder, Attempt]:
-        folder = SweepFolder(self.placed, name)
+        folder = SweepFolder(self.resolved, name)
         self.slurm.check()
         attempts = folder.attempts()
         if not attempts:

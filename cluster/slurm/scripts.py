@@ -89,7 +89,7 @@ class SlurmCluster(Cluster):
             yield "grace_s", f"must be at most half of a job's limit, {limit} s, not {self.grace_s}"
 
 
-def placed(cluster: SlurmCluster) -> SlurmCluster:
+def resolved(cluster: SlurmCluster) -> SlurmCluster:
     """Return the cluster with absolute paths: relative ones are below the home, the store as on a Ray cluster."""
     return replace(
         cluster,

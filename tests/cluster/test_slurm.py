@@ -36,7 +36,7 @@ from cluster.slurm.scripts import (
     SlurmCluster,
     fetch_script,
     head_submission,
-    placed,
+    resolved,
     scripts,
     secrets,
     slurm_time,
@@ -392,11 +392,11 @@ def test_nothing_of_the_submitter_s_own_ray_or_store_goes_along(
 def test_paths_do_not_depend_on_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    found = placed(SlurmCluster(name="hpc", python="~/venv/bin/python"))
+    found = resolved(SlurmCluster(name="hpc", python="~/venv/bin/python"))
     assert found.folder == str(tmp_path / "sweeps-jobs")
     assert found.store == str(tmp_path / ".local/share/sweeps/results")
     assert found.python == str(tmp_path / "venv/bin/python")
-    assert placed(found) == found
+    assert resolved(found) == found
 
 
 def test_a_sweep_s_folder_is_private_and_keeps_its_jobs_in_order(hpc: SlurmCluster) -> None:

@@ -65,7 +65,7 @@ def until(happened: Callable[[], object], what: str) -> None:
 
 
 def folder(jobs: SlurmBackend) -> Path:
-    return Path(jobs.placed.folder) / "small"
+    return Path(jobs.resolved.folder) / "small"
 
 
 def begun(jobs: SlurmBackend) -> JobStatus:
@@ -162,7 +162,7 @@ def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(
     jobs: SlurmBackend, slurm: OwnSlurm
 ) -> None:
     brief = SlurmBackend(
-        replace(jobs.placed, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
+        replace(jobs.resolved, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
     )
     assert brief.submit(SWEEP).fresh
     until(lambda: joined(jobs) == 2, "worker that joins again")
@@ -187,7 +187,7 @@ def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmBackend, 
 def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
     jobs: SlurmBackend, slurm: OwnSlurm
 ) -> None:
-    flat = SlurmBackend(replace(jobs.placed, mode="symmetric", workers=Workers(min=1, max=1)))
+    flat = SlurmBackend(replace(jobs.resolved, mode="symmetric", workers=Workers(min=1, max=1)))
     assert flat.submit(SWEEP).fresh
     until(lambda: flat.status("small").progress, "driver")
     assert queued(slurm) == ["RUNNING"]
@@ -200,7 +200,7 @@ def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
 
 
 def test_what_slurm_refuses_is_passed_on_and_nothing_is_started(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
-    given = jobs.placed
+    given = jobs.resolved
     for wrong, message in (
         (replace(given, partition="nowhere"), "invalid partition specified: nowhere"),
         (replace(given, resources=NodeResources(cpus=99)), "Requested node configuration is not available"),
