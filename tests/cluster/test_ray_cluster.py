@@ -22,7 +22,7 @@ from cluster.clusters_file import find_cluster
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LANES = 2 * 4 * 25
-MANY = many(seeds=25, configurations=4, slots=13, steps=600)
+MANY = many(seeds=25, configurations=4, slots=13, steps=300)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_submit_twice_is_one_job_a_stop_keeps_checkpoints_and_a_submit_then_goes
 def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
     cluster: local.RunningCluster, folder: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxies, "LIFE_S", 4.0)
+    monkeypatch.setattr(proxies, "LIFE_S", 2.0)
     with CuttingProxy(cluster.job_server) as proxy:
         (folder / "clusters.yaml").write_text(
             f"lab: {{kind: ray, address: 'http://127.0.0.1:{proxy.port}', token_file: '{cluster.token_file}'}}\n"
