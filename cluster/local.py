@@ -163,6 +163,7 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 def _in_session(process: psutil.Process, state: RunningCluster) -> bool:
+    """Return whether a process is in the keeper's session."""
     # A session outlives its first process, and its number is not given to another while a member lives. After a boot, or
     # where another process has the keeper's number, it is another session.
     if psutil.boot_time() > state.started_s + 1.0:

@@ -203,7 +203,9 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         return found
 
     def _start_problem(self, job: Values) -> str:
-        return start_problem(self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}"))
+        return start_problem(
+            self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}")
+        )
 
     def _patch(self, job: Values, changes: Values) -> None:
         self.kubectl.call(
@@ -475,7 +477,9 @@ def sent_by_pod(kubectl: Kubectl, on: KubernetesCluster, name: str) -> list[str]
     finally:
         delete(kubectl, "pod", pod)
     if log_of_pod.phase != "Succeeded":
-        reason = _last_line("\n".join(lines)) or log_of_pod.start_problem or f"its pod ended as {log_of_pod.phase}"
+        reason = (
+            _last_line("\n".join(lines)) or log_of_pod.start_problem or f"its pod ended as {log_of_pod.phase}"
+        )
         raise ClusterError(f"the cluster did not send {name!r}: {reason}")
     return lines
 

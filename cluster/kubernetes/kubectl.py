@@ -139,7 +139,7 @@ class Kubectl:
 
 def _known_failure(text: str, message: str) -> UserError | ClusterError | None:
     def has(known: tuple[str, ...]) -> bool:
-        return any(words in text for words in known)
+        return any(part in text for part in known)
 
     if "(alreadyexists)" in text:
         return AlreadyExists(message)

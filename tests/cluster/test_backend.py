@@ -274,6 +274,18 @@ def test_the_fields_of_a_new_backend_are_checked_like_any_other_s(toy: None) -> 
     assert "unknown kind 'tou'. Did you mean 'toy'?" in refused.err
 
 
+def test_a_backend_may_build_on_another_and_a_kind_that_exists_is_refused(toy: None, tmp_path: Path) -> None:
+    path = tmp_path / "modules" / "toy.py"
+    path.write_text(
+        "from cluster.slurm import SlurmBackend\n\n\nclass PbsBackend(SlurmBackend):\n    kind = 'pbs'\n"
+    )
+    assert set(backends()) == {*ONE_OF_EACH, "pbs"}
+    sys.modules.pop("cluster.toy")
+    path.write_text(path.read_text().replace("'pbs'", "'slurm'"))
+    with pytest.raises(TypeError, match="two backends are of kind 'slurm'"):
+        backends()
+
+
 # -------------------------------------------------------------- whether a submission is a new job
 
 
