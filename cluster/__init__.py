@@ -1,8 +1,17 @@
-"""Where sweeps run. Clusters are described once, by name, in `clusters.yaml`; a sweep file never names one.
+"""Where sweeps run: clusters, which `clusters.yaml` describes by name, and one backend for each kind of cluster.
 
-`clusters_file` reads descriptions (`descriptions`, one class a kind; `fields`, what each field may hold). `kuberay`,
-`slurm` and `launcher` turn one into manifests, batch scripts and files for `ray up`; `showing` prints them. `remote` is what
-the verbs see of a cluster that sweeps are submitted to: `ray_jobs` and `slurm_jobs` are it. This
-package knows how a YAML file is read and how its faults are told, and nothing of training: what travels to a cluster
-is the text of a sweep file (`sweep_file`).
+    backend         the contract of a backend, what passes through it, the registry
+    description     the fields of clusters.yaml that every kind has, and the types of values
+    clusters_file   reads clusters.yaml
+    local           kind local: Ray nodes on this machine
+    ray_jobs        kind ray: a Ray cluster that is running, over its job API
+    slurm           kind slurm: Ray inside jobs of Slurm
+    kubernetes      kind kubernetes: RayJobs of the KubeRay operator
+    clouds          kinds aws and gcp: files for Ray's cluster launcher
+    following       a job's log to its end
+    records         records as lines of a log, for `sweeps fetch`
+    job             the entry point of a job on a Ray cluster
+    templates       an image and a compose file
+
+What is sent to a cluster is the text of a sweep file; this package imports nothing of models, tasks and training.
 """

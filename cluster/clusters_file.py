@@ -1,15 +1,19 @@
-"""`clusters.yaml`: clusters by name. All faults of the file are told at once, each with its line and the nearest name."""
+"""`clusters.yaml`: clusters by name. All faults of the file are reported at once, each with its line and the nearest name.
+
+Clusters are described once, by name; a sweep file never names one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.descriptions import KINDS, Cluster, LocalCluster
-from cluster.names import cluster_name_fault
+from cluster.backend import Backend, backends
+from cluster.description import Cluster
 from sweeps.config.faults import Fault, Faults, SweepFileError, shown, unknown
 from sweeps.config.registry import nearest
 from sweeps.config.settings import section, validated
@@ -18,17 +22,19 @@ from sweeps.errors import UserError
 from sweeps.store.location import masked
 
 VARIABLE = "SWEEPS_CLUSTERS"
+CLUSTER_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+"""Allowed names of a cluster: those that Kubernetes and the clouds take unchanged."""
 _SECRET_KEYS = ("token", "auth_token", "password", "passwd", "secret", "api_key", "access_key")
 
 
 class UnknownCluster(UserError):
-    """No cluster of that name; the message has the nearest one and says where they are described."""
+    """No cluster has that name; the message contains the nearest one and the file."""
 
 
 def find_file() -> Path | None:
-    """Where clusters are described: $SWEEPS_CLUSTERS, ./clusters.yaml, ~/.config/sweeps/clusters.yaml, or nowhere.
+    """Return the file: $SWEEPS_CLUSTERS, ./clusters.yaml, ~/.config/sweeps/clusters.yaml, or None.
 
-    Raises SweepFileError where $SWEEPS_CLUSTERS names no file.
+    Raises SweepFileError if $SWEEPS_CLUSTERS names no file.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -40,11 +46,11 @@ def find_file() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def load_clusters() -> dict[str, Cluster]:
-    """Every cluster by name, in the order of the file; `local` always exists. Raises SweepFileError with all faults."""
+def load_clusters() -> dict[str, Backend[Any]]:
+    """Return every cluster by name, in the order of the file; `local` always exists. Raises SweepFileError with all faults."""
     path = find_file()
     if path is None:
-        return {"local": LocalCluster(name="local")}
+        return {"local": _local()}
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -52,8 +58,8 @@ def load_clusters() -> dict[str, Cluster]:
     return parse_clusters(text, str(path))
 
 
-def find_cluster(name: str) -> Cluster:
-    """The cluster of that name. Raises UnknownCluster, or SweepFileError for a file with faults."""
+def find_cluster(name: str) -> Backend[Any]:
+    """Return the cluster of that name. Raises UnknownCluster, or SweepFileError for a file with faults."""
     clusters = load_clusters()
     if name in clusters:
         return clusters[name]
@@ -67,11 +73,11 @@ def find_cluster(name: str) -> Cluster:
     )
 
 
-def parse_clusters(text: str, source_name: str) -> dict[str, Cluster]:
-    """The clusters of a text. Raises SweepFileError with every fault; no message holds a password."""
+def parse_clusters(text: str, source_name: str) -> dict[str, Backend[Any]]:
+    """Return the clusters of a text. Raises SweepFileError with every fault; no message contains a password."""
     document = read(text)
     faults = Faults(document.lines, found=document.faults)
-    clusters: dict[str, Cluster] = {"local": LocalCluster(name="local")}
+    clusters: dict[str, Backend[Any]] = {"local": _local()}
     if document.values is not None and not isinstance(document.values, dict):
         faults.add_line(
             1,
@@ -82,51 +88,70 @@ def parse_clusters(text: str, source_name: str) -> dict[str, Cluster]:
             wrong = cluster_name_fault(name)
             if wrong:
                 faults.add_line(document.lines.get(name), wrong)
-                continue  # its settings cannot be told of without repeating the name
+                continue  # messages about its settings would repeat the name
             cluster = _read_cluster(name, given, faults)
             if cluster is not None:
                 clusters[name] = cluster
     try:
         faults.raise_any(source_name)
     except SweepFileError as error:
-        told = [dataclasses.replace(f, message=masked(f.message)) for f in error.faults]
-        raise SweepFileError(source_name, told) from None
+        safe = [dataclasses.replace(f, message=masked(f.message)) for f in error.faults]
+        raise SweepFileError(source_name, safe) from None
     return clusters
 
 
-def _read_cluster(name: str, given: Any, faults: Faults) -> Cluster | None:
-    if not isinstance(given, dict):  # what was given is not repeated: it may hold a password
-        faults.add(name, f"must be a mapping with a `kind` ({', '.join(KINDS)}) and its settings")
+def cluster_name_fault(name: str) -> str | None:
+    """Return what is wrong with a cluster's name, or None."""
+    if CLUSTER_NAME.fullmatch(name):
+        return None
+    near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:40].strip("-")
+    return (
+        f"{shown(name)} cannot be a cluster's name: 1 to 40 lower-case letters, digits and dashes, a letter first"
+        + (f". Perhaps {near!r}?" if near else "")
+    )
+
+
+def _local() -> Backend[Any]:
+    backend = backends()["local"]
+    return backend(backend.schema(name="local"))
+
+
+def _read_cluster(name: str, given: Any, faults: Faults) -> Backend[Any] | None:
+    kinds = backends()
+    if not isinstance(given, dict):  # the value is not repeated: it may hold a password
+        faults.add(name, f"must be a mapping with a `kind` ({', '.join(kinds)}) and its settings")
         return None
     kind = given.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        if isinstance(kind, str):
-            faults.add(f"{name}.kind", unknown("kind", kind, KINDS))
-        else:
-            faults.add(name, f"needs a `kind`: {', '.join(KINDS)}")
+    if not isinstance(kind, str):
+        faults.add(name, f"needs a `kind`: {', '.join(kinds)}")
+        return None
+    if kind not in kinds:
+        faults.add(f"{name}.kind", unknown("kind", kind, kinds))
         return None
     if name == "local" and kind != "local":
         faults.add(f"{name}.kind", f"`local` always is this machine, so its kind is local, not {kind}")
-    cls = KINDS[kind]
-    settings = {"name": name, **_known(cls, given, name, faults)}
-    plain, wrong = section(cls, settings, name, None)
+    schema = kinds[kind].schema
+    settings = {"name": name, **_known(kind, kinds, given, name, faults)}
+    plain, wrong = section(schema, settings, name, None)
     for fault in wrong:
         faults.add(fault.path, fault.message)
     if plain is None:
         return None
-    cluster: Cluster = validated(cls, settings)
+    cluster: Cluster = validated(schema, settings)
     for key, message in cluster.conflicts():
         faults.add(f"{name}.{key}", message)
-    return cluster
+    return kinds[kind](cluster)
 
 
-def _known(cls: type[Cluster], mapping: Mapping[str, Any], path: str, faults: Faults) -> dict[str, Any]:
-    """The settings that this kind has; every other key is a fault. An empty value is as if it were left out."""
-    fields = [f.name for f in dataclasses.fields(cls) if f.name != "name"]
-    for key in mapping:
+def _known(
+    kind: str, kinds: Mapping[str, type[Backend[Any]]], given: Mapping[str, Any], path: str, faults: Faults
+) -> dict[str, Any]:
+    """Return the settings that this kind has; every other key is a fault. An empty value counts as left out."""
+    fields = _fields(kinds[kind])
+    for key in given:
         if key in fields or key == "kind":
             continue
-        others = [other for other, kind in KINDS.items() if key in {f.name for f in dataclasses.fields(kind)}]
+        others = [other for other, backend in kinds.items() if key in _fields(backend)]
         if key in _SECRET_KEYS:
             message = (
                 "a secret does not belong into this file: give the path of a file that holds it, `token_file`"
@@ -134,8 +159,12 @@ def _known(cls: type[Cluster], mapping: Mapping[str, Any], path: str, faults: Fa
         elif key == "name":
             message = "a cluster's name is the word above its settings"
         elif others:
-            message = f"is a setting of kind {', '.join(others)}, not of {cls.kind}"
+            message = f"is a setting of kind {', '.join(others)}, not of {kind}"
         else:
             message = unknown("key", key, ["kind", *fields])
         faults.add(f"{path}.{key}", message)
-    return {key: value for key, value in mapping.items() if key in fields and value is not None}
+    return {key: value for key, value in given.items() if key in fields and value is not None}
+
+
+def _fields(backend: type[Backend[Any]]) -> list[str]:
+    return [f.name for f in dataclasses.fields(backend.schema) if f.name != "name"]

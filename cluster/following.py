@@ -1,111 +1,100 @@
-"""A job's log to its end, each line once. A tail may end while the job goes on, with or without an error."""
+"""A job's log to its end, each line once: over a connection (`follow`) or from a file on a shared disk (`follow_file`)."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from sweeps.errors import ClusterError, UserError
 
 SILENCE_S = 30.0
-"""After so long without a word the tail is begun anew: a connection may be dead without saying so."""
+"""A tail that has given nothing for so long is begun anew: a dead connection may look like a silent one."""
 PATIENCE_S = 600.0
-"""How long a server may be out of reach before following is given up."""
+"""How long a cluster may be out of reach before following is given up."""
 PAUSE_S = 1.0
-
-
-class Log(Protocol):
-    """A job's log, which may be asked for again and again. Any of it may raise what a lost connection raises."""
-
-    def look(self) -> Look:
-        """Which text it is now, and whether the job has ended."""
-
-    def whole(self) -> str:
-        """All there is now."""
-
-    def tail(self) -> Iterator[str]:
-        """Pieces from the beginning on, as they come; may end early."""
+"""Between two tails, and between two looks into a file."""
+CHECK_S = 5.0
+"""How often `follow_file` checks whether the job has ended."""
 
 
 class Look(NamedTuple):
+    """The state of a log."""
+
     text: str
-    """Names the text: another name is another text, such as that of a job that was begun anew."""
+    """Name of the text. Another name means another text, such as that of a job that was begun anew."""
     ended: bool
 
 
-def followed(client: Any, job_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Lines of the log of one of Ray's jobs; see `follow`."""
-    return follow(_RayLog(client, job_id), tell)
+class Log(Protocol):
+    """A job's log that can be read again and again.
+
+    A lost connection raises ClusterError, OSError, RuntimeError or ValueError; UserError ends the following.
+    """
+
+    def look(self) -> Look:
+        """Return which text the log holds now, and whether the job has ended."""
+
+    def whole(self) -> str:
+        """Return all of the text that there is now."""
+
+    def tail(self) -> Iterator[str]:
+        """Yield pieces of the text from its beginning, as they are written; may end early."""
 
 
-def follow(log: Log, tell: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Lines of the log, until the job has ended and all of them were given. `tell` hears of lost connections.
+class _Connection:
+    """Reports a cluster that is out of reach once, and gives up after `PATIENCE_S`."""
 
-    Raises ClusterError when the server stays out of reach.
+    def __init__(self, on_message: Callable[[str], None]) -> None:
+        self._on_message = on_message
+        self._lost_s: float | None = None
+
+    def lost(self, message: str, failure: ClusterError, cause: Exception) -> None:
+        """Record a failed attempt. Raises `failure` if the cluster has been away for too long."""
+        now_s = time.monotonic()
+        if self._lost_s is None:
+            self._lost_s = now_s
+            self._on_message(f"{message}, trying again")
+        if now_s - self._lost_s > PATIENCE_S:
+            raise failure from cause
+
+    def restored(self) -> bool:
+        """Record a successful attempt; return whether the one before had failed."""
+        was_lost, self._lost_s = self._lost_s is not None, None
+        return was_lost
+
+
+def follow(log: Log, on_message: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+    """Yield the lines of a log until the job has ended and all of them were given.
+
+    `on_message` receives notes about lost connections. Raises ClusterError if the cluster stays out of reach.
     """
     lines, text = _Lines(), ""
-    lost_s: float | None = None
+    connection = _Connection(on_message)
     while True:
         try:
             look = log.look()
-            if lost_s is not None:
-                tell("connected again")
-                lost_s = None
+            if connection.restored():
+                on_message("connected again")
             if look.text != text:
                 yield from lines.rest()
                 lines, text = _Lines(), look.text
+            lines.begin()
             if look.ended:
-                yield from lines.of(log.whole())
+                yield from lines.add(log.whole())
                 yield from lines.rest()
                 return
-            lines.begin()
             for chunk in log.tail():
                 yield from lines.add(chunk)
         except UserError:
             raise  # waiting would not help
-        except (RuntimeError, OSError, ValueError) as error:
-            now_s = time.monotonic()
-            if lost_s is None:
-                lost_s = now_s
-                tell(f"the connection was lost ({type(error).__name__}), trying again")
-            if now_s - lost_s > PATIENCE_S:
-                raise ClusterError(
-                    f"the cluster was out of reach for {PATIENCE_S:g} s. The job may go on: follow it again later"
-                ) from error
+        except (ClusterError, OSError, RuntimeError, ValueError) as error:
+            failure = ClusterError(
+                f"the cluster was out of reach for {PATIENCE_S:g} s. The job may go on: follow it again later"
+            )
+            connection.lost(f"the connection was lost ({type(error).__name__})", failure, error)
         time.sleep(PAUSE_S)
-
-
-class _RayLog:
-    def __init__(self, client: Any, job_id: str) -> None:
-        self._client, self._job_id = client, job_id
-
-    def look(self) -> Look:
-        return Look(self._job_id, self._client.get_job_status(self._job_id).is_terminal())
-
-    def whole(self) -> str:
-        return str(self._client.get_job_logs(self._job_id))
-
-    def tail(self) -> Iterator[str]:
-        """What one tail gives, until it ends, fails or falls silent."""
-        import aiohttp
-
-        loop = asyncio.new_event_loop()
-        chunks = self._client.tail_job_logs(self._job_id)
-        try:
-            while True:
-                try:
-                    chunk = loop.run_until_complete(asyncio.wait_for(anext(chunks), SILENCE_S))
-                except (StopAsyncIteration, TimeoutError):
-                    return
-                except aiohttp.ClientError as error:
-                    raise ConnectionError(str(error)) from error
-                yield chunk
-        finally:
-            loop.run_until_complete(chunks.aclose())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
 
 class _Lines:
@@ -117,9 +106,11 @@ class _Lines:
         self._part = ""
 
     def begin(self) -> None:
+        """Start at the beginning of the text again."""
         self._position = 0
 
     def add(self, chunk: str) -> Iterator[str]:
+        """Take the next piece and yield the lines that it completes."""
         start = self._position
         self._position += len(chunk)
         if self._position <= self._given:
@@ -129,11 +120,63 @@ class _Lines:
         *whole, self._part = self._part.split("\n")
         yield from whole
 
-    def of(self, text: str) -> Iterator[str]:
-        self.begin()
-        yield from self.add(text)
-
     def rest(self) -> Iterator[str]:
+        """Yield a last line without an end."""
         if self._part:
             yield self._part
             self._part = ""
+
+
+def follow_file(
+    path: Path, is_active: Callable[[], bool], on_message: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
+    """Yield the lines of a file that grows on a shared disk, until the job has ended and all of them were given.
+
+    `is_active` returns whether the job has not ended, and raises ClusterError while that cannot be found out; the file
+    is read in the meantime. Raises this error if it lasts.
+    """
+    reader = _FileReader(path)
+    connection = _Connection(on_message)
+    checked_s = -CHECK_S
+    while True:
+        now_s = time.monotonic()
+        if now_s - checked_s >= CHECK_S:
+            checked_s = now_s
+            try:
+                active = is_active()  # before reading, so that the last reading is complete
+                connection.restored()
+            except ClusterError as error:
+                active = True
+                connection.lost(str(error), error, error)
+            if not active:
+                yield from reader.new_lines(last=True)
+                return
+        yield from reader.new_lines()
+        time.sleep(PAUSE_S)
+
+
+def file_lines(path: Path) -> list[str]:
+    """Return the lines of a file as it is now; none where there is no file yet."""
+    return list(_FileReader(path).new_lines(last=True))
+
+
+class _FileReader:
+    """Opens the file anew for each reading: over NFS only what was opened after a write is sure to contain it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._position, self._part = path, 0, b""
+
+    def new_lines(self, last: bool = False) -> Iterator[str]:
+        """Yield the whole lines since the last call; the `last` call also yields one that has no end."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                found = file.read()
+        except FileNotFoundError:  # the job has not begun
+            found = b""
+        self._position += len(found)
+        *lines, self._part = (self._part + found).split(b"\n")
+        if last and self._part:
+            lines.append(self._part)
+            self._part = b""
+        yield from (line.decode(errors="replace") for line in lines)

@@ -1,7 +1,7 @@
-"""What a job on the cluster runs: `python -m cluster.job`, in the folder that was sent along.
+"""The entry point of a job on a Ray cluster: `python -m cluster.job`, in the working folder that was sent along.
 
-The line that starts a job is read by a shell, so it is always the same, and what was asked for stands in order.json.
-Only the standard library at first: what the cluster lacks is told in a sentence.
+A shell reads the line that starts a job, so it is always the same, and what is to be done is in order.json. Only the
+standard library is imported at first, so that a cluster that lacks libraries gives one sentence and not a traceback.
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ import sys
 from pathlib import Path
 
 NEEDED = (
-    "mlflow",
-    "numpy",
-    "optuna",
-    "pydantic",
-    "ray",
-    "rich",
-    "ruamel",
-    "safetensors",
-    "sqlalchemy",
-    "torch",
-    "typer",
-)
+    "mlflow", "numpy", "optuna", "pydantic", "ray", "rich", "ruamel", "safetensors", "sqlalchemy", "torch", "typer",
+)  # fmt: skip
+ORDER = "order.json"
+"""Keys: kind (run or fetch), name of the sweep, store, environment, options (of `sweeps run`)."""
 
 
 def main() -> None:
-    order = json.loads(Path("order.json").read_text(encoding="utf-8"))
+    """Replace this process by the one that the order describes; exit with 2 if libraries are missing."""
+    order = json.loads(Path(ORDER).read_text(encoding="utf-8"))
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(
@@ -38,17 +31,17 @@ def main() -> None:
         )
         sys.exit(2)
     os.environ.update(order.get("environment", {}))
-    os.environ["SWEEPS_STORE"] = store_of(order["store"])
+    os.environ["SWEEPS_STORE"] = absolute_store(order["store"])
     os.environ["SWEEPS_PROGRESS"] = "lines"
     if order["kind"] == "fetch":
-        arguments = ["-m", "cluster.sending", order["name"]]
+        arguments = ["-m", "cluster.records", order["name"]]
     else:
         arguments = ["-m", "sweeps.cli", "run", f"{order['name']}.yaml", *order.get("options", [])]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def store_of(location: str) -> str:
-    """A folder that outlives the job: relative ones lie below the home of whoever Ray runs as."""
+def absolute_store(location: str) -> str:
+    """Return a store that outlives the job: a relative folder is below the data folder of the user that Ray runs as."""
     if "://" in location:
         return location
     data = os.environ.get("XDG_DATA_HOME")

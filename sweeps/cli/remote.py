@@ -1,14 +1,19 @@
-"""Verbs about clusters: what would be started where. Nothing is started here."""
+"""Verbs about clusters: describe them, start the local one, and run sweeps on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, errors, load_sweep
+
+if TYPE_CHECKING:
+    from cluster.backend import Submission
+    from sweeps.config.sweep_file import Sweep
 
 cluster_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them."
@@ -22,19 +27,16 @@ def show_cluster(
         str, typer.Argument(help="of a cluster in clusters.yaml; `sweeps list clusters` lists them")
     ],
     sweep: Annotated[
-        str | None, typer.Option("--sweep", metavar="FILE", help="the sweep file that would travel there")
+        str | None, typer.Option("--sweep", metavar="FILE", help="the sweep file that would be sent there")
     ] = None,
 ) -> None:
     """Print a cluster's finished text (manifest, batch scripts, launcher file); nothing is started."""
     from cluster.clusters_file import find_cluster
-    from cluster.shipping import travelling
-    from cluster.showing import advice, finished_text
 
     found = find_cluster(name)
-    loaded = load_sweep(sweep, None) if sweep else None
-    sent = travelling(loaded.name, loaded.text, loaded.document) if loaded else None
-    typer.echo(finished_text(found, sent), nl=False)
-    for line in advice(found, sent):
+    submission = _submission(load_sweep(sweep, None)) if sweep else None
+    typer.echo(found.show(submission), nl=False)
+    for line in found.advice(submission):
         errors.print(line, highlight=False, soft_wrap=True)
 
 
@@ -44,14 +46,14 @@ def up(
         int | None, typer.Option(min=1, max=64, help="how many nodes, the head among them")
     ] = None,
     cpus_per_node: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPUs that each node says it has")
+        int | None, typer.Option(min=1, max=1024, help="CPUs that each node reports")
     ] = None,
 ) -> None:
-    """Start a local cluster, which `--on local` then means. Without options as clusters.yaml describes `local`."""
+    """Start a local cluster, for `--on local`. Without options as clusters.yaml describes `local`."""
     from cluster.clusters_file import find_cluster
-    from cluster.local_nodes import up as start
+    from cluster.local import up as start
 
-    described = find_cluster("local")
+    described = find_cluster("local").cluster
     found = start(nodes or described.workers.max, cpus_per_node or described.resources.cpus)
     console.print(
         f"{len(found.nodes)} nodes of {found.nodes[0]['cpus']} CPUs are up; job server {found.job_server}, "
@@ -62,20 +64,20 @@ def up(
 
 @cluster_app.command()
 def down() -> None:
-    """End the local cluster and all that runs on it; records stay."""
-    from cluster.local_nodes import down as end
+    """End the local cluster and all that runs on it; records are kept."""
+    from cluster.local import down as end
 
     console.print(f"{end()} nodes are down", highlight=False)
 
 
 @cluster_app.command()
 def status() -> None:
-    """Whether the local cluster is up, and which of its nodes live. Exit status 1: it is not, or not whole."""
-    from cluster.local_nodes import alive, current
+    """Print whether the local cluster is up, and which of its nodes live. Exit status 1: it is not, or not whole."""
+    from cluster.local import NOT_UP, alive, current
 
     state = current()
     if state is None:
-        console.print("no local cluster is up: `sweeps cluster up --nodes 3` starts one", highlight=False)
+        console.print(NOT_UP, highlight=False)
         raise typer.Exit(1)
     console.print(
         f"job server {state.job_server}, Ray at {state.ray_address}, token in {state.token_file}",
@@ -89,6 +91,15 @@ def status() -> None:
         raise typer.Exit(1)
 
 
+def _submission(sweep: Sweep) -> Submission:
+    """Return a sweep as it is sent to a cluster. Raises OutOfReach for a file that cannot be sent."""
+    from cluster.backend import Submission
+    from sweeps.config.user_files import own_files
+
+    files, needs = own_files(sweep.document, Path.cwd()), sweep.resources
+    return Submission(sweep.name, sweep.text, files, needs.cpus, needs.gpus, needs.memory_gb)
+
+
 On = Annotated[str, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")]
 
 
@@ -99,32 +110,29 @@ def submit(
     overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
 ) -> None:
-    """Run a sweep on a cluster. Submitting the same again is the same job; a stopped or failed one goes on."""
-    from cluster.remote import Submission, remote
+    """Run a sweep on a cluster. Submitting the same again is the same job; a stopped or failed one continues."""
+    from cluster.clusters_file import find_cluster
 
     sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    needs = sweep.resources
-    done = remote(on).submit(
-        Submission(sweep.name, sweep.text, sweep.document, needs.cpus, needs.gpus, needs.memory_gb)
-    )
+    done = find_cluster(on).submit(_submission(sweep))
     again = f", attempt {done.attempt}" if done.attempt > 1 else ""
     if done.fresh:
-        told = f"{sweep.name} is submitted to {on} as job {done.job}{again}"
+        message = f"{sweep.name} is submitted to {on} as job {done.job}{again}"
     elif done.state == "done":
-        told = f"{sweep.name} is done on {on} (job {done.job}): nothing to submit"
+        message = f"{sweep.name} is done on {on} (job {done.job}): nothing to submit"
     else:
-        told = f"{sweep.name} is {done.state} on {on} already (job {done.job}{again}): nothing to submit"
+        message = f"{sweep.name} is {done.state} on {on} already (job {done.job}{again}): nothing to submit"
     verb = "fetch" if done.state == "done" else "watch"
-    console.print(f"{told}. Next: sweeps {verb} {sweep.name} --on {on}", highlight=False, soft_wrap=True)
+    console.print(f"{message}. Next: sweeps {verb} {sweep.name} --on {on}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def watch(name: str, on: On) -> None:
     """Follow a sweep on a cluster to its end, as if it ran here. Exit status 0: done, 1: stopped or failed."""
-    from cluster.remote import remote
+    from cluster.clusters_file import find_cluster
 
-    cluster = remote(on)
-    lines = cluster.lines(name, True, _tell)
+    cluster = find_cluster(on)
+    lines = cluster.logs(name, True, _note)
     if console.is_terminal:
         _on_screen(lines)
     else:
@@ -138,31 +146,31 @@ def logs(
     on: On,
     follow: Annotated[bool, typer.Option(help="to its end, or what there is now")] = True,
 ) -> None:
-    """Print what a sweep on a cluster says, to its end."""
-    from cluster.remote import remote
+    """Print the log of a sweep on a cluster, to its end."""
+    from cluster.clusters_file import find_cluster
 
-    _in_lines(remote(on).lines(name, follow, _tell))
+    _in_lines(find_cluster(on).logs(name, follow, _note))
 
 
 @app.command()
 def stop(name: str, on: On) -> None:
-    """Stop a sweep on a cluster in order: checkpoints are kept, and `sweeps submit` goes on from them."""
-    from cluster.remote import remote
+    """Stop a sweep on a cluster in order: checkpoints are kept, and `sweeps submit` continues from them."""
+    from cluster.clusters_file import find_cluster
 
-    found = remote(on).stop(name)
-    console.print(f"{name} on {on}: {found.state} (job {found.job}). What is done stays", highlight=False)
+    found = find_cluster(on).stop(name)
+    console.print(f"{name} on {on}: {found.state} (job {found.job}). What is done is kept", highlight=False)
 
 
 @app.command()
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
-    from cluster.remote import remote
+    from cluster.clusters_file import find_cluster
     from sweeps.config.faults import SweepFileError
     from sweeps.config.sweep_file import from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store
 
-    cluster = remote(on)
+    cluster = find_cluster(on)
     with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
         row = opened.sweep(name)
@@ -178,9 +186,9 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
 
 def remote_status(name: str, on: str) -> None:
     """`sweeps status NAME --on CLUSTER`."""
-    from cluster.remote import remote
+    from cluster.clusters_file import find_cluster
 
-    found = remote(on).state(name)
+    found = find_cluster(on).status(name)
     again = f", attempt {found.attempt}" if found.attempt > 1 else ""
     console.print(
         f"{name} on {on}: {found.state} (job {found.job}{again}, since {found.since})", highlight=False
@@ -199,7 +207,7 @@ def _in_lines(lines: Iterator[str]) -> None:
 
 
 def _on_screen(lines: Iterator[str]) -> None:
-    """The last block of progress on a quiet screen, everything else above it."""
+    """Show the last block of progress in place, everything else above it."""
     from sweeps.runner.progress_log import MARK, is_first
 
     block: list[str] = []
@@ -213,18 +221,18 @@ def _on_screen(lines: Iterator[str]) -> None:
 
 
 def _end(name: str, on: str) -> None:
-    from cluster.remote import remote
+    from cluster.clusters_file import find_cluster
 
-    found = remote(on).state(name)
+    found = find_cluster(on).status(name)
     if found.state == "done":
         console.print(f"{name} is done on {on}. Next: sweeps fetch {name} --on {on}", highlight=False)
         return
     errors.print(
-        f"{name} on {on}: {found.state}. What is done stays; `sweeps submit` again continues.",
+        f"{name} on {on}: {found.state}. What is done is kept; `sweeps submit` again continues.",
         highlight=False,
     )
     raise typer.Exit(1)
 
 
-def _tell(words: str) -> None:
-    errors.print(f"note: {words}", highlight=False)
+def _note(message: str) -> None:
+    errors.print(f"note: {message}", highlight=False)

@@ -1,4 +1,4 @@
-"""The user's own units and tasks that a sweep names: files that must travel to workers on other machines."""
+"""The user's own units and tasks that a sweep names: files that have to be sent to workers on other machines."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import Any
 
 from sweeps.errors import UserError
 
-OURS = ("arith_models", "cluster", "sweeps", "tasks")
-LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and whatever begins with a dot
+PACKAGES = ("arith_models", "cluster", "sweeps", "tasks")
+"""The packages of this project."""
+_LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and names that begin with a dot
 
 
 class OutOfReach(UserError):
-    """A file that cannot travel; the message says why and what to do."""
+    """A file that cannot be sent; the message contains the reason and what to do."""
 
 
 def own_files(document: Any, home: Path) -> dict[str, Path]:
-    """The user's files that a sweep names (`./my_unit.py`, `my_pkg.units:Mine`), by their path in the parcel."""
+    """Return the user's files that a sweep names (`./my_unit.py`, `my_pkg.units:Mine`).
+
+    The keys are paths below `home`, the folder that the sweep is submitted from; a package of the user's is sent as a
+    whole. Raises OutOfReach for a file outside of `home`.
+    """
     found: dict[str, Path] = {}
     for word in _words(document):
         if word.endswith(".py"):
@@ -43,20 +48,20 @@ def _words(value: Any) -> Iterator[str]:
 def _file(word: str, home: Path) -> dict[str, Path]:
     path = home / word
     if not path.is_file():
-        return {}  # not a file's name; a model of that name was refused when the sweep file was read
+        return {}  # not the name of a file; as a model it was refused when the sweep file was read
     inside = Path(os.path.normpath(word))
     if inside.is_absolute() or inside.parts[0] == "..":
         raise OutOfReach(
-            f"{word} lies outside the folder that the sweep is submitted from, and would not be found on the cluster: "
+            f"{word} is outside the folder that the sweep is submitted from, and would not be found on the cluster: "
             f"copy it here and write ./{path.name}, or submit from a folder above it"
         )
     return {inside.as_posix(): path}
 
 
 def _package(name: str, home: Path) -> dict[str, Path]:
-    """A package of the user's that lies here; one that is installed must be installed on the cluster too."""
+    """Return a package of the user's that is in `home`; one that is installed must be installed on the cluster too."""
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None or name in OURS:
+    if spec is None or spec.origin is None or name in PACKAGES:
         return {}
     origin, home = Path(spec.origin).absolute(), home.absolute()
     if not origin.is_relative_to(home):  # one of the two was reached by a link
@@ -65,12 +70,13 @@ def _package(name: str, home: Path) -> dict[str, Path]:
         return {}
     if origin.name != "__init__.py":
         return {origin.relative_to(home).as_posix(): origin}
-    return {path.relative_to(home).as_posix(): path for path in tree(origin.parent)}
+    return {path.relative_to(home).as_posix(): path for path in files_below(origin.parent)}
 
 
-def tree(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith(".")]
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its folders, without caches, results and hidden ones."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
         yield from (
-            Path(place) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
+            Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
         )

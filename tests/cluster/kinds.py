@@ -1,16 +1,15 @@
-"""Clusters that the tests of this folder share: one description of each kind, with everything that it may say."""
+"""Clusters that the tests of this folder share: one description of each kind, with all of its fields."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from cluster.backend import Backend, Submission
 from cluster.clusters_file import parse_clusters
-from cluster.descriptions import Cluster
-from cluster.sweep_file import SweepFile
 
-SWEEP = SweepFile("nau-addition", "name: nau-addition\nquestion: 'does it: $(add)?'\nseeds: 3\n")
+SWEEP = Submission("nau-addition", "name: nau-addition\nquestion: 'does it: $(add)?'\nseeds: 3\n")
 SWEEP_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
 ONE_LINE = st.text(
     st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=40
@@ -75,10 +74,11 @@ west:
   gpu_type: nvidia-l4
 """
 
-Kind = TypeVar("Kind", bound=Cluster)
+Kind = TypeVar("Kind", bound=Backend[Any])
 
 
-def described(text: str, name: str, kind: type[Kind]) -> Kind:
+def described(text: str, name: str, backend: type[Kind]) -> Kind:
+    """The cluster of that name in a text, which must be of this backend."""
     found = parse_clusters(text, "clusters.yaml")[name]
-    assert isinstance(found, kind)
+    assert isinstance(found, backend)
     return found

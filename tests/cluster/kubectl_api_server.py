@@ -1,4 +1,4 @@
-"""As much of Kubernetes' API as `kubectl` asks for when this project calls it: objects in memory, by resource and name."""
+"""The part of Kubernetes' API that `kubectl` requests when this project calls it: objects in memory, by resource and name."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _described(path: str) -> dict[str, Any] | None:
-    """What the server says that it has."""
+    """The resources that the server reports."""
     version = {"groupVersion": "ray.io/v1", "version": "v1"}
     group = {"name": "ray.io", "versions": [version], "preferredVersion": version}
     answers: dict[str, dict[str, Any]] = {

@@ -1,7 +1,8 @@
 """A stand-in for kubectl, the API server, the operator and the nodes, for tests: objects are JSON files below $KUBE.
 
-It knows what this project calls, refuses everything else, and says what kubectl 1.32 says. Manifests are validated, by the
-operator's schemas where $KUBE/schemas has them. Commands in pods really run, with the variables that their manifest gives.
+It implements the calls of this project, refuses everything else, and prints what kubectl 1.32 prints. Manifests are
+validated, by the operator's schemas where $KUBE/schemas has them. Commands in pods really run, with the variables of their
+manifest.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ KINDS = {"rayjobs.ray.io": "RayJob", "pods": "Pod", "pod": "Pod", "configmap": "
 NAMESPACE = "research"
 
 
-def fail(words: str, status: int = 1) -> None:
-    print(words, file=sys.stderr)
+def fail(message: str, status: int = 1) -> None:
+    print(message, file=sys.stderr)
     sys.exit(status)
 
 

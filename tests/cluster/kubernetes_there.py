@@ -1,4 +1,4 @@
-"""Kubernetes as the tests have it: the stand-in for kubectl on PATH, and its folder, in which a test is the operator."""
+"""A stand-in for Kubernetes: kubectl on PATH, and the folder of its objects, in which a test plays the operator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DONE = {**RUNNING, "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 SUBMITTER = (
     "Waiting for Ray Dashboard GCS to become healthy ...\nJob submission server address: http://ray-1\n"
 )
-"""What a submitter's pod says before the driver does."""
+"""What a submitter's pod prints before the driver does."""
 DRIVER = (
     "2026-01-01 10:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
     "Running entrypoint for job job-1: env --chdir=/etc/sweeps python -m sweeps.cli run long.yaml\n"
@@ -37,7 +37,7 @@ DRIVER = (
 
 
 class Kubernetes:
-    """Objects by kind and name, logs by pod, and what was called."""
+    """Objects by kind and name, logs by pod, and the calls that were made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Kubernetes:
         for path, words in (
             ("bin/kubectl", f'"{sys.executable}" "{program}"'),
             ("image/ray", f'"{sys.executable}" "{program}" ray'),
-            ("image/python", f'"{sys.executable}"'),
+            ("image/python", f'env PYTHONPATH="{Path(__file__).parents[2]}" "{sys.executable}"'),
         ):
             (folder / path).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
             (folder / path).chmod(0o755)
@@ -62,7 +62,7 @@ class Kubernetes:
         (folder / "schemas/Pod.json").write_text(json.dumps(pod_schema(rayjob)))
 
     def plan(self, **what: Any) -> None:
-        """How the next calls go: `fault` for all, `refuse` by kind, `tails` of followed logs."""
+        """Set how the next calls go: `fault` for all, `refuse` by kind, `tails` of followed logs."""
         (self.folder / "plan.json").write_text(json.dumps(what))
 
     def save(self, kind: str, name: str, values: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Kubernetes:
         return [json.loads(path.read_text()) for path in sorted((self.folder / kind).glob("*.json"))]
 
     def job(self, **status: Any) -> dict[str, Any]:
-        """The only RayJob, or the one that has no status yet, which the operator gives this one."""
+        """Return the only RayJob, or the one that has no status yet, and give it this status."""
         found = self.objects("RayJob")
         if len(found) > 1:
             found = [job for job in found if "status" not in job]
@@ -85,7 +85,7 @@ class Kubernetes:
         return job
 
     def starts(self, log: str = SUBMITTER + DRIVER) -> str:
-        """The operator takes the job up: a head, a submitter's pod, a driver. The submitter's pod."""
+        """Let the operator start the job: a head, a submitter's pod, a driver. Return the submitter's pod."""
         job = self.job(**RUNNING)
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
         self.pod("ray-1-head", {"ray.io/cluster": "ray-1", "ray.io/node-type": "head"}, head)
@@ -109,7 +109,7 @@ class Kubernetes:
 
 
 def installed(folder: Path, patch: pytest.MonkeyPatch) -> Kubernetes:
-    """On PATH, for kubectl and nothing else of ours."""
+    """Put the stand-in on PATH, as kubectl alone."""
     made = Kubernetes(folder)
     patch.setenv("KUBE", str(folder))
     patch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.node_keeper import free_ports
+from cluster.local import free_ports
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROGRAMS = (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo")
@@ -83,7 +83,7 @@ def described(name: str, shared: Path, **fields: str) -> str:
 
 
 class Missing(RuntimeError):
-    """Slurm cannot be had here; the message says why."""
+    """Slurm is not available here; the message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ def _commands(folder: Path) -> list[list[str]]:
 
 
 def _answers(slurm: OwnSlurm) -> bool:
-    told = subprocess.run(
+    output = subprocess.run(
         ["sinfo", "--noheader", "--format=%T"], env={**os.environ, **slurm.environment}, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
-    return told.stdout.strip() == "idle"
+    return output.stdout.strip() == "idle"
 
 
 def _wait(ready: Callable[[], bool], started: list[subprocess.Popen[bytes]], folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from commands import PATIENCE_S
 
-from cluster.remote import remote
+from cluster.clusters_file import find_cluster
 
 
 def until(happened: Callable[[], object], what: str) -> None:
@@ -19,10 +19,10 @@ def until(happened: Callable[[], object], what: str) -> None:
 
 
 def lanes_done(name: str, on: str) -> int:
-    found = re.search(r"lanes (\d+)/", " ".join(remote(on).state(name).progress))
+    found = re.search(r"lanes (\d+)/", " ".join(find_cluster(on).status(name).progress))
     return int(found[1]) if found else 0
 
 
 def trains(name: str, on: str) -> bool:
-    progress = " ".join(remote(on).state(name).progress)
+    progress = " ".join(find_cluster(on).status(name).progress)
     return "seed-steps/s" in progress and " 0 seed-steps/s" not in progress

@@ -1,4 +1,4 @@
-"""The operator's own schemas of ray.io/v1, closed: a key that the operator does not know is a fault."""
+"""The operator's own schemas of ray.io/v1, closed: an unknown key is a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHECKERS: dict[str, jsonschema.Draft7Validator] = {}
 
 
 class NoSchemas(FileNotFoundError):
-    """They are not on every machine."""
+    """The schemas are not on this machine."""
 
 
 @cache

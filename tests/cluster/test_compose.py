@@ -47,7 +47,7 @@ def _of_service(name: str, service: dict[str, Any], file: dict[str, Any]) -> Ite
         if re.search("PASSWORD|TOKEN|SECRET", key) and not str(value).startswith("/run/secrets/"):
             yield f"{name}: {key} is a secret in the file"
     if "ray" in name and service.get("environment", {}).get("RAY_AUTH_MODE") != "token":
-        yield f"{name}: Ray does not ask for its token"
+        yield f"{name}: Ray does not require its token"
 
 
 def test_the_compose_file_is_sound() -> None:
@@ -67,13 +67,15 @@ def validated(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.cluster
 def test_the_compose_specification_s_schema_accepts_the_file() -> None:
     done = validated(TEMPLATES / "compose.yaml")
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("find", "put", "told"),
+    ("find", "put", "output"),
     [
         ("image: postgres:17", "imag: postgres:17", "'imag' was unexpected"),
         ("interval: 10s", "intervall: 10s", "'intervall' does not match"),
@@ -81,12 +83,12 @@ def test_the_compose_specification_s_schema_accepts_the_file() -> None:
         ("{condition: service_healthy}", "{condition: service_well}", "'service_well' is not one of"),
     ],
 )
-def test_that_schema_refuses_a_broken_file(tmp_path: Path, find: str, put: str, told: str) -> None:
+def test_that_schema_refuses_a_broken_file(tmp_path: Path, find: str, put: str, output: str) -> None:
     assert find in COMPOSE
     path = tmp_path / "compose.yaml"
     path.write_text(COMPOSE.replace(find, put))
     done = validated(path)
-    assert (done.returncode, told in done.stdout) == (1, True), done.stdout
+    assert (done.returncode, output in done.stdout) == (1, True), done.stdout
 
 
 @pytest.mark.parametrize(
@@ -102,13 +104,13 @@ def test_that_schema_refuses_a_broken_file(tmp_path: Path, find: str, put: str, 
         ('security_opt: ["no-new-privileges:true"]', "security_opt: []"),
     ],
 )
-def test_a_broken_compose_file_is_told(find: str, put: str) -> None:
+def test_a_broken_compose_file_is_refused(find: str, put: str) -> None:
     assert find in COMPOSE
     assert faults(COMPOSE.replace(find, put)) != []
 
 
 def commands() -> dict[str, list[str]]:
-    """Service -> the words of the program that it ends in."""
+    """Service -> the command line of its program."""
     found = {}
     for name, service in yaml.safe_load(COMPOSE)["services"].items():
         command = service.get("command")
@@ -119,6 +121,7 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of mlflow's import
 def test_every_program_of_the_compose_file_takes_the_options_it_is_given() -> None:
     from mlflow.cli import cli as mlflow

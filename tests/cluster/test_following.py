@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import following
-from cluster.following import followed
-from sweeps.errors import ClusterError
+from cluster.following import file_lines, follow_file
+from cluster.ray_jobs import follow_job
+from sweeps.errors import ClusterError, UserError
 
 LOG = "one\ntwo\nthree\n\nfive\nhalf"
 
@@ -20,7 +22,7 @@ class Status(str):
 
 
 class Client:
-    """Ray's job client as it behaves: every tail begins anew and gives what its plan says, then fails or ends."""
+    """Ray's job client: every tail begins anew and yields the planned number of letters, then fails or ends."""
 
     def __init__(self, *plan: tuple[int, Exception | None], unreachable: int = 0) -> None:
         self.plan, self.unreachable = list(plan), unreachable
@@ -53,20 +55,57 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         [],
         [(len(LOG), None)],
         [(0, None), (5, None), (5, None), (len(LOG), None)],
-        [(4, RuntimeError("1006")), (2, OSError("reset")), (11, None)],
+        [(4, RuntimeError("1006")), (2, OSError("reset")), (5, ClusterError("no answer")), (11, None)],
     ],
 )
 def test_every_line_comes_once_however_the_tails_end(plan: list[Any]) -> None:
-    assert list(followed(Client(*plan), "job")) == LOG.split("\n")
+    assert list(follow_job(Client(*plan), "job")) == LOG.split("\n")
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for_and_told_of() -> None:
-    told: list[str] = []
-    assert list(followed(Client((3, None), unreachable=2), "job", told.append)) == LOG.split("\n")
-    assert told == ["the connection was lost (ConnectionError), trying again", "connected again"]
+def test_a_server_that_is_away_for_a_while_is_waited_for_and_reported() -> None:
+    messages: list[str] = []
+    assert list(follow_job(Client((3, None), unreachable=2), "job", messages.append)) == LOG.split("\n")
+    assert messages == ["the connection was lost (ConnectionError), trying again", "connected again"]
+
+
+def test_a_request_that_is_wrong_is_not_repeated() -> None:
+    with pytest.raises(UserError, match="was deleted"):
+        list(follow_job(Client((4, UserError("the job was deleted")), (11, None)), "job"))
 
 
 def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE_S", -1.0)
     with pytest.raises(ClusterError, match="out of reach .* follow it again later"):
-        list(followed(Client((3, None), unreachable=1), "job"))
+        list(follow_job(Client((3, None), unreachable=1), "job"))
+
+
+def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "CHECK_S", 0.0)
+    log, messages = tmp_path / "head.log", []
+    growth = [b"", b"one\ntw", b"o \xff", "\nthré".encode()]
+
+    def is_active() -> bool:
+        with log.open("ab") as file:
+            file.write(growth.pop(0))
+        if len(growth) == 2:
+            raise ClusterError("Slurm is away")
+        return bool(growth)
+
+    assert list(follow_file(log, is_active, messages.append)) == ["one", "two \ufffd", "thré"]
+    assert messages == ["Slurm is away, trying again"]
+    assert file_lines(log) == ["one", "two \ufffd", "thré"]
+    assert file_lines(tmp_path / "none.log") == []
+
+
+def test_a_file_whose_job_stays_out_of_reach_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", -1.0)
+
+    def is_active() -> bool:
+        raise ClusterError("Slurm is away")
+
+    with pytest.raises(ClusterError, match="Slurm is away"):
+        list(follow_file(tmp_path / "none.log", is_active))

@@ -1,4 +1,4 @@
-"""kubectl itself, where it is installed: it takes our calls, and says what we look for."""
+"""kubectl itself, where it is installed: it accepts our calls, and its messages are those that we recognise."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from kinds import described
 from kubectl_api_server import ApiServer
 from kubernetes_there import CLUSTER, RUNNING
 
-from cluster import kubernetes_jobs
-from cluster.descriptions import KubernetesCluster
-from cluster.kubectl import AlreadyThere, NotThere, ServerAway
-from cluster.kubernetes_jobs import KubernetesJobs
-from cluster.remote import Submission
+from cluster.backend import Submission
+from cluster.kubernetes import KubernetesBackend
+from cluster.kubernetes import jobs as kubernetes_jobs
+from cluster.kubernetes.kubectl import AlreadyExists, NotFound, ServerUnreachable
 from sweeps.errors import ClusterError, UserError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None,
-    reason="no kubectl on PATH (Debian: kubernetes-client); test_kubernetes.py makes the same calls to a stand-in",
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        shutil.which("kubectl") is None,
+        reason="no kubectl on PATH (Debian: kubernetes-client); test_kubernetes.py makes the same calls to a stand-in",
+    ),
+]
 KUBE = f"kube: {CLUSTER}, storage_claim: records, context: there}}"
-SWEEP = Submission("long", "name: long\nquestion: 'yes'\n", {}, 1.0)
+SWEEP = Submission("long", "name: long\nquestion: 'yes'\n")
 
 
 @pytest.fixture
@@ -47,11 +49,11 @@ def configure(folder: Path, address: str) -> None:
     (folder / "config").write_text(json.dumps(text))
 
 
-def jobs(text: str = KUBE) -> KubernetesJobs:
-    return KubernetesJobs(described(text, "kube", KubernetesCluster))
+def jobs(text: str = KUBE) -> KubernetesBackend:
+    return described(text, "kube", KubernetesBackend)
 
 
-def test_it_takes_what_submit_status_and_stop_ask_for(
+def test_it_accepts_the_calls_of_submit_status_and_stop(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = jobs().submit(SWEEP)
@@ -64,33 +66,33 @@ def test_it_takes_what_submit_status_and_stop_ask_for(
     spec = {"containers": [{"name": "main", "image": "sweeps:1"}]}
     pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec}
     server.objects["pods"]["p"] = pod
-    assert jobs().state("long").state == "running"
-    assert list(jobs().lines("long", False, print)) == ["one", "two"]
+    assert jobs().status("long").state == "running"
+    assert list(jobs().logs("long", False, print)) == ["one", "two"]
     monkeypatch.setattr(kubernetes_jobs, "SUSPENDED_WITHIN_S", -1.0)
-    with pytest.raises(ClusterError, match="is KubeRay's operator at work?"):
+    with pytest.raises(ClusterError, match="is KubeRay's operator running?"):
         jobs().stop("long")
     (job,) = server.objects["rayjobs"].values()
     assert (job["spec"]["backoffLimit"], job["spec"]["suspend"]) == (0, True)
     assert job["spec"]["submissionMode"] == "K8sJobMode"
 
 
-def test_it_says_what_we_look_for(server: ApiServer, tmp_path: Path) -> None:
+def test_its_messages_are_recognised(server: ApiServer, tmp_path: Path) -> None:
     kubectl = jobs().kubectl
-    with pytest.raises(NotThere):
-        kubectl.ask("logs", "nothing")
-    with pytest.raises(NotThere):
-        list(kubectl.streamed("logs", "nothing", "--follow"))
-    assert kubectl.ask("delete", "pod", "nothing", "--ignore-not-found", "--wait=false") == ""
+    with pytest.raises(NotFound):
+        kubectl.call("logs", "nothing")
+    with pytest.raises(NotFound):
+        list(kubectl.stream("logs", "nothing", "--follow"))
+    assert kubectl.call("delete", "pod", "nothing", "--ignore-not-found", "--wait=false") == ""
     manifest = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {}}})
-    kubectl.ask("create", "--filename=-", given=manifest)
-    with pytest.raises(AlreadyThere):
-        kubectl.ask("create", "--filename=-", given=manifest)
+    kubectl.call("create", "--filename=-", stdin=manifest)
+    with pytest.raises(AlreadyExists):
+        kubectl.call("create", "--filename=-", stdin=manifest)
     with pytest.raises(UserError, match="operator is not installed"):
         kubectl.objects("rayservices.ray.io", "a=b")
     with pytest.raises(UserError, match=r"kubectl config get-contexts"):
-        jobs(KUBE.replace("there", "elsewhere")).state("long")
+        jobs(KUBE.replace("there", "elsewhere")).status("long")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         configure(tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}")
-        with pytest.raises(ServerAway, match="Is the cluster up"):
-            jobs().state("long")
+        with pytest.raises(ServerUnreachable, match="Is the cluster up"):
+            jobs().status("long")

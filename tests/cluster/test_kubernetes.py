@@ -1,4 +1,4 @@
-"""Sweeps on Kubernetes, driven through the command, with a stand-in for kubectl: no Kubernetes was there."""
+"""Sweeps on Kubernetes, through the command line, with a stand-in for kubectl and not with a real Kubernetes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from kubernetes_there import CLUSTER, DONE, DRIVER, RUNNING, SUBMITTER, Kubernet
 from made_sweep import made_sweep
 from sample_sweeps import HOSTILE, LONG, UNIT
 
-from cluster import following, kubernetes_jobs, kubernetes_records
-from cluster.kubernetes_state import STOPPED, message_of, state_of
+from cluster import following
+from cluster.clusters_file import find_cluster
+from cluster.kubernetes import jobs as kubernetes_jobs
+from cluster.kubernetes.jobs import STOPPED, KubernetesBackend
 from sweeps.store import Store
 
+pytestmark = pytest.mark.cluster
 FILE = f"""
 kube: {CLUSTER}, store_secret: records/url}}
 claim: {CLUSTER}, storage_claim: records, context: there, setup: ["export WORDS='a  b'; echo $WORDS"]}}
@@ -36,8 +39,7 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(following, "PAUSE_S", 0.0)
-    for module in (kubernetes_jobs, kubernetes_records):
-        monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(kubernetes_jobs, "PAUSE_S", 0.0)
     return installed(tmp_path / "kube", monkeypatch)
 
 
@@ -82,7 +84,7 @@ def test_other_content_under_a_running_name_is_refused_and_a_stopped_one_goes_on
     assert "attempt 3" in submitted()
 
 
-def test_stop_tells_the_driver_and_forbids_a_retry_before(kube: Kubernetes) -> None:
+def test_stop_forbids_a_retry_and_then_ends_the_driver(kube: Kubernetes) -> None:
     submitted(on="claim")
     kube.starts()
     assert call("stop", "long", "--on", "claim").status == 0
@@ -101,14 +103,12 @@ def test_a_job_without_a_driver_is_suspended(kube: Kubernetes) -> None:
     assert "attempt 2" in submitted()
 
 
-def test_a_stop_that_does_not_come_to_an_end_says_so(
-    kube: Kubernetes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_that_does_not_end_is_reported(kube: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_jobs, "SUSPENDED_WITHIN_S", -1.0)
     submitted()
-    monkeypatch.setattr(kubernetes_jobs.KubernetesJobs, "_patch", lambda *_: None)
+    monkeypatch.setattr(KubernetesBackend, "_patch", lambda *_: None)
     answer = call("stop", "long", "--on", "kube")
-    assert (answer.status, "is KubeRay's operator at work?" in answer.err) == (1, True)
+    assert (answer.status, "is KubeRay's operator running?" in answer.err) == (1, True)
 
 
 def test_a_driver_whose_time_was_up_is_ended_before_the_next_one_begins(kube: Kubernetes) -> None:
@@ -134,52 +134,23 @@ def test_a_user_s_own_unit_travels_and_one_from_elsewhere_is_refused(kube: Kuber
     Path("my_unit.py").write_text(UNIT + "# changed\n")
     assert call("submit", "long.yaml", "--on", "kube", "model=./my_unit.py").status == 2
     outside = call("submit", "long.yaml", "--on", "kube", "--name=other", "model=../outside.py")
-    assert (outside.status, "lies outside the folder" in outside.err) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("status", "stopped", "state"),
-    [
-        ({}, False, "waiting"),
-        ({"jobDeploymentStatus": "Initializing"}, False, "waiting"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, False, "waiting"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, True, "running"),
-        ({"jobDeploymentStatus": "Running", "jobStatus": "SUCCEEDED"}, False, "running"),
-        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, True, "done"),
-        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, False, "stopped"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "STOPPED"}, False, "stopped"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, False, "failed"),
-        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED"}, True, "stopped"),
-        ({"jobDeploymentStatus": "Retrying", "failed": 1}, False, "waiting"),
-        ({"jobDeploymentStatus": "Suspending"}, True, "running"),
-        ({"jobDeploymentStatus": "Suspended"}, True, "stopped"),
-        ({"jobDeploymentStatus": "Suspended"}, False, "waiting"),
-    ],
-)
-def test_the_operator_s_words_have_one_meaning_each(
-    status: dict[str, Any], stopped: bool, state: str
-) -> None:
-    annotations = {STOPPED: "true"} if stopped else {}
-    job = {"metadata": {"name": "long", "annotations": annotations}, "status": status}
-    assert state_of(job) == state
-    explained = state == "waiting" and status.get("jobDeploymentStatus") not in ("Initializing", "Running")
-    assert bool(message_of(job)) == explained
+    assert (outside.status, "is outside the folder" in outside.err) == (2, True)
 
 
 def test_status_has_the_last_block_of_progress_and_why_pods_do_not_start(kube: Kubernetes) -> None:
     submitted()
     assert "has not taken it up yet" in call("status", "long", "--on", "kube").out
     kube.starts()
-    told = call("status", "long", "--on", "kube").out
-    assert "running" in told and "0:00:30  lanes 4/6, 3 solved\n  best so far: é" in told
-    assert "0:00:15" not in told
+    output = call("status", "long", "--on", "kube").out
+    assert "running" in output and "0:00:30  lanes 4/6, 3 solved\n  best so far: é" in output
+    assert "0:00:15" not in output
     kube.job(jobDeploymentStatus="Initializing", rayClusterName="ray-1")
     head = next(pod for pod in kube.objects("Pod") if pod["metadata"]["name"] == "ray-1-head")
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "sweeps:1"'}
     head["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
     kube.save("Pod", "ray-1-head", head)
-    told = call("status", "long", "--on", "kube").out
-    assert 'pod ray-1-head: ImagePullBackOff: Back-off pulling image "sweeps:1"' in told
+    output = call("status", "long", "--on", "kube").out
+    assert 'pod ray-1-head: ImagePullBackOff: Back-off pulling image "sweeps:1"' in output
 
 
 def lines_of(answer: Any) -> list[str]:
@@ -228,8 +199,8 @@ def test_a_job_that_is_begun_anew_has_another_log(kube: Kubernetes) -> None:
     job = kube.job()["metadata"]["name"]
     anew = {"status": {**DONE, "jobId": "job-2"}}
     kube.plan(tails=[{"letters": 9999, "then": [["RayJob", job, anew]]}])
-    told = lines_of(call("logs", "long", "--on", "kube"))
-    assert told.count("first") == 2 and told.count("3 workers") == 2
+    output = lines_of(call("logs", "long", "--on", "kube"))
+    assert output.count("first") == 2 and output.count("3 workers") == 2
     (kube.folder / f"logs/{pod}.txt").write_text(SUBMITTER + "Error: no such image\n")
     assert lines_of(call("logs", "long", "--on", "kube"))[-1] == "Error: no such image"
 
@@ -254,21 +225,15 @@ def test_records_come_home_from_the_head_and_later_from_a_pod_of_their_own(kube:
     assert len(kube.calls("exec")) == 1 and kube.calls("create")[2:] == []
     (kube.folder / "Pod/ray-1-head.json").unlink()
     with Store("second") as store:
-        assert kubernetes_jobs.KubernetesJobs(described("claim")).fetch("small", store) == 12
+        assert find_cluster("claim").fetch("small", store) == 12
     assert [pod["metadata"]["name"] for pod in kube.objects("Pod")] == ["submitter-1"]
-    asked = ("report", "small", "--format", "json", "--no-timing", "--store")
-    reports = [call(*asked, store).out for store in ("home", "second")]
+    arguments = ("report", "small", "--format", "json", "--no-timing", "--store")
+    reports = [call(*arguments, store).out for store in ("home", "second")]
     assert reports[0].count('"seed"') == 12
     assert reports[0] == reports[1]
 
 
-def described(name: str) -> Any:
-    from cluster.clusters_file import find_cluster
-
-    return find_cluster(name)
-
-
-def test_what_cannot_be_fetched_is_said_and_the_secret_is_never_told(kube: Kubernetes) -> None:
+def test_what_cannot_be_fetched_is_reported_and_the_secret_is_never_printed(kube: Kubernetes) -> None:
     (kube.folder / "claims/records").mkdir()
     answer = call("fetch", "small", "--on", "claim", "--store", "home")
     assert (answer.status, "has nothing in it yet" in answer.err) == (1, True), answer
@@ -277,8 +242,8 @@ def test_what_cannot_be_fetched_is_said_and_the_secret_is_never_told(kube: Kuber
     answer = call("fetch", "small", "--on", "kube", "--store", "home")
     assert (answer.status, "did not send 'small': no server at db/sweeps" in answer.err) == (1, True)
     assert kube.objects("Pod") == []
-    told = (kube.folder / "calls.jsonl").read_text() + answer.err
-    assert "hunter2" not in told and "hunter2" not in json.dumps(kube.objects("RayJob"))
+    output = (kube.folder / "calls.jsonl").read_text() + answer.err
+    assert "hunter2" not in output and "hunter2" not in json.dumps(kube.objects("RayJob"))
 
 
 FAULTS = {
@@ -297,7 +262,7 @@ def test_what_kubectl_refuses_is_passed_on_with_what_to_do(kube: Kubernetes, fau
     for verb in ("submit", "status", "watch", "logs", "stop", "fetch"):
         answer = call(verb, "long.yaml" if verb == "submit" else "long", "--on", "kube")
         assert answer.status == 2, (verb, answer)
-        assert f"cluster 'kube': kubectl says: {fault}" in answer.err, (verb, answer)
+        assert f"cluster 'kube': kubectl reports: {fault}" in answer.err, (verb, answer)
         assert FAULTS[fault] in answer.err
         assert "memcache" not in answer.err
 

@@ -82,13 +82,13 @@ def test_an_unknown_cluster_and_a_broken_file_end_with_2(
     assert "Did you mean 'kube'?" in capsys.readouterr().err
     (tmp_path / "clusters.yaml").write_text("a: {kind: ray}\nb: {kind: slum}\n")
     assert sweeps(monkeypatch, "list", "clusters") == 2
-    told = capsys.readouterr().err
-    assert "clusters.yaml: 2 faults" in told and "line 2: b.kind: unknown kind 'slum'" in told
+    output = capsys.readouterr().err
+    assert "clusters.yaml: 2 faults" in output and "line 2: b.kind: unknown kind 'slum'" in output
 
 
 def test_the_program_that_waits_for_workers_is_there_for_batch_scripts() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cluster.wait_for_workers", "--help"],
+        [sys.executable, "-m", "cluster.slurm.wait_for_workers", "--help"],
         capture_output=True,
         text=True,
         timeout=120,

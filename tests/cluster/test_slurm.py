@@ -1,6 +1,6 @@
-"""Batch scripts for Slurm: sound shell, nothing of a user's is expanded, and the scripts do what they promise.
+"""Slurm without Slurm: the batch scripts, calls of its commands, and a sweep's folder.
 
-The scripts run here for real, with stand-ins for Slurm's and Ray's programs.
+The scripts are valid shell, expand nothing of a user's, and are run here with stand-ins for Slurm's and Ray's programs.
 """
 
 from __future__ import annotations
@@ -15,26 +15,36 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from kinds import ONE_LINE, SLURM, SWEEP, SWEEP_NAMES, described
 
-from cluster.descriptions import SlurmCluster
-from cluster.slurm import (
+from cluster.backend import Submission
+from cluster.description import duration_s
+from cluster.slurm import SlurmBackend
+from cluster.slurm.commands import SlurmCommands, message_of
+from cluster.slurm.jobs import Attempt, SweepFolder
+from cluster.slurm.scripts import (
     FETCH,
     HEAD,
     SYMMETRIC,
     WORKER,
+    SlurmCluster,
     fetch_script,
+    head_submission,
+    resolved,
     scripts,
     secrets,
-    submission,
+    slurm_time,
     worker_submission,
 )
-from cluster.sweep_file import SweepFile
+from sweeps.errors import ClusterError, UserError
 
-HPC, FLAT = described(SLURM, "hpc", SlurmCluster), described(SLURM, "flat", SlurmCluster)
+HPC, FLAT = (described(SLURM, name, SlurmBackend).cluster for name in ("hpc", "flat"))
 PLAIN = replace(HPC, setup=(), environment={}, python="python3", store="results", workers=FLAT.workers)
 ALL = {**scripts(HPC, SWEEP), **scripts(FLAT, SWEEP), FETCH: fetch_script(HPC, SWEEP)}
 
@@ -43,6 +53,7 @@ def options(script: str) -> list[str]:
     return re.findall(r"^#SBATCH (.+)$", script, re.MULTILINE)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", ALL)
 def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -50,12 +61,13 @@ def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True, timeout=20)
     shellcheck = Path(sys.executable).parent / "shellcheck"
     # SC2016: a user's $(...) in single quotes, on purpose. SC2329: functions that only a trap calls.
-    told = subprocess.run(
+    output = subprocess.run(
         [shellcheck, "--exclude=SC2016,SC2329", path], capture_output=True, text=True, timeout=60
     )
-    assert told.returncode == 0, told.stdout
+    assert output.returncode == 0, output.stdout
 
 
+@pytest.mark.cluster
 def test_shellcheck_sees_a_variable_that_is_not_quoted(tmp_path: Path) -> None:
     shellcheck = Path(sys.executable).parent / "shellcheck"
     path = tmp_path / "broken.sh"
@@ -90,8 +102,8 @@ def test_a_password_stands_in_no_script_and_goes_into_a_file_of_its_own() -> Non
 
 
 def test_workers_are_submitted_after_their_head_and_only_with_a_number() -> None:
-    assert submission(HPC) == ["sbatch", "--parsable", "--hold", HEAD]
-    assert submission(FLAT) == ["sbatch", "--parsable", "--hold", SYMMETRIC]
+    assert head_submission(HPC) == ["sbatch", "--parsable", "--hold", HEAD]
+    assert head_submission(FLAT) == ["sbatch", "--parsable", "--hold", SYMMETRIC]
     assert "--dependency=after:17" in worker_submission("17")
     with pytest.raises(ValueError, match="no job number"):
         worker_submission("17; reboot")
@@ -113,7 +125,7 @@ def test_a_user_s_text_is_one_word_to_the_shell(value: str, python: str, store: 
 @settings(deadline=None)  # a busy machine is slow
 @given(SWEEP_NAMES)
 def test_a_sweep_s_name_leaves_the_lines_of_a_script_as_they_are(name: str) -> None:
-    for file, text in scripts(HPC, SweepFile(name, "")).items():
+    for file, text in scripts(HPC, Submission(name)).items():
         assert text.count("\n") == ALL[file].count("\n")
 
 
@@ -180,15 +192,15 @@ def start(folder: Path, jobs: list[subprocess.Popen[str]], script: str, **more: 
     return process
 
 
-def wait_for(folder: Path, words: str) -> str:
-    """What was called, as soon as `words` is among it."""
+def wait_for(folder: Path, call: str) -> str:
+    """Return what was called, as soon as it contains `call`."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         called = (folder / "calls").read_text() if (folder / "calls").exists() else ""
-        if words in called:
+        if call in called:
             return called
         time.sleep(0.05)
-    raise AssertionError(f"{words} was never called:\n{called}")
+    raise AssertionError(f"{call} was never called:\n{called}")
 
 
 def ended(folder: Path) -> str:
@@ -205,7 +217,7 @@ def test_the_head_starts_ray_and_the_driver_and_takes_its_workers_with_it(
     assert start(folder, jobs, HEAD).wait(30) == 0
     called = (folder / "calls").read_text()
     assert re.search(r"ray start --head --block .*--num-cpus=0", called)
-    assert called.index("cluster.wait_for_workers") < called.index("sweeps run nau-addition.yaml")
+    assert called.index("cluster.slurm.wait_for_workers") < called.index("sweeps run nau-addition.yaml")
     assert re.search(r"RAY_ADDRESS=127\.0\.0\.1:2\d{4} token=t0ken", called)
     assert "scancel --quiet 18" in called and "ray-stopped" in called
     assert not list(folder.glob("*.address"))
@@ -224,7 +236,8 @@ def test_sigterm_before_the_limit_reaches_the_driver_first(
     assert ended(folder) == "stopped"
 
 
-def test_a_head_whose_ray_does_not_start_says_so_after_three_attempts(
+@pytest.mark.cluster
+def test_a_head_whose_ray_does_not_start_fails_after_three_attempts(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
     (folder / "ray-is-broken").touch()
@@ -285,9 +298,159 @@ def test_all_nodes_at_once_run_the_driver_and_pass_sigterm_on_to_it(
     assert ended(folder) == "stopped"
 
 
-def test_all_nodes_at_once_fail_where_ray_did_not_start_although_ray_says_0(
+def test_all_nodes_at_once_fail_where_ray_did_not_start_although_ray_exits_with_0(
     folder: Path, jobs: list[subprocess.Popen[str]]
 ) -> None:
     (folder / "bin" / "ray").write_text("#!/bin/bash\nexit 0\n")
     assert start(folder, jobs, SYMMETRIC).wait(30) == 1
     assert "the driver never began" in (folder / f"{SYMMETRIC}.out").read_text()
+
+
+# ------------------------------------------------------------------------ the commands and the sweep's folder
+
+
+SMALL = Submission("small", "name: small\n")
+
+
+@pytest.fixture
+def hpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    """A cluster whose commands are `programs`, of which there are none yet."""
+    (tmp_path / "programs").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    return SlurmCluster(name="hpc", folder=str(tmp_path / "jobs"), store=str(tmp_path / "store"))
+
+
+def program(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "programs" / name).write_text(f"#!/bin/bash\n{text}\n")
+    (tmp_path / "programs" / name).chmod(0o755)
+
+
+def test_without_slurm_s_commands_every_verb_is_refused_with_advice(
+    hpc: SlurmCluster, tmp_path: Path
+) -> None:
+    jobs = SlurmBackend(hpc)
+    for verb in (lambda: jobs.submit(SMALL), lambda: jobs.status("small"), lambda: jobs.stop("small")):
+        with pytest.raises(
+            UserError, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"
+        ):
+            verb()
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "$(touch owned)", "../up", "-rf", "", "a;b", "a\nb"])
+def test_a_name_that_no_sweep_has_reaches_no_folder_and_no_command(name: str, hpc: SlurmCluster) -> None:
+    jobs = SlurmBackend(hpc)
+    for verb in (jobs.status, jobs.stop, lambda name: jobs.submit(replace(SMALL, name=name))):
+        with pytest.raises(ValueError, match="cannot be the name of a sweep"):
+            verb(name)
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(
+    hpc: SlurmCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs").write_text("a file")
+    for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
+        program(tmp_path, name, "exit 9")
+    with pytest.raises(UserError, match=r"cannot be read and written: .*`folder` of 'hpc' in clusters\.yaml"):
+        SlurmBackend(hpc).submit(SMALL)
+
+
+def test_slurm_s_messages_are_passed_on_and_its_absence_is_no_refusal(
+    hpc: SlurmCluster, tmp_path: Path
+) -> None:
+    output = "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified\n"
+    assert message_of(output) == "invalid partition specified: x; Invalid partition name specified"
+    program(tmp_path, "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    program(
+        tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    )
+    commands = SlurmCommands("hpc")
+    with pytest.raises(UserError, match="Slurm of 'hpc' refuses sbatch: invalid partition specified: x"):
+        commands.check_script("head.sh", tmp_path)
+    with pytest.raises(ClusterError, match="does not answer squeue"):
+        commands.queue("7")
+
+
+def test_nothing_of_the_submitter_s_own_ray_or_store_goes_along(
+    hpc: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "SWEEPS_STORE", "MLFLOW_TRACKING_URI"}
+    for name in own:
+        monkeypatch.setenv(name, "mine")
+    program(tmp_path, "sbatch", 'echo "${!RAY_*} ${!SWEEPS_*} ${!MLFLOW_*}" >given; echo "17;cluster2"')
+    assert (
+        SlurmCommands("hpc").submit(["sbatch", "head.sh"], tmp_path, {"SWEEPS_PLANNED_WORKERS": "4"}) == "17"
+    )
+    given = set((tmp_path / "given").read_text().split())
+    assert "SWEEPS_PLANNED_WORKERS" in given
+    assert not given & own
+    program(tmp_path, "sbatch", "echo welcome")
+    with pytest.raises(ClusterError, match="printed 'welcome', which is no job number"):
+        SlurmCommands("hpc").submit(["sbatch", "head.sh"], tmp_path, {})
+
+
+def test_paths_do_not_depend_on_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    found = resolved(SlurmCluster(name="hpc", python="~/venv/bin/python"))
+    assert found.folder == str(tmp_path / "sweeps-jobs")
+    assert found.store == str(tmp_path / ".local/share/sweeps/results")
+    assert found.python == str(tmp_path / "venv/bin/python")
+    assert resolved(found) == found
+
+
+def test_a_sweep_s_folder_is_private_and_keeps_its_jobs_in_order(hpc: SlurmCluster) -> None:
+    folder = SweepFolder(hpc, "small")
+    first = Attempt("7", "8", "head-7.log", "abc", 1, "2026-01-01T00:00:00+00:00")
+    with folder.locked():
+        folder.write({"my/unit.py": b"x = 1\n"}, {"token": "secret"})
+        folder.write({}, {"token": "another"})
+        folder.add(first)
+        folder.add(replace(first, job="9", workers="", attempt=2))
+    assert [attempt.jobs for attempt in folder.attempts()] == [["7", "8"], ["9"]]
+    assert folder.names() == ["small"]
+    assert (folder.path / "token").read_text() == "another"
+    assert (folder.path / "token").stat().st_mode & 0o777 == 0o600
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    (folder.path / "jobs.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read and written"):
+        folder.attempts()
+
+
+def test_a_store_on_a_network_disk_is_refused_before_the_queue_unless_the_cluster_permits_it(
+    hpc: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
+        program(tmp_path, name, "echo 'sbatch: error: no partition' >&2; exit 9")
+    shared = [SimpleNamespace(mountpoint=str(tmp_path), fstype="lustre")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: shared)
+    with pytest.raises(
+        UserError, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"
+    ):
+        SlurmBackend(hpc).submit(SMALL)
+    with pytest.raises(UserError, match="no partition"):
+        SlurmBackend(replace(hpc, environment={"SWEEPS_NETWORK_DISK": "1"})).submit(SMALL)
+
+
+def folder_in(base: Path) -> SweepFolder:
+    return SweepFolder(SlurmCluster(name="hpc", folder=str(base)), "small")
+
+
+def test_a_folder_that_others_may_write_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small").chmod(0o777)
+    with folder_in(tmp_path).locked():
+        assert (tmp_path / "small").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "small").stat().st_uid + 1)
+    with pytest.raises(UserError, match="belongs to another user"), folder_in(tmp_path).locked():
+        pass
+
+
+@settings(deadline=None)  # a busy machine is slow
+@given(st.integers(1, 366 * 86_400))
+def test_slurm_s_form_of_a_time_reads_back_as_the_same_seconds(seconds: int) -> None:
+    assert duration_s(slurm_time(seconds)) == seconds

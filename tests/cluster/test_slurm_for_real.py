@@ -15,12 +15,12 @@ from own_slurm import OwnSlurm, described
 from remote_progress import lanes_done, trains, until
 from sample_sweeps import HOSTILE, LONG, UNIT, many
 
-from cluster.remote import remote
+from cluster.clusters_file import find_cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LANES = 2 * 3 * 15
-MANY = many(seeds=15, configurations=3, slots=5, steps=100)
+MANY = many(seeds=15, configurations=3, slots=5, steps=300)
 UNUSABLE = """\
 lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs, store: {shared}/store}}
 shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}
@@ -29,7 +29,7 @@ shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, stor
 
 @pytest.fixture(scope="module")
 def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the submitter stands; what the nodes see lies elsewhere."""
+    """The submitter's folder; the folder of the nodes is elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
     files = {"many.yaml": MANY, "long.yaml": LONG, "my_unit.py": UNIT}
     unusable = UNUSABLE.format(python=sys.executable, shared=shared)
@@ -105,4 +105,4 @@ def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm
     assert call("watch", "long", "--on", "hpc").status == 1
     assert call("fetch", "long", "--on", "hpc", "--store", "second").status == 0
     assert 0 < steps_saved(folder / "first") < steps_saved(folder / "second")
-    assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{remote('hpc').state('long').job}"))
+    assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{find_cluster('hpc').status('long').job}"))

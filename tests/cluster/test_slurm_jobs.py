@@ -1,4 +1,4 @@
-"""Sweeps as jobs of a real Slurm, the test's own: its daemons and commands, our scripts; Ray and the driver are stand-ins."""
+"""Sweeps as jobs of a real Slurm that the test starts, with our scripts and stand-ins for Ray and the driver."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import psutil
 import pytest
 from own_slurm import OwnSlurm
 
-from cluster.descriptions import SlurmCluster
-from cluster.fields import NodeResources, Workers
-from cluster.remote import RemoteState, Submission
-from cluster.slurm_jobs import SlurmJobs
+from cluster.backend import JobStatus, Submission
+from cluster.description import NodeResources, Workers
+from cluster.slurm import SlurmBackend
+from cluster.slurm.scripts import SlurmCluster
 from sweeps.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE_S = 240.0
 STAND_INS = {
@@ -31,23 +31,23 @@ STAND_INS = {
     'echo "Ray runtime started."; echo "ray $*" >>calls\n'
     'trap "exit 1" TERM\n'
     'while true; do sleep 1 & wait $!; done',
-    "python3": f'[ "$2" = cluster.wait_for_workers ] && exit 0\nexec {sys.executable} "$@"',
+    "python3": f'[ "$2" = cluster.slurm.wait_for_workers ] && exit 0\nexec {sys.executable} "$@"',
     "sweeps": 'echo "driver $* attempt ${SLURM_RESTART_COUNT:-0} planned $SWEEPS_PLANNED_WORKERS"\n'
     'echo "progress| 0:00:01  lanes 1/9"; echo "progress|   best"\n'
     'trap "echo SIGTERM was received; exit 1" TERM\n'
-    'while [ ! -e finish ]; do [ ! -e fail ] || { echo "words of a driver"; exit 1; }; sleep 1 & wait $!; done',
+    'while [ ! -e finish ]; do [ ! -e fail ] || { echo "the driver failed"; exit 1; }; sleep 1 & wait $!; done',
 }  # fmt: skip
 SWEEP = Submission("small", "name: small\n", {}, cpus=1)
 
 
 @pytest.fixture
-def jobs(slurm: OwnSlurm, tmp_path: Path) -> Iterator[SlurmJobs]:
+def jobs(slurm: OwnSlurm, tmp_path: Path) -> Iterator[SlurmBackend]:
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in STAND_INS.items():
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
-    yield SlurmJobs(
+    yield SlurmBackend(
         SlurmCluster(
             name="hpc", partition="main", workers=Workers(min=2, max=2), head=NodeResources(cpus=1),
             python=str(programs / "python3"), folder=str(tmp_path / "jobs"), store=str(tmp_path / "store"),
@@ -64,18 +64,18 @@ def until(happened: Callable[[], object], what: str) -> None:
         time.sleep(0.5)
 
 
-def folder(jobs: SlurmJobs) -> Path:
-    return Path(jobs.described.folder) / "small"
+def folder(jobs: SlurmBackend) -> Path:
+    return Path(jobs.resolved.folder) / "small"
 
 
-def begun(jobs: SlurmJobs) -> RemoteState:
+def begun(jobs: SlurmBackend) -> JobStatus:
     """Once the driver runs, and both workers have joined."""
     assert jobs.submit(SWEEP).fresh
-    until(lambda: joined(jobs) == 2 and jobs.state("small").progress, "driver with two workers")
-    return jobs.state("small")
+    until(lambda: joined(jobs) == 2 and jobs.status("small").progress, "driver with two workers")
+    return jobs.status("small")
 
 
-def joined(jobs: SlurmJobs) -> int:
+def joined(jobs: SlurmBackend) -> int:
     calls = folder(jobs) / "calls"
     return calls.read_text().count("ray start --block --address") if calls.exists() else 0
 
@@ -84,7 +84,7 @@ def queued(slurm: OwnSlurm) -> list[str]:
     return slurm.call("squeue", "--noheader", "--array", "--format=%T").split()
 
 
-def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
+def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     state = begun(jobs)
     assert (state.state, state.attempt) == ("running", 1)
     assert state.message == "worker jobs: 2 running, 0 waiting"
@@ -96,9 +96,9 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: 
         jobs.submit(replace(SWEEP, text="name: small\nseeds: 2\n"))
     assert len(queued(slurm)) == 3
     (folder(jobs) / "finish").touch()
-    lines = list(jobs.lines("small", True, print))
+    lines = list(jobs.logs("small", True, print))
     assert "driver run small.yaml --no-mlflow attempt 0 planned 2" in lines
-    assert jobs.state("small").state == "done"
+    assert jobs.status("small").state == "done"
     assert jobs.submit(SWEEP).state == "done"
     until(lambda: not queued(slurm), "end of the workers")
     assert (
@@ -112,41 +112,41 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmJobs, slurm: 
 
 
 def test_a_stop_ends_the_driver_in_order_then_the_workers_and_a_submit_goes_on(
-    jobs: SlurmJobs, slurm: OwnSlurm
+    jobs: SlurmBackend, slurm: OwnSlurm
 ) -> None:
     begun(jobs)
     stopped = jobs.stop("small")
     assert (stopped.state, queued(slurm)) == ("stopped", [])
-    assert "SIGTERM was received" in list(jobs.lines("small", False, print))
+    assert "SIGTERM was received" in list(jobs.logs("small", False, print))
     assert jobs.stop("small").state == "stopped"
     more = jobs.submit(SWEEP)
     assert (more.fresh, more.attempt) == (True, 2)
     (folder(jobs) / "fail").touch()
-    assert "words of a driver" in list(jobs.lines("small", True, print))
-    failed = jobs.state("small")
+    assert "the driver failed" in list(jobs.logs("small", True, print))
+    failed = jobs.status("small")
     assert failed.state == "failed"
-    assert failed.message == f"words of a driver Logs: {folder(jobs)}"
+    assert failed.message == f"the driver failed Logs: {folder(jobs)}"
     assert jobs.submit(SWEEP).attempt == 3
 
 
-def test_a_job_that_waits_says_why_and_can_be_stopped(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
+def test_a_waiting_job_has_a_reason_and_can_be_stopped(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     slurm.call("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         assert jobs.submit(SWEEP).state == "waiting"
-        until(lambda: "PartitionDown" in jobs.state("small").message, "reason")
-        told: list[str] = []
-        following = threading.Thread(target=lambda: list(jobs.lines("small", True, told.append)))
+        until(lambda: "PartitionDown" in jobs.status("small").message, "reason")
+        messages: list[str] = []
+        following = threading.Thread(target=lambda: list(jobs.logs("small", True, messages.append)))
         following.start()
-        until(lambda: told, "word about the queue")
+        until(lambda: messages, "message about the queue")
         assert jobs.stop("small").state == "stopped"
         following.join(60)
-        assert "waits in the queue: PartitionDown" in told[0]
+        assert "waits in the queue: PartitionDown" in messages[0]
     finally:
         slurm.call("scontrol", "update", "PartitionName=main", "State=UP")
 
 
 def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(
-    jobs: SlurmJobs, slurm: OwnSlurm
+    jobs: SlurmBackend, slurm: OwnSlurm
 ) -> None:
     state = begun(jobs)
     workers = (folder(jobs) / "worker-jobs").read_text()
@@ -154,73 +154,73 @@ def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(
     until(lambda: joined(jobs) == 3, "worker that joins again")
     slurm.call("scontrol", "requeue", state.job)
     until(lambda: joined(jobs) == 5, "workers that follow the head")
-    assert "driver run small.yaml --no-mlflow attempt 1 planned 2" in list(jobs.lines("small", False, print))
-    assert jobs.state("small").state == "running"
+    assert "driver run small.yaml --no-mlflow attempt 1 planned 2" in list(jobs.logs("small", False, print))
+    assert jobs.status("small").state == "running"
 
 
-def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
-    brief = SlurmJobs(
-        replace(jobs.described, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
+def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(
+    jobs: SlurmBackend, slurm: OwnSlurm
+) -> None:
+    brief = SlurmBackend(
+        replace(jobs.resolved, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
     )
     assert brief.submit(SWEEP).fresh
     until(lambda: joined(jobs) == 2, "worker that joins again")
     (log,) = folder(jobs).glob("worker-*_1.log")
-    assert "this job's limit is near: it goes into the queue again" in log.read_text()
-    assert brief.state("small").state == "running"
+    assert "this job's limit is near: it is requeued" in log.read_text()
+    assert brief.status("small").state == "running"
 
 
-def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmJobs, slurm: OwnSlurm) -> None:
+def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     state = begun(jobs)
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get("SLURM_JOB_ID") == state.job:
-                process.kill()  # it can tell nobody
-    until(lambda: jobs.state("small").state == "failed", "end of the head")
+                process.kill()  # without a trace
+    until(lambda: jobs.status("small").state == "failed", "end of the head")
     (folder(jobs) / f"head-{state.job}.address").unlink()  # as if its node's disk were gone too
     until(lambda: not queued(slurm), "end of the workers")
-    assert "Slurm says" in jobs.state("small").message
+    assert "Slurm reports" in jobs.status("small").message
     assert jobs.submit(SWEEP).attempt == 2
 
 
 def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
-    jobs: SlurmJobs, slurm: OwnSlurm
+    jobs: SlurmBackend, slurm: OwnSlurm
 ) -> None:
-    flat = SlurmJobs(replace(jobs.described, mode="symmetric", workers=Workers(min=1, max=1)))
+    flat = SlurmBackend(replace(jobs.resolved, mode="symmetric", workers=Workers(min=1, max=1)))
     assert flat.submit(SWEEP).fresh
-    until(lambda: flat.state("small").progress, "driver")
+    until(lambda: flat.status("small").progress, "driver")
     assert queued(slurm) == ["RUNNING"]
     assert flat.stop("small").state == "stopped"
-    assert "SIGTERM was received" in list(flat.lines("small", False, print))
+    assert "SIGTERM was received" in list(flat.logs("small", False, print))
     (folder(flat) / "finish").touch()
     assert flat.submit(SWEEP).attempt == 2
-    assert "driver run small.yaml --no-mlflow attempt 0 planned 1" in list(flat.lines("small", True, print))
-    assert flat.state("small").state == "done"
+    assert "driver run small.yaml --no-mlflow attempt 0 planned 1" in list(flat.logs("small", True, print))
+    assert flat.status("small").state == "done"
 
 
-def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_started(
-    jobs: SlurmJobs, slurm: OwnSlurm
-) -> None:
-    given = jobs.described
-    for wrong, words in (
+def test_what_slurm_refuses_is_passed_on_and_nothing_is_started(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
+    given = jobs.resolved
+    for wrong, message in (
         (replace(given, partition="nowhere"), "invalid partition specified: nowhere"),
         (replace(given, resources=NodeResources(cpus=99)), "Requested node configuration is not available"),
         (replace(given, head=NodeResources(memory_gb=999)), "Requested node configuration is not available"),
         (replace(given, resources=NodeResources(gpus=1)), "Invalid generic resource"),
         (replace(given, extra=("--bogus",)), "unrecognized option"),
     ):
-        with pytest.raises(UserError, match=words):
-            SlurmJobs(wrong).submit(SWEEP)
+        with pytest.raises(UserError, match=message):
+            SlurmBackend(wrong).submit(SWEEP)
     with pytest.raises(
         UserError, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"
     ):
         jobs.submit(replace(SWEEP, cpus=2))
     with pytest.raises(UserError, match="no sweep named 'small' was submitted"):
-        jobs.state("small")
+        jobs.status("small")
     assert queued(slurm) == []
 
 
 def test_a_sweep_that_runs_is_fetched_by_a_step_of_its_job(
-    jobs: SlurmJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: SlurmBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from made_sweep import made_sweep
 

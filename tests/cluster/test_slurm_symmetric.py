@@ -13,14 +13,14 @@ from own_slurm import OwnSlurm, described
 from remote_progress import trains, until
 from sample_sweeps import LONG, UNIT, many
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 JOBS_APART = True
 
 
 @pytest.fixture(scope="module")
 def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the submitter stands; what the nodes see lies elsewhere."""
+    """The submitter's folder; the folder of the nodes is elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
     files = {
         "many.yaml": many(seeds=5, configurations=2, slots=5, steps=100),

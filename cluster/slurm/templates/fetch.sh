@@ -1,0 +1,1 @@
+exec python3 -m cluster.records "$sweep_name"

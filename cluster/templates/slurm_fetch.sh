@@ -1,1 +1,0 @@
-exec python3 -m cluster.sending "$sweep_name"
