@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.config.registry import example_task, find, names
+from sweeps.config.registry import learnable_task, find, names
 from sweeps.config.settings import build, lane_key, merge, resolve, settable_paths
 
 TRAIN = {"steps": 1000}
@@ -81,7 +81,7 @@ def test_names_alone_get_every_default() -> None:
 
 @pytest.mark.parametrize("model", names("model"))
 def test_every_model_resolves_to_plain_data_that_resolves_to_itself(model) -> None:
-    found = resolved(model, example_task(model))
+    found = resolved(model, learnable_task(model))
     assert json.loads(json.dumps(found)) == found
     assert resolved(**found) == found
 

@@ -18,7 +18,7 @@ from sweeps.config import registry
 from sweeps.config.settings import resolve
 from sweeps.training import Lane, Pack
 
-NAMES = [n for n in registry.whole_networks() if getattr(registry.find("network", n), "reads_symbols", False)]
+NAMES = [n for n in registry.standalone_networks() if getattr(registry.find("network", n), "reads_symbols", False)]
 APART = [n for n in NAMES if getattr(registry.find("network", n), "lanes_apart", False)]
 every_network = pytest.mark.parametrize("name", NAMES)
 every_network_in_packs = pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
