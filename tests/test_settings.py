@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.config.registry import learnable_task, find, names
+from sweeps.config.registry import find, learnable_task, names
 from sweeps.config.settings import build, lane_key, merge, resolve, settable_paths
 
 TRAIN = {"steps": 1000}

@@ -213,7 +213,9 @@ def _referred(name: str) -> tuple[ModuleType, tuple[type[Any], ...]]:
         module_name, _, attribute = name.partition(":")
         module = _import(module_name)
         if not hasattr(module, attribute):
-            near = nearest(attribute, [known for known, value in vars(module).items() if inspect.isclass(value)])
+            near = nearest(
+                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
+            )
             hint = f". Did you mean {near!r}?" if near else ""
             raise UnknownName(f"{module_name} has no class {attribute!r}{hint}")
         if not inspect.isclass(found := getattr(module, attribute)):
@@ -246,7 +248,9 @@ def _the_candidate(name: str, kind: Kind) -> type[Any]:
     if not found and likely:
         return _complete(likely[0], kind, name)
     source, file = SOURCES[kind], str(module.__file__)
-    listed = f": {', '.join(c.__name__ for c in found)}. Helpers have names that begin with _" if found else ""
+    listed = (
+        f": {', '.join(c.__name__ for c in found)}. Helpers have names that begin with _" if found else ""
+    )
     raise BrokenDefinition(
         f"{file} must define exactly one {kind} class, a subclass of {source.module}.{source.base}, but defines "
         f"{len(found)}{listed}",

@@ -15,13 +15,13 @@ from sweeps.config.settings import build, resolve
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    registry.find.cache_clear()
+    registry.clear_cache()
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["model", "task"])
-def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(kind: str) -> None:
-    answer = call("new", kind, "mine")
+@pytest.mark.parametrize(("template", "kind"), [("model", "model"), ("network", "model"), ("task", "task")])
+def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(template: str, kind: str) -> None:
+    answer = call("new", template, "mine")
     assert answer.status == 0
     assert answer.out.startswith("wrote ./mine.py. Edit it, then:\n")
     check, show, run = (line.strip() for line in answer.out.splitlines()[1:])
@@ -63,10 +63,11 @@ def test_new_writes_into_a_folder() -> None:
         (["model", "My-Unit"], "Perhaps 'my_unit'?"),
         (["model", "2nau"], "Perhaps 'nau'?"),
         (["model", "a/b"], "cannot be the name of a model"),
-        (["task", "lambda"], "'lambda' is a word of Python's own: take another, for instance 'my_lambda'"),
-        (["model", "nau"], "'nau' is the name of a model that ships with us (`sweeps show model nau`)"),
+        (["task", "lambda"], "'lambda' is a keyword of Python: take another, for instance 'my_lambda'"),
+        (["model", "nau"], "'nau' is the name of a model that exists already"),
         (["model", "mine", "nowhere"], "there is no folder nowhere"),
-        (["network", "mine"], "'network' is not one of"),
+        (["network", "two_layer"], "'two_layer' is the name of a network that exists already"),
+        (["unit", "mine"], "'unit' is not one of"),
     ],
 )  # fmt: skip
 def test_new_refuses_a_bad_name_and_writes_nothing(folder: Path, arguments: list[str], said: str) -> None:
@@ -119,8 +120,8 @@ def test_a_model_that_was_repaired_is_sound_in_the_same_process() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model"], "`sweeps check model NAME`: which one? `sweeps list models` lists them"),
-        (["task", "static", "nau"], "`sweeps check task NAME`: which one?"),
+        (["model"], "`sweeps check model NAME` needs one name: `sweeps list models` lists them"),
+        (["task", "static", "nau"], "`sweeps check task NAME` needs one name"),
         (["model", "nua"], "no model named 'nua'. Did you mean 'nau'?"),
         (["model", "./nowhere.py"], "no file nowhere.py (looked in "),
         (["quickstart", "--compiled"], "--compiled is for models and tasks"),
