@@ -170,8 +170,8 @@ UNIT_RULES: tuple[Rule[UnitSubject], ...] = (
 NETWORK_RULES: tuple[Rule[NetworkSubject], ...] = (
     Rule(DECLARES, declares),
     Rule(DOCUMENTED, documented),
-    Rule(FITS, models.fits_task, (DECLARES,)),
-    Rule(INITIALISES, models.initialises, (DECLARES, FITS)),
+    Rule(INITIALISES, models.initialises, (DECLARES,)),
+    Rule(FITS, models.fits_task, (INITIALISES,)),
     Rule(GLOBAL, models.global_generators, (DECLARES,)),
     Rule(PURE, models.pure, (GLOBAL,)),
     Rule(EVALUATES, models.evaluates, (PURE,)),

@@ -35,7 +35,7 @@ STARTS = range(5)
 """Seeds of the starts that are tried: a rectifier may be silent in one of several."""
 SHAPES_DOCUMENTED = (r"Shapes:", "shapes", "write a line such as: Shapes: x [B, I] -> y [B, O]; W [O, I]")
 PAPER_DOCUMENTED = (
-    r"\((?:19|20)\d\d[,)]|\([A-Z][A-Za-z]+ (?:19|20)\d\d\)", "paper with its year", "name paper and section",
+    r"\((?:[A-Z][A-Za-z]+ )?(?:19|20)\d\d[,)]", "paper with its year", "name paper and section",
 )  # fmt: skip
 
 
