@@ -152,7 +152,13 @@ def _find(kind: Kind, name: str) -> type[Any]:
     if module is None:
         raise UnknownName(_unknown(kind, name))
     listed = vars(_import(module)).get(SOURCES[kind].listing)
-    return _the_candidate(module, kind) if listed is None else _complete(listed[name], kind, name)
+    if listed is None:
+        return _the_candidate(module, kind)
+    if not inspect.isclass(listed[name]):
+        raise BrokenDefinition(
+            f"{SOURCES[kind].listing} of {module}: {name} is no class, but {listed[name]!r}"
+        )
+    return _complete(listed[name], kind, name)
 
 
 def _unknown(kind: Kind, name: str) -> str:
@@ -261,8 +267,8 @@ def _the_candidate(name: str, kind: Kind) -> type[Any]:
 
 def _complete(cls: type[Any], kind: Kind, name: str) -> type[Any]:
     """The class itself. Raises BrokenDefinition where it is of another kind, or lacks what the contract requires."""
-    source, file, line = SOURCES[kind], inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
-    where = f"{file} (line {line}): class {cls.__name__}"
+    source, (file, line) = SOURCES[kind], _location(cls)
+    where = f"{file} (line {line}): class {cls.__name__}" if file else f"class {cls.__name__}"
     if kind == "model" and issubclass(cls, _base("network")):
         raise BrokenDefinition(
             f"{where} is a network, and no unit. A network whose num_units is 0 is a model by itself, `model: {name}`; one "
@@ -278,6 +284,14 @@ def _complete(cls: type[Any], kind: Kind, name: str) -> type[Any]:
     if missing:
         raise BrokenDefinition(f"{where} is not a {kind}: it lacks {', '.join(missing)}", file, line)
     return cls
+
+
+def _location(cls: type[Any]) -> tuple[str | None, int | None]:
+    """The file and the line of a class; None for one that is not written in Python."""
+    try:
+        return inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return None, None
 
 
 def _import(module_name: str) -> ModuleType:
