@@ -153,7 +153,7 @@ def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
     assert find("model", "arith_models.units.nau:NAU") is find("model", "nau")
 
 
-def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
+def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("version = 1", "version = = 1"))
     line = MINE.splitlines().index("    version = 1") + 1
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
 
 
-def test_an_exception_in_a_users_file_is_told_with_its_kind(folder) -> None:
+def test_an_exception_in_a_users_file_is_reported_with_its_kind(folder) -> None:
     (folder / "my_unit.py").write_text("import no_such_library\n")
     with pytest.raises(
         BrokenDefinition,
@@ -258,7 +258,7 @@ def test_a_network_where_a_unit_belongs_is_named_as_one(name, said) -> None:
         ("arith_models.units.nau:Tensor", "class Tensor must subclass arith_models.base.Unit"),
     ],
 )
-def test_a_broken_reference_to_a_module_is_told(name, message) -> None:
+def test_a_broken_reference_to_a_module_is_reported(name, message) -> None:
     with pytest.raises(ValueError, match=message):
         find("model", name)
 

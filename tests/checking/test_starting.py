@@ -100,7 +100,7 @@ def test_an_unsound_model_has_status_2_and_its_fault_is_printed_with_its_line() 
 
 
 @pytest.mark.parametrize("kind", ["model", "task"])
-def test_a_file_that_cannot_be_read_as_python_is_told_with_its_line_and_text(kind: str) -> None:
+def test_a_file_that_cannot_be_read_as_python_is_reported_with_its_line_and_text(kind: str) -> None:
     Path("mine.py").write_text("x = 1\ny = = 2\n")
     answer = call("check", kind, "./mine.py")
     assert answer.status == 2
@@ -127,7 +127,7 @@ def test_a_model_that_was_repaired_is_sound_in_the_same_process() -> None:
         (["quickstart", "--compiled"], "--compiled is for models and tasks"),
     ],
 )
-def test_a_wrong_request_is_told(arguments: list[str], said: str) -> None:
+def test_a_wrong_request_is_reported(arguments: list[str], said: str) -> None:
     answer = call("check", *arguments)
     assert answer.status == 2
     assert said in answer.err

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sweeps.config.settings import resolve, section, validated
 from sweeps.training.random import Stream, seed_key, signed
 from sweeps.training.settings import float_leaves
-from tasks._algorithms import evaluation_sets, examples
+from tasks._algorithms import examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
 
 SMALL: dict[str, Any] = {"bins": (8, 12, 17), "test_rows": 200, "examples_per_length": 300}
@@ -86,7 +86,7 @@ def test_the_sets_are_the_same_in_every_process_and_do_not_depend_on_the_bins() 
     made = task(**SMALL)
     kept = {name: array.copy() for name, array in made.shared().items()}
     tests = [a.copy() for split in made.splits for a in made.evaluation_inputs(split)]
-    for cached in (examples.tables, evaluation_sets.of_bins, evaluation_sets.of_length):
+    for cached in (examples.tables, examples.inputs_of_bins, examples.inputs_of_length):
         cached.cache_clear()
     assert all(np.array_equal(kept[name], array) for name, array in made.shared().items())
     again = [a for split in made.splits for a in made.evaluation_inputs(split)]
@@ -267,7 +267,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("config", "told"), FAULTS)
-def test_what_an_operation_cannot_do_is_told_before_training(config, told) -> None:
+def test_what_an_operation_cannot_do_is_reported_before_training(config, told) -> None:
     with pytest.raises(ValueError, match=told):
         Algorithm.Config(**config)
 

@@ -18,7 +18,7 @@ from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
 from sweeps.config.settings import lane_key, resolve
 from sweeps.training import Lane, LaneResult, Pack, Stream, pack, seed_key
-from tasks._digits import svhn
+from tasks._digits.datasets import SVHN_FILES, fetch_svhn
 from tasks.sequential_svhn import SequentialSVHN
 
 TRAINING, TEST = 36, 6
@@ -28,7 +28,7 @@ NARROW, FEW = (4, 8), {"resnet18": (1, 1), "resnet34": (1, 2), "resnet50": (1, 1
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two small files of noise: 34 training, 2 validation and 6 test pictures, 0 written as 10."""
-    for name, count, seed in zip(svhn.FILES, (TRAINING, TEST), (1, 2), strict=True):
+    for name, count, seed in zip(SVHN_FILES, (TRAINING, TEST), (1, 2), strict=True):
         X = np.random.RandomState(seed).randint(0, 256, (32, 32, 3, count)).astype(np.uint8)
         y = (np.arange(count) % 10 + 1).astype(np.uint8)[:, np.newaxis]
         scipy.io.savemat(tmp_path / name, {"X": X, "y": y})
@@ -101,7 +101,7 @@ def test_no_picture_is_in_two_parts(folder: Path) -> None:
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
 
 
-def test_what_is_missing_broken_or_too_little_is_told(folder: Path, tmp_path_factory: Any) -> None:
+def test_what_is_missing_broken_or_too_little_is_reported(folder: Path, tmp_path_factory: Any) -> None:
     def told(data: Path, **settings: Any) -> str:
         with pytest.raises(ValueError, match=r".") as caught:
             SequentialSVHN.Config(data=str(data), **{"length": 2, "test_lengths": (1,), **settings})
@@ -118,7 +118,7 @@ def test_what_is_missing_broken_or_too_little_is_told(folder: Path, tmp_path_fac
 
 def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_factory, monkeypatch) -> None:
     """Ours are not SVHN's own, so they are refused."""
-    monkeypatch.setattr(svhn.fetch, "__defaults__", ([str(folder)],))
+    monkeypatch.setattr(fetch_svhn, "__defaults__", ([str(folder)],))
     with pytest.raises(
         ValueError, match=r"no source gave a file with checksum md5:e26dedcc.*\n.*wrong checksum"
     ):
