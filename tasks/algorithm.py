@@ -50,7 +50,7 @@ class Algorithm(Task):
 
     The target is an operation of the input symbols. Symbol 0 is padding, the digit d is d + 1, numbers are little-endian.
 
-    An example of length l has l input symbols; the target stands at the first positions, then padding:
+    An example of length l has l input symbols; the target is at the first positions, then padding:
         add: x '+' y -> x + y, numbers of (l - 1) / 2 digits in `base`; l is odd
         multiply: x '*' y -> x y, likewise
         bcd_multiply: decimal x '*' y -> x y, each digit four bits, lowest first, the last bit's symbol being 3 or 4 in place
@@ -330,10 +330,10 @@ def _length_faults(
     config: Algorithm.Config, op: Operation, bins: tuple[int, ...], countable: bool = True
 ) -> Iterator[str]:
     """Lengths that an operation does not have, and examples that a length does not have, where these can be counted."""
-    told = f"operation {op.name} needs at least {op.least}"
+    needs = f"operation {op.name} needs at least {op.least}"
     bad = [n for n in bins if n < op.least]
     if bad:
-        yield f"bins = {list(bins)}: {told}, so {', '.join(map(str, bad))} {'is' if len(bad) == 1 else 'are'} too short"
+        yield f"bins = {list(bins)}: {needs}, so {', '.join(map(str, bad))} {'is' if len(bad) == 1 else 'are'} too short"
     elif len(set(bins)) < len(bins):
         yield f"bins = {list(bins)} must be different lengths"
     else:
@@ -341,11 +341,11 @@ def _length_faults(
         if countable:
             yield from _few_tests(config, op, bins)
     if config.test_length < op.least:
-        yield f"test_length = {config.test_length}: {told}"
+        yield f"test_length = {config.test_length}: {needs}"
     short = [n for n in config.curve_lengths if n < op.least]
     if short:
         listed = f"curve_lengths = {list(config.curve_lengths)}"
-        yield f"{listed}: {told}, so {', '.join(map(str, short))} {'is' if len(short) == 1 else 'are'} too short"
+        yield f"{listed}: {needs}, so {', '.join(map(str, short))} {'is' if len(short) == 1 else 'are'} too short"
     if len(set(config.curve_lengths)) < len(config.curve_lengths):
         yield f"curve_lengths = {list(config.curve_lengths)} must be different"
 

@@ -122,7 +122,7 @@ class SequentialDigits(Task):
         return _arrays(self.config.data, self.config.fetch)
 
     def instance(self, seed: int) -> dict[str, Indices]:
-        """`sequences` int64 [N // T, T]: which training images stand together, the seed's own permutation."""
+        """`sequences` int64 [N // T, T]: which training images form a sequence, by a permutation that the seed draws."""
         rng = np.random.RandomState(seed)
         labels = self.config.read(self.config.data, self.config.fetch).train.labels
         return {"sequences": sequences(labels, self.config.digits, self.config.length, rng)}

@@ -220,6 +220,9 @@ def documented(subject: Subject) -> Iterator[Fault]:
         return
     text = f"{module} {cls.__doc__}"
     own = not subject.shipped
+    if not module.strip():
+        do, top = "write one that states what it defines, with its source", Location(subject.sources.own, 1)
+        yield Fault("the file has no docstring", do, top, warning=own)
     for pattern, what, do in subject.documentation:
         if not re.search(pattern, text):
             yield Fault(f"the docstring has no {what}", do, location, warning=own or subject.kind == "task")

@@ -176,11 +176,12 @@ def _check_name(kind: registry.Kind, name: str) -> None:
 
 
 def summary_line(kind: registry.Kind, name: str) -> str:
-    """Return the first line of a class's docstring; of its module's where the class has none, or begins with shapes."""
+    """Return the first line of a class's docstring; that of its module's where the class has no sentence there."""
     cls = registry.find(kind, name)
-    own, module = inspect.cleandoc(cls.__doc__ or ""), inspect.getdoc(inspect.getmodule(cls)) or ""
-    text = module if not own or own.startswith("Shapes:") else own
-    return next(iter(text.splitlines()), "")
+    docs = inspect.cleandoc(cls.__doc__ or ""), inspect.getdoc(inspect.getmodule(cls)) or ""
+    own, module = (next(iter(text.splitlines()), "") for text in docs)
+    is_summary = own.endswith(".") and not own.startswith("Shapes:")
+    return own if is_summary or not module else module
 
 
 def listing(kind: registry.Kind) -> list[tuple[str, str]]:

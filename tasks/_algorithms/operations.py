@@ -74,7 +74,7 @@ def operation(name: str, base: int, symbols: int, keep_zeros: bool) -> Operation
 
 
 def sign(op: Operation) -> int:
-    """The symbol between two numbers: '+' and '*' stand directly above the digits."""
+    """The symbol between two numbers: '+' and '*' follow the digits directly."""
     return op.num_inputs - (2 if op.name == "add" else 1)
 
 

@@ -8,6 +8,7 @@ import pytest
 from commands import call
 from definitions import line_of
 
+from sweeps.cli.define import listing, summary_line
 from sweeps.config import registry
 from sweeps.config.settings import build, resolve
 
@@ -146,3 +147,15 @@ def test_a_task_without_a_threshold_is_shown() -> None:
     path = Path("mine.py")
     path.write_text(path.read_text().replace("return 1e-6", "return None"))
     assert "solved: not defined" in call("show", "task", "./mine.py").out
+
+
+def test_a_listing_has_the_first_line_of_every_class_or_else_of_its_file() -> None:
+    assert summary_line("task", "static") == (
+        "Find two overlapping subsets of the inputs, sum each, and combine the sums."
+    )
+    for kind in ("model", "task"):
+        for name, line in listing(kind):
+            assert line and not line.startswith("Shapes:"), (kind, name)
+    Path("mine.py").write_text('"""Of the file."""\n\nfrom arith_models.base import Unit\n\n\nclass Mine(Unit):\n'
+                               "    version = 1\n    initialise = forward = effective_weight = None\n")  # fmt: skip
+    assert summary_line("model", "./mine.py") == "Of the file."
