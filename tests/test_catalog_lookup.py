@@ -103,7 +103,7 @@ def test_a_file_may_list_several_definitions(folder, monkeypatch) -> None:
         registry.clear_cache()
 
 
-def test_an_unknown_name_offers_the_nearest_and_says_how_to_add_one() -> None:
+def test_an_unknown_name_offers_the_nearest_and_how_to_add_one() -> None:
     with pytest.raises(UnknownName) as caught:
         find("model", "nalu2")
     message = str(caught.value)
@@ -174,7 +174,7 @@ def test_an_exception_in_a_users_file_is_reported_with_its_kind(folder) -> None:
         find("model", "./my_unit.py")
 
 
-def test_a_missing_file_says_where_it_was_looked_for(folder) -> None:
+def test_a_missing_file_is_reported_with_the_folder(folder) -> None:
     with pytest.raises(UnknownName, match=f"no file my_unit.py \\(looked in {folder}\\)"):
         find("model", "./my_unit.py")
 

@@ -253,7 +253,7 @@ def test_a_unit_of_the_user_s_own_is_only_warned_of_a_missing_paper(tmp_path: Pa
     assert "warn   " in report.text()
 
 
-def test_rows_may_mix_where_the_unit_says_so(tmp_path: Path) -> None:
+def test_rows_may_mix_where_the_unit_declares_it(tmp_path: Path) -> None:
     changes = [*FAULTS["rows that mix"][0], ("version = 1", "mixes_rows = True\n    version = 1")]
     assert checked(written(tmp_path, "model", *changes)).sound
 

@@ -98,7 +98,7 @@ def test_a_task_without_a_threshold_is_sound(tmp_path: Path) -> None:
     assert report.sound, report.text()
 
 
-def test_a_task_whose_every_batch_is_all_there_is_says_so(tmp_path: Path) -> None:
+def test_a_task_whose_every_batch_is_all_there_is_declares_it(tmp_path: Path) -> None:
     """x is 5 fixed rows whatever the batch."""
     changes = [(SAMPLE, "x_BI = 1 + torch.arange(5 * self.num_inputs).reshape(5, self.num_inputs) / 99")]
     report = checked(written(tmp_path, "task", *changes))

@@ -146,9 +146,7 @@ def test_every_operation_is_looked_at_with_small_settings() -> None:
 
 
 @pytest.mark.parametrize("rule", [checker.BUILDS, FIXED, TRUTH, LEAST])
-def test_a_rule_that_is_broken_for_one_operation_says_which(
-    rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_that_is_broken_for_one_operation_names_it(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """sort, of which every part is made wrong in turn."""
 
     def only_sort(method: str, wrong):

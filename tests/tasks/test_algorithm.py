@@ -266,13 +266,13 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "told"), FAULTS)
-def test_what_an_operation_cannot_do_is_reported_before_training(config, told) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("config", "message"), FAULTS)
+def test_what_an_operation_cannot_do_is_reported_before_training(config, message) -> None:
+    with pytest.raises(ValueError, match=message):
         Algorithm.Config(**config)
 
 
-def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
+def test_a_sweep_file_gives_lists_and_its_faults_are_reported() -> None:
     plain, faults = section(
         Algorithm.Config, {"bins": [12, 8], "curve_lengths": [], "test_rows": 64}, "task", None
     )
@@ -283,7 +283,7 @@ def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
     assert [str(f) for f in faults] == ["task: bins = [1]: operation add needs at least 3, so 1 is too short"]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match=r"bins = .*; test_length = 1.*; bound = 7"):
         Algorithm.Config(bins=(1,), test_length=1, bound=7.0)
     with pytest.raises(ValueError, match=r"base = 101.*; bins = .*2 is too short; test_length = 0"):

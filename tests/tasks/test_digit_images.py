@@ -202,7 +202,7 @@ def test_house_numbers_are_read_with_ten_as_zero(tmp_path: Path) -> None:
     assert found.test.pixels[4, 2, 7, 30] == X[7, 30, 2, 4]
 
 
-def test_a_house_number_that_stands_in_two_files_is_left_out_of_the_earlier_part(tmp_path: Path) -> None:
+def test_a_house_number_that_is_in_two_files_is_left_out_of_the_earlier_part(tmp_path: Path) -> None:
     """Of 30 pictures the last two validate; the first is also the last, the second and the 29th are test pictures."""
     X = np.random.RandomState(1).randint(0, 256, (32, 32, 3, 30)).astype(np.uint8)
     X[..., 0] = X[..., 29]
@@ -355,7 +355,9 @@ def test_a_damaged_file_in_place_is_replaced(tmp_path: Path, mirror: Path) -> No
     assert contents(tmp_path / "data") == CONTENT
 
 
-def test_where_no_source_helps_each_answer_is_told_and_nothing_is_left(tmp_path: Path, server: str) -> None:
+def test_where_no_source_helps_each_error_is_reported_and_nothing_is_left(
+    tmp_path: Path, server: str
+) -> None:
     damaged, target = tmp_path / "damaged", tmp_path / "data"
     damaged.mkdir()
     (damaged / "a.gz").write_bytes(b"fir")

@@ -102,18 +102,18 @@ def test_no_picture_is_in_two_parts(folder: Path) -> None:
 
 
 def test_what_is_missing_broken_or_too_little_is_reported(folder: Path, tmp_path_factory: Any) -> None:
-    def told(data: Path, **settings: Any) -> str:
+    def fault_of(data: Path, **settings: Any) -> str:
         with pytest.raises(ValueError, match=r".") as caught:
             SequentialSVHN.Config(data=str(data), **{"length": 2, "test_lengths": (1,), **settings})
         return str(caught.value)
 
     empty = tmp_path_factory.mktemp("empty")
-    assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in told(empty)
-    assert "a sequence of 9 test pictures is asked for" in told(folder, test_lengths=(9,))
+    assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in fault_of(empty)
+    assert "a sequence of 9 test pictures is asked for" in fault_of(folder, test_lengths=(9,))
     broken = tmp_path_factory.mktemp("broken") / "copy"
     shutil.copytree(folder, broken)
     (broken / "test_32x32.mat").write_bytes((folder / "test_32x32.mat").read_bytes()[:5000])
-    assert "test_32x32.mat: cannot be read as a MATLAB 5 file" in told(broken)
+    assert "test_32x32.mat: cannot be read as a MATLAB 5 file" in fault_of(broken)
 
 
 def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_factory, monkeypatch) -> None:
