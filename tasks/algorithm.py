@@ -1,4 +1,4 @@
-"""Algorithms on sequences of symbols: arithmetic on long numbers, and sorting, copying, shifting and searching.
+"""The task on algorithms.
 
 Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016), and Freivalds and Liepins, "Improving the Neural GPU
 Architecture for Algorithm Learning" (2017): their tasks as their programs draw them.
@@ -6,22 +6,29 @@ Architecture for Algorithm Learning" (2017): their tasks as their programs draw 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from tasks._algorithms import faults, oracles, scoring
-from tasks._algorithms.evaluation_sets import of_bins, of_length
-from tasks._algorithms.examples import is_shared, tables
+from tasks._algorithms import oracles
+from tasks._algorithms.examples import (
+    available,
+    inputs_of_bins,
+    inputs_of_length,
+    is_shared,
+    tables,
+)
 from tasks._algorithms.operations import Operation, operation, sign
-from tasks.base import Task
+from tasks.base import Arrays, Stream, Task
 
-Arrays = tuple[NDArray[np.int64], ...]
+Symbols = tuple[NDArray[np.int64], ...]
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 PUBLISHED_BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
@@ -29,11 +36,21 @@ PUBLISHED_BCD_BINS = (9, 17, 25, 33, 41)
 BITS = 24
 """of the whole numbers that are drawn: the most that a stream has"""
 
+LARGEST_BASE, LARGEST_ALPHABET = 100, 100
+LEAST = {
+    "examples_per_length": 1,
+    "copied_percent": 0,
+    "test_rows": 1,
+    "extrapolation_rows": 1,
+}
+
 
 class Algorithm(Task):
-    """The target is an operation of the input symbols. Symbol 0 is padding, the digit d is d + 1, numbers are little-endian.
+    """Algorithms on sequences of symbols: arithmetic on long numbers, and sorting, copying, shifting and searching.
 
-    An example of length l has l input symbols; the target stands at the first positions, then padding:
+    The target is an operation of the input symbols. Symbol 0 is padding, the digit d is d + 1, numbers are little-endian.
+
+    An example of length l has l input symbols; the target is at the first positions, then padding:
         add: x '+' y -> x + y, numbers of (l - 1) / 2 digits in `base`; l is odd
         multiply: x '*' y -> x y, likewise
         bcd_multiply: decimal x '*' y -> x y, each digit four bits, lowest first, the last bit's symbol being 3 or 4 in place
@@ -125,11 +142,11 @@ class Algorithm(Task):
         """positions whose cross-entropy is averaged: all, as in DNGPU, or those whose target is no padding"""
 
         def __post_init__(self) -> None:
-            found = [*faults.alphabet_faults(self)]
+            found = [*_alphabet_faults(self)]
             # How long examples are depends on the operation alone, how many there are on its alphabet too.
             op = operation(self.operation, 2, 13, False) if found else _operation(self)
-            found += faults.length_faults(self, op, _bins(self), countable=not found)
-            found += faults.number_faults(self)
+            found += _length_faults(self, op, _bins(self), countable=not found)
+            found += _number_faults(self)
             if found:
                 raise ValueError("; ".join(found))
 
@@ -147,50 +164,46 @@ class Algorithm(Task):
         return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
 
     def warnings(self) -> list[str]:
-        """What is odd about settings that are allowed."""
+        """Sentences on settings that are allowed and unusual."""
         tested = self.operation.longest(self.config.test_length)
-        return list(faults.cautions(self.config, tested if tested in self.shared_lengths() else None))
+        return list(_warnings(self.config, tested if tested in self.shared_lengths() else None))
 
     def bin_of(self, length: int) -> int:
         """The bin that examples of a length are in."""
         return next(n for n in self.bins if n >= length)
 
-    def shared(self) -> dict[str, NDArray[Any]]:
+    def shared(self) -> Arrays:
         """For every bin n: `x_n`, `y_n` int8 [rows, n], by length; where each length is, `first_n` and `count_n`, int64."""
         c = self.config
         return dict(tables(self.operation, self.bins, c.examples_per_length, c.copied_percent))
 
-    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
-        """Nothing varies with the seed."""
-        return {}
-
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> Batch:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> Batch:
         """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
         # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
         drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
         parts = [
-            self._rows(instance, n, of_B, 0, len(instance[f"x_{n}"]))
+            self._rows(data, n, of_B, 0, len(data[f"x_{n}"]))
             for n, of_B in zip(self.bins, drawn, strict=True)
         ]
         return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
 
-    def sample_bin(self, stream: Any, instance: Mapping[str, Tensor], batch: int, n: int) -> Batch:
+    def sample_bin(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int) -> Batch:
         """A batch of one bin."""
-        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), 0, len(instance[f"x_{n}"]))
+        return self._rows(data, n, stream.integers((batch,), 0, 2**BITS), 0, len(data[f"x_{n}"]))
 
     def sample_exact(
-        self, stream: Any, instance: Mapping[str, Tensor], batch: int, n: int, length: Tensor
+        self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor
     ) -> Batch:
         """A batch of the bin n with examples of one length, a 0-dim int64 tensor.
 
         Of a length that the bin has no examples of: those of the next shorter one that it has, or of its shortest.
         """
-        first, count = (instance[f"{name}_{n}"][length.reshape(1)] for name in ("first", "count"))
-        return self._rows(instance, n, stream.integers((batch,), 0, 2**BITS), first, count)
+        first, count = (data[f"{name}_{n}"][length.reshape(1)] for name in ("first", "count"))
+        return self._rows(data, n, stream.integers((batch,), 0, 2**BITS), first, count)
 
     def _rows(
         self,
-        instance: Mapping[str, Tensor],
+        data: Mapping[str, Tensor],
         n: int,
         drawn_B: Tensor,
         first: Tensor | int,
@@ -198,32 +211,32 @@ class Algorithm(Task):
     ) -> Batch:
         """Rows of a table: what was drawn from [0, 2^BITS), scaled to [first, first + count)."""
         rows_B = first + (drawn_B * count >> BITS)
-        x_Bn, y_Bn = (instance[f"{name}_{n}"][rows_B].to(torch.int64) for name in ("x", "y"))
+        x_Bn, y_Bn = (data[f"{name}_{n}"][rows_B].to(torch.int64) for name in ("x", "y"))
         return (x_Bn,), (y_Bn,)
 
-    def evaluation_inputs(self, split: str) -> Arrays:
+    def evaluation_inputs(self, split: str) -> Symbols:
         """Input symbols int64 [rows, n]: of every bin, the smallest first, or of `test_length` alone."""
         c = self.config
         if split == "interpolation":
-            return of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
+            return inputs_of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
         return self._of_length(c.test_length, c.extrapolation_rows)
 
-    def curve_inputs(self, length: int) -> Arrays:
+    def curve_inputs(self, length: int) -> Symbols:
         """Input symbols int64 [rows, length]: one of `curve_lengths`, or another. Raises ValueError for one too short."""
         most, least = self.config.curve_rows
         share = (self.bins[-1] / max(length, self.bins[-1])) ** 2
         return self._of_length(length, max(least, int(most * share)))
 
-    def _of_length(self, positions: int, rows: int) -> Arrays:
+    def _of_length(self, positions: int, rows: int) -> Symbols:
         if positions < self.operation.least:
             raise ValueError(
                 f"operation {self.operation.name} needs at least {self.operation.least} positions, not {positions}"
             )
         trained = self.operation.longest(positions) <= self.bins[-1]
         most = self.config.examples_per_length if trained else 0
-        return (of_length(self.operation, positions, rows, most),)
+        return (inputs_of_length(self.operation, positions, rows, most),)
 
-    def truth(self, x: Arrays, seed: int) -> Arrays:
+    def truth(self, x: Symbols, seed: int) -> Symbols:
         """The targets int64 [rows, n] by Python's integers and lists, row by row: apart from what makes the examples."""
         alphabet = oracles.Alphabet(self.operation.radix, sign(self.operation), self.operation.keep_zeros)
         name = self.operation.name
@@ -234,22 +247,21 @@ class Algorithm(Task):
     def loss(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """Cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""
         padding = self.config.loss_over == "all"
-        bins = [scoring.cross_entropy(logits, t, padding) for logits, t in zip(y, target, strict=True)]
+        bins = [_cross_entropy(logits, t, padding) for logits, t in zip(y, target, strict=True)]
         return torch.stack(bins).mean()
 
     def error(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """What a lane is judged by, over all rows of all bins."""
-        measure = getattr(scoring, self.config.judged_by)
-        error: Tensor = measure(y, target, self.config.padding_counts)
-        return error
+        measure = _sequence_error if self.config.judged_by == "sequence_error" else _symbol_error
+        return measure(y, target, self.config.padding_counts)
 
     def scores(self, split: str, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Both errors, without and with padding, and the loss."""
         return {
-            "symbol_error": scoring.symbol_error(y, target, False),
-            "sequence_error": scoring.sequence_error(y, target, False),
-            "symbol_error_with_padding": scoring.symbol_error(y, target, True),
-            "sequence_error_with_padding": scoring.sequence_error(y, target, True),
+            "symbol_error": _symbol_error(y, target, False),
+            "sequence_error": _sequence_error(y, target, False),
+            "symbol_error_with_padding": _symbol_error(y, target, True),
+            "sequence_error_with_padding": _sequence_error(y, target, True),
             "loss": self.loss(y, target),
         }
 
@@ -258,12 +270,147 @@ class Algorithm(Task):
         return self.config.bound
 
 
-def _operation(config: Any) -> Operation:
+def _operation(config: Algorithm.Config) -> Operation:
     c = config
     keep_zeros = c.high_zeros == "kept" or (c.high_zeros == "published" and c.operation == "multiply")
     return operation(c.operation, c.base, c.symbols, keep_zeros)
 
 
-def _bins(config: Any) -> tuple[int, ...]:
+def _bins(config: Algorithm.Config) -> tuple[int, ...]:
     published = PUBLISHED_BCD_BINS if config.operation == "bcd_multiply" else PUBLISHED_BINS
     return tuple(sorted(config.bins or published))
+
+
+def _alphabet_faults(config: Algorithm.Config) -> Iterator[str]:
+    """Faults of what the operation itself is made of."""
+    if config.operation in ("add", "multiply") and not 2 <= config.base <= LARGEST_BASE:
+        yield (
+            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol "
+            "d + 1)"
+        )
+    if not 3 <= config.symbols <= LARGEST_ALPHABET:
+        yield (
+            f"symbols = {config.symbols} must be from 3 to {LARGEST_ALPHABET}: padding, and at least two that can be told apart"
+        )
+
+
+def _warnings(config: Algorithm.Config, shared: int | None) -> Iterator[str]:
+    """Sentences on settings that are allowed and unusual. `shared`: the tests' length, if all its examples are trained on."""
+    digits = ("add", "multiply")
+    used = {
+        "base": (config.operation in digits, "of add and multiply"),
+        "high_zeros": (config.operation in digits, "of add and multiply"),
+        "symbols": (
+            config.operation not in (*digits, "bcd_multiply"),
+            "of operations other than add, multiply, bcd_multiply",
+        ),
+    }
+    for name, (is_used, whose) in used.items():
+        if not is_used and getattr(config, name) != getattr(type(config), name):
+            yield f"{name} = {getattr(config, name)} changes nothing: it is a setting {whose}, not of {config.operation}"
+    if shared is not None:
+        yield (
+            f"every example of length {shared} is trained on, so the extrapolation split repeats them: make test_length longer "
+            f"than {config.test_length}, or examples_per_length smaller than {config.examples_per_length}"
+        )
+
+
+def _number_faults(config: Algorithm.Config) -> Iterator[str]:
+    for name, least in LEAST.items():
+        if getattr(config, name) < least:
+            yield f"{name} = {getattr(config, name)} must be at least {least}"
+    if not 0 < config.bound <= 1:
+        yield f"bound = {config.bound} must lie in (0, 1]: it is a share of sequences, or of symbols"
+    first, last = config.curve_rows
+    if not first >= last >= 1:
+        yield f"curve_rows = {[first, last]} must be at least 1, the second no more than the first"
+
+
+def _length_faults(
+    config: Algorithm.Config, op: Operation, bins: tuple[int, ...], countable: bool = True
+) -> Iterator[str]:
+    """Lengths that an operation does not have, and examples that a length does not have, where these can be counted."""
+    needs = f"operation {op.name} needs at least {op.least}"
+    bad = [n for n in bins if n < op.least]
+    if bad:
+        yield f"bins = {list(bins)}: {needs}, so {', '.join(map(str, bad))} {'is' if len(bad) == 1 else 'are'} too short"
+    elif len(set(bins)) < len(bins):
+        yield f"bins = {list(bins)} must be different lengths"
+    else:
+        yield from _empty_bins(op, bins)
+        if countable:
+            yield from _few_tests(config, op, bins)
+    if config.test_length < op.least:
+        yield f"test_length = {config.test_length}: {needs}"
+    short = [n for n in config.curve_lengths if n < op.least]
+    if short:
+        listed = f"curve_lengths = {list(config.curve_lengths)}"
+        yield f"{listed}: {needs}, so {', '.join(map(str, short))} {'is' if len(short) == 1 else 'are'} too short"
+    if len(set(config.curve_lengths)) < len(config.curve_lengths):
+        yield f"curve_lengths = {list(config.curve_lengths)} must be different"
+
+
+def _empty_bins(op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
+    for below, n in pairwise(bins):
+        if not op.lengths(below, n):
+            after = next(length for length in range(n, n + n + op.least) if op.longest(length) > below)
+            yield (
+                f"bins = {list(bins)}: operation {op.name} has no length above {below} up to {n}: leave {n} out, or make "
+                f"it {after}"
+            )
+
+
+def _few_tests(config: Algorithm.Config, op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
+    """Tests have different examples, none of which is trained on (where training does not take them all)."""
+    most = config.examples_per_length
+    if most < 1:
+        return
+    lengths = op.lengths(0, bins[-1])
+    there = sum(available(op, length, most) for length in lengths)
+    if config.test_rows > there:
+        yield (
+            f"test_rows = {config.test_rows} different examples are asked for, but lengths {lengths[0]} to {lengths[-1]} of "
+            f"{op.name} have {there} for tests: ask for fewer, or make examples_per_length smaller or the bins longer"
+        )
+    elif config.test_rows < len(lengths):
+        yield f"test_rows = {config.test_rows} must be at least {len(lengths)}: one for each length"
+    length = op.longest(config.test_length)
+    if not length:
+        return
+    there = available(op, length, most if length <= bins[-1] else 0)
+    if config.extrapolation_rows > there:
+        yield (
+            f"extrapolation_rows = {config.extrapolation_rows} different examples of test_length = {config.test_length} are "
+            f"asked for, but {op.name} has {there} for tests there: ask for fewer, or make test_length longer"
+        )
+
+
+def _cross_entropy(logits_BnS: Tensor, target_Bn: Tensor, padding: bool) -> Tensor:
+    """The mean over positions: all of them, or those whose target is no padding."""
+    each_BN = F.cross_entropy(logits_BnS.flatten(0, 1), target_Bn.flatten(), reduction="none")
+    if padding:
+        return each_BN.mean()
+    counts = (target_Bn.flatten() > 0).to(each_BN.dtype)
+    return (each_BN * counts).sum() / counts.sum().clamp(min=1.0)
+
+
+def _symbol_error(logits: Sequence[Tensor], targets: Sequence[Tensor], padding: bool) -> Tensor:
+    """Wrong symbols / symbols, over all rows of all bins; padding counts or not."""
+    wrong, counted = zip(*(_wrong(y, t, padding) for y, t in zip(logits, targets, strict=True)), strict=True)
+    return _share(sum(w.sum() for w in wrong), sum(c.sum() for c in counted))
+
+
+def _sequence_error(logits: Sequence[Tensor], targets: Sequence[Tensor], padding: bool) -> Tensor:
+    """Rows with a wrong symbol / rows; padding counts or not."""
+    wrong = [_wrong(y, t, padding)[0].any(dim=1) for y, t in zip(logits, targets, strict=True)]
+    return torch.cat(wrong).to(torch.float32).mean()
+
+
+def _wrong(logits_BnS: Tensor, target_Bn: Tensor, padding: bool) -> tuple[Tensor, Tensor]:
+    """Which positions are wrong, and which count, bool [B, n]."""
+    counted_Bn = torch.ones_like(target_Bn, dtype=torch.bool) if padding else target_Bn > 0
+    return (logits_BnS.argmax(dim=-1) != target_Bn) & counted_Bn, counted_Bn
+
+
+def _share(part: Tensor | int, whole: Tensor | int) -> Tensor:
+    return torch.as_tensor(part).to(torch.float32) / torch.as_tensor(whole).clamp(min=1).to(torch.float32)

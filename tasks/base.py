@@ -1,6 +1,6 @@
 """The contract of a task, and of the random numbers that the engine passes to it.
 
-A task says what is learnt: how a training batch is drawn, on which fixed inputs a model is evaluated, what the right
+A task defines what is learnt: how a training batch is drawn, on which fixed inputs a model is evaluated, what the right
 answers are (by an oracle that shares no code with the batches), the loss, and when a model counts as solved. Every hook
 that the engine calls is a method or an attribute here, with its default.
 
@@ -38,6 +38,13 @@ class Stream(Protocol):
 
     def child(self, name: str) -> Stream:
         """An independent stream at the same step."""
+
+    @property
+    def step(self) -> Tensor:
+        """The number of updates before this batch, 0-dim int32."""
+
+    def at(self, step: Tensor) -> Stream:
+        """The same stream at another step, from its first number."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The identity task: learn y = x from a few whole numbers, and be asked far outside of them.
+"""The identity task.
 
 Trask et al., "Neural Arithmetic Logic Units" (2018), section 1 and figure 1, with the numbers of a public PyTorch version
 of it: networks with three hidden layers of 8, Adam at 1e-2, 10,000 steps, mean squared error, 100 networks an activation.
@@ -7,15 +7,13 @@ of it: networks with three hidden layers of 8, Adam at 1e-2, 10,000 steps, mean 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.base import Task
+from tasks.base import Arrays, Stream, Task
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +26,7 @@ BORDERS = {
 
 
 class Identity(Task):
-    """y = x for whole numbers x.
+    """Learn y = x from a few whole numbers, with tests far outside of them.
 
     Two examples worked by hand:
         x = 3, y = 3
@@ -51,20 +49,13 @@ class Identity(Task):
     num_inputs = 1
     num_outputs = 1
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        pass
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
+    def instance(self, seed: int) -> Arrays:
         """`points` float32 [11, 1], the same for every seed."""
         return {"points": self.evaluation_inputs("interpolation").astype(np.float32)}
 
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """The 11 points, twice."""
-        return instance["points"], instance["points"]
+        return data["points"], data["points"]
 
     def evaluation_inputs(self, split: str) -> Floats:
         """x [rows, 1] of a split, ascending."""

@@ -7,21 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks import _number_words as words
-from tasks.base import Task
+from tasks.base import NoSettings, Stream, Task
 
 Ids = NDArray[np.int64]
 
+NUMBERS = 1_000
+END = 0
+VOCABULARY = (
+    "", "minus", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty",
+    "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "and", ",", "hundred",
+)  # fmt: skip
+"""33 entries: the end of the sequence, the 30 words that 0 to 999 need, and `minus` and `,`, which never occur but are in
+the published vocabulary and so in its embedding."""
+ALWAYS_TRAINED = frozenset({*range(20), *range(20, 101, 10), 123})
+"""30 numbers that have every word between them."""
+SIZES = {"train": 169, "validation": 200, "test": 631}
+SPLIT_SEED = 4_301
+
+_IDS = {word: i for i, word in enumerate(VOCABULARY)}
+
 
 class NumberWords(Task):
-    """y is the number from 0 to 999 that the words say.
+    """Read a number in English words: y is the number from 0 to 999 that they name.
 
     Two examples worked by hand:
         "twenty one", tokens 22 3 0: y = 21
@@ -39,39 +54,35 @@ class NumberWords(Task):
     network = "tokens"
     splits = ("interpolation", "extrapolation", "train")
     score_names = ("mean_absolute_error",)
-    num_inputs = len(words.VOCABULARY)
+    num_inputs = len(VOCABULARY)
     num_outputs = 1
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        pass
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.time_steps = words.all_tokens().shape[1]
+    def __init__(self, config: NoSettings) -> None:
+        super().__init__(config)
+        self.time_steps = all_tokens().shape[1]
 
     def instance(self, seed: int) -> dict[str, Ids]:
         """`numbers` int64 [169] and `tokens` int64 [1000, 6]: the same for every seed."""
-        return {"numbers": words.split().train, "tokens": words.all_tokens().copy()}
+        return {"numbers": split_numbers().train, "tokens": all_tokens().copy()}
 
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: tokens int64 [T, B] and target [B, 1], float32."""
-        numbers = instance["numbers"]
+        numbers = data["numbers"]
         chosen = numbers[stream.integers((batch,), 0, len(numbers))]
-        return instance["tokens"][chosen].T, chosen.to(torch.float32).unsqueeze(1)
+        return data["tokens"][chosen].T, chosen.to(torch.float32).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Ids:
         """Tokens int64 [T, rows] of a split, equal for all seeds."""
-        parts = words.split()
+        parts = split_numbers()
         numbers = {"train": parts.train, "interpolation": parts.validation, "extrapolation": parts.test}[
             split
         ]
-        return np.ascontiguousarray(words.all_tokens()[numbers].T)
+        return np.ascontiguousarray(all_tokens()[numbers].T)
 
-    def truth(self, tokens_TR: Ids, seed: int) -> NDArray[np.float64]:
-        """The numbers [rows, 1], found by their words: independent of `sample`."""
-        known = {tuple(row): number for number, row in enumerate(words.all_tokens().tolist())}
-        return np.array([[known[tuple(row)]] for row in tokens_TR.T.tolist()], np.float64)
+    def truth(self, x: Ids, seed: int) -> NDArray[np.float64]:
+        """The numbers [rows, 1], looked up by their words: independent of `sample`."""
+        known = {tuple(row): number for number, row in enumerate(all_tokens().tolist())}
+        return np.array([[known[tuple(row)]] for row in x.T.tolist()], np.float64)
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
         """Mean squared error; also the error that evaluation reports."""
@@ -79,3 +90,48 @@ class NumberWords(Task):
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
         return {"mean_absolute_error": (y_BO - target_BO).abs().mean()}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of each part, ascending. Together they are 0 to 999, each once."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def words(number: int) -> list[str]:
+    """123 -> one hundred and twenty three"""
+    from num2words import num2words  # imported here, because nothing else needs it
+
+    text: str = num2words(number, lang="en")
+    return text.replace("-", " ").replace(",", " ,").split()
+
+
+def tokens(number: int) -> list[int]:
+    """The words' places in the vocabulary, and the end. 21 -> [22, 3, 0]. Raises ValueError outside of 0 to 999."""
+    if not 0 <= number < NUMBERS:
+        raise ValueError(f"number = {number} must lie in 0 to {NUMBERS - 1}")
+    return [*(_IDS[word] for word in words(number)), END]
+
+
+@lru_cache(maxsize=1)
+def all_tokens() -> NDArray[np.int64]:
+    """[1000, 6]: the tokens of each number, filled up with the end token. Read-only."""
+    found = [tokens(number) for number in range(NUMBERS)]
+    table = np.full((NUMBERS, max(map(len, found))), END, np.int64)
+    for row, ids in zip(table, found, strict=True):
+        row[: len(ids)] = ids
+    table.flags.writeable = False
+    return table
+
+
+def split_numbers(seed: int = SPLIT_SEED) -> Split:
+    """169, 200 and 631 numbers, as published; which ones is not, so a fixed seed of ours (RandomState) draws them."""
+    rest = np.array([n for n in range(NUMBERS) if n not in ALWAYS_TRAINED], np.int64)
+    drawn = np.random.RandomState(seed).permutation(rest)
+    first = SIZES["train"] - len(ALWAYS_TRAINED)
+    train = np.concatenate([np.array(sorted(ALWAYS_TRAINED), np.int64), drawn[:first]])
+    last = first + SIZES["validation"]
+    return Split(np.sort(train), np.sort(drawn[first:last]), np.sort(drawn[last:]))

@@ -1,4 +1,4 @@
-"""Functions of a pair: y = operation(a, b), the pair itself being given, and larger numbers in the test than in training.
+"""Functions of a pair of numbers.
 
 Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, as a public PyTorch version of it draws and scores it:
 one hidden layer of 2, Adam at 1e-2, 100,000 steps.
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.base import Task
+from tasks.base import Stream, Task
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,9 @@ BASELINES = 20
 
 
 class PairFunctions(Task):
-    """y = operation(a, b) where a = x0 + ... + x9 and b = x60 + ... + x99 of 100 numbers x that are uniform on [0, 1/2).
+    """An operation on a pair that is given, with larger numbers in the test than in training: y = operation(a, b).
+
+    a and b are sums: a = x0 + ... + x9 and b = x60 + ... + x99 of 100 numbers x that are uniform on [0, 1/2).
 
     The network is given (a, b), never x. Two examples worked by hand, with a = 2 and b = 8:
         add: y = 2 + 8 = 10
@@ -61,14 +63,7 @@ class PairFunctions(Task):
         operation: Literal["add", "sub", "mul", "div", "squared", "root"] = "add"
         """squared and root use a alone"""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
-        """Nothing varies with the seed."""
-        return {}
-
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, 2] and target [B, 1], float32. The 50 numbers that no sum has are not drawn."""
         first = FIRST.stop - FIRST.start
         x_NB = stream.uniform((first + SECOND.stop - SECOND.start, batch), 0.0, BOUND)

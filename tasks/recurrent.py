@@ -1,7 +1,7 @@
-"""The recurrent arithmetic task: sum two subsets of the inputs over time, combine the sums.
+"""The recurrent arithmetic task.
 
 Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, recurrent form, with the subsets of Madsen and Johansen
-(2020), whose script for it no longer runs: what it left open is ours and says so.
+(2020), whose script for it no longer runs: what it leaves open is chosen here and marked as ours.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from tasks._ranges import EVALUATION_SEEDS, Floats, Range, draw, numpy_draw
-from tasks._subsets import THRESHOLD_SEED, combine, perturbed_error
-from tasks.base import Task
+from tasks._arithmetic import (
+    EVALUATION_SEEDS,
+    THRESHOLD_SEED,
+    Floats,
+    Range,
+    combine,
+    draw,
+    numpy_draw,
+    perturbed_error,
+)
+from tasks.base import Stream
 from tasks.static import Static
 
 EVALUATION_ROWS = {
@@ -26,10 +33,11 @@ EVALUATION_ROWS = {
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 10_000, 250
 
 
-class Recurrent(Task):
-    """y = operation(sums over time of subsets of x_t), x i.i.d. uniform, shown one time step after another.
+class Recurrent(Static):
+    """Sum two subsets of the inputs over time, and combine the sums.
 
-    Subsets are the static task's: contiguous, chained, moved by an offset that the seed draws.
+    y = operation(sums over time of subsets of x_t), x i.i.d. uniform, shown one time step after another. Subsets are the
+    static task's: contiguous, chained, moved by an offset that the seed draws.
 
     Two examples worked by hand, with 4 inputs, subsets {0, 1} and {1, 2} and length 2:
         x_1 = 1 2 3 4, x_2 = 1 1 1 1, operation add: a = (1 + 2) + (1 + 1) = 5, b = (2 + 3) + (1 + 1) = 7, y = 12
@@ -41,7 +49,6 @@ class Recurrent(Task):
 
     version = 1
     network = "recurrent"
-    evaluation_only = Static.evaluation_only
     splits = ("interpolation", "extrapolation")
 
     @dataclass(frozen=True, kw_only=True)
@@ -61,20 +68,16 @@ class Recurrent(Task):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
 
+    config: Config
+
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self._static = Static(config)
+        super().__init__(config)
         self.time_steps = config.length
-        self.num_inputs, self.num_outputs = self._static.num_inputs, 1
 
-    def instance(self, seed: int) -> dict[str, Any]:
-        """What varies with the seed: `masks` float32 [S, I], 1 where an input belongs to a subset."""
-        return self._static.instance(seed)
-
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [T, B, I] and target [B, 1], float32."""
         x_TIB = draw(stream, (self.config.length, self.num_inputs, batch), self.config.interpolation)
-        sums_SB = instance["masks"] @ x_TIB.sum(0)
+        sums_SB = data["masks"] @ x_TIB.sum(0)
         return x_TIB.transpose(1, 2), combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
@@ -84,11 +87,7 @@ class Recurrent(Task):
 
     def truth(self, x_TBI: Floats, seed: int) -> Floats:
         """The exact target [B, 1] in float64."""
-        return self._static.truth(x_TBI.sum(axis=0), seed)
-
-    def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
-        return (y_BO - target_BO).square().mean()
+        return super().truth(x_TBI.sum(axis=0), seed)
 
     def threshold(self) -> float:
         """Solved means an extrapolation error below this: that of a network whose sums are over weights off by 1e-5.
@@ -96,12 +95,9 @@ class Recurrent(Task):
         As the static task's threshold, over 10,000 rows in place of a million: within about 1 %. Nothing is published.
         """
         c = self.config
-        geometry = self._static.geometry
-        return _threshold(c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, geometry)
-
-    def warnings(self) -> list[str]:
-        """What is odd about settings that are allowed."""
-        return self._static.warnings()
+        return _threshold(
+            c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, self.geometry
+        )
 
 
 @lru_cache(maxsize=8)

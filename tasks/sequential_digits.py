@@ -1,4 +1,4 @@
-"""Sums and products of digits that are seen as pictures, one after another.
+"""The sequential digits task.
 
 Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appendix "Sequential MNIST".
 """
@@ -6,7 +6,7 @@ Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.2 and appe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,27 +17,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._digits import mnist, optical
-from tasks._digits.images import DigitImages
-from tasks._digits.sequences import EVALUATION_SEEDS, sequences
-from tasks.base import Task
+from tasks._digits.datasets import fetch_mnist, read_mnist, read_optical
+from tasks._digits.images import DataError, DigitImages
+from tasks.base import Arrays, Stream, Task
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 SIDE = 28
+EVALUATION_SEEDS = {"train": 62379872, "validation": 47430696, "test": 88253339}  # published
 
 
 class SequentialDigits(Task):
-    """y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where picture t shows the digit d_t.
+    """Sums and products of digits that are seen as images, one after another.
 
-    Two examples worked by hand, of pictures of 3, 4 and 2:
+    y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where image t shows the digit d_t.
+
+    Two examples worked by hand, of images of 3, 4 and 2:
         operation sum: y = 3, 7, 9
         operation product: y = 3, 12, 24
 
-    The pictures of the allowed digits are permuted once by the seed and cut into sequences that have none in common; an
+    The images of the allowed digits are permuted once by the seed and cut into sequences that have none in common; an
     epoch shows all sequences in an order of its own, drawn from the stream, and what is left of the last batch is not used.
-    Splits: "interpolation" are validation pictures in sequences of the training length, which choose the best step;
-    "length_1" and so on are test pictures; "extrapolation" is the longest of them, and decides what is solved. Which pictures
-    stand together there is drawn from the published seeds. Train, validation and test have no picture in common.
+    Splits: "interpolation" are validation images in sequences of the training length, which choose the best step;
+    "length_1" and so on are test images; "extrapolation" is the longest of them, and decides what is solved. Which images
+    form a sequence there is drawn from the published seeds. Train, validation and test have no image in common.
 
     Deviations: evaluation is on the sweep's grid of steps in place of every fifth epoch; `most_sequences` bounds its cost.
     The error is the mean over all time steps, as published. Scores: `accuracy` of the rounded values at all steps, and
@@ -63,7 +65,7 @@ class SequentialDigits(Task):
         digits: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
         """which digits are shown (--mnist-digits); the paper leaves 0 out of products"""
         length: int = 10
-        """pictures in a training sequence (--interpolation-length); the paper has 2 for products"""
+        """images in a training sequence (--interpolation-length); the paper has 2 for products"""
         test_lengths: tuple[int, ...] = (1, 10, 100)
         """--extrapolation-lengths; the paper has 1, 10, 100, 200 to 1000 for sums and 1 to 20 for products"""
         most_sequences: int = 1_000
@@ -96,11 +98,11 @@ class SequentialDigits(Task):
                 )
             if faults:
                 raise ValueError("; ".join(faults))
-            _check_data(self)  # a file that is missing or broken, or too few pictures: before anything runs
+            _check_data(self)  # a file that is missing or broken, or too few images: before anything runs
 
         @staticmethod
         def read(data: str, fetch: bool) -> DigitImages:
-            """The pictures that `data` names."""
+            """The images that `data` names."""
             return _data(data, fetch)
 
     def __init__(self, config: Config) -> None:
@@ -111,42 +113,42 @@ class SequentialDigits(Task):
 
     @classmethod
     def identity(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What tells lanes apart: the settings with what the pictures are in place of where they lie."""
+        """The settings with a digest of the images in place of their path."""
         rest = {name: value for name, value in settings.items() if name not in ("data", "fetch")}
         return {**rest, "pictures": _digest(cls.Config.read, settings["data"], settings["fetch"])}
 
-    def shared(self) -> dict[str, NDArray[Any]]:
-        """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test pictures, in this order."""
-        return _pictures(self.config.data, self.config.fetch)
+    def shared(self) -> Arrays:
+        """`images` float32 [N, 28, 28] and `labels` int64 [N]: training, validation and test images, in this order."""
+        return _arrays(self.config.data, self.config.fetch)
 
-    def instance(self, seed: int) -> dict[str, Places]:
-        """`sequences` int64 [N // T, T]: which training pictures stand together, the seed's own permutation."""
+    def instance(self, seed: int) -> dict[str, Indices]:
+        """`sequences` int64 [N // T, T]: which training images form a sequence, by a permutation that the seed draws."""
         rng = np.random.RandomState(seed)
         labels = self.config.read(self.config.data, self.config.fetch).train.labels
         return {"sequences": sequences(labels, self.config.digits, self.config.length, rng)}
 
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: images [T, B, 28, 28] and targets [B, T, 1], float32."""
-        places = instance["sequences"]
-        each = min(batch, len(places))
-        per_epoch = len(places) // each
+        indices = data["sequences"]
+        size = min(batch, len(indices))
+        per_epoch = len(indices) // size
         epoch = torch.div(stream.step, per_epoch, rounding_mode="floor")
-        order = torch.argsort(stream.at(epoch).uniform((len(places),)))
+        order = torch.argsort(stream.at(epoch).uniform((len(indices),)))
         within = stream.step - epoch * per_epoch
-        chosen = order[within * each + torch.arange(each, device=order.device)]
-        places_TB = places[chosen].T
-        digits_BT = instance["labels"][places_TB].T.to(torch.float32)
-        return self.present(places_TB, instance), self._accumulated(digits_BT).unsqueeze(-1)
+        chosen = order[within * size + torch.arange(size, device=order.device)]
+        indices_TB = indices[chosen].T
+        digits_BT = data["labels"][indices_TB].T.to(torch.float32)
+        return self.present(indices_TB, data), self._accumulated(digits_BT).unsqueeze(-1)
 
     def _accumulated(self, digits_BT: Tensor) -> Tensor:
         return digits_BT.cumsum(1) if self.config.operation == "sum" else digits_BT.cumprod(1)
 
-    def present(self, places: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
-        """The pictures at these places."""
-        return shared["images"][places]
+    def present(self, x: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
+        """The images of these indices."""
+        return shared["images"][x]
 
-    def evaluation_inputs(self, split: str) -> Places:
-        """Places of pictures, int64 [T, rows], equal for all seeds."""
+    def evaluation_inputs(self, split: str) -> Indices:
+        """Indices of images, int64 [T, rows], equal for all seeds."""
         data = self.config.read(self.config.data, self.config.fetch)
         validates = split == "interpolation"
         part = data.validation if validates else data.test
@@ -160,13 +162,13 @@ class SequentialDigits(Task):
             return self.config.length
         return self.split_lengths[-1] if split == "extrapolation" else int(split.removeprefix("length_"))
 
-    def truth(self, places_TR: Places, seed: int) -> NDArray[np.float64]:
+    def truth(self, indices_TR: Indices, seed: int) -> NDArray[np.float64]:
         """The exact targets [rows, T, 1] in float64, digit by digit: independent of `sample`."""
         labels = self.shared()["labels"]
-        value = np.full(places_TR.shape[1], 0.0 if self.config.operation == "sum" else 1.0)
+        value = np.full(indices_TR.shape[1], 0.0 if self.config.operation == "sum" else 1.0)
         targets = []
-        for places in places_TR:
-            value = value + labels[places] if self.config.operation == "sum" else value * labels[places]
+        for indices in indices_TR:
+            value = value + labels[indices] if self.config.operation == "sum" else value * labels[indices]
             targets.append(value)
         return np.stack(targets, axis=1)[:, :, np.newaxis]
 
@@ -192,7 +194,34 @@ class SequentialDigits(Task):
         return self.config.thresholds[self.config.test_lengths.index(self.split_lengths[-1])]
 
 
-def _check_data(config: Any) -> None:
+def sequences(
+    labels: NDArray[Any], allowed_digits: Collection[int], length: int, rng: np.random.RandomState
+) -> NDArray[np.int64]:
+    """Return indices of images, [N // length, length]: each image is used once at most, and is of an allowed digit.
+
+    As Madsen and Johansen (ICLR 2020, appendix "Sequential MNIST") cut them: the allowed images are permuted once, by one
+    draw from `rng`, and cut into consecutive sequences; what is left over is not used. Raises ValueError for impossible
+    digits or lengths, DataError where there is not even one sequence.
+    """
+    wrong = sorted(set(allowed_digits) - set(range(10)))
+    if wrong or not allowed_digits:
+        raise ValueError(f"allowed_digits = {sorted(allowed_digits)} must be digits 0 to 9, at least one")
+    if length < 1:
+        raise ValueError(f"length = {length} must be at least 1")
+    kept = np.flatnonzero(np.isin(labels, sorted(allowed_digits)))
+    count = len(kept) // length
+    if count == 0:
+        raise DataError(
+            f"a sequence of {length} needs as many images of the digits {sorted(allowed_digits)}, but there are "
+            f"{len(kept)}. Allow more digits, shorten the sequences, or use a larger set"
+        )
+    result: NDArray[np.int64] = (
+        rng.permutation(kept)[: count * length].reshape(count, length).astype(np.int64)
+    )
+    return result
+
+
+def _check_data(config: SequentialDigits.Config) -> None:
     data = config.read(config.data, config.fetch)
     for part, lengths in (
         ("train", [config.length]),
@@ -211,11 +240,11 @@ def _check_data(config: Any) -> None:
 @lru_cache(maxsize=2)
 def _data(source: str, fetch: bool) -> DigitImages:
     if source == "optical":
-        return optical.read()
+        return read_optical()
     folder = Path(source).expanduser()
     if fetch:
-        mnist.fetch(folder)
-    return mnist.read(folder)
+        fetch_mnist(folder)
+    return read_mnist(folder)
 
 
 @lru_cache(maxsize=8)
@@ -229,7 +258,7 @@ def _digest(read: Callable[[str, bool], DigitImages], source: str, fetch: bool) 
 
 
 @lru_cache(maxsize=2)
-def _pictures(source: str, fetch: bool) -> dict[str, NDArray[Any]]:
+def _arrays(source: str, fetch: bool) -> dict[str, NDArray[Any]]:
     data = _data(source, fetch)
     parts = (data.train, data.validation, data.test)
     return {

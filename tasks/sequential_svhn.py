@@ -1,4 +1,4 @@
-"""Sums and products of house numbers' digits that are seen as colour pictures, one after another.
+"""The sequential SVHN task.
 
 Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020): not in the paper, but in its published code, with ResNets.
 """
@@ -16,26 +16,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._digits import optical, svhn
+from tasks._digits.datasets import SVHN_SIDE, fetch_svhn, read_optical, read_svhn
 from tasks._digits.images import DigitImages
+from tasks.base import Arrays
 from tasks.sequential_digits import SequentialDigits
 
 
 class SequentialSVHN(SequentialDigits):
-    """y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where colour picture t [3, 32, 32] shows the digit d_t in its middle.
+    """Sums and products of house numbers' digits that are seen as colour images, one after another.
 
-    Two examples worked by hand, of pictures of 3, 4 and 2:
+    y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where colour image t [3, 32, 32] shows the digit d_t in its middle.
+
+    Two examples worked by hand, of images of 3, 4 and 2:
         operation sum: y = 3, 7, 9
         operation product: y = 3, 12, 24
 
     As `sequential_digits` in all else: sequences, splits, scores, threshold and deviations. Pixels are divided by 255, as
     published, and not normalised otherwise. Pictures are kept as bytes, and made numbers when they are shown.
 
-    Deviation: a picture that stands twice in the published files is in one part only (tasks/_digits/svhn.py).
+    Deviation: an image that is twice in the published files is in one part only (`read_svhn`).
     """
 
     version = 1
-    num_inputs = 3 * svhn.SIDE * svhn.SIDE
+    num_inputs = 3 * SVHN_SIDE * SVHN_SIDE
 
     @dataclass(frozen=True, kw_only=True)
     class Config(SequentialDigits.Config):
@@ -47,30 +50,30 @@ class SequentialSVHN(SequentialDigits):
 
         @staticmethod
         def read(data: str, fetch: bool) -> DigitImages:
-            """The pictures that `data` names."""
+            """The images that `data` names."""
             return _data(data, fetch)
 
-    def shared(self) -> dict[str, NDArray[Any]]:
-        """`images` uint8 [N, 3, 32, 32] and `labels` int64 [N]: training, validation and test pictures, in this order."""
-        return _pictures(self.config.data, self.config.fetch)
+    def shared(self) -> Arrays:
+        """`images` uint8 [N, 3, 32, 32] and `labels` int64 [N]: training, validation and test images, in this order."""
+        return _arrays(self.config.data, self.config.fetch)
 
-    def present(self, places: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
-        """The pictures at these places, float32 [..., 3, 32, 32] in [0, 1]."""
-        return shared["images"][places].to(torch.float32) / 255.0
+    def present(self, x: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
+        """The images of these indices, float32 [..., 3, 32, 32] in [0, 1]."""
+        return shared["images"][x].to(torch.float32) / 255.0
 
 
 @lru_cache(maxsize=1)
 def _data(source: str, fetch: bool) -> DigitImages:
     if source == "optical":
-        return optical.read(svhn.SIDE, channels=3)
+        return read_optical(SVHN_SIDE, channels=3)
     folder = Path(source).expanduser()
     if fetch:
-        svhn.fetch(folder)
-    return svhn.read(folder)
+        fetch_svhn(folder)
+    return read_svhn(folder)
 
 
 @lru_cache(maxsize=1)
-def _pictures(source: str, fetch: bool) -> dict[str, NDArray[Any]]:
+def _arrays(source: str, fetch: bool) -> dict[str, NDArray[Any]]:
     data = _data(source, fetch)
     parts = (data.train, data.validation, data.test)
     return {

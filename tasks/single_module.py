@@ -1,4 +1,4 @@
-"""The single-module task: one operation on two inputs, for one unit alone.
+"""The single-module task, for one unit alone.
 
 Mistry, Farrahi and Hare, "A Primer for Neural Arithmetic Logic Modules" (2021), section on the experiments with a single
 module. Published: batch 128, Adam with a learning rate of 1e-3 (5e-3 for the NPUs), 50,000 steps, evaluation every 1000,
@@ -17,21 +17,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._ranges import Floats, Range, draw, intervals, published_inputs, range_faults
-from tasks.base import Task
+from tasks._arithmetic import Floats, Range, draw, intervals, published_inputs, range_faults
+from tasks.base import Arrays, Stream, Task
 
 Operation = Literal["add", "sub", "mul", "div"]
 
 
 class SingleModule(Task):
-    """y = x_k operation x_{k+1}: two neighbours out of the inputs; the seed says which, the others distract.
+    """One operation on two neighbours out of the inputs: y = x_k operation x_{k+1}.
+
+    The seed chooses which; the others are distractors.
 
     The offset k is the first draw of NumPy's RandomState(seed) from 0 to input_size - 2, as published (the generator of
     the static task with two subsets of one element and no overlap). With two inputs k is 0.
@@ -63,7 +64,7 @@ class SingleModule(Task):
         extrapolation: Range = (2.0, 6.0)
         """range of x in extrapolation"""
         epsilon: float = 1e-5
-        """how far a near-perfect solution's weights are off; only the threshold looks at it (see there)"""
+        """how far a near-perfect solution's weights are off; only the threshold depends on it (see there)"""
 
         def __post_init__(self) -> None:
             faults = []
@@ -85,25 +86,25 @@ class SingleModule(Task):
         self.num_inputs = config.input_size
         self.num_outputs = 1
 
-    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
-        """What varies with the seed: `masks` float32 [2, I], the first and the second operand's place."""
+    def instance(self, seed: int) -> Arrays:
+        """What varies with the seed: `masks` float32 [2, I], 1 at the first and at the second operand."""
         masks = np.zeros((2, self.num_inputs), np.float32)
         k = self.offset(seed)
         masks[0, k] = masks[1, k + 1] = 1.0
         return {"masks": masks}
 
     def offset(self, seed: int) -> int:
-        """Where the first operand stands."""
+        """Return the index of the first operand."""
         return int(np.random.RandomState(seed).randint(0, self.num_inputs - 1))
 
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, I] and target [B, 1], float32."""
         c = self.config
         x_IB = draw(stream, (self.num_inputs, batch), c.interpolation)
         if c.operation == "div":
             low, high = intervals(c.interpolation)[0]
             x_IB = torch.where(x_IB == 0.0, (high - low) * 2.0**-25, x_IB)
-        first_B, second_B = (instance["masks"] @ x_IB).unbind(0)
+        first_B, second_B = (data["masks"] @ x_IB).unbind(0)
         return x_IB.T, _combine(c.operation, first_B, second_B).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:

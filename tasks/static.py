@@ -1,4 +1,4 @@
-"""The static arithmetic task: find two overlapping subsets of the inputs, sum each, combine the sums.
+"""The static arithmetic task.
 
 Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1, and "Measuring Arithmetic Extrapolation
 Performance" (2019), as their code draws it (the paper's Algorithm 1 has slips).
@@ -9,29 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._ranges import Floats, Range, draw, intervals, numpy_draw, published_inputs, range_faults
-from tasks._subsets import (
+from tasks._arithmetic import (
     THRESHOLD_SEED,
+    Floats,
+    Range,
     chain,
     combine,
+    draw,
     exact,
-    geometry_cautions,
     geometry_faults,
+    geometry_warnings,
+    intervals,
+    numpy_draw,
     perturbed_error,
+    published_inputs,
+    range_faults,
 )
-from tasks.base import Task
+from tasks.base import Arrays, Stream, Task
 
 THRESHOLD_ROWS, THRESHOLD_CHUNK = 1_000_000, 50_000
 
 
 class Static(Task):
-    """y = operation(sums of subsets of x), x i.i.d. uniform.
+    """Find two overlapping subsets of the inputs, sum each, and combine the sums.
+
+    y = operation(sums of subsets of x), x i.i.d. uniform.
 
     Subsets are contiguous and chained: each has s = floor(subset_ratio * n) inputs, the next starts
     v = floor(overlap_ratio * s) before the end of the last, and all are moved by an offset that the seed draws
@@ -84,7 +91,7 @@ class Static(Task):
         self.num_inputs = 4 if config.simple else config.input_size
         self.num_outputs = 1
 
-    def instance(self, seed: int) -> dict[str, NDArray[Any]]:
+    def instance(self, seed: int) -> Arrays:
         """What varies with the seed: `masks` float32 [S, I], 1 where an input belongs to a subset."""
         masks = np.zeros((len(self.subsets(seed)), self.num_inputs), np.float32)
         for mask, (start, end) in zip(masks, self.subsets(seed), strict=True):
@@ -104,10 +111,10 @@ class Static(Task):
         offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
         return [(start + offset, end + offset) for start, end in relative]
 
-    def sample(self, stream: Any, instance: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """A training batch: x [B, I] and target [B, 1], float32."""
         x_IB = draw(stream, (self.num_inputs, batch), self.config.interpolation)
-        sums_SB = instance["masks"] @ x_IB
+        sums_SB = data["masks"] @ x_IB
         return x_IB.T, combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
@@ -136,8 +143,8 @@ class Static(Task):
         return _threshold(c.operation, c.extrapolation, self.num_inputs, self.geometry)
 
     def warnings(self) -> list[str]:
-        """What is odd about settings that are allowed."""
-        return geometry_cautions(self.config.operation, self.geometry, self.num_inputs)
+        """Sentences on settings with which no lane can be solved."""
+        return geometry_warnings(self.config.operation, self.geometry, self.num_inputs)
 
 
 def _range_faults(split: str, values: Range, operation: str) -> list[str]:

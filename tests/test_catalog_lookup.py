@@ -1,13 +1,15 @@
-"""Finding models, networks and tasks by name, also a user's own, and what is said of broken ones."""
+"""The registry: models, networks and tasks by name, also a user's own, and the messages for broken ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 from pathlib import Path
 
 import pytest
 
+from sweeps.config import registry
 from sweeps.config.registry import BrokenDefinition, UnknownName, find, names, nearest, source_hash
 from sweeps.config.settings import build, lane_key, resolve
 
@@ -20,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from arith_models.base import Unit
 from arith_models.settings import Steps
 
 
-class Mine(nn.Module):
+class Mine(Unit):
     version = 1
 
     @dataclass(frozen=True, kw_only=True)
@@ -44,16 +47,13 @@ class Mine(nn.Module):
 
     def forward(self, x, ctx):
         return self.config.scale * (x @ self.weight.T), {}
-
-    def constrain(self):
-        pass
 '''
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    find.cache_clear()
+    registry.clear_cache()
     return tmp_path
 
 
@@ -64,10 +64,46 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_files_existence_is_its_registration(kind, some) -> None:
     assert set(some) <= set(names(kind)) and names(kind) == sorted(names(kind))
     for name in names(kind):
-        assert Path(inspect.getfile(find(kind, name))).stem == name
+        cls = find(kind, name)
+        listed = vars(inspect.getmodule(cls)).get(
+            {"model": "UNITS", "network": "NETWORKS", "task": "TASKS"}[kind]
+        )
+        assert listed[name] is cls if listed else Path(inspect.getfile(cls)).stem == name
 
 
-def test_an_unknown_name_offers_the_nearest_and_says_how_to_add_one() -> None:
+def test_a_file_may_list_several_definitions(folder, monkeypatch) -> None:
+    package = folder / "shipped"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "base.py").write_text("raise AssertionError('no definition')")
+    (package / "_helpers.py").write_text("raise AssertionError('no definition')")
+    (package / "alone.py").write_text(MINE)
+    (package / "broken.py").write_text("1 / 0\n")
+    family = MINE + MINE.replace("Mine", "Other").replace("version = 1", "version = 3")
+    family = family.replace("from __future__", "# from __future__")
+    (package / "family.py").write_text(
+        family + "UNITS = {'first': Mine, 'second': Other, 'wrong': Steps, 'number': 3}\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    source = dataclasses.replace(registry.SOURCES["model"], package="shipped")
+    monkeypatch.setitem(registry.SOURCES, "model", source)
+    try:
+        assert names("model") == ["alone", "broken", "first", "number", "second", "wrong"]
+        assert find("model", "alone").__name__ == "Mine"
+        assert (find("model", "first").version, find("model", "second").version) == (1, 3)
+        assert registry.version_key("model", "second") == 3
+        with pytest.raises(BrokenDefinition, match=r"shipped.broken cannot be imported: ZeroDivisionError"):
+            find("model", "broken")
+        for name in ("wrong", "number"):
+            with pytest.raises(BrokenDefinition, match=f"UNITS of shipped.family: {name} is no class"):
+                find("model", name)
+        with pytest.raises(UnknownName, match="no model named 'family'"):
+            find("model", "family")
+    finally:
+        registry.clear_cache()
+
+
+def test_an_unknown_name_offers_the_nearest_and_how_to_add_one() -> None:
     with pytest.raises(UnknownName) as caught:
         find("model", "nalu2")
     message = str(caught.value)
@@ -117,7 +153,7 @@ def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
     assert find("model", "arith_models.units.nau:NAU") is find("model", "nau")
 
 
-def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
+def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("version = 1", "version = = 1"))
     line = MINE.splitlines().index("    version = 1") + 1
     with pytest.raises(
@@ -129,7 +165,7 @@ def test_a_syntax_error_in_a_users_file_is_told_with_its_line(folder) -> None:
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
 
 
-def test_an_exception_in_a_users_file_is_told_with_its_kind(folder) -> None:
+def test_an_exception_in_a_users_file_is_reported_with_its_kind(folder) -> None:
     (folder / "my_unit.py").write_text("import no_such_library\n")
     with pytest.raises(
         BrokenDefinition,
@@ -138,7 +174,7 @@ def test_an_exception_in_a_users_file_is_told_with_its_kind(folder) -> None:
         find("model", "./my_unit.py")
 
 
-def test_a_missing_file_says_where_it_was_looked_for(folder) -> None:
+def test_a_missing_file_is_reported_with_the_folder(folder) -> None:
     with pytest.raises(UnknownName, match=f"no file my_unit.py \\(looked in {folder}\\)"):
         find("model", "./my_unit.py")
 
@@ -149,17 +185,65 @@ def test_a_missing_file_offers_the_nearest_that_is_there(folder) -> None:
         find("model", "./my_unti.py")
 
 
-@pytest.mark.parametrize(("source", "count"), [("x = 1\n", 0), (MINE + MINE.replace("Mine", "Other"), 2)])
+@pytest.mark.parametrize(
+    ("source", "count"), [("x = 1\n", 0), (MINE + MINE.replace("Mine", "Other"), "2: Mine, Other")]
+)
 def test_a_file_must_define_one_class(folder, source, count) -> None:
-    (folder / "my_unit.py").write_text(source.replace("\n", ""))
-    with pytest.raises(BrokenDefinition, match=f"must define exactly one model class .* but defines {count}"):
+    (folder / "my_unit.py").write_text(source)
+    with pytest.raises(
+        BrokenDefinition, match=f"must define exactly one model class, .* but defines {count}"
+    ):
         find("model", "./my_unit.py")
 
 
-def test_a_class_that_lacks_a_method_is_told_which(folder) -> None:
-    (folder / "my_unit.py").write_text(MINE.replace("def constrain", "def restrain"))
-    with pytest.raises(BrokenDefinition, match="is not a model: it lacks constrain"):
+def test_helpers_whose_name_begins_with_an_underscore_are_no_definitions(folder) -> None:
+    (folder / "my_unit.py").write_text(
+        MINE.replace("class Mine(", "class _Base(") + "\n\nclass Mine(_Base):\n    pass\n"
+    )
+    assert find("model", "./my_unit.py").__name__ == "Mine"
+
+
+def test_a_class_must_subclass_the_contract(folder) -> None:
+    """Its methods do not make it a unit."""
+    (folder / "my_unit.py").write_text(MINE.replace("class Mine(Unit)", "class Mine(nn.Module)"))
+    line = MINE.splitlines().index("class Mine(Unit):") + 1
+    with pytest.raises(
+        BrokenDefinition,
+        match=rf"my_unit\.py \(line {line}\): class Mine must subclass arith_models\.base\.Unit",
+    ):
         find("model", "./my_unit.py")
+
+
+def test_a_class_that_lacks_a_method_is_named_with_it(folder) -> None:
+    (folder / "my_unit.py").write_text(MINE.replace("def effective_weight", "def weight_in_effect"))
+    with pytest.raises(BrokenDefinition, match="class Mine is not a model: it lacks effective_weight"):
+        find("model", "./my_unit.py")
+
+
+def test_what_is_a_network_and_what_a_unit(folder) -> None:
+    (folder / "my_unit.py").write_text(MINE)
+    (folder / "my_network.py").write_text(Path(inspect.getfile(find("network", "two_layer"))).read_text())
+    kinds = {"nau": False, "dngpu": True, "two_layer": True, "./my_unit.py": False, "./my_network.py": True,
+             "arith_models.networks.dngpu:DNGPU": True, "no_such_thing": False}  # fmt: skip
+    assert {name: registry.is_network(name) for name in kinds} == kinds
+    assert registry.standalone_networks() == ["dngpu", "lstm_attention", "neural_gpu", "transformer"]
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [("nau", "static"), ("gru", "recurrent"), ("dngpu", "algorithm"), ("one_layer", "single_module"), ("two_layer", "static")],
+)  # fmt: skip
+def test_a_task_that_a_model_can_learn(model, task) -> None:
+    assert registry.learnable_task(model) == task
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dngpu", "dngpu is a network of its own, and no unit"), ("two_layer", "two_layer is a network that arranges units")],
+)  # fmt: skip
+def test_a_network_where_a_unit_belongs_is_named_as_one(name, said) -> None:
+    with pytest.raises(UnknownName, match=said):
+        find("model", name)
 
 
 @pytest.mark.parametrize(
@@ -170,10 +254,11 @@ def test_a_class_that_lacks_a_method_is_told_which(folder) -> None:
             "no_such_package.units cannot be imported: .* Install its package in this",
         ),
         ("arith_models.units.nau:Nau", "arith_models.units.nau has no class 'Nau'. Did you mean 'NAU'"),
-        ("arith_models.units.nau:nn", "arith_models.units.nau:nn is not a model: it lacks version, Config, "),
+        ("arith_models.units.nau:nn", "arith_models.units.nau:nn is not a class"),
+        ("arith_models.units.nau:Tensor", "class Tensor must subclass arith_models.base.Unit"),
     ],
 )
-def test_a_broken_reference_to_a_module_is_told(name, message) -> None:
+def test_a_broken_reference_to_a_module_is_reported(name, message) -> None:
     with pytest.raises(ValueError, match=message):
         find("model", name)
 

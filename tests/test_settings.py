@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config.faults import Fault
-from sweeps.config.registry import example_task, find, names
+from sweeps.config.registry import find, learnable_task, names
 from sweeps.config.settings import build, lane_key, merge, resolve, section, settable_paths
 from tasks.static import Static
 
@@ -123,7 +123,7 @@ def test_names_alone_get_every_default() -> None:
 
 def test_every_model_resolves_to_plain_data_that_resolves_to_itself() -> None:
     for model in names("model"):
-        found = resolved(model, example_task(model))
+        found = resolved(model, learnable_task(model))
         assert json.loads(json.dumps(found)) == found, model
         assert resolved(**found) == found, model
 

@@ -54,7 +54,7 @@ HEADER = (
 
 def static_units() -> list[str]:
     """Units that the static task can train: all but recurrent cells."""
-    return [name for name in registry.names("model") if registry.example_task(name) == "static"]
+    return [name for name in registry.names("model") if registry.learnable_task(name) == "static"]
 
 
 def bench_units(names: Sequence[str], num_lanes: int = 100) -> Iterator[UnitBench]:

@@ -1,4 +1,7 @@
-"""Calls that a definition must not make, read from its source: what no run happens to reach is found too."""
+"""The definition under check, and the rules that need no run: its declaration, its documentation and the calls it makes.
+
+Forbidden calls are read from the source, so that branches which no run reaches are checked too.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from sweeps.checking.findings import Fault, Place, Sources
-from sweeps.config.registry import field_docs
+from arith_models.base import Network, Unit
+from sweeps.checking.source import Fault, Location, Sources
+from sweeps.config import registry
+from tasks.base import Task
 
 TORCH_DRAWS = {
     f"torch.{name}"
@@ -27,18 +33,46 @@ TENSOR_DRAWS = {
     "normal_", "uniform_", "bernoulli_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_",
 }  # fmt: skip
 SEEDED = {"RandomState", "default_rng", "Generator", "PCG64", "Philox", "SeedSequence", "Random"}
-SPEAKS = {"print", "input", "open", "breakpoint", "warnings.warn"}
+OUTPUTS = {"print", "input", "open", "breakpoint", "warnings.warn"}
 
 
-def scanned(sources: Sources, what: Literal["random", "speak"]) -> Iterator[tuple[Place, str]]:
+@dataclass(frozen=True)
+class Variant:
+    """A `Config`, and how it differs from the defaults ("" for these)."""
+
+    label: str
+    config: Any
+
+
+class Subject:
+    """A definition under check, with what every rule needs of it."""
+
+    kind: ClassVar[registry.Kind]
+    documentation: ClassVar[tuple[tuple[str, str, str], ...]]
+    """(pattern, what it stands for, what to write) of everything that a docstring must contain"""
+    instead_of_random: ClassVar[str]
+    """what to do in place of a draw from a global generator"""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cls: type[Unit] | type[Network] | type[Task] = registry.find(self.kind, name)
+        self.shipped = name in registry.names(self.kind)
+        self.sources = Sources(self.cls)
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """The default settings, and every value of a setting that has few values."""
+        return variants(self.cls)
+
+
+def _forbidden_calls(sources: Sources, what: Literal["random", "output"]) -> Iterator[tuple[Location, str]]:
     """Line and name of every such call in the classes of the definition and the functions that they call."""
     for file, tree in sources.trees.items():
         modules = _modules(tree)
         for call in _calls(tree):
             name = _full_name(call.func, modules)
-            said = f"{ast.unparse(call.func)}()"
-            if (what == "random" and _draws(call, name)) or (what == "speak" and _speaks(name, tree)):
-                yield Place(file, call.lineno), said
+            if (what == "random" and _is_draw(call, name)) or (what == "output" and _is_output(name, tree)):
+                yield Location(file, call.lineno), f"{ast.unparse(call.func)}()"
 
 
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:
@@ -83,7 +117,7 @@ def _full_name(function: ast.expr, modules: dict[str, str]) -> str:
     return ".".join([root, *reversed(parts)])
 
 
-def _draws(call: ast.Call, name: str) -> bool:
+def _is_draw(call: ast.Call, name: str) -> bool:
     module, _, last = name.rpartition(".")
     if name in TORCH_DRAWS or (module == "torch.nn.init" and last in INIT_DRAWS):
         return True
@@ -96,24 +130,16 @@ def _draws(call: ast.Call, name: str) -> bool:
     return False
 
 
-def _speaks(name: str, tree: ast.Module) -> bool:
-    if name in SPEAKS or name.startswith("logging."):
+def _is_output(name: str, tree: ast.Module) -> bool:
+    if name in OUTPUTS or name.startswith("logging."):
         return True
     return name.rpartition(".")[2] in {"debug", "info", "warning", "error", "exception", "critical"} and any(
         isinstance(n, ast.Call) and ast.unparse(n.func).endswith("getLogger") for n in ast.walk(tree)
     )
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A `Config`, and what tells it from the defaults ("" for these)."""
-
-    label: str
-    config: Any
-
-
-def variants(cls: type[Any]) -> list[Variant]:
-    """What the Config itself refuses is left out."""
+def variants(cls: type[Unit] | type[Network] | type[Task]) -> list[Variant]:
+    """Return the default Config, and one for every value of a setting that has few; combinations it refuses are left out."""
     found = [Variant("", cls.Config())]
     hints, small = get_type_hints(cls.Config), dict(cls.small)
     usual = cls.Config(**small)
@@ -129,7 +155,7 @@ def variants(cls: type[Any]) -> list[Variant]:
 
 
 def _choices(hint: Any) -> Iterator[Any]:
-    """The values that a setting may take, where these are few."""
+    """The values of a setting that has few, by its type."""
     if hint is bool:
         yield from (False, True)
     elif get_origin(hint) is Literal:
@@ -139,7 +165,7 @@ def _choices(hint: Any) -> Iterator[Any]:
             yield from [None] if part is type(None) else _choices(part)
 
 
-def declares(subject: Any) -> Iterator[Fault]:
+def declares(subject: Subject) -> Iterator[Fault]:
     """`version` is an int; `Config` is a frozen, keyword-only dataclass whose fields have defaults and explanations."""
     cls, sources = subject.cls, subject.sources
     if not isinstance(cls.version, int) or isinstance(cls.version, bool) or cls.version < 1:
@@ -148,7 +174,7 @@ def declares(subject: Any) -> Iterator[Fault]:
             "make it a whole number from 1; raise it when the numbers change",
             sources.of_class_attribute("version"),
         )
-    here = _of_config(subject)
+    here = sources.of_method("Config")
     config: Any = cls.Config
     if "__dataclass_params__" not in vars(config):
         yield Fault("Config is no dataclass", "write @dataclass(frozen=True, kw_only=True) above it", here)
@@ -164,71 +190,59 @@ def declares(subject: Any) -> Iterator[Fault]:
     yield from _fields(subject, here)
 
 
-def _fields(subject: Any, here: Place) -> Iterator[Fault]:
-    docs = {doc.name: doc for doc in field_docs(subject.cls.Config)}
+def _fields(subject: Subject, here: Location) -> Iterator[Fault]:
+    docs = {doc.name: doc for doc in registry.field_docs(subject.cls.Config)}
     for field in dataclasses.fields(subject.cls.Config):
         doc = docs.get(field.name)
-        place = Place(doc.file, doc.line) if doc else here
+        location = Location(doc.file, doc.line) if doc else here
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            yield Fault(f"setting {field.name} has no default", "give it the published value", place)
+            yield Fault(f"setting {field.name} has no default", "give it the published value", location)
         if doc is None or not doc.text:
             yield Fault(
                 f"setting {field.name} has no explanation",
                 'write a line of text, """...""", under it: `sweeps show` prints it',
-                place,
+                location,
                 warning=subject.kind == "task",
             )
 
 
-def _of_config(subject: Any) -> Place:
-    place: Place = subject.sources.of_method("Config")
-    return place
-
-
-def documented(subject: Any) -> Iterator[Fault]:
-    """A docstring with the equation, the shapes and the source. A user's own unit may lack the latter, with a warning."""
+def documented(subject: Subject) -> Iterator[Fault]:
+    """A docstring with equation, shapes and source; for a user's own definition what is missing is a warning."""
     cls = subject.cls
     module = sys.modules[cls.__module__].__doc__ or ""
-    place = subject.sources.of_class()
+    location = subject.sources.of_class()
     if not (cls.__doc__ or "").strip():
         yield Fault(
             f"class {cls.__name__} has no docstring",
-            "say in one what it computes; `sweeps show` prints it",
-            place,
+            "write one that states what it computes; `sweeps show` prints it",
+            location,
         )
         return
     text = f"{module} {cls.__doc__}"
     own = not subject.shipped
     if not module.strip():
-        yield Fault(
-            "the file has no docstring", "say in its first line what it is; `sweeps list` prints it",
-            Place(subject.sources.own, 1), warning=own,
-        )  # fmt: skip
-    for pattern, what, do in subject.docstring_needs:
+        do, top = "write one that states what it defines, with its source", Location(subject.sources.own, 1)
+        yield Fault("the file has no docstring", do, top, warning=own)
+    for pattern, what, do in subject.documentation:
         if not re.search(pattern, text):
-            yield Fault(f"the docstring has no {what}", do, place, warning=own or subject.kind == "task")
+            yield Fault(f"the docstring has no {what}", do, location, warning=own or subject.kind == "task")
 
 
-UNIT_DOCSTRING = (
-    (r"Shapes:", "shapes", "write a line such as: Shapes: x [B, I] -> y [B, O]; W [O, I]"),
-    (r"\b(y(_o)?|h') = ", "equation", "write it as: y = ..."),
-    (r"\((?:19|20)\d\d\)|\([A-Z][A-Za-z]+ (?:19|20)\d\d\)", "paper with its year", "name paper and section"),
-)  # fmt: skip
-TASK_DOCSTRING = ((r"(?is)example.*=.*=", "two examples", "work two of them by hand: x = 1 2 3, y = 6"),)
+def draws_nothing_global(subject: Subject) -> Iterator[Fault]:
+    """The source calls no global generator, in branches that the default settings do not take either."""
+    for location, call in _forbidden_calls(subject.sources, "random"):
+        yield Fault(
+            f"{call} draws from a generator that all lanes share", subject.instead_of_random, location
+        )
 
 
-def draws_nothing_global(subject: Any) -> Iterator[Fault]:
-    """Also in branches that the default settings do not take: what the source calls."""
-    for place, what in scanned(subject.sources, "random"):
-        yield Fault(f"{what} draws from a generator that all lanes share", subject.instead_of_random, place)
-
-
-def says_nothing(subject: Any) -> Iterator[Fault]:
-    for place, what in scanned(subject.sources, "speak"):
-        yield Fault(f"calls {what}", SILENCE, place)
+def outputs_nothing(subject: Subject) -> Iterator[Fault]:
+    """The source calls nothing that prints, logs, warns, reads or opens."""
+    for location, call in _forbidden_calls(subject.sources, "output"):
+        yield Fault(f"calls {call}", SILENCE, location)
 
 
 SILENCE = (
-    "remove it: the engine records the code once and replays only its tensor operations; what is to be seen belongs "
-    "into the returned penalties"
+    "remove it: the engine records the code once and replays only its tensor operations; return what is to be seen with "
+    "the penalties"
 )

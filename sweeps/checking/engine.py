@@ -1,25 +1,29 @@
-"""A definition in the engine itself: recorded, trained a few steps in packs, and, when asked, compiled."""
+"""Rules that run a definition in the engine: it is recorded, trained a few steps in packs and, on request, compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sweeps.checking.findings import Fault, raised
-from sweeps.config.settings import resolve
+from sweeps.checking.declaration import Subject
+from sweeps.checking.source import Fault, Sources, fault_of_exception
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import LEAST_SLOTS, Pack
 
 SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}
-TASK = {"name": "static", "input_size": 10}
-SEQUENCE = {"name": "recurrent", "input_size": 4, "length": 3, "extrapolation_length": 4}
-SYMBOLS = {
-    "name": "algorithm", "operation": "reverse", "bins": [8, 12], "examples_per_length": 50, "test_rows": 16,
-    "test_length": 16, "extrapolation_rows": 4, "curve_lengths": [8],
+SMALL_TASKS: dict[str, dict[str, Any]] = {
+    "static": {"input_size": 10},
+    "recurrent": {"input_size": 4, "length": 3, "extrapolation_length": 4},
+    "algorithm": {
+        "operation": "reverse", "bins": [8, 12], "examples_per_length": 50, "test_rows": 16, "test_length": 16,
+        "extrapolation_rows": 4, "curve_lengths": [8],
+    },
 }  # fmt: skip
+"""Settings with which a task takes little time; of others its defaults."""
 STEPS, COMPILED_STEPS, MANY = 3, 20, 7
 
 VALUES = "looks at a tensor's value (a branch, .item(), float(), a function of Python's math)"
@@ -31,80 +35,90 @@ TRANSLATIONS = (
     ("data-dependent control flow", VALUES, LOOKS),
     ("data dependent", VALUES, LOOKS),
     ("dynamic shape", "makes a tensor whose shape depends on values (a mask as index, nonzero, unique)", LOOKS),
-    ("random operation", "draws from torch's own generator", "draw from the stream that is handed in"),
+    ("random operation", "draws from torch's own generator", "draw from the stream that is passed in"),
     ("inplace arithmetic", "writes into a tensor that all lanes share", "compute a new tensor instead"),
-    ("randomness", "draws from torch's own generator", "draw from the stream that is handed in"),
+    ("randomness", "draws from torch's own generator", "draw from the stream that is passed in"),
     ("meta", "computes with a tensor that the constructor made; the engine builds a model without storage",
      "make it in forward, from the parameters and from x"),
     ("dead", "uses a tensor that another call has left behind", "keep nothing between calls"),
 )  # fmt: skip
 
 
-def translated(error: Exception, subject: Any) -> Fault:
-    """The fault that an exception of vmap's or the recorder's stands for, in the words of our rules."""
+class EngineSubject(Subject):
+    """A definition that can be trained: a model with a task, or a task with a model."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a small lane, as a sweep file would give them."""
+        raise NotImplementedError
+
+    def resolved(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the explicit settings of a small lane, None where there are faults, and the faults."""
+        found, faults, _ = resolve(self.settings())
+        return found, [str(fault) for fault in faults]
+
+
+def translated(error: Exception, sources: Sources) -> Fault:
+    """Return the fault that an exception of vmap or the recorder stands for, in terms of these rules."""
     message = str(error)
-    for sign, found, do in TRANSLATIONS:
-        if sign in message:
-            fault = raised(error, subject, do)
-            return Fault(found, do, fault.place)
-    return raised(error, subject, "let it run under torch.vmap: plain tensor operations, all of fixed shapes")
+    for part, found, do in TRANSLATIONS:
+        if part in message:
+            return Fault(found, do, fault_of_exception(error, sources).location)
+    return fault_of_exception(
+        error, sources, "let it run under torch.vmap: plain tensor operations, all of fixed shapes"
+    )
 
 
-def settings_for(subject: Any) -> tuple[dict[str, Any] | None, list[str]]:
-    """Explicit settings of a small lane of the definition, and what speaks against them."""
-    given: Mapping[str, Any]
-    if subject.kind == "task":
-        # A task on symbols is learnt by whole networks, not by units: its own network is the model.
-        model = subject.cls.network if subject.cls.reads_symbols else "linear"
-        task = {"name": subject.name, **subject.cls.small}
-        given = {"model": model, "task": task, "train": SMALL}
-    elif subject.kind == "network":  # one that reads symbols, and is a model of its own
-        given = {"model": subject.name, "task": SYMBOLS, "train": SMALL}
-    else:
-        is_cell = subject.cls.is_cell
-        given = {"model": subject.name, "task": SEQUENCE if is_cell else TASK, "train": SMALL}
-    resolved, faults, _ = resolve(given)
-    return resolved, [str(f) for f in faults]
+Step = Callable[[int], Any]
 
 
-def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Any]:
+def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Step]:
     pack = Pack([Lane(str(s), settings, s) for s in seeds], slots, compiled=compiled)
     return pack, pack.stepper()
 
 
-def records(subject: Any) -> Iterator[Fault]:
+def records(subject: EngineSubject) -> Iterator[Fault]:
     """The whole step and the evaluation, with a lane's floats as tensors, become plain tensor operations."""
-    place = subject.sources.of_class()
-    settings, faults = settings_for(subject)
+    location = subject.sources.of_class()
+    settings, faults = subject.resolved()
     if settings is None:
-        yield Fault("; ".join(faults), "let the defaults fit each other", place)
+        yield Fault("; ".join(faults), "let the defaults fit each other", location)
         return
     try:
         _filled(settings, range(LEAST_SLOTS), LEAST_SLOTS)
-    except Exception as error:  # whatever the definition raises is what was found
-        yield translated(error, subject)
+    except Exception as error:  # whatever the definition raises is the fault
+        yield translated(error, subject.sources)
 
 
-def trains(subject: Any) -> Iterator[Fault]:
-    """A few steps in packs of three: finite, and the same bits whoever the neighbours are, NaN included."""
-    place = subject.sources.of_class()
-    settings, _ = settings_for(subject)
+def trains(subject: EngineSubject) -> Iterator[Fault]:
+    """After a few steps in packs, parameters are finite and have the same bits whatever the neighbours are, NaN included."""
+    location = subject.sources.of_class()
+    settings, _ = subject.resolved()
     assert settings is not None  # `records` has passed
-    usual = _trained(settings, range(LEAST_SLOTS))
+    # Lanes whose batches differ in length have a pack each: a second run takes the neighbours' place.
+    apart = build(settings).network.lanes_apart
+    seeds = range(1 if apart else LEAST_SLOTS)
+    usual = _trained(settings, seeds)
     for name, value in usual.items():
         if not value.isfinite().all():
-            yield Fault(f"after {STEPS} steps {name} is not finite", "look at what forward divides by", place)
+            yield Fault(
+                f"after {STEPS} steps {name} is not finite", "look at what forward divides by", location
+            )
     do = "compute with this lane's own tensors only"
-    others = {"other neighbours": _trained(settings, range(0, 3 * MANY, MANY)),
-              "a neighbour that is NaN": _trained(settings, range(LEAST_SLOTS), spoilt=1)}  # fmt: skip
+    if apart:
+        others = {"a second run": _trained(settings, seeds)}
+    else:
+        others = {
+            "other neighbours": _trained(settings, range(0, LEAST_SLOTS * MANY, MANY)),
+            "a neighbour that is NaN": _trained(settings, seeds, spoilt=1),
+        }
     for what, changed in others.items():
         for name, value in usual.items():
             if not torch.equal(value[0], changed[name][0]):
-                yield Fault(f"after {STEPS} steps {name} of a lane differs with {what}", do, place)
+                yield Fault(f"after {STEPS} steps {name} of a lane differs with {what}", do, location)
 
 
 def _trained(settings: dict[str, Any], seeds: range, spoilt: int | None = None) -> dict[str, Tensor]:
-    """The stacked parameters after a few steps; a lane that diverged is told by its parameters as NaN."""
+    """The stacked parameters after a few steps; those of a lane that diverged are NaN."""
     pack, step = _filled(settings, seeds, len(seeds))
     state = pack.tensors["state"]
     if spoilt is not None:
@@ -118,15 +132,17 @@ def _trained(settings: dict[str, Any], seeds: range, spoilt: int | None = None) 
     }
 
 
-def compiles(subject: Any) -> Iterator[Fault]:
-    """Compiled, a lane has the same bits alone and among seven, and nearly those of the uncompiled step."""
-    place = subject.sources.of_class()
-    settings, _ = settings_for(subject)
+def compiles(subject: EngineSubject) -> Iterator[Fault]:
+    """Compiled, a lane has the same bits alone and in a pack of seven, and nearly those of the uncompiled step."""
+    location = subject.sources.of_class()
+    settings, _ = subject.resolved()
     assert settings is not None  # `records` has passed
     alone, step = _filled(settings, range(1), LEAST_SLOTS, compiled=True)
     if alone.why_uncompiled is not None:
         yield Fault(
-            f"it does not compile: {alone.why_uncompiled}", "use operations that torch.compile knows", place
+            f"it does not compile: {alone.why_uncompiled}",
+            "use operations that torch.compile supports",
+            location,
         )
         return
     among, step_among = _filled(settings, range(MANY), MANY, compiled=True)
@@ -135,7 +151,7 @@ def compiles(subject: Any) -> Iterator[Fault]:
     for name, value in alone.tensors["state"]["params"].items():
         if not torch.allclose(value[0], plain[name][0], rtol=1e-3, atol=1e-4):
             found = f"after {STEPS} steps the compiled {name} is not what the uncompiled step gives"
-            yield Fault(found, "look for a value that the recording kept from its first run", place)
+            yield Fault(found, "look for a value that the recording kept from its first run", location)
     step(COMPILED_STEPS - STEPS)
     step_among(COMPILED_STEPS)
     for name, value in alone.tensors["state"]["params"].items():
@@ -144,5 +160,5 @@ def compiles(subject: Any) -> Iterator[Fault]:
             yield Fault(
                 found,
                 "reduce over a lane's own axes, in an order that does not depend on their layout",
-                place,
+                location,
             )

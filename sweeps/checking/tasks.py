@@ -1,8 +1,9 @@
-"""A task made ready for a check: built with its settings, its batches drawn as the engine draws them."""
+"""Tasks under check, and the rules for what they draw, evaluate and score. Batches are drawn as the engine draws them."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import sys
 import time
@@ -16,115 +17,104 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sweeps.checking.declaration import (
-    SILENCE,
-    TASK_DOCSTRING,
-    Variant,
-    draws_nothing_global,
-    says_nothing,
-    variants,
-)
-from sweeps.checking.findings import Fault, Place, Sources
-from sweeps.checking.watching import Event, generators, watched
+from sweeps.checking.declaration import SILENCE, Variant, draws_nothing_global, outputs_nothing
+from sweeps.checking.engine import SMALL, EngineSubject
+from sweeps.checking.side_effects import Event, generators, watched
+from sweeps.checking.source import Fault, Location
 from sweeps.config import registry
 from sweeps.training.random import Stream, seed_key
+from tasks.base import Task
 
 ROWS = 16
 SEEDS = (0, 1, 2, 12345)
-SURE = 100.0
-"""The logit of the right symbol in an output that leaves no doubt, the others being 0."""
+CERTAIN = 100.0
+"""The logit of the right symbol in an exact output, the others being 0."""
+MOST_SECONDS = 10.0
+"""The longest that `threshold` may take."""
+RECORDED = ("sample", "loss", "error", "scores")
+"""Methods that the engine records with a step or an evaluation."""
+OUTSIDE, PAD = -1, 0
 
 
-class TaskSubject:
-    """What the rules for tasks look at."""
+class TaskSubject(EngineSubject):
+    """A task under check."""
 
     kind = "task"
-    docstring_needs = TASK_DOCSTRING
+    documentation = ((r"(?is)example.*=.*=", "two examples", "work two of them by hand: x = 1 2 3, y = 6"),)
     instead_of_random = (
         "draw from the stream that sample is given, or from np.random.RandomState(seed) with the seed that instance is "
         "given"
     )
+    cls: type[Task]
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.cls = registry.find("task", name)
-        self.shipped = name in registry.names("task")
-        self.sources = Sources(self.cls)
-
-    @cached_property
-    def variants(self) -> list[Variant]:
-        return variants(self.cls)
+    def settings(self) -> dict[str, Any]:
+        # Units cannot learn a task on symbols: the network that it names is the model.
+        model = self.cls.network if self.cls.reads_symbols else "linear"
+        return {"model": model, "task": {"name": self.name, **self.cls.small}, "train": SMALL}
 
     @cached_property
     def threshold(self) -> tuple[Any, float, list[Event]]:
-        """Its value, the seconds of a core that it took, and what it did besides. It may take long, so it is asked for once."""
+        """The threshold, the CPU seconds that it took, and its side effects. Computed once, since it may take long."""
         task = self.task()
         started = time.process_time()
         with watched(self.sources, snapshot=generators) as seen:
             value = task.threshold()
         return value, time.process_time() - started, seen
 
-    def task(self, variant: Variant | None = None) -> Any:
-        """Built anew, with nothing remembered from before."""
+    def task(self, variant: Variant | None = None) -> Task:
+        """Return the task built anew, with empty caches."""
         for value in vars(sys.modules[self.cls.__module__]).values():
-            if hasattr(value, "cache_clear"):
+            if isinstance(value, functools._lru_cache_wrapper):
                 value.cache_clear()
         return self.cls(variant.config if variant else self.cls.Config())
 
 
-def is_sequence(task: Any) -> bool:
-    """Whether x has a time axis in front: [T, B, ...]."""
-    return task.time_steps is not None
+def data_of(task: Task, seed: int) -> dict[str, Tensor]:
+    """Return the data that `sample` is given: the seed's instance and what lanes share, as tensors."""
+    arrays = {**task.instance(seed), **task.shared()}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def reads_symbols(task: Any) -> bool:
-    """Whether x and target are tuples of whole symbols [B, n], and outputs are tuples of logits [B, n, O]."""
-    return bool(task.reads_symbols)
-
-
-def handed(task: Any, seed: int) -> dict[str, Tensor]:
-    """What `sample` is handed: what varies with the seed, and what lanes share."""
-    shared = task.shared()
-    return {name: torch.from_numpy(array) for name, array in {**task.instance(seed), **shared}.items()}
-
-
-def sampled(task: Any, seed: int = 0, batch: int = ROWS, stream: int | None = None) -> tuple[Any, Any]:
-    """A training batch of a seed: x and target, each a tensor or, of symbols, a tuple of tensors."""
+def sampled(task: Task, seed: int = 0, batch: int = ROWS, stream: int | None = None) -> tuple[Any, Any]:
+    """Return a training batch of a seed: x and target, each a tensor or, of symbols, a tuple of tensors."""
     drawn = Stream(seed_key(seed if stream is None else stream, "batch"))
-    x, target = task.sample(drawn, handed(task, seed), batch)
+    x, target = task.sample(drawn, data_of(task, seed), batch)
     return x, target
 
 
-def as_arrays(x: Any) -> Any:
-    """Inputs as an oracle is given them: NumPy arrays, of numbers with a fraction in float64."""
+def _as_arrays(x: Any) -> Any:
+    """Return inputs as `truth` takes them: NumPy arrays, floats in float64."""
     return pytree.tree_map(lambda t: (t.double() if t.is_floating_point() else t).numpy(), x)
 
 
 def leaves(value: Any) -> list[Any]:
-    """The tensors or arrays of one, or of a tuple of them."""
+    """Return the tensors or arrays of one, or of a tuple of them."""
     found: list[Any] = pytree.tree_leaves(value)
     return found
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two tensors or arrays, or two tuples of them, are equal."""
+    """Return whether two tensors or arrays, or two tuples of them, are equal."""
     pairs = leaves(one), leaves(other)
     return len(pairs[0]) == len(pairs[1]) and all(
-        np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*pairs, strict=True)
+        np.array_equal(_plain(a), _plain(b)) for a, b in zip(*pairs, strict=True)
     )
 
 
-def exact_output(task: Any, target: Any) -> Any:
-    """The output of a model that is right: the target itself, or logits that leave no doubt."""
-    if not reads_symbols(task):
+def _plain(value: Any) -> NDArray[Any]:
+    return value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _exact_output(task: Task, target: Any) -> Any:
+    """The output of an exact model: the target itself, or logits that are certain of its symbols."""
+    if not task.reads_symbols:
         return target
-    return pytree.tree_map(lambda t: SURE * torch.nn.functional.one_hot(t, task.num_outputs).float(), target)
+    return pytree.tree_map(
+        lambda t: CERTAIN * torch.nn.functional.one_hot(t, task.num_outputs).float(), target
+    )
 
 
-OUTSIDE, PAD = -1, 0
-
-
-def symbol_batch(task: Any, x: Any, target: Any, label: str, place: Place) -> Iterator[Fault]:
+def _symbol_batch(task: Task, x: Any, target: Any, label: str, location: Location) -> Iterator[Fault]:
     """x and target are tuples of int64 [B, n], one for each of `task.bins` in ascending order, of the task's symbols."""
     for what, value, lowest, highest in (
         ("x", x, OUTSIDE, task.num_inputs - 1),
@@ -135,54 +125,54 @@ def symbol_batch(task: Any, x: Any, target: Any, label: str, place: Place) -> It
         if shapes != wanted:
             found = f"{what} has shapes {shapes} instead of {wanted}{label}"
             yield Fault(
-                found, "return a tuple with one tensor [batch, n] for each bin, the smallest first", place
+                found, "return a tuple with one tensor [batch, n] for each bin, the smallest first", location
             )
             return
         for n, symbols in zip(sorted(task.bins), value, strict=True):
             if symbols.dtype != torch.int64:
-                yield Fault(f"{what} of bin {n} is {symbols.dtype}{label}", "make it int64", place)
-            yield from _strange(f"{what} of bin {n}{label}", symbols.numpy(), (lowest, highest), place)
+                yield Fault(f"{what} of bin {n} is {symbols.dtype}{label}", "make it int64", location)
+            yield from _foreign_symbols(
+                f"{what} of bin {n}{label}", symbols.numpy(), (lowest, highest), location
+            )
     for n, symbols, answer in zip(sorted(task.bins), x, target, strict=True):
         if ((symbols == OUTSIDE) != ((symbols <= PAD) & (answer == PAD))).any():
             found = f"x of bin {n} is not {OUTSIDE} exactly where x and target are both padding{label}"
-            yield Fault(found, f"mark positions outside of the working space by {OUTSIDE}", place)
+            yield Fault(found, f"mark positions outside of the working space by {OUTSIDE}", location)
 
 
-def symbol_inputs(task: Any, found: Any, which: str, place: Place) -> Iterator[Fault]:
+def _symbol_inputs(task: Task, found: Any, which: str, location: Location) -> Iterator[Fault]:
     """The inputs of a split: a tuple of whole numbers [rows, n]."""
     if not isinstance(found, tuple) or not found or any(a.ndim != 2 or not a.size for a in found):
         shapes = [list(np.shape(a)) for a in found] if isinstance(found, tuple) else type(found).__name__
-        yield Fault(f"{which} has shapes {shapes}", "return a tuple of arrays [rows, n]", place)
+        yield Fault(f"{which} has shapes {shapes}", "return a tuple of arrays [rows, n]", location)
         return
     for symbols in found:
         if not np.issubdtype(symbols.dtype, np.integer):
-            yield Fault(f"{which} is {symbols.dtype}", "return whole numbers: symbols", place)
-        yield from _strange(which, symbols, (OUTSIDE, task.num_inputs - 1), place)
+            yield Fault(f"{which} is {symbols.dtype}", "return whole numbers: symbols", location)
+        yield from _foreign_symbols(which, symbols, (OUTSIDE, task.num_inputs - 1), location)
 
 
-def _strange(what: str, symbols: Any, allowed: tuple[int, int], place: Place) -> Iterator[Fault]:
+def _foreign_symbols(
+    what: str, symbols: Any, allowed: tuple[int, int], location: Location
+) -> Iterator[Fault]:
     low, high = int(symbols.min()), int(symbols.max())
     if low < allowed[0] or high > allowed[1]:
         found = f"{what} has symbols from {low} to {high}, but {allowed[0]} to {allowed[1]} are the task's"
         yield Fault(
-            found, "set num_inputs and num_outputs to the numbers of symbols, padding included", place
+            found, "set num_inputs and num_outputs to the numbers of symbols, padding included", location
         )
 
 
-def wrong_output(exact: Any) -> Any:
-    """Logits that are sure of another symbol everywhere."""
+def _wrong_output(exact: Any) -> Any:
+    """Logits that are certain of another symbol everywhere."""
     return pytree.tree_map(lambda y: y.roll(1, dims=-1), exact)
 
 
-def unnoticed(name: str, wrong: Tensor, least: Tensor, label: str, place: Place) -> Iterator[Fault]:
-    """Symbols that are all wrong must cost more than those that are all right."""
+def _same_cost(name: str, wrong: Tensor, least: Tensor, label: str, location: Location) -> Iterator[Fault]:
+    """A loss or error at which symbols that are all wrong cost no more than those that are all right."""
     if not float(wrong) > float(least):
         found = f"the {name} of wrong symbols is {float(wrong):g}, that of the exact target {float(least):g}{label}"
-        yield Fault(found, f"let the {name} grow with wrong symbols", place)
-
-
-LONGEST_S = 10.0
-RECORDED = ("sample", "loss", "error", "scores")
+        yield Fault(found, f"let the {name} grow with wrong symbols", location)
 
 
 def named(subject: TaskSubject) -> Iterator[Fault]:
@@ -211,8 +201,8 @@ def named(subject: TaskSubject) -> Iterator[Fault]:
 
 
 def instances(subject: TaskSubject) -> Iterator[Fault]:
-    """Equal seeds give equal arrays, whatever was asked before; all seeds give the same names, shapes and types."""
-    place = subject.sources.of_method("instance")
+    """Equal seeds give equal arrays, in whatever order; all seeds give the same names, shapes and types."""
+    location = subject.sources.of_method("instance")
     for variant in subject.variants:
         task = subject.task(variant)
         first = {seed: task.instance(seed) for seed in SEEDS}
@@ -221,10 +211,10 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
             for name, array in again.instance(seed).items():
                 if not isinstance(array, np.ndarray):
                     do = "return NumPy arrays by name; the engine makes tensors of them"
-                    yield Fault(f"{name} is a {type(array).__name__}{variant.label}", do, place)
-                elif not np.array_equal(array, first[seed].get(name)):
+                    yield Fault(f"{name} is a {type(array).__name__}{variant.label}", do, location)
+                elif not np.array_equal(array, first[seed].get(name, np.nan)):
                     found = f"two calls with seed {seed} give another {name}{variant.label}"
-                    yield Fault(found, "draw it from np.random.RandomState(seed)", place)
+                    yield Fault(found, "draw it from np.random.RandomState(seed)", location)
                 elif _form(array) != _form(first[SEEDS[0]][name]):
                     found = (
                         f"{name} is {_form(array)} for seed {seed}, {_form(first[SEEDS[0]][name])} for seed 0"
@@ -232,13 +222,8 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
                     yield Fault(
                         found,
                         "lanes are stacked: give every seed the same shape, for instance by a mask",
-                        place,
+                        location,
                     )
-
-
-def full_batch(task: Any) -> bool:
-    """Whether every batch is all there is, whatever `train.batch` says: the class then has `full_batch = True`."""
-    return bool(task.full_batch)
 
 
 def _form(array: Any) -> str:
@@ -248,71 +233,71 @@ def _form(array: Any) -> str:
 def samples(subject: TaskSubject) -> Iterator[Fault]:
     """x [B, I] (of a sequence [T, B, ...]) and target [B, O] in float32, finite, from the stream alone.
 
-    A task whose every batch is all its rows says `full_batch = True`. Of symbols see `symbol_rules`.
+    A task whose every batch is all its rows has `full_batch = True`. Symbols: see `_symbol_batch`.
     """
-    place = subject.sources.of_method("sample")
+    location = subject.sources.of_method("sample")
     for variant in subject.variants:
         task = subject.task(variant)
         (x, target), (x2, target2), (x3, _) = sampled(task), sampled(task), sampled(task, stream=7)
-        if reads_symbols(task):
-            yield from symbol_batch(task, x, target, variant.label, place)
+        if task.reads_symbols:
+            yield from _symbol_batch(task, x, target, variant.label, location)
         else:
-            rows = len(target) if full_batch(task) else ROWS
-            front = (task.time_steps, rows) if is_sequence(task) else (rows, task.num_inputs)
+            rows = len(target) if task.full_batch else ROWS
+            front = (task.time_steps, rows) if task.time_steps is not None else (rows, task.num_inputs)
             for what, value, wanted in (("x", x, front), ("target", target, (rows, task.num_outputs))):
-                yield from _misshapen(what, value, wanted, variant.label, place)
+                yield from _misshapen(what, value, wanted, variant.label, location)
         if not (same(x, x2) and same(target, target2)):
             found = f"two equal streams give different batches{variant.label}"
-            yield Fault(found, subject.instead_of_random, place)
-        if same(x, x3) and not full_batch(task):
-            yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", place)
+            yield Fault(found, subject.instead_of_random, location)
+        if same(x, x3) and not task.full_batch:
+            yield Fault(f"two streams give the same batch{variant.label}", "draw x from the stream", location)
 
 
-def _misshapen(what: str, value: Any, wanted: tuple[int, int], label: str, place: Any) -> Iterator[Fault]:
+def _misshapen(what: str, value: Any, wanted: tuple[int, int], label: str, location: Any) -> Iterator[Fault]:
     """The first two axes must be these; a second one of rows may have further ones behind it."""
     if not isinstance(value, Tensor):
-        yield Fault(f"{what} is a {type(value).__name__}{label}", "return tensors", place)
+        yield Fault(f"{what} is a {type(value).__name__}{label}", "return tensors", location)
         return
     if value.dim() < 2 or value.shape[0] != wanted[0] or (value.dim() == 2 and value.shape[1] != wanted[1]):
         found = f"{what} has shape {list(value.shape)} instead of {list(wanted)}{label}"
         yield Fault(
             found,
             "one row for each of the batch; `full_batch = True` in the class if every batch is all there is",
-            place,
+            location,
         )
     elif value.is_floating_point() and value.dtype != torch.float32:
-        yield Fault(f"{what} is {value.dtype}{label}", "make it float32", place)
+        yield Fault(f"{what} is {value.dtype}{label}", "make it float32", location)
     elif not value.isfinite().all():
         yield Fault(
-            f"{what} is not finite{label}", "keep the distribution to where the rule has a value", place
+            f"{what} is not finite{label}", "keep the distribution to where the rule has a value", location
         )
 
 
 def global_generators(subject: TaskSubject) -> Iterator[Fault]:
     """No method touches torch's, NumPy's or Python's own generator."""
     for method, event in _events(subject):
-        if event.kind in ("random", "trace"):
-            yield Fault(f"{method} draws from {event.what}", subject.instead_of_random, event.place)
+        if event.kind in ("random", "change"):
+            yield Fault(f"{method} draws from {event.what}", subject.instead_of_random, event.location)
     yield from draws_nothing_global(subject)
 
 
 def blind(subject: TaskSubject) -> Iterator[Fault]:
-    """What is recorded with the model's step or with the evaluation: same operations whatever the values, and no word."""
+    """Methods that are recorded run the same operations whatever the values, and print nothing."""
     for method, event in _events(subject):
         if event.kind == "value" and method in RECORDED:
             do = "use torch.where or a product with a mask instead: all lanes run the same operations"
-            yield Fault(f"{method}: {event.what} looks at a value", do, event.place)
-        if event.kind == "speak" and method in RECORDED:
-            yield Fault(f"{method} calls {event.what}", SILENCE, event.place)
-    yield from (f for f in says_nothing(subject) if "open" not in f.found)
+            yield Fault(f"{method}: {event.what} looks at a value", do, event.location)
+        if event.kind == "output" and method in RECORDED:
+            yield Fault(f"{method} calls {event.what}", SILENCE, event.location)
+    yield from (f for f in outputs_nothing(subject) if "open" not in f.found)
 
 
 def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
-    """What each method does besides its work."""
+    """Side effects of each method."""
     task = subject.task()
     _, target = sampled(task)
-    output = pytree.tree_map(lambda t: t + 1, exact_output(task, target))
-    instance = handed(task, 0)
+    output = pytree.tree_map(lambda t: t + 1, _exact_output(task, target))
+    instance = data_of(task, 0)
     split = task.splits[0]
     calls: dict[str, Callable[[], Any]] = {
         "instance": lambda: task.instance(0),
@@ -323,7 +308,7 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
     }
     calls["error"] = lambda: task.error(output, target)
     calls["scores"] = lambda: task.scores(split, output, target)
-    subject.task()  # forgets what was remembered, so that the calls do their work again
+    subject.task()  # empties the caches, so that the calls compute everything again
     for method, call in calls.items():
         with watched(subject.sources, snapshot=generators) as seen:
             call()
@@ -333,83 +318,84 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
 
 def evaluation(subject: TaskSubject) -> Iterator[Fault]:
     """Each split has rows, [rows, I], finite, and the same in every call; of symbols, one array [rows, n] for each width."""
-    place = subject.sources.of_method("evaluation_inputs")
+    location = subject.sources.of_method("evaluation_inputs")
     for variant in subject.variants:
         for split in subject.cls.splits:
             task = subject.task(variant)
             which = f"{split}{variant.label}"
             first = copy.deepcopy(task.evaluation_inputs(split))
-            if reads_symbols(task):
-                yield from symbol_inputs(task, first, which, place)
+            if task.reads_symbols:
+                yield from _symbol_inputs(task, first, which, location)
             else:
-                yield from _unlike_inputs(task, np.asarray(first), which, place)
+                yield from _unlike_inputs(task, np.asarray(first), which, location)
             if not same(first, subject.task(variant).evaluation_inputs(split)):
                 found = f"two calls give different inputs for {which}"
                 yield Fault(
-                    found, "draw them from np.random.RandomState(a fixed number): all lanes share them", place
+                    found,
+                    "draw them from np.random.RandomState(a fixed number): all lanes share them",
+                    location,
                 )
 
 
-def _unlike_inputs(task: Any, first: NDArray[Any], which: str, place: Place) -> Iterator[Fault]:
-    narrow = first.ndim == 2 and not is_sequence(task) and first.shape[1] != task.num_inputs
+def _unlike_inputs(task: Task, first: NDArray[Any], which: str, location: Location) -> Iterator[Fault]:
+    narrow = first.ndim == 2 and task.time_steps is None and first.shape[1] != task.num_inputs
     if first.ndim < 2 or not first.size or narrow:
-        wanted = "[time, rows, ...]" if is_sequence(task) else f"[rows, {task.num_inputs}]"
+        wanted = "[time, rows, ...]" if task.time_steps is not None else f"[rows, {task.num_inputs}]"
         found = f"{which} has shape {list(first.shape)} instead of {wanted}"
-        yield Fault(found, "return one row of inputs for each example", place)
+        yield Fault(found, "return one row of inputs for each example", location)
     elif not np.isfinite(first).all():
-        yield Fault(f"{which} is not finite", "keep to where the rule has a value", place)
+        yield Fault(f"{which} is not finite", "keep to where the rule has a value", location)
 
 
 def truths(subject: TaskSubject) -> Iterator[Fault]:
     """The oracle, on the inputs of a training batch, gives its targets; on each split it is finite and pure."""
-    place = subject.sources.of_method("truth")
+    location = subject.sources.of_method("truth")
     for variant in subject.variants:
         task = subject.task(variant)
-        # A batch of pictures does not tell which they are.
+        # A batch of pictures does not contain their indices.
         for seed in () if task.inputs_are_indices else SEEDS:
             x, target = sampled(task, seed)
-            exact = task.truth(as_arrays(x), seed)
+            exact = task.truth(_as_arrays(x), seed)
             if len(leaves(exact)) != len(leaves(target)):
                 found = (
                     f"truth has {len(leaves(exact))} arrays, the target {len(leaves(target))}{variant.label}"
                 )
-                yield Fault(found, "return an array for each of x", place)
+                yield Fault(found, "return an array for each of x", location)
                 continue
             for of_x, of_target, of_truth in zip(leaves(x), leaves(target), leaves(exact), strict=True):
-                told = f"of seed {seed}", variant.label
-                yield from _disagreement(task, of_x, of_target, np.asarray(of_truth), told, place)
+                arrays = of_x, of_target, np.asarray(of_truth)
+                yield from _disagreement(task, *arrays, seed, variant.label, location)
         for split in subject.cls.splits:
-            yield from _impure_truth(task, split, variant.label, place)
+            yield from _impure_truth(task, split, variant.label, location)
 
 
 def _disagreement(
-    task: Any, x: Tensor, target: Tensor, exact: NDArray[Any], told: tuple[str, str], place: Place
+    task: Task, x: Tensor, target: Tensor, exact: NDArray[Any], seed: int, label: str, location: Location
 ) -> Iterator[Fault]:
     """Where the oracle and the target of a batch differ."""
-    of_seed, label = told
     scale = max(1.0, float(np.abs(exact).max()))
     if exact.shape != tuple(target.shape):
         found = f"truth has shape {list(exact.shape)}, the targets {list(target.shape)}{label}"
-        yield Fault(found, "return [B, O]", place)
+        yield Fault(found, "return [B, O]", location)
     elif not np.allclose(target.numpy(), exact, rtol=1e-4, atol=1e-6 * scale):
         worst = int(np.abs(target.numpy() - exact).reshape(len(exact), -1).max(axis=1).argmax())
-        row = x[:, worst] if is_sequence(task) else x[worst]
+        row = x[:, worst] if task.time_steps is not None else x[worst]
         found = (
-            f"x = {_few(row)} {of_seed} has the target {_few(target[worst])}, but truth says "
+            f"x = {_few(row)} of seed {seed} has the target {_few(target[worst])}, but truth returns "
             f"{_few(exact[worst])}{label}"
         )
-        yield Fault(found, "work this row by hand: one of sample and truth is wrong", place)
+        yield Fault(found, "work this row by hand: one of sample and truth is wrong", location)
 
 
-def _impure_truth(task: Any, split: str, label: str, place: Place) -> Iterator[Fault]:
+def _impure_truth(task: Task, split: str, label: str, location: Location) -> Iterator[Fault]:
     x = task.evaluation_inputs(split)
     kept, exact = copy.deepcopy(x), task.truth(x, 0)
     if not same(kept, x):
-        yield Fault(f"truth changes the inputs of {split}{label}", "compute a new array", place)
-    rows = [k.shape[1 if is_sequence(task) else 0] for k in leaves(kept)]
+        yield Fault(f"truth changes the inputs of {split}{label}", "compute a new array", location)
+    rows = [k.shape[1 if task.time_steps is not None else 0] for k in leaves(kept)]
     if [len(e) for e in leaves(exact)] != rows or not all(np.isfinite(e).all() for e in leaves(exact)):
         found = f"truth of {split} is not finite, or not one row for each of its rows{label}"
-        yield Fault(found, "keep the split to where the rule has a value", place)
+        yield Fault(found, "keep the split to where the rule has a value", location)
 
 
 def _few(values: Any) -> str:
@@ -422,21 +408,21 @@ def losses(subject: TaskSubject) -> Iterator[Fault]:
     for variant in subject.variants:
         task = subject.task(variant)
         _, target = sampled(task)
-        exact = exact_output(task, target)
+        exact = _exact_output(task, target)
         for name in ("loss", "error"):
-            place, measure = subject.sources.of_method(name), getattr(task, name)
+            location, measure = subject.sources.of_method(name), getattr(task, name)
             least = measure(exact, target)
             if least.shape != () or not least.isfinite():
                 found = f"the {name} of the exact target is {least}{variant.label}"
-                yield Fault(found, "return one finite number: the mean over rows and outputs", place)
+                yield Fault(found, "return one finite number: the mean over rows and outputs", location)
                 continue
             for size, off in _moved(exact):
                 if float(measure(off, target)) < float(least):
                     found = f"an output that is off by {size:g} has a smaller {name} than the target{variant.label}"
-                    yield Fault(found, f"let the {name} be smallest where y is the target", place)
-            if reads_symbols(task):
-                wrong = wrong_output(exact)
-                yield from unnoticed(name, measure(wrong, target), least, variant.label, place)
+                    yield Fault(found, f"let the {name} be smallest where y is the target", location)
+            if task.reads_symbols:
+                wrong = _wrong_output(exact)
+                yield from _same_cost(name, measure(wrong, target), least, variant.label, location)
 
 
 def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
@@ -453,13 +439,13 @@ def scores(subject: TaskSubject) -> Iterator[Fault]:
     """`score_names` has what `scores` returns, so that a search can be for it; each is one number."""
     task, named = subject.task(), tuple(subject.cls.score_names)
     _, target = sampled(task)
-    found = task.scores(task.splits[0], exact_output(task, target), target)
+    found = task.scores(task.splits[0], _exact_output(task, target), target)
     if sorted(found) != sorted(named):
-        place = subject.sources.of_method("scores")
+        location = subject.sources.of_method("scores")
         yield Fault(
             f"score_names = {named}, but scores returns {sorted(found)}",
             f"write score_names = {tuple(sorted(found))} in the class",
-            place,
+            location,
         )
     for name, value in found.items():
         if value.shape != ():
@@ -472,22 +458,24 @@ def scores(subject: TaskSubject) -> Iterator[Fault]:
 
 def thresholds(subject: TaskSubject) -> Iterator[Fault]:
     """A finite number above 0, or None where nothing is published; the same again, and within seconds."""
-    place = subject.sources.of_method("threshold")
+    location = subject.sources.of_method("threshold")
     value, took, _ = subject.threshold
     if value is None:
         return
     if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
         yield Fault(
-            f"threshold() is {value!r}", "return a float above 0, or None where nothing is published", place
+            f"threshold() is {value!r}",
+            "return a float above 0, or None where nothing is published",
+            location,
         )
     elif subject.task().threshold() != value:
         yield Fault(
-            "two calls of threshold() differ", "draw its rows from a generator with a fixed seed", place
+            "two calls of threshold() differ", "draw its rows from a generator with a fixed seed", location
         )
-    if took > LONGEST_S:
+    if took > MOST_SECONDS:
         found = f"threshold() took {took:.0f} s"
         yield Fault(
             found,
-            f"stay below {LONGEST_S:g} s: every lane asks for it. Fewer rows, or the number itself",
-            place,
+            f"stay below {MOST_SECONDS:g} s: it is computed for every lane. Use fewer rows, or return the number itself",
+            location,
         )

@@ -1,4 +1,4 @@
-"""Verbs about what there is to sweep: files, models and tasks. Nothing is trained."""
+"""The verbs init, new, check, show and list: sweep files, models and tasks. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import keyword
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from sweeps.config.sweep_file import Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -41,24 +38,27 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     )
 
 
-class New(StrEnum):
+class Template(StrEnum):
+    """What `sweeps new` writes; a model is a unit, a network a model by itself."""
+
     model = "model"
+    network = "network"
     task = "task"
 
 
 @app.command()
 def new(
-    what: New,
+    what: Annotated[Template, typer.Argument(help="model: a unit; network: a model by itself; task")],
     name: Annotated[str, typer.Argument(help="its name, and that of its file")],
     folder: Annotated[Path, typer.Argument(help="where to write it")] = Path(),
 ) -> None:
-    """Write a model or a task of your own to start from."""
-
+    """Write a model, a network or a task of your own to start from."""
     path = write_template(what.value, name, folder)
     given = path if path.is_absolute() else f"./{path}"
+    kind = "task" if what is Template.task else "model"
+    swept = f"task={given} model=nmu" if what is Template.task else f"model={given}"
     console.print(f"wrote {given}. Edit it, then:", highlight=False)
-    swept = f"model={given}" if what is New.model else f"task={given} model=nmu"
-    for line in (f"sweeps check {what.value} {given}", f"sweeps show {what.value} {given}",
+    for line in (f"sweeps check {kind} {given}", f"sweeps show {kind} {given}",
                  f"sweeps run nau-addition {swept} seeds=20 --name {path.stem}"):  # fmt: skip
         console.print(f"  {line}", highlight=False)
 
@@ -92,11 +92,10 @@ def show(
     what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
     name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None,
 ) -> None:
-    """Print a sweep file with defaults filled in, or what a model or task is."""
-
+    """Print a sweep file with defaults filled in, or the documentation and settings of a model or task."""
     if what in ("model", "task"):
         if name is None:
-            raise UserError(f"`sweeps show {what} NAME`: which? `sweeps list {what}s` lists them")
+            raise UserError(f"`sweeps show {what} NAME` needs a name: `sweeps list {what}s` lists them")
         text = about_model(name) if what == "model" else about_task(name)
     else:
         text = about_file(load_sweep(what, [name] if name else None))
@@ -118,8 +117,6 @@ def list_(
     names: Annotated[bool, typer.Option("--names", help="names only")] = False,
 ) -> None:
     """List the store's sweeps, or the definitions, models, tasks or clusters that exist."""
-    from sweeps.store import Store
-
     if what is Listed.sweeps:
         require_store(store)
         with Store(store) as opened:
@@ -140,7 +137,7 @@ def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
 
     if len(names) != 1:
         raise UserError(
-            f"`sweeps check {kind} NAME`: which one? `sweeps list {kind}s` lists them, ./my.py is yours"
+            f"`sweeps check {kind} NAME` needs one name: `sweeps list {kind}s` lists them, ./my.py is a file of your own"
         )
     report = (check_model if kind == "model" else check_task)(names[0], compiled)
     typer.echo(report.text())
@@ -152,7 +149,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
-    """The file FOLDER/NAME.py. Raises UserError for a name that cannot be one, and overwrites nothing."""
+    """Write FOLDER/NAME.py and return its path. Raises UserError for a name that cannot be one, and overwrites nothing."""
     name = name.removesuffix(".py")
     _check_name(kind, name)
     path = folder / f"{name}.py"
@@ -168,30 +165,32 @@ def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
 
 
 def _check_name(kind: registry.Kind, name: str) -> None:
+    """Raise UserError for what cannot be the name of a definition."""
     rule = "a name is lower-case letters, digits and _, and begins with a letter: my_unit"
     if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[:1].isalpha():
         near = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_0123456789")
         suggestion = f". Perhaps {near!r}?" if near.isidentifier() and near.isascii() else ""
         raise UserError(f"{name!r} cannot be the name of a {kind}: {rule}{suggestion}")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise UserError(f"{name!r} is a word of Python's own: take another, for instance {'my_' + name!r}")
+        raise UserError(f"{name!r} is a keyword of Python: take another, for instance {'my_' + name!r}")
     if name in registry.names(kind):
-        raise UserError(
-            f"{name!r} is the name of a {kind} that ships with us (`sweeps show {kind} {name}`): take another"
-        )
+        raise UserError(f"{name!r} is the name of a {kind} that exists already: take another")
 
 
 def summary_line(kind: registry.Kind, name: str) -> str:
-    """The first line of a definition's module."""
-    module = inspect.getmodule(registry.find(kind, name))
-    return (inspect.getdoc(module) or "").splitlines()[0]
+    """Return the first line of a class's docstring; that of its module's where the class has no sentence there."""
+    cls = registry.find(kind, name)
+    docs = inspect.cleandoc(cls.__doc__ or ""), inspect.getdoc(inspect.getmodule(cls)) or ""
+    own, module = (next(iter(text.splitlines()), "") for text in docs)
+    is_summary = own.endswith(".") and not own.startswith("Shapes:")
+    return own if is_summary or not module else module
 
 
 def listing(kind: registry.Kind) -> list[tuple[str, str]]:
-    """Names and what they stand for; models are units, and networks that are models of their own."""
+    """Return names with what they stand for; models are units, and networks that are models by themselves."""
     found = [(name, summary_line(kind, name)) for name in registry.names(kind)]
     if kind == "model":
-        found += [(name, summary_line("network", name)) for name in registry.whole_networks()]
+        found += [(name, summary_line("network", name)) for name in registry.standalone_networks()]
     return sorted(found)
 
 
@@ -200,14 +199,14 @@ def definition_listing() -> list[tuple[str, str]]:
 
 
 def cluster_listing() -> list[tuple[str, str]]:
-    """Clusters and what they are, without credentials."""
+    """Return the clusters and what they are, without credentials."""
     from cluster.clusters_file import load_clusters
 
     return [(name, cluster.where) for name, cluster in load_clusters().items()]
 
 
 def sweep_listing(store: Store) -> list[tuple[str, str]]:
-    """Every sweep of a store and its state; a sweep whose driver was killed is told as interrupted."""
+    """Return every sweep of a store and its state; a sweep whose driver was killed is interrupted."""
     return [(row.name, state_of(store, row.name)) for row in store.sweeps()]
 
 
@@ -221,30 +220,25 @@ def state_of(store: Store, name: str) -> str:
 
 
 def about_model(name: str) -> str:
-    """What a model name stands for: its network's and units' equations, and every setting with its default."""
-    model = _resolved_model(name)
+    """Return a model's explicit settings, and the documentation and every setting of its network and units.
+
+    Raises UnknownName, BrokenDefinition, or UserError where its defaults have faults.
+    """
+    task = registry.learnable_task(name)
+    settings, faults, _ = resolve({"model": name, "task": task, "train": {"steps": 10**9}})
+    if settings is None:
+        raise UserError("; ".join(f.message for f in faults))
+    model: dict[str, Any] = settings["model"]
     parts = [f"{name} stands for\n", dump({"model": model})]
-    for kind, unit in [
-        ("network", model["network"]),
-        *(("model", u) for u in dict.fromkeys(u["name"] for u in model["units"])),
-    ]:
-        parts += ["", *_about(registry.find(kind, unit), f"{'unit' if kind == 'model' else kind} {unit}")]
+    network = model["network"]
+    parts += ["", *_about(registry.find("network", network), f"network {network}")]
+    for unit in dict.fromkeys(u["name"] for u in model["units"]):
+        parts += ["", *_about(registry.find("model", unit), f"unit {unit}")]
     return "\n".join(parts)
 
 
-def _resolved_model(name: str) -> dict[str, Any]:
-    """The model on a task that it can learn."""
-    settings, faults, _ = resolve(
-        {"model": name, "task": registry.example_task(name), "train": {"steps": 10**9}}
-    )
-    if settings is None:
-        raise registry.UnknownName("; ".join(f.message for f in faults))
-    model: dict[str, Any] = settings["model"]
-    return model
-
-
 def about_task(name: str) -> str:
-    """A task's rule with worked examples, its settings, its threshold at the defaults."""
+    """Return a task's rule with worked examples, its settings and its threshold at the defaults."""
     cls = registry.find("task", name)
     lines = [*_about(cls, f"task {name}")]
     threshold = cls(cls.Config()).threshold()
@@ -256,7 +250,7 @@ def about_task(name: str) -> str:
 
 
 def about_file(sweep: Sweep) -> str:
-    """A sweep file resolved: its cells with every default filled in, its search space, what it amounts to."""
+    """Return a sweep file resolved: its cells with every default filled in, its search space, its number of lanes."""
     lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
     parts = [f"# {sweep.name}: {len(sweep.cells)} cells, {len(sweep.seeds)} seeds, {lanes} lanes"]
     parts += [f"# warning: {warning}" for warning in sweep.warnings]

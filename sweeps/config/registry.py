@@ -1,6 +1,9 @@
-"""Finds models, networks and tasks by name. A file's existence is its registration; a broken file fails with its name.
+"""The registry: models, networks and tasks by name, with the classes that they name.
 
-A name is a file's stem, or a user's own class: `./my_unit.py` or `my_pkg.units:Mine`.
+A file of `arith_models/units/`, `arith_models/networks/` or `tasks/` is registered by existing. It defines exactly one
+public subclass of `Unit`, `Network` or `Task`, whose name is the file's stem, or it lists several in a module-level
+dictionary `UNITS`, `NETWORKS` or `TASKS` (name -> class). `base.py` and files whose name begins with an underscore define
+nothing. A user's own class is named by its file, `./my_unit.py`, or by its module, `my_pkg.units:Mine`.
 """
 
 from __future__ import annotations
@@ -22,15 +25,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints, overload
 
 from sweeps.errors import UserError
 
+if TYPE_CHECKING:  # torch takes seconds to import, and many modules need `nearest` alone
+    from arith_models.base import Network, Unit
+    from tasks.base import Task
+
 Kind = Literal["model", "network", "task"]
-PACKAGES: dict[str, str] = {
-    "model": "arith_models.units",
-    "network": "arith_models.networks",
-    "task": "tasks",
+"""`model` is the kind of a unit: most models are one unit, which a network arranges."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the definitions of a kind are."""
+
+    package: str
+    module: str
+    """of the base class"""
+    base: str
+    """name of the base class"""
+    listing: str
+    """name of the dictionary by which one file defines several"""
+
+
+SOURCES: dict[Kind, _Source] = {
+    "model": _Source("arith_models.units", "arith_models.base", "Unit", "UNITS"),
+    "network": _Source("arith_models.networks", "arith_models.base", "Network", "NETWORKS"),
+    "task": _Source("tasks", "tasks.base", "Task", "TASKS"),
 }
 
 
@@ -47,7 +70,7 @@ class BrokenDefinition(UserError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like the word, if any does."""
+    """Return the known name that looks most like the word, or None."""
     given = word.lower()
 
     def likeness(name: str) -> float:
@@ -58,58 +81,94 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best) >= 0.6 else None
 
 
-@lru_cache
 def names(kind: Kind) -> list[str]:
-    """Every definition that ships with us, sorted."""
-    package = importlib.import_module(PACKAGES[kind])
-    return sorted(
-        m.name
-        for m in pkgutil.iter_modules(package.__path__)
-        if not m.name.startswith("_") and m.name != "base"
-    )
+    """Return the names of every definition that ships with this project, sorted."""
+    return sorted(_modules(kind))
 
 
 @lru_cache
-def whole_networks() -> list[str]:
-    """Networks that arrange no units: each is a model of its own name."""
+def _modules(kind: Kind) -> dict[str, str]:
+    """Name of every shipped definition -> the module that defines it. A file that cannot be imported has its stem."""
+    source = SOURCES[kind]
+    found: dict[str, str] = {}
+    for file in pkgutil.iter_modules(importlib.import_module(source.package).__path__):
+        if file.name.startswith("_") or file.name == "base":
+            continue
+        module = f"{source.package}.{file.name}"
+        try:
+            listed = vars(_import(module)).get(source.listing)
+        except BrokenDefinition:
+            listed = None  # `find` reports the file's fault where the name is used
+        found |= dict.fromkeys([file.name] if listed is None else listed, module)
+    return found
+
+
+@lru_cache
+def standalone_networks() -> list[str]:
+    """Return the shipped networks that arrange no units, sorted: each is a model by its own name."""
     return [name for name in names("network") if find("network", name).num_units == 0]
 
 
 def models() -> list[str]:
-    """What `model:` may name, of what ships with us: units and whole networks, sorted."""
-    return sorted([*names("model"), *whole_networks()])
+    """Return what `model:` may name of what ships with this project: units and standalone networks, sorted."""
+    return sorted([*names("model"), *standalone_networks()])
 
 
-@lru_cache
+def is_network(name: str) -> bool:
+    """Return whether a model's name, which may be a user's file or class, stands for a network and not for a unit.
+
+    Raises UnknownName and BrokenDefinition as `find` does.
+    """
+    if not _is_reference(name):
+        return name in names("network") and name not in names("model")
+    return not _candidates(name, "model") and len(_candidates(name, "network")) == 1
+
+
+@overload
+def find(kind: Literal["model"], name: str) -> type[Unit]: ...
+@overload
+def find(kind: Literal["network"], name: str) -> type[Network]: ...
+@overload
+def find(kind: Literal["task"], name: str) -> type[Task]: ...
 def find(kind: Kind, name: str) -> type[Any]:
-    """The class that a name stands for.
+    """Return the class that a name stands for.
 
     Raises UnknownName, or BrokenDefinition where a file exists but cannot be imported or defines no such class.
     """
-    if name.endswith(".py"):
-        return _the_class(_import_file(Path(name)), kind)
-    if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        module = _import(module_name)
-        if not hasattr(module, attribute):
-            near = nearest(
-                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
-            )
-            raise UnknownName(
-                f"{module_name} has no class {attribute!r}" + (f". Did you mean {near!r}?" if near else "")
-            )
-        return _checked(getattr(module, attribute), kind, name)
-    if name not in names(kind):
+    return _find(kind, name)
+
+
+def clear_cache() -> None:
+    """Forget every class that was found: a user's file may have been edited since."""
+    for cached in (_find, _referred, _modules, standalone_networks):
+        cached.cache_clear()
+
+
+@lru_cache
+def _find(kind: Kind, name: str) -> type[Any]:
+    if _is_reference(name):
+        return _the_candidate(name, kind)
+    module = _modules(kind).get(name)
+    if module is None:
         raise UnknownName(_unknown(kind, name))
-    return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
+    listed = vars(_import(module)).get(SOURCES[kind].listing)
+    if listed is None:
+        return _the_candidate(module, kind)
+    if not inspect.isclass(listed[name]):
+        raise BrokenDefinition(
+            f"{SOURCES[kind].listing} of {module}: {name} is no class, but {listed[name]!r}"
+        )
+    return _complete(listed[name], kind, name)
 
 
 def _unknown(kind: Kind, name: str) -> str:
     known = models() if kind == "model" else names(kind)
     if name in known:
         return f"{name} is a network of its own, and no unit that a network arranges: write `model: {name}`"
+    if kind == "model" and name in names("network"):
+        return f"{name} is a network that arranges units, and no unit: write `model: {{name: nmu, network: {name}}}`"
     near = nearest(name, known)
-    folder = PACKAGES[kind].replace(".", "/")
+    folder = SOURCES[kind].package.replace(".", "/")
     return (
         f"no {kind} named {name!r}."
         + (f" Did you mean {near!r}?" if near else "")
@@ -118,35 +177,131 @@ def _unknown(kind: Kind, name: str) -> str:
     )
 
 
-def identity(kind: Kind, name: str) -> int | str:
-    """What tells a definition's numbers from those of another of the same name: its version.
+def version_key(kind: Kind, name: str) -> int | str:
+    """Return what enters a lane's content address for a definition: its version.
 
-    A user's own file has its source's hash besides: nobody raises the version of a file that is still being written.
+    A user's own file contributes its source's hash as well: nobody raises the version of a file that is still being
+    written.
     """
-    version: int = find(kind, name).version
+    version: int = _find(kind, name).version
     return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
 
 
-def example_task(unit: str) -> str:
-    """A task that a model of this name can learn: a recurrent cell needs a sequence, a network on symbols an algorithm."""
-    if unit in whole_networks():
+def learnable_task(model: str) -> str:
+    """Return the name of a task that a model can learn: its network's own, or that which fits a unit.
+
+    A recurrent cell needs a sequence, and a network that reads symbols an algorithm.
+    """
+    if not is_network(model):
+        return "recurrent" if find("model", model).is_cell else "static"
+    network = find("network", model)
+    if network.reads_symbols:
         return "algorithm"
-    return "recurrent" if find("model", unit).is_cell else "static"
+    own = [name for name in names("task") if find("task", name).network == model]
+    usual = "recurrent" if network.pieces else "static"
+    return own[0] if own and usual not in own else usual
 
 
 def source_hash(kind: Kind, name: str) -> str:
-    """sha256 of the file that defines a name, for the record's provenance."""
-    return hashlib.sha256(Path(inspect.getfile(find(kind, name))).read_bytes()).hexdigest()[:16]
+    """Return the sha256 of the file that defines a name, for the record's provenance."""
+    return hashlib.sha256(Path(inspect.getfile(_find(kind, name))).read_bytes()).hexdigest()[:16]
+
+
+def _is_reference(name: str) -> bool:
+    """Whether a name stands for a user's own class: ./my_unit.py or my_pkg.units:Mine."""
+    return name.endswith(".py") or ":" in name
+
+
+@lru_cache
+def _referred(name: str) -> tuple[ModuleType, tuple[type[Any], ...]]:
+    """The module of a reference or of a shipped definition, and the public classes that it names."""
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        module = _import(module_name)
+        if not hasattr(module, attribute):
+            near = nearest(
+                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
+            )
+            hint = f". Did you mean {near!r}?" if near else ""
+            raise UnknownName(f"{module_name} has no class {attribute!r}{hint}")
+        if not inspect.isclass(found := getattr(module, attribute)):
+            raise BrokenDefinition(f"{name} is not a class")
+        return module, (found,)
+    module = _import_file(Path(name)) if name.endswith(".py") else _import(name)
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    return module, tuple(dict.fromkeys(c for c in classes if not c.__name__.startswith("_")))
+
+
+def _base(kind: Kind) -> type[Any]:
+    source = SOURCES[kind]
+    base: type[Any] = getattr(importlib.import_module(source.module), source.base)
+    return base
+
+
+def _candidates(name: str, kind: Kind) -> list[type[Any]]:
+    """The public classes of a module that subclass the base class of a kind."""
+    return [cls for cls in _referred(name)[1] if issubclass(cls, _base(kind))]
+
+
+def _the_candidate(name: str, kind: Kind) -> type[Any]:
+    """The one class of a kind that a module or a reference names. Raises BrokenDefinition where it cannot be used."""
+    module, classes = _referred(name)
+    found = _candidates(name, kind)
+    if ":" in name or len(found) == 1:
+        return _complete(found[0] if found else classes[0], kind, name)
+    # A class that has a method of the contract, and not its base class, is most likely meant.
+    likely = [cls for cls in classes if _base(kind).__abstractmethods__ & set(dir(cls))]
+    if not found and likely:
+        return _complete(likely[0], kind, name)
+    source, file = SOURCES[kind], str(module.__file__)
+    listed = (
+        f": {', '.join(c.__name__ for c in found)}. Helpers have names that begin with _" if found else ""
+    )
+    raise BrokenDefinition(
+        f"{file} must define exactly one {kind} class, a subclass of {source.module}.{source.base}, but defines "
+        f"{len(found)}{listed}",
+        file,
+        inspect.getsourcelines(found[1])[1] if found else None,
+    )
+
+
+def _complete(cls: type[Any], kind: Kind, name: str) -> type[Any]:
+    """The class itself. Raises BrokenDefinition where it is of another kind, or lacks what the contract requires."""
+    source, (file, line) = SOURCES[kind], _location(cls)
+    where = f"{file} (line {line}): class {cls.__name__}" if file else f"class {cls.__name__}"
+    if kind == "model" and issubclass(cls, _base("network")):
+        raise BrokenDefinition(
+            f"{where} is a network, and no unit. A network whose num_units is 0 is a model by itself, `model: {name}`; one "
+            f"that arranges units is named beside them, `model: {{name: nmu, network: {name}}}`",
+            file,
+            line,
+        )
+    if not issubclass(cls, _base(kind)):
+        also = ", or arith_models.base.Network if it is a model by itself" if kind == "model" else ""
+        raise BrokenDefinition(f"{where} must subclass {source.module}.{source.base}{also}", file, line)
+    required = ("version", "num_units") if kind == "network" else ("version",)
+    missing = [field for field in required if not hasattr(cls, field)] + sorted(cls.__abstractmethods__)
+    if missing:
+        raise BrokenDefinition(f"{where} is not a {kind}: it lacks {', '.join(missing)}", file, line)
+    return cls
+
+
+def _location(cls: type[Any]) -> tuple[str | None, int | None]:
+    """The file and the line of a class; None for one that is not written in Python."""
+    try:
+        return inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return None, None
 
 
 def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises becomes one line with its name
+    except Exception as error:  # a user's module may raise anything: the message is one line with its name
         absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or module_name)
-        do = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
+        remedy = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
         raise BrokenDefinition(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}{do}"
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}{remedy}"
         ) from error
 
 
@@ -176,7 +331,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, str]:
-    """The file and line that are to blame: where the syntax is wrong, or what line of the user's file raised."""
+    """The file, the line and the message of an import's fault: the syntax error, or the line of the user's file that raised."""
     linecache.checkcache()
     if isinstance(error, SyntaxError) and error.filename:
         return _as_given(error.filename, path), error.lineno, error.msg
@@ -188,44 +343,6 @@ def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, st
 
 def _as_given(file: str, path: Path) -> Path:
     return path if Path(file).resolve() == path.resolve() else Path(file)
-
-
-NEEDED: dict[str, tuple[str, ...]] = {
-    "model": ("initialise", "forward", "effective_weight", "constrain"),
-    "network": ("initialise", "forward", "effective_weights", "constrain", "num_units"),
-    "task": (
-        "instance", "sample", "evaluation_inputs", "truth", "loss", "threshold", "network", "splits",
-    ),
-}  # fmt: skip
-"""What a class must have besides `version` and `Config`."""
-
-
-def _the_class(module: ModuleType, kind: Kind) -> type[Any]:
-    """The one class with a `Config` that the module itself defines."""
-    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
-    own = [c for c in classes if hasattr(c, "Config") and hasattr(c, "version")]
-    if not own:  # a class that is nearly one is told what it lacks
-        own = [c for c in classes if hasattr(c, NEEDED[kind][0]) and hasattr(c, NEEDED[kind][1])]
-    if len(own) != 1:
-        file = str(module.__file__)
-        raise BrokenDefinition(
-            f"{file} must define exactly one {kind} class with `version` and `Config`, but defines {len(own)}",
-            file,
-            inspect.getsourcelines(own[1])[1] if own else None,
-        )
-    return _checked(own[0], kind, str(module.__file__))
-
-
-def _checked(found: Any, kind: Kind, name: str) -> type[Any]:
-    missing = [m for m in ("version", "Config", *NEEDED[kind]) if not hasattr(found, m)]
-    if not inspect.isclass(found) or missing:
-        lines = inspect.getsourcelines(found)[1] if inspect.isclass(found) else None
-        raise BrokenDefinition(
-            f"{name} is not a {kind}: it lacks {', '.join(missing) or 'a class'}",
-            inspect.getsourcefile(found) if inspect.isclass(found) else None,
-            lines,
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -240,16 +357,16 @@ class FieldDoc:
 
 
 def field_docs(config: type[Any]) -> list[FieldDoc]:
-    """The fields in the order of the dataclass, each from the class that has the last word on it."""
+    """Return the fields in the order of the dataclass, each as the last class that declares it writes it."""
     found: dict[str, FieldDoc] = {}
     for cls in reversed(config.__mro__):
         if dataclasses.is_dataclass(cls):
-            found |= {doc.name: doc for doc in _of_class(cls)}
+            found |= {doc.name: doc for doc in _declared_fields(cls)}
     return [found[f.name] for f in dataclasses.fields(config) if f.name in found]
 
 
 def settings_lines(config: type[Any]) -> list[str]:
-    """For people: every field with its default, and its explanation under it."""
+    """Return lines for display: every field with its default, and its explanation under it."""
     hints = get_type_hints(config)
     lines = []
     for doc in field_docs(config):
@@ -263,7 +380,8 @@ def settings_lines(config: type[Any]) -> list[str]:
     return ["settings:", *lines] if lines else ["no settings"]
 
 
-def _of_class(cls: type[Any]) -> Iterator[FieldDoc]:
+def _declared_fields(cls: type[Any]) -> Iterator[FieldDoc]:
+    """The fields that the body of one class declares, read from its source."""
     lines, first = inspect.getsourcelines(cls)
     source = textwrap.dedent("".join(lines))
     body = ast.parse(source).body[0]

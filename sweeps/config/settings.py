@@ -375,9 +375,9 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     """The content address of a lane: its settings but for the budget, its seed, and all versions that move its numbers."""
     model, task = resolved["model"], resolved["task"]
     versions = {
-        "network": registry.identity("network", model["network"]),
-        "units": [registry.identity("model", u["name"]) for u in model["units"]],
-        "task": registry.identity("task", task["name"]),
+        "network": registry.version_key("network", model["network"]),
+        "units": [registry.version_key("model", u["name"]) for u in model["units"]],
+        "task": registry.version_key("task", task["name"]),
         "numerics": NUMERICS,
     }
     train = {k: v for k, v in resolved["train"].items() if k != "steps"}
@@ -429,7 +429,7 @@ def _model(
         return None, faults
     try:
         given_network = rest.pop("network", None)
-        network_name = given_network or _usual_network(name, task)
+        network_name = given_network or _usual_network(name, task, "units" in rest)
         network = registry.find("network", network_name)
         paper = copy.deepcopy(dict(network.presets.get(name, {})))
         given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
@@ -468,10 +468,15 @@ def _misplaced_cell(
     return None
 
 
-def _usual_network(name: str | None, task: dict[str, Any] | None) -> str:
-    """A model that is a network of its own, or what the task usually arranges units in."""
-    if name in registry.whole_networks():
-        return name
+def _usual_network(name: str | None, task: dict[str, Any] | None, units_given: bool) -> str:
+    """A model that is a network of its own, or what the task usually arranges units in.
+
+    With units, the name is only a label.
+    """
+    if name in registry.standalone_networks() or (
+        isinstance(name, str) and not units_given and registry.is_network(name)
+    ):
+        return str(name)
     usual: str = registry.find("task", task["name"]).network if task else "two_layer"
     return usual
 
@@ -484,7 +489,7 @@ def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
         except registry.UnknownName as error:
             return str(error)
     where = f"task {task['name']}" if task else "this task"
-    known = ", ".join(registry.whole_networks())
+    known = ", ".join(registry.standalone_networks())
     return f"{name or 'a list of units'} cannot learn {where}, where a model is a network of its own: {known}"
 
 

@@ -1,1 +1,1 @@
-"""Parts of the task on algorithms: operations on symbols, their examples, their oracles and their errors; not a task itself."""
+"""Parts of the task on algorithms: operations on symbols, their examples and their oracles; not a task itself."""

@@ -1,6 +1,8 @@
-"""Examples of a length that are all different, and the tables of training examples, one a bin.
+"""Examples that are all different: the tables of training examples, one a bin, and the inputs of the tests.
 
-Legend of suffixes: N examples, F free digits, n positions of a bin.
+Tests are equal for all seeds, and have no example that is trained on where a length has more than training takes.
+
+Legend of suffixes: N examples or rows, F free digits, n positions.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._algorithms.operations import PAD, Operation
+from tasks._algorithms.operations import PAD, Operation, Symbols
 
 Free = NDArray[np.uint8]
 Table = NDArray[np.int8]
 OUTSIDE = -1
 TRAINING_SEED, TEST_SEED, COPY_SEED = 125459, 8689336, 43953907
-"""The seed of the Neural GPU's trainer, and two that this project's evaluation sets have elsewhere; each with the length."""
+"""The seed of the Neural GPU's trainer, and the two of the published evaluation inputs of tasks on numbers; each is used
+together with the length."""
 
 
 def training_count(op: Operation, length: int, most: int) -> int:
@@ -74,9 +77,9 @@ def _powers(radix: int, free: int) -> NDArray[np.uint64]:
 
 
 def _codes(free_NF: Free, radix: int) -> NDArray[np.uint64]:
-    """The number that the digits spell, modulo 2^64: examples with different codes are different.
+    """The number that the digits stand for, modulo 2^64: examples with different codes are different.
 
-    (Of long ones, two that differ may have one code; the second is then left out, which harms nothing.)
+    Of long ones, two that differ may have one code; the second is then left out, which does no harm.
     """
     codes = np.zeros(len(free_NF), np.uint64)
     for digits, power in zip(free_NF.T, _powers(radix, free_NF.shape[1]), strict=True):
@@ -110,7 +113,7 @@ def tables(op: Operation, bins: tuple[int, ...], most: int, copied_percent: int)
         own.append(examples)
         rows = [(length, padded(op, free, n)) for length, free in [*copies, *examples]]
         made[f"x_{n}"], made[f"y_{n}"] = (np.concatenate([pair[i] for _, pair in rows]) for i in (0, 1))
-        made[f"first_{n}"], made[f"count_{n}"] = _places([(length, len(x)) for length, (x, _) in rows], n)
+        made[f"first_{n}"], made[f"count_{n}"] = _row_ranges([(length, len(x)) for length, (x, _) in rows], n)
     return made
 
 
@@ -131,9 +134,43 @@ def _copies(shorter: Sequence[list[tuple[int, Free]]], count: int, n: int) -> li
     return copies
 
 
-def _places(counts: Sequence[tuple[int, int]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the rows of each length 0 ... n begin, and how many they are."""
+def _row_ranges(counts: Sequence[tuple[int, int]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each length 0 ... n, and the number of its rows."""
     lengths = np.array([length for length, _ in counts])
     count = np.array([rows for _, rows in counts])
     used = np.maximum(np.searchsorted(lengths, np.arange(n + 1), side="right") - 1, 0)
     return (np.cumsum(count) - count)[used], count[used]
+
+
+@lru_cache(maxsize=8)
+def inputs_of_bins(op: Operation, bins: tuple[int, ...], rows: int, most: int) -> tuple[Symbols, ...]:
+    """Input symbols [N, n], one array a bin; in all `rows` different examples, spread evenly over the lengths.
+
+    Where a length has fewer, the longer ones have the more.
+    """
+    lengths = op.lengths(0, bins[-1])
+    wanted = dict(zip(lengths, _shares(rows, [available(op, n, most) for n in lengths]), strict=True))
+    return tuple(
+        np.concatenate([_inputs(op, length, wanted[length], most, n) for length in op.lengths(below, n)])
+        for below, n in zip((0, *bins), bins, strict=False)
+    )
+
+
+@lru_cache(maxsize=8)
+def inputs_of_length(op: Operation, positions: int, rows: int, most: int) -> Symbols:
+    """Input symbols [N, n] of the longest length that n positions have room for; `most` is 0 if none is trained on."""
+    return _inputs(op, op.longest(positions), rows, most, positions)
+
+
+def _inputs(op: Operation, length: int, rows: int, most: int, positions: int) -> Symbols:
+    x_Nn, _ = padded(op, untrained(op, length, rows, most), positions)
+    return x_Nn.astype(np.int64)
+
+
+def _shares(rows: int, available_rows: list[int]) -> list[int]:
+    """Equal shares of the rows, none above the rows that are available."""
+    shares = [0] * len(available_rows)
+    by_size = sorted(range(len(available_rows)), key=lambda i: available_rows[i])
+    for done, i in enumerate(by_size):
+        shares[i] = min(available_rows[i], (rows - sum(shares)) // (len(available_rows) - done))
+    return shares

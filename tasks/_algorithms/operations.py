@@ -1,4 +1,4 @@
-"""The operations: which lengths each has, and how a row of free digits becomes input and target.
+"""The operations: the lengths that each has, and how a row of free digits becomes input and target.
 
 An example of length l has l input symbols. Its content is a row of free digits, each from 0 to radix - 1, so the number of
 different examples of a length is radix to the power of the free digits.
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._algorithms.arithmetic import Digits, added, incremented, multiplied
-
+Digits = NDArray[np.int64]
+"""int64 [N numbers, K digits], the lowest digit first."""
 Symbols = NDArray[np.int64]
 Pair = tuple[Symbols, Symbols]
 PAD = 0
@@ -74,8 +74,41 @@ def operation(name: str, base: int, symbols: int, keep_zeros: bool) -> Operation
 
 
 def sign(op: Operation) -> int:
-    """The symbol between two numbers: '+' and '*' stand directly above the digits."""
+    """The symbol between two numbers: '+' and '*' follow the digits directly."""
     return op.num_inputs - (2 if op.name == "add" else 1)
+
+
+def _carried(values_ND: Digits, base: int) -> Digits:
+    """The digits of numbers whose places hold more than a digit; what overflows the last place is lost."""
+    places_DN = np.ascontiguousarray(values_ND.T)
+    carry = np.zeros_like(places_DN[0])
+    for place in places_DN:
+        place += carry
+        np.floor_divide(place, base, out=carry)
+        place -= carry * base
+    return places_DN.T
+
+
+def _added(a_NK: Digits, b_NK: Digits, base: int) -> Digits:
+    """The K + 1 digits of a + b."""
+    return _carried(np.pad(a_NK + b_NK, ((0, 0), (0, 1))), base)
+
+
+def _multiplied(a_NK: Digits, b_NK: Digits, base: int) -> Digits:
+    """The 2 K digits of a b, as it is done by hand: shifted multiples of b, added up."""
+    N, K = a_NK.shape
+    sums_DN = np.zeros((2 * K, N), np.int64)
+    a_KN, b_KN = np.ascontiguousarray(a_NK.T), np.ascontiguousarray(b_NK.T)
+    for i, a_N in enumerate(a_KN):
+        sums_DN[i : i + K] += a_N * b_KN
+    return _carried(sums_DN.T, base)
+
+
+def _incremented(a_NK: Digits, base: int) -> Digits:
+    """The K digits of a + 1; the largest number becomes 0."""
+    plus = a_NK.copy()
+    plus[:, 0] += 1
+    return _carried(plus, base)
 
 
 def _two_numbers(combine: Callable[[Digits, Digits, int], Digits]) -> Callable[[Operation, Digits], Pair]:
@@ -100,7 +133,7 @@ def _number(op: Operation, digits: Digits, length: int) -> Symbols:
 def _bcd_multiply(op: Operation, free_NF: Digits) -> Pair:
     a_NK, b_NK = np.split(free_NF, 2, axis=1)
     between = np.full((len(a_NK), 1), sign(op))
-    return np.hstack([_nibbles(a_NK), between, _nibbles(b_NK)]), _nibbles(multiplied(a_NK, b_NK, op.radix))
+    return np.hstack([_nibbles(a_NK), between, _nibbles(b_NK)]), _nibbles(_multiplied(a_NK, b_NK, op.radix))
 
 
 def _nibbles(digits_NK: Digits) -> Symbols:
@@ -146,8 +179,8 @@ def _all(length: int) -> int:
 
 _FORMS: dict[str, tuple[int, int, Callable[[int], int], Callable[[Operation, Digits], Pair]]] = {
     # name: step, rest, free digits of a length, how it is written
-    "add": (2, 1, lambda length: length - 1, _two_numbers(added)),
-    "multiply": (2, 1, lambda length: length - 1, _two_numbers(multiplied)),
+    "add": (2, 1, lambda length: length - 1, _two_numbers(_added)),
+    "multiply": (2, 1, lambda length: length - 1, _two_numbers(_multiplied)),
     "bcd_multiply": (8, 1, lambda length: (length - 1) // 4, _bcd_multiply),
     "copy": (1, 0, _all, _sequence(lambda x_NL: x_NL)),
     "reverse": (1, 0, _all, _sequence(lambda x_NL: x_NL[:, ::-1])),
@@ -155,7 +188,7 @@ _FORMS: dict[str, tuple[int, int, Callable[[int], int], Callable[[Operation, Dig
     "sort": (1, 0, _all, _sequence(lambda x_NL: np.sort(x_NL, axis=1))),
     "key_value_sort": (2, 0, _all, _key_value_sort),
     "duplicate": (2, 0, lambda length: length // 2, _duplicate),
-    "increment": (1, 0, _all, lambda op, free: (free + 1, incremented(free, op.radix) + 1)),
+    "increment": (1, 0, _all, lambda op, free: (free + 1, _incremented(free, op.radix) + 1)),
     "left": (1, 0, _all, _sequence(lambda x_NL: x_NL[:, :1])),
     "right": (1, 0, _all, _sequence(lambda x_NL: x_NL[:, -1:])),
     "left_shift": (1, 0, _all, _sequence(lambda x_NL: np.roll(x_NL, -1, axis=1))),

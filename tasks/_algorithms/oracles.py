@@ -1,7 +1,7 @@
-"""What the target of a row of input symbols is, by Python's own integers and lists: shares nothing with what makes examples.
+"""The oracles: the target of a row of input symbols by Python's integers and lists, without any code that makes examples.
 
-A row is read as a person would: up to the working space's end, numbers on both sides of the sign, pairs, a block. -1 lies
-outside of the working space.
+A row is parsed up to the end of its working space: numbers on both sides of the sign, pairs, or a block. -1 lies outside
+of the working space.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Alphabet:
-    """How numbers are spelt: little-endian, the digit d as the symbol d + 1, `sign` between two of them."""
+    """How numbers are written: little-endian, the digit d as the symbol d + 1, `sign` between two of them."""
 
     base: int
     sign: int
@@ -32,12 +32,12 @@ def target(operation: str, alphabet: Alphabet, row: list[int]) -> list[int]:
 
 def _add(alphabet: Alphabet, row: list[int]) -> list[int]:
     a, b = _numbers(alphabet, row)
-    return _spelt(alphabet, a + b, len(row))
+    return _written(alphabet, a + b, len(row))
 
 
 def _multiply(alphabet: Alphabet, row: list[int]) -> list[int]:
     a, b = _numbers(alphabet, row)
-    return _spelt(alphabet, a * b, len(row))
+    return _written(alphabet, a * b, len(row))
 
 
 def _numbers(alphabet: Alphabet, row: list[int]) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def _numbers(alphabet: Alphabet, row: list[int]) -> tuple[int, int]:
 
 
 def _value(digits: list[int], base: int) -> int:
-    """The number that little-endian digits spell. (Python's int(text, base) refuses more than 4,300 digits.)"""
+    """The number that little-endian digits stand for. (Python's int(text, base) refuses more than 4,300 digits.)"""
     if len(digits) <= 32:
         return sum(digit * base**place for place, digit in enumerate(digits))
     half = len(digits) // 2
@@ -64,7 +64,7 @@ def _digits(number: int, base: int) -> list[int]:
     return found or [0]
 
 
-def _spelt(alphabet: Alphabet, number: int, length: int) -> list[int]:
+def _written(alphabet: Alphabet, number: int, length: int) -> list[int]:
     digits = _digits(number, alphabet.base)
     if alphabet.zeros_kept:
         digits += [0] * (length - len(digits))
@@ -77,11 +77,11 @@ def _bcd_multiply(alphabet: Alphabet, row: list[int]) -> list[int]:
     a, b = (_value(_bcd_digits(part), 10) for part in (row[:at], row[at + 1 :]))
     digits = _digits(a * b, 10)
     digits += [0] * (2 * at // 4 - len(digits))
-    spelt = []
+    written = []
     for digit in digits:
         eights, fours, twos, ones = (int(bit) for bit in format(digit, "04b"))
-        spelt += [ones + 1, twos + 1, fours + 1, eights + 3]
-    return spelt
+        written += [ones + 1, twos + 1, fours + 1, eights + 3]
+    return written
 
 
 def _bcd_digits(symbols: list[int]) -> list[int]:

@@ -1,1 +1,1 @@
-"""Pictures of digits: where they come from, how they are split, and how they become sequences. Not a task itself."""
+"""Images of digits: the data sets and their split into parts. Not a task itself."""

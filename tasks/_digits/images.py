@@ -1,4 +1,4 @@
-"""Pictures with labels, and their split into training, validation and test pictures that have none in common."""
+"""Images of digits with labels, and their split into training, validation and test parts that share none."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks._digits.errors import DataError
-
 MEAN, DEVIATION = 0.1307, 0.3081
-"""Of MNIST's training pictures in [0, 1]; the published code normalises by them."""
+"""Of MNIST's training images in [0, 1]; the published code normalises by them."""
 VALIDATION_SHARE = 1 / 12
-"""Of the training pictures, the last: 5,000 of MNIST's 60,000, as published."""
+"""Share of the training images that validate, the last ones: 5,000 of MNIST's 60,000, as published."""
+
+
+class DataError(ValueError):
+    """Data that are missing, broken, or not enough. The message names the file, what is expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Images:
         return len(self.labels)
 
     def normalised(self, rows: Any = slice(None)) -> NDArray[np.float32]:
-        """float32 [N, C, H, W]: (pixel / 255 - 0.1307) / 0.3081. Of all pictures, or of these rows."""
+        """float32 [N, C, H, W]: (pixel / 255 - 0.1307) / 0.3081. Of all images, or of these rows."""
         scaled = self.pixels[rows].astype(np.float32) / np.float32(255.0)
         result: NDArray[np.float32] = (scaled - np.float32(MEAN)) / np.float32(DEVIATION)
         return result
@@ -37,11 +39,11 @@ class Images:
         return Images(self.pixels[start:end], self.labels[start:end])
 
     def digests(self) -> list[bytes]:
-        """Of each picture; pictures are equal where these are."""
-        return [hashlib.sha256(picture.tobytes()).digest() for picture in self.pixels]
+        """sha256 of each image: images are equal where these are."""
+        return [hashlib.sha256(image.tobytes()).digest() for image in self.pixels]
 
     def without(self, *others: Images) -> Images:
-        """The pictures that are in none of the others."""
+        """The images that are in none of the others."""
         elsewhere = {digest for other in others for digest in other.digests()}
         kept = [place for place, digest in enumerate(self.digests()) if digest not in elsewhere]
         return self if len(kept) == len(self) else Images(self.pixels[kept], self.labels[kept])
@@ -49,7 +51,7 @@ class Images:
 
 @dataclass(frozen=True)
 class DigitImages:
-    """A data set, split. No picture of one part is in another, byte for byte."""
+    """A data set, split. No image of one part is in another, byte for byte."""
 
     train: Images
     validation: Images
@@ -73,11 +75,11 @@ def split(
     share: float = VALIDATION_SHARE,
     drop_copies: bool = False,
 ) -> DigitImages:
-    """The last of the training pictures, that share rounded down, are the validation pictures.
+    """The last of the training images, that share rounded down, are the validation images.
 
-    `drop_copies`: a picture that stands in two parts stays in the test part, or else in the validation part.
+    `drop_copies`: an image that is in two parts stays in the test part, or else in the validation part.
 
-    Raises DataError for a part that is empty, pictures of two sizes, and a picture that stands in two parts.
+    Raises DataError for a part that is empty, images of two sizes, and an image that is in two parts.
     """
     start = len(training) - int(share * len(training))
     train, validation = training.part(0, start), training.part(start, len(training))
@@ -96,7 +98,7 @@ def split(
 
 
 def _refuse_shared(parts: dict[str, Images], source: str) -> None:
-    seen: dict[bytes, str] = {}  # by digest: the pictures themselves are hundreds of megabytes
+    seen: dict[bytes, str] = {}  # by digest: the images themselves are hundreds of megabytes
     for name, part in parts.items():
         own = set(part.digests())
         shared = [other for digest in own if (other := seen.get(digest))]

@@ -9,11 +9,11 @@ from sweeps.cli.define import write_template
 from sweeps.config import registry
 
 
-def written(folder: Path, kind: str, *changes: tuple[str, str]) -> Path:
-    """A new model or task in which each old text is replaced."""
+def written(folder: Path, kind: registry.Kind, *changes: tuple[str, str]) -> Path:
+    """A new model, network or task in which each old text is replaced."""
     (folder / f"my_{kind}.py").unlink(missing_ok=True)
-    registry.find.cache_clear()
-    path = write_template("model" if kind == "model" else "task", f"my_{kind}", folder)
+    registry.clear_cache()
+    path = write_template(kind, f"my_{kind}", folder)
     text = path.read_text()
     for old, new in changes:
         assert old in text, f"{old!r} is not in the template"
@@ -22,9 +22,9 @@ def written(folder: Path, kind: str, *changes: tuple[str, str]) -> Path:
     return path
 
 
-def checked(path: Path, last: str | None = None) -> Report:
-    """Against every rule, or up to one: what comes after takes longer."""
-    return (check_model if path.stem == "my_model" else check_task)(str(path), last=last)
+def checked(path: Path, last: str | None = None, compiled: bool = False) -> Report:
+    """The report on every rule, or on those up to one, since later ones take longer."""
+    return (check_task if path.stem == "my_task" else check_model)(str(path), compiled, last)
 
 
 def line_of(path: Path, fragment: str) -> int:
@@ -34,8 +34,10 @@ def line_of(path: Path, fragment: str) -> int:
     return lines[0]
 
 
-def told(report: Report) -> list[tuple[str, int | None, str]]:
+def faults_of(report: Report) -> list[tuple[str, int | None, str]]:
     """(rule, line, what was found) of every fault."""
     return [
-        (r, f.place.line if f.place else None, f.found) for r, faults in report.broken.items() for f in faults
+        (rule, fault.location.line if fault.location else None, fault.found)
+        for rule, faults in report.broken.items()
+        for fault in faults
     ]

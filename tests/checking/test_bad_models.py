@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, line_of, told, written
+from definitions import checked, faults_of, line_of, written
 
 from sweeps.checking import check_model, checker
+from sweeps.cli.define import TEMPLATES
 
 INITIALISE = "self.weight.copy_(stream.uniform(self.weight.shape, -r, r))"
 FORWARD = 'return (self.effective_weight() @ x_BI.T).T, {"sparsity": nau_sparsity(self.weight)}'
 PARAMETER = "self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs))"
 IMPORT = "import torch\nfrom torch import Tensor, nn\n"
-INITIALISES = "initialise fills every parameter from the stream alone"
-LEARNS, APART = "every parameter learns", "lanes do not mix"
-ROWS, CONSTRAINS = "rows of a batch do not touch each other", "constrain keeps to its bounds"
+
+
+TEMPLATE = (TEMPLATES / "model.txt").read_text(encoding="utf-8")
+DOCSTRING = TEMPLATE[TEMPLATE.index('    """y = x W') : TEMPLATE.index("    version = 1")], ""
 
 
 def before(what: str, line: str) -> tuple[str, str]:
@@ -81,19 +83,19 @@ FAULTS = {
           ("@ x_BI.T)", "@ (x_BI.T - MEAN[0]))")], checker.PURE, "MEAN[0] = 0.9", "forward changes module variable MEAN"),
     "a parameter that is left out of initialise":
         ([(PARAMETER, PARAMETER + "\n        self.bias = nn.Parameter(torch.empty(num_outputs))"),
-          ("@ x_BI.T).T,", "@ x_BI.T).T + self.bias,")], INITIALISES, "self.bias = nn", "leaves first.bias as it was"),
+          ("@ x_BI.T).T,", "@ x_BI.T).T + self.bias,")], checker.INITIALISES, "self.bias = nn", "leaves first.bias as it was"),
     "a weight that is computed once, in the constructor":
         ([(PARAMETER, PARAMETER + "\n        self.W = torch.tanh(torch.nan_to_num(self.weight))"),
-          ("(self.effective_weight() @", "(self.W @")], LEARNS, "self.W = torch.tanh", "first.weight never receives"),
+          ("(self.effective_weight() @", "(self.W @")], checker.LEARNS, "self.W = torch.tanh", "first.weight never receives"),
     "a parameter that is not used":
         ([(PARAMETER, PARAMETER + "\n        self.gate = nn.Parameter(torch.empty(num_outputs))"),
           (INITIALISE, INITIALISE + "\n        self.gate.zero_()")],
-         LEARNS, "self.gate = nn", "first.gate never receives a gradient, so it never learns"),
+         checker.LEARNS, "self.gate = nn", "first.gate never receives a gradient, so it never learns"),
     "a parameter behind detach":
         ([("self.effective_weight() @ x_BI.T", "self.effective_weight().detach() @ x_BI.T")],
-         LEARNS, "self.weight = nn.Parameter", "first.weight never receives a gradient"),
+         checker.LEARNS, "self.weight = nn.Parameter", "first.weight never receives a gradient"),
     "rows that mix":
-        ([before(FORWARD, "x_BI = x_BI - x_BI.mean(0)")], ROWS, "def forward", "row 0 alone gives another y"),
+        ([before(FORWARD, "x_BI = x_BI - x_BI.mean(0)")], checker.ROWS, "def forward", "row 0 alone gives another y"),
     "the wrong shape of y":
         ([("(self.effective_weight() @ x_BI.T).T", "self.effective_weight() @ x_BI.T")],
          checker.BUILDS, "def forward", "y has shape [1, 5] instead of [5, 1]"),
@@ -108,22 +110,23 @@ FAULTS = {
           ("copy_(self.effective_weight())", "clamp_(-1.0, 1.0)")],
          checker.BUILDS, "def effective_weight", "effective_weight() has shape [10] instead of [1, 10]"),
     "a draw in evaluation":
-        ([before(FORWARD, "x_BI = x_BI + 0.1 * ctx.stream.normal(x_BI.shape)")], "evaluation draws nothing", "def forward",
+        ([before(FORWARD, "x_BI = x_BI + 0.1 * ctx.stream.normal(x_BI.shape)")], checker.EVALUATES, "def forward",
          "y in evaluation depends on what is drawn"),
     "seeds that are all alike":
-        ([(INITIALISE, "self.weight.fill_(r / 2)")], INITIALISES, "def initialise", "two seeds start with the same weights"),
+        ([(INITIALISE, "self.weight.fill_(r / 2)")], checker.INITIALISES, "def initialise",
+         "two seeds start with the same weights"),
     "a square root at 0":
-        ([before(FORWARD, "x_BI = x_BI + torch.sqrt((self.weight - self.weight).sum())")], LEARNS, "def forward",
+        ([before(FORWARD, "x_BI = x_BI + torch.sqrt((self.weight - self.weight).sum())")], checker.LEARNS, "def forward",
          "the gradient of first.weight is not finite"),
     "a logarithm of 0":
         ([before(FORWARD, "x_BI = torch.log(x_BI - x_BI)")], checker.BUILDS, "def forward", "y is not finite"),
     "constrain that shrinks again and again":
         ([("self.weight.copy_(self.effective_weight())",
            "self.weight.sub_(0.1 * self.weight * (self.weight.abs() > 1))")],
-         CONSTRAINS, "def constrain", "a second constrain changes first.weight again"),
+         checker.CONSTRAINS, "def constrain", "a second constrain changes first.weight again"),
     "a start outside of the bounds":
         ([("r = min(self.config.bound / 2,", "r = 3 * max(self.config.bound / 2,")],
-         CONSTRAINS, "def constrain", "constrain changes a fresh first.weight"),
+         checker.CONSTRAINS, "def constrain", "constrain changes a fresh first.weight"),
     "a Python function of a setting that is a lane's own":
         ([before(FORWARD, "x_BI = x_BI * math.sqrt(self.config.bound)")],
          checker.RECORDS, "math.sqrt(self", "looks at a tensor's value"),
@@ -134,7 +137,7 @@ FAULTS = {
         ([(PARAMETER, PARAMETER + "\n        self.ones = torch.ones(num_inputs)"),
           ("@ x_BI.T)", "@ (x_BI * self.ones).T)")], checker.RECORDS, "x_BI * self.ones", "a tensor that the constructor made"),
     "no docstring":
-        ([('    """Shapes: x [B, I] -> y [B, O]; W [O, I]. Written for ONE seed: the engine stacks many."""\n\n', "")],
+        ([DOCSTRING],
          checker.DOCUMENTED, "class MyModel", "class MyModel has no docstring"),
     "a version that is text":
         ([("version = 1", 'version = "1"')], checker.DECLARES, "version =", "version = '1'"),
@@ -149,8 +152,11 @@ FAULTS = {
          checker.DECLARES, "bound: float = 1.0", "setting bound has no explanation"),
     "no version":
         ([("version = 1", "edition = 1")], checker.LOADS, "class MyModel", "is not a model: it lacks version"),
-    "no constrain":
-        ([("def constrain", "def restrain")], checker.LOADS, "class MyModel", "it lacks constrain"),
+    "no effective weight":
+        ([("def effective_weight", "def weight_in_effect")], checker.LOADS, "class MyModel", "it lacks effective_weight"),
+    "another base class":
+        ([("class MyModel(Unit)", "class MyModel(nn.Module)")], checker.LOADS, "class MyModel",
+         "class MyModel must subclass arith_models.base.Unit, or arith_models.base.Network"),
     "a syntax error":
         ([("version = 1", "version = = 1")], checker.LOADS, "version = = 1", "SyntaxError: invalid syntax: `version = = 1"),
     "an import that fails":
@@ -166,7 +172,7 @@ def test_a_fault_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault:
     changes, rule, fragment, said = FAULTS[fault]
     path = written(tmp_path, "model", *changes)
     report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in told(report) if broken == rule and said in found]
+    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
     assert faults, report.text()
     if fragment is not None:
         assert line_of(path, fragment) in [line for line, _ in faults], report.text()
@@ -183,7 +189,7 @@ ALONE = [
 @pytest.mark.parametrize("fault", ALONE)
 def test_one_fault_breaks_one_rule_and_blames_one_line(tmp_path: Path, fault: str) -> None:
     report = checked(written(tmp_path, "model", *FAULTS[fault][0]))
-    assert len(told(report)) == 1, report.text()
+    assert len(faults_of(report)) == 1, report.text()
 
 
 MIXES = """class Centred(torch.autograd.Function):
@@ -211,8 +217,10 @@ def test_a_rule_for_vmap_that_takes_a_mean_over_lanes_is_caught_there(tmp_path: 
     y = "(self.effective_weight() @ x_BI.T).T"
     path = written(tmp_path, "model", ("class MyModel", MIXES), (y, f"Centred.apply({y})"))
     report = checked(path)
-    assert APART in report.broken, report.text()
-    assert {line for rule, line, _ in told(report) if rule == APART} == {line_of(path, "def vmap")}
+    assert checker.APART in report.broken, report.text()
+    assert {line for rule, line, _ in faults_of(report) if rule == checker.APART} == {
+        line_of(path, "def vmap")
+    }
 
 
 def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what_to_do(
@@ -232,9 +240,9 @@ def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what
     assert "ok     every parameter learns" in text
 
 
-def test_what_cannot_be_looked_at_is_said(tmp_path: Path) -> None:
+def test_a_rule_that_cannot_be_checked_is_named(tmp_path: Path) -> None:
     text = checked(written(tmp_path, "model", *FAULTS["a branch on data"][0])).text()
-    assert '-      lanes do not mix: not looked at, because of "it does not look at tensors\' values"' in text
+    assert '-      lanes do not mix: not checked, because of "it does not look at tensors\' values"' in text
 
 
 def test_a_unit_of_the_user_s_own_is_only_warned_of_a_missing_paper(tmp_path: Path) -> None:
@@ -245,7 +253,7 @@ def test_a_unit_of_the_user_s_own_is_only_warned_of_a_missing_paper(tmp_path: Pa
     assert "warn   " in report.text()
 
 
-def test_rows_may_mix_where_the_unit_says_so(tmp_path: Path) -> None:
+def test_rows_may_mix_where_the_unit_declares_it(tmp_path: Path) -> None:
     changes = [*FAULTS["rows that mix"][0], ("version = 1", "mixes_rows = True\n    version = 1")]
     assert checked(written(tmp_path, "model", *changes)).sound
 
@@ -264,7 +272,9 @@ def test_every_choice_of_a_setting_is_checked(tmp_path: Path) -> None:
         before(FORWARD, "if self.config.noisy and x_BI.sum() > 0:\n            x_BI = 2 * x_BI"),
     ]  # fmt: skip
     path = written(tmp_path, "model", *changes)
-    assert (checker.BLIND, line_of(path, "self.config.noisy and")) in [t[:2] for t in told(checked(path))]
+    assert (checker.BLIND, line_of(path, "self.config.noisy and")) in [
+        t[:2] for t in faults_of(checked(path))
+    ]
 
 
 def test_a_check_leaves_the_global_generators_as_they_were(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, line_of, told, written
+from definitions import checked, faults_of, line_of, written
 
 from sweeps.checking import checker
 
@@ -19,7 +19,7 @@ INSTANCE, FIXED = "the instance depends on the seed alone", "evaluation inputs a
 TRUTH, LEAST = "truth agrees with the training targets", "the exact target has the least loss"
 SCORES = "its scores are those that it names"
 SCORED = "    def scores(self, split, y_BO, target_BO):\n        return {'off': torch.abs(y_BO - target_BO).mean()}\n\n"
-THRESHOLD = "the threshold is a number, or None, and soon there"
+THRESHOLD = "the threshold is a number, or None, within seconds"
 
 FAULTS = {
     "an instance from NumPy's own generator":
@@ -87,7 +87,7 @@ def test_a_fault_of_a_task_is_caught_under_its_rule_and_at_its_line(tmp_path: Pa
     changes, rule, fragment, said = FAULTS[fault]
     path = written(tmp_path, "task", *changes)
     report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in told(report) if broken == rule and said in found]
+    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
     assert faults, report.text()
     assert line_of(path, fragment.rstrip("\n")) in [line for line, _ in faults], report.text()
     assert not report.sound
@@ -98,11 +98,11 @@ def test_a_task_without_a_threshold_is_sound(tmp_path: Path) -> None:
     assert report.sound, report.text()
 
 
-def test_a_task_whose_every_batch_is_all_there_is_says_so(tmp_path: Path) -> None:
+def test_a_task_whose_every_batch_is_all_there_is_declares_it(tmp_path: Path) -> None:
     """x is 5 fixed rows whatever the batch."""
     changes = [(SAMPLE, "x_BI = 1 + torch.arange(5 * self.num_inputs).reshape(5, self.num_inputs) / 99")]
     report = checked(written(tmp_path, "task", *changes))
-    assert {found for _, _, found in told(report)} >= {"x has shape [5, 4] instead of [16, 4]"}
+    assert {found for _, _, found in faults_of(report)} >= {"x has shape [5, 4] instead of [16, 4]"}
     changes.append(("version = 1", "full_batch = True\n    version = 1"))
     report = checked(written(tmp_path, "task", *changes))
     assert report.sound, report.text()

@@ -8,6 +8,7 @@ import pytest
 from commands import call
 from definitions import line_of
 
+from sweeps.cli.define import listing, summary_line
 from sweeps.config import registry
 from sweeps.config.settings import build, resolve
 
@@ -15,13 +16,13 @@ from sweeps.config.settings import build, resolve
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    registry.find.cache_clear()
+    registry.clear_cache()
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["model", "task"])
-def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(kind: str) -> None:
-    answer = call("new", kind, "mine")
+@pytest.mark.parametrize(("template", "kind"), [("model", "model"), ("network", "model"), ("task", "task")])
+def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(template: str, kind: str) -> None:
+    answer = call("new", template, "mine")
     assert answer.status == 0
     assert answer.out.startswith("wrote ./mine.py. Edit it, then:\n")
     check, show, run = (line.strip() for line in answer.out.splitlines()[1:])
@@ -63,10 +64,11 @@ def test_new_writes_into_a_folder() -> None:
         (["model", "My-Unit"], "Perhaps 'my_unit'?"),
         (["model", "2nau"], "Perhaps 'nau'?"),
         (["model", "a/b"], "cannot be the name of a model"),
-        (["task", "lambda"], "'lambda' is a word of Python's own: take another, for instance 'my_lambda'"),
-        (["model", "nau"], "'nau' is the name of a model that ships with us (`sweeps show model nau`)"),
+        (["task", "lambda"], "'lambda' is a keyword of Python: take another, for instance 'my_lambda'"),
+        (["model", "nau"], "'nau' is the name of a model that exists already"),
         (["model", "mine", "nowhere"], "there is no folder nowhere"),
-        (["network", "mine"], "'network' is not one of"),
+        (["network", "two_layer"], "'two_layer' is the name of a network that exists already"),
+        (["unit", "mine"], "'unit' is not one of"),
     ],
 )  # fmt: skip
 def test_new_refuses_a_bad_name_and_writes_nothing(folder: Path, arguments: list[str], said: str) -> None:
@@ -99,7 +101,7 @@ def test_an_unsound_model_has_status_2_and_its_fault_is_printed_with_its_line() 
 
 
 @pytest.mark.parametrize("kind", ["model", "task"])
-def test_a_file_that_cannot_be_read_as_python_is_told_with_its_line_and_text(kind: str) -> None:
+def test_a_file_that_cannot_be_read_as_python_is_reported_with_its_line_and_text(kind: str) -> None:
     Path("mine.py").write_text("x = 1\ny = = 2\n")
     answer = call("check", kind, "./mine.py")
     assert answer.status == 2
@@ -119,14 +121,14 @@ def test_a_model_that_was_repaired_is_sound_in_the_same_process() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model"], "`sweeps check model NAME`: which one? `sweeps list models` lists them"),
-        (["task", "static", "nau"], "`sweeps check task NAME`: which one?"),
+        (["model"], "`sweeps check model NAME` needs one name: `sweeps list models` lists them"),
+        (["task", "static", "nau"], "`sweeps check task NAME` needs one name"),
         (["model", "nua"], "no model named 'nua'. Did you mean 'nau'?"),
         (["model", "./nowhere.py"], "no file nowhere.py (looked in "),
         (["quickstart", "--compiled"], "--compiled is for models and tasks"),
     ],
 )
-def test_a_wrong_request_is_told(arguments: list[str], said: str) -> None:
+def test_a_wrong_request_is_reported(arguments: list[str], said: str) -> None:
     answer = call("check", *arguments)
     assert answer.status == 2
     assert said in answer.err
@@ -145,3 +147,15 @@ def test_a_task_without_a_threshold_is_shown() -> None:
     path = Path("mine.py")
     path.write_text(path.read_text().replace("return 1e-6", "return None"))
     assert "solved: not defined" in call("show", "task", "./mine.py").out
+
+
+def test_a_listing_has_the_first_line_of_every_class_or_else_of_its_file() -> None:
+    assert summary_line("task", "static") == (
+        "Find two overlapping subsets of the inputs, sum each, and combine the sums."
+    )
+    for kind in ("model", "task"):
+        for name, line in listing(kind):
+            assert line and not line.startswith("Shapes:"), (kind, name)
+    Path("mine.py").write_text('"""Of the file."""\n\nfrom arith_models.base import Unit\n\n\nclass Mine(Unit):\n'
+                               "    version = 1\n    initialise = forward = effective_weight = None\n")  # fmt: skip
+    assert summary_line("model", "./mine.py") == "Of the file."

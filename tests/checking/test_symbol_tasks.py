@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, line_of, told
+from definitions import checked, faults_of, line_of
 
 from sweeps.checking import check_task, checker
 from sweeps.checking.declaration import variants
@@ -22,10 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.base import Task
+
 LENGTHS = {"interpolation": (4, 6), "extrapolation": (20,)}
 
 
-class Reversed:
+class Reversed(Task):
     """y = x from the last symbol to the first.
 
     Two examples worked by hand, with x = 1 2: y = 2 1, with x = 1 1 2: y = 2 1 1.
@@ -42,12 +44,6 @@ class Reversed:
     class Config:
         bound: float = 0.1
         """solved is an error below this"""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    def instance(self, seed):
-        return {}
 
     def sample(self, stream, instance, batch):
         drawn = [stream.integers((batch, n), 1, 3) for n in (4, 6)]
@@ -120,12 +116,12 @@ def made(folder: Path, old: str = "", new: str = "") -> Path:
     path = folder / "my_task.py"
     assert old in TASK
     path.write_text(TASK.replace(old, new, 1))
-    registry.find.cache_clear()
+    registry.clear_cache()
     return path
 
 
 def test_a_sound_task_on_symbols_keeps_every_rule_on_the_way_to_the_engine(tmp_path: Path) -> None:
-    report = checked(made(tmp_path), last="the threshold is a number, or None, and soon there")
+    report = checked(made(tmp_path), last="the threshold is a number, or None, within seconds")
     assert report.sound, report.text()
 
 
@@ -136,7 +132,7 @@ def test_a_fault_of_a_task_on_symbols_is_caught_under_its_rule_and_at_its_line(
     old, new, rule, fragment, said = FAULTS[fault]
     path = made(tmp_path, old, new)
     report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in told(report) if broken == rule and said in found]
+    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
     assert faults, report.text()
     assert line_of(path, fragment) in [line for line, _ in faults], report.text()
 
@@ -150,9 +146,7 @@ def test_every_operation_is_looked_at_with_small_settings() -> None:
 
 
 @pytest.mark.parametrize("rule", [checker.BUILDS, FIXED, TRUTH, LEAST])
-def test_a_rule_that_is_broken_for_one_operation_says_which(
-    rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rule_that_is_broken_for_one_operation_names_it(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """sort, of which every part is made wrong in turn."""
 
     def only_sort(method: str, wrong):

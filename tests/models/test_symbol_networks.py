@@ -12,32 +12,28 @@ from torch import Tensor
 
 from sweeps.checking import engine
 from sweeps.checking.declaration import declares, draws_nothing_global
-from sweeps.checking.findings import Fault, Sources
-from sweeps.checking.watching import generators
+from sweeps.checking.models import NetworkSubject as Network
+from sweeps.checking.side_effects import generators
+from sweeps.checking.source import Fault
 from sweeps.config import registry
 from sweeps.config.settings import resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 
-NAMES = [n for n in registry.whole_networks() if getattr(registry.find("network", n), "reads_symbols", False)]
+NAMES = [
+    n for n in registry.standalone_networks() if getattr(registry.find("network", n), "reads_symbols", False)
+]
 APART = [n for n in NAMES if getattr(registry.find("network", n), "lanes_apart", False)]
 every_network = pytest.mark.parametrize("name", NAMES)
 every_network_in_packs = pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
 
 
-class Network:
-    """What the checker's rules look at."""
-
-    kind, shipped = "network", True
-    instead_of_random = "draw from the stream"
-
-    def __init__(self, name: str) -> None:
-        self.name, self.cls = name, registry.find("network", name)
-        self.sources = Sources(self.cls)
-
-
 def settings_of(name: str, **train: Any) -> dict[str, Any]:
-    given = {"model": name, "task": engine.SYMBOLS, "train": {**engine.SMALL, **train}}
+    given = {
+        "model": name,
+        "task": {"name": "algorithm", **engine.SMALL_TASKS["algorithm"]},
+        "train": {**engine.SMALL, **train},
+    }
     found, faults, _ = resolve(given)
     assert found is not None, faults
     return found
@@ -45,7 +41,7 @@ def settings_of(name: str, **train: Any) -> dict[str, Any]:
 
 def none(faults: Any) -> None:
     found: list[Fault] = list(faults)
-    assert not found, "\n".join(f"{fault.place}: {fault.found}. {fault.do}" for fault in found)
+    assert not found, "\n".join(f"{fault.location}: {fault.found}. {fault.do}" for fault in found)
 
 
 @every_network

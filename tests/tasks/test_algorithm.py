@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sweeps.config.settings import resolve, section, validated
 from sweeps.training.random import Stream, seed_key, signed
 from sweeps.training.settings import float_leaves
-from tasks._algorithms import evaluation_sets, examples
+from tasks._algorithms import examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
 
 SMALL: dict[str, Any] = {"bins": (8, 12, 17), "test_rows": 200, "examples_per_length": 300}
@@ -86,7 +86,7 @@ def test_the_sets_are_the_same_in_every_process_and_do_not_depend_on_the_bins() 
     made = task(**SMALL)
     kept = {name: array.copy() for name, array in made.shared().items()}
     tests = [a.copy() for split in made.splits for a in made.evaluation_inputs(split)]
-    for cached in (examples.tables, evaluation_sets.of_bins, evaluation_sets.of_length):
+    for cached in (examples.tables, examples.inputs_of_bins, examples.inputs_of_length):
         cached.cache_clear()
     assert all(np.array_equal(kept[name], array) for name, array in made.shared().items())
     again = [a for split in made.splits for a in made.evaluation_inputs(split)]
@@ -266,13 +266,13 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "told"), FAULTS)
-def test_what_an_operation_cannot_do_is_told_before_training(config, told) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("config", "message"), FAULTS)
+def test_what_an_operation_cannot_do_is_reported_before_training(config, message) -> None:
+    with pytest.raises(ValueError, match=message):
         Algorithm.Config(**config)
 
 
-def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
+def test_a_sweep_file_gives_lists_and_its_faults_are_reported() -> None:
     plain, faults = section(
         Algorithm.Config, {"bins": [12, 8], "curve_lengths": [], "test_rows": 64}, "task", None
     )
@@ -285,7 +285,7 @@ def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
     ]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match=r"bins = .*; test_length = 1.*; bound = 7"):
         Algorithm.Config(bins=(1,), test_length=1, bound=7.0)
     with pytest.raises(ValueError, match=r"base = 101.*; bins = .*2 is too short; test_length = 0"):

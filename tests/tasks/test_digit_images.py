@@ -19,11 +19,20 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks._digits import fetching, mnist, optical, svhn
-from tasks._digits.errors import DataError
-from tasks._digits.idx import read_idx, read_labels
-from tasks._digits.images import Images, images, split
-from tasks._digits.sequences import EVALUATION_SEEDS, sequences
+from tasks._digits.datasets import (
+    MNIST_FILES,
+    SVHN_FILES,
+    SVHN_VALIDATION_SHARE,
+    fetch_files,
+    fetch_mnist,
+    read_idx,
+    read_labels,
+    read_mnist,
+    read_optical,
+    read_svhn,
+)
+from tasks._digits.images import DataError, Images, images, split
+from tasks.sequential_digits import EVALUATION_SEEDS, sequences
 
 REAL = (Path(__file__).parents[2] / ".." / "shared" / "data" / "mnist").resolve()
 
@@ -58,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_four_files_become_three_parts_in_their_order(folder: Path) -> None:
     """The last twelfth of 36 is 3."""
-    found = mnist.read(folder)
+    found = read_mnist(folder)
     assert [len(found.train), len(found.validation), len(found.test)] == [33, 3, 5]
     assert found.train.pixels.shape == (33, 1, 28, 28)
     joined = np.concatenate([found.train.pixels, found.validation.pixels])[:, 0]
@@ -109,11 +118,11 @@ TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ub
          "{folder}: 1 validation images are also training images. "),
     ],
 )  # fmt: skip
-def test_a_bad_file_is_told_by_name_with_what_to_do(folder: Path, name, content, message) -> None:
+def test_a_bad_file_is_reported_by_name_with_what_to_do(folder: Path, name, content, message) -> None:
     path = folder / name
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        mnist.read(folder)
+        read_mnist(folder)
     assert str(caught.value).startswith(message.format(folder=folder, path=path))
 
 
@@ -126,7 +135,7 @@ def test_no_bytes_make_reading_raise_anything_else(tmp_path_factory, content) ->
             read_idx(path, axes=1)
 
 
-def test_too_few_images_for_a_validation_part_are_told(tmp_path: Path) -> None:
+def test_too_few_images_for_a_validation_part_are_reported(tmp_path: Path) -> None:
     made = images(pictures(11), digits(11), "few")
     with pytest.raises(DataError, match="few: no validation images are left of 11 training images"):
         split(made, made, "few")
@@ -144,7 +153,7 @@ def test_labels_may_lie_beside_in_either_form(folder: Path) -> None:
     reason="MNIST's files are downloaded, not shipped; the other tests make files of the same format",
 )
 def test_real_digits_are_read() -> None:
-    found = mnist.read(REAL)
+    found = read_mnist(REAL)
     assert [len(found.train), len(found.validation), len(found.test)] == [7334, 666, 2000]
     assert abs(found.train.normalised().mean()) < 0.02
     assert abs(found.train.normalised().std() - 1) < 0.02
@@ -152,14 +161,14 @@ def test_real_digits_are_read() -> None:
 
 
 def test_scikit_learns_digits_are_enlarged_to_mnists_size() -> None:
-    found = optical.read()
+    found = read_optical()
     assert [len(found.train), len(found.validation), len(found.test)] == [1259, 179, 359]
     assert found.train.pixels.shape == (1259, 1, 28, 28) and found.train.pixels.dtype == np.uint8
     for part in (found.train, found.validation, found.test):
         assert part.pixels.min() == 0 and part.pixels.max() == 255
         assert set(part.labels.tolist()) == set(range(10))
     assert found.train.labels[:10].tolist() == list(range(10))
-    again = optical.read()
+    again = read_optical()
     assert np.array_equal(again.test.pixels, found.test.pixels)
 
 
@@ -168,7 +177,7 @@ def test_enlarging_keeps_corners_and_mean() -> None:
     from sklearn.datasets import load_digits
 
     small = load_digits().images[0] / 16
-    large = optical.read().train.pixels[0, 0] / 255
+    large = read_optical().train.pixels[0, 0] / 255
     assert large[0, 0] == pytest.approx(small[0, 0], abs=0.01)
     assert large.mean() == pytest.approx(small.mean(), abs=0.01)
 
@@ -184,23 +193,23 @@ def test_house_numbers_are_read_with_ten_as_zero(tmp_path: Path) -> None:
     """The last 5,000 of 73,257 are the last one of 24."""
     mat(tmp_path / "train_32x32.mat", 24, 1)
     mat(tmp_path / "test_32x32.mat", 10, 2)
-    found = svhn.read(tmp_path)
+    found = read_svhn(tmp_path)
     assert [len(found.train), len(found.validation), len(found.test)] == [23, 1, 10]
-    assert 73_257 - int(svhn.VALIDATION_SHARE * 73_257) == 68_257
+    assert 73_257 - int(SVHN_VALIDATION_SHARE * 73_257) == 68_257
     assert found.test.pixels.shape == (10, 3, 32, 32)
     assert found.test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     X = np.random.RandomState(2).randint(0, 256, (32, 32, 3, 10)).astype(np.uint8)
     assert found.test.pixels[4, 2, 7, 30] == X[7, 30, 2, 4]
 
 
-def test_a_house_number_that_stands_in_two_files_is_left_out_of_the_earlier_part(tmp_path: Path) -> None:
+def test_a_house_number_that_is_in_two_files_is_left_out_of_the_earlier_part(tmp_path: Path) -> None:
     """Of 30 pictures the last two validate; the first is also the last, the second and the 29th are test pictures."""
     X = np.random.RandomState(1).randint(0, 256, (32, 32, 3, 30)).astype(np.uint8)
     X[..., 0] = X[..., 29]
     test = np.stack([X[..., 1], X[..., 28], X[..., 1] ^ 1], axis=-1)
     mat(tmp_path / "train_32x32.mat", 30, 1, X=X)
     mat(tmp_path / "test_32x32.mat", 3, 2, X=test)
-    found = svhn.read(tmp_path)
+    found = read_svhn(tmp_path)
     assert [len(found.train), len(found.validation), len(found.test)] == [26, 1, 3]
     assert np.array_equal(found.train.pixels[0], X[..., 2].transpose(2, 0, 1))
     assert found.train.labels[0] == 3 and found.validation.labels.tolist() == [0]
@@ -218,21 +227,21 @@ def test_a_house_number_that_stands_in_two_files_is_left_out_of_the_earlier_part
         ({"y": np.ones((9, 1), np.uint8)}, "10 images, but 9 labels"),
     ],
 )
-def test_a_bad_house_number_file_is_told(tmp_path: Path, change, message) -> None:
+def test_a_bad_house_number_file_is_reported(tmp_path: Path, change, message) -> None:
     mat(tmp_path / "train_32x32.mat", 10, 1, **change)
     with pytest.raises(DataError) as caught:
-        svhn.read(tmp_path)
+        read_svhn(tmp_path)
     assert str(tmp_path / "train_32x32.mat") in str(caught.value) and message in str(caught.value)
 
 
-def test_a_missing_or_cut_off_house_number_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_cut_off_house_number_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no train_32x32.mat in .*fetched \(246 MB\): task.fetch=true"):
-        svhn.read(tmp_path)
+        read_svhn(tmp_path)
     path = tmp_path / "train_32x32.mat"
     mat(path, 10, 1)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DataError, match=r"train_32x32.mat: cannot be read as a MATLAB 5 file"):
-        svhn.read(tmp_path)
+        read_svhn(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- sequences
@@ -319,15 +328,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_files_are_fetched_from_a_web_server_once(tmp_path: Path, server: str) -> None:
     target = tmp_path / "data" / "digits"
-    assert fetching.fetch(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
+    assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
     assert contents(target) == CONTENT
-    assert fetching.fetch(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
+    assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
     assert Quiet.asked == ["/a.gz", "/b.gz"]
 
 
 @pytest.mark.parametrize("form", [str, Path.as_uri])
 def test_files_are_fetched_from_a_local_copy(tmp_path: Path, mirror: Path, form) -> None:
-    fetching.fetch(FILES, tmp_path / "data", [form(mirror)])
+    fetch_files(FILES, tmp_path / "data", [form(mirror)])
     assert contents(tmp_path / "data") == CONTENT
 
 
@@ -335,25 +344,25 @@ def test_the_next_mirror_helps_where_one_is_missing_or_damaged(tmp_path: Path, s
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "a.gz").write_bytes(b"fir")
-    fetching.fetch(
-        FILES, tmp_path / "data", [str(tmp_path / "nowhere"), f"{server}/none", str(damaged), server]
-    )
+    fetch_files(FILES, tmp_path / "data", [str(tmp_path / "nowhere"), f"{server}/none", str(damaged), server])
     assert contents(tmp_path / "data") == CONTENT
 
 
 def test_a_damaged_file_in_place_is_replaced(tmp_path: Path, mirror: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.gz").write_bytes(b"fir")
-    fetching.fetch(FILES, tmp_path / "data", [str(mirror)])
+    fetch_files(FILES, tmp_path / "data", [str(mirror)])
     assert contents(tmp_path / "data") == CONTENT
 
 
-def test_where_no_source_helps_each_answer_is_told_and_nothing_is_left(tmp_path: Path, server: str) -> None:
+def test_where_no_source_helps_each_error_is_reported_and_nothing_is_left(
+    tmp_path: Path, server: str
+) -> None:
     damaged, target = tmp_path / "damaged", tmp_path / "data"
     damaged.mkdir()
     (damaged / "a.gz").write_bytes(b"fir")
     with pytest.raises(DataError) as caught:
-        fetching.fetch(FILES, target, [str(damaged), f"{server}/none"])
+        fetch_files(FILES, target, [str(damaged), f"{server}/none"])
     lines = str(caught.value).splitlines()
     wrong = hashlib.sha256(b"fir").hexdigest()
     assert lines[0] == f"{target / 'a.gz'}: no source gave a file with checksum {FILES['a.gz']}:"
@@ -364,7 +373,7 @@ def test_where_no_source_helps_each_answer_is_told_and_nothing_is_left(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("files", "algorithm", "length"), [(mnist.FILES, "sha256", 64), (svhn.FILES, "md5", 32)]
+    ("files", "algorithm", "length"), [(MNIST_FILES, "sha256", 64), (SVHN_FILES, "md5", 32)]
 )
 def test_published_checksums_are_whole(files, algorithm, length) -> None:
     for checksum in files.values():
@@ -375,7 +384,7 @@ def test_published_checksums_are_whole(files, algorithm, length) -> None:
 
 def test_a_smaller_set_is_not_taken_for_mnist(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match="no source gave a file with checksum sha256:440fcabf"):
-        mnist.fetch(tmp_path / "data", [str(folder)])
+        fetch_mnist(tmp_path / "data", [str(folder)])
 
 
 def test_a_part_keeps_pictures_and_labels_together() -> None:

@@ -87,7 +87,7 @@ def test_a_network_of_one_hidden_value_by_hand() -> None:
         assert model(torch.tensor([[3.0], [0.0]]), CTX)[0].tolist() == [[-1.0], [4.0]]
 
 
-def test_layers_start_as_torch_starts_them_unless_told_otherwise() -> None:
+def test_layers_start_as_torch_starts_them_unless_set_otherwise() -> None:
     drawn = [mlp("relu", seed, hidden=4).layers for seed in range(200)]
     for place, inputs in enumerate((1, 4, 4, 4)):
         r = 1 / math.sqrt(inputs)
@@ -114,8 +114,7 @@ def test_an_empty_network_is_a_fault(field, value) -> None:
         MLP.Config(**{field: value})
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_each_activation_is_torchs_own_with_its_defaults(name) -> None:
+def test_each_activation_is_torchs_own_with_its_defaults() -> None:
     theirs = {
         "relu6": "ReLU6",
         "leaky_relu": "LeakyReLU",
@@ -124,15 +123,16 @@ def test_each_activation_is_torchs_own_with_its_defaults(name) -> None:
         "elu": "ELU",
         "selu": "SELU",
     }
-    cls = find("model", name)
-    unit = cls(cls.Config(), 1, 1)
-    with torch.no_grad():
-        unit.initialise(Stream(seed_key(0, "initialise")))
-        unit.weight.fill_(1.0)
-        unit.bias.zero_()
-        x = torch.linspace(-8, 8, 65).unsqueeze(1)
-        expected = getattr(torch.nn, theirs.get(name, name.capitalize()))()(x)
-        torch.testing.assert_close(unit(x, CTX)[0], expected)
+    for name in ACTIVATIONS:
+        cls = find("model", name)
+        unit = cls(cls.Config(), 1, 1)
+        with torch.no_grad():
+            unit.initialise(Stream(seed_key(0, "initialise")))
+            unit.weight.fill_(1.0)
+            unit.bias.zero_()
+            x = torch.linspace(-8, 8, 65).unsqueeze(1)
+            expected = getattr(torch.nn, theirs.get(name, name.capitalize()))()(x)
+            torch.testing.assert_close(unit(x, CTX)[0], expected, msg=name)
 
 
 def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:

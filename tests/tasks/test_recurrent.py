@@ -18,7 +18,7 @@ def task(**settings) -> Recurrent:
 @pytest.mark.parametrize(("operation", "by_hand"), [("add", 12.0), ("sub", -2.0)])
 def test_the_examples_of_the_docstring(operation, by_hand) -> None:
     made = task(operation=operation, input_size=4, subset_ratio=0.5, overlap_ratio=0.5)
-    seed = next(s for s in range(20) if made._static.subsets(s) == [(0, 2), (1, 3)])
+    seed = next(s for s in range(20) if made.subsets(s) == [(0, 2), (1, 3)])
     x_TBI = np.array([[[1.0, 2, 3, 4]], [[1.0, 1, 1, 1]]])
     assert made.truth(x_TBI, seed).tolist() == [[by_hand]]
 

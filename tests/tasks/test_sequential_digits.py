@@ -100,7 +100,7 @@ def test_only_the_digits_that_are_allowed_are_shown() -> None:
         ({"data": "/nowhere/mnist"}, "no train-images-idx3-ubyte.gz"),
     ],
 )
-def test_what_cannot_be_is_told(settings, said) -> None:
+def test_impossible_settings_are_reported(settings, said) -> None:
     with pytest.raises(ValueError, match=said):
         task(**settings)
 

@@ -21,7 +21,7 @@ from sweeps.training import pack
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
-from tasks._digits import svhn
+from tasks._digits.datasets import SVHN_FILES, fetch_svhn
 from tasks.sequential_svhn import SequentialSVHN
 
 TRAINING, TEST = 36, 6
@@ -31,7 +31,7 @@ NARROW, FEW = (4, 8), {"resnet18": (1, 1), "resnet34": (1, 2), "resnet50": (1, 1
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two small files of noise: 34 training, 2 validation and 6 test pictures, 0 written as 10."""
-    for name, count, seed in zip(svhn.FILES, (TRAINING, TEST), (1, 2), strict=True):
+    for name, count, seed in zip(SVHN_FILES, (TRAINING, TEST), (1, 2), strict=True):
         X = np.random.RandomState(seed).randint(0, 256, (32, 32, 3, count)).astype(np.uint8)
         y = (np.arange(count) % 10 + 1).astype(np.uint8)[:, np.newaxis]
         scipy.io.savemat(tmp_path / name, {"X": X, "y": y})
@@ -105,24 +105,24 @@ def test_no_picture_is_in_two_parts(folder: Path) -> None:
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
 
 
-def test_what_is_missing_broken_or_too_little_is_told(folder: Path, tmp_path_factory: Any) -> None:
-    def told(data: Path, **settings: Any) -> str:
+def test_what_is_missing_broken_or_too_little_is_reported(folder: Path, tmp_path_factory: Any) -> None:
+    def fault_of(data: Path, **settings: Any) -> str:
         with pytest.raises(ValueError, match=r".") as caught:
             SequentialSVHN.Config(data=str(data), **{"length": 2, "test_lengths": (1,), **settings})
         return str(caught.value)
 
     empty = tmp_path_factory.mktemp("empty")
-    assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in told(empty)
-    assert "a sequence of 9 test pictures is asked for" in told(folder, test_lengths=(9,))
+    assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in fault_of(empty)
+    assert "a sequence of 9 test pictures is asked for" in fault_of(folder, test_lengths=(9,))
     broken = tmp_path_factory.mktemp("broken") / "copy"
     shutil.copytree(folder, broken)
     (broken / "test_32x32.mat").write_bytes((folder / "test_32x32.mat").read_bytes()[:5000])
-    assert "test_32x32.mat: cannot be read as a MATLAB 5 file" in told(broken)
+    assert "test_32x32.mat: cannot be read as a MATLAB 5 file" in fault_of(broken)
 
 
 def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_factory, monkeypatch) -> None:
     """Ours are not SVHN's own, so they are refused."""
-    monkeypatch.setattr(svhn.fetch, "__defaults__", ([str(folder)],))
+    monkeypatch.setattr(fetch_svhn, "__defaults__", ([str(folder)],))
     with pytest.raises(
         ValueError, match=r"no source gave a file with checksum md5:e26dedcc.*\n.*wrong checksum"
     ):

@@ -166,7 +166,7 @@ def test_the_loss_is_the_mean_squared_error() -> None:
         ),
     ],
 )
-def test_every_fault_of_a_config_is_told(config, message) -> None:
+def test_every_fault_of_a_config_is_reported(config, message) -> None:
     with pytest.raises(ValueError, match=rf"\A{re.escape(message)}\Z"):
         Static.Config(**config)
 

@@ -1,4 +1,8 @@
-"""Which line changes something: a snapshot is taken at every line of a definition's files and compared with the last."""
+"""Side effects of a definition, each with the line that causes it.
+
+Changes of variables are found by a snapshot at every line of the definition's files, draws and looks at values by torch's
+own modes, and output by replacing what would write it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sweeps.checking.findings import Place, Sources, place_of_stack, real
+from sweeps.checking.source import Location, Sources, location_of_stack, real_path
 
 Snapshot = Callable[[], Mapping[str, Any]]
 GENERATORS = {
@@ -32,17 +36,17 @@ GENERATORS = {
 
 def _numpy_state() -> tuple[bytes, Any]:
     # A model must not draw from this generator: only its state, read before and after, shows that it did not.
-    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  nothing newer tells has_gauss
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  nothing newer returns has_gauss
     return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
 
 def generators() -> dict[str, Any]:
-    """The state of every global generator."""
+    """Return the state of every global generator."""
     return {name: state() for name, state in GENERATORS.items()}
 
 
-def traces(model: nn.Module, sources: Sources) -> dict[str, Any]:
-    """What code could leave behind: attributes of a model and its parts, variables of its class and its modules."""
+def variables(model: nn.Module, sources: Sources) -> dict[str, Any]:
+    """Return marks of all that code could leave behind: attributes of a model and its parts, class and module variables."""
     found: dict[str, Any] = {}
     for path, part in model.named_modules():
         for name, value in vars(part).items():
@@ -50,14 +54,14 @@ def traces(model: nn.Module, sources: Sources) -> dict[str, Any]:
                 found[f"attribute {path + '.' if path else ''}{name}"] = _mark(value)
     for cls in sources.cls.__mro__:
         module = sys.modules.get(cls.__module__)
-        if module is not None and real(getattr(module, "__file__", None) or "") in sources.files:
+        if module is not None and real_path(getattr(module, "__file__", None) or "") in sources.files:
             found |= {f"class variable {n}": _mark(v) for n, v in vars(cls).items()}
             found |= {f"module variable {n}": _mark(v) for n, v in vars(module).items()}
     return found
 
 
 def _mark(value: Any) -> Any:
-    """Equal as long as nobody has changed or replaced the value."""
+    """Return something that is equal as long as the value is neither changed nor replaced."""
     if isinstance(value, bool | int | float | str | None):
         return repr(value)
     if isinstance(value, Tensor):
@@ -70,14 +74,14 @@ def _mark(value: Any) -> Any:
 
 
 class Tracer:
-    """While it is entered, `changes` grows by (name, line) of whatever in the snapshot changes."""
+    """A context manager that collects `changes`: (name, line) of whatever in the snapshot changes."""
 
     def __init__(self, sources: Sources, snapshot: Snapshot) -> None:
-        self.changes: list[tuple[str, Place | None]] = []
+        self.changes: list[tuple[str, Location | None]] = []
         self.busy = False  # while a snapshot is taken, which itself looks at tensors
         self._files = frozenset(sources.files)
         self._snapshot, self._seen = snapshot, dict(snapshot())
-        self._at: Place | None = None
+        self._last_line: Location | None = None
 
     def __enter__(self) -> Tracer:
         self._before = sys.gettrace()
@@ -89,14 +93,14 @@ class Tracer:
         self._compare()
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if real(frame.f_code.co_filename) in self._files else None
+        return self._line if real_path(frame.f_code.co_filename) in self._files else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         self._compare()
-        self._at = Place(real(frame.f_code.co_filename), frame.f_lineno)
+        self._last_line = Location(real_path(frame.f_code.co_filename), frame.f_lineno)
         caller = frame.f_back
-        if event == "return" and caller is not None and real(caller.f_code.co_filename) in self._files:
-            self._at = Place(real(caller.f_code.co_filename), caller.f_lineno)
+        if event == "return" and caller is not None and real_path(caller.f_code.co_filename) in self._files:
+            self._last_line = Location(real_path(caller.f_code.co_filename), caller.f_lineno)
         return self._line
 
     def _compare(self) -> None:
@@ -107,11 +111,11 @@ class Tracer:
             self.busy = False
         for name, value in now.items():
             if self._seen.get(name) != value and name not in [known for known, _ in self.changes]:
-                self.changes.append((name, self._at))
+                self.changes.append((name, self._last_line))
         self._seen = now
 
 
-Kind = Literal["random", "value", "write", "speak", "trace"]
+Kind = Literal["random", "value", "write", "output", "change"]
 LOOKS = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__", "__complex__", "equal",
     "allclose", "nonzero", "unique",
@@ -120,41 +124,41 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was done: its kind, what it was, and the line of the definition, if it has one."""
+    """A side effect: its kind, what it was, and the line of the definition, if it has one."""
 
     kind: Kind
     what: str
-    place: Place | None
+    location: Location | None
 
 
 @contextmanager
 def watched(
     sources: Sources, given: dict[str, Tensor] | None = None, snapshot: Snapshot | None = None
 ) -> Iterator[list[Event]]:
-    """Collects events. `given` names tensors that must not be written into, `snapshot` is compared line by line."""
+    """Collect side effects. `given` names tensors that must not be written into, `snapshot` is compared line by line."""
     events: list[Event] = []
     tracer = Tracer(sources, snapshot or dict)
 
     def note(kind: Kind, what: str) -> None:
         if tracer.busy:
             return
-        event = Event(kind, what, place_of_stack(sys._getframe(1), sources))
-        if event.place is not None and event not in events:
+        event = Event(kind, what, location_of_stack(sys._getframe(1), sources))
+        if event.location is not None and event not in events:
             events.append(event)
 
     with ExitStack() as stack:
-        stack.enter_context(_speechless(note))
+        stack.enter_context(_output_noted(note))
         stack.enter_context(_Operations(note, given or {}))
-        stack.enter_context(_Looks(note))
+        stack.enter_context(_ValueMethods(note))
         with tracer:
             yield events
-    events += [Event("trace", name, place) for name, place in tracer.changes]
+    events += [Event("change", name, location) for name, location in tracer.changes]
 
 
 Note = Callable[[Kind, str], None]
 
 
-class _Looks(TorchFunctionMode):
+class _ValueMethods(TorchFunctionMode):
     """Methods of tensors that turn a value into Python's; some of them reach no operation."""
 
     def __init__(self, note: Note) -> None:
@@ -164,12 +168,12 @@ class _Looks(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in LOOKS:
-            self.note("value", _spoken(name))
+            self.note("value", _described(name))
         return func(*args, **(kwargs or {}))
 
 
 class _Operations(TorchDispatchMode):
-    """Operations by what torch itself says of them: draws, depends on values, writes in place."""
+    """Operations by torch's own tags: those that draw, depend on values or write in place."""
 
     def __init__(self, note: Note, given: dict[str, Tensor]) -> None:
         super().__init__()
@@ -198,50 +202,50 @@ def _masks(args: Any) -> bool:
     return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)
 
 
-def _spoken(name: str) -> str:
+def _described(name: str) -> str:
     words = {"__bool__": "a branch on (or bool() of)", "__float__": "float() of", "__int__": "int() of",
              "__index__": "an index by", "__array__": "a NumPy array of", "__complex__": "complex() of"}  # fmt: skip
     return f"{words[name]} a tensor" if name in words else f".{name}()"
 
 
-class _Mouth:
-    """Stands in for standard output and error."""
+class _Output:
+    """A replacement of standard output and error."""
 
     def __init__(self, note: Note) -> None:
         self.note = note
 
     def write(self, text: str) -> int:
-        self.note("speak", "print")
+        self.note("output", "print")
         return len(text)
 
     def flush(self) -> None: ...
 
 
 @contextmanager
-def _speechless(note: Note) -> Iterator[None]:
-    """Nothing is printed, logged, warned of or opened without being noted. Torch's own warnings are not the unit's."""
+def _output_noted(note: Note) -> Iterator[None]:
+    """Note whatever is printed, logged, warned of, read or opened; torch's own warnings and files are left out."""
     opened = builtins.open
 
     def opens(file: Any, *rest: Any, **options: Any) -> Any:
         if _from_definition():
-            note("speak", "open")
+            note("output", "open")
         return opened(file, *rest, **options)
 
     def logs(self: Any, record: Any) -> None:
-        note("speak", "logging")
+        note("output", "logging")
 
     def warns(*_: Any, **__: Any) -> None:
         if _from_definition():
-            note("speak", "warnings.warn")
+            note("output", "warnings.warn")
 
-    def asks(*_: Any) -> str:
-        note("speak", "input")
+    def reads(*_: Any) -> str:
+        note("output", "input")
         return ""
 
     with ExitStack() as stack:
-        mouth = _Mouth(note)
+        output = _Output(note)
         for target, name, value in (
-            (sys, "stdout", mouth), (sys, "stderr", mouth), (builtins, "open", opens), (builtins, "input", asks),
+            (sys, "stdout", output), (sys, "stderr", output), (builtins, "open", opens), (builtins, "input", reads),
             (logging.Logger, "handle", logs), (warnings, "warn", warns),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(target, name, value))
@@ -249,6 +253,6 @@ def _speechless(note: Note) -> Iterator[None]:
 
 
 def _from_definition() -> bool:
-    """Whether the caller of what stands in is not a library at work for itself."""
+    """Whether the caller of a replacement is no library that works for itself."""
     caller = sys._getframe(2).f_code.co_filename
     return "torch" not in caller.split("/") and not caller.startswith("<frozen")

@@ -1,32 +1,96 @@
-"""Subsets of the inputs, operations on their sums, and what a nearly right network's error is.
+"""Parts of the arithmetic tasks: ranges of inputs, subsets of the inputs, and operations on the subsets' sums.
 
-Shared by the tasks on sums of subsets; not a task itself, hence the underscore.
+Not a task itself, hence the underscore.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks._ranges import Floats
+from tasks.base import Stream
 
-EPSILON = 1e-5  # how far a near-perfect solution's first-layer weights are from 0 and 1
+Interval = tuple[float, float]
+Range = Interval | tuple[Interval, Interval]
+Floats = NDArray[np.float64]
+
+EVALUATION_SEEDS = {"interpolation": 43953907, "extrapolation": 8689336}  # published
+EVALUATION_ROWS = 10_000
+EPSILON = 1e-5
+"""How far a near-perfect solution's first-layer weights are from 0 and 1."""
 THRESHOLD_SEED = 20010516
 
 
-def chain(config: Any) -> list[tuple[int, int]]:
-    """Subsets before the offset."""
+class Geometry(Protocol):
+    """The settings of a task that choose subsets of the inputs."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def subset_ratio(self) -> float: ...
+    @property
+    def overlap_ratio(self) -> float: ...
+    @property
+    def num_subsets(self) -> int: ...
+    @property
+    def simple(self) -> bool: ...
+
+
+def intervals(values: Range) -> tuple[Interval, ...]:
+    """Return the parts of a range: one, or two of a union."""
+    return values if isinstance(values[0], tuple) else (values,)
+
+
+def range_faults(split: str, values: Range) -> list[str]:
+    """Return the faults of a range, whatever it is for."""
+    parts = intervals(values)
+    faults = [f"{split} = {list(i)}: low must be below high" for i in parts if not i[0] < i[1]]
+    widths = [high - low for low, high in parts]
+    if not faults and not math.isclose(widths[0], widths[-1], rel_tol=1e-9):
+        faults.append(f"{split}: both ranges of a union must be equally wide, but their widths are {widths}")
+    return faults
+
+
+def draw(stream: Stream, shape: tuple[int, ...], values: Range) -> Tensor:
+    """Return i.i.d. float32 numbers; of a union both parts are drawn, then a fair coin chooses for each element."""
+    parts = intervals(values)
+    if len(parts) == 1:
+        return stream.uniform(shape, *parts[0])
+    first, second = (stream.uniform(shape, *interval) for interval in parts)
+    return torch.where(stream.bernoulli(shape, 0.5), first, second)
+
+
+def numpy_draw(rng: np.random.RandomState, shape: tuple[int, int], values: Range) -> Floats:
+    """Return numbers of the same distribution in float64, in the published order of draws."""
+    parts = [rng.uniform(low, high, shape) for low, high in intervals(values)]
+    return parts[0] if len(parts) == 1 else np.where(rng.randint(2, size=shape), *parts)
+
+
+@lru_cache(maxsize=16)
+def published_inputs(values: Range, split: str, num_inputs: int) -> Floats:
+    """Return x [10000, num_inputs] of a split, equal for all seeds."""
+    rng = np.random.RandomState(EVALUATION_SEEDS[split])
+    return numpy_draw(rng, (EVALUATION_ROWS, num_inputs), values)
+
+
+def chain(config: Geometry) -> list[tuple[int, int]]:
+    """Return start and end of each subset before the seed moves them."""
     size = math.floor(config.subset_ratio * config.input_size)
     step = size - math.floor(config.overlap_ratio * size)
     return [(k * step, k * step + size) for k in range(config.num_subsets)]
 
 
-def geometry_faults(config: Any) -> list[str]:
+def geometry_faults(config: Geometry) -> list[str]:
+    """Return the faults of settings for subsets."""
     if config.simple:
         if config.num_subsets != 2:
             return [f"num_subsets = {config.num_subsets}: the simple case has exactly 2 subsets"]
@@ -59,8 +123,8 @@ def geometry_faults(config: Any) -> list[str]:
     return faults
 
 
-def geometry_cautions(operation: str, subsets: Sequence[tuple[int, int]], num_inputs: int) -> list[str]:
-    """Why no network can be below the threshold of these subsets, where that is so: equal errors cancel."""
+def geometry_warnings(operation: str, subsets: Sequence[tuple[int, int]], num_inputs: int) -> list[str]:
+    """Return why no network can be below the threshold of these subsets, where equal errors cancel."""
     times = [sum(start <= i < end for start, end in subsets) for i in range(num_inputs)]
     if operation == "add" and all(2 * found == len(subsets) for found in times):
         return [
@@ -76,6 +140,7 @@ def geometry_cautions(operation: str, subsets: Sequence[tuple[int, int]], num_in
 
 
 def combine(operation: str, sums: list[Tensor]) -> Tensor:
+    """Return the operation of the sums, float32."""
     a = sums[0]
     if operation in ("add", "mul"):
         for other in sums[1:]:
@@ -90,7 +155,7 @@ def combine(operation: str, sums: list[Tensor]) -> Tensor:
 
 
 def exact(operation: str, sums: list[Floats]) -> Floats:
-    """The float64 oracle of `combine`, written apart from it."""
+    """Return the same in float64: the oracle, which shares no code with `combine`."""
     operations: dict[str, Any] = {
         "add": lambda: np.sum(sums, axis=0),
         "sub": lambda: np.subtract(sums[0], sums[1]),
@@ -104,7 +169,7 @@ def exact(operation: str, sums: list[Floats]) -> Floats:
 
 
 def perturbed_error(operation: str, drawn: Iterable[Floats], subsets: Sequence[tuple[int, int]]) -> float:
-    """The mean squared error of a network whose weights on the inputs are off by EPSILON, over all rows of `drawn`.
+    """Return the mean squared error of a network whose weights on the inputs are off by EPSILON, over all rows of `drawn`.
 
     Perturbed sums are a' = (1 - 2 eps) a + eps * total, since selected inputs weigh 1 - eps and others eps. `drawn` has
     x [rows, I]; of a sequence, its sums over time.

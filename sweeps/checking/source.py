@@ -1,0 +1,191 @@
+"""Source locations of a definition: its classes, methods and parameters, and the line that a fault comes from."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import arith_models.base
+import tasks.base
+
+ENGINE = os.path.realpath(Path(__file__).parent.parent) + os.sep
+TORCH = os.path.realpath(Path(torch.__file__).parent) + os.sep
+PYTHON = os.path.realpath(Path(os.__file__).parent) + os.sep
+CONTRACTS = tuple(os.path.realpath(inspect.getfile(module)) for module in (arith_models.base, tasks.base))
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """A line of a file."""
+
+    file: str
+    line: int
+
+    @property
+    def text(self) -> str:
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        path = Path(self.file)
+        here = Path.cwd()
+        return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{self.line}"
+
+
+def real_path(file: str) -> str:
+    """Return a path without links, which can be compared; code that has no file keeps its name, such as <string>."""
+    if file.startswith("<"):
+        return file
+    return _resolved(file) if os.path.isabs(file) else os.path.realpath(file)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(file: str) -> str:
+    return os.path.realpath(file)
+
+
+def _is_library(path: str) -> bool:
+    """Whether a file belongs to Python, torch, the engine or the contracts, which are never at fault."""
+    if path.startswith((ENGINE, TORCH, "<")) or path in CONTRACTS:
+        return True
+    return path.startswith(PYTHON) and "-packages" + os.sep not in path
+
+
+class Sources:
+    """The files that define a class: its own, then those of its base classes, without libraries and contracts."""
+
+    def __init__(self, cls: type[Any]) -> None:
+        self.cls = cls
+        found = [inspect.getsourcefile(c) for c in cls.__mro__ if c.__module__ != "builtins"]
+        own = [real_path(f) for f in found if f and not _is_library(real_path(f))]
+        self.files = tuple(dict.fromkeys(own))
+        linecache.checkcache()  # a file may have been edited since
+
+    @property
+    def own(self) -> str:
+        return self.files[0]
+
+    @cached_property
+    def trees(self) -> dict[str, ast.Module]:
+        return {f: ast.parse(Path(f).read_text(encoding="utf-8"), f) for f in self.files}
+
+    def classes(self) -> Iterator[tuple[str, ast.ClassDef]]:
+        """(file, node) of the class, then of those that it inherits from."""
+        for cls in self.cls.__mro__:
+            for file, tree in self.trees.items():
+                for node in ast.walk(tree):
+                    if (
+                        isinstance(node, ast.ClassDef)
+                        and node.name == cls.__name__
+                        and real_path(inspect.getsourcefile(cls) or "") == file
+                    ):
+                        yield file, node
+
+    def of_class(self) -> Location:
+        return next((Location(file, node.lineno) for file, node in self.classes()), Location(self.own, 1))
+
+    def of_method(self, name: str) -> Location:
+        """The location of a method or a nested class; else of the class."""
+        for file, node in self.classes():
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == name:
+                    return Location(file, item.lineno)
+        return self.of_class()
+
+    def of_class_attribute(self, name: str) -> Location:
+        for file, node in self.classes():
+            for item in node.body:
+                if name in _assigned(item):
+                    return Location(file, item.lineno)
+        return self.of_class()
+
+    def of_function(self, *names: str) -> Location | None:
+        """The location of a function or method of the first of these names that the files define."""
+        for name in names:
+            for file, tree in self.trees.items():
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.FunctionDef) and node.name == name:
+                        return Location(file, node.lineno)
+        return None
+
+    def of_parameter(self, name: str) -> Location | None:
+        """The line that makes `self.name`, or, if there is one, the line of the constructor that computes with it."""
+        made = None
+        for file, tree in self.trees.items():
+            for function in ast.walk(tree):
+                if not isinstance(function, ast.FunctionDef) or function.name != "__init__":
+                    continue
+                for item in ast.walk(function):
+                    if isinstance(item, ast.Assign) and f"self.{name}" in _reads(item.value):
+                        return Location(file, item.lineno)
+                    if isinstance(item, ast.Assign) and f"self.{name}" in _assigned(item):
+                        made = made or Location(file, item.lineno)
+        return made
+
+
+def _assigned(node: ast.AST) -> list[str]:
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [ast.unparse(target) for target in targets]
+
+
+def _reads(node: ast.AST) -> set[str]:
+    return {ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+
+
+def location_of_error(error: BaseException, sources: Sources) -> Location | None:
+    """The innermost line of the definition that an exception passed through."""
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    return innermost(reversed(frames), sources)
+
+
+def location_of_stack(frame: FrameType | None, sources: Sources) -> Location | None:
+    """The innermost line of the definition in a stack."""
+    return innermost(((f.f_code.co_filename, f.f_lineno) for f in _outwards(frame)), sources)
+
+
+def innermost(frames: Iterable[tuple[str, int]], sources: Sources) -> Location | None:
+    """Of frames from the inside out: the first in the definition's own file, else in one that it builds upon."""
+    inherited: Location | None = None
+    for file, line in frames:
+        path = real_path(file)
+        if path == sources.own:
+            return Location(path, line)
+        if path in sources.files:
+            inherited = inherited or Location(path, line)
+    return inherited
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was found against a rule, where, and what to do. A warning does not break the rule."""
+
+    found: str
+    do: str
+    location: Location | None = None
+    warning: bool = False
+
+
+def fault_of_exception(error: Exception, sources: Sources, do: str = "repair what raises") -> Fault:
+    """Return the fault that an exception stands for, at the line of the definition that raised it."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return Fault(f"{type(error).__name__}: {first}", do, location_of_error(error, sources))

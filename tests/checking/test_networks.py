@@ -1,0 +1,253 @@
+"""Networks: shipped ones keep every rule, faults are found at their line, and a user's own is a model like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from commands import call
+from definitions import checked, faults_of, line_of, written
+
+from sweeps.checking import check_model, checker
+from sweeps.config import registry
+from sweeps.config.settings import build, lane_key, resolve
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
+
+FORWARD = "h_BH = ctx.dropout(h_BH, self.config.dropout)"
+RESULT = "return (self.second @ h_BH.T).T + self.second_bias, {}"
+ARRANGER = '''"""One layer of a unit, twice as large."""
+
+from arith_models.base import Network
+
+
+class Doubled(Network):
+    """y = 2 unit(x). Shapes: x [B, I] -> y [B, O]. From nowhere (2020)."""
+
+    version = 1
+    num_units = 1
+
+    def __init__(self, config, units, num_inputs, num_outputs):
+        super().__init__()
+        self.unit = units[0](num_inputs, num_outputs)
+
+    def initialise(self, stream):
+        self.unit.initialise(stream)
+
+    def forward(self, x, ctx):
+        y, penalties = self.unit(x, ctx)
+        return 2 * y, {}
+
+    def effective_weights(self):
+        return [self.unit.effective_weight()]
+
+    def constrain(self):
+        self.unit.constrain()
+'''
+SYMBOLS = '''"""Each symbol by itself."""
+
+import torch
+
+from arith_models.base import Network
+
+
+class Positionwise(Network):
+    """y = table[x] + b: logits of each position, whatever its neighbours are. Shapes: tuples of [B, n] -> of [B, n, O]."""
+
+    version = 1
+    num_units = 0
+    reads_symbols = True
+
+    def __init__(self, config, units, num_inputs, num_outputs):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.empty(num_inputs, num_outputs))
+
+    def initialise(self, stream):
+        self.table.copy_(stream.normal(self.table.shape))
+
+    def forward(self, x, ctx):
+        symbols = torch.arange(len(self.table), device=self.table.device)
+        return tuple((bin.unsqueeze(-1) == symbols).float() @ self.table for bin in x), {}
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    registry.clear_cache()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name", ["dngpu", "neural_gpu", "transformer", "lstm_attention", "two_layer", "recurrent"]
+)
+def test_a_shipped_network_keeps_every_rule(name: str) -> None:
+    """Whole networks on symbols, and two that arrange units, one of them over time."""
+    report = check_model(name)
+    assert report.sound and not report.warnings, report.text()
+    assert not [outcome for outcome in report.outcomes if outcome.state == "skipped"]
+
+
+def before(what: str, line: str) -> tuple[str, str]:
+    return what, f"{line}\n        {what}"
+
+
+# What is changed, the rule that is broken, a piece of the line to blame, and a piece of the finding.
+FAULTS = {
+    "the wrong number of outputs":
+        ([(RESULT, "return h_BH, {}")], checker.FITS, "def forward", "y has shape [5, 8] instead of [5, 1]"),
+    "a tuple for numbers":
+        ([(RESULT, "return (h_BH, h_BH), {}")], checker.FITS, "def forward", "y is a tuple of 2, but a tensor [5, 1] is"),
+    "a penalty that is a vector":
+        ([(RESULT, RESULT.replace("{}", '{"size": self.second.abs()}'))], checker.FITS, "def forward",
+         "penalty 'size' has shape [1, 8] instead of []"),
+    "defaults that it refuses":
+        ([("hidden: int = 8", "hidden: int = 0")], checker.INITIALISES, "raise ValueError(f\"hidden",
+         "hidden = 0 must be at least 1"),
+    "a parameter that is left out of initialise":
+        ([("        self.second_bias.zero_()\n", "")], checker.INITIALISES, "self.second_bias = nn",
+         "leaves second_bias as it was"),
+    "torch's generator":
+        ([(FORWARD, "h_BH = h_BH + torch.randn_like(h_BH)")], checker.GLOBAL, "randn_like", "draws from torch's randn_like"),
+    "x changed in place": ([before(FORWARD, "x_BI.mul_(2)")], checker.PURE, "x_BI.mul_(2)", "forward changes x in place"),
+    "a draw in evaluation":
+        ([(FORWARD, "h_BH = h_BH + ctx.stream.normal(h_BH.shape)")], checker.EVALUATES, "def forward",
+         "depends on what is drawn"),
+    "print": ([before(FORWARD, "print(h_BH)")], checker.SILENT, "print(h_BH)", "forward calls print"),
+    "a branch on data":
+        ([before(FORWARD, "if h_BH.sum() > 0:\n            h_BH = -h_BH")], checker.BLIND, "if h_BH.sum() > 0",
+         "looks at a value"),
+    "a parameter that is not used":
+        ([(RESULT, "return (self.second @ h_BH.T).T, {}")], checker.LEARNS, "self.second_bias = nn",
+         "never receives a gradient"),
+    "a branch on a setting that is a lane's own":
+        ([before(FORWARD, "if self.config.dropout > 0.5:\n            h_BH = -h_BH")],
+         checker.RECORDS, "if self.config.dropout > 0.5", "looks at a tensor's value"),
+    "no docstring of shapes": ([("Shapes: x [B, I]", "x [B, I]")], checker.DOCUMENTED, "class MyNetwork", "no shapes"),
+    "no num_units": ([("num_units = 0", "units = 0")], checker.LOADS, "class MyNetwork", "it lacks num_units"),
+    "no forward": ([("def forward", "def backward")], checker.LOADS, "class MyNetwork", "it lacks forward"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_network_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
+    changes, rule, fragment, said = FAULTS[fault]
+    path = written(tmp_path, "network", *changes)
+    report = checked(path, last=rule)
+    found = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
+    found += [(f.location.line, f.found) for f in report.warnings if f.location and said in f.found]
+    assert found, report.text()
+    if fragment is not None:
+        assert line_of(path, fragment) in [line for line, _ in found], report.text()
+
+
+def test_a_network_that_reads_symbols_is_checked_on_a_task_on_symbols(folder: Path) -> None:
+    (folder / "mine.py").write_text(SYMBOLS)
+    report = check_model("./mine.py")
+    assert report.sound, report.text()
+    (folder / "mine.py").write_text(SYMBOLS.replace("return tuple(", "return list("))
+    registry.clear_cache()
+    report = check_model("./mine.py", last=checker.FITS)
+    assert "y is a list, but a tuple of 2 is the target" in report.text()
+
+
+def test_a_network_that_arranges_units_is_checked_with_units(folder: Path) -> None:
+    (folder / "mine.py").write_text(ARRANGER)
+    report = check_model("./mine.py")
+    assert report.sound, report.text()
+
+
+@pytest.mark.slow
+def test_compiled_a_users_network_is_itself_alone_and_in_a_pack(folder: Path) -> None:
+    written(folder, "network")
+    assert checked(folder / "my_network.py", compiled=True).sound
+
+
+def test_shown_and_listed() -> None:
+    call("new", "network", "mine")
+    shown = call("show", "model", "./mine.py").out
+    assert "./mine.py stands for" in shown and 'network: "./mine.py"' in shown and "units: []" in shown
+    assert "network ./mine.py (version 1" in shown and "number of hidden values" in shown
+    shown = call("show", "model", "dngpu").out
+    assert "dngpu stands for" in shown and "network dngpu (version" in shown and "settings:" in shown
+    assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(
+        call("list", "models", "--names").out.split()
+    )
+
+
+def settings(model: object, **train: object) -> dict[str, object]:
+    task = {"name": "static", "input_size": 4, "subset_ratio": 0.5}
+    found, faults, _ = resolve(
+        {
+            "model": model,
+            "task": task,
+            "train": {"steps": 300, "batch": 64, "evaluate_every": 100, "lr": 0.01, **train},
+        }
+    )
+    assert found is not None, faults
+    return found
+
+
+def test_a_users_network_is_a_model_of_a_sweep_file_and_trains_in_a_pack(folder: Path) -> None:
+    written(folder, "network")
+    (folder / "mine.yaml").write_text(
+        "name: mine\ntask: {name: static, input_size: 10}\ntrain: {steps: 300}\nseeds: 2\n"
+        "compare:\n  model: [./my_network.py, nau]\n"
+    )
+    answer = call("check", "mine.yaml")
+    assert answer.status == 0 and "2 cells, 4 lanes" in answer.out, answer.err
+
+    found = settings({"name": "./my_network.py", "hidden": 16, "dropout": 0.01})
+    assert found["model"] == {
+        "name": "./my_network.py",
+        "network": "./my_network.py",
+        "units": [],
+        "hidden": 16,
+        "dropout": 0.01,
+    }
+    assert build(found).network.__name__ == "MyNetwork"
+    pack = Pack([Lane(str(seed), found, seed) for seed in range(3)], 3, compiled=False)
+    results = []
+    while not pack.done:
+        results += pack.advance()
+    assert len(results) == 3
+    for result in results:
+        errors = result.curve["error.interpolation"]
+        assert len(errors) == 4 and errors[-1] < 0.1 * errors[0]
+    alone = Pack([Lane("1", found, 1)], 3, compiled=False)
+    again = []
+    while not alone.done:
+        again += alone.advance()
+    same = next(result for result in results if result.seed == 1)
+    assert again[0].curve == same.curve
+
+
+def test_the_address_of_a_lane_holds_the_source_of_a_users_network(folder: Path) -> None:
+    path = written(folder, "network")
+    first = lane_key(settings("./my_network.py"), 0)
+    path.write_text(path.read_text().replace("torch.tanh(", "torch.sin("))
+    registry.clear_cache()
+    assert lane_key(settings("./my_network.py"), 0) != first
+
+
+def test_a_users_network_that_arranges_units_is_named_beside_them(folder: Path) -> None:
+    (folder / "mine.py").write_text(ARRANGER)
+    model = build(settings({"name": "nau", "network": "./mine.py"})).model()
+    assert type(model).__name__ == "Doubled" and type(model.unit).__name__ == "NAU"
+    with torch.no_grad():
+        model.unit.weight.fill_(0.5)
+    assert [w.tolist() for w in model.effective_weights()] == [[[0.5] * 4]]
+    _, faults, _ = resolve({"model": "./mine.py", "task": "static", "train": {"steps": 1}})
+    assert "class Doubled is a network, and no unit" in str(faults[0])
+    assert "`model: {name: nmu, network: ./mine.py}`" in str(faults[0])
+
+
+def test_a_network_and_a_task_must_agree_on_symbols(folder: Path) -> None:
+    written(folder, "network")
+    _, faults, _ = resolve({"model": "./my_network.py", "task": "algorithm", "train": {"steps": 1}})
+    assert "network ./my_network.py reads numbers, but task algorithm gives symbols" in str(faults[0])
+
+
+def test_the_name_of_given_units_is_a_label_and_no_file() -> None:
+    assert settings({"name": "mine:first", "units": ["nau", "nmu"]})["model"]["network"] == "two_layer"
