@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sweeps.checking.findings import Fault, raised
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import LEAST_SLOTS, Pack
 
@@ -68,7 +68,7 @@ def settings_for(subject: Any) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Any]:
-    pack = Pack([Lane(str(s), settings, s) for s in seeds], slots, compiled=compiled)
+    pack = Pack([Lane(str(s), settings, s) for s in seeds], slots, build, compiled=compiled)
     return pack, pack.stepper()
 
 

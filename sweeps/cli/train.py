@@ -128,13 +128,13 @@ def bench(
 
         if model != "dngpu":
             raise UserError(f"--model is dngpu, but {model!r} is given; --units measures the others")
-        typer.echo(bench_dngpu(tell=tell).line())
+        typer.echo(bench_dngpu(on_progress=tell).line())
         return
     if driver:
         from sweeps.bench.driver import bench_driver
 
         for tracked in (False, True):
-            result = bench_driver(tracked=tracked, tell=tell)
+            result = bench_driver(tracked=tracked, on_progress=tell)
             typer.echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
         return
     if units is not None:
@@ -144,7 +144,7 @@ def bench(
         for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
             typer.echo(row.line())
         return
-    typer.echo(measure(lanes, tell=tell).line())
+    typer.echo(measure(lanes, on_progress=tell).line())
 
 
 def _begun(name: str, overrides: list[str], store: str) -> Sweep | None:

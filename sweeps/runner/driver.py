@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeps.config import registry
 from sweeps.config.compare import Cell
-from sweeps.config.settings import lane_key, resolve
+from sweeps.config.settings import float_leaves, lane_key, resolve, structure
 from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep
 from sweeps.results.summary import Summary, objective_value, summarise
@@ -23,7 +23,6 @@ from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.pack import LEAST_SLOTS
-from sweeps.training.settings import float_leaves, structure
 
 MOST_SLOTS = 100  # beyond about this many the stacked batch leaves a processor's cache
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from sweeps.config.settings import build, float_leaves
 from sweeps.errors import UserError
 from sweeps.results.export import best_standing
 from sweeps.results.formats import number
@@ -35,8 +36,12 @@ def ensemble_table(
     if len(states) < 2:
         raise UserError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")
     compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-    ensemble = Ensemble(settings, list(states.values()), compiled)
-    task = settings["task"]
+    built, task = build(settings), settings["task"]
+    if not built.task.reads_symbols:
+        raise UserError(
+            f"outputs can be averaged where they are logits of symbols, but task {task['name']} has numbers"
+        )
+    ensemble = Ensemble(built, float_leaves(settings), list(states.values()), compiled)
     heads = [*(f"seed {seed}" for seed in states), f"average of {len(states)}"]
     chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
     for length in chosen:  # the first ones take minutes: a wrong last one is told before

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from sweeps.config import registry
-from sweeps.config.settings import NUMERICS
+from sweeps.config.settings import build
 from sweeps.runner.driver import PackOrder, PackResult
-from sweeps.training.lane import LaneResult
-from sweeps.training.pack import Pack, error_result
+from sweeps.training.lane import LaneResult, error_result
+from sweeps.training.pack import Pack
+from sweeps.training.settings import NUMERICS
 
 
 def prepare_process() -> None:
@@ -36,7 +37,9 @@ class PackRun:
         self._lanes_lost: list[LaneResult] = []
         self._checkpoint_s = order.checkpoint_s
         try:
-            self.pack: Pack | None = Pack(order.lanes, order.slots, order.zeros, order.device, compiled)
+            self.pack: Pack | None = Pack(
+                order.lanes, order.slots, build, order.zeros, order.device, compiled
+            )
             self._provenance = _provenance(order)
         except (
             Exception

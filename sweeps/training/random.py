@@ -1,11 +1,11 @@
-"""Threefry-2x32 with 13 rounds, as one tensor operation that the compiler can lower in one piece.
+"""Random numbers of lanes: streams on Threefry-2x32 with 13 rounds, one tensor operation that the compiler lowers whole.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); 13 rounds is the least that
 they found to pass every test of BigCrush. Its published known answers are in tests/training/test_random.py.
 
 Why one operation: written as ninety separate ones, the compiler takes half a minute for it, or writes intermediate
 results to memory (docs/benchmarks.md). Philox needs a 32 x 32 -> 64 bit product, which AVX2 has no vector form of that
-the compiler would use: 5.8 ns a number against 1.6. How the compiler writes it stands in threefry_kernel.py.
+the compiler would use: 5.8 ns a number against 1.6. Its lowering is in threefry_inductor.py.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ROUNDS = 13
 Pair = tuple[Any, Any]
 
 
-def rounds_of(
+def threefry_rounds(
     x: Pair, key: Pair, count: int, rotate: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
 ) -> Pair:
-    """The cipher for anything that adds and xors like 32-bit words: ints, int32 tensors, the compiler's values."""
+    """Return the cipher's words for anything that adds and xors like 32-bit words: ints, int32 tensors, compiler values."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = wrapped(x[0] + keys[0]), wrapped(x[1] + keys[1])
     for i in range(count):
@@ -42,23 +42,23 @@ def rounds_of(
 
 
 def threefry_of_ints(key: tuple[int, int], counter: tuple[int, int], rounds: int = ROUNDS) -> tuple[int, int]:
-    """Two 32-bit words from a 64-bit key and a 64-bit counter, all ints in [0, 2**32)."""
+    """Return two 32-bit words from a 64-bit key and a 64-bit counter, all ints in [0, 2**32)."""
 
     def wrapped(word: int) -> int:
         return word & 0xFFFFFFFF
 
-    return rounds_of(counter, key, rounds, lambda w, r: wrapped(w << r) | (w >> (32 - r)), wrapped)
+    return threefry_rounds(counter, key, rounds, lambda w, r: wrapped(w << r) | (w >> (32 - r)), wrapped)
 
 
-def rotated(word: Any, bits: int) -> Any:
-    """Rotation to the left. The mask makes the arithmetic right shift of a signed word a logical one."""
+def rotate_left(word: Any, bits: int) -> Any:
+    """Rotate to the left. The mask makes the arithmetic right shift of a signed word a logical one."""
     return (word << bits) | ((word >> (32 - bits)) & ((1 << bits) - 1))
 
 
 @torch.library.custom_op("sweeps::threefry2x32", mutates_args=())
 def threefry2x32(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
-    """Two words from int32 tensors of shapes that broadcast; int32 arithmetic wraps, which is what is wanted."""
-    x0, x1 = rounds_of((counter0, counter1), (key0, key1), ROUNDS, rotated, lambda w: w)
+    """Return two words from int32 tensors of shapes that broadcast; int32 arithmetic wraps, as the cipher requires."""
+    x0, x1 = threefry_rounds((counter0, counter1), (key0, key1), ROUNDS, rotate_left, lambda w: w)
     shape = torch.broadcast_shapes(x0.shape, x1.shape)
     return x0.expand(shape).contiguous(), x1.expand(shape).contiguous()
 
@@ -93,7 +93,7 @@ def _tensor(word: Word, device: torch.device | None) -> Tensor:
 
 
 def signed(word: int) -> int:
-    """The int32 that has the same 32 bits as a word."""
+    """Return the int32 that has the same 32 bits as a word."""
     return word - 2**32 if word >= 2**31 else word
 
 
@@ -103,19 +103,19 @@ def _unit(word: Tensor) -> Tensor:
 
 
 def derived_key(key: tuple[int, int], name: str) -> tuple[int, int]:
-    """The key of a named child of a stream, for keys that are ints."""
+    """Return the key of a named child of a stream, for keys that are ints."""
     return threefry_of_ints(key, (zlib.crc32(name.encode()), 0xFFFFFFFF))
 
 
 def seed_key(seed: int, purpose: str) -> tuple[int, int]:
-    """The key of one purpose ("initialise", "batch", "model", "noise") of a lane's seed in [0, 2**32)."""
+    """Return the key of one purpose ("initialise", "batch", "model", "noise") of a lane's seed in [0, 2**32)."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must lie in [0, 2**32)")
     return derived_key((seed, PARITY), purpose)
 
 
 class Stream:
-    """A named source of random numbers at one step; models and tasks know only its methods.
+    """A source of random numbers at one step, see `arith_models.base.Stream` and `tasks.base.Stream`.
 
     `key` and `step` are ints, or int32 tensors that may differ between lanes. Successive draws from one stream take
     successive counters, so two draws never share numbers. `child(name)` is an independent stream.
@@ -127,12 +127,12 @@ class Stream:
         self._drawn = 0
 
     def child(self, name: str) -> Stream:
-        """The stream for one purpose, at the same step. Its first counter word is out of reach of any draw's index."""
+        """Return the stream for one purpose, at the same step. Its first counter word is out of reach of any draw's index."""
         word = _tensor(zlib.crc32(name.encode()), self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -1)), self._step, self._device)
 
     def folded(self, number: Word) -> Stream:
-        """The stream for one of many uses of the same kind, such as a time step, by its number from 0."""
+        """Return the stream for one of many uses of the same kind, such as a time step, by its number from 0."""
         word = _tensor(number, self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -2)), self._step, self._device)
 
@@ -142,7 +142,7 @@ class Stream:
         return self._step
 
     def at(self, step: Word) -> Stream:
-        """The same stream at another step, from its first number."""
+        """Return the same stream at another step, from its first number."""
         return Stream(self._key, step, self._device)
 
     def _words(self, count: int) -> tuple[Tensor, Tensor]:
