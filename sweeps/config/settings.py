@@ -10,13 +10,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-import sweeps.training.settings as training
 from sweeps.config import registry
-from sweeps.training.settings import Built, Train
+
+if TYPE_CHECKING:
+    from sweeps.training.settings import Built
+
+# sweeps.training.settings is imported inside functions: it imports torch, which most commands can do without.
 
 MOST_CHOICES = 64
 """How many ways to mend misspelt words are tried in search of other faults."""
@@ -212,6 +215,8 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
 
     `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Raises nothing for bad input.
     """
+    from sweeps.training.settings import Train
+
     faults: list[Fault] = []
     train, found = section(Train, settings.get("train") or {}, "train", None)
     faults += found
@@ -228,6 +233,8 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
 
 def build(resolved: Mapping[str, Any]) -> Built:
     """Return the objects of explicit settings. Raises ValueError for settings that `resolve` did not make."""
+    from sweeps.training.settings import Built, Train
+
     model, task = dict(resolved["model"]), dict(resolved["task"])
     network = registry.find("network", model.pop("network"))
     model.pop("name")
@@ -244,16 +251,22 @@ def build(resolved: Mapping[str, Any]) -> Built:
 
 def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
     """Return every float of explicit settings that a training step may read, by its dotted path."""
+    from sweeps.training import settings as training
+
     return training.float_leaves(resolved, registry.find("task", resolved["task"]["name"]).evaluation_only)
 
 
 def structure(resolved: Mapping[str, Any]) -> str:
     """Return a text that is equal for explicit settings whose lanes may share a pack."""
+    from sweeps.training import settings as training
+
     return training.structure(resolved, registry.find("task", resolved["task"]["name"]).evaluation_only)
 
 
 def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     """Return the content address of a lane: its settings except the budget, its seed, and the versions of its code."""
+    from sweeps.training.settings import NUMERICS
+
     model, task = resolved["model"], resolved["task"]
     task_class = registry.find("task", task["name"])
     identity = {
@@ -267,7 +280,7 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
             "network": registry.identity("network", model["network"]),
             "units": [registry.identity("model", u["name"]) for u in model["units"]],
             "task": registry.identity("task", task["name"]),
-            "numerics": training.NUMERICS,
+            "numerics": NUMERICS,
         },
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
