@@ -58,7 +58,7 @@ class DriverBench:
         return (
             f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
             f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
-            f"asking; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
+            f"sampling; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
         )
 
 
@@ -87,7 +87,7 @@ def bench_driver(
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
         if tracker is not None:
-            tracker.settle(tell=lambda left: on_progress(f"MLflow has {left:,} writes to come"), every_s=10.0)
+            tracker.settle(tell=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0)
         settled = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]

@@ -1,6 +1,6 @@
 """Recording of functions as plain tensor operations, their compilation, and the compile cache on disk.
 
-A function is first recorded (so models may use any Python that does not look at tensor values), then compiled. Without a
+A function is first recorded (so models may use any Python that does not depend on tensor values), then compiled. Without a
 working compiler the recorded operations run as they are, and the reason is logged and returned with results.
 """
 
@@ -163,11 +163,11 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
 def _without_aliases(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
     """Return outputs, copied where they share memory with another one or with an input.
 
-    torch makes such outputs anew from their common base, and a function from its disk cache (2.13) does so with sizes that
+    torch recreates such outputs from their common base, and a function from its disk cache (2.13) does so with sizes that
     it has freed: an error or a dead process. The compiler leaves out the copies that are not needed.
     """
     owners = Counter(_storage(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
-    # All of those that share, so that outputs alike stay alike: strides are part of what is compiled for.
+    # All of those that share memory are copied, so that equal outputs keep equal strides, for which functions are compiled.
     return [t.clone() if isinstance(t, Tensor) and owners[_storage(t)] > 1 else t for t in leaves]
 
 

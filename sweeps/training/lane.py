@@ -57,7 +57,7 @@ class LaneResult:
     budget: int
     """train.steps that the lane was allowed."""
     steps: int
-    """Steps it took; fewer than `budget` when it ended early, and then `reason` says why."""
+    """Updates made; fewer than `budget` when it ended early, for the `reason` given."""
     outcome: str
     solved: bool
     converged_at: int | None = None
@@ -66,7 +66,7 @@ class LaneResult:
     error: dict[str, float | None] = field(default_factory=dict)
     """By split, at `best_step`."""
     best_step: int | None = None
-    """The evaluated step that `solved` looks at."""
+    """The evaluated step whose errors decide `solved`."""
     threshold: float | None = None
     """Extrapolation error of a near-perfect solution; None where the task has none."""
     reason: str | None = None

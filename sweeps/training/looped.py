@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sweeps.training.compile import Recorded, in_place
+from sweeps.training.optimizers import Params
 from sweeps.training.state import LaneState
 from sweeps.training.step import Context, LaneFunctions, with_params
 
@@ -56,7 +57,7 @@ class LoopedStep:
         return repeat
 
     def _step(
-        self, state: LaneState, floats: Any, keys: Any, budget: Tensor, instance: Any, shared: Any
+        self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
     ) -> None:
         x, target, of_batch = self._batches(state, floats, keys, instance, shared)
         leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
@@ -94,12 +95,12 @@ class LoopedEvaluation:
 
     def __call__(
         self,
-        params: Any,
-        memory: Any,
-        floats: Any,
+        params: Params,
+        memory: dict[str, Params],
+        floats: Params,
         inputs: dict[str, Any],
         targets: dict[str, Any],
-        shared: Any,
+        shared: Params,
     ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -110,7 +111,9 @@ class LoopedEvaluation:
             result["sparsity_error"] = pieces.sparsity_error()
         return result
 
-    def outputs(self, params: Any, memory: Any, floats: Any, x: Any, shared: Any = None) -> Any:
+    def outputs(
+        self, params: Params, memory: dict[str, Params], floats: Params, x: Any, shared: Params | None = None
+    ) -> Any:
         """Return the lanes' outputs [K, B, ...], or a tuple of those of every bin where x is a tuple."""
         about = {"memory": memory}
         with torch.no_grad():
@@ -121,9 +124,9 @@ class LoopedEvaluation:
                 return tuple(
                     self._of_symbols(pieces if b.shape[-1] > LONG else uncompiled, b, num_slots) for b in x
                 )
-            return self._of_sequence(pieces, x, shared, num_slots)
+            return self._of_sequence(pieces, x, shared or {}, num_slots)
 
-    def _of_sequence(self, pieces: Any, x: Tensor, shared: Any, num_slots: int) -> Tensor:
+    def _of_sequence(self, pieces: SimpleNamespace, x: Tensor, shared: Params, num_slots: int) -> Tensor:
         """Outputs for inputs [T, N, ...], or [K, T, N, ...] where each lane has its own."""
         outputs = []
         for rows in x.split(ROWS, dim=1 if self._inputs_shared else 2):
@@ -135,7 +138,7 @@ class LoopedEvaluation:
             outputs.append(self._network.loop(pieces, at_times)[0])
         return torch.cat(outputs, dim=1)
 
-    def _of_symbols(self, pieces: Any, x: Tensor, num_slots: int) -> Tensor:
+    def _of_symbols(self, pieces: SimpleNamespace, x: Tensor, num_slots: int) -> Tensor:
         """Outputs for symbols [N, n], or [K, N, n] where each lane has its own, in parts of equal size."""
         x_KNn = x.expand(num_slots, *x.shape) if self._inputs_shared else x
         num_rows, length = x_KNn.shape[1:]
@@ -220,7 +223,7 @@ class _Pieces:
     def recorded(self) -> Sequence[Recorded]:
         return list(self._recorded.values())
 
-    def of(self, params: Any, floats: Any, about: Any) -> Any:
+    def of(self, params: Params, floats: Params, about: LaneState) -> SimpleNamespace:
         """The pieces of these lanes, called with stacked tensors; and `total`, `errors`, `sparsity_error` of the lanes.
 
         `about` is the part of their state that a context is made of: in an evaluation, `memory`.
@@ -239,11 +242,11 @@ class _Pieces:
         )
 
     def _piece(
-        self, name: str, params: Any, floats: Any, about: Any, calls: Iterator[int]
+        self, name: str, params: Params, floats: Params, about: LaneState, calls: Iterator[int]
     ) -> Callable[..., Any]:
         first = next(iter(params.values()))
 
-        def run(params: Any, floats: Any, about: Any, number: Tensor, *arguments: Any) -> Any:
+        def run(params: Params, floats: Params, about: LaneState, number: Tensor, *arguments: Any) -> Any:
             model = self._functions.model(floats)
             if self._training:
                 ctx = self._functions.context(about, about["keys"])

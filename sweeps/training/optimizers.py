@@ -133,14 +133,14 @@ PERIODS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LrDecay:
-    """A learning rate that falls when the task's loss has stopped falling, looked at after every `period` steps."""
+    """A learning rate that falls when the task's loss has stopped falling, decided after every `period` steps."""
 
     rule: Literal["never", "two_worse", "worst_of_four"] = "never"
     """two_worse: the last two periods' mean losses are above the one before (DNGPU); worst_of_four: the last is above
     the three before (Neural GPU)"""
     factor: float = 0.7
     floor: float = 0.0
-    """least share of the learning rate that is left"""
+    """smallest factor of the learning rate"""
     period: int = 200
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ from sweeps.training.state import (
 from sweeps.training.step import PURPOSES, LaneFunctions
 
 RUN_S = 0.5
-"""How often training looks at the clock, in seconds."""
+"""Seconds of training between two readings of the clock."""
 LEAST_SLOTS = 3
 """With 1 or 2 the CPU library takes another matrix routine, whose rounding differs."""
 MOST_UNROLLED = 10
@@ -284,7 +284,7 @@ class Pack:
     def _first_state(self, lane: Lane, built: Built) -> tuple[LaneState, Curve, float]:
         """The state of the lane's checkpoint, or its initial state.
 
-        A checkpoint at the end of another budget is of no use where this one has no evaluation: the lane starts anew.
+        A checkpoint at the end of another budget, where this one has no evaluation, is not continued: the lane starts over.
         """
         initial = initial_state(built, lane.seed, self.device)
         if lane.checkpoint is None:
@@ -317,7 +317,7 @@ class Pack:
         restarted_at = state["restarted_at"].tolist()
         for k, slot in due:
             if slot.curve.step[-1:] == [steps[k]] and restarted_at[k] == steps[k] > 0:
-                continue  # its evaluation at this step led to new weights, and is valid whoever is evaluated again
+                continue  # its evaluation at this step led to new weights; only neighbours are evaluated again
             slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
             guide = columns.get("error.interpolation") or next(iter(columns.values()))
             state["last_error"][k] = guide[k]

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arith_models.base import Scalar
+
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
 ROUNDS = 13
@@ -84,7 +86,8 @@ def _(
     return threefry2x32(*aligned), (0, 0)
 
 
-Word = Any  # an int in [0, 2**32), or an int32 tensor that holds the same 32 bits
+Word = int | Tensor
+"""An int in [0, 2**32), or an int32 tensor that holds the same 32 bits."""
 
 
 def _tensor(word: Word, device: torch.device | None) -> Tensor:
@@ -151,19 +154,21 @@ class Stream:
         self._drawn += count
         return threefry2x32(*self._key, index, self._step)
 
-    def _paired(self, shape: Sequence[int], make: Any) -> Tensor:
-        """`make` turns two arrays of words into two arrays of numbers, which are joined in the given shape."""
+    def _paired(
+        self, shape: Sequence[int], make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Numbers in the given shape: `make` turns two arrays of words into two arrays of numbers, which are joined."""
         size = math.prod(shape)
         first, second = make(*self._words((size + 1) // 2))
         return torch.cat([first, second])[:size].reshape(tuple(shape))
 
-    def uniform(self, shape: Sequence[int], low: Any = 0.0, high: Any = 1.0) -> Tensor:
-        """float32 in [low, high), 24 random bits each. The range is applied before the halves are joined: one write."""
+    def uniform(self, shape: Sequence[int], low: Scalar = 0.0, high: Scalar = 1.0) -> Tensor:
+        """Return float32 in [low, high), 24 random bits each. The range is applied before the halves are joined: one write."""
         width = high - low
         return self._paired(shape, lambda a, b: (low + width * _unit(a), low + width * _unit(b)))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal float32 by Box and Muller; the largest magnitude is sqrt(48 ln 2) = 5.77."""
+        """Return standard normal float32 by Box and Muller; the largest magnitude is sqrt(48 ln 2) = 5.77."""
 
         def box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             radius = torch.sqrt(-2.0 * torch.log(_unit(a) + 2.0**-24))
@@ -173,18 +178,17 @@ class Stream:
         return self._paired(shape, box_muller)
 
     def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
-        """int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
+        """Return int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
         if not 0 < high - low <= 2**24:
             raise ValueError(
                 f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}"
             )
-        return self._paired(
-            shape,
-            lambda a, b: tuple(
-                low + (((w >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24) for w in (a, b)
-            ),
-        )
 
-    def bernoulli(self, shape: Sequence[int], p: Any) -> Tensor:
-        """bool, true with probability p."""
+        def scaled(word: Tensor) -> Tensor:
+            return low + (((word >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24)
+
+        return self._paired(shape, lambda a, b: (scaled(a), scaled(b)))
+
+    def bernoulli(self, shape: Sequence[int], p: Scalar) -> Tensor:
+        """Return bool, true with probability p."""
         return self.uniform(shape) < p

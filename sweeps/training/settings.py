@@ -3,8 +3,8 @@
 A float is a lane's own number: a tensor with a slot axis. Ints, bools, words and shapes are structure: lanes whose
 structure is equal share a compiled step. The floats of `REMOVABLE` may be structure too where they are zero in every lane
 of a sweep: their terms, which act on finished gradients element by element, are left out of the step. That saves time and
-changes no bit (tests/training/test_pack_compiled.py). A model's own floats are not among them: without dropout, say, the
-compiler would lay out the hidden values differently, and the matrix routine would round differently.
+changes no bit (tests/training/test_pack_compiled.py). A model's own floats are not among them: without dropout, for
+instance, the compiler would lay out the hidden values differently, and the matrix routine would round differently.
 
 What a task names in `evaluation_only` is neither: the step never reads it. Such settings may differ even in form (an
 extrapolation range of two numbers or, as a union, of four) between lanes that share a step.

@@ -53,7 +53,7 @@ class Context:
         nothing = torch.zeros((), device=device)
         return cls(nothing, False, Stream((0, 0), device=device), nothing, memory)
 
-    def part(self, number: Any) -> Context:
+    def part(self, number: int | Tensor) -> Context:
         """The context of one of several parts of a computation, by its number from 0: what it draws is its own."""
         return Context(self.step, self.training, self.stream.folded(number), self.last_error, self.memory)
 
@@ -115,9 +115,9 @@ class LaneFunctions:
         lengths = self.built.task.lengths
         stream = _stream(keys, "batch", state["step"]).child("length")
         memory = state["memory"]["model"]
-        wanted = self.model(floats).next_length(memory, stream, lengths[0], lengths[-1])
-        known = torch.tensor(lengths, device=wanted.device)
-        return known[((known <= wanted).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
+        longest = self.model(floats).next_length(memory, stream, lengths[0], lengths[-1])
+        available = torch.tensor(lengths, device=longest.device)
+        return available[((available <= longest).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
 
     def sample_length(
         self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, data: Params
@@ -170,11 +170,10 @@ class LaneFunctions:
         if "lr" in memory:
             memory["lr"] = train.lr_decay.remember(memory["lr"], observed["loss"], step)
         if "model" in memory:
-            known = {**observed, "lr": train.lr}
+            observed = {**observed, "lr": train.lr}
             if self.built.network.has_curriculum:
-                known["shortest"] = self.built.task.lengths[0]
-            observation = cast(Observation, known)
-            memory["model"] = model.remember(of_model, observation, step)
+                observed["shortest"] = self.built.task.lengths[0]
+            memory["model"] = model.remember(of_model, cast(Observation, observed), step)
 
         params = {name: p.clone() for name, p in params.items()}
         with torch.no_grad():

@@ -62,7 +62,7 @@ SHORT = settings_of(model_with_dropout("nau"), **EVERYTHING)
 
 
 def test_a_second_pack_with_other_numbers_reuses_the_compiled_programs_without_recompiling() -> None:
-    """Recompiling raises (fail_on_recompile), and would come back as errors."""
+    """Recompiling raises (fail_on_recompile), which would be returned as errors."""
     first = pack_of(lanes_of(SHORT, range(3)), compiled=True)
     results = finish(first)
     other = settings_of(

@@ -45,7 +45,7 @@ def whole(settings: dict[str, Any]) -> LaneResult:
 
 @pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])
 def test_a_lane_equals_itself_after_an_interruption(settings) -> None:
-    """What it remembers is in the checkpoint too, so the second half goes on as if nothing had happened."""
+    """What it remembers is in the checkpoint too, so the second half is the same."""
     pack = pack_of(lanes_of(settings, [5]), 1)
     assert pack.advance() == []
     blob = pack.checkpoints()["seed 5"]
@@ -72,7 +72,7 @@ def test_a_finished_lane_is_measured_at_every_length() -> None:
 
 
 def test_errors_by_length_are_those_of_the_final_state() -> None:
-    """At the test length, with the test's examples, they are what the last evaluation says."""
+    """At the test length, with the test's examples, they are those of the last evaluation."""
     result = whole(DNGPU)
     assert result.by_length["symbol_error"][1] == result.curve["symbol_error.extrapolation"][-1]
 
