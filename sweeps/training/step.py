@@ -156,11 +156,12 @@ class LaneFunctions:
             train = replaced(train, lr=train.lr * factor)
 
         grads = clip_value(clip_norm(grads, train.clip_norm), train.clip_value)
+        stream = _stream(keys, "noise", step)
         variance = annealed_variance(train.gradient_noise, step)
         deviation = model.noise_deviation(step, of_model, train.lr)
         if deviation is not None:
             variance = variance + deviation.square()
-        grads = add_noise(grads, variance, _stream(keys, "noise", step))
+        grads = add_noise(grads, variance, stream)
 
         optimizer = OPTIMIZERS[train.optimizer]
         settings = {name: getattr(train, name) for name in optimizer.settings}
