@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,7 @@ MAY_IMPORT = {
     "tasks._digits.datasets": {"numpy", "pooch", "scipy", "sklearn", "tasks", "torch"},
     "tasks.number_words": {"num2words", "numpy", "tasks", "torch"},
     "sweeps.training": {
-        "arith_models", "filelock", "numpy", "safetensors", "tasks", "torch",
-        "sweeps.config.registry", "sweeps.config.settings", "sweeps.training",
+        "arith_models.base", "filelock", "numpy", "safetensors", "sweeps.training", "tasks.base", "torch",
     },
 }  # fmt: skip
 # Abstract classes that hold no numbers: whatever is typed by them may import them.
@@ -112,7 +110,8 @@ def test_the_rules_catch_what_they_forbid() -> None:
         ("tasks/_digits/images.py", "pooch"),
         ("tasks/_digits/datasets.py", "sweeps.config.settings"),
         ("sweeps/training/pack.py", "ray"),
-        ("sweeps/training/pack.py", "sweeps.store"),
+        ("sweeps/training/pack.py", "sweeps.config.settings"),
+        ("sweeps/training/pack.py", "arith_models.units"),
         ("sweeps/results/report.py", "optuna"),
         ("sweeps/search/cell.py", "mlflow.tracking"),
         ("sweeps/cli/train.py", "ray.tune"),
@@ -126,20 +125,10 @@ def test_the_rules_catch_what_they_forbid() -> None:
         ("arith_models/units/nau.py", "torch.nn"),
         ("tasks/static.py", "numpy"),
         ("tasks/_digits/datasets.py", "pooch"),
-        ("sweeps/training/pack.py", "arith_models.units"),
+        ("sweeps/training/pack.py", "arith_models.base"),
         ("sweeps/search/cell.py", "optuna.trial"),
         ("sweeps/cli/train.py", "sweeps.training"),
         ("cluster/jobs.py", "ray.job_submission"),
     ]
     for path, imported in allowed:
         assert broken(Path(path), imported) is None, (path, imported)
-
-
-def test_the_engine_imports_without_ray_optuna_and_mlflow() -> None:
-    blocked = "cluster", "mlflow", "optuna", "ray", "ruamel"
-    # None in sys.modules makes Python raise ImportError, as if the library were not installed.
-    script = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import sweeps.training"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr

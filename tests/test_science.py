@@ -7,10 +7,9 @@ import statistics
 import pytest
 
 from sweeps.bench.engine import bench
-from sweeps.config.settings import lane_key, resolve
+from sweeps.config.settings import build, float_leaves, lane_key, resolve
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
-from sweeps.training.settings import float_leaves
 
 
 def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResult]:
@@ -18,8 +17,10 @@ def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResu
         {"model": model, "task": {"name": "static", "operation": operation}, "train": {"steps": steps}}
     )
     assert settings is not None, faults
-    zeros = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
-    pack = Pack([Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, zeros)
+    zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
+    pack = Pack(
+        [Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, build, zero_floats
+    )
     results: list[LaneResult] = []
     while not pack.done:
         results += pack.advance()

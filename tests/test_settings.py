@@ -354,7 +354,7 @@ def test_seeds_and_versions_change_a_lanes_key(monkeypatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(find(kind, name), "version", 99)  # type: ignore[arg-type]
             keys.add(lane_key(found, 0))
-    monkeypatch.setattr("sweeps.config.settings.NUMERICS", 99)
+    monkeypatch.setattr("sweeps.training.settings.NUMERICS", 99)
     keys.add(lane_key(found, 0))
     assert len(keys) == 9
 

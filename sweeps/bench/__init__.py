@@ -1,3 +1,1 @@
-"""Benchmarks."""
-
-from __future__ import annotations
+"""Benchmarks of the engine, of units and of the driver (`sweeps bench`)."""

@@ -10,17 +10,14 @@ Legend of suffixes: B rows, n positions, M maps.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sweeps.bench.engine import pack_of
-from sweeps.config.settings import resolve
+from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
 from sweeps.runner.worker import prepare_process
 
 MAPS, ROWS, SYMBOLS, OUTPUTS = 96, 32, 13, 3
@@ -38,66 +35,60 @@ FLOPS = 3 * 2 * 9 * MAPS**2 * ROWS * sum(n * n for n in BINS)
 class DngpuBench:
     """Seconds a step and seed, one number a round; rounds alternate."""
 
-    convolutions: list[float]
-    ours: list[float]
-    pair: list[float]
+    convolutions: list[float] = field(default_factory=list)
+    engine: list[float] = field(default_factory=list)
+    pair: list[float] = field(default_factory=list)
     """Of two seeds as lanes of one pack."""
 
     @property
     def ratios(self) -> list[float]:
-        return [slow / fast for slow, fast in zip(self.convolutions, self.ours, strict=True)]
+        return [slow / fast for slow, fast in zip(self.convolutions, self.engine, strict=True)]
 
     def line(self) -> str:
-        plain, ours, pair, ratio = (
-            statistics.median(v) for v in (self.convolutions, self.ours, self.pair, self.ratios)
+        plain, engine, pair, ratio = (
+            statistics.median(v) for v in (self.convolutions, self.engine, self.pair, self.ratios)
         )
         return (
-            f"dngpu, {MAPS} maps: {ours:.2f} s a step ({FLOPS / ours / 1e9:.0f} GFLOP/s); conv1d calls one by one: "
+            f"dngpu, {MAPS} maps: {engine:.2f} s a step ({FLOPS / engine / 1e9:.0f} GFLOP/s); conv1d calls one by one: "
             f"{plain:.2f} s ({FLOPS / plain / 1e9:.0f} GFLOP/s); {ratio:.2f} times as fast (median of {len(self.ratios)} "
             f"rounds, {min(self.ratios):.2f} to {max(self.ratios):.2f}); two seeds as one pack: {pair:.2f} s each; one thread, "
             f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
         )
 
 
-def bench_dngpu(rounds: int = 5, tell: Callable[[str], None] = lambda line: None) -> DngpuBench:
-    """Measures all three, alternating: two steps of each a round."""
+def bench_dngpu(rounds: int = 5, on_progress: Callable[[str], None] = lambda line: None) -> DngpuBench:
+    """Measure all three, alternating: two steps of each a round."""
     prepare_process()
-    settings, faults, _ = resolve(SETTINGS)
-    if settings is None:
-        raise ValueError("; ".join(map(str, faults)))
-    tell("compiling a cell for every bin: minutes where the cache is cold")
-    plain, ours, pair = plain_loop(), pack_of(1, settings), pack_of(2, settings)
-    plain(1), ours(2), pair(2)
-    result = DngpuBench([], [], [])
-    for i in range(rounds):
-        result.convolutions.append(_seconds(plain))
-        result.ours.append(_seconds(ours))
-        result.pair.append(_seconds(pair) / 2)
-        tell(f"round {i + 1} of {rounds}: {result.ratios[-1]:.2f} times as fast")
+    settings = resolved(SETTINGS)
+    on_progress("compiling a cell for every bin: minutes where the cache is cold")
+    plain, engine, pair = plain_dngpu(), pack_steps(1, settings), pack_steps(2, settings)
+    plain(1), engine(2), pair(2)
+    result = DngpuBench()
+    for i in range(1, rounds + 1):
+        result.convolutions.append(seconds_per_step(plain, 2))
+        result.engine.append(seconds_per_step(engine, 2))
+        result.pair.append(seconds_per_step(pair, 2) / 2)
+        on_progress(f"round {i} of {rounds}: {result.ratios[-1]:.2f} times as fast")
     return result
 
 
-def plain_loop() -> Callable[[int], None]:
+def plain_dngpu() -> Steps:
     """The model as its equations read, a convolution for every gate, one bin after another; torch's own AdaMax."""
     generator = torch.Generator().manual_seed(0)
     model = ConvolutionalDngpu(MAPS, SYMBOLS, OUTPUTS)
-    optimizer = torch.optim.Adamax(model.parameters(), lr=0.005)
     batch = [
         tuple(torch.randint(0, high, (ROWS, n), generator=generator) for high in (SYMBOLS, OUTPUTS))
         for n in BINS
     ]
 
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            total: Any = 0.0
-            for x_Bn, target_Bn in batch:
-                logits, cost = model(x_Bn)
-                total = total + F.cross_entropy(logits.flatten(0, 1), target_Bn.flatten()) + 1e-3 * cost
-            (total / len(batch)).backward()
-            optimizer.step()
+    def loss(step: int) -> Tensor:
+        total = torch.zeros(())
+        for x_Bn, target_Bn in batch:
+            logits, cost = model(x_Bn)
+            total = total + F.cross_entropy(logits.flatten(0, 1), target_Bn.flatten()) + 1e-3 * cost
+        return total / len(batch)
 
-    return run
+    return plain_steps(torch.optim.Adamax(model.parameters(), lr=0.005), loss)
 
 
 class ConvolutionalDngpu(nn.Module):
@@ -133,9 +124,3 @@ def _hard_sigmoid(v: Tensor) -> Tensor:
 
 def _over(v: Tensor) -> Tensor:
     return torch.relu(v.abs() - 0.9).sum()
-
-
-def _seconds(run: Callable[[int], None], steps: int = 2) -> float:
-    started = time.perf_counter()
-    run(steps)
-    return (time.perf_counter() - started) / steps

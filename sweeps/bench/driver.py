@@ -1,8 +1,8 @@
-"""`sweeps bench --driver`: how many packs a second the driver hands out and takes in, with workers that only pretend.
+"""`sweeps bench --driver`: how many packs a second the driver can send and receive, with pretended workers.
 
-A pretended worker answers at once: first with a checkpoint of every lane, then with its records, which are a really
-trained lane's under other keys. Store, search, records and MLflow (SQLite) are real; Ray is not there, so the figure is
-the driver's own ceiling.
+A pretended worker returns at once: first a checkpoint of every lane, then its results, which are those of one trained lane
+under other keys. Store, search, records and MLflow (SQLite) are real; there is no Ray, so the figure is the driver's own
+limit.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ search:
 
 @dataclass(frozen=True)
 class DriverBench:
-    """What a sweep of trivial packs took, and what it left behind."""
+    """The duration of a sweep of trivial packs, and the size of its files."""
 
     lanes: int
     workers: int
     packs: int
     begin_s: float
-    """Asking for all configurations."""
+    """To sample all configurations."""
     seconds: float
-    """After that, until the last record is in the store."""
+    """From then until the last record is in the store."""
     mlflow_s: float
-    """After that, until MLflow has all of it, which is written at the same time."""
+    """From then until MLflow, which is written at the same time, is complete."""
     files: int
     megabytes: float
 
@@ -58,14 +58,14 @@ class DriverBench:
         return (
             f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
             f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
-            f"asking; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
+            f"sampling; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
         )
 
 
 def bench_driver(
-    lanes: int = 10_000, workers: int = 200, tracked: bool = True, tell: Callable[[str], None] = print
+    lanes: int = 10_000, workers: int = 200, tracked: bool = True, on_progress: Callable[[str], None] = print
 ) -> DriverBench:
-    """Runs a whole sweep of pretended packs in a folder of its own, which is removed."""
+    """Run a whole sweep of pretended packs in a temporary folder."""
     text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
     sweep = parse(text, "pretended", [])
     with (
@@ -80,14 +80,14 @@ def bench_driver(
         driver = Driver(sweep, sweep.name, store, tracker, workers)
         began = time.perf_counter()
         driver.begin()
-        asked = time.perf_counter()
+        begun = time.perf_counter()
         sample = _sample(driver)
         started = time.perf_counter()
-        packs = _work(driver, workers, sample, tell)
+        packs = _run_packs(driver, workers, sample, on_progress)
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
         if tracker is not None:
-            tracker.settle(tell=lambda left: tell(f"MLflow has {left:,} writes to come"), every_s=10.0)
+            tracker.settle(tell=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0)
         settled = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]
@@ -95,7 +95,7 @@ def bench_driver(
         driver.lanes_done,
         workers,
         packs,
-        asked - began,
+        begun - began,
         ended - started,
         settled - ended,
         len(sizes),
@@ -103,37 +103,37 @@ def bench_driver(
     )
 
 
-def _work(driver: Driver, workers: int, sample: LaneResult, tell: Callable[[str], None]) -> int:
-    """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
+def _run_packs(driver: Driver, workers: int, sample: LaneResult, on_progress: Callable[[str], None]) -> int:
+    """Give every worker a pack at all times, as long as there are some, and return the number of packs."""
     assert sample.state is not None
-    packs, told_s = 0, time.perf_counter()
-    at_work: deque[tuple[PackRequest, bool]] = deque()
+    packs, reported_s = 0, time.perf_counter()
+    running: deque[tuple[PackRequest, bool]] = deque()
     while not driver.done:
-        while len(at_work) < workers and (order := driver.next_pack(f"pack{packs}")):
+        while len(running) < workers and (order := driver.next_pack(f"pack{packs}")):
             packs += 1
-            at_work.append((order, False))
-        order, has_reported = at_work.popleft()
+            running.append((order, False))
+        order, has_reported = running.popleft()
         if not has_reported:
             checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in order.lanes}
             driver.receive(order.pack_id, PackReport(checkpoints=checkpoints))
-            at_work.append((order, True))
+            running.append((order, True))
             continue
-        records = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
-        driver.receive(order.pack_id, PackReport(results=records, seed_steps=len(records) * STEPS))
+        results = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
+        driver.receive(order.pack_id, PackReport(results=results, seed_steps=len(results) * STEPS))
         driver.pack_ended(order.pack_id)
-        if time.perf_counter() - told_s > 10:
-            told_s = time.perf_counter()
-            tell(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
+        if time.perf_counter() - reported_s > 10:
+            reported_s = time.perf_counter()
+            on_progress(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
     return packs
 
 
 def _sample(driver: Driver) -> LaneResult:
-    """The record of a lane that is really trained; the lanes of its pack are given out again."""
+    """The result of a lane that is really trained; the lanes of its pack are queued again."""
     order = driver.next_pack("sample")
     assert order is not None
     run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
-    records: list[LaneResult] = []
+    results: list[LaneResult] = []
     while not run.done:
-        records += run.work(60.0).results
+        results += run.work(60.0).results
     driver.pack_ended("sample")
-    return records[0]
+    return results[0]

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sweeps.bench.engine import pack_of, rate
+from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
 from sweeps.config import registry
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build
 from sweeps.runner.worker import prepare_process
 
 ROUNDS = 3
@@ -39,7 +40,7 @@ class UnitBench:
         return self.pack / self.plain
 
     def line(self) -> str:
-        """One row of the table."""
+        """A row of the table."""
         return (
             f"| {self.unit:24} | {self.network:40} | {self.plain:9,.0f} | {self.pack:10,.0f} "
             f"| {self.ratio:6.1f} | {self.compile_s:7.0f} |"
@@ -53,92 +54,85 @@ HEADER = (
 
 
 def static_units() -> list[str]:
-    """Units that the static task can train: all but recurrent cells."""
+    """Return the units that the static task can train: all but recurrent cells."""
     return [name for name in registry.names("model") if registry.learnable_task(name) == "static"]
 
 
 def bench_units(names: Sequence[str], num_lanes: int = 100) -> Iterator[UnitBench]:
-    """One after another. Raises ValueError for a name that the static task cannot train."""
+    """Measure one unit after another. Raises UserError for a name that the static task cannot train."""
     prepare_process()
     for name in names:
-        settings, faults, _ = resolve({"model": name, "task": "static", "train": {"steps": 10**9}})
-        if settings is None:
-            raise ValueError("; ".join(map(str, faults)))
+        settings = resolved({"model": name, "task": "static", "train": {"steps": 10**9}})
         started = time.perf_counter()
-        plain, pack = plain_loop(settings), pack_of(num_lanes, settings)
+        plain, pack = plain_unit(settings), pack_steps(num_lanes, settings)
         plain(20)
         pack(5)
         compile_s = time.perf_counter() - started
+        plain_rates, pack_rates = [], []
+        for _ in range(ROUNDS):
+            plain_rates.append(1 / seconds_per_step(plain, PLAIN_STEPS))
+            pack_rates.append(num_lanes / seconds_per_step(pack, PACK_STEPS))
         layers = ", ".join(unit["name"] for unit in settings["model"]["units"])
-        yield UnitBench(name, layers, *_in_turn(plain, pack, num_lanes), compile_s)
+        yield UnitBench(
+            name, layers, statistics.median(plain_rates), statistics.median(pack_rates), compile_s
+        )
 
 
-def _in_turn(
-    plain: Callable[[int], None], pack: Callable[[int], None], num_lanes: int
-) -> tuple[float, float]:
-    plain_rates, pack_rates = [], []
-    for _ in range(ROUNDS):
-        plain_rates.append(rate(lambda: plain(PLAIN_STEPS), PLAIN_STEPS))
-        pack_rates.append(rate(lambda: pack(PACK_STEPS), PACK_STEPS * num_lanes))
-    return statistics.median(plain_rates), statistics.median(pack_rates)
-
-
-def plain_loop(settings: dict[str, Any]) -> Callable[[int], None]:
-    """Steps of one seed as ordinary PyTorch: the same modules, torch.optim.Adam, NumPy data, torch's generator."""
+def plain_unit(settings: dict[str, Any]) -> Steps:
+    """One seed as ordinary PyTorch: the same modules, torch.optim.Adam, NumPy data, torch's generator."""
     built = build(settings)
-    rng, draws = np.random.RandomState(0), _TorchDraws(0)
+    rng, stream = np.random.RandomState(0), _TorchStream(torch.Generator().manual_seed(0))
     model = built.model()
     with torch.no_grad():
-        model.initialise(draws)
-    optimizer = torch.optim.Adam(model.parameters(), lr=built.train.lr)
+        model.initialise(stream)
     masks = built.task.instance(0)["masks"].astype(np.float64)
-    count = 0
 
-    def run(steps: int) -> None:
-        nonlocal count
-        for _ in range(steps):
-            x = rng.uniform(1.0, 2.0, (built.train.batch, built.task.num_inputs))
-            inputs = torch.from_numpy(x.astype(np.float32))
-            targets = torch.from_numpy((x @ masks.T).sum(axis=1, keepdims=True).astype(np.float32))
-            optimizer.zero_grad()
-            y_BO, penalties = model(inputs, _PlainContext(count, draws))
-            loss = torch.nn.functional.mse_loss(y_BO, targets) + sum(penalties.values())
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                model.constrain()
-            count += 1
+    def loss(step: int) -> Tensor:
+        x = rng.uniform(1.0, 2.0, (built.train.batch, built.task.num_inputs))
+        inputs = torch.from_numpy(x.astype(np.float32))
+        targets = torch.from_numpy((x @ masks.T).sum(axis=1, keepdims=True).astype(np.float32))
+        y_BO, penalties = model(inputs, _PlainContext(step, stream))
+        total: Tensor = torch.nn.functional.mse_loss(y_BO, targets) + sum(penalties.values())
+        return total
 
-    return run
+    optimizer = torch.optim.Adam(model.parameters(), lr=built.train.lr)
+    return plain_steps(optimizer, loss, torch.no_grad()(model.constrain))
 
 
-class _TorchDraws:
-    """What a model draws from, by torch's own generator."""
+class _TorchStream:
+    """`arith_models.base.Stream` on torch's own generator."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
 
-    def child(self, name: str) -> _TorchDraws:
+    def child(self, name: str) -> _TorchStream:
         return self
 
-    def uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    def uniform(self, shape: Sequence[int], low: float | Tensor = 0.0, high: float | Tensor = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(tuple(shape), generator=self._generator)
 
-    def normal(self, shape: Sequence[int]) -> torch.Tensor:
+    def normal(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(tuple(shape), generator=self._generator)
 
-    def bernoulli(self, shape: Sequence[int], p: float) -> torch.Tensor:
+    def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
+        return torch.randint(low, high, tuple(shape), generator=self._generator)
+
+    def bernoulli(self, shape: Sequence[int], p: float | Tensor) -> Tensor:
         return self.uniform(shape) < p
 
 
 class _PlainContext:
-    """What a model asks of the engine."""
+    """`arith_models.base.Context` of a training step."""
 
     training = True
 
-    def __init__(self, step: int, stream: _TorchDraws) -> None:
+    def __init__(self, step: int, stream: _TorchStream) -> None:
         self.step, self.stream = torch.tensor(float(step)), stream
         self.last_error = torch.tensor(torch.inf)
+        self.memory: dict[str, Tensor] = {}
 
-    def dropout(self, x: torch.Tensor, rate: float) -> torch.Tensor:
-        return torch.nn.functional.dropout(x, rate)
+    def part(self, number: Any) -> _PlainContext:
+        return self
+
+    def dropout(self, x: Tensor, rate: Any) -> Tensor:
+        return torch.nn.functional.dropout(x, float(rate))

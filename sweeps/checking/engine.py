@@ -71,8 +71,8 @@ def translated(error: Exception, sources: Sources) -> Fault:
 Step = Callable[[int], Any]
 
 
-def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Step]:
-    pack = Pack([Lane(str(s), settings, s) for s in seeds], slots, compiled=compiled)
+def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Any]:
+    pack = Pack([Lane(str(s), settings, s) for s in seeds], slots, build, compiled=compiled)
     return pack, pack.stepper()
 
 

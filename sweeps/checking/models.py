@@ -22,8 +22,9 @@ from sweeps.checking.side_effects import Event, generators, variables, watched
 from sweeps.checking.source import Fault, Location
 from sweeps.checking.tasks import leaves, same, sampled
 from sweeps.config import registry
-from sweeps.config.settings import Built, build, validated
+from sweeps.config.settings import build, validated
 from sweeps.training.random import Stream, seed_key
+from sweeps.training.settings import Built
 from sweeps.training.step import Context
 
 SHAPES = ((10, 2, 1), (4, 3, 2), (1, 1, 1))

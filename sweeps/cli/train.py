@@ -87,13 +87,13 @@ def bench_(
 
         if model != "dngpu":
             raise UserError(f"--model is dngpu, but {model!r} is given; --units measures the others")
-        typer.echo(bench_dngpu(tell=on_progress).line())
+        typer.echo(bench_dngpu(on_progress=on_progress).line())
         return
     if driver:
         from sweeps.bench.driver import bench_driver
 
         for tracked in (False, True):
-            result = bench_driver(tracked=tracked, tell=on_progress)
+            result = bench_driver(tracked=tracked, on_progress=on_progress)
             typer.echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
         return
     if units is not None:
@@ -103,7 +103,7 @@ def bench_(
         for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
             typer.echo(row.line())
         return
-    typer.echo(bench(lanes, tell=on_progress).line())
+    typer.echo(bench(lanes, on_progress=on_progress).line())
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:

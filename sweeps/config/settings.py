@@ -14,14 +14,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
 from sweeps.config.faults import Fault, join
+
+if TYPE_CHECKING:
+    from sweeps.training.settings import Built
+
+# sweeps.training.settings is imported inside functions: it imports torch, which most commands can do without.
 
 MOST_CHOICES = 64
 """Largest number of combinations of words tried in place of misspelt ones, to find the other faults."""
@@ -233,114 +236,13 @@ def _as_class(hint: Any) -> type[Any]:
     return result
 
 
-NUMERICS = 1
-"""Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LrDecay:
-    """A learning rate that falls when the task's loss has stopped falling, looked at after every `period` steps."""
-
-    rule: Literal["never", "two_worse", "worst_of_four"] = "never"
-    """two_worse: the last two periods' mean losses are above the one before (DNGPU); worst_of_four: the last is above
-    the three before (Neural GPU)"""
-    factor: float = 0.7
-    floor: float = 0.0
-    """least share of the learning rate that is left"""
-    period: int = 200
-
-    def __post_init__(self) -> None:
-        faults = [
-            f"{k} = {getattr(self, k)} must lie in [0, 1]"
-            for k in ("factor", "floor")
-            if not 0 <= getattr(self, k) <= 1
-        ]
-        if self.period < 1:
-            faults.append(f"period = {self.period} must be at least 1")
-        if faults:
-            raise ValueError("; ".join(faults))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train:
-    """How a lane is trained. A float may differ between lanes that share a pack; the rest is structure."""
-
-    steps: int
-    """the budget: number of updates"""
-    batch: int = 128
-    optimizer: Literal["adam", "adamax", "sgd"] = "adam"
-    """adamax: with the clip relative to past gradients of the improved Neural GPU"""
-    lr: float = 1e-3
-    lr_decay: LrDecay = field(default_factory=LrDecay)
-    beta1: float = 0.9
-    """Adam, AdaMax"""
-    beta2: float = 0.999
-    """Adam, AdaMax"""
-    epsilon: float = 1e-8
-    """Adam, AdaMax"""
-    momentum: float = 0.0
-    """SGD; plain, not Nesterov's"""
-    gradient_noise: float = 0.0
-    """eta of Neelakantan et al. (2015): normal noise of variance eta / (1 + t)^0.55 on every gradient"""
-    clip_norm: float = 0.0
-    """largest norm of a lane's gradient, before noise is added; 0 is off"""
-    clip_value: float = 0.0
-    """largest magnitude of an element of the gradient, before noise is added; 0 is off"""
-    evaluate_every: int = 1000
-    stop: Literal["never", "solved"] = "never"
-    """solved: a lane ends at the first evaluation that meets the task's threshold"""
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "steps": 1,
-            "batch": 1,
-            "evaluate_every": 1,
-            "gradient_noise": 0,
-            "clip_norm": 0,
-            "clip_value": 0,
-        }
-        faults = [
-            f"{k} = {getattr(self, k)} must be at least {low}"
-            for k, low in bounds.items()
-            if getattr(self, k) < low
-        ]
-        faults += [
-            f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0
-        ]
-        faults += [
-            f"{k} = {getattr(self, k)} must lie in [0, 1)"
-            for k in ("beta1", "beta2", "momentum")
-            if not 0 <= getattr(self, k) < 1
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
-
-
-@dataclass(frozen=True)
-class Built:
-    """A lane's settings as objects. `network(config_floats...)` is made by the engine, so only its parts are here."""
-
-    network: type[Any]
-    network_config: Any
-    units: tuple[tuple[type[Any], Any], ...]
-    task: Any
-    train: Train
-
-    def model(self, config: Any = None, unit_configs: tuple[Any, ...] | None = None) -> Any:
-        """A module for one seed, its parameters not yet initialised."""
-        configs = unit_configs or tuple(c for _, c in self.units)
-        classes: list[Any] = [u for u, _ in self.units]
-        makers = [partial(u, c) for u, c in zip(classes, configs, strict=True)]
-        return self.network(
-            config or self.network_config, makers, self.task.num_inputs, self.task.num_outputs
-        )
-
-
 def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fault], list[Fault]]:
     """Return explicit settings, faults and warnings. The settings are None where there is a fault.
 
     `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Bad input raises nothing.
     """
+    from sweeps.training.settings import Train
+
     faults: list[Fault] = []
     train, found = section(Train, settings.get("train") or {}, "train", None)
     faults += found
@@ -356,7 +258,9 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
 
 
 def build(resolved: Mapping[str, Any]) -> Built:
-    """The objects that explicit settings stand for. Raises ValueError for settings that `resolve` did not make."""
+    """Return the objects of explicit settings. Raises ValueError for settings that `resolve` did not make."""
+    from sweeps.training.settings import Built, Train
+
     model, task = dict(resolved["model"]), dict(resolved["task"])
     network = registry.find("network", model.pop("network"))
     model.pop("name")
@@ -371,26 +275,39 @@ def build(resolved: Mapping[str, Any]) -> Built:
     )
 
 
+def float_leaves(resolved: Mapping[str, Any]) -> dict[str, float]:
+    """Return every float of explicit settings that a training step may read, by its dotted path."""
+    from sweeps.training import settings as training
+
+    return training.float_leaves(resolved, registry.find("task", resolved["task"]["name"]).evaluation_only)
+
+
+def structure(resolved: Mapping[str, Any]) -> str:
+    """Return a text that is equal for explicit settings whose lanes may share a pack."""
+    from sweeps.training import settings as training
+
+    return training.structure(resolved, registry.find("task", resolved["task"]["name"]).evaluation_only)
+
+
 def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
-    """The content address of a lane: its settings but for the budget, its seed, and all versions that move its numbers."""
+    """Return the content address of a lane: its settings except the budget, its seed, and the versions of its code."""
+    from sweeps.training.settings import NUMERICS
+
     model, task = resolved["model"], resolved["task"]
-    versions = {
-        "network": registry.version_key("network", model["network"]),
-        "units": [registry.version_key("model", u["name"]) for u in model["units"]],
-        "task": registry.version_key("task", task["name"]),
-        "numerics": NUMERICS,
-    }
-    train = {k: v for k, v in resolved["train"].items() if k != "steps"}
-    # A task on files says what is in them, and not where they lie.
-    cls: Any = registry.find("task", task["name"])
-    task = cls.identity(task)
-    # The model's name is only what it was called: its network and units say what it is.
+    task_class = registry.find("task", task["name"])
     identity = {
-        "model": {k: v for k, v in model.items() if k != "name"},
-        "task": task,
-        "train": train,
+        # The model's name is only a name: its network and units say what it is.
+        "model": {key: value for key, value in model.items() if key != "name"},
+        # A task that reads files is identified by their contents, not by where they are.
+        "task": task_class.identity(task),
+        "train": {key: value for key, value in resolved["train"].items() if key != "steps"},
         "seed": seed,
-        "versions": versions,
+        "versions": {
+            "network": registry.version_key("network", model["network"]),
+            "units": [registry.version_key("model", u["name"]) for u in model["units"]],
+            "task": registry.version_key("task", task["name"]),
+            "numerics": NUMERICS,
+        },
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

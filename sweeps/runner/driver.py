@@ -18,7 +18,7 @@ from typing import Any
 
 from sweeps.config import registry
 from sweeps.config.compare import Cell
-from sweeps.config.settings import lane_key, resolve
+from sweeps.config.settings import float_leaves, lane_key, resolve, structure
 from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import SweepFailed
@@ -29,7 +29,6 @@ from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.pack import LEAST_SLOTS
-from sweeps.training.settings import float_leaves, structure
 
 MAX_SLOTS = 100
 """Slots of a pack at most, where the sweep file leaves them open: a larger stacked batch leaves a processor's cache."""

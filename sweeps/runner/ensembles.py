@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from sweeps.config.settings import build
+from sweeps.config.settings import build, float_leaves
 from sweeps.errors import UserError
 from sweeps.results.export import best_standing
 from sweeps.results.formats import number
@@ -48,7 +48,7 @@ def ensemble_table(
         except ValueError as error:
             raise UserError(f"length {length} of sweep {name}: {error}") from error
     compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-    ensemble = Ensemble(settings, list(states.values()), compiled)
+    ensemble = Ensemble(built, float_leaves(settings), list(states.values()), compiled)
     columns = [*(f"seed {seed}" for seed in states), f"average of {len(states)}"]
     lines = [
         "| length | sequences | wrong | " + " | ".join(columns) + " |",

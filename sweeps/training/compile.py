@@ -1,7 +1,7 @@
-"""Adds the slot axis to a lane's functions and compiles them, once a structure and process.
+"""Recording of functions as plain tensor operations, their compilation, and the compile cache on disk.
 
-The vmapped function is first recorded as plain tensor operations (so models may use any Python that does not look at
-tensor values), then compiled. Without a working compiler the recorded operations run as they are, and the reason is told.
+A function is first recorded (so models may use any Python that does not depend on tensor values), then compiled. Without a
+working compiler the recorded operations run as they are, and the reason is logged and returned with results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from sweeps.config.settings import NUMERICS
+from sweeps.training.settings import NUMERICS
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 class Recorded:
     """A function of tensors in nested containers, recorded for fixed shapes, compiled where that works.
 
-    `differentiable`: gradients flow through calls, to those arguments that ask for them here. `why_uncompiled` says why
-    it is not compiled, else None. `warm_up_s` is what recording and compiling cost.
+    `differentiable`: gradients flow through calls, to those arguments that require them here. `why_uncompiled` is the
+    reason why it is not compiled, else None.
     """
 
     def __init__(
@@ -44,30 +44,28 @@ class Recorded:
         compiled: bool = True,
         differentiable: bool = False,
     ) -> None:
-        started = time.perf_counter()
         flat, self._spec = pytree.tree_flatten(arguments)
         self._out_spec: Any = None
 
         def flat_function(*tensors: Tensor) -> list[Tensor]:
             out = function(*pytree.tree_unflatten(list(tensors), self._spec))
             leaves, self._out_spec = pytree.tree_flatten(out)
-            return _apart(leaves, tensors)
+            return _without_aliases(leaves, tensors)
 
         with torch.no_grad():
             graph = make_fx(flat_function)(*map(_copy, flat))
         graph.graph.eliminate_dead_code()
-        self._constants = _lifted(graph)
+        self._constants = _lift_constants(graph)
         self.graph = graph
         self.why_uncompiled = None if compiled else "compilation is switched off"
         self._run: Callable[..., Any] = graph
         self._repeat: Callable[..., Any] = graph
-        self._takes: Callable[..., bool] = lambda *tensors: True
+        self._accepts: Callable[..., bool] = lambda *tensors: True
         self._differentiable = differentiable
         self._mode: Callable[[], Any] = torch.enable_grad if differentiable else torch.no_grad
         if compiled:
             example = [_copy(t).requires_grad_(t.requires_grad) for t in flat]
             self._compile([*example, *map(_copy, self._constants)])
-        self.warm_up_s = time.perf_counter() - started
 
     def _compile(self, example: list[Tensor]) -> None:
         for way in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
@@ -76,30 +74,28 @@ class Recorded:
                     way(example)
                 self.why_uncompiled = None
                 return
-            except (
-                Exception
-            ) as error:  # any failure of the compiler, of which there are many kinds, has one remedy
-                told = (str(error).strip() or repr(error)).splitlines()[0]
-                self.why_uncompiled = f"{type(error).__name__}: {told[:300]}"
+            except Exception as error:  # the compiler fails in many ways, and each has this one remedy
+                message = (str(error).strip() or repr(error)).splitlines()[0]
+                self.why_uncompiled = f"{type(error).__name__}: {message[:300]}"
                 log.debug("not compiled (%s): %s", way.__name__, self.why_uncompiled)
         log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
     def _ahead_of_time(self, example: list[Tensor]) -> None:
-        """As a program that other processes load. torch calls this experimental: what it does not take is traced."""
+        """Compile into a program that other processes load. torch calls this experimental: what it refuses is traced."""
 
-        def made() -> Any:
-            _know_our_kernels()
+        def compile_it() -> Any:
+            _register_lowerings()
             compiler: Any = torch.compile(self.graph.forward, fullgraph=True, dynamic=False)
             return compiler.aot_compile((tuple(example), {}))
 
-        program = ProgramFile(self.graph, example).load_or(made)
-        program(self.graph, *example)  # what does not run is told here, and not in the middle of a pack
+        program = ProgramFile(self.graph, example).load_or_compile(compile_it)
+        program(self.graph, *example)  # what does not run fails here, and not in the middle of a pack
         self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
-        self._takes = partial(program.guard_check, self.graph)
+        self._accepts = partial(program.guard_check, self.graph)
 
     def _traced(self, example: list[Tensor]) -> None:
-        """Compiled when it is first called, and its way back when that is first gone."""
-        _know_our_kernels()
+        """Compile at the first call, and the backward pass at the first gradient."""
+        _register_lowerings()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         with ProgramFile(self.graph, example).one_tracer_at_a_time():
             out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
@@ -115,13 +111,13 @@ class Recorded:
         return pytree.tree_unflatten(out, self._out_spec) if self._out_spec is not None else None
 
     def bind(self, *arguments: Any) -> Callable[[int], None]:
-        """A quick way to run again and again on the same tensors, for functions that change them in place.
+        """Return a function that runs it a number of times on the same tensors, for functions that change them in place.
 
-        Raises as a call does, here already.
+        Raises RuntimeError where the tensors would need another compilation.
         """
         flat, run = [*pytree.tree_flatten(arguments)[0], *self._constants], self._repeat
         with self._mode():
-            if not self._takes(*flat):
+            if not self._accepts(*flat):
                 raise RuntimeError(
                     "these tensors would need another compilation: their shapes, types or memory differ"
                 )
@@ -134,18 +130,18 @@ class Recorded:
         return repeat
 
 
-def _know_our_kernels() -> None:
-    # Here, because torch's compiler takes seconds to import, and what does not compile need not wait.
+def _register_lowerings() -> None:
+    # Imported here: torch's compiler takes seconds, which an uncompiled process saves.
     from sweeps.training import threefry_inductor
 
     threefry_inductor.register()
 
 
-def _lifted(graph: GraphModule) -> list[Tensor]:
-    """Makes last arguments of the tensors that the recorded function held itself, and returns them.
+def _lift_constants(graph: GraphModule) -> list[Tensor]:
+    """Turn tensors that the recorded function holds itself into last arguments, and return them.
 
-    Programs that differ in them alone are one, and torch (2.13) writes no function that looks up tensors in its module to a
-    file. Other modules inside, as `torch.cond` makes, stay where they are.
+    Programs that differ in them alone are one, and torch (2.13) saves no function that looks up tensors in its module.
+    Other modules inside, as `torch.cond` makes, stay where they are.
     """
     held = [
         node
@@ -164,23 +160,23 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
     return constants
 
 
-def _apart(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
-    """Copies of outputs that share memory with another one or with an input.
+def _without_aliases(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]:
+    """Return outputs, copied where they share memory with another one or with an input.
 
-    torch makes such outputs anew from their common base, and a function that comes out of its disk cache (2.13) does so
-    with sizes that it has freed: an error or a dead process. The compiler leaves out the copies that it can do without.
+    torch recreates such outputs from their common base, and a function from its disk cache (2.13) does so with sizes that
+    it has freed: an error or a dead process. The compiler leaves out the copies that are not needed.
     """
-    owners = Counter(_memory(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
-    # All of those that share, so that outputs alike stay alike: strides are part of what is compiled for.
-    return [t.clone() if isinstance(t, Tensor) and owners[_memory(t)] > 1 else t for t in leaves]
+    owners = Counter(_storage(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
+    # All of those that share memory are copied, so that equal outputs keep equal strides, for which functions are compiled.
+    return [t.clone() if isinstance(t, Tensor) and owners[_storage(t)] > 1 else t for t in leaves]
 
 
-def _memory(t: Tensor) -> int:
+def _storage(t: Tensor) -> int:
     return t.untyped_storage()._cdata
 
 
 def _copy(t: Tensor) -> Tensor:
-    """A copy with the same strides, for which functions are compiled; one row that stands for many stays as it is."""
+    """A copy with the same strides, for which functions are compiled; an expanded tensor stays as it is."""
     t = t.detach()
     return (
         t
@@ -190,7 +186,7 @@ def _copy(t: Tensor) -> Tensor:
 
 
 def in_place(function: Callable[..., Any]) -> Callable[..., None]:
-    """Wraps f(state, ...) -> new state so that the state's own tensors take the new values: fixed addresses and strides."""
+    """Wrap f(state, ...) -> new state so that the state's own tensors take the new values: fixed addresses and strides."""
 
     def changed(state: Any, *rest: Any) -> None:
         new = function(state, *rest)
@@ -201,25 +197,26 @@ def in_place(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 KEPT_DAYS = 60.0
+"""Programs that no process has used for so long are removed."""
 
 
 class ProgramFile:
-    """Where a recorded graph's compiled form lies, by all that it depends on."""
+    """The compiled form of a recorded graph in the compile cache, named by a digest of all that it depends on."""
 
     def __init__(self, graph: GraphModule, example: Sequence[Tensor]) -> None:
         from torch._inductor.runtime.cache_dir_utils import cache_dir
 
         self._folder = Path(cache_dir()) / "sweeps-programs"
         self._folder.mkdir(0o700, parents=True, exist_ok=True)
-        name = _name_of(graph, example)
+        name = _digest(graph, example)
         self._program, self._traced, self._lock = (
             self._folder / f"{name}.{suffix}" for suffix in ("program", "traced", "lock")
         )
 
-    def load_or(self, compile_it: Callable[[], Any]) -> Any:
-        """A function compiled ahead of time, from its file or by `compile_it`, which then leaves one.
+    def load_or_compile(self, compile_it: Callable[[], Any]) -> Any:
+        """Return a function compiled ahead of time, from its file or by `compile_it`, whose result is then saved.
 
-        Two processes that need one cold program: the second waits, then loads what the first compiled.
+        Of two processes that need one missing program the second waits, then loads what the first compiled.
         """
         found = self._load()
         if found is not None:
@@ -228,70 +225,70 @@ class ProgramFile:
             found = self._load()
             if found is None:
                 found = compile_it()
-                self._keep(found)
+                self._save(found)
         return found
 
     @contextmanager
     def one_tracer_at_a_time(self) -> Iterator[None]:
-        """For what is compiled when it is first called, and then comes from torch's cache of kernels.
+        """Hold the lock while a function is traced that is not yet in torch's cache of kernels.
 
-        Who finds it there already waits for nobody: to trace it takes seconds too, and a node has many workers.
+        One that is there is traced without waiting: that takes seconds too, and a node has many workers.
         """
         with nullcontext() if self._traced.exists() else FileLock(self._lock):
             yield
-        with suppress(OSError):  # as where a disk is full: it was compiled all the same
+        with suppress(OSError):  # a full disk: it is compiled all the same
             self._traced.touch()
 
     def _load(self) -> Any:
         try:
-            if not self._is_ours():
+            if not self._is_private():
                 return None
             with self._program.open("rb") as file:
                 found = torch.compiler.load_compiled_function(file)
-            self._program.touch()  # it is in use
+            self._program.touch()  # its last use
             return found
         except FileNotFoundError:
             return None
-        except Exception as error:  # cut off, or of another torch: it is made anew
+        except Exception as error:  # truncated, or of another torch: it is compiled again
             log.debug("a compiled program could not be loaded: %s", error)
             return None
 
-    def _keep(self, program: Any) -> None:
+    def _save(self, program: Any) -> None:
         try:
-            if self._is_ours():
+            if self._is_private():
                 program.save_compiled_function(str(self._program))
                 self._remove_unused()
         except Exception as error:  # the file saves time and is no part of any result
-            log.debug("a compiled program was not kept: %s", error)
+            log.debug("a compiled program was not saved: %s", error)
 
-    def _is_ours(self) -> bool:
-        """Nobody else may put code here."""
+    def _is_private(self) -> bool:
+        """Whether nobody else can write code into the folder."""
         found = self._folder.stat()
         return found.st_uid == os.getuid() and not found.st_mode & 0o022
 
     def _remove_unused(self) -> None:
         oldest = time.time() - KEPT_DAYS * 24 * 3600
         for path in self._folder.iterdir():
-            with suppress(FileNotFoundError):  # another process is as tidy
+            with suppress(FileNotFoundError):  # another process removes them too
                 if path.stat().st_mtime < oldest:
                     path.unlink()
 
 
-def _name_of(graph: GraphModule, example: Sequence[Tensor]) -> str:
+def _digest(graph: GraphModule, example: Sequence[Tensor]) -> str:
     import torch._functorch.config as functorch
     import torch._inductor.config as inductor
 
     here = Path(__file__).parent
-    made_of = [
+    depends_on = [
         *(torch.__version__, platform.python_version(), NUMERICS),
         *((here / name).read_bytes() for name in ("random.py", "threefry_inductor.py")),
         torch.backends.cpu.get_cpu_capability(),
-        torch.get_num_threads(),  # their number stands in the kernels
+        torch.get_num_threads(),  # their number is part of the kernels
         torch.get_float32_matmul_precision(),
-        # Portable: without folders that torch finds from the working directory, which is another for every job of Ray's.
+        # Portable: without folders that torch derives from the working directory, which differs between Ray's jobs.
         *(sorted(config.save_config_portable().items()) for config in (inductor, functorch)),
         *sorted({torch.cuda.get_device_name(t.device) for t in example if t.is_cuda}),
         graph.code,
         *((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in example),
     ]
-    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]

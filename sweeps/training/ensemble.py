@@ -5,58 +5,70 @@ Legend of suffixes: B rows, n positions, S symbols.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sweeps.config.settings import build
-from sweeps.training.checkpoint import from_bytes, stacked
 from sweeps.training.looped import LoopedEvaluation
-from sweeps.training.settings import float_leaves
-from sweeps.training.step import LaneFunctions, tensors_of
+from sweeps.training.settings import Built
+from sweeps.training.state import from_bytes, initial_state, stacked, tensors_of
+from sweeps.training.step import LaneFunctions
 
 
 class Ensemble:
     """Trained lanes of one configuration. The average is that of softmaxes, as in the published code.
 
-    Raises ValueError for a task whose outputs are not logits of symbols, for a length that it does not have, and for a
-    state that is not one of these settings.
+    `built` are the configuration's objects, `floats` its float settings (`sweeps.training.settings.float_leaves`), and
+    `states` the lanes' final states. Raises ValueError for a task whose outputs are not logits of symbols, and for a state
+    of other settings.
     """
 
-    def __init__(self, settings: dict[str, Any], states: Sequence[bytes], compiled: bool = True) -> None:
-        self._built = build(settings)
-        self.task = self._built.task
+    def __init__(
+        self, built: Built, floats: Mapping[str, float], states: Sequence[bytes], compiled: bool = True
+    ) -> None:
+        self.task = built.task
         if not self.task.reads_symbols:
             raise ValueError(
-                f"outputs can be averaged where they are logits of symbols, but task {settings['task']['name']} has numbers"
+                f"outputs can be averaged where they are logits of symbols, but those of {type(self.task).__name__} are numbers"
             )
         self._device = torch.device("cpu")
-        functions = LaneFunctions(self._built, frozenset())
-        fresh = functions.initial(self._built, 0, self._device)
-        self._members = [stacked([from_bytes(state, fresh)[0]]) for state in states]
-        self._floats = {p: torch.full((1,), v) for p, v in float_leaves(settings).items()}
+        initial = initial_state(built, 0, self._device)
+        self._members = [stacked([from_bytes(state, initial)[0]]) for state in states]
+        self._floats = {path: torch.full((1,), value) for path, value in floats.items()}
+        functions = LaneFunctions(built, frozenset())
         self._evaluation = LoopedEvaluation(functions, compiled, inputs_shared=True)
 
-    def measure(self, length: int, tell: Callable[[str], None] = lambda line: None) -> list[dict[str, float]]:
-        """The error and the scores at a length: of every member, then of their average. The same test set as the lanes'."""
+    def measure(
+        self, length: int, on_progress: Callable[[str], None] = lambda line: None
+    ) -> list[dict[str, float]]:
+        """Return `error`, the task's scores and `rows` at a length: of every member, then of their average.
+
+        The test set is the lanes' own. Raises ValueError for a length that the task does not have.
+        """
         x = self.task.curve_inputs(length)
         inputs = tensors_of(x, self._device)
         targets = tensors_of(self.task.truth(x, 0), self._device)
-        rows, total = [], None
-        for number, member in enumerate(self._members, start=1):
-            tell(f"length {length}: member {number} of {len(self._members)}")
-            logits = self._evaluation.outputs(member["params"], member["memory"], self._floats, inputs)
-            logits = tuple(y[0] for y in logits)
-            rows.append(self._scores(logits, targets, len(x[0])))
-            shares = tuple(y.softmax(dim=-1) for y in logits)
-            total = shares if total is None else pytree.tree_map(torch.add, total, shares)
-        assert total is not None, "an ensemble has members"
-        rows.append(self._scores(tuple(share.log() for share in total), targets, len(x[0])))
-        return rows
 
-    def _scores(self, logits_BnS: tuple[Tensor, ...], targets: Any, rows: int) -> dict[str, float]:
-        error = {"error": float(self.task.error(logits_BnS, targets)), "rows": float(rows)}
-        return error | {n: float(v) for n, v in self.task.scores("at", logits_BnS, targets).items()}
+        def judged(logits_BnS: tuple[Tensor, ...]) -> dict[str, float]:
+            values = {"error": self.task.error(logits_BnS, targets)}
+            values |= self.task.scores("at", logits_BnS, targets)
+            return {name: float(value) for name, value in values.items()} | {"rows": float(len(x[0]))}
+
+        rows: list[dict[str, float]] = []
+        total: Any = None
+        for number, member in enumerate(self._members, start=1):
+            on_progress(f"length {length}: member {number} of {len(self._members)}")
+            stacked_logits = self._evaluation.outputs(
+                member["params"], member["memory"], self._floats, inputs
+            )
+            logits = tuple(y[0] for y in stacked_logits)
+            rows.append(judged(logits))
+            probabilities = tuple(y.softmax(dim=-1) for y in logits)
+            total = probabilities if total is None else pytree.tree_map(torch.add, total, probabilities)
+        if total is None:
+            raise ValueError("an ensemble has at least one member")
+        rows.append(judged(tuple(summed.log() for summed in total)))
+        return rows

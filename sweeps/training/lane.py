@@ -1,4 +1,4 @@
-"""What is requested of the engine and what it returns: lanes, their learning curves, and their results.
+"""The input and output of the engine: lanes, their learning curves, checkpoints and results.
 
 Plain data without tensors: this module imports the standard library only. The criteria (solved, converged at, sparsity
 error) are those of Madsen and Johansen, "Measuring Arithmetic Extrapolation Performance" (2019).
@@ -7,7 +7,6 @@ error) are those of Madsen and Johansen, "Measuring Arithmetic Extrapolation Per
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +16,12 @@ OUTCOMES = ("solved", "unsolved", "diverged", "error")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """From where a lane can go on."""
+    """A point from which a lane can be continued."""
 
     steps: int
     """Updates done."""
     state: bytes = field(repr=False)
-    """The lane's exact state and its curve so far: see `sweeps.training.checkpoint`."""
+    """The lane's exact state and its curve so far: see `sweeps.training.state`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Lane:
     """Resolved `model`, `task` and `train`."""
     seed: int
     checkpoint: Checkpoint | None = None
-    """From where it goes on; None: from its initial weights."""
+    """Where training starts; None: at the initial weights."""
 
     @property
     def budget(self) -> int:
@@ -58,7 +57,7 @@ class LaneResult:
     budget: int
     """train.steps that the lane was allowed."""
     steps: int
-    """Steps it took; fewer than `budget` when it ended early, and then `reason` says why."""
+    """Updates made; fewer than `budget` when it ended early, for the `reason` given."""
     outcome: str
     solved: bool
     converged_at: int | None = None
@@ -67,7 +66,7 @@ class LaneResult:
     error: dict[str, float | None] = field(default_factory=dict)
     """By split, at `best_step`."""
     best_step: int | None = None
-    """The evaluated step that `solved` looks at."""
+    """The evaluated step whose errors decide `solved`."""
     threshold: float | None = None
     """Extrapolation error of a near-perfect solution; None where the task has none."""
     reason: str | None = None
@@ -104,9 +103,9 @@ class LaneResult:
         steps = self.curve.get("step", [])
         if self.best_step not in steps:
             return {}
-        place = steps.index(self.best_step)
+        row = steps.index(self.best_step)
         return {
-            name: column[place]
+            name: column[row]
             for name, column in sorted(self.curve.items())
             if name not in ("step", "sparsity_error") and not name.startswith("error.")
         }
@@ -128,16 +127,16 @@ class Curve:
     scores: dict[str, Errors] = field(default_factory=dict)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Appends an evaluation; one of the same or a later step (from before a restart) is replaced."""
+        """Append an evaluation; one of the same or a later step (from before a restart) is replaced."""
         keep = next((i for i, s in enumerate(self.step) if s >= step), len(self.step))
-        series: list[list[Any]] = [
+        columns: list[list[Any]] = [
             self.step,
             self.sparsity_error,
             *self.error.values(),
             *self.scores.values(),
         ]
-        for values_so_far in series:
-            del values_so_far[keep:]
+        for column in columns:
+            del column[keep:]
         self.step.append(step)
         for name, value in values.items():
             if name == "sparsity_error":
@@ -148,48 +147,60 @@ class Curve:
                 self.scores.setdefault(name, []).append(value)
 
     def as_dict(self) -> dict[str, list[Any]]:
-        """Plain data; None where a number is not finite."""
-        series: dict[str, Sequence[float]] = {
-            f"error.{split}": values for split, values in self.error.items()
-        }
-        series["sparsity_error"] = self.sparsity_error
-        series |= self.scores
+        """Return the columns as plain data; None where a number is not finite."""
+        columns = {f"error.{split}": values for split, values in self.error.items()}
+        columns |= {"sparsity_error": self.sparsity_error} | self.scores
         return {"step": list(self.step)} | {
-            k: [v if math.isfinite(v) else None for v in s] for k, s in series.items()
+            name: [_finite(value) for value in column] for name, column in columns.items()
         }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """`best_step` is the step that `solved` and the sparsity error look at; None without evaluations."""
-
-    solved: bool
-    converged_at: int | None
-    best_step: int | None
-    sparsity_error: float | None
-    error: dict[str, float | None]
-
-
-def judge(curve: Curve, threshold: float | None, failed: bool = False) -> Verdict:
-    """The published criteria, with the words of design section 1.
+def judge(
+    lane: Lane, curve: Curve, threshold: float | None, steps: int, diverged: str | None = None
+) -> LaneResult:
+    """Return a lane's result by the published criteria, without its curve and state.
 
     The best step is the first of those with the lowest interpolation error (without that split, the last). A lane that
-    failed is not solved, whatever its best evaluation; a lane may have converged and not be solved.
+    diverged (why: `diverged`) is not solved, whatever its best evaluation; a lane may have converged and not be solved.
     """
-    if not curve.step:
-        return Verdict(False, None, None, None, {})
-    guide = curve.error.get("interpolation")
-    best = len(curve.step) - 1
-    if guide is not None:
-        best = min(range(len(guide)), key=lambda i: (guide[i] if not math.isnan(guide[i]) else math.inf, i))
-    test = curve.error.get("extrapolation", next(iter(curve.error.values())))
-    met = [threshold is not None and value < threshold for value in test]
-    return Verdict(
-        solved=met[best] and not failed,
-        converged_at=next((step for step, good in zip(curve.step, met, strict=True) if good), None),
-        best_step=curve.step[best],
-        sparsity_error=_finite(curve.sparsity_error[best]),
-        error={split: _finite(values[best]) for split, values in curve.error.items()},
+    figures: dict[str, Any] = {}
+    solved, converged_at = False, None
+    if curve.step:
+        guide = curve.error.get("interpolation")
+        best = len(curve.step) - 1
+        if guide is not None:
+            best = min(
+                range(len(guide)), key=lambda i: (guide[i] if not math.isnan(guide[i]) else math.inf, i)
+            )
+        test = curve.error.get("extrapolation", next(iter(curve.error.values())))
+        below = [threshold is not None and value < threshold for value in test]
+        solved = below[best] and diverged is None
+        converged_at = next((step for step, met in zip(curve.step, below, strict=True) if met), None)
+        figures = {
+            "best_step": curve.step[best],
+            "sparsity_error": _finite(curve.sparsity_error[best]),
+            "error": {split: _finite(values[best]) for split, values in curve.error.items()},
+        }
+    reason = diverged
+    if reason is None and converged_at is not None and steps < lane.budget:
+        reason = f"stopped at step {steps}: the threshold is met"
+    return LaneResult(
+        key=lane.key, seed=lane.seed, budget=lane.budget, steps=steps, solved=solved, converged_at=converged_at,
+        outcome="diverged" if diverged is not None else "solved" if solved else "unsolved",
+        threshold=threshold, reason=reason, **figures,
+    )  # fmt: skip
+
+
+def error_result(lane: Lane, reason: str) -> LaneResult:
+    """Return the result of a lane that could not be trained."""
+    return LaneResult(
+        key=lane.key,
+        seed=lane.seed,
+        budget=lane.budget,
+        steps=0,
+        outcome="error",
+        solved=False,
+        reason=reason,
     )
 
 

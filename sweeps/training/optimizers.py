@@ -1,78 +1,100 @@
-"""Optimisers as pure functions of one lane, with a lane's own learning rate. Adam's and SGD's formulas are torch.optim's."""
+"""Optimisers, and what is done to gradients and the learning rate around them, as pure functions of one lane.
+
+To add an optimiser, write its update and enter it in `OPTIMIZERS`: sweep files then accept its name. Settings are those of
+`Train` (sweeps.training.settings), each a float, or inside the engine the lane's own 0-dim tensor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from arith_models.base import Scalar
 from sweeps.training.random import Stream
 
 Params = dict[str, Tensor]
-Moments = dict[str, Params]  # moment name -> parameter name -> tensor
+Moments = dict[str, Params]
+"""Moment name -> parameter name -> tensor."""
 
 
-def adam(params: Params, grads: Params, moments: Moments, step: Tensor, train: Any) -> tuple[Params, Moments]:
-    """Kingma and Ba (2015). `step` is the 0-dim int64 number of updates made before this one."""
+@dataclass(frozen=True)
+class Optimizer:
+    """An entry of `OPTIMIZERS`."""
+
+    update: Callable[..., tuple[Params, Moments]]
+    """`update(params, grads, moments, step, **settings)` -> (params, moments); `step` is the number of updates made
+    before this one, 0-dim int64."""
+    moments: tuple[str, ...]
+    """What it keeps of every parameter from step to step; starts at zero."""
+    settings: tuple[str, ...]
+    """Fields of `Train` that it uses."""
+
+
+def adam(
+    params: Params, grads: Params, moments: Moments, step: Tensor,
+    *, lr: Scalar, beta1: Scalar, beta2: Scalar, epsilon: Scalar,
+) -> tuple[Params, Moments]:  # fmt: skip
+    """Kingma and Ba (2015), with the formulas of torch.optim.Adam."""
+
+    def in_double(value: Any) -> Any:
+        return value.to(torch.float64) if isinstance(value, Tensor) else value
+
     count = step.to(torch.float64) + 1.0  # 1 - beta^t loses its digits in float32
-    correction1 = (1.0 - _double(train.beta1) ** count).to(torch.float32)
-    correction2 = (1.0 - _double(train.beta2) ** count).sqrt().to(torch.float32)
+    correction1 = (1.0 - in_double(beta1) ** count).to(torch.float32)
+    correction2 = (1.0 - in_double(beta2) ** count).sqrt().to(torch.float32)
     first, second, updated = {}, {}, {}
     for name, grad in grads.items():
-        first[name] = moments["first"][name] + (grad - moments["first"][name]) * (1.0 - train.beta1)
-        second[name] = moments["second"][name] * train.beta2 + grad * grad * (1.0 - train.beta2)
-        scale = second[name].sqrt() / correction2 + train.epsilon
-        updated[name] = params[name] - (train.lr / correction1) * (first[name] / scale)
+        first[name] = moments["first"][name] + (grad - moments["first"][name]) * (1.0 - beta1)
+        second[name] = moments["second"][name] * beta2 + grad * grad * (1.0 - beta2)
+        scale = second[name].sqrt() / correction2 + epsilon
+        updated[name] = params[name] - (lr / correction1) * (first[name] / scale)
     return updated, {"first": first, "second": second}
 
 
 def adamax(
-    params: Params, grads: Params, moments: Moments, step: Tensor, train: Any
-) -> tuple[Params, Moments]:
+    params: Params, grads: Params, moments: Moments, step: Tensor,
+    *, lr: Scalar, beta1: Scalar, beta2: Any, epsilon: Scalar,
+) -> tuple[Params, Moments]:  # fmt: skip
     """AdaMax with a clip relative to past gradients (Freivalds and Liepins 2017, and their published code).
 
     g <- clip(g, ±(1.2 v + 1e-4)); m <- beta1 m + (1 - beta1) g; v <- max(b v, |g|); w <- w - lr m / (v + epsilon), with
     b = min(beta2, 1 - 0.01 0.5^(step / 2000)). Unlike Kingma and Ba's (2015) there is no bias correction: v starts at 0, so
     the first gradients are clipped to ±1e-4, which is a warm-up.
     """
-    decay = torch.clamp(1.0 - 0.01 * 0.5 ** (step.to(torch.float32) / 2000.0), max=train.beta2)
+    decay = torch.clamp(1.0 - 0.01 * 0.5 ** (step.to(torch.float32) / 2000.0), max=beta2)
     first, largest, updated = {}, {}, {}
     for name, grad in grads.items():
         bound = 1.2 * moments["largest"][name] + 1e-4
         clipped = torch.minimum(torch.maximum(grad, -bound), bound)
-        first[name] = moments["first"][name] + (clipped - moments["first"][name]) * (1.0 - train.beta1)
+        first[name] = moments["first"][name] + (clipped - moments["first"][name]) * (1.0 - beta1)
         largest[name] = torch.maximum(decay * moments["largest"][name], clipped.abs())
-        updated[name] = params[name] - train.lr * first[name] / (largest[name] + train.epsilon)
+        updated[name] = params[name] - lr * first[name] / (largest[name] + epsilon)
     return updated, {"first": first, "largest": largest}
 
 
-def sgd(params: Params, grads: Params, moments: Moments, step: Tensor, train: Any) -> tuple[Params, Moments]:
-    """Stochastic gradient descent with plain momentum."""
-    velocity = {name: moments["velocity"][name] * train.momentum + grad for name, grad in grads.items()}
-    return {name: params[name] - train.lr * velocity[name] for name in params}, {"velocity": velocity}
+def sgd(
+    params: Params, grads: Params, moments: Moments, step: Tensor, *, lr: Scalar, momentum: Scalar
+) -> tuple[Params, Moments]:
+    """Stochastic gradient descent with plain momentum, with the formulas of torch.optim.SGD."""
+    velocity = {name: moments["velocity"][name] * momentum + grad for name, grad in grads.items()}
+    return {name: params[name] - lr * velocity[name] for name in params}, {"velocity": velocity}
 
 
-def _double(value: Any) -> Any:
-    return value.to(torch.float64) if isinstance(value, Tensor) else value
-
-
-Update = Callable[[Params, Params, Moments, Tensor, Any], tuple[Params, Moments]]
-OPTIMIZERS: dict[str, tuple[Update, tuple[str, ...]]] = {
-    "adam": (adam, ("first", "second")),
-    "adamax": (adamax, ("first", "largest")),
-    "sgd": (sgd, ("velocity",)),
+OPTIMIZERS = {
+    "adam": Optimizer(adam, ("first", "second"), ("lr", "beta1", "beta2", "epsilon")),
+    "adamax": Optimizer(adamax, ("first", "largest"), ("lr", "beta1", "beta2", "epsilon")),
+    "sgd": Optimizer(sgd, ("velocity",), ("lr", "momentum")),
 }
-"""Name -> (update, names of its moments, which start at zero)."""
+"""By the name that `train.optimizer` takes."""
 
 
-Grads = dict[str, Tensor]
-
-
-def clipped(grads: Grads, largest: Any) -> Grads:
-    """Scales a lane's gradient to a norm of at most `largest`; 0 is off."""
+def clip_norm(grads: Params, largest: Scalar) -> Params:
+    """Scale a lane's gradient to a norm of at most `largest`; 0 is off."""
     if isinstance(largest, float) and largest == 0.0:
         return grads
     norm = torch.sqrt(reduce(torch.add, (g.square().sum() for g in grads.values())))
@@ -80,21 +102,23 @@ def clipped(grads: Grads, largest: Any) -> Grads:
     return {name: g * factor for name, g in grads.items()}
 
 
-def limited(grads: Grads, largest: Any) -> Grads:
-    """Clips every element to [-largest, largest]; 0 is off."""
+def clip_value(grads: Params, largest: Any) -> Params:
+    """Clip every element to [-largest, largest]; 0 is off."""
     if isinstance(largest, float) and largest == 0.0:
         return grads
     bound = torch.where(largest > 0, largest, torch.inf)
     return {name: torch.minimum(torch.maximum(g, -bound), bound) for name, g in grads.items()}
 
 
-def annealed_variance(eta: Any, step: Tensor) -> Any:
-    """eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1)."""
+def annealed_variance(eta: Scalar, step: Tensor) -> Scalar:
+    """Return eta / (1 + t)^0.55, t from 0 (Neelakantan et al. 2015, eq. 1); a plain 0.0 stays 0.0."""
+    if isinstance(eta, float) and eta == 0.0:
+        return eta
     return eta / (1.0 + step.to(torch.float32)) ** 0.55
 
 
-def with_noise(grads: Grads, variance: Any, stream: Stream) -> Grads:
-    """Adds normal noise of this variance to every element; 0.0 is off."""
+def add_noise(grads: Params, variance: Any, stream: Stream) -> Params:
+    """Add normal noise of this variance to every element; a plain 0.0 is off."""
     if isinstance(variance, float) and variance == 0.0:
         return grads
     deviation = torch.sqrt(variance)
@@ -104,29 +128,53 @@ def with_noise(grads: Grads, variance: Any, stream: Stream) -> Grads:
 
 
 PERIODS = 4
+"""Whose mean losses are kept."""
 
 
-def lr_decay_start() -> dict[str, Tensor]:
-    """`factor` of the learning rate, the loss `sum` of the present period, and the last periods' `means` [4], oldest first."""
-    return {
-        "factor": torch.ones(()),
-        "sum": torch.zeros(()),
-        "means": torch.full((PERIODS,), torch.inf),
-    }
+@dataclass(frozen=True, kw_only=True)
+class LrDecay:
+    """A learning rate that falls when the task's loss has stopped falling, decided after every `period` steps."""
 
+    rule: Literal["never", "two_worse", "worst_of_four"] = "never"
+    """two_worse: the last two periods' mean losses are above the one before (DNGPU); worst_of_four: the last is above
+    the three before (Neural GPU)"""
+    factor: float = 0.7
+    floor: float = 0.0
+    """smallest factor of the learning rate"""
+    period: int = 200
 
-def lr_decay_after(memory: dict[str, Tensor], loss: Tensor, step: Tensor, decay: Any) -> dict[str, Tensor]:
-    """The memory after a step with this loss. `decay` is a `settings.LrDecay`, `step` the number of updates before it."""
-    total = memory["sum"] + loss
-    ends = (step + 1) % decay.period == 0
-    means = torch.cat([memory["means"][1:], (total / decay.period).unsqueeze(0)])
-    if decay.rule == "two_worse":
-        stalls = means[-2:].amin() > means[-3:].amin()
-    else:
-        stalls = means[-1] > means[:-1].amax()
-    lower = torch.clamp(memory["factor"] * decay.factor, min=decay.floor)
-    return {
-        "factor": torch.where(ends & stalls, lower, memory["factor"]),
-        "sum": torch.where(ends, 0.0, total),
-        "means": torch.where(ends, means, memory["means"]),
-    }
+    def __post_init__(self) -> None:
+        faults = [
+            f"{k} = {getattr(self, k)} must lie in [0, 1]"
+            for k in ("factor", "floor")
+            if not 0 <= getattr(self, k) <= 1
+        ]
+        if self.period < 1:
+            faults.append(f"period = {self.period} must be at least 1")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    @staticmethod
+    def initial_memory() -> Params:
+        """`factor` of the learning rate, loss `sum` of the present period, `means` [4] of the last periods, oldest first."""
+        return {
+            "factor": torch.ones(()),
+            "sum": torch.zeros(()),
+            "means": torch.full((PERIODS,), torch.inf),
+        }
+
+    def remember(self, memory: Params, loss: Tensor, step: Tensor) -> Params:
+        """Return the memory after a step with this loss. `step` is the number of updates before it."""
+        total = memory["sum"] + loss
+        ends = (step + 1) % self.period == 0
+        means = torch.cat([memory["means"][1:], (total / self.period).unsqueeze(0)])
+        if self.rule == "two_worse":
+            stalls = means[-2:].amin() > means[-3:].amin()
+        else:
+            stalls = means[-1] > means[:-1].amax()
+        lower = torch.clamp(memory["factor"] * self.factor, min=self.floor)
+        return {
+            "factor": torch.where(ends & stalls, lower, memory["factor"]),
+            "sum": torch.where(ends, 0.0, total),
+            "means": torch.where(ends, means, memory["means"]),
+        }

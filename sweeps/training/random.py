@@ -1,11 +1,11 @@
-"""Threefry-2x32 with 13 rounds, as one tensor operation that the compiler can lower in one piece.
+"""Random numbers of lanes: streams on Threefry-2x32 with 13 rounds, one tensor operation that the compiler lowers whole.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); 13 rounds is the least that
 they found to pass every test of BigCrush. Its published known answers are in tests/training/test_random.py.
 
 Why one operation: written as ninety separate ones, the compiler takes half a minute for it, or writes intermediate
 results to memory (docs/benchmarks.md). Philox needs a 32 x 32 -> 64 bit product, which AVX2 has no vector form of that
-the compiler would use: 5.8 ns a number against 1.6. How the compiler writes it stands in threefry_kernel.py.
+the compiler would use: 5.8 ns a number against 1.6. Its lowering is in threefry_inductor.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arith_models.base import Scalar
+
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
 ROUNDS = 13
@@ -25,10 +27,10 @@ ROUNDS = 13
 Pair = tuple[Any, Any]
 
 
-def rounds_of(
+def threefry_rounds(
     x: Pair, key: Pair, count: int, rotate: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
 ) -> Pair:
-    """The cipher for anything that adds and xors like 32-bit words: ints, int32 tensors, the compiler's values."""
+    """Return the cipher's words for anything that adds and xors like 32-bit words: ints, int32 tensors, compiler values."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = wrapped(x[0] + keys[0]), wrapped(x[1] + keys[1])
     for i in range(count):
@@ -42,23 +44,23 @@ def rounds_of(
 
 
 def threefry_of_ints(key: tuple[int, int], counter: tuple[int, int], rounds: int = ROUNDS) -> tuple[int, int]:
-    """Two 32-bit words from a 64-bit key and a 64-bit counter, all ints in [0, 2**32)."""
+    """Return two 32-bit words from a 64-bit key and a 64-bit counter, all ints in [0, 2**32)."""
 
     def wrapped(word: int) -> int:
         return word & 0xFFFFFFFF
 
-    return rounds_of(counter, key, rounds, lambda w, r: wrapped(w << r) | (w >> (32 - r)), wrapped)
+    return threefry_rounds(counter, key, rounds, lambda w, r: wrapped(w << r) | (w >> (32 - r)), wrapped)
 
 
-def rotated(word: Any, bits: int) -> Any:
-    """Rotation to the left. The mask makes the arithmetic right shift of a signed word a logical one."""
+def rotate_left(word: Any, bits: int) -> Any:
+    """Rotate to the left. The mask makes the arithmetic right shift of a signed word a logical one."""
     return (word << bits) | ((word >> (32 - bits)) & ((1 << bits) - 1))
 
 
 @torch.library.custom_op("sweeps::threefry2x32", mutates_args=())
 def threefry2x32(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
-    """Two words from int32 tensors of shapes that broadcast; int32 arithmetic wraps, which is what is wanted."""
-    x0, x1 = rounds_of((counter0, counter1), (key0, key1), ROUNDS, rotated, lambda w: w)
+    """Return two words from int32 tensors of shapes that broadcast; int32 arithmetic wraps, as the cipher requires."""
+    x0, x1 = threefry_rounds((counter0, counter1), (key0, key1), ROUNDS, rotate_left, lambda w: w)
     shape = torch.broadcast_shapes(x0.shape, x1.shape)
     return x0.expand(shape).contiguous(), x1.expand(shape).contiguous()
 
@@ -84,7 +86,8 @@ def _(
     return threefry2x32(*aligned), (0, 0)
 
 
-Word = Any  # an int in [0, 2**32), or an int32 tensor that holds the same 32 bits
+Word = int | Tensor
+"""An int in [0, 2**32), or an int32 tensor that holds the same 32 bits."""
 
 
 def _tensor(word: Word, device: torch.device | None) -> Tensor:
@@ -93,7 +96,7 @@ def _tensor(word: Word, device: torch.device | None) -> Tensor:
 
 
 def signed(word: int) -> int:
-    """The int32 that has the same 32 bits as a word."""
+    """Return the int32 that has the same 32 bits as a word."""
     return word - 2**32 if word >= 2**31 else word
 
 
@@ -103,19 +106,19 @@ def _unit(word: Tensor) -> Tensor:
 
 
 def derived_key(key: tuple[int, int], name: str) -> tuple[int, int]:
-    """The key of a named child of a stream, for keys that are ints."""
+    """Return the key of a named child of a stream, for keys that are ints."""
     return threefry_of_ints(key, (zlib.crc32(name.encode()), 0xFFFFFFFF))
 
 
 def seed_key(seed: int, purpose: str) -> tuple[int, int]:
-    """The key of one purpose ("initialise", "batch", "model", "noise") of a lane's seed in [0, 2**32)."""
+    """Return the key of one purpose ("initialise", "batch", "model", "noise") of a lane's seed in [0, 2**32)."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must lie in [0, 2**32)")
     return derived_key((seed, PARITY), purpose)
 
 
 class Stream:
-    """A named source of random numbers at one step; models and tasks know only its methods.
+    """A source of random numbers at one step, see `arith_models.base.Stream` and `tasks.base.Stream`.
 
     `key` and `step` are ints, or int32 tensors that may differ between lanes. Successive draws from one stream take
     successive counters, so two draws never share numbers. `child(name)` is an independent stream.
@@ -127,12 +130,12 @@ class Stream:
         self._drawn = 0
 
     def child(self, name: str) -> Stream:
-        """The stream for one purpose, at the same step. Its first counter word is out of reach of any draw's index."""
+        """Return the stream for one purpose, at the same step. Its first counter word is out of reach of any draw's index."""
         word = _tensor(zlib.crc32(name.encode()), self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -1)), self._step, self._device)
 
     def folded(self, number: Word) -> Stream:
-        """The stream for one of many uses of the same kind, such as a time step, by its number from 0."""
+        """Return the stream for one of many uses of the same kind, such as a time step, by its number from 0."""
         word = _tensor(number, self._device)
         return Stream(threefry2x32(*self._key, word, torch.full_like(word, -2)), self._step, self._device)
 
@@ -142,7 +145,7 @@ class Stream:
         return self._step
 
     def at(self, step: Word) -> Stream:
-        """The same stream at another step, from its first number."""
+        """Return the same stream at another step, from its first number."""
         return Stream(self._key, step, self._device)
 
     def _words(self, count: int) -> tuple[Tensor, Tensor]:
@@ -151,19 +154,21 @@ class Stream:
         self._drawn += count
         return threefry2x32(*self._key, index, self._step)
 
-    def _paired(self, shape: Sequence[int], make: Any) -> Tensor:
-        """`make` turns two arrays of words into two arrays of numbers, which are joined in the given shape."""
+    def _paired(
+        self, shape: Sequence[int], make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Numbers in the given shape: `make` turns two arrays of words into two arrays of numbers, which are joined."""
         size = math.prod(shape)
         first, second = make(*self._words((size + 1) // 2))
         return torch.cat([first, second])[:size].reshape(tuple(shape))
 
-    def uniform(self, shape: Sequence[int], low: Any = 0.0, high: Any = 1.0) -> Tensor:
-        """float32 in [low, high), 24 random bits each. The range is applied before the halves are joined: one write."""
+    def uniform(self, shape: Sequence[int], low: Scalar = 0.0, high: Scalar = 1.0) -> Tensor:
+        """Return float32 in [low, high), 24 random bits each. The range is applied before the halves are joined: one write."""
         width = high - low
         return self._paired(shape, lambda a, b: (low + width * _unit(a), low + width * _unit(b)))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal float32 by Box and Muller; the largest magnitude is sqrt(48 ln 2) = 5.77."""
+        """Return standard normal float32 by Box and Muller; the largest magnitude is sqrt(48 ln 2) = 5.77."""
 
         def box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             radius = torch.sqrt(-2.0 * torch.log(_unit(a) + 2.0**-24))
@@ -173,18 +178,17 @@ class Stream:
         return self._paired(shape, box_muller)
 
     def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
-        """int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
+        """Return int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
         if not 0 < high - low <= 2**24:
             raise ValueError(
                 f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}"
             )
-        return self._paired(
-            shape,
-            lambda a, b: tuple(
-                low + (((w >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24) for w in (a, b)
-            ),
-        )
 
-    def bernoulli(self, shape: Sequence[int], p: Any) -> Tensor:
-        """bool, true with probability p."""
+        def scaled(word: Tensor) -> Tensor:
+            return low + (((word >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24)
+
+        return self._paired(shape, lambda a, b: (scaled(a), scaled(b)))
+
+    def bernoulli(self, shape: Sequence[int], p: Scalar) -> Tensor:
+        """Return bool, true with probability p."""
         return self.uniform(shape) < p

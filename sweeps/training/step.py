@@ -1,30 +1,40 @@
-"""What a model may ask of the engine while it computes."""
+"""The training step and the evaluation of one lane as pure functions, and the context that its model computes in.
+
+The functions are written for one lane; `pack` and `looped` give them a slot axis (torch.vmap) and compile them. Every
+tensor in a lane's `floats`, `keys` and state may therefore differ between the lanes of a pack.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.utils import _pytree as pytree
 
-from sweeps.config.settings import Built
-from sweeps.training import optimizers
-from sweeps.training.optimizers import OPTIMIZERS, Params, annealed_variance, clipped, limited, with_noise
-from sweeps.training.random import Stream, seed_key
-from sweeps.training.settings import evaluation_only, replaced, with_floats
+import arith_models.base
+import tasks.base
+from arith_models.base import Memory, Network, Observation, Penalties, Scalar
+from sweeps.training.optimizers import OPTIMIZERS, Params, add_noise, annealed_variance, clip_norm, clip_value
+from sweeps.training.random import Stream
+from sweeps.training.settings import Built, Train, replaced, with_floats
+from sweeps.training.state import LOSS_NOT_FINITE, RUNNING, WEIGHT_NOT_FINITE, LaneState
+from tasks.base import Task
+
+PURPOSES = ("batch", "model", "noise")
+"""Streams of random numbers that a step draws from; each has a key of its own per lane."""
+MEAN_LOSS_DECAY = 0.9
+Observed = dict[str, Any]
+"""What one step adds to an `Observation`, detached: `loss`, `penalties`, `noted`, `mean_loss` (the new running mean),
+`scores` where the network has a memory, and `length` where it has a curriculum."""
+Result = TypeVar("Result")
 
 
 class Context:
-    """`step` (0-dim float32 tensor, 0 before the first update), `training`, `stream`, `dropout`, and `last_error`.
-
-    `last_error` is the interpolation error at the lane's last evaluation (0-dim float32; infinite before the first).
-    `memory` is what the network keeps from step to step besides weights; empty for most.
-    """
+    """What a model is given besides its input, see `arith_models.base.Context`."""
 
     def __init__(
         self,
@@ -32,67 +42,46 @@ class Context:
         training: bool,
         stream: Stream,
         last_error: Tensor,
-        memory: dict[str, Tensor] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.step, self.training, self.stream, self.last_error = step, training, stream, last_error
-        self.memory = memory or {}
+        self.memory: Memory = memory or {}
 
-    def part(self, number: Any) -> Context:
-        """For the part of a computation with this number, from 0: what it draws is its own."""
+    @classmethod
+    def of_evaluation(cls, device: torch.device, memory: Memory | None = None) -> Context:
+        """The context of an evaluation: there is no step, and nothing is drawn."""
+        nothing = torch.zeros((), device=device)
+        return cls(nothing, False, Stream((0, 0), device=device), nothing, memory)
+
+    def part(self, number: int | Tensor) -> Context:
+        """The context of one of several parts of a computation, by its number from 0: what it draws is its own."""
         return Context(self.step, self.training, self.stream.folded(number), self.last_error, self.memory)
 
-    def dropout(self, x: Tensor, rate: Any) -> Tensor:
-        """Inverted dropout with a lane's own rate in [0, 1); the identity in evaluation."""
+    def dropout(self, x: Tensor, rate: Scalar) -> Tensor:
+        """Inverted dropout with a lane's own rate in [0, 1); the identity in an evaluation."""
         if not self.training:
             return x
         kept = self.stream.uniform(x.shape) >= rate
         return torch.where(kept, x / (1.0 - rate), torch.zeros_like(x))
 
 
-def tensors_of(arrays: Any, device: torch.device | None = None) -> Any:
-    """float32 from arrays of numbers with a fraction; whole numbers stay what they are."""
+if (
+    TYPE_CHECKING
+):  # mypy compares the engine's classes with the protocols that models and tasks are written against
 
-    def tensor(array: Any) -> Tensor:
-        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
-
-    return pytree.tree_map(tensor, arrays)
-
-
-PURPOSES = ("batch", "model", "noise")
-RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
-
-LaneState = dict[str, Any]
-Observed = dict[str, Any]
-"""params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above),
-last_error float32 (of the last evaluation, infinite before it), restarted_at int64 (step; 0 is never),
-mean_loss float32 (running mean of a lane whose units draw discrete weights; not yet freed of its start at 0),
-memory {owner: {name: tensor}} (what the network, or a rule of training, keeps from step to step besides weights)."""
-MEAN_LOSS_DECAY = 0.9
+    def _contracts(
+        context: Context, stream: Stream
+    ) -> tuple[arith_models.base.Context, arith_models.base.Stream, tasks.base.Stream]:
+        return context, stream, stream
 
 
 @dataclass(frozen=True)
 class LaneFunctions:
-    """The step and the evaluation for one structure."""
+    """The step and the evaluation for one structure. `floats` are a lane's float settings by dotted path."""
 
     built: Built
-    zeros: frozenset[str]
-    """paths of floats that are 0 in every lane: plain numbers in the step, so that their terms vanish"""
-
-    def initial(self, resolved_built: Built, seed: int, device: torch.device) -> LaneState:
-        """A lane's state before its first step. `resolved_built` holds the lane's own floats."""
-        params = initial_params(resolved_built, seed, device)
-        moments = {
-            m: {n: torch.zeros_like(p) for n, p in params.items()}
-            for m in OPTIMIZERS[self.built.train.optimizer][1]
-        }
-        zero = torch.zeros((), dtype=torch.int64, device=device)
-        memory = starting_memory(resolved_built)
-        return {
-            "params": params, "moments": moments, "step": zero, "status": zero.clone(),
-            "last_error": torch.full((), torch.inf, device=device), "restarted_at": zero.clone(),
-            "mean_loss": torch.zeros((), device=device),
-            "memory": pytree.tree_map(lambda t: t.to(device), memory),
-        }  # fmt: skip
+    zero_floats: frozenset[str]
+    """Paths of floats that are 0 in every lane: plain numbers in the step, so that their terms vanish."""
 
     def step(
         self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
@@ -110,43 +99,37 @@ class LaneFunctions:
         return self.update(state, grads, value, observed, floats, keys, budget)
 
     def context(self, state: LaneState, keys: Params) -> Context:
-        """What the model may ask of the engine at this step of training."""
+        """Return the model's context at this step of training."""
         step = state["step"]
         stream = _stream(keys, "model", step)
-        return Context(
-            step.to(torch.float32), True, stream, state["last_error"], state["memory"].get("model", {})
-        )
+        memory = state["memory"].get("model", {})
+        return Context(step.to(torch.float32), True, stream, state["last_error"], memory)
 
-    def sample(self, state: LaneState, floats: Params, keys: Params, instance: Params) -> Any:
-        """The batch of this step."""
-        return self._task(floats).sample(
-            _stream(keys, "batch", state["step"]), instance, self.built.train.batch
-        )
+    def sample(self, state: LaneState, floats: Params, keys: Params, data: Params) -> Any:
+        """Return the batch of this step; `data` is the task's `instance` and `shared`."""
+        stream = _stream(keys, "batch", state["step"])
+        return self._task(floats).sample(stream, data, self.built.train.batch)
 
     def length(self, state: LaneState, floats: Params, keys: Params) -> Tensor:
-        """Which length the next batch has, by the network's curriculum: one that the task has examples of, int64."""
+        """Return the length of the next batch by the network's curriculum: one that the task has examples of, int64."""
         lengths = self.built.task.lengths
         stream = _stream(keys, "batch", state["step"]).child("length")
         memory = state["memory"]["model"]
-        wanted = self.model(floats).next_length(memory, stream, lengths[0], lengths[-1])
-        known = torch.tensor(lengths, device=wanted.device)
-        return known[((known <= wanted).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
+        longest = self.model(floats).next_length(memory, stream, lengths[0], lengths[-1])
+        available = torch.tensor(lengths, device=longest.device)
+        return available[((available <= longest).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
 
     def sample_length(
-        self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, instance: Params
+        self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, data: Params
     ) -> Any:
-        """A batch of one length, in a bin that has room for it."""
+        """Return a batch of one length, in the bin of that length."""
         stream = _stream(keys, "batch", state["step"])
-        return self._task(floats).sample_exact(stream, instance, self.built.train.batch, bin_, length)
+        return self._task(floats).sample_exact(stream, data, self.built.train.batch, bin_, length)
 
     def total(
-        self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Params
+        self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Penalties
     ) -> tuple[Tensor, Observed]:
-        """The task's loss and the penalties together, and what was observed on the way.
-
-        Observed: `loss` (the task's), `penalties`, `mean_loss` (the new running mean), what the network `noted`, and, where
-        the network remembers, the task's `scores` of this batch.
-        """
+        """Return the task's loss and the penalties as one number, and what was observed on the way."""
         task = self._task(floats)
         loss = task.loss(y, target)
         terms, mean_loss = dict(penalties), state["mean_loss"]
@@ -162,149 +145,110 @@ class LaneFunctions:
         self, state: LaneState, grads: Params, loss: Tensor, observed: Observed,
         floats: Params, keys: Params, budget: Tensor,
     ) -> LaneState:  # fmt: skip
-        """Clip, add noise, let the optimiser move the weights, constrain them; then remember."""
-        train, step, memory = self._train(floats), state["step"], state["memory"]
+        """Return the next state: gradients clipped, noise added, weights moved and constrained, the memory updated."""
+        model, step, memory = self.model(floats), state["step"], state["memory"]
+        of_model = memory.get("model", {})
+        train: Train = with_floats(self.built.train, self._filled(floats), "train")
         if "lr" in memory:
             train = replaced(train, lr=train.lr * memory["lr"]["factor"])
-        factor = self.model(floats).lr_factor(memory.get("model", {}))
+        factor = model.lr_factor(of_model)
         if factor is not None:
             train = replaced(train, lr=train.lr * factor)
-        grads = limited(clipped(grads, train.clip_norm), train.clip_value)
-        noise = _stream(keys, "noise", step)
-        grads = with_noise(grads, self._noise_variance(train, step, memory, floats), noise)
-        update, _ = OPTIMIZERS[train.optimizer]
-        params, moments = update(state["params"], grads, state["moments"], step, train)
-        memory = self._remembered(memory, observed, train, step, floats)
-        params = self._constrained(params, floats, memory)
-        return _advanced(state, params, moments, loss, {**state, **observed}["mean_loss"], memory, budget)
 
-    def _noise_variance(self, train: Any, step: Tensor, memory: Any, floats: Params) -> Any:
-        """Of the noise on every gradient, the network's own included; 0.0 is none."""
-        variance = train.gradient_noise
-        if not (isinstance(variance, float) and variance == 0.0):
-            variance = annealed_variance(variance, step)
-        own = self.model(floats).noise_deviation(step, memory.get("model", {}), train.lr)
-        if own is not None:
-            variance = variance + own.square()
-        return variance
+        grads = clip_value(clip_norm(grads, train.clip_norm), train.clip_value)
+        stream = _stream(keys, "noise", step)
+        variance = annealed_variance(train.gradient_noise, step)
+        deviation = model.noise_deviation(step, of_model, train.lr)
+        if deviation is not None:
+            variance = variance + deviation.square()
+        grads = add_noise(grads, variance, stream)
 
-    def _remembered(self, memory: Any, observed: Observed, train: Any, step: Tensor, floats: Params) -> Any:
-        result = dict(memory)
+        optimizer = OPTIMIZERS[train.optimizer]
+        settings = {name: getattr(train, name) for name in optimizer.settings}
+        params, moments = optimizer.update(state["params"], grads, state["moments"], step, **settings)
+
+        memory = dict(memory)
         if "lr" in memory:
-            result["lr"] = optimizers.lr_decay_after(memory["lr"], observed["loss"], step, train.lr_decay)
+            memory["lr"] = train.lr_decay.remember(memory["lr"], observed["loss"], step)
         if "model" in memory:
-            known = {**observed, "lr": train.lr}
+            observed = {**observed, "lr": train.lr}
             if self.built.network.has_curriculum:
-                known["shortest"] = self.built.task.lengths[0]
-            result["model"] = self.model(floats).remember(memory["model"], known, step)
-        return result
+                observed["shortest"] = self.built.task.lengths[0]
+            memory["model"] = model.remember(of_model, cast(Observation, observed), step)
+
+        params = {name: p.clone() for name, p in params.items()}
+        with torch.no_grad():
+            with_params(model, params, lambda model: model.constrain())
+            with_params(model, params, lambda model: model.settle(memory.get("model", {})))
+        return _advanced(state, params, moments, loss, observed["mean_loss"], memory, budget)
 
     def evaluate(
         self, params: Params, memory: Any, floats: Params, inputs: Params, targets: Params, shared: Params
     ) -> dict[str, Tensor]:
-        """The error and the task's scores of each split, and the sparsity error."""
+        """Return the error and the task's scores of each split, and the sparsity error."""
         model = self.model(floats)
-        ctx = resting(next(iter(params.values())).device, memory.get("model", {}))
+        ctx = Context.of_evaluation(next(iter(params.values())).device, memory.get("model", {}))
         result: dict[str, Tensor] = {}
-        for split, shown in inputs.items():
-            x_BI = self.built.task.present(shown, shared)
+        for split, of_split in inputs.items():
+            x_BI = self.built.task.present(of_split, shared)
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
             result |= self.errors(split, floats, y_BO, targets[split])
         result["sparsity_error"] = self.sparsity_error(params, floats)
         return result
 
     def errors(self, split: str, floats: Params, y: Any, target: Any) -> dict[str, Tensor]:
-        """What the task judges by on a split, and what else it reports of it."""
+        """Return `error.<split>` and `<score>.<split>` of the task."""
         task = self._task(floats)
         scores = task.scores(split, y, target)
         return {f"error.{split}": task.error(y, target)} | {f"{n}.{split}": s for n, s in scores.items()}
 
     def sparsity_error(self, params: Params, floats: Params) -> Tensor:
-        """max over the effective weights of min(|w|, |1 - |w||); not a number where a model has none such."""
-        weights = functional_call(
-            _Effective(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, ()
-        )
+        """Return max over the effective weights of min(|w|, |1 - |w||); NaN where a model has no such weights."""
+        weights = with_params(self.model(floats), params, lambda model: model.effective_weights())
         if not weights:
             return torch.full((), torch.nan, device=next(iter(params.values())).device)
         distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
         return torch.stack(distances).amax()
 
-    def _train(self, floats: Params) -> Any:
-        return with_floats(self.built.train, self._filled(floats), "train")
-
-    def _task(self, floats: Params) -> Any:
-        task = self.built.task
-        config = with_floats(task.config, self._filled(floats), "task", but=evaluation_only(task))
-        return type(task)(config)
-
-    def model(self, floats: Params) -> Any:
-        """A module whose configs hold the lane's floats. It is built without storage: its parameters are passed in."""
-        floats = self._filled(floats)
-        units = tuple(with_floats(c, floats, f"model.units.{i}") for i, (_, c) in enumerate(self.built.units))
+    def model(self, floats: Params) -> Network:
+        """Return a module whose configs hold the lane's floats. It has no storage: its parameters are passed in."""
+        filled = self._filled(floats)
+        units = tuple(with_floats(c, filled, f"model.units.{i}") for i, (_, c) in enumerate(self.built.units))
         with torch.device("meta"):
-            return self.built.model(with_floats(self.built.network_config, floats, "model"), units)
+            return self.built.model(with_floats(self.built.network_config, filled, "model"), units)
+
+    def _task(self, floats: Params) -> Task:
+        task = self.built.task
+        return type(task)(
+            with_floats(task.config, self._filled(floats), "task", except_for=task.evaluation_only)
+        )
 
     def _filled(self, floats: Mapping[str, Any]) -> dict[str, Any]:
-        return {**floats, **dict.fromkeys(self.zeros, 0.0)}
-
-    def _constrained(self, params: Params, floats: Params, memory: Any) -> Params:
-        params = {name: p.clone() for name, p in params.items()}
-        own = memory.get("model", {})
-        functional_call(_Constrain(self.model(floats)), {f"model.{n}": p for n, p in params.items()}, (own,))
-        return params
+        return {**floats, **dict.fromkeys(self.zero_floats, 0.0)}
 
 
-def initial_params(built: Built, seed: int, device: torch.device, purpose: str = "initialise") -> Params:
-    """A lane's parameters, drawn from its seed and a purpose."""
-    model = built.model().to(device)
-    with torch.no_grad():
-        model.initialise(Stream(seed_key(seed, purpose), device=device))
-    return {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
+def with_params(model: nn.Module, params: Params, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return function(model, *arguments) with `params` in place of the model's parameters.
+
+    As torch.func.functional_call, for any method; one that changes parameters in place changes `params`.
+    """
+    found: Result = functional_call(
+        _Calling(model, function), {f"model.{name}": p for name, p in params.items()}, arguments
+    )
+    return found
 
 
-def starting_memory(built: Built) -> dict[str, Params]:
-    """What a lane remembers before its first step, by owner; empty for most."""
-    memory: dict[str, Params] = {}
-    if own := built.model().initial_memory():
-        memory["model"] = own
-    if built.train.lr_decay.rule != "never":
-        memory["lr"] = optimizers.lr_decay_start()
-    return memory
+class _Calling(nn.Module):
+    def __init__(self, model: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model, self._function = model, function
 
-
-def resting(device: torch.device, memory: Params | None = None) -> Context:
-    """The context of an evaluation: no step, and nothing is drawn."""
-    nothing = torch.zeros((), device=device)
-    return Context(nothing, False, Stream((0, 0), device=device), nothing, memory)
+    def forward(self, *arguments: Any) -> Any:
+        return self._function(self.model, *arguments)
 
 
 def _stream(keys: Params, purpose: str, step: Tensor) -> Stream:
     return Stream((keys[purpose][0], keys[purpose][1]), step.to(torch.int32), step.device)
-
-
-class _Constrain(torch.nn.Module):
-    """Lets functional_call reach a model's `constrain` and `settle`, which change its parameters in place."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    def forward(self, memory: Params) -> None:
-        with torch.no_grad():
-            self.model.constrain()
-            self.model.settle(memory)
-
-
-class _Effective(torch.nn.Module):
-    """Lets functional_call reach a model's `effective_weights`."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    def forward(self) -> list[Tensor]:
-        weights: list[Tensor] = self.model.effective_weights()
-        return weights
 
 
 def _reinforced(loss: Tensor, mean_loss: Tensor, step: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:

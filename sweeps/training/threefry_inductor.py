@@ -1,6 +1,6 @@
-"""How the compiler writes the threefry2x32 operation: one loop over its elements, in registers.
+"""Inductor lowering of the threefry2x32 operation: one loop over its elements, in registers.
 
-Apart from the operation, because it imports torch's compiler, which takes seconds, and what does not train need not wait.
+Separate from the operation, because it imports torch's compiler, which takes seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch._inductor import ir, lowering
 from torch._inductor.virtualized import ops
 
-from sweeps.training.random import ROUNDS, rotated, rounds_of
+from sweeps.training.random import ROUNDS, rotate_left, threefry_rounds
 
 
 class _Word:
-    """A value inside a kernel that is being generated, with the operators that `rounds_of` uses."""
+    """A value inside a kernel that is being generated, with the operators that `threefry_rounds` uses."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -50,7 +50,7 @@ def _lowered(*boxes: Any) -> tuple[Any, Any]:
     def word(which: int) -> Any:
         def inner(index: Any) -> Any:
             key0, key1, x0, x1 = (_Word(load(index)) for load in loaders)
-            return rounds_of((x0, x1), (key0, key1), ROUNDS, rotated, lambda w: w)[which].value
+            return threefry_rounds((x0, x1), (key0, key1), ROUNDS, rotate_left, lambda w: w)[which].value
 
         return ir.Pointwise.create(
             device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size()
@@ -61,6 +61,6 @@ def _lowered(*boxes: Any) -> tuple[Any, Any]:
 
 @functools.cache
 def register() -> None:
-    """Tells the compiler, once a process."""
+    """Register the lowering with the compiler, once a process."""
     operation = torch.ops.sweeps.threefry2x32.default
     lowering.register_lowering(operation, broadcast=True, type_promotion_kind=None)(_lowered)

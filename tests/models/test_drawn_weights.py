@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
 from arith_models.ternary import drawn, likeliest_weight, mean_weight
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -190,7 +190,7 @@ def logits_after(steps: int) -> torch.Tensor:
     task = {"name": "static", "input_size": 10}
     settings, faults, _ = resolve({"model": "gradient_bandit_nac", "task": task, "train": train})
     assert settings is not None, faults
-    pack, done = Pack([Lane("one", settings, 0)], 3, compiled=False), []
+    pack, done = Pack([Lane("one", settings, 0)], 3, build, compiled=False), []
     while not pack.done:
         done += pack.advance()
     state = load(done[0].state)

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d
 
 from arith_models.curriculum import Curriculum
 from arith_models.networks.neural_gpu import NeuralGPU
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -195,7 +195,7 @@ def test_compiled_it_trains_at_the_lengths_of_two_bins() -> None:
     model = {"name": "neural_gpu", "maps": 2, "dropout": 0.1}
     settings, faults, _ = resolve({"model": model, "task": task, "train": train})
     assert settings is not None, faults
-    pack = Pack([Lane("0", settings, 0)], 1)
+    pack = Pack([Lane("0", settings, 0)], 1, build)
     results = []
     while not pack.done:
         results += pack.advance()

@@ -16,7 +16,7 @@ from sweeps.checking.models import NetworkSubject as Network
 from sweeps.checking.side_effects import generators
 from sweeps.checking.source import Fault
 from sweeps.config import registry
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 
@@ -59,7 +59,7 @@ def test_lanes_never_touch(name: str) -> None:
 
 def trained(settings: dict[str, Any], seeds: list[int], steps: int = 3) -> dict[int, dict[str, Tensor]]:
     """Each seed's parameters after a few steps, uncompiled, in the slots of this order."""
-    pack = Pack([Lane(str(s), settings, s) for s in seeds], len(seeds), compiled=False)
+    pack = Pack([Lane(str(s), settings, s) for s in seeds], len(seeds), build, compiled=False)
     pack.stepper()(steps)
     params = pack.tensors["state"]["params"]
     return {seed: {name: p[k] for name, p in params.items()} for k, seed in enumerate(seeds)}
@@ -77,7 +77,7 @@ def test_a_lane_equals_itself_at_any_slot(name: str) -> None:
 @pytest.mark.parametrize("name", APART)
 def test_a_lane_that_is_at_a_length_of_its_own_has_a_pack_of_its_own(name: str) -> None:
     settings = settings_of(name)
-    assert Pack([Lane(str(s), settings, s) for s in range(3)], 3, compiled=False).num_slots == 1
+    assert Pack([Lane(str(s), settings, s) for s in range(3)], 3, build, compiled=False).num_slots == 1
     one, again = trained(settings, [1]), trained(settings, [1])
     assert all(torch.equal(value, again[1][path]) for path, value in one[1].items())
 
@@ -174,7 +174,7 @@ def test_two_of_three_seeds_learn_an_operation_of_up_to_eight_symbols(name: str)
     train = {"steps": 600, "batch": 32, "lr": lr, "clip_norm": 1.0, "evaluate_every": 50, "stop": "solved"}
     settings, faults, _ = resolve({"model": {"name": name, **config}, "task": task, "train": train})
     assert settings is not None, faults
-    pack = Pack([Lane(str(seed), settings, seed) for seed in range(3)], 3, compiled=False)
+    pack = Pack([Lane(str(seed), settings, seed) for seed in range(3)], 3, build, compiled=False)
     results = []
     while not pack.done:
         results += pack.advance()

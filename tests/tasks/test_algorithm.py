@@ -10,9 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sweeps.config.settings import resolve, section, validated
+from sweeps.config.settings import float_leaves, resolve, section, validated
 from sweeps.training.random import Stream, seed_key, signed
-from sweeps.training.settings import float_leaves
 from tasks._algorithms import examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
 

@@ -137,7 +137,7 @@ def test_each_activation_is_torchs_own_with_its_defaults() -> None:
 
 def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     found = settings("prelu", lr=0.01)
-    pack = Pack([Lane(f"lane {seed}", found, seed) for seed in range(3)], 3, compiled=False)
+    pack = Pack([Lane(f"lane {seed}", found, seed) for seed in range(3)], 3, build, compiled=False)
     results = []
     while not pack.done:
         results += pack.advance()
@@ -149,7 +149,7 @@ def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     left = [math.sqrt(error) for error in curve["error.leftmost"]]
     assert curve["mean_absolute_error.leftmost"] == pytest.approx(left, rel=1e-5)
     longer = settings("prelu", lr=0.01, steps=30)
-    again = Pack([Lane("lane", longer, results[0].seed, results[0].state)], 3, compiled=False)
+    again = Pack([Lane("lane", longer, results[0].seed, results[0].state)], 3, build, compiled=False)
     resumed = []
     while not again.done:
         resumed += again.advance()

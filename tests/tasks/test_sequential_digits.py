@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.config.settings import lane_key, resolve
+from sweeps.config.settings import build, lane_key, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -134,7 +134,7 @@ def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
         {"model": model, "task": given, "train": {"steps": steps, "batch": 32, "evaluate_every": steps // 2}}
     )
     assert found is not None, faults
-    pack = Pack([Lane(f"seed {seed}", found, seed) for seed in range(2)], 3, compiled=False)
+    pack = Pack([Lane(f"seed {seed}", found, seed) for seed in range(2)], 3, build, compiled=False)
     results = []
     while not pack.done:
         results += pack.advance()
@@ -188,13 +188,13 @@ def test_the_network_reads_pictures_and_accumulates_exactly_where_asked() -> Non
     )
     assert found is not None, faults
     from sweeps.config.settings import build
-    from sweeps.training.step import resting
+    from sweeps.training.step import Context
 
     model = build(found).model()
     with torch.no_grad():
         model.initialise(Stream(seed_key(0, "initialise")))
         images = torch.rand(3, 5, 28, 28, generator=torch.Generator().manual_seed(0))
-        ctx = resting(torch.device("cpu"))
+        ctx = Context.of_evaluation(torch.device("cpu"))
         read = torch.stack([model.images(x.unsqueeze(1), ctx)[0][:, 0] for x in images], 1)
         y_BTO, penalties = model(images, ctx)
     torch.testing.assert_close(y_BTO[..., 0], read.cumprod(1))

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from arith_models import resnet
 from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
-from sweeps.config.settings import lane_key, resolve
+from sweeps.config.settings import build, lane_key, resolve
 from sweeps.training import pack
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
@@ -58,7 +58,7 @@ def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task:
 
 def trained(settings: dict[str, Any], seeds: Any = range(3), compiled: bool = False) -> dict[int, LaneResult]:
     lanes = [Lane(f"seed {seed}", settings, seed) for seed in seeds]
-    pack, results = Pack(lanes, len(lanes), compiled=compiled), {}
+    pack, results = Pack(lanes, len(lanes), build, compiled=compiled), {}
     while not pack.done:
         for result in pack.advance():
             assert result.outcome == "unsolved" and result.state is not None, result.reason
@@ -183,10 +183,10 @@ def test_looped_over_time_is_as_in_one_graph(folder: Path, monkeypatch) -> None:
 def test_a_lane_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(folder: Path) -> None:
     settings = settings_of(folder, {"name": "nmu", "images": "resnet18"})
     whole = trained(settings)
-    pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, compiled=False)
+    pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, build, compiled=False)
     assert pack.advance() == []
     lanes = [Lane(key, settings, int(key[-1]), checkpoint) for key, checkpoint in pack.checkpoints().items()]
-    again, results = Pack(lanes, 3, compiled=False), {}
+    again, results = Pack(lanes, 3, build, compiled=False), {}
     while not again.done:
         results |= {r.seed: r for r in again.advance()}
     for seed, result in results.items():
@@ -201,7 +201,7 @@ def test_a_compiled_step_is_as_uncompiled(folder: Path) -> None:
     settings["train"] |= {"optimizer": "sgd", "lr": 1e-4}
     states = []
     for compiled in (True, False):
-        pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, compiled=compiled)
+        pack = Pack([Lane(f"seed {s}", settings, s) for s in range(3)], 3, build, compiled=compiled)
         pack.stepper()(3)
         assert compiled == (pack.why_uncompiled is None), pack.why_uncompiled
         states.append({part: pack.tensors["state"][part] for part in ("params", "memory")})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
 
@@ -33,7 +33,11 @@ def lanes_of(settings: dict[str, Any], seeds: Iterable[int], prefix: str = "seed
 
 
 def train(lanes: list[Lane], slots: int = 3, compiled: bool = False, **options: Any) -> dict[str, LaneResult]:
-    return finish(Pack(lanes, slots, compiled=compiled, **options))
+    return finish(pack_of(lanes, slots, compiled, **options))
+
+
+def pack_of(lanes: list[Lane], slots: int = 3, compiled: bool = False, **options: Any) -> Pack:
+    return Pack(lanes, slots, build, compiled=compiled, **options)
 
 
 def finish(pack: Pack) -> dict[str, LaneResult]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from lanes import lanes_of, train
 from test_symbol_lanes import DNGPU, NEURAL_GPU
 
-from sweeps.config.settings import resolve
+from sweeps.config.settings import build, float_leaves, resolve
 from sweeps.training.ensemble import Ensemble
+
+
+def ensemble_of(settings: dict[str, Any], states: list[Any]) -> Ensemble:
+    return Ensemble(build(settings), float_leaves(settings), states, compiled=False)
 
 
 @pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])
 def test_members_are_judged_as_their_lanes_were(settings) -> None:
     lanes = train(lanes_of(settings, range(2)), 1)
-    rows = Ensemble(settings, [lane.state for lane in lanes.values()], compiled=False).measure(6)
+    rows = ensemble_of(settings, [lane.state for lane in lanes.values()]).measure(6)
     assert len(rows) == 3
     for row, lane in zip(rows, lanes.values(), strict=False):
         assert row["sequence_error"] == pytest.approx(lane.by_length["sequence_error"][1])
@@ -23,18 +29,18 @@ def test_members_are_judged_as_their_lanes_were(settings) -> None:
 
 
 def test_the_average_is_that_of_softmaxes(monkeypatch) -> None:
-    """Symbol 1 has shares 0.9, 0.2 and 0.2 of three members, symbol 2 the rest: the average 0.433 is less than a half,
-    though the mean of the logits would say symbol 1."""
-    shares = [0.9, 0.2, 0.2]
+    """Symbol 1 has the probability 0.9, 0.2 and 0.2 of three members, symbol 2 the rest: the average 0.433 is less than a
+    half, though the mean of the logits would give symbol 1."""
+    probabilities = [0.9, 0.2, 0.2]
     state = train(lanes_of(DNGPU, [0]), 1)["seed 0"].state
-    ensemble = Ensemble(DNGPU, [state] * 3, compiled=False)
+    ensemble = ensemble_of(DNGPU, [state] * 3)
     symbols = ensemble.task.num_outputs
-    members = iter(shares)
+    members = iter(probabilities)
 
     def outputs(params, memory, floats, x):
-        share = next(members)
+        probability = next(members)
         logits = torch.full((1, *x[0].shape, symbols), -100.0)
-        logits[..., 1], logits[..., 2] = torch.tensor(share).logit(), 0.0
+        logits[..., 1], logits[..., 2] = torch.tensor(probability).logit(), 0.0
         return (logits,)
 
     seen = []
@@ -45,11 +51,11 @@ def test_the_average_is_that_of_softmaxes(monkeypatch) -> None:
     ensemble.measure(6)
     assert [bool((y.argmax(-1) == 1).all()) for y in seen] == [True, False, False, False]
     average = seen[-1].softmax(-1)[..., 1]
-    assert torch.allclose(average, torch.full_like(average, sum(shares) / 3))
+    assert torch.allclose(average, torch.full_like(average, sum(probabilities) / 3))
 
 
 def test_a_task_of_numbers_has_nothing_to_average() -> None:
     settings, faults, _ = resolve({"model": "nau", "task": "static", "train": {"steps": 10}})
     assert settings is not None, faults
-    with pytest.raises(ValueError, match="task static has numbers"):
-        Ensemble(settings, [])
+    with pytest.raises(ValueError, match="those of Static are numbers"):
+        ensemble_of(settings, [])

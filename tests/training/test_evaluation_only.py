@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lanes import assert_same, finish, settings_of, train
+from lanes import assert_same, finish, pack_of, settings_of, train
 
+from sweeps.config.settings import float_leaves, structure
 from sweeps.config.sweep_file import load
 from sweeps.training import pack
 from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
-from sweeps.training.settings import float_leaves, structure
 
 DEFINITION = Path(__file__).parents[2] / "sweeps" / "definitions" / "single-module-nmu.yaml"
 
@@ -52,7 +51,7 @@ def test_what_training_sees_is_structure_still() -> None:
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_nine_ranges_are_one_pack_with_one_compilation_and_each_lane_is_as_if_alone(compiled) -> None:
     before = len(pack._KEPT)
-    trained = Pack(list(nine().values()), 9, compiled=compiled)
+    trained = pack_of(list(nine().values()), 9, compiled)
     together = finish(trained)
     assert len(pack._KEPT) <= before + 1 and len(together) == 9
     assert {result.outcome for result in together.values()} == {"unsolved"}

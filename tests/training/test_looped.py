@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from lanes import assert_same, lanes_of, train
+from lanes import assert_same, lanes_of, pack_of, train
 
 from sweeps.config.settings import build, resolve
 from sweeps.training import pack
 from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from sweeps.training.step import Context
 
@@ -57,7 +56,7 @@ def test_a_lane_equals_itself_in_packs_of_other_sizes_and_after_an_interruption(
     alone = train(lanes_of(EVERYTHING, [5]))["seed 5"]
     among = train([*lanes_of(EVERYTHING, range(100, 104), "other"), *lanes_of(EVERYTHING, [5])], 7)["seed 5"]
     assert_same(among, alone, rounding_of_evaluation=True)
-    pack = Pack(lanes_of(EVERYTHING, [5]), 3, compiled=False)
+    pack = pack_of(lanes_of(EVERYTHING, [5]))
     assert pack.advance() == []
     blob = pack.checkpoints()["seed 5"]
     again = train([Lane("seed 5", EVERYTHING, 5, blob)])["seed 5"]

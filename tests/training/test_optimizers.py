@@ -1,17 +1,19 @@
-"""Optimisers against torch.optim's, clipping against torch's, and gradient noise against its formula."""
+"""Optimisers and clipping against torch's; gradient noise and the decay of the learning rate against their formulas."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sweeps.config.settings import resolve
 from sweeps.training import optimizers
-from sweeps.training.optimizers import OPTIMIZERS
+from sweeps.training.optimizers import OPTIMIZERS, LrDecay
 from sweeps.training.random import Stream, seed_key
 
 ADAM = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
@@ -40,13 +42,14 @@ def with_torch(optimizer: Callable[..., Any], **options: Any) -> dict[str, Tenso
     return {name: p.detach() for name, p in params.items()}
 
 
-def with_ours(name: str, train: Any) -> dict[str, Tensor]:
-    update, moment_names = OPTIMIZERS[name]
+def with_ours(name: str, settings: dict[str, Any]) -> dict[str, Tensor]:
+    optimizer = OPTIMIZERS[name]
+    assert sorted(optimizer.settings) == sorted(settings)
     params = start()
-    moments = {m: {n: torch.zeros_like(p) for n, p in params.items()} for m in moment_names}
+    moments = {m: {n: torch.zeros_like(p) for n, p in params.items()} for m in optimizer.moments}
     for step in range(50):
         grads = torch.func.grad(loss)(params)
-        params, moments = update(params, grads, moments, torch.tensor(step), train)
+        params, moments = optimizer.update(params, grads, moments, torch.tensor(step), **settings)
     return params
 
 
@@ -61,32 +64,31 @@ def test_adam_follows_torchs_for_fifty_steps(change) -> None:
     theirs = with_torch(
         torch.optim.Adam, lr=train["lr"], betas=(train["beta1"], train["beta2"]), eps=train["epsilon"]
     )
-    assert_close(with_ours("adam", SimpleNamespace(**train)), theirs)
+    assert_close(with_ours("adam", train), theirs)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_follows_torchs_for_fifty_steps(momentum) -> None:
     theirs = with_torch(torch.optim.SGD, lr=SGD["lr"], momentum=momentum)
-    assert_close(with_ours("sgd", SimpleNamespace(**SGD | {"momentum": momentum})), theirs)
+    assert_close(with_ours("sgd", SGD | {"momentum": momentum}), theirs)
 
 
 @pytest.mark.parametrize(("name", "train"), [("adam", ADAM), ("sgd", SGD)])
 def test_a_lanes_own_number_does_what_a_plain_number_does(name, train) -> None:
     """Inside a pack learning rate and momenta are tensors."""
-    tensors = SimpleNamespace(**{key: torch.tensor(value) for key, value in train.items()})
-    assert_close(with_ours(name, tensors), with_ours(name, SimpleNamespace(**train)))
+    tensors = {key: torch.tensor(value) for key, value in train.items()}
+    assert_close(with_ours(name, tensors), with_ours(name, train))
 
 
 def test_the_first_step_of_adam_by_hand() -> None:
     """The first moments are (1 - beta) g and (1 - beta) g^2, so corrected g and g^2: a step of lr against the sign."""
-    update, _ = OPTIMIZERS["adam"]
     zero, grad = {"w": torch.zeros(2)}, {"w": torch.tensor([4.0, -0.5])}
-    params, moments = update(
+    params, moments = optimizers.adam(
         {"w": torch.tensor([1.0, 1.0])},
         grad,
         {"first": zero, "second": zero},
         torch.tensor(0),
-        SimpleNamespace(**ADAM),
+        **ADAM,
     )
     assert params["w"].tolist() == pytest.approx([0.99, 1.01])
     assert moments["first"]["w"].tolist() == pytest.approx([0.4, -0.05])
@@ -101,14 +103,14 @@ def test_clipping_scales_a_lane_as_torch_scales_a_model(largest) -> None:
         parameter.grad = gradient.clone()
     torch.nn.utils.clip_grad_norm_(theirs, largest)
     for ours, parameter in zip(
-        optimizers.clipped(grads, torch.tensor(largest)).values(), theirs, strict=True
+        optimizers.clip_norm(grads, torch.tensor(largest)).values(), theirs, strict=True
     ):
         torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_clipping_by_hand() -> None:
     grads = {"a": torch.tensor([3.0]), "b": torch.tensor([[0.0, 4.0]])}  # norm 5
-    clipped = optimizers.clipped(grads, torch.tensor(1.0))
+    clipped = optimizers.clip_norm(grads, torch.tensor(1.0))
     assert clipped["a"].tolist() == pytest.approx([0.6])
     assert clipped["b"].tolist() == [pytest.approx([0.0, 0.8])]
 
@@ -116,19 +118,19 @@ def test_clipping_by_hand() -> None:
 @pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
 def test_a_clip_norm_of_zero_is_off(off) -> None:
     grads = start()
-    assert all(torch.equal(g, grads[name]) for name, g in optimizers.clipped(grads, off).items())
+    assert all(torch.equal(g, grads[name]) for name, g in optimizers.clip_norm(grads, off).items())
 
 
 def test_clipping_leaves_a_gradient_of_zero_alone() -> None:
-    assert optimizers.clipped({"a": torch.zeros(2)}, torch.tensor(1.0))["a"].tolist() == [0.0, 0.0]
+    assert optimizers.clip_norm({"a": torch.zeros(2)}, torch.tensor(1.0))["a"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("step", [0, 9, 100_000])
 def test_gradient_noise_has_the_published_variance(step) -> None:
-    eta, zeros = 0.3, {"a": torch.zeros(300, 100), "b": torch.zeros(20_000)}
+    eta, nothing = 0.3, {"a": torch.zeros(300, 100), "b": torch.zeros(20_000)}
     stream = Stream(seed_key(1, "noise"), step)
-    noisy = optimizers.with_noise(
-        zeros, optimizers.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream
+    noisy = optimizers.add_noise(
+        nothing, optimizers.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream
     )
     for noise in noisy.values():
         assert noise.double().mean().abs() < 4 * noise.double().std() / noise.numel() ** 0.5
@@ -139,5 +141,78 @@ def test_gradient_noise_has_the_published_variance(step) -> None:
 @pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
 def test_a_gradient_noise_of_zero_is_off(off) -> None:
     grads = start()
-    noisy = optimizers.with_noise(grads, off, Stream((1, 2)))
+    noisy = optimizers.add_noise(grads, off, Stream((1, 2)))
     assert all(torch.equal(g, grads[name]) for name, g in noisy.items())
+
+
+@pytest.mark.parametrize("largest", [0.0, torch.tensor(0.0), torch.tensor(0.1)])
+def test_clipping_elements(largest) -> None:
+    grads = {"a": torch.tensor([-3.0, 0.05]), "b": torch.tensor([[0.1, 4.0, -0.1]])}
+    clipped = optimizers.clip_value(grads, largest)
+    for name, grad in grads.items():
+        assert torch.equal(clipped[name], grad.clamp(-0.1, 0.1) if largest > 0 else grad)
+
+
+def factors(decay: LrDecay, means: list[float]) -> list[float]:
+    """The factor after each period of two steps whose losses have these means."""
+    memory, found = decay.initial_memory(), []
+    for i, mean in enumerate(means):
+        for step in (2 * i, 2 * i + 1):
+            memory = decay.remember(memory, torch.tensor(mean), torch.tensor(step))
+        found.append(memory["factor"].item())
+    return found
+
+
+def test_two_worse_compares_with_a_mean_that_is_two_periods_old() -> None:
+    decay = LrDecay(rule="two_worse", factor=0.5, period=2)
+    assert factors(decay, [3.0, 2.0, 2.5, 2.1, 1.0, 1.5]) == [1, 1, 1, 0.5, 0.5, 0.5]
+    assert factors(decay, [1.0, 5.0]) == [1, 1], "never within the first two periods"
+
+
+def test_worst_of_four_compares_with_the_three_means_before() -> None:
+    decay = LrDecay(rule="worst_of_four", factor=0.5, period=2)
+    assert factors(decay, [1.0, 2.0, 3.0, 2.5, 3.1, 3.0]) == [1, 1, 1, 1, 0.5, 0.5]
+
+
+def test_the_factor_stops_at_the_floor() -> None:
+    decay = LrDecay(rule="two_worse", factor=0.1, floor=0.3, period=2)
+    assert factors(decay, [1.0, 2.0, 3.0])[-1] == pytest.approx(0.3)
+
+
+def test_bad_settings_of_the_decay_are_reported_together() -> None:
+    with pytest.raises(ValueError, match=r"factor = 2.*must lie in \[0, 1\].*period = 0 must be at least 1"):
+        LrDecay(factor=2.0, period=0)
+
+
+def test_an_unknown_optimizer_is_refused_with_the_names_of_the_registry() -> None:
+    _, faults, _ = resolve({"model": "nau", "task": "static", "train": {"steps": 10, "optimizer": "adm"}})
+    assert [str(fault) for fault in faults] == [
+        "train.optimizer: must be 'adam', 'adamax' or 'sgd', but got 'adm'. Did you mean 'adam'?"
+    ]
+
+
+ADDED = """
+from sweeps.training import optimizers
+
+def sign_descent(params, grads, moments, step, *, lr):
+    return {name: p - lr * grads[name].sign() for name, p in params.items()}, moments
+
+optimizers.OPTIMIZERS["sign_descent"] = optimizers.Optimizer(sign_descent, moments=(), settings=("lr",))
+from sweeps.config.settings import build, resolve
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
+train = {"steps": 3, "batch": 8, "optimizer": "sign_descent"}
+settings, faults, _ = resolve({"model": "nau", "task": {"name": "static", "input_size": 10}, "train": train})
+pack, results = Pack([Lane("a", settings, 0)], 3, build, compiled=False), []
+while not pack.done:
+    results += pack.advance()
+print(results[0].outcome, results[0].steps)
+"""
+
+
+def test_an_optimizer_is_added_by_one_entry() -> None:
+    """In a process of its own, since the registry is read when the settings of training are defined."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ADDED], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["unsolved", "3"]

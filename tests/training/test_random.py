@@ -1,4 +1,4 @@
-"""Random numbers of lanes: the cipher's published answers, and streams that are what they say."""
+"""Random numbers of lanes: the cipher's published answers, and the properties of streams."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_tensors_are_equal_to_ints_for_any_words(key, counters) -> None:
 
 @pytest.mark.parametrize("key_dims", [0, 1])
 def test_under_vmap_every_lane_is_equal_to_ints(key_dims) -> None:
-    """Lanes differ in key and step, the index is shared; the axis of the key may stand first or last."""
+    """Lanes differ in key and step, the index is shared; the axis of the key may be first or last."""
     keys = torch.stack([int32([0, 1, 2**31, ONES]), int32([5, ONES, 0, 9])], dim=1)  # [4, 2]
     steps, index = int32([0, 3, 10**6, 2**31]), torch.arange(5, dtype=torch.int32)
 
@@ -191,7 +191,7 @@ def test_integers_refuse_a_width_that_they_cannot_cover(low, high) -> None:
         stream().integers((1,), low, high)
 
 
-def test_bernoulli_is_true_as_often_as_asked() -> None:
+def test_bernoulli_is_true_with_its_probability() -> None:
     drawn = stream().bernoulli((40_000,), 0.3)
     assert drawn.dtype == torch.bool
     assert drawn.double().mean() == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / 40_000))

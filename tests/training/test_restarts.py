@@ -1,4 +1,4 @@
-"""Lanes that start anew: iNALU's rule in a pack. And gradients whose elements are clipped, as iNALU's are."""
+"""Lanes that restart with new weights by iNALU's rule, and gradients whose elements are clipped, as iNALU's are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from lanes import assert_same, finish, lanes_of, settings_of, tensors, train
+from lanes import assert_same, finish, lanes_of, pack_of, settings_of, tensors, train
 
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
-from sweeps.training.optimizers import limited
 from sweeps.training.pack import Pack
 
 FAR = {"name": "single_module", "input_size": 2, "interpolation": [1000, 2000], "extrapolation": [2000, 3000]}
@@ -17,7 +16,7 @@ NEAR = {**FAR, "interpolation": [1, 2], "extrapolation": [2, 6]}
 
 
 def inalu(steps: int = 60, lr: float = 1e-12, task: Any = FAR, **model: Any) -> dict[str, Any]:
-    """A lane that stands still, at errors of about a million. It asks once more than 20 steps are stored: at step 20."""
+    """A lane that does not learn, at errors of about a million. It restarts once more than 20 steps are stored: at step 20."""
     return settings_of(
         {"name": "inalu", "reinit_stored": 20, **model}, task, steps=steps, clip_value=0.1, lr=lr
     )
@@ -34,7 +33,7 @@ def weights(pack: Pack, slot: int) -> torch.Tensor:
 
 def test_a_stalled_lane_takes_new_weights_at_an_evaluation_and_its_neighbours_keep_theirs() -> None:
     stalled, stubborn = inalu(), inalu(reinit_threshold=1e30)
-    pack = Pack([*lanes_of(stalled, [0]), *lanes_of(stubborn, [1], "stubborn")], 3, compiled=False)
+    pack = pack_of([*lanes_of(stalled, [0]), *lanes_of(stubborn, [1], "stubborn")])
     pack.advance(), pack.advance()
     before = weights(pack, 0)
     pack.advance()
@@ -47,7 +46,7 @@ def test_a_stalled_lane_takes_new_weights_at_an_evaluation_and_its_neighbours_ke
     assert_same(results["stubborn 1"], train(lanes_of(stubborn, [1], "stubborn"))["stubborn 1"])
 
 
-def test_a_lane_that_learns_does_not_start_anew() -> None:
+def test_a_lane_that_learns_does_not_restart() -> None:
     learning, still = (inalu(lr=lr, task=NEAR, reinit_threshold=0.0) for lr in (0.01, 1e-12))
     results = train([Lane("learning", learning, 0), Lane("still", still, 0)])
     assert restarted_at(results["learning"]) == 0 < restarted_at(results["still"])
@@ -56,7 +55,7 @@ def test_a_lane_that_learns_does_not_start_anew() -> None:
 def test_every_start_of_every_seed_has_its_own_weights() -> None:
     seen = []
     for stored in (20, 30):  # new weights at step 20, and at step 30
-        pack = Pack(lanes_of(inalu(reinit_stored=stored), range(3)), 3, compiled=False)
+        pack = pack_of(lanes_of(inalu(reinit_stored=stored), range(3)))
         for _ in range(stored // 10 + 1):
             pack.advance()
         assert pack.tensors["state"]["restarted_at"].tolist() == [stored] * 3
@@ -77,10 +76,10 @@ def test_the_error_at_a_restart_is_that_of_the_old_weights_whoever_else_comes_an
     assert restarted_at(alone) >= 20
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3, 4, 5])
-def test_a_lane_that_moves_by_its_checkpoint_starts_anew_where_it_would_have(rounds) -> None:
+@pytest.mark.parametrize("rounds", [2, 3, 4])
+def test_a_lane_that_moves_by_its_checkpoint_restarts_where_it_would_have(rounds) -> None:
     undisturbed = train(lanes_of(inalu(), range(3)))
-    pack = Pack(lanes_of(inalu(), range(3)), 3, compiled=False)
+    pack = pack_of(lanes_of(inalu(), range(3)))
     for _ in range(rounds):
         assert pack.advance() == []
     saved = pack.checkpoints()
@@ -96,19 +95,6 @@ def test_a_longer_budget_goes_on_from_an_end_that_was_a_restart() -> None:
     assert short.state is not None and restarted_at(short) == 20
     longer = train([Lane("seed 0", inalu(), 0, Checkpoint(short.steps, short.state))])["seed 0"]
     assert_same(longer, train(lanes_of(inalu(), [0]))["seed 0"])
-
-
-def test_clipping_elements_by_hand() -> None:
-    grads = {"a": torch.tensor([-3.0, 0.05]), "b": torch.tensor([[0.1, 4.0, -0.1]])}
-    clipped = limited(grads, torch.tensor(0.1))
-    assert clipped["a"].tolist() == pytest.approx([-0.1, 0.05])
-    assert clipped["b"].tolist() == [pytest.approx([0.1, 0.1, -0.1])]
-
-
-@pytest.mark.parametrize("off", [0.0, torch.tensor(0.0)])
-def test_a_clip_value_of_zero_is_off(off) -> None:
-    grads = {"a": torch.tensor([-3e30, 0.05])}
-    assert torch.equal(limited(grads, off)["a"], grads["a"])
 
 
 def test_a_clip_value_is_a_lanes_own_number() -> None:

@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any
 
 import pytest
-from lanes import assert_same, lanes_of, train
+from lanes import assert_same, lanes_of, pack_of, train
 
 from sweeps.config.settings import resolve
 from sweeps.training.lane import LaneResult
-from sweeps.training.pack import Pack
 
 TASK = {
     "name": "algorithm", "operation": "copy", "bins": [4, 6], "examples_per_length": 50, "test_rows": 20,
@@ -46,8 +45,8 @@ def whole(settings: dict[str, Any]) -> LaneResult:
 
 @pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])
 def test_a_lane_equals_itself_after_an_interruption(settings) -> None:
-    """What it remembers is in the checkpoint too, so the second half goes on as if nothing had happened."""
-    pack = Pack(lanes_of(settings, [5]), 1, compiled=False)
+    """What it remembers is in the checkpoint too, so the second half is the same."""
+    pack = pack_of(lanes_of(settings, [5]), 1)
     assert pack.advance() == []
     blob = pack.checkpoints()["seed 5"]
     again = train([dataclasses.replace(lanes_of(settings, [5])[0], checkpoint=blob)], 1)["seed 5"]
@@ -61,7 +60,7 @@ def test_a_lane_equals_itself_among_others() -> None:
 
 
 def test_lanes_with_curricula_of_their_own_train_apart() -> None:
-    pack = Pack(lanes_of(NEURAL_GPU, range(3)), 3, compiled=False)
+    pack = pack_of(lanes_of(NEURAL_GPU, range(3)))
     assert pack.num_slots == 1
 
 
@@ -73,14 +72,14 @@ def test_a_finished_lane_is_measured_at_every_length() -> None:
 
 
 def test_errors_by_length_are_those_of_the_final_state() -> None:
-    """At the test length, with the test's examples, they are what the last evaluation says."""
+    """At the test length, with the test's examples, they are those of the last evaluation."""
     result = whole(DNGPU)
     assert result.by_length["symbol_error"][1] == result.curve["symbol_error.extrapolation"][-1]
 
 
 def test_a_lane_that_waits_to_be_measured_has_a_checkpoint() -> None:
-    pack = Pack(lanes_of(DNGPU, [0]), 1, compiled=False)
-    while not pack.ending:
+    pack = pack_of(lanes_of(DNGPU, [0]), 1)
+    while not pack.measuring:
         assert pack.advance() == []
     assert pack.checkpoints()["seed 0"].steps == 8
     assert not pack.done
@@ -98,13 +97,13 @@ def test_a_model_on_symbols_has_no_sparsity_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "task", "told"),
+    ("model", "task", "message"),
     [
         ("dngpu", "static", "network dngpu reads symbols, but task static gives numbers"),
         ({"name": "nau", "network": "two_layer"}, TASK, "network two_layer reads numbers, but task algorithm gives symbols"),
         ("nau", TASK, "nau cannot learn task algorithm, where a model is a network of its own: dngpu"),
     ],
 )  # fmt: skip
-def test_models_that_cannot_read_a_task_are_refused(model, task, told) -> None:
+def test_models_that_cannot_read_a_task_are_refused(model, task, message) -> None:
     _, faults, _ = resolve({"model": model, "task": task, "train": {"steps": 2}})
-    assert any(told in str(fault) for fault in faults), faults
+    assert any(message in str(fault) for fault in faults), faults

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: loaded instead of traced, and made anew where they are no use."""
+"""Recorded and compiled functions: programs on disk are loaded instead of traced, and compiled again where unusable."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ print(recorded.why_uncompiled, recorded(x).tolist())
 
 
 def test_another_process_in_another_folder_loads_what_one_has_compiled(tmp_path: Path) -> None:
-    told = []
+    printed = []
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         done = subprocess.run(
             [sys.executable, "-c", ELSEWHERE],
             cwd=tmp_path / name, capture_output=True, text=True, timeout=300, check=True,
         )  # fmt: skip
-        told.append(done.stdout.splitlines())
-    assert told[0] == ["traced", *told[1]]
-    assert told[1] == [f"None {(torch.sin(X) * 3.0).tolist()}"]
+        printed.append(done.stdout.splitlines())
+    assert printed[0] == ["traced", *printed[1]]
+    assert printed[1] == [f"None {(torch.sin(X) * 3.0).tolist()}"]
 
 
 @pytest.mark.parametrize("gradients", [False, True])
@@ -218,9 +218,31 @@ def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told = "from sweeps.runner.worker import prepare_process\nprepare_process()\n"
-    told += "from torch._inductor.runtime.cache_dir_utils import cache_dir\nprint(cache_dir())"
+    script = "from sweeps.runner.worker import prepare_process\nprepare_process()\n"
+    script += "from torch._inductor.runtime.cache_dir_utils import cache_dir\nprint(cache_dir())"
     done = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.strip() == str(tmp_path / "sweeps" / "compiled")
+
+
+def test_outputs_that_are_views_of_one_tensor_come_right_out_of_the_disk_cache() -> None:
+    """torch 2.13 makes such outputs out of freed memory when the compiled function is loaded from its disk cache."""
+
+    def halves(w: torch.Tensor) -> dict[str, Any]:
+        whole = (w * 2.0).view(2, 6)
+        return {"first": whole[0], "second": whole[1], "again": whole[1], "nothing": None, "given": w}
+
+    w = torch.arange(12.0).requires_grad_()
+    for _ in range(2):
+        torch._dynamo.reset()
+        recorded = Recorded(halves, (w,), differentiable=True)
+        assert recorded.why_uncompiled is None
+        out = recorded(w)
+        tensors = [out[name] for name in ("first", "second", "again", "given")]
+        assert len({id(t) for t in (*tensors, w)}) == 5
+        assert sum("clone" in str(node.target) for node in recorded.graph.graph.nodes) == 4
+        torch.testing.assert_close(out["first"], 2.0 * w[:6])
+        torch.testing.assert_close(out["again"], 2.0 * w[6:])
+        (gradient,) = torch.autograd.grad(out["first"].sum() + out["given"].sum(), w)
+        assert gradient.tolist() == [3.0] * 6 + [1.0] * 6

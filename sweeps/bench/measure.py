@@ -1,0 +1,60 @@
+"""What the benchmarks of the engine share: a compiled pack, a plain PyTorch training loop, and the time of a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweeps.config.settings import build, float_leaves, lane_key, resolve
+from sweeps.errors import UserError
+from sweeps.training.lane import Lane
+from sweeps.training.pack import Pack
+
+Steps = Callable[[int], None]
+"""Trains a number of steps."""
+
+
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return explicit settings. Raises UserError with their faults."""
+    explicit, faults, _ = resolve(settings)
+    if explicit is None:
+        raise UserError("; ".join(map(str, faults)))
+    return explicit
+
+
+def pack_steps(num_lanes: int, settings: dict[str, Any]) -> Steps:
+    """Return the steps of a compiled pack, which draws its batches itself."""
+    lanes = [Lane(lane_key(settings, seed), settings, seed) for seed in range(num_lanes)]
+    zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
+    return Pack(lanes, num_lanes, build, zero_floats).stepper()
+
+
+def plain_steps(
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    constrain: Callable[[], None] = lambda: None,
+) -> Steps:
+    """Return the steps of one seed in ordinary PyTorch. `loss(step)` draws a batch and returns its loss."""
+    step = 0
+
+    def run(steps: int) -> None:
+        nonlocal step
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss(step).backward()
+            optimizer.step()
+            constrain()
+            step += 1
+
+    return run
+
+
+def seconds_per_step(run: Steps, steps: int) -> float:
+    """Return the mean time of a step."""
+    started = time.perf_counter()
+    run(steps)
+    return (time.perf_counter() - started) / steps

@@ -1,0 +1,110 @@
+"""The state of a lane as tensors: before its first step, stacked with other lanes, and as the bytes of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sweeps.training.lane import Curve
+from sweeps.training.optimizers import OPTIMIZERS, Params
+from sweeps.training.random import Stream, seed_key
+from sweeps.training.settings import Built
+
+RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
+
+LaneState = dict[str, Any]
+"""params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above),
+last_error float32 (of the last evaluation, infinite before it), restarted_at int64 (step; 0 is never),
+mean_loss float32 (running mean of a lane whose units draw discrete weights; not yet freed of its start at 0),
+memory {owner: {name: tensor}} (from step to step besides weights; "model" is the network's, "lr" the learning rate's)."""
+
+
+def initial_state(built: Built, seed: int, device: torch.device) -> LaneState:
+    """Return a lane's state before its first step."""
+    params = initial_params(built, seed, device)
+    moments = {
+        moment: {name: torch.zeros_like(p) for name, p in params.items()}
+        for moment in OPTIMIZERS[built.train.optimizer].moments
+    }
+    memory: dict[str, Params] = {}
+    if of_model := built.model().initial_memory():
+        memory["model"] = of_model
+    if built.train.lr_decay.rule != "never":
+        memory["lr"] = built.train.lr_decay.initial_memory()
+    zero = torch.zeros((), dtype=torch.int64, device=device)
+    return {
+        "params": params, "moments": moments, "step": zero, "status": zero.clone(),
+        "last_error": torch.full((), torch.inf, device=device), "restarted_at": zero.clone(),
+        "mean_loss": torch.zeros((), device=device),
+        "memory": pytree.tree_map(lambda t: t.to(device), memory),
+    }  # fmt: skip
+
+
+def initial_params(built: Built, seed: int, device: torch.device, purpose: str = "initialise") -> Params:
+    """Return a lane's parameters, drawn from its seed and a purpose."""
+    model = built.model().to(device)
+    with torch.no_grad():
+        model.initialise(Stream(seed_key(seed, purpose), device=device))
+    return {name: p.detach().clone() for name, p in sorted(model.named_parameters())}
+
+
+def tensors_of(arrays: Any, device: torch.device | None = None) -> Any:
+    """Return NumPy arrays in nested containers as tensors, float64 as float32."""
+
+    def tensor(array: Any) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(device)
+
+    return pytree.tree_map(tensor, arrays)
+
+
+def stacked(states: list[LaneState]) -> LaneState:
+    """Return lanes side by side: every tensor has a slot axis in front."""
+    result: LaneState = pytree.tree_map(lambda *leaves: torch.stack(leaves), *states)
+    return result
+
+
+def slot_of(state: LaneState, slot: int) -> LaneState:
+    """Return a copy of one lane of stacked lanes."""
+    result: LaneState = pytree.tree_map(lambda t: t[slot].clone(), state)
+    return result
+
+
+def put(state: LaneState, slot: int, lane: LaneState) -> None:
+    """Write a lane into a slot, in place."""
+
+    def write(target: Tensor, value: Tensor) -> None:
+        target[slot] = value
+
+    pytree.tree_map(write, state, lane)
+
+
+def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:
+    """Return an exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams."""
+    flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(state)[0]}
+    columns = {"step": curve.step, "error": curve.error, "sparsity_error": curve.sparsity_error}
+    columns |= {"scores": curve.scores} if curve.scores else {}
+    return save(flat, {"curve": json.dumps(columns), "wall_time_s": repr(wall_time_s)})
+
+
+def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
+    """Return state, curve and wall time of a checkpoint. Raises ValueError where its tensors are not those of `like`."""
+    tensors = load(blob)
+    paths, spec = pytree.tree_flatten_with_path(like)
+    names = [_name(path) for path, _ in paths]
+    if sorted(names) != sorted(tensors):
+        raise ValueError(f"a checkpoint holds {sorted(tensors)}, but this lane needs {sorted(names)}")
+    state = pytree.tree_unflatten(
+        [tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec
+    )
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+    return state, Curve(**json.loads(header["curve"])), float(header["wall_time_s"])
+
+
+def _name(path: Any) -> str:
+    return ".".join(str(key.key) for key in path)
