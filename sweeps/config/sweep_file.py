@@ -387,14 +387,14 @@ def _read_sampler(value: Any, faults: Faults) -> tuple[str, int, dict[str, Any]]
 def _read_objective(
     value: Any, figures: set[str], faults: Faults
 ) -> tuple[str, Literal["minimize", "maximize"]]:
-    from sweeps.results.summary import OBJECTIVES  # here, because it loads scipy
+    from sweeps.results import metrics  # here, because it loads scipy
 
     path = "search.objective"
-    known = [*OBJECTIVES, *(f"{figure}.median" for figure in sorted(figures))]
+    known = metrics.objectives(sorted(figures))
     if isinstance(value, dict) and len(value) == 1:
         name, direction = next(iter(value.items()))
     else:
-        name, direction = value, "maximize" if value == "success_rate" else "minimize"
+        name, direction = value, None
     if not isinstance(name, str):
         faults.add(
             path,
@@ -402,14 +402,16 @@ def _read_objective(
             f"not {shown(value)}",
         )
         return "par2", "minimize"
+    stated, name = name, metrics.canonical_name(name)
     if name not in known:
         faults.add(path, unknown("objective", name, known))
-    elif not isinstance(value, dict) and name not in OBJECTIVES and not name.startswith("error."):
+        direction = direction or "minimize"
+    elif direction is None and (direction := metrics.default_direction(name)) is None:
         faults.add(
             path, f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
         )
     if direction not in ("minimize", "maximize"):
-        faults.add(f"{path}.{name}", unknown("direction", str(direction), ("minimize", "maximize")))
+        faults.add(f"{path}.{stated}", unknown("direction", str(direction), ("minimize", "maximize")))
         direction = "minimize"
     return name, cast(Literal["minimize", "maximize"], direction)
 

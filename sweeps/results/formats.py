@@ -91,11 +91,13 @@ class Format:
     """(report, with wall times) -> text."""
     several: bool = False
     """Whether the reports of several sweeps may follow each other in one output."""
+    empty_line: bool = False
+    """Whether the command prints an empty line after it."""
 
 
 FORMATS: dict[str, Format] = {
-    "md": Format(as_markdown, several=True),
-    "json": Format(as_json),
+    "md": Format(as_markdown, several=True, empty_line=True),
+    "json": Format(as_json, empty_line=True),
     "csv": Format(lambda report, timing: as_csv(report)),
 }
 """Name, as in `sweeps report --format NAME` -> format."""
@@ -150,7 +152,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns() -> list[tuple[ConfigurationMetric, Column]]:
-    return [(metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None]
+    return [
+        (metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None
+    ]
 
 
 def _own_column(objective: Objective) -> list[ConfigurationMetric]:
@@ -188,7 +192,12 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
 def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
     own = _own_column(report.search.objective)
-    header = ["#", *(column.header for _, column in _columns()), *(metric.name for metric in own), "parameters"]
+    header = [
+        "#",
+        *(column.header for _, column in _columns()),
+        *(metric.name for metric in own),
+        "parameters",
+    ]
     rows = []
     for one in cell:
         lookup = one.summary.value
@@ -246,7 +255,9 @@ def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
         ("Seeds that ended in an error", [one.summary.errors for one in cell]),
     ):
         listed = [
-            f"{count} in #{one.configuration.number}" for one, count in zip(cell, counts, strict=True) if count
+            f"{count} in #{one.configuration.number}"
+            for one, count in zip(cell, counts, strict=True)
+            if count
         ]
         if listed:
             lines.append(f"{text}: {', '.join(listed)}.")

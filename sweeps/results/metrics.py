@@ -302,7 +302,7 @@ CONVERGED_AT_MEAN = ConfigurationMetric(
     label="converged at (step)",
     default_figure=True,
 )
-CONVERGED_AT_MEDIAN = ConfigurationMetric(
+CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
     name=f"{CONVERGED_AT.name}.median",
     meaning="median converged-at of solved seeds",
     source=INTERVALS,
@@ -487,7 +487,8 @@ def default_direction(name: str) -> Direction | None:
 def listing() -> list[tuple[str, str]]:
     """Return (name, description) of every metric, for `sweeps list metrics`."""
     rows = []
-    for metric in [*lane_metrics(), *step_metrics(), *configuration_metrics()]:
+    listed: list[Metric] = [*lane_metrics(), *step_metrics(), *configuration_metrics()]
+    for metric in listed:
         parts = [metric.meaning]
         if isinstance(metric, ConfigurationMetric):
             level = "configuration"

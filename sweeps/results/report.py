@@ -23,7 +23,7 @@ from sweeps.training.lane import LaneResult
 class Search:
     """What a report needs of the `search` section of a sweep file."""
 
-    objective: Objective = Objective()
+    objective: Objective = dataclasses.field(default_factory=Objective)
     space: Mapping[str, Dimension] = dataclasses.field(default_factory=dict)
 
 
@@ -43,7 +43,9 @@ class Report:
 
     def cells(self) -> list[list[RankedConfiguration]]:
         """Return the configurations of each cell."""
-        return [list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)]
+        return [
+            list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)
+        ]
 
     def objective_of(self, one: RankedConfiguration) -> float | None:
         """Return the value of the objective; None where no seed defines it."""
@@ -80,7 +82,9 @@ class Report:
     def totals(self, timing: bool = True) -> dict[str, Any]:
         """Return counts over the whole sweep. A lane that two configurations share was trained once."""
         lanes = {result.id: result for one in self.configurations for result in one.results}
-        requested = {(key, one.budget) for one in self.configurations for key in one.configuration.keys.values()}
+        requested = {
+            (key, one.budget) for one in self.configurations for key in one.configuration.keys.values()
+        }
         seed_steps = sum(result.steps for result in lanes.values())
         seconds = self.row.seconds
         totals: dict[str, Any] = {
@@ -134,7 +138,9 @@ def stored_search(document: Mapping[str, Any]) -> Search:
         ) if isinstance(entry, Mapping) else Dimension("choice")
         for path, entry in (section.get("space") or {}).items()
     }  # fmt: skip
-    return Search(objective=Objective(metrics.canonical_name(str(name)), cast(Direction, str(direction))), space=space)
+    return Search(
+        objective=Objective(metrics.canonical_name(str(name)), cast(Direction, str(direction))), space=space
+    )
 
 
 def ranked(cell: Sequence[RankedConfiguration], objective: Objective) -> Iterator[RankedConfiguration]:
@@ -181,7 +187,9 @@ def _with_results(
         parameters = {path: values[0] for path, values in found.items() if values}
     return RankedConfiguration(
         configuration=entry,
-        results=tuple(records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records),
+        results=tuple(
+            records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records
+        ),
         parameters=parameters,
     )
 

@@ -111,7 +111,9 @@ def objective_value(
     return value, summary.log_error_median
 
 
-def rank(summaries: Sequence[Summary], objective: str = "par2", direction: Direction = "minimize") -> list[int]:
+def rank(
+    summaries: Sequence[Summary], objective: str = "par2", direction: Direction = "minimize"
+) -> list[int]:
     """Return the positions of the summaries, best first. Full ties keep their order: the earlier one wins."""
 
     def key(position: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from sweeps.config.compare import Cell
 from sweeps.config.settings import lane_key, resolve
 from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep
-from sweeps.results.summary import Summary, objective_value, summarise
+from sweeps.results.summary import RankedConfiguration, Summary, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.store import Store
 from sweeps.store.records import Configuration
@@ -368,13 +368,14 @@ class Driver:
         if asked.missing or asked.summary is not None:
             return
         ordered = sorted(asked.records.values(), key=lambda r: r.seed)
-        summary = asked.summary = summarise(ordered, asked.budget)
+        summary = asked.summary = summarise(ordered)
         c = asked.configuration
         state = "failed" if summary.errors == summary.seeds else "complete"
         value = _value(summary, self.sweep)[0] if state == "complete" else None
         self.store.finish(self.name, c.cell, c.number, state, value)
         completed = asked.configuration = dataclasses.replace(c, state=state, value=value)
-        self.track(lambda t: t.complete(completed, ordered, summary))
+        one = RankedConfiguration(configuration=completed, results=tuple(ordered))
+        self.track(lambda t: t.complete(one))
 
     def track(self, write: Callable[[Tracker], object]) -> None:
         """What MLflow is to be told, if anything is; see `BackgroundTracker.write`."""

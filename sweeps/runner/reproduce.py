@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sweeps.config.sweep_file import load
 from sweeps.results.export import compare_rates, compare_seeds
-from sweeps.results.report import standings
+from sweeps.results.report import report
 from sweeps.runner.run import Refused, run_sweep
 from sweeps.store import Store
 
@@ -32,7 +32,7 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
         if outcome.state != "done":
             console.print(f"FAIL: it was not trained to the end: {outcome.why}", highlight=False)
             return False
-        records = [record for standing in standings(store, sweep.name)[1] for record in standing.records]
+        records = [result for one in report(store, sweep.name).configurations for result in one.results]
     if fresh_seeds:
         comparison = compare_rates(expected, records)
         console.print(comparison.text, highlight=False, soft_wrap=True)

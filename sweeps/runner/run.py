@@ -15,11 +15,10 @@ from sweeps.config.diff import difference
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import UserError
 from sweeps.results import as_markdown, report
-from sweeps.results.report import standings
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress import Progress
 from sweeps.store import Store
-from sweeps.tracking import BackgroundTracker, Row, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Tracker, default_uri
 
 STOPPED_WAIT_S = 4.0
 """How long a sweep that was stopped waits for MLflow: batch systems kill 30 s after SIGTERM, and Ray has 25 of them."""
@@ -135,21 +134,24 @@ def _end(driver: Driver, store: Store, name: str, state: str, console: Console) 
     store.set_state(name, state)
     if driver.tracker is None:
         return
-    found = standings(store, name)[1]
-    ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}
-    table = as_markdown(report(store, name), timing=False)
+    found = report(store, name)
+    ranks = {
+        (one.configuration.cell, one.configuration.number): one.rank
+        for one in found.configurations
+        if one.rank is not None
+    }
+    table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))
 
     def tell(left: int) -> None:
         console.print(f"the records are safe; MLflow has {left} writes to come", highlight=False)
 
-    if not driver.tracker.settle(STOPPED_WAIT_S if state == "stopped" else None, tell):
+    if not driver.tracker.flush(STOPPED_WAIT_S if state == "stopped" else None, tell):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
 
 
 def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:
     """Writes a sweep's MLflow runs anew from the records. Raises TrackingError and StoreError."""
-    row, found = standings(store, sweep.name)
-    tracker = Tracker(default_uri(folder), sweep, created=row.created, name=row.name)
-    rows = [Row(s.configuration, s.records, s.summary, s.rank) for s in found]
-    tracker.sync(rows, row.state, as_markdown(report(store, sweep.name), timing=False))
+    found = report(store, sweep.name)
+    tracker = Tracker(default_uri(folder), sweep, created=found.row.created, name=found.name)
+    tracker.sync(found.configurations, found.row.state, as_markdown(found, timing=False))
