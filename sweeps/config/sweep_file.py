@@ -390,7 +390,8 @@ def _read_objective(
     from sweeps.results import metrics  # here, because it loads scipy
 
     path = "search.objective"
-    known = metrics.objectives(sorted(figures))
+    always = metrics.default_directions()
+    known = [*always, *(f"{figure}.median" for figure in sorted(figures))]
     if isinstance(value, dict) and len(value) == 1:
         name, direction = next(iter(value.items()))
     else:
@@ -405,11 +406,12 @@ def _read_objective(
     stated, name = name, metrics.canonical_name(name)
     if name not in known:
         faults.add(path, unknown("objective", name, known))
-        direction = direction or "minimize"
-    elif direction is None and (direction := metrics.default_direction(name)) is None:
+    elif not isinstance(value, dict) and name not in always and not name.startswith("error."):
         faults.add(
             path, f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
         )
+    if direction is None and not isinstance(value, dict):
+        direction = always.get(name, "minimize")
     if direction not in ("minimize", "maximize"):
         faults.add(f"{path}.{stated}", unknown("direction", str(direction), ("minimize", "maximize")))
         direction = "minimize"

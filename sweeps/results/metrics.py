@@ -459,7 +459,7 @@ def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
     first, _, split = base.partition(".")
     if split and last == "median":
         return error_median(split) if first == "error" else score_median(base, direction)
-    known = objectives()
+    known = list(default_directions())
     near = difflib.get_close_matches(name, (*known, error_median("extrapolation").name), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
@@ -467,21 +467,13 @@ def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
     )
 
 
-def objectives(task_values: Iterable[str] = ()) -> list[str]:
-    """Return what may be an objective: metrics with a direction, and `<value>.median` of a task's errors and scores.
+def default_directions() -> dict[str, Direction]:
+    """Return the metrics that may be objectives of any task, with the direction that each has by default.
 
-    `task_values` are names such as `error.extrapolation`.
+    Besides them an objective may be `error.<split>.median`, minimised, or `<score>.<split>.median`.
     """
-    named = [metric.name for metric in configuration_metrics() if metric.direction is not None]
-    return [*named, *(f"{value}.median" for value in task_values)]
-
-
-def default_direction(name: str) -> Direction | None:
-    """Return the direction of an objective; None for a task's score and an unknown name, where a sweep file has to say it."""
-    try:
-        return find(name).direction
-    except UserError:
-        return None
+    named = configuration_metrics()
+    return {metric.name: metric.direction for metric in named if metric.direction is not None}
 
 
 def listing() -> list[tuple[str, str]]:

@@ -131,7 +131,9 @@ def stored_search(document: Mapping[str, Any]) -> Search:
     if isinstance(stated, Mapping):
         name, direction = next(iter(stated.items()))
     else:
-        name, direction = stated, metrics.default_direction(str(stated)) or "minimize"
+        name, direction = stated, None
+    name = metrics.canonical_name(str(name))
+    direction = direction or metrics.default_directions().get(name, "minimize")
     space = {
         str(path): Dimension(
             "choice", off=entry.get("or"), has_off="or" in entry
@@ -139,7 +141,7 @@ def stored_search(document: Mapping[str, Any]) -> Search:
         for path, entry in (section.get("space") or {}).items()
     }  # fmt: skip
     return Search(
-        objective=Objective(metrics.canonical_name(str(name)), cast(Direction, str(direction))), space=space
+        objective=Objective(name, cast(Direction, str(direction))), space=space
     )
 
 
