@@ -13,12 +13,12 @@ READY       := $(VENV)/ready
 PINS        := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test test-all check bench ui docs clean
+.PHONY: help venv sweep test test-cluster test-slow check bench ui docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
 	@echo "make VERB, where VERB is"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(READY)  ## make the environment in .venv (about a minute and a half, downloads apart)
 
@@ -50,12 +50,17 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about four minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
-# Which tests share a process: tests/conftest.py.
-test: check  ## lint, types and import rules, then every test: the fast ones first
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+# Three tiers of tests (CONTRIBUTING.md, "Tests"). Which tests share a process: tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-test-all: check  ## the same, and every unit compiled (half an hour more on two cores)
-	SWEEPS_TEST_ALL=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+test: check  ## lint, types, import rules, and the tests that decide whether a change is accepted (under 8 minutes)
+	$(PYTEST) -m "not slow and not cluster"
+
+test-cluster: venv  ## real Slurm, three Ray nodes, Kubernetes and launcher checks
+	$(PYTEST) -m "cluster and not slow"
+
+test-slow: venv  ## every unit and network compiled, long training
+	$(PYTEST) -m slow
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

@@ -114,7 +114,10 @@ class Unit(nn.Module, ABC):
     version: ClassVar[int]
     """Raise it when any number that the unit computes changes: it is part of a lane's content address."""
     Config: ClassVar[type[Any]] = NoSettings
-    """A frozen keyword-only dataclass: every field has a default and a docstring below it."""
+    """A frozen keyword-only dataclass: every field has a default and a docstring below it.
+
+    Its `__post_init__` raises a ValueError with one argument for each fault, which begins with the name of the setting:
+    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`."""
     is_cell: ClassVar[bool] = False
     """A recurrent cell: x is [x_t, state] [B, I + S], y the new state [B, S], and num_outputs is H = S / state_parts."""
     state_parts: ClassVar[int] = 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.descriptions import KINDS, Cluster, LocalCluster
 from cluster.names import cluster_name_fault
-from sweeps.config.faults import Faults, SpecFault, SweepFileError, shown, unknown
+from sweeps.config.faults import Fault, Faults, SweepFileError, shown, unknown
 from sweeps.config.registry import nearest
 from sweeps.config.settings import section, validated
 from sweeps.config.yaml import read
@@ -34,7 +34,7 @@ def find_file() -> Path | None:
     if named:
         path = Path(named).expanduser()
         if not path.is_file():
-            raise SweepFileError(str(path), [SpecFault("", f"no such file, but {VARIABLE} names it")])
+            raise SweepFileError(str(path), [Fault("", f"no such file, but {VARIABLE} names it")])
         return path
     found = (Path("clusters.yaml"), Path.home() / ".config" / "sweeps" / "clusters.yaml")
     return next((path for path in found if path.is_file()), None)
@@ -48,7 +48,7 @@ def load_clusters() -> dict[str, Cluster]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SweepFileError(str(path), [SpecFault("", f"cannot be read: {error}")]) from error
+        raise SweepFileError(str(path), [Fault("", f"cannot be read: {error}")]) from error
     return parse_clusters(text, str(path))
 
 
@@ -70,9 +70,7 @@ def find_cluster(name: str) -> Cluster:
 def parse_clusters(text: str, source_name: str) -> dict[str, Cluster]:
     """The clusters of a text. Raises SweepFileError with every fault; no message holds a password."""
     document = read(text)
-    faults = Faults(document)
-    for line, message in document.faults:
-        faults.add_line(line, message)
+    faults = Faults(document.lines, found=document.faults)
     clusters: dict[str, Cluster] = {"local": LocalCluster(name="local")}
     if document.values is not None and not isinstance(document.values, dict):
         faults.add_line(

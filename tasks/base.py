@@ -57,7 +57,10 @@ class Task(ABC):
     version: ClassVar[int]
     """Raise it when any number that the task computes changes: it is part of a lane's content address."""
     Config: ClassVar[type[Any]] = NoSettings
-    """A frozen keyword-only dataclass: every field has a default and a docstring below it."""
+    """A frozen keyword-only dataclass: every field has a default and a docstring below it.
+
+    Its `__post_init__` raises a ValueError with one argument for each fault, which begins with the name of the setting:
+    `raise ValueError("input_size = 0 must be at least 1", "overlap_ratio = 2.0 must lie in [0, 1]")`."""
     network: ClassVar[str] = "two_layer"
     """Name of the network that arranges units for this task; with `reads_symbols`, of the whole model used in checks."""
     splits: tuple[str, ...] = ("interpolation", "extrapolation")

@@ -71,7 +71,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def make_verbs() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def packages_on_disk() -> set[str]:
@@ -91,17 +91,21 @@ def pins() -> dict[str, str]:
 def test_a_bare_make_prints_every_verb() -> None:
     done = make()
     assert done.returncode == 0, done.stderr
-    assert make_verbs() == {"help", "venv", "sweep", "test", "check", "bench", "ui", "docs", "clean"}
+    assert make_verbs() == {
+        *("help", "venv", "sweep", "test", "test-cluster", "test-slow"),
+        *("check", "bench", "ui", "docs", "clean"),
+    }
     for verb in make_verbs():
         assert re.search(rf"^ +{verb} +\w", done.stdout, re.MULTILINE), (
             f"{verb} is missing in:\n{done.stdout}"
         )
 
 
-def test_ci_runs_make_test_without_a_terminal() -> None:
+def test_ci_runs_both_tiers_without_a_terminal() -> None:
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
-    assert "make test </dev/null" in ci.read_text(encoding="utf-8")
+    text = ci.read_text(encoding="utf-8")
+    assert "make test </dev/null" in text and "make test-cluster </dev/null" in text
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)

@@ -11,12 +11,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.config.space import Dimension, Kind, Search
-from sweeps.search import CellSearch, Finished, Suggestion, check_sampler, file_values, sampler_names
+from sweeps.config.faults import SweepFileError
+from sweeps.config.space import Dimension, Kind, Objective, Search
+from sweeps.config.sweep_file import parse
+from sweeps.search import SAMPLERS, CellSearch, Finished, Suggestion, check_sampler, file_values
+from sweeps.search.samplers import Option, Sampler
 
 LR = Dimension(kind="log_uniform", low=1e-4, high=1e-1)
 DROPOUT = Dimension(kind="log_uniform", low=1e-6, high=0.2, off=0, has_off=True)
@@ -35,7 +39,7 @@ FILE = {
     "train.optimizer": "adam",
 }
 INSTALLED = [
-    name for name in sampler_names() if not check_sampler(name, {"points": 2} if name == "grid" else {})
+    name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid
 ]
 
 
@@ -46,8 +50,6 @@ def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: 
         seed=seed,
         configurations=40,
         parallel=parallel,
-        objective="par2",
-        direction="minimize",
     )
 
 
@@ -169,13 +171,15 @@ def test_infinite_objectives_are_the_worst_and_no_error() -> None:
     assert walk(search, 6, lambda p: math.inf)[-1].origin == "model"
 
 
-def test_equal_values_are_told_apart_by_the_tie_break() -> None:
+def test_equal_values_are_ordered_by_the_tie_break() -> None:
     search = CellSearch({"train.lr": LR}, a_search(n_startup_trials=3), "all", FILE)
     plain = walk(search, 12)
 
     def after(tie: Callable[[float], float]) -> Any:
-        told = {k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)}
-        return search.suggest(12, told)
+        finished = {
+            k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)
+        }
+        return search.suggest(12, finished)
 
     best_last = search.suggest(12, history_of(plain))
     assert after(lambda x: x) == best_last  # the order is the same, so the suggestion is
@@ -185,7 +189,7 @@ def test_equal_values_are_told_apart_by_the_tie_break() -> None:
 def test_maximising_is_minimising_the_negative() -> None:
     up = Search(
         sampler="tpe", sampler_options={"n_startup_trials": 3}, seed=0, configurations=40, parallel=1,
-        objective="success_rate", direction="maximize",
+        objective=Objective("success_rate", "maximize"),
     )  # fmt: skip
     down = walk(CellSearch(SPACE, a_search(n_startup_trials=3), "all", FILE), 8)
     assert walk(CellSearch(SPACE, up, "all", FILE), 8, lambda p: -loss(p)) == down
@@ -200,9 +204,9 @@ def test_the_files_own_values_are_found_in_resolved_settings_those_of_units_too(
 def test_a_file_value_outside_the_bounds_is_left_out_of_the_model() -> None:
     outside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 5.0})
     inside = CellSearch({"train.lr": LR}, a_search(n_startup_trials=1), "all", {"train.lr": 1e-3})
-    told = {0: Finished({}, 0.0)}
-    assert origin(outside.suggest(1, told)) == "random"
-    assert origin(inside.suggest(1, told)) == "model"
+    finished = {0: Finished({}, 0.0)}
+    assert origin(outside.suggest(1, finished)) == "random"
+    assert origin(inside.suggest(1, finished)) == "model"
 
 
 def test_a_missing_configuration_is_named() -> None:
@@ -211,7 +215,7 @@ def test_a_missing_configuration_is_named() -> None:
         search.suggest(3, {0: Finished({}, 1.0)})
 
 
-@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name not in ("grid", "gp")])
+@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_off_and_on_are_both_reached(sampler: str) -> None:
     options = {"population_size": 4} if sampler.startswith("nsga") else {}
     suggestions = walk(
@@ -221,7 +225,7 @@ def test_off_and_on_are_both_reached(sampler: str) -> None:
     assert any(off) and not all(off)
 
 
-@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name not in ("grid", "gp")])
+@pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_no_continuous_value_is_suggested_twice(sampler: str) -> None:
     options: dict[str, Any] = (
         {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
@@ -301,7 +305,7 @@ def test_a_grid_is_walked_in_order_without_the_files_own_point_and_then_ends() -
         for s in walk(search, 9, lambda p: 0.0)
     ]
     assert got == [(None, None, "file"), ("adam", 0.1, "grid"), ("sgd", 0.0, "grid"), ("sgd", 0.1, "grid")]
-    assert search.most == 4 and search.suggest(4, {}) is None
+    assert search.size == 4 and search.suggest(4, {}) is None
 
 
 def test_a_grid_over_a_range_has_its_ends_and_its_off_value() -> None:
@@ -327,6 +331,30 @@ def test_check_sampler_names_what_is_known() -> None:
     assert len(check_sampler("random", {"a": 1, "b": 2})) == 2
     assert "greater than or equal to 2" in check_sampler("nsgaii", {"population_size": 1})[0]
     assert "points: 5" in check_sampler("grid", {}, {"train.lr": LR})[0]
+    assert "must be 2 or more, not 1" in check_sampler("grid", {"points": 1})[0]
+    assert "must be 0 or more, not -1" in check_sampler("tpe", {"n_startup_trials": -1})[0]
+    assert list(SAMPLERS) == sorted(SAMPLERS)
+
+
+def test_a_sampler_is_added_as_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Sampler(
+        make=optuna.samplers.BruteForceSampler,
+        options={"avoid_premature_stop": Option(bool)},
+        conditional=True,
+    )
+    monkeypatch.setitem(SAMPLERS, "brute_force", entry)
+    text = (
+        "task: static\nmodel: nau\ntrain: {steps: 10}\nsearch: {configurations: 4, sampler: SAMPLER, SPACE}"
+    )
+    text = text.replace("SPACE", "space: {train.lr: [1, 2, 3]}")
+    sweep = parse(
+        text.replace("SAMPLER", "{name: brute_force, seed: 1, avoid_premature_stop: true}"), "x.yaml"
+    )
+    assert sweep.search is not None
+    search = CellSearch(sweep.cells[0].space, sweep.search, "all", {"train.lr": 1e-3})
+    assert sorted(s.parameters["train.lr"] for s in walk(search, 4, lambda p: 0.0)[1:]) == [1, 2, 3]
+    with pytest.raises(SweepFileError, match="Did you mean 'avoid_premature_stop'"):
+        parse(text.replace("SAMPLER", "{name: brute_force, avoid_premature_stops: true}"), "x.yaml")
 
 
 def test_a_faulty_sampler_is_refused_when_the_search_is_made() -> None:

@@ -6,14 +6,17 @@ import copy
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.config.faults import Fault
 from sweeps.config.registry import example_task, find, names
-from sweeps.config.settings import build, lane_key, merge, resolve, settable_paths
+from sweeps.config.settings import build, lane_key, merge, resolve, section, settable_paths
+from tasks.static import Static
 
 TRAIN = {"steps": 1000}
 
@@ -25,21 +28,21 @@ def resolved(model: Any = "nau", task: Any = "static", train: Any = TRAIN) -> di
 
 
 def faults(model: Any = "nau", task: Any = "static", train: Any = TRAIN) -> list[str]:
-    found, told, warnings = resolve({"model": model, "task": task, "train": train})
-    assert (found is None) == bool(told)
-    assert not told or not warnings
-    return [str(fault) for fault in told]
+    settings, found, warnings = resolve({"model": model, "task": task, "train": train})
+    assert (settings is None) == bool(found)
+    assert not found or not warnings
+    return [str(fault) for fault in found]
 
 
 def fault(**settings: Any) -> str:
-    told = faults(**settings)
-    assert len(told) == 1, told
-    return told[0]
+    found = faults(**settings)
+    assert len(found) == 1, found
+    return found[0]
 
 
 def test_a_misspelt_word_does_not_hide_what_else_is_wrong() -> None:
     model = {"name": "neural_gpu", "maps": 0, "dropout": 1.5, "dropout_scale": "shorter"}
-    told = faults(model, "algorithm", {"steps": 0, "lr": -1, "optimizer": "adamx"})
+    found = faults(model, "algorithm", {"steps": 0, "lr": -1, "optimizer": "adamx"})
     for words in (
         "dropout_scale: must be",
         "maps = 0",
@@ -48,15 +51,54 @@ def test_a_misspelt_word_does_not_hide_what_else_is_wrong() -> None:
         "steps = 0",
         "lr = -1",
     ):
-        assert any(words in fault for fault in told), (words, told)
+        assert any(words in fault for fault in found), (words, found)
 
 
-def test_what_is_wrong_only_with_some_meanings_of_a_misspelt_word_is_not_told() -> None:
+def test_a_fault_of_only_some_meanings_of_a_misspelt_word_is_not_reported() -> None:
     """Length 3 is enough to add, and too short for the decimal product of which each digit has four symbols."""
-    (told,) = faults(
-        "dngpu", {"name": "algorithm", "operation": "multipl", "bins": [8, 12], "curve_lengths": [5]}
-    )
-    assert "task.operation: must be" in told
+    task = {"name": "algorithm", "operation": "multipl", "bins": [8, 12], "curve_lengths": [5]}
+    assert "task.operation: must be" in fault(model="dngpu", task=task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """A Config of a user's, for the ways in which it may raise its faults."""
+
+    low: float = 0.0
+    high: float = 1.0
+    joined: bool = False
+
+    def __post_init__(self) -> None:
+        found = []
+        if self.low < 0:
+            found.append(f"low = {self.low} must be at least 0; for no bound leave it out")
+        if self.high > 1:
+            found.append("high must be at most 1")
+        if not self.low < self.high:
+            found.append("the bounds must be in order")
+        if found:
+            raise ValueError("; ".join(found)) if self.joined else ValueError(*found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    """A Config within a Config."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+def test_every_argument_of_a_config_s_error_is_a_fault_of_its_own_setting() -> None:
+    _, found = section(Bounds, {"low": -1, "high": 2}, "model", None)
+    low = Fault("model.low", "low = -1.0 must be at least 0; for no bound leave it out")
+    assert found == [low, Fault("model.high", "high must be at most 1")]
+    _, found = section(Nested, {"bounds": {"low": 1}}, "model", None)
+    assert found == [Fault("model.bounds", "the bounds must be in order")]
+
+
+def test_faults_that_a_config_joins_are_separated_where_the_next_one_begins_with_a_setting() -> None:
+    _, found = section(Bounds, {"low": -1, "high": 2, "joined": True}, "model", None)
+    low = Fault("model.low", "low = -1.0 must be at least 0; for no bound leave it out")
+    assert found == [low, Fault("model.high", "high must be at most 1")]
 
 
 def test_names_alone_get_every_default() -> None:
@@ -79,11 +121,11 @@ def test_names_alone_get_every_default() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", names("model"))
-def test_every_model_resolves_to_plain_data_that_resolves_to_itself(model) -> None:
-    found = resolved(model, example_task(model))
-    assert json.loads(json.dumps(found)) == found
-    assert resolved(**found) == found
+def test_every_model_resolves_to_plain_data_that_resolves_to_itself() -> None:
+    for model in names("model"):
+        found = resolved(model, example_task(model))
+        assert json.loads(json.dumps(found)) == found, model
+        assert resolved(**found) == found, model
 
 
 @pytest.mark.parametrize(
@@ -167,23 +209,24 @@ def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
         ({"train": {"steps": 9, "lr": "fast"}}, "train.lr: input should be a valid number, but got 'fast'"),
         ({"train": {"steps": 9, "optimizer": "adamw"}},
          "train.optimizer: must be 'adam', 'adamax' or 'sgd', but got 'adamw'. Did you mean 'adam'?"),
-        ({"train": {"steps": 0, "lr": 0}}, "train: steps = 0 must be at least 1; lr = 0.0 must be above 0"),
-        ({"train": {"steps": 9, "beta1": 1}}, "train: beta1 = 1.0 must lie in [0, 1)"),
+        ({"train": {"steps": 9, "beta1": 1}}, "train.beta1: beta1 = 1.0 must lie in [0, 1)"),
         ({"train": [1]}, "train: must be a mapping, but got [1]"),
-        ({"model": {"name": "nmu", "lower": 2}}, "model: lower = 2.0 must lie in [0, 1)"),
-        ({"model": {"name": "nau", "dropout": 1}}, "model: dropout = 1.0 must lie in [0, 1)"),
+        ({"model": {"name": "nmu", "lower": 2}}, "model.lower: lower = 2.0 must lie in [0, 1)"),
+        ({"model": {"name": "nau", "dropout": 1}}, "model.dropout: dropout = 1.0 must lie in [0, 1)"),
         ({"model": {"name": "nau", "dropout": "40%"}}, "model.dropout: input should be a valid number, but got '40%'"),
         ({"model": {"name": "nau", "sparsity_penalty": {"start": "half"}}},
          "model.sparsity_penalty.start: must be steps or a share of train.steps such as 40%, but got 'half'"),
         ({"model": {"name": "nau", "sparsity_penalty": {"start": 9, "end": 3}}},
          "model.sparsity_penalty: 0 <= start < end must hold, but got start = 9.0, end = 3.0"),
+        ({"model": {"name": "nau", "sparsity_penalty": {"weight": -1}}},
+         "model.sparsity_penalty.weight: weight = -1.0 must be at least 0"),
         ({"model": None}, "model: must be a name or a mapping with `name`, but got None"),
         ({"model": {"name": 3}}, "model.name: must be a name, but got 3"),
         ({"task": {}}, "task.name: must be a name, but got None"),
-        ({"task": {"name": "static", "input_size": 3}}, "task: subset_ratio = 0.25 of input_size = 3 is an empty"),
+        ({"task": {"name": "static", "input_size": 3}}, "task.subset_ratio: subset_ratio = 0.25 of input_size = 3 is an empty"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_at_its_path_with_the_nearest_name(settings, message) -> None:
+def test_a_fault_has_its_path_and_the_nearest_name(settings, message) -> None:
     assert fault(**settings).startswith(message)
 
 
@@ -218,20 +261,25 @@ def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
 
 
 @pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2]], [[1, 2], [3, 4], [5, 6]], [1, [2, 3]], 1, "a"])
-def test_a_range_of_another_form_is_told_once_and_what_forms_there_are(given) -> None:
+def test_a_range_of_another_form_is_one_fault_with_the_allowed_forms(given) -> None:
     assert fault(task={"name": "static", "interpolation": given}) == (
         "task.interpolation: must be [number, number] or [[number, number], [number, number]], "
         f"but got {given!r}"
     )
 
 
-def test_every_fault_is_told_at_once() -> None:
-    told = faults(
+def test_all_faults_are_returned_at_once() -> None:
+    found = faults(
         {"name": "nau", "hiden": 2},
         {"name": "static", "operation": "plus"},
         {"steps": 5, "lr": "fast", "stepz": 1},
     )
-    assert [t.partition(":")[0] for t in told] == ["train.stepz", "train.lr", "task.operation", "model.hiden"]
+    paths = [f.partition(":")[0] for f in found]
+    assert paths == ["train.stepz", "train.lr", "task.operation", "model.hiden"]
+    assert faults(train={"steps": 0, "lr": 0}) == [
+        "train.steps: steps = 0 must be at least 1",
+        "train.lr: lr = 0.0 must be above 0",
+    ]
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
@@ -240,26 +288,26 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-PLACES = ("model", "task", "train", "model.network", "model.units", "train.lr", "task.interpolation")
+PATHS = ("model", "task", "train", "model.network", "model.units", "train.lr", "task.interpolation")
 
 
-@given(anything, st.sampled_from(PLACES))
+@given(anything, st.sampled_from(PATHS))
 def test_no_input_makes_it_raise(value, path) -> None:
     settings: dict[str, Any] = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": dict(TRAIN)}
     section, _, key = path.partition(".")
     settings[section] = {**settings[section], key: value} if key else value
-    found, told, _ = resolve(settings)
-    assert (found is None) == bool(told)
+    found, wrong, _ = resolve(settings)
+    assert (found is None) == bool(wrong)
 
 
 @pytest.mark.parametrize(("steps", "warned"), [(5000, True), (5001, False)])
-def test_a_penalty_that_starts_after_the_end_is_warned_of(steps, warned) -> None:
+def test_a_penalty_that_starts_after_the_end_is_a_warning(steps, warned) -> None:
     _, _, warnings = resolve({"model": "nau", "task": "static", "train": {"steps": steps}})
     message = f"model.sparsity_penalty.start: the penalty starts at step 5000, but training ends at {steps}: it never acts"
     assert [str(w) for w in warnings] == ([message] if warned else [])
 
 
-def test_a_penalty_that_is_off_is_not_warned_of() -> None:
+def test_a_penalty_that_is_off_is_no_warning() -> None:
     assert resolve({"model": "linear", "task": "static", "train": {"steps": 5}})[2] == []
 
 
@@ -334,3 +382,88 @@ def test_merging_is_deep_and_leaves_its_arguments_alone() -> None:
     before = copy.deepcopy(base)
     assert merge(base, {"a": {"b": 9}, "d": {"e": 4}}) == {"a": {"b": 9, "c": 2}, "d": {"e": 4}}
     assert base == before
+
+
+# ---------------------------------------------------------------------------------------------- warnings
+
+
+def warnings(task: Any, model: str = "linear", **train: Any) -> list[str]:
+    settings, faults, found = resolve({"model": model, "task": task, "train": {"steps": 1000, **train}})
+    assert settings is not None, [str(fault) for fault in faults]
+    return [str(warning) for warning in found]
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("identity", "linear"),
+        ("pair_functions", "nalu"),
+        ("number_words", "lstm"),
+        ("sequential_digits", "nac"),
+    ],
+)
+def test_stopping_at_solved_is_a_warning_where_a_task_has_no_threshold(task, model) -> None:
+    (warning,) = warnings(task, model, stop="solved")
+    assert (
+        warning.startswith(f"train.stop: task {task} has no threshold")
+        and "no lane is ever solved" in warning
+    )
+    assert warnings(task, model) == []
+
+
+def test_stopping_at_solved_is_no_warning_where_there_is_a_threshold() -> None:
+    assert warnings("static", stop="solved") == []
+    assert warnings("single_module", stop="solved") == []
+    digits = {"name": "sequential_digits", "test_lengths": [1], "thresholds": [0.1]}
+    assert warnings(digits, "nac", stop="solved") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"operation": "add", "subset_ratio": 0.5, "overlap_ratio": 0.0},
+            "equal errors of all weights cancel",
+        ),
+        ({"operation": "sub", "overlap_ratio": 1.0}, "sub always gives 0"),
+        ({"operation": "div", "overlap_ratio": 1.0}, "div always gives 1"),
+        ({"operation": "mul", "subset_ratio": 0.5, "overlap_ratio": 0.0}, None),
+        ({"operation": "add", "subset_ratio": 0.5, "overlap_ratio": 0.5}, None),
+        ({"operation": "add", "simple": True}, None),
+    ],
+)
+def test_a_threshold_that_nothing_can_reach_is_a_warning_and_no_other(settings, message) -> None:
+    task = Static(Static.Config(**settings))
+    assert (task.threshold() < 1e-20) == (message is not None)
+    for name in ("static", "recurrent"):
+        found = warnings({"name": name, **settings})
+        assert len(found) == (message is not None) and all(message in warning for warning in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"operation": "sort", "base": 10},
+            "base = 10 changes nothing: it is a setting of add and multiply, not of sort",
+        ),
+        ({"operation": "bcd_multiply", "symbols": 9}, "symbols = 9 changes nothing"),
+        ({"operation": "increment", "high_zeros": "kept"}, "high_zeros = kept changes nothing"),
+        ({"operation": "add", "base": 10, "high_zeros": "kept"}, None),
+        ({"operation": "sort", "symbols": 9}, None),
+    ],
+)
+def test_a_setting_that_an_operation_does_not_have_is_a_warning(
+    settings: dict[str, Any], message: str | None
+) -> None:
+    found = warnings({"name": "algorithm", **settings}, "dngpu")
+    assert len(found) == (message is not None) and all(str(message) in warning for warning in found)
+
+
+def test_tests_that_repeat_training_examples_are_a_warning() -> None:
+    # Binary numbers of 6 digits: 4,096 pairs, all of them among at most 10,000 training examples. Of 7 digits: 16,384.
+    (warning,) = warnings({"name": "algorithm", "operation": "add", "test_length": 13}, "dngpu")
+    assert "every example of length 13 is trained on, so the extrapolation split repeats them" in warning
+    assert warnings({"name": "algorithm", "operation": "add", "test_length": 15}, "dngpu") == []
+    fewer = {"operation": "add", "test_length": 13, "examples_per_length": 1000}
+    assert warnings({"name": "algorithm", **fewer}, "dngpu") == []

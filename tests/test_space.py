@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config.faults import Faults, SweepFileError
-from sweeps.config.space import Dimension, active, narrowed, read_dimension, read_space, same
+from sweeps.config.space import Dimension, active, read_dimension, read_space, restrict, same
 from sweeps.config.yaml import read
 
 
 def dimension(text: str, name: str = "train.lr") -> Dimension:
     document = read(text)
-    faults = Faults(document)
+    faults = Faults(document.lines)
     result = read_dimension(document.values, "", name, faults)
     faults.raise_any("space")
     assert result is not None
@@ -24,7 +24,7 @@ def dimension(text: str, name: str = "train.lr") -> Dimension:
 
 def space(text: str) -> dict[str, Dimension]:
     document = read(text)
-    faults = Faults(document)
+    faults = Faults(document.lines)
     result = read_space(document.values, "", faults)
     faults.raise_any("space")
     return result
@@ -78,7 +78,7 @@ def test_equal_bounds_are_one_value() -> None:
         ("{log_unifrm: [1, 2]}", "Did you mean 'log_uniform'?"),
         ("{uniform: [1, 2], log_uniform: [1, 2]}", "keep one"),
         ("{or: 0}", "needs one of uniform"),
-        ("0.1", "A fixed value stands in train"),
+        ("0.1", "A fixed value belongs in the section train"),
         ("[]", "at least one value"),
         ("[1, 2, 1.0]", "the choice 1.0 is given twice"),
         ("{choice: [1, 2], or: 0}", "add the value to the choices"),
@@ -127,13 +127,13 @@ def test_a_condition_on_the_cell_itself_is_decided_there() -> None:
     def own(name: str) -> Any:
         return lambda path: [name] if path == "model.name" else []
 
-    assert "model.dropout" in narrowed(space(MOMENTUM), own("nau"))
-    assert "model.dropout" not in narrowed(space(MOMENTUM), own("linear"))
-    assert narrowed(space(MOMENTUM), own("nau"))["model.dropout"].when == {}
+    assert "model.dropout" in restrict(space(MOMENTUM), own("nau"))
+    assert "model.dropout" not in restrict(space(MOMENTUM), own("linear"))
+    assert restrict(space(MOMENTUM), own("nau"))["model.dropout"].when == {}
 
 
 def test_a_condition_on_another_dimension_stays() -> None:
-    left = narrowed(space(MOMENTUM), lambda path: [])
+    left = restrict(space(MOMENTUM), lambda path: [])
     assert left["train.momentum"].when == {"train.optimizer": ("sgd",)}
     assert active(left, {"train.optimizer": "sgd", "train.momentum": 0.5}) == {
         "train.optimizer": "sgd",
@@ -150,11 +150,11 @@ train.momentum: {uniform: [0.1, 0.9], or: 0, when: {train.optimizer: sgd}}
 train.clip_norm: {uniform: [1, 2], when: {train.momentum: 0}}
 """)
     parameters = {"train.optimizer": "sgd", "train.momentum": 0, "train.clip_norm": 1.5}
-    inside = narrowed(chain, lambda path: ["nmu"] if path == "model.name" else [])
+    inside = restrict(chain, lambda path: ["nmu"] if path == "model.name" else [])
     assert active(inside, parameters) == parameters
     assert active(inside, parameters | {"train.optimizer": "adam"}) == {"train.optimizer": "adam"}
     # Where the cell has no choice of optimizer, its own optimizer decides.
-    left = narrowed(chain, lambda path: {"model.name": ["nau"], "train.optimizer": ["sgd"]}.get(path, []))
+    left = restrict(chain, lambda path: {"model.name": ["nau"], "train.optimizer": ["sgd"]}.get(path, []))
     assert sorted(left) == ["train.clip_norm", "train.momentum"]
     assert left["train.momentum"].when == {}
 

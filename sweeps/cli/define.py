@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 @app.command()
 def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     """Write a commented sweep file to start from."""
-    from sweeps.config.sweep_file import SHELF
+    from sweeps.config.sweep_file import DEFINITIONS
 
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten: name another file")
-    text = (SHELF / "quickstart.yaml").read_text(encoding="utf-8")
+    text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
     file.write_text(
         text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
     )

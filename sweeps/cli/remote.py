@@ -157,7 +157,8 @@ def stop(name: str, on: On) -> None:
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
     from cluster.remote import remote
-    from sweeps.config.sweep_file import SweepFileError, from_document
+    from sweeps.config.faults import SweepFileError
+    from sweeps.config.sweep_file import from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store
 

@@ -1,21 +1,23 @@
-"""The `compare` section: axes are crossed in the order written, and every point is a cell."""
+"""The `compare` section: axes are crossed in the order written, and every combination is a cell."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sweeps.config.faults import Faults, is_number, shown, unknown, whole
+from sweeps.config.faults import Fault, Faults, is_number, join, outwards, shown, unknown, whole
 from sweeps.config.registry import nearest
-from sweeps.config.settings import Fault, merge, resolve, settable_paths
-from sweeps.config.space import Dimension, active, narrowed, same
-from sweeps.config.yaml import join, outwards
+from sweeps.config.settings import leaves, merge, resolve, settable_paths
+from sweeps.config.space import Dimension, active, restrict, same
 
 SECTIONS = ("model", "task", "train")
 MAX_CELLS = 10_000
@@ -23,36 +25,29 @@ _AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Some settings and where in the file they stand."""
+class Entry:
+    """One entry of an axis."""
 
-    overrides: dict[str, Any]
-    inside: str = ""
-    """Dotted settings path of what stands at `path`: `model` for an entry of the axis `model`."""
+    label: str
+    settings: dict[str, Any]
+    """What it sets: nested `model`, `task` and `train`."""
+    prefix: str = ""
+    """Dotted path of the setting whose value is written at `path`: `model` for an entry of the axis `model`."""
     path: str = ""
+    """Dotted path in the file, such as `compare.model.2`."""
 
-    def note_places(self, origins: dict[str, str]) -> None:
-        """Note where each stands. A leaf belongs to the last layer that sets it, a mapping to its first."""
-        for setting, is_leaf in _paths(self.overrides):
-            if not setting.startswith(
-                self.inside
-            ):  # above what stands here, such as `train` of the axis train.lr
+    def add_origins(self, origins: dict[str, str]) -> None:
+        """Add settings path -> file path of everything set here. A leaf belongs to its last entry, a mapping to its first."""
+        for setting, is_leaf in _paths(self.settings):
+            if not setting.startswith(self.prefix):  # above the prefix, such as `train` of the axis train.lr
                 if "." in setting:
                     origins.setdefault(setting, self.path)
                 continue
-            place = join(self.path, setting.removeprefix(self.inside).lstrip("."))
+            written_at = join(self.path, setting.removeprefix(self.prefix).lstrip("."))
             if is_leaf:
-                origins[setting] = place
+                origins[setting] = written_at
             else:
-                origins.setdefault(setting, place)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One point of an axis."""
-
-    label: str
-    layer: Layer
+                origins.setdefault(setting, written_at)
 
 
 @dataclass(frozen=True)
@@ -62,83 +57,77 @@ class Axis:
     name: str
     entries: tuple[Entry, ...]
 
+    def always_sets(self, path: str) -> bool:
+        """Whether every entry sets the leaf at `path`, so that the file's own value is never used."""
+        return bool(self.entries) and all(path in dict(leaves(entry.settings)) for entry in self.entries)
+
 
 @dataclass(frozen=True)
-class Point:
-    """One crossing of all axes: a cell before its search."""
+class Cell:
+    """One combination of entries, one from each axis, with its own search."""
 
     labels: dict[str, str]
+    """Axis -> label, in the order written."""
     settings: dict[str, Any]
-    origins: dict[str, str]
+    """`model`, `task` and `train`, not yet resolved, with the cell's overrides merged."""
+    space: dict[str, Dimension] = field(default_factory=dict)
+    """Dotted path -> dimension, sorted by path; only those that this cell has."""
+    origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Settings path -> file path of what set it."""
 
-    def place(self, setting: str) -> str:
-        """Where in the file a setting comes from, or the nearest thing around it that the file sets."""
+    @property
+    def key(self) -> str:
+        """`model=nau range=U[1,2]`, axes by name, so that the order of axes cannot matter; `all` without axes."""
+        return " ".join(f"{axis}={self.labels[axis]}" for axis in sorted(self.labels)) or "all"
+
+    def location(self, setting: str) -> str:
+        """The file path that a setting comes from, or that of the nearest enclosing setting in the file."""
         for part in outwards(setting):
             if part in self.origins:
                 return join(self.origins[part], setting.removeprefix(part).lstrip("."))
         return setting
 
+    def with_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of one configuration, not yet resolved.
 
-def cell_key(labels: Mapping[str, str]) -> str:
-    """`model=nau range=U[1,2]`, axes by name, so that the order in which they are written cannot matter."""
-    return " ".join(f"{axis}={labels[axis]}" for axis in sorted(labels)) or "all"
-
-
-# ------------------------------------------------------------------------------------------- crossing
-
-
-def axis_setting(axes: Sequence[Axis], path: str) -> str | None:
-    """The axis whose every entry sets the leaf at `path`, if there is one: what the file has there is never used."""
-    for axis in axes:
-        if axis.entries and all((path, True) in set(_paths(entry.layer.overrides)) for entry in axis.entries):
-            return axis.name
-    return None
+        Parameters whose condition (`when`) on another parameter does not hold are left out.
+        """
+        return replace_paths(self.settings, active(self.space, parameters))
 
 
-def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list[Point]:
-    """Every cell, the last axis running fastest. Faults: too many, or two axes that set the same thing."""
-    count = math.prod(len(axis.entries) for axis in axes)
-    if count > MAX_CELLS:
-        faults.add("compare", f"crosses to {count:,} cells; {MAX_CELLS:,} is the most")
+def replace_paths(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of settings with the values at dotted paths replaced."""
+    result: dict[str, Any] = copy.deepcopy(dict(settings))
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        node = result
+        for part in parents:
+            if not isinstance(node.get(part), dict):
+                node[part] = {"name": node[part]} if isinstance(node.get(part), str) else {}
+            node = node[part]
+        node[leaf] = copy.deepcopy(value)
+    return result
+
+
+def values_at(settings: Mapping[str, Any], path: str) -> list[Any]:
+    """The values of a setting in resolved settings: several where units share it, none if it does not exist."""
+    section, _, rest = path.partition(".")
+    node = settings.get(section)
+    if not isinstance(node, Mapping):
         return []
-    _check_overlap(axes, faults)
-    points = []
-    for entries in itertools.product(*(axis.entries for axis in axes)):
-        labels = {axis.name: entry.label for axis, entry in zip(axes, entries, strict=True)}
-        points.append(_point(base, axes, entries, labels))
-    keys = [cell_key(point.labels) for point in points]
-    for key in sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []:
-        faults.add("compare", f"two cells would be called {key!r}: change a label")
-    return points
+    found = list(_value_at(node, rest))
+    if found or rest == "name" or not isinstance(node.get("units"), list):
+        return found
+    return [value for unit in node["units"] if isinstance(unit, Mapping) for value in _value_at(unit, rest)]
 
 
-def _point(
-    base: Mapping[str, Any], axes: Sequence[Axis], entries: Sequence[Entry], labels: dict[str, str]
-) -> Point:
-    layers = [Layer({section: as_section(base[section], section) for section in SECTIONS if section in base})]
-    # Which model and which task come first, whatever the order of the axes: the others are overrides of them.
-    ranked = sorted(zip(axes, entries, strict=True), key=lambda pair: pair[0].name not in ("model", "task"))
-    layers += [entry.layer for _, entry in ranked]
-    settings: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in layers:
-        settings = merge(settings, copy.deepcopy(layer.overrides))
-        layer.note_places(origins)
-    return Point(labels, settings, origins)
-
-
-def _check_overlap(axes: Sequence[Axis], faults: Faults) -> None:
-    """A leaf that two axes set would be the later one's in every cell, and the other's label untrue."""
-    owners: dict[str, str] = {}
-    for axis in axes:
-        if axis.name in ("model", "task"):
-            continue
-        for setting in sorted({s for entry in axis.entries for s in _leaf_paths(entry.layer.overrides)}):
-            if owners.setdefault(setting, axis.name) != axis.name:
-                faults.add(
-                    join("compare", axis.name), f"sets {setting}, which axis {owners[setting]!r} sets too"
-                )
+def _value_at(node: Any, path: str) -> Iterator[Any]:
+    """Yield the value at a dotted path, if there is one; it may be None."""
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return
+        node = node[part]
+    yield node
 
 
 def as_section(value: Any, section: str) -> Any:
@@ -147,7 +136,7 @@ def as_section(value: Any, section: str) -> Any:
 
 
 def _paths(node: Any, path: str = "") -> Iterator[tuple[str, bool]]:
-    """Every dotted path into nested mappings, and whether it is a leaf."""
+    """Yield every dotted path into nested mappings, and whether it is a leaf."""
     if path:
         yield path, not isinstance(node, dict)
     if isinstance(node, dict):
@@ -155,32 +144,21 @@ def _paths(node: Any, path: str = "") -> Iterator[tuple[str, bool]]:
             yield from _paths(value, join(path, key))
 
 
-def _leaf_paths(node: Any, path: str = "") -> Iterator[str]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaf_paths(value, join(path, key))
-    else:
-        yield path
-
-
-# ------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------- axes
 
 
 def read_axes(value: Any, base: Mapping[str, Any], faults: Faults) -> list[Axis]:
-    """The axes of a `compare` section, in the order written."""
+    """Read the axes of a `compare` section, in the order written."""
     axes = []
     for name, entries in (faults.take_mapping(value, "compare") or {}).items():
         path = join("compare", name)
         if not _AXIS_NAME.fullmatch(name) or name == "train":
-            faults.add(
-                path,
-                "an axis is `model`, `task`, a dotted setting such as train.lr, or a free word",
-            )
+            faults.add(path, "an axis is `model`, `task`, a dotted setting such as train.lr, or a free word")
             continue
         if name in ("model", "task") and name in base:
             faults.add(
                 path,
-                f"{name} stands at top level too: keep one. (A setting of it is compared as {name}.SETTING)",
+                f"{name} is at top level too: keep one. (A setting of it is compared as {name}.SETTING)",
             )
         if "." in name and name.partition(".")[0] not in SECTIONS:
             faults.add(path, unknown("section", name.partition(".")[0], SECTIONS))
@@ -190,28 +168,24 @@ def read_axes(value: Any, base: Mapping[str, Any], faults: Faults) -> list[Axis]
             continue
         read = [_read_entry(name, entry, join(path, i), faults) for i, entry in enumerate(entries)]
         axis = Axis(name, tuple(entry for entry in read if entry is not None))
-        _check_labels(axis, path, faults)
+        _check_labels(axis, faults)
         axes.append(axis)
     return axes
 
 
-def _check_labels(axis: Axis, path: str, faults: Faults) -> None:
+def _check_labels(axis: Axis, faults: Faults) -> None:
     seen: set[str] = set()
     for entry in axis.entries:
         if entry.label in seen:
             faults.add(
-                entry.layer.path or path,
-                f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`",
+                entry.path, f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`"
             )
         seen.add(entry.label)
 
 
 def _read_entry(axis: str, value: Any, path: str, faults: Faults) -> Entry | None:
     if "." in axis:
-        overrides: Any = value
-        for part in reversed(axis.split(".")):
-            overrides = {part: overrides}
-        return Entry(written(value), Layer(overrides, axis, path))
+        return Entry(_as_label(value), replace_paths({}, {axis: value}), axis, path)
     if axis in ("model", "task"):
         return _read_definition(axis, value, path, faults)
     return _read_free(value, path, faults)
@@ -220,7 +194,7 @@ def _read_entry(axis: str, value: Any, path: str, faults: Faults) -> Entry | Non
 def _read_definition(axis: str, value: Any, path: str, faults: Faults) -> Entry | None:
     """An entry of the axis `model` or `task`: a name, or a mapping with `name`, settings, perhaps `label`."""
     if isinstance(value, str):
-        return Entry(value, Layer({axis: {"name": value}}, axis, path))
+        return Entry(value, {axis: {"name": value}}, axis, path)
     if not isinstance(value, dict):
         faults.add(
             path, f"must be a {axis}'s name, or a mapping with `name` and settings, not {shown(value)}"
@@ -230,20 +204,17 @@ def _read_definition(axis: str, value: Any, path: str, faults: Faults) -> Entry 
     label = _label(value, path, faults) if "label" in value else _derived_label(settings)
     if label == "":
         faults.add(path, "needs a `name` or a `label`")
-    return Entry(label or path, Layer({axis: settings}, axis, path))
+    return Entry(label or path, {axis: settings}, axis, path)
 
 
 def _read_free(value: Any, path: str, faults: Faults) -> Entry | None:
-    """An entry of a free axis: a label and overrides that move together."""
+    """An entry of a free axis: a label, and settings that change together."""
     allowed = ("label", *SECTIONS)
     given = faults.take_mapping(value, path, known=allowed)
     if given is None:
         return None
     if "label" not in given:
-        faults.add(
-            path,
-            "needs a `label`: nothing else says what the entries of this axis are called",
-        )
+        faults.add(path, "needs a `label`: nothing else names the entries of this axis")
     overrides = {}
     for section in SECTIONS:
         if section in given:
@@ -251,12 +222,12 @@ def _read_free(value: Any, path: str, faults: Faults) -> Entry | None:
             if faults.take_mapping(section_value, join(path, section)) is not None:
                 overrides[section] = section_value
     label = _label(given, path, faults) if "label" in given else None
-    return Entry(label or path, Layer(overrides, "", path))
+    return Entry(label or path, overrides, "", path)
 
 
 def _label(entry: Mapping[str, Any], path: str, faults: Faults) -> str | None:
     value = entry["label"]
-    label = written(value)
+    label = _as_label(value)
     if (
         isinstance(value, (dict, list))
         or value is None
@@ -270,7 +241,7 @@ def _label(entry: Mapping[str, Any], path: str, faults: Faults) -> str | None:
 
 
 def _derived_label(settings: Mapping[str, Any]) -> str:
-    """`nmu clamp=false`: the name and whatever else is set, sorted, so that the order of keys is nothing."""
+    """`nmu clamp=false`: the name and everything else that is set, sorted, so that the order of keys cannot matter."""
     units = settings.get("units")
     name = settings.get("name")
     rest = {key: value for key, value in settings.items() if key != "name"}
@@ -281,21 +252,11 @@ def _derived_label(settings: Mapping[str, Any]) -> str:
             rest.pop("units")
     if not isinstance(name, str):
         return ""
-    parts = [f"{path}={written(_leaf(rest, path))}" for path in sorted(_leaf_paths(rest)) if path]
-    return " ".join([name, *parts])
+    values = dict(leaves(rest))
+    return " ".join([name, *(f"{path}={_as_label(values[path])}" for path in sorted(values))])
 
 
-def _leaf(node: Any, path: str) -> Any:
-    """The value at a dotted path of nested mappings whose own keys may have dots."""
-    if not path:
-        return node
-    for part in outwards(path):
-        if isinstance(node, dict) and part in node:
-            return _leaf(node[part], path.removeprefix(part).lstrip("."))
-    return None
-
-
-def written(value: Any) -> str:
+def _as_label(value: Any) -> str:
     """A value as a label: 0.001, true, [1, 2]."""
     if isinstance(value, str):
         return value
@@ -304,259 +265,207 @@ def written(value: Any) -> str:
     return json.dumps(value, separators=(", ", ": "))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One point of the crossed axes, with its own search."""
-
-    labels: dict[str, str]
-    """Axis -> label, in the order written."""
-    settings: dict[str, Any]
-    """`model`, `task` and `train`, not yet resolved, with the cell's overrides merged."""
-    space: dict[str, Dimension] = field(default_factory=dict)
-    """Dotted path -> dimension, sorted by path; only those that this cell has."""
-
-    @property
-    def key(self) -> str:
-        """`model=nau range=U[1,2]`, axes by name, or `all` without axes."""
-        return cell_key(self.labels)
-
-    def with_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of one configuration, not yet resolved.
-
-        Parameters whose condition (`when`) on another parameter does not hold are left out.
-        """
-        return replaced(self.settings, active(self.space, parameters))
+# ------------------------------------------------------------------------------------------- cells
 
 
-def replaced(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of settings with the values at dotted paths replaced."""
-    result: dict[str, Any] = copy.deepcopy(dict(settings))
-    for path, value in parameters.items():
-        *parents, leaf = path.split(".")
-        node = result
-        for part in parents:
-            if not isinstance(node.get(part), dict):
-                node[part] = {"name": node[part]} if isinstance(node.get(part), str) else {}
-            node = node[part]
-        node[leaf] = copy.deepcopy(value)
-    return result
+def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list[Cell]:
+    """Every combination of entries, the last axis changing fastest, without a search space yet.
 
-
-def values_at(settings: Mapping[str, Any], path: str) -> list[Any]:
-    """The values of a setting in resolved settings: several where units share it, none if it is unknown."""
-    section, _, rest = path.partition(".")
-    node = settings.get(section)
-    if not isinstance(node, Mapping):
+    Faults: too many cells, two axes that set the same leaf, two cells of the same key.
+    """
+    count = math.prod(len(axis.entries) for axis in axes)
+    if count > MAX_CELLS:
+        faults.add("compare", f"crosses to {count:,} cells; {MAX_CELLS:,} is the most")
         return []
-    units = (
-        [unit for unit in node.get("units", []) if isinstance(unit, Mapping)]
-        if isinstance(node.get("units"), list)
-        else []
-    )
-    found = list(_walk(node, rest))
-    return found if found or rest == "name" else [value for unit in units for value in _walk(unit, rest)]
+    _check_overlap(axes, faults)
+    sections = {section: as_section(base[section], section) for section in SECTIONS if section in base}
+    cells = []
+    for entries in itertools.product(*(axis.entries for axis in axes)):
+        labels = {axis.name: entry.label for axis, entry in zip(axes, entries, strict=True)}
+        # The axes of models and tasks come first, whatever the order in the file: the others override their settings.
+        ranked = sorted(
+            zip(axes, entries, strict=True), key=lambda pair: pair[0].name not in ("model", "task")
+        )
+        settings: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for entry in (Entry("", sections), *(entry for _, entry in ranked)):
+            settings = merge(settings, copy.deepcopy(entry.settings))
+            entry.add_origins(origins)
+        cells.append(Cell(labels, settings, origins=origins))
+    keys = Counter(cell.key for cell in cells)
+    for key in sorted(key for key, times in keys.items() if times > 1):
+        faults.add("compare", f"two cells would be called {key!r}: change a label")
+    return cells
 
 
-def _walk(node: Any, path: str) -> Iterator[Any]:
-    for part in path.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return
-        node = node[part]
-    yield node
-
-
-# ------------------------------------------------------------------------------------------- reading
+def _check_overlap(axes: Sequence[Axis], faults: Faults) -> None:
+    """Add a fault for every leaf that two axes set: the later axis would win, and the other's labels be untrue."""
+    owners: dict[str, str] = {}
+    for axis in axes:
+        if axis.name in ("model", "task"):
+            continue
+        for setting in sorted({path for entry in axis.entries for path, _ in leaves(entry.settings)}):
+            owner = owners.setdefault(setting, axis.name)
+            if owner != axis.name:
+                faults.add(join("compare", axis.name), f"sets {setting}, which axis {owner!r} sets too")
 
 
 def read_cells(
     base: Mapping[str, Any], axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults
 ) -> tuple[list[Cell], list[str]]:
-    """All cells, and warnings. Every cell is resolved, also with each bound, choice and off value put in."""
-    points = cross(base, axes, faults)
-    if not _complete(points, faults):
+    """All cells, and warnings. Every cell is resolved, also with each bound, choice and off value in its settings."""
+    cells = cross(base, axes, faults)
+    if not _are_complete(cells, faults):
         return [], []
-    _check_compared(axes, space, faults)
-    told = _Told(faults, [cell_key(point.labels) for point in points])
-    resolved = [_resolve_point(point, told) for point in points]
+    _check_searched_axes(axes, space, faults)
+    findings = _Findings(len(cells))
+    resolutions = [resolve(cell.settings) for cell in cells]
+    for cell, (_, found, warnings) in zip(cells, resolutions, strict=True):
+        for fault in found:
+            findings.add_fault(dataclasses.replace(fault, path=cell.location(fault.path)), cell)
+        for warning in warnings:
+            findings.add_warning(cell.location(warning.path), warning.message, cell)
     cells = [
-        Cell(point.labels, point.settings, _narrowed(space, point, settings))
-        for point, settings in zip(points, resolved, strict=True)
+        dataclasses.replace(cell, space=restrict(space, partial(values_at, resolved or cell.settings)))
+        for cell, (resolved, _, _) in zip(cells, resolutions, strict=True)
     ]
-    _check_conditions(space, points, resolved, faults, told)
-    for cell, settings in zip(cells, resolved, strict=True):
-        _try_space(cell, settings, space, told)
+    _check_conditions(space, [resolved for resolved, _, _ in resolutions], faults, findings)
+    for cell, (resolved, found, warnings) in zip(cells, resolutions, strict=True):
+        # Without resolved settings it is not known whether the cell has a dimension with conditions.
+        tried = [path for path in cell.space if resolved is not None or not space[path].when]
+        _try_corners(cell, tried, [*found, *warnings], findings)
         if space and not cell.space:
-            told.warn(
-                "search.space", "has nothing to search here, so the cell is one configuration", cell.key
-            )
-    told.tell(cells)
-    return cells, told.warnings()
+            message = "has nothing to search here, so the cell is one configuration"
+            findings.add_warning("search.space", message, cell)
+    findings.report_faults(cells, faults)
+    return cells, findings.warnings(faults)
 
 
-def _complete(points: Sequence[Point], faults: Faults) -> bool:
+def _are_complete(cells: Sequence[Cell], faults: Faults) -> bool:
     """Whether every cell has a model, a task and a budget."""
-    wants = {
+    required = {
         "model": "which model learns, such as `model: nau`, or an axis `model` under compare",
         "task": "what is learnt, such as `task: {name: static, operation: add}`",
         "train": "how it is trained, at least `train: {steps: 10_000}`",
     }
-    missing = [section for section in wants if any(not point.settings.get(section) for point in points)]
+    missing = [section for section in required if any(not cell.settings.get(section) for cell in cells)]
     for section in missing:
-        faults.add("", f"`{section}` is missing: {wants[section]}")
-    if "train" not in missing and any("steps" not in point.settings["train"] for point in points):
+        faults.add("", f"`{section}` is missing: {required[section]}")
+    if "train" not in missing and any("steps" not in cell.settings["train"] for cell in cells):
         faults.add("train", "`steps` is missing: the budget of every seed, such as `steps: 10_000`")
         return False
-    return not missing and bool(points)
+    return not missing and bool(cells)
 
 
-def _check_compared(axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults) -> None:
-    """A search over what an axis sets would make its labels untrue."""
-    for axis in axes:
-        for path in space:
-            parts = path.split(".")
-            if axis.name not in ("model", "task") and any(
-                list(_walk(e.layer.overrides, path)) for e in axis.entries
-            ):
-                faults.add(join("search.space", path), f"is compared on axis {axis.name!r} too: keep one")
-            if path == f"{axis.name}.name" and len(parts) == 2:
-                faults.add(join("search.space", path), f"axis {axis.name!r} compares it already: keep one")
-
-
-def _resolve_point(point: Point, told: _Told) -> dict[str, Any] | None:
-    resolved, found, warnings = resolve(point.settings)
-    for fault in _each(found):
-        told.fault(point.place(fault.path), fault.message, cell_key(point.labels))
-    for warning in warnings:
-        told.warn(point.place(warning.path), warning.message, cell_key(point.labels))
-    return resolved
-
-
-def _narrowed(
-    space: Mapping[str, Dimension], point: Point, resolved: dict[str, Any] | None
-) -> dict[str, Dimension]:
-    return narrowed(space, lambda path: values_at(resolved or point.settings, path))
+def _check_searched_axes(axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults) -> None:
+    """Add a fault for every dimension that an axis sets: a search over it would make the axis's labels untrue."""
+    for axis, path in itertools.product(axes, space):
+        if axis.name not in ("model", "task") and any(
+            list(_value_at(entry.settings, path)) for entry in axis.entries
+        ):
+            faults.add(join("search.space", path), f"is compared on axis {axis.name!r} too: keep one")
+        if path in ("model.name", "task.name") and path == f"{axis.name}.name":
+            faults.add(join("search.space", path), f"axis {axis.name!r} compares it already: keep one")
 
 
 def _check_conditions(
-    space: Mapping[str, Dimension], points: Sequence[Point], resolved: Sequence[dict[str, Any] | None],
-    faults: Faults, told: _Told,
-) -> None:  # fmt: skip
-    """A condition must be on something that some cell has; one that no cell meets is warned of."""
-    if any(settings is None for settings in resolved):
-        return  # what a cell has is not known
+    space: Mapping[str, Dimension],
+    resolved: Sequence[dict[str, Any] | None],
+    faults: Faults,
+    findings: _Findings,
+) -> None:
+    """Check conditions on settings: a fault for one that no cell has, a warning for a value that no cell has."""
     known = [settings for settings in resolved if settings is not None]
+    if len(known) < len(resolved):
+        return
     for name, dimension in space.items():
         for on, wanted in dimension.when.items():
             if on in space:
                 continue
-            place = join("search.space", name, "when", on)
+            path = join("search.space", name, "when", on)
             found = [value for settings in known for value in values_at(settings, on)]
             if not found:
-                guess = nearest(on, sorted({path for settings in known for path in settable_paths(settings)}))
-                faults.add(
-                    place, f"no cell has a setting {on!r}." + (f" Did you mean {guess!r}?" if guess else "")
-                )
+                guess = nearest(on, sorted({p for settings in known for p in settable_paths(settings)}))
+                hint = f" Did you mean {guess!r}?" if guess else ""
+                faults.add(path, f"no cell has a setting {on!r}.{hint}")
             elif not any(same(value, other) for value in found for other in wanted):
                 guess = nearest(str(wanted[0]), {str(value) for value in found})
                 hint = f" Did you mean {guess!r}?" if guess else ""
-                told.warn(place, f"holds in no cell, so {name} is not searched.{hint}", None)
+                findings.add_warning(path, f"holds in no cell, so {name} is not searched.{hint}")
 
 
-def _try_space(cell: Cell, own: dict[str, Any] | None, space: Mapping[str, Dimension], told: _Told) -> None:
-    """Resolve the cell with every corner of every dimension put in, one dimension at a time."""
-    _, base_faults, base_warnings = resolve(cell.settings)
-    before = [*_each(base_faults), *base_warnings]
-    for path, dimension in cell.space.items():
-        if own is None and space[path].when:
-            continue  # whether the cell has this dimension cannot be known before its own faults are mended
-        # Where the dimension depends on others, they have the first value that lets it be.
+def _try_corners(cell: Cell, paths: Sequence[str], known: Sequence[Fault], findings: _Findings) -> None:
+    """Resolve a cell with every corner of the dimensions at `paths`, one at a time; `known` are the cell's own faults."""
+    for path in paths:
+        # The dimensions that this one depends on have the first value that activates it.
         enabling = {
             on: next((v for v in values if cell.space[on].may_be(v)), None)
-            for on, values in dimension.when.items()
+            for on, values in cell.space[path].when.items()
         }
-        for value in dimension.corners():
-            _, found, warnings = resolve(replaced(cell.settings, {**enabling, path: value}))
-            place = join("search.space", path)
-            for fault in _each(found):
-                if fault not in before:
-                    told.fault(place, _named(fault, path), cell.key, given=f"{path} = {shown(value)}")
-            for warning in warnings:
-                if warning not in before:
-                    told.warn(place, f"with {path} = {shown(value)}: {_named(warning, path)}", cell.key)
+        for value in cell.space[path].corners():
+            _, found, warnings = resolve(replace_paths(cell.settings, {**enabling, path: value}))
+            given = f"{path} = {shown(value)}"
+            for fault in (fault for fault in found if fault not in known):
+                message = fault.message if fault.path == path else str(fault)
+                searched = dataclasses.replace(fault, path=join("search.space", path), message=message)
+                findings.add_fault(searched, cell, given)
+            for warning in (warning for warning in warnings if warning not in known):
+                message = warning.message if warning.path == path else str(warning)
+                findings.add_warning(join("search.space", path), f"with {given}: {message}", cell)
 
 
-def _each(faults: Sequence[Fault]) -> list[Fault]:
-    """Faults of a whole section (`batch = 0 must be at least 1; lr = ...`), each at its own setting."""
-    single = []
-    for fault in faults:
-        for message in fault.message.split("; "):
-            own = re.match(r"(\w+) = ", message)
-            single.append(
-                Fault(join(fault.path, own[1]) if own and "." not in fault.path else fault.path, message)
-            )
-    return single
+class _Findings:
+    """Faults and warnings of cells, each kept once, with the keys of all cells that have it."""
 
+    def __init__(self, num_cells: int) -> None:
+        self._num_cells = num_cells
+        self._faults: dict[tuple[str, str], tuple[Fault, list[str]]] = {}
+        self._warnings: dict[tuple[str, str], list[str]] = {}
 
-def _named(fault: Fault, path: str) -> str:
-    return fault.message if fault.path == path else str(fault)
+    def add_fault(self, fault: Fault, cell: Cell, given: str | None = None) -> None:
+        """Add a fault of a cell, its path being one of the file; `given` is the searched value that it comes with."""
+        # The settings that exist instead differ between models; the list of one of them is enough.
+        key = (fault.path, "" if fault.unknown_setting else fault.message)
+        if given is not None and not fault.unknown_setting:
+            fault = dataclasses.replace(fault, message=f"{fault.message} (with {given})")
+        _, cells = self._faults.setdefault(key, (fault, []))
+        if cell.key not in cells:
+            cells.append(cell.key)
 
+    def add_warning(self, path: str, message: str, cell: Cell | None = None) -> None:
+        """Add a warning of a cell, or of all of them."""
+        cells = self._warnings.setdefault((path, message), [])
+        if cell is not None and cell.key not in cells:
+            cells.append(cell.key)
 
-class _Told:
-    """Faults and warnings of cells, each told once however many cells and bounds have it."""
+    def report_faults(self, cells: Sequence[Cell], faults: Faults) -> None:
+        """Add every fault to those of the file."""
+        for fault, keys in self._faults.values():
+            searched = fault.unknown_setting and fault.path.startswith("search.space.")
+            hint = _hint(fault, keys, cells) if searched else ""
+            faults.add(fault.path, f"{fault.message}{self._where(keys)}{hint}")
 
-    def __init__(self, faults: Faults, keys: Sequence[str]) -> None:
-        self._faults = faults
-        self._keys = list(keys)
-        self._found: dict[tuple[str, str], tuple[list[str], str]] = {}
-        self._lacking: dict[str, set[str]] = {}
-        """Path -> cells that have no such setting."""
-        self._warned: dict[tuple[str, str], list[str]] = {}
-
-    def fault(self, path: str, message: str, key: str, given: str | None = None) -> None:
-        lacking = "is not a setting" in message
-        told = f"{message} (with {given})" if given and given not in message and not lacking else message
-        # What each model would have known instead differs; one of the lists is enough.
-        cells, _ = self._found.setdefault((path, message.partition(" Known:")[0]), ([], told))
-        if key not in cells:
-            cells.append(key)
-        if lacking:
-            self._lacking.setdefault(path, set()).add(key)
-
-    def warn(self, path: str, message: str, key: str | None) -> None:
-        cells = self._warned.setdefault((path, message), [])
-        if key is not None and key not in cells:
-            cells.append(key)
-
-    def tell(self, cells: Sequence[Cell]) -> None:
-        """Hand the faults over."""
-        for (path, _), (keys, message) in self._found.items():
-            self._faults.add(path, f"{message}{self._where(keys)}{self._hint(path, cells)}")
-
-    def warnings(self) -> list[str]:
-        """The warnings, as the file's lines have them."""
-        placed = [
-            self._faults.place(path, message + self._where(keys))
-            for (path, message), keys in self._warned.items()
-        ]
-        return [str(warning) for warning in placed]
+    def warnings(self, faults: Faults) -> list[str]:
+        """The warnings, with their lines."""
+        found = self._warnings.items()
+        return [str(faults.locate(path, message + self._where(keys))) for (path, message), keys in found]
 
     def _where(self, keys: Sequence[str]) -> str:
-        """` (in cells ...)`, where it is not all of them."""
-        if not keys or len(keys) == len(self._keys):
+        """` (in cells ...)`, unless it is all of them."""
+        if not keys or len(keys) == self._num_cells:
             return ""
         listed = "; ".join(keys[:3]) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
         return f" (in cell{'s' if len(keys) > 1 else ''} {listed})"
 
-    def _hint(self, path: str, cells: Sequence[Cell]) -> str:
-        """How to search a setting only where there is one."""
-        name = path.removeprefix("search.space.")
-        lacking = self._lacking.get(path, set())
-        searched = [cell for cell in cells if name in cell.space]
-        models = [
-            {str(c.settings["model"].get("name")) for c in searched if (c.key in lacking) == lacks}
-            for lacks in (False, True)
-        ]
-        having = sorted(models[0] - models[1])
-        if path == name or not having or not lacking:
-            return ""
-        return f" To search it where there is one, add when: {{model.name: [{', '.join(having)}]}}"
+
+def _hint(fault: Fault, lacking: Sequence[str], cells: Sequence[Cell]) -> str:
+    """The condition to add to a dimension that only the models of some cells have; `lacking` are the keys of the others."""
+    name = fault.path.removeprefix("search.space.")
+    models: tuple[set[str], set[str]] = (set(), set())
+    for cell in cells:
+        if name in cell.space:
+            models[cell.key in lacking].add(str(cell.settings["model"].get("name")))
+    having = sorted(models[False] - models[True])
+    return (
+        f" To search it where there is one, add when: {{model.name: [{', '.join(having)}]}}" if having else ""
+    )

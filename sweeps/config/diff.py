@@ -1,8 +1,8 @@
-"""What it means to edit the file of a sweep that has begun: nothing, an extension, or another experiment.
+"""The difference between a sweep that has begun and its file as it is now: nothing, an extension, or a refusal.
 
-Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations,
-more compare entries and more steps extend a sweep, and only what is missing runs. Anything else is refused,
-because the records of one sweep would then answer two different questions.
+Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations, more compare
+entries and more steps extend a sweep, and only what is missing runs. Anything else is refused, because the records of one
+sweep would then answer two different questions.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweeps.config.compare import Cell
-from sweeps.config.faults import shown
+from sweeps.config.faults import SweepFileError, join, shown
 from sweeps.config.settings import resolve
 from sweeps.config.space import Dimension, Search, same
-from sweeps.config.sweep_file import Sweep, SweepFileError, from_document
-from sweeps.config.yaml import join
+from sweeps.config.sweep_file import Sweep, from_document
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Change:
 
     kind: Literal["nothing", "extension", "refusal"]
     differences: tuple[str, ...] = ()
-    """Of a refusal only what is refused; of an extension, what is added."""
+    """What is refused, or, of an extension, what is added."""
 
     @property
     def message(self) -> str:
@@ -42,9 +41,9 @@ class Change:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
-    """Compare two `Sweep.document`s: the one the sweep began with, and the one that is to run now.
+    """Compare two `Sweep.document`s: that with which the sweep began, and the new one.
 
-    Raises SweepFileError if `new` is not a sound sweep file.
+    Raises SweepFileError if `new` is not a valid sweep file.
     """
     if old == new:
         return Change("nothing")
@@ -52,7 +51,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     try:
         before = from_document(old, "begun-definition")
     except SweepFileError as error:
-        return Change("refusal", (f"what the sweep began with cannot be read any more: {error}",))
+        return Change("refusal", (f"the file with which the sweep began cannot be read any more: {error}",))
     refused: list[str] = []
     added: list[str] = []
     _compare_seeds(before, after, added, refused)
@@ -79,8 +78,15 @@ def _compare_search(
         if before is not after:
             refused.append(f"search: {'taken out' if after is None else 'new; the sweep began without one'}")
         return
-    for name in ("sampler", "sampler_options", "seed", "parallel", "objective", "direction"):
-        old, new = getattr(before, name), getattr(after, name)
+    fixed = {
+        "sampler": (before.sampler, after.sampler),
+        "sampler_options": (before.sampler_options, after.sampler_options),
+        "seed": (before.seed, after.seed),
+        "parallel": (before.parallel, after.parallel),
+        "objective": (before.objective.name, after.objective.name),
+        "direction": (before.objective.direction, after.objective.direction),
+    }
+    for name, (old, new) in fixed.items():
         if not same(old, new):
             refused.append(
                 f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested"
@@ -108,23 +114,24 @@ def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[
     elif more:
         added.append(f"compare: {len(more)} more cell{'s' if len(more) > 1 else ''}: {_listed(more)}")
     kept = [(cell, new_cells[key]) for key, cell in old_cells.items() if key in new_cells]
-    both_search = before.search is not None and after.search is not None  # otherwise `_compare_search` tells
-    told_added: dict[str, list[str]] = {}
-    told_refused: dict[str, list[str]] = {}
+    both_search = (
+        before.search is not None and after.search is not None
+    )  # otherwise `_compare_search` refuses
+    cells_added: dict[str, list[str]] = {}
+    cells_refused: dict[str, list[str]] = {}
     for old, new in kept:
-        for told, differences in zip(
-            (told_added, told_refused), _compare_cell(old, new, both_search), strict=True
-        ):
+        extending, refusing = _compare_cell(old, new, both_search)
+        for cells, differences in ((cells_added, extending), (cells_refused, refusing)):
             for text in differences:
-                told.setdefault(text, []).append(old.key)
-    for target, told in ((added, told_added), (refused, told_refused)):
+                cells.setdefault(text, []).append(old.key)
+    for target, cells in ((added, cells_added), (refused, cells_refused)):
         target += [
-            text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in told.items()
+            text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in cells.items()
         ]
 
 
 def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], list[str]]:
-    """(what extends, what is refused) of one cell that both have."""
+    """The differences of a cell that both have: those that extend it, and those that are refused."""
     added: list[str] = []
     refused: list[str] = []
     was, now = (_explicit(cell) for cell in (old, new))
@@ -151,7 +158,7 @@ def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], l
 
 
 def _explicit(cell: Cell) -> dict[str, Any]:
-    """Dotted path -> value of everything that the cell's settings stand for, defaults included."""
+    """Dotted path -> value of a cell's explicit settings, defaults included."""
     resolved, _, _ = resolve(cell.settings)
     assert resolved is not None  # the sweep was read, so its cells resolve
     return dict(_leaves(resolved, ""))

@@ -1,28 +1,29 @@
-"""What is wrong with a sweep file: every fault at once, each with its place and what to do about it."""
+"""Faults of a sweep file or of clusters.yaml: all of them at once, each with its line and what to do about it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.registry import nearest
-from sweeps.config.yaml import Document, outwards
 from sweeps.errors import UserError
 
 
 @dataclass(frozen=True)
-class SpecFault:
-    """One fault of a sweep file."""
+class Fault:
+    """One fault, or one warning, at a dotted path of settings or of a file."""
 
     path: str
-    """Dotted path in the file, such as `search.space.train.lr`; empty for the file as a whole."""
+    """Such as `train.lr`, or in a file `search.space.train.lr`; empty for the file as a whole."""
     message: str
     line: int | None = None
-    """Counted from 1; None for what does not stand in the file (a missing key, an override)."""
+    """Counted from 1. None: the path is not in the file (a missing key, an override), or there is no file."""
     override: str | None = None
-    """The KEY=VALUE argument that the fault came from."""
+    """The KEY=VALUE argument that has the fault."""
+    unknown_setting: bool = False
+    """The path names a setting that does not exist there."""
 
     def __str__(self) -> str:
         where = f"{self.override!r}: " if self.override else f"line {self.line}: " if self.line else ""
@@ -30,9 +31,9 @@ class SpecFault:
 
 
 class SweepFileError(UserError):
-    """A sweep file that cannot be used. `faults` has all that is wrong with it, in the order of its lines."""
+    """A file that cannot be used. `faults` has everything that is wrong with it, in the order of its lines."""
 
-    def __init__(self, source_name: str, faults: Iterable[SpecFault]) -> None:
+    def __init__(self, source_name: str, faults: Iterable[Fault]) -> None:
         self.source_name = source_name
         self.faults = tuple(faults)
         if len(self.faults) == 1:
@@ -43,42 +44,55 @@ class SweepFileError(UserError):
 
 
 class Faults:
-    """Collects faults while a file is read; the `take` methods check one value each and note what is wrong.
+    """Collects faults while a file is read; the `take` methods check one value each and add what is wrong.
 
-    A method that finds a fault returns None, so that the reader can go on and find the others.
+    A `take` method that finds a fault returns None, so that reading goes on and finds the others.
+
+    Parameters
+    ----------
+    lines
+        Dotted path -> line of the file (`Document.lines`).
+    overridden
+        Dotted path of the file -> the KEY=VALUE argument that set it.
+    found
+        Faults of the text itself (`Document.faults`).
     """
 
-    def __init__(self, document: Document, overridden: Mapping[str, str] | None = None) -> None:
-        self._document = document
+    def __init__(
+        self,
+        lines: Mapping[str, int],
+        overridden: Mapping[str, str] | None = None,
+        found: Iterable[Fault] = (),
+    ) -> None:
+        self._lines = lines
         self.overridden = dict(overridden or {})
-        """File path -> the KEY=VALUE argument that set it."""
-        self._found: dict[tuple[str, str], SpecFault] = {}
+        self._found = dict.fromkeys(found)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def add(self, path: str, message: str) -> None:
-        """Note a fault at `path`; the same one is noted once."""
-        self._found.setdefault((path, message), self.place(path, message))
+        """Add a fault at `path`, with its line; an equal one is kept once."""
+        self._found.setdefault(self.locate(path, message))
 
     def add_line(self, line: int | None, message: str) -> None:
-        """Note a fault of the text itself."""
-        self._found.setdefault((str(line), message), SpecFault("", message, line))
+        """Add a fault of a line, or of the file as a whole."""
+        self._found.setdefault(Fault("", message, line))
 
-    def place(self, path: str, message: str) -> SpecFault:
-        """A fault (or a warning) with the line or the override that `path` came from."""
+    def locate(self, path: str, message: str) -> Fault:
+        """A fault with the line, or the override, of `path` or of the nearest enclosing path that has one."""
         for part in outwards(path):
             if part in self.overridden:
-                return SpecFault(path, message, override=self.overridden[part])
-            if part in self._document.lines:
-                break
-        return SpecFault(path, message, self._document.line(path))
+                return Fault(path, message, override=self.overridden[part])
+            if part in self._lines:
+                return Fault(path, message, self._lines[part])
+        return Fault(path, message)
 
     def raise_any(self, source_name: str) -> None:
-        """Raise SweepFileError if a fault was noted."""
+        """Raise SweepFileError if there is a fault."""
         if self._found:
             raise SweepFileError(
-                source_name, sorted(self._found.values(), key=lambda f: (f.line is None, f.line or 0))
+                source_name, sorted(self._found, key=lambda fault: (fault.line is None, fault.line or 0))
             )
 
     # -------------------------------------------------------------------------------------- values
@@ -95,7 +109,7 @@ class Faults:
         allowed = list(known)
         for key in value:
             if key not in allowed:
-                self.add(f"{path}.{key}" if path else key, unknown("key", key, allowed))
+                self.add(join(path, key), unknown("key", key, allowed))
         return {key: item for key, item in value.items() if key in allowed}
 
     def take_integer(self, value: Any, path: str, low: int, high: int | None = None) -> int | None:
@@ -113,20 +127,27 @@ class Faults:
         """A number, above `above` or at least `low` where given."""
         fits = is_number(value) and (above is None or value > above) and (low is None or value >= low)
         if not fits:
-            bound = (
-                f" above {above:g}"
-                if above is not None
-                else f" of at least {low:g}"
-                if low is not None
-                else ""
-            )
+            bound = f" of at least {low:g}" if low is not None else ""
+            bound = f" above {above:g}" if above is not None else bound
             self.add(path, f"must be a number{bound}, not {shown(value)}")
             return None
         return float(value)
 
 
+def join(*parts: str | int) -> str:
+    """A dotted path; empty parts are left out."""
+    return ".".join(str(part) for part in parts if part != "")
+
+
+def outwards(path: str) -> Iterator[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """`unknown key. Did you mean 'steps'? Known: ...`."""
+    """The message `unknown key 'stepz'. Did you mean 'steps'? Known: ...`."""
     names = list(known)
     guess = nearest(word, names)
     hint = f" Did you mean {guess!r}?" if guess else ""
@@ -139,7 +160,7 @@ def is_number(value: Any) -> bool:
 
 
 def whole(value: Any) -> int | None:
-    """The int that a value is, 1e6 included; None for everything else."""
+    """A whole number as an int, 1e6 included; None for everything else."""
     if not is_number(value) or not math.isfinite(value) or value != int(value):
         return None
     return int(value)

@@ -1,4 +1,8 @@
-"""One `Config` from a mapping: checked, every fault at once, and made explicit. A `Config` alone spells its fields."""
+"""Explicit settings: the `model`, `task` and `train` sections checked, with every default filled in, and a lane's key.
+
+The fields of the `Config` of a unit, network or task, with their types and defaults, are the only description of its
+settings. All faults are returned at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -16,43 +21,44 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
+from sweeps.config.faults import Fault, join
 
 MOST_CHOICES = 64
-"""How many ways to mend misspelt words are tried in search of other faults."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong (or to be warned of) at a dotted path of the settings."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+"""Largest number of combinations of words tried in place of misspelt ones, to find the other faults."""
 
 
 def section(
     cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, also: set[str] | None = None
 ) -> tuple[dict[str, Any] | None, list[Fault]]:
-    """(plain explicit values, faults) of one Config from a mapping; the values are None where there is a fault.
+    """Explicit plain values of one Config, and faults; the values are None where there is a fault.
 
-    `steps` is what a share such as 40% is of; `also` names settings that others have, for the advice.
+    Parameters
+    ----------
+    cls
+        The Config, a dataclass.
+    given
+        The settings as written.
+    path
+        Dotted path of these settings, for faults.
+    steps
+        train.steps, of which a share such as 40% is taken; None: unknown.
+    also
+        Settings that are allowed elsewhere in the section, for the suggested names.
     """
     if not isinstance(given, Mapping):
         return None, [Fault(path, f"must be a mapping, but got {given!r}")]
     faults = [*_unknown(cls, given, path, also or set()), *_not_finite(given, path)]
-    given = {key: value for key, value in given.items() if not any(_not_finite(value, ""))}
-    known = _steps_from_shares(cls, _without_unknown(cls, given), path, steps, faults)
+    finite = {key: value for key, value in given.items() if not any(_not_finite(value, ""))}
+    known = _steps_from_shares(cls, _without_unknown(cls, finite), path, steps, faults)
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(validated(cls, known))))
     except ValidationError as error:
-        told = {fault.path for fault in faults}
-        found = dict.fromkeys(_fault(e, path, cls, given) for e in error.errors())
+        found = [fault for e in error.errors() for fault in _faults_of(e, path, cls, finite)]
         wrong = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
         if wrong:
-            found |= dict.fromkeys(Fault(path, message) for message in _besides(cls, known, wrong))
-        return None, faults + [fault for fault in found if fault.path not in told]
+            found += _faults_besides(cls, known, path, wrong)
+        reported = {fault.path for fault in faults}
+        return None, faults + [fault for fault in dict.fromkeys(found) if fault.path not in reported]
     return (None, faults) if faults else (plain, [])
 
 
@@ -72,7 +78,7 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
 
 
 def _integral(value: Any) -> Any:
-    """1e6 may stand where an int is asked for; every float field takes an int."""
+    """Whole floats as ints: 1e6 is allowed where an int is required, and every float field takes an int."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, Mapping):
@@ -80,35 +86,58 @@ def _integral(value: Any) -> Any:
     return [_integral(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _fault(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> Fault:
+def _faults_of(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> list[Fault]:
+    """The faults of one of pydantic's errors."""
     name = str(error["loc"][0]) if error["loc"] else ""
     forms = get_args(fields_of(cls).get(name))
-    if forms and all(get_origin(form) is tuple for form in forms):  # pydantic tells of each form in turn
+    if forms and all(get_origin(form) is tuple for form in forms):  # pydantic has an error for each form
         allowed = " or ".join(_form(form) for form in forms)
-        return Fault(f"{path}.{name}", f"must be {allowed}, but got {given.get(name)!r}")
-    where = ".".join(
-        [path, *(str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-")))]
-    )
+        return [Fault(join(path, name), f"must be {allowed}, but got {given.get(name)!r}")]
+    keys = [str(p) for p in error["loc"] if not str(p).startswith(("tuple[", "float", "function-"))]
+    where = join(path, *keys)
     if error["type"] == "missing":
-        return Fault(where, "is missing")
+        return [Fault(where, "is missing")]
     if error["type"] == "value_error":
-        return Fault(where, str(error["ctx"]["error"]))
+        inner = _config_at(cls, keys)
+        cause = error["ctx"]["error"]
+        return [Fault(where, str(cause))] if inner is None else _faults_of_config(inner, cause, where)
     if error["type"] == "literal_error":
         known = [word for word in get_args(fields_of(cls).get(name)) if isinstance(word, str)]
         near = registry.nearest(str(error["input"]), known)
-        allowed = error["ctx"]["expected"]
-        return Fault(
-            where,
-            f"must be {allowed}, but got {error['input']!r}" + (f". Did you mean {near!r}?" if near else ""),
-        )
-    return Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")
+        hint = f". Did you mean {near!r}?" if near else ""
+        return [Fault(where, f"must be {error['ctx']['expected']}, but got {error['input']!r}{hint}")]
+    return [Fault(where, f"{error['msg'][0].lower() + error['msg'][1:]}, but got {error['input']!r}")]
 
 
-def _besides(cls: type[Any], known: Mapping[str, Any], wrong: set[str]) -> list[str]:
-    """What is wrong with the other settings, whatever the `wrong` ones should have been.
+def _config_at(cls: type[Any], keys: Sequence[str]) -> type[Any] | None:
+    """The dataclass at some keys below a Config; None for a plain field."""
+    for key in keys:
+        hint = fields_of(cls).get(key)
+        classes = [c for c in (hint, *get_args(hint)) if isinstance(c, type) and dataclasses.is_dataclass(c)]
+        if not classes:
+            return None
+        cls = classes[0]
+    return cls
 
-    A Config looks at its own rules only where every value has the right type. So it is made with each word that a wrong
-    setting may be, or with its default, and what all of these complain of is told.
+
+def _faults_of_config(cls: type[Any], error: ValueError, path: str) -> list[Fault]:
+    """The faults in a ValueError that a Config's `__post_init__` raised, each at its own setting where it begins with one.
+
+    Every argument is one fault: `raise ValueError("lr = 0 must be above 0", "batch = 0 must be at least 1")`. An argument
+    that joins several with "; " is split before the name of a setting. Nothing else takes the text of a fault apart.
+    """
+    settings = "|".join(map(re.escape, fields_of(cls)))
+    split = re.compile(rf"; (?=(?:{settings})\b)") if settings else re.compile("(?!)")
+    messages = [message for argument in error.args for message in split.split(str(argument))]
+    names = [re.match(rf"(?:{settings})\b", message) if settings else None for message in messages]
+    return [Fault(join(path, n[0]) if n else path, m) for n, m in zip(names, messages, strict=True)]
+
+
+def _faults_besides(cls: type[Any], known: Mapping[str, Any], path: str, wrong: set[str]) -> list[Fault]:
+    """Faults that remain whichever allowed value the `wrong` settings have.
+
+    A Config checks its own rules only where every value has the right type. So it is built with each word that a wrong
+    setting may be, or else with its default, and the faults that all of these attempts share are returned.
     """
     fields = fields_of(cls)
     words = [
@@ -116,20 +145,22 @@ def _besides(cls: type[Any], known: Mapping[str, Any], wrong: set[str]) -> list[
         for key in wrong & set(fields)
     ]
     rest = {key: value for key, value in known.items() if key not in wrong}
-    seen: list[dict[str, None]] = []
+    attempts: list[list[Fault]] = []
     for choice in itertools.islice(itertools.product(*(some for some in words if some)), MOST_CHOICES):
         try:
             validated(cls, {**rest, **dict(choice)})
         except ValidationError as error:
-            own = [e["ctx"]["error"] for e in error.errors() if not e["loc"] and e["type"] == "value_error"]
-            seen.append(dict.fromkeys(message for text in own for message in str(text).split("; ")))
+            raised = [
+                e["ctx"]["error"] for e in error.errors() if not e["loc"] and e["type"] == "value_error"
+            ]
+            attempts.append([fault for cause in raised for fault in _faults_of_config(cls, cause, path)])
         else:
             return []
-    return [message for message in (seen[0] if seen else ()) if all(message in others for others in seen)]
+    return [fault for fault in attempts[0] if all(fault in other for other in attempts)] if attempts else []
 
 
 def _form(hint: Any) -> str:
-    """`[number, number]` of a tuple of two floats."""
+    """The form of a tuple of two floats as `[number, number]`."""
     parts = ", ".join(_form(part) for part in get_args(hint))
     return f"[{parts}]" if get_origin(hint) is tuple else "number"
 
@@ -145,11 +176,11 @@ def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]
     for key, value in given.items():
         if key not in fields:
             near = registry.nearest(str(key), [*fields, *also])
+            hint = f" Did you mean {near!r}?" if near else ""
+            listed = ", ".join(sorted([*fields, *also])) or "none"
             yield Fault(
-                f"{path}.{key}",
-                "is not a setting here." + (f" Did you mean {near!r}?" if near else "")
-                + f" Known: {', '.join(sorted([*fields, *also])) or 'none'}.",
-            )  # fmt: skip
+                join(path, key), f"is not a setting here.{hint} Known: {listed}.", unknown_setting=True
+            )
         elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
             yield from _unknown(fields[key], value, f"{path}.{key}", set())
 
@@ -164,7 +195,7 @@ def _not_finite(value: Any, path: str) -> Iterator[Fault]:
 
 
 def _without_unknown(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest is checked all the same, so that every fault is told at once."""
+    """The settings that exist: they are checked as well, so that every fault is reported at once."""
     fields = fields_of(cls)
     return {
         key: _without_unknown(fields[key], value)
@@ -178,7 +209,7 @@ def _without_unknown(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]
 def _steps_from_shares(
     cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, faults: list[Fault]
 ) -> dict[str, Any]:
-    """Turns "40%" into steps, in fields annotated as Steps only."""
+    """The settings with shares such as "40%" as steps, in fields that are annotated as Steps."""
     result = dict(given)
     for key, hint in fields_of(cls).items():
         value = result.get(key)
@@ -190,12 +221,8 @@ def _steps_from_shares(
             except ValueError:
                 share = None
             if share is None or steps is None:
-                faults.append(
-                    Fault(
-                        f"{path}.{key}",
-                        f"must be steps or a share of train.steps such as 40%, but got {value!r}",
-                    )
-                )
+                message = f"must be steps or a share of train.steps such as 40%, but got {value!r}"
+                faults.append(Fault(join(path, key), message))
             else:
                 result[key] = share * steps
     return result
@@ -310,9 +337,9 @@ class Built:
 
 
 def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fault], list[Fault]]:
-    """Explicit settings, faults and warnings. The settings are None where there is a fault.
+    """Return explicit settings, faults and warnings. The settings are None where there is a fault.
 
-    `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Raises nothing for bad input.
+    `settings` has `model` and `task` (a name, or a mapping with `name`) and `train`. Bad input raises nothing.
     """
     faults: list[Fault] = []
     train, found = section(Train, settings.get("train") or {}, "train", None)
@@ -325,7 +352,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
     if faults or train is None or task is None or model is None:
         return None, faults, []
     resolved = {"model": model, "task": task, "train": train}
-    return resolved, [], list(cautions(resolved))
+    return resolved, [], list(_warnings(resolved))
 
 
 def build(resolved: Mapping[str, Any]) -> Built:
@@ -369,17 +396,14 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
-    """The dotted leaves that a sweep file may set. A setting that several units share is one leaf of `model`."""
-    paths = ["model.name", "model.network", "model.units", "task.name"]
+    """The dotted paths that a sweep file may set. A setting that several units share is one path of `model`."""
+    paths = {"model.name", "model.network", "model.units", "task.name"}
     for part in ("model", "task", "train"):
-        paths += [
-            f"{part}.{p}"
-            for p, _ in _leaves(resolved[part])
-            if not p.startswith(("units", "network", "name"))
-        ]
+        found = [path for path, _ in leaves(resolved[part])]
+        paths |= {join(part, p) for p in found if not p.startswith(("units", "network", "name"))}
     for unit in resolved["model"]["units"]:
-        paths += [f"model.{p}" for p, _ in _leaves(unit) if p != "name"]
-    return sorted(set(paths))
+        paths |= {join("model", path) for path, _ in leaves(unit) if path != "name"}
+    return sorted(paths)
 
 
 def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
@@ -433,14 +457,14 @@ def _model(
 def _misplaced_cell(
     network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]
 ) -> str | None:
-    """What is wrong with where a recurrent cell stands: only the first unit of a looped network is repeated."""
+    """Why a recurrent cell is in the wrong place, or None: only the first unit of a looped network is repeated."""
     repeated = 1 if network.pieces else 0
     for unit, cls in list(zip(units, classes, strict=True))[repeated:]:
         if cls.is_cell:
-            told = f"{unit['name']} is a recurrent cell, and network {network_name} repeats "
+            message = f"{unit['name']} is a recurrent cell, and network {network_name} repeats "
             if repeated:
-                return told + "its first unit alone: put another after it, such as linear"
-            return told + "nothing: it needs a sequence task"
+                return message + "its first unit alone: put another after it, such as linear"
+            return message + "nothing: it needs a sequence task"
     return None
 
 
@@ -485,17 +509,17 @@ def _assemble(
     name: str | None, network_name: str, network: type[Any], units: list[tuple[Any, type[Any]]],
     paper: dict[str, Any], rest: dict[str, Any], steps: float | None,
 ) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
-    """Shares the given settings out between the network and its units; a unit's setting reaches each that has it."""
+    """Distribute settings between a network and its units; a setting of units goes to every unit that has it."""
     unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
     given = merge(paper, rest)
     shared = {k: given.pop(k) for k in list(given) if k in unit_fields and k not in fields_of(network.Config)}
     plain, faults = section(network.Config, given, "model", steps, also=unit_fields)
     resolved_units = []
     for i, (unit, cls) in enumerate(units):
-        own = {k: v for k, v in shared.items() if k in fields_of(cls.Config)} | {
-            k: v for k, v in unit.items() if k != "name"
-        }
-        unit_section, found = section(cls.Config, own, "model" if shared else f"model.units.{i}", steps)
+        unit_settings = {k: v for k, v in shared.items() if k in fields_of(cls.Config)}
+        unit_settings |= {k: v for k, v in unit.items() if k != "name"}
+        path = "model" if shared else f"model.units.{i}"
+        unit_section, found = section(cls.Config, unit_settings, path, steps)
         faults += [f for f in found if f not in faults]
         resolved_units.append({"name": unit["name"], **(unit_section or {})})
     if faults or plain is None:
@@ -516,10 +540,11 @@ def _named(given: Any, section: str, required: bool = True) -> tuple[Any, dict[s
     return name, rest, []
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of everything in nested mappings that is not a mapping, or an empty one."""
+    if isinstance(node, Mapping) and (node or not path):
         for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else key)
+            yield from leaves(value, join(path, key))
     else:
         yield path, node
 
@@ -540,8 +565,8 @@ def _number(train: Any) -> float | None:
     return float(steps) if isinstance(steps, int | float) and not isinstance(steps, bool) else None
 
 
-def cautions(resolved: Mapping[str, Any]) -> Iterator[Fault]:
-    """Warnings about one lane's explicit settings."""
+def _warnings(resolved: Mapping[str, Any]) -> Iterator[Fault]:
+    """Warnings about explicit settings that are allowed and hardly intended."""
     train, settings = resolved["train"], dict(resolved["task"])
     yield from _late_schedules(resolved["model"], "model", train["steps"])
     cls: Any = registry.find("task", settings.pop("name"))

@@ -1,21 +1,20 @@
-"""What a search may change, and how it searches: the `search` section as plain data.
+"""The search space, and the settings of a search, as plain data.
 
-A dimension is one dotted path with its values: `{log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}`.
-Bounds are inclusive. `or` is one more value, off, beside the range; `when` limits the dimension to where the
-condition holds.
+A dimension is one dotted path with its values: `{log_uniform: [1e-6, 0.2], or: 0, when: {model.name: nmu}}`. Bounds are
+inclusive. `or` is one more value, off, besides the range; `when` limits the dimension to where the condition holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from sweeps.config.faults import Faults, is_number, shown, unknown, whole
-from sweeps.config.yaml import join
+from sweeps.config.faults import Faults, is_number, join, shown, unknown, whole
 
 Kind = Literal["uniform", "log_uniform", "integer", "log_integer", "choice"]
 KINDS: tuple[Kind, ...] = ("uniform", "log_uniform", "integer", "log_integer", "choice")
+Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,19 @@ class Dimension:
     high: float | None = None
     choices: tuple[Any, ...] = ()
     off: Any = None
-    """The value beside the range (`or`); it means something only with `has_off`."""
+    """The value besides the range (`or`); without meaning unless `has_off`."""
     has_off: bool = False
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Dotted path -> values of which it must have one. In a cell, these are other dimensions of it."""
+    """Dotted path -> values, one of which it must have. In a cell only paths of its other dimensions are left."""
 
     def corners(self) -> Iterator[Any]:
-        """Every choice, or both bounds; then off."""
+        """Yield every choice, or both bounds; then off."""
         yield from self.choices if self.kind == "choice" else (self.low, self.high)
         if self.has_off:
             yield self.off
 
     def may_be(self, value: Any) -> bool:
-        """Whether the dimension can take a value."""
+        """Whether the dimension can have the value."""
         if any(same(value, corner) for corner in self.corners()):
             return True
         if self.kind == "choice" or not is_number(value):
@@ -49,20 +48,29 @@ class Dimension:
         return self.low <= value <= self.high and ("integer" not in self.kind or whole(value) is not None)
 
 
+@dataclass(frozen=True)
+class Objective:
+    """The figure of a configuration that a search optimises."""
+
+    name: str = "par2"
+    direction: Direction = "minimize"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How every cell is searched."""
+    """The `search` section of a sweep file: how every cell is searched."""
 
     sampler: str = "tpe"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     """Of the sampler."""
     configurations: int
-    """A cell's, the file's own (number 0) included."""
+    """Of a cell, the file's own (number 0) included."""
     parallel: int = 8
-    """Configurations in flight in a cell. It decides what suggestion k knows, so it changes results."""
-    objective: str = "par2"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    """Configurations in flight in a cell. Suggestion k depends on it, so it changes results."""
+    objective: Objective = field(default_factory=Objective)
+    space: Mapping[str, Dimension] = field(default_factory=dict)
+    """Dotted path -> dimension, sorted by path: all of the file. A cell has those whose conditions it meets."""
 
 
 def same(a: Any, b: Any) -> bool:
@@ -74,22 +82,22 @@ def same(a: Any, b: Any) -> bool:
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
-def repeated(values: Iterable[Any]) -> list[Any]:
-    """Those values that an equal one stands before."""
+def duplicates(values: Iterable[Any]) -> list[Any]:
+    """The values that are equal to an earlier one."""
     seen: list[Any] = []
-    again: list[Any] = []
+    found: list[Any] = []
     for value in values:
-        (again if any(same(value, other) for other in seen) else seen).append(value)
-    return again
+        (found if any(same(value, other) for other in seen) else seen).append(value)
+    return found
 
 
 # ------------------------------------------------------------------------------------------- conditions
 
 
-def narrowed(space: Mapping[str, Dimension], own: Callable[[str], list[Any]]) -> dict[str, Dimension]:
-    """The dimensions that a cell has, with only those conditions left that depend on other dimensions of it.
+def restrict(space: Mapping[str, Dimension], settings_at: Callable[[str], list[Any]]) -> dict[str, Dimension]:
+    """The dimensions that a cell has. Of their conditions only those on other dimensions of the cell are left.
 
-    `own(path)` gives the values that the cell's own settings have at a path: several where units share it.
+    `settings_at(path)` returns the values of the cell's own settings at a path: several where units share it.
     """
     left = dict(space)
     changed = True
@@ -97,8 +105,8 @@ def narrowed(space: Mapping[str, Dimension], own: Callable[[str], list[Any]]) ->
         changed = False
         for path, dimension in list(left.items()):
             undecided = {on: values for on, values in dimension.when.items() if on in left}
-            decided = [(own(on), values) for on, values in dimension.when.items() if on not in left]
-            if not all(_meet(found, values) for found, values in decided):
+            decided = [(settings_at(on), values) for on, values in dimension.when.items() if on not in left]
+            if not all(_overlap(found, values) for found, values in decided):
                 del left[path]
                 changed = True
             else:
@@ -107,30 +115,29 @@ def narrowed(space: Mapping[str, Dimension], own: Callable[[str], list[Any]]) ->
 
 
 def active(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those parameters whose conditions on other parameters hold; a condition on an inactive one does not."""
+    """The parameters whose conditions on other parameters hold; a condition on an inactive one does not."""
     left = dict(parameters)
     while True:
-        idle = [
+        inactive = [
             path
             for path in left
             if path in space
-            and not all(_meet([left[on]] if on in left else [], v) for on, v in space[path].when.items())
+            and not all(_overlap([left[on]] if on in left else [], v) for on, v in space[path].when.items())
         ]
-        if not idle:
+        if not inactive:
             return left
-        left = {path: value for path, value in left.items() if path not in idle}
+        left = {path: value for path, value in left.items() if path not in inactive}
 
 
-def _meet(found: Iterable[Any], allowed: Iterable[Any]) -> bool:
-    allowed = list(allowed)
-    return any(same(value, other) for value in found for other in allowed)
+def _overlap(values: Iterable[Any], others: Sequence[Any]) -> bool:
+    return any(same(value, other) for value in values for other in others)
 
 
 # ------------------------------------------------------------------------------------------- reading
 
 
 def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
-    """The `search.space` section, sorted by path so that the order of keys cannot matter."""
+    """Read the `search.space` section. The result is sorted by path, so the order of keys cannot matter."""
     given = faults.take_mapping(value, path)
     if given is None:
         return {}
@@ -150,14 +157,14 @@ def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
 
 
 def read_dimension(value: Any, path: str, name: str, faults: Faults) -> Dimension | None:
-    """One dimension: a mapping of one kind, or a plain list of choices. None where there is a fault."""
+    """Read one dimension: a mapping of one kind, or a plain list of choices. None where there is a fault."""
     if isinstance(value, list):
         value = {"choice": value}
     if not isinstance(value, dict):
         faults.add(
             path,
-            f"must say what to try, not {shown(value)}: {{log_uniform: [low, high]}}, or a list of choices. "
-            f"A fixed value stands in {name.partition('.')[0]}",
+            f"must be a range such as {{log_uniform: [low, high]}}, or a list of choices, not {shown(value)}. "
+            f"A fixed value belongs in the section {name.partition('.')[0]}",
         )
         return None
     kinds: list[Kind] = [kind for kind in KINDS if kind in value]
@@ -165,8 +172,9 @@ def read_dimension(value: Any, path: str, name: str, faults: Faults) -> Dimensio
         if key not in (*KINDS, "or", "when"):
             faults.add(join(path, key), unknown("key", key, [*KINDS, "or", "when"]))
     if len(kinds) != 1:
-        told = f"has {' and '.join(kinds)}: keep one" if kinds else f"needs one of {', '.join(KINDS)}"
-        faults.add(path, told)
+        faults.add(
+            path, f"has {' and '.join(kinds)}: keep one" if kinds else f"needs one of {', '.join(KINDS)}"
+        )
         return None
     kind = kinds[0]
     when = _read_when(value["when"], join(path, "when"), name, faults) if "when" in value else {}
@@ -209,10 +217,11 @@ def _read_choices(
     if not isinstance(value, list) or not value:
         faults.add(path, f"must be a list of at least one value, not {shown(value)}")
         return None
-    again = repeated(value)
-    if again:
-        # A plain list has no key `choice`; both fall back to the line of what is around them.
-        faults.add(parent, f"the choice {shown(again[0])} is given twice")
+    repeated = duplicates(value)
+    if repeated:
+        faults.add(
+            parent, f"the choice {shown(repeated[0])} is given twice"
+        )  # a plain list has no key `choice`
         return None
     return Dimension("choice", choices=tuple(value), when=when)
 
@@ -230,7 +239,7 @@ def _read_when(value: Any, path: str, name: str, faults: Faults) -> dict[str, tu
 
 
 def _check_conditions(space: Mapping[str, Dimension], path: str, faults: Faults) -> None:
-    """A condition on another dimension must be one that it can meet."""
+    """Add a fault for every condition that the dimension it names cannot meet."""
     for name, dimension in space.items():
         for on, wanted in dimension.when.items():
             if on in space and not any(space[on].may_be(value) for value in wanted):

@@ -1,45 +1,73 @@
-"""The sweep file: what to try, typed and checked. Every fault in it is found at once.
+"""The sweep file: read, checked and typed. All faults are reported at once.
 
-`load` reads a file, `parse` a text; both give a Sweep, or raise SweepFileError with all faults, their lines and
-the nearest known names. The parts: `yaml_source` (values and lines), `overrides` (KEY=VALUE), `axes`
-(compare), `space` (search), `sections` (the rest) and `cells` (everything resolved).
+`load` reads a file and `parse` a text; both return a Sweep, or raise SweepFileError with every fault, its line and the
+nearest known name. `stored_search` reads the `search` section of a begun sweep without its models.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, axis_setting, read_axes, read_cells
-from sweeps.config.faults import Faults, SpecFault, SweepFileError, is_number, shown, unknown, whole
+from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, read_cells
+from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown, whole
 from sweeps.config.registry import find, names, nearest
-from sweeps.config.space import Dimension, Search, read_space, repeated
-from sweeps.config.yaml import Document, dump, join, read, read_value
+from sweeps.config.settings import resolve
+from sweeps.config.space import Objective, Search, duplicates, read_space
+from sweeps.config.yaml import dump, read, read_value
 from sweeps.errors import UserError
 
-__all__ = [
-    "Budget",
-    "Cell",
-    "Dimension",
-    "Resources",
-    "Search",
-    "SpecFault",
-    "Sweep",
-    "SweepFileError",
-    "from_document",
-    "load",
-    "parse",
-]  # fmt: skip
-
 KEYS = (
-    "name", "question", "task", "model", "train", "compare", "seeds", "search", "early_stopping", "confirm",
-    "resources", "budget", "exported",
-)  # fmt: skip
+    "name",
+    "question",
+    "task",
+    "model",
+    "train",
+    "compare",
+    "seeds",
+    "search",
+    "resources",
+    "budget",
+    "exported",
+)
+SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
+RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
+NOT_BUILT = ("early_stopping", "confirm", "search.order", "budget.cost_usd", "budget.failures")
+"""Keys that have a meaning and no implementation yet: to ignore them would run another experiment."""
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
+MAX_SEED = 2**32 - 1
+"""The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
+MAX_SEEDS = 1_000_000
+DEFINITIONS = Path(__file__).parent.parent / "definitions"
+"""Folder of the sweep files that ship with the package."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The resources of ONE worker. They never change results."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    memory_gb: float | None = None
+    slots: Literal["auto"] | int = "auto"
+    """Lanes that a worker trains together; at least 3, since packs of 1 and 2 round differently."""
+    checkpoint_s: float = 5.0
+    """Interval at which a worker sends checkpoints: the most work that is lost with it."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop a sweep that is not done."""
+
+    hours: float | None = None
+    """Wall time of the driver, all its runs together."""
 
 
 @dataclass(frozen=True)
@@ -58,55 +86,65 @@ class Sweep:
     text: str
     """YAML that reads as this sweep. The file's own text or, with overrides, one that has them in it."""
     expected: dict[str, Any] | None
-    """The `exported` section of a best.yaml: what the configuration reached when it was exported."""
+    """The `exported` section of a best.yaml: the results of the configuration when it was exported."""
     document: dict[str, Any]
     """The file's plain values, overrides applied."""
 
     def configurations(self, cell: Cell) -> int:
-        """How many configurations a cell has at most, number 0 included: one with nothing to search."""
+        """The most configurations that a cell has, number 0 included; 1 where it has nothing to search."""
         return self.search.configurations if self.search is not None and cell.space else 1
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a file, with KEY=VALUE overrides applied. Raises SweepFileError, also for a missing file."""
+    """Read a sweep file, with KEY=VALUE overrides applied. Raises SweepFileError, also for a missing file."""
     source = Path(source)
     try:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SweepFileError(str(source), [SpecFault("", _unreadable(source, error))]) from error
+        raise SweepFileError(str(source), [Fault("", _unreadable(source, error))]) from error
     return parse(text, str(source), overrides)
 
 
 def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a text. `source_name` (a path or a name) stands in messages; its stem is the default name.
+    """Read the text of a sweep file. `source_name`, a path or a name, is part of messages; its stem is the default name.
 
     Raises SweepFileError with every fault.
     """
     document = read(text)
-    overridden, broken = _apply(document, overrides)
-    faults = Faults(document, overridden)
-    for line, message in document.faults:
-        faults.add_line(line, message)
-    for argument, message in broken:
-        faults.add_line(None, f"{argument!r}: {message}")
+    overridden: dict[str, str] = {}
+    if isinstance(document.values, dict):
+        for argument in overrides:
+            try:
+                overridden[_apply_override(document.values, argument)] = argument
+            except _OverrideError as error:
+                document.faults.append(Fault("", str(error), override=argument))
+    faults = Faults(document.lines, overridden, document.faults)
     if not isinstance(document.values, dict):
         if not faults:
             given = "is empty" if document.values is None else f"has {shown(document.values)}"
-            faults.add_line(
-                None,
-                f"a sweep file is a mapping (key: value), but this {given}. `sweeps init` writes one",
-            )
+            message = f"a sweep file is a mapping (key: value), but this {given}. `sweeps init` writes one"
+            faults.add("", message)
         faults.raise_any(source_name)
     sweep = _read(document.values, Path(source_name).stem, faults)
     faults.raise_any(source_name)
-    return dataclasses.replace(
-        sweep, text=_with_overrides(document, source_name, overrides) if overrides else text
-    )
+    if overrides:
+        arguments = " ".join(" ".join(argument.split()) for argument in overrides)
+        text = f"# {Path(source_name).name} with {arguments}\n{dump(document.values)}"
+    return dataclasses.replace(sweep, text=text)
 
 
 def from_document(document: Mapping[str, Any], source_name: str = "sweep") -> Sweep:
-    """The sweep of plain values, such as `Sweep.document`. Raises SweepFileError."""
+    """Read plain values, such as `Sweep.document`. Raises SweepFileError."""
     return parse(dump(dict(document)), source_name)
+
+
+def stored_search(document: Mapping[str, Any]) -> Search | None:
+    """The search of a stored `Sweep.document`: sampler, objective and the whole space; None where nothing is searched.
+
+    No model, task or sampler is looked up, since a user's file may be missing on this machine, and no cell is made.
+    `configurations` is 0 where a grid is tried in full. Faults are ignored: the document was checked when its sweep began.
+    """
+    return None if document.get("search") is None else _read_search(document["search"], Faults({}))
 
 
 def _unreadable(source: Path, error: Exception) -> str:
@@ -121,60 +159,63 @@ def _unreadable(source: Path, error: Exception) -> str:
     return f"cannot be read: {error}"
 
 
-def _apply(document: Document, overrides: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """(file path -> argument that set it, [(argument, fault)])."""
-    overridden: dict[str, str] = {}
-    broken: list[tuple[str, str]] = []
-    for argument in overrides if isinstance(document.values, dict) else ():
-        try:
-            overridden[apply_override(document.values, argument)] = argument
-        except OverrideFault as error:
-            broken.append((argument, str(error)))
-    return overridden, broken
-
-
-def _with_overrides(document: Document, source_name: str, overrides: Sequence[str]) -> str:
-    arguments = " ".join(" ".join(argument.split()) for argument in overrides)
-    return f"# {Path(source_name).name} with {arguments}\n{dump(document.values)}"
-
-
-def _read(values: dict[str, Any], stem: str, faults: Faults) -> Sweep:
+def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
+    values = _without_unbuilt(document, faults)
     for key in values:
         if key not in KEYS:
             faults.add(key, unknown("key", key, KEYS))
     base = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     base_is_sound = _check_base(base, faults)
     axes = read_axes(values["compare"], base, faults) if values.get("compare") is not None else []
-    for path in faults.overridden:
-        axis = axis_setting(axes, path)
-        if axis is not None:
-            faults.add(path, f"has no effect: axis {axis!r} sets it in every cell. Change compare.{axis}")
-    search: Search | None = None
-    space: dict[str, Dimension] = {}
-    if values.get("search") is not None:
-        search, space = read_search(values["search"], _figures(base, axes), faults)
-    seeds = read_seeds(values["seeds"], faults) if "seeds" in values else (0,)
-    resources = read_resources({} if values.get("resources") is None else values["resources"], faults)
-    budget = read_budget({} if values.get("budget") is None else values["budget"], faults)
-    refuse_unbuilt(values, faults)
-    expected = (
-        faults.take_mapping(values["exported"], "exported") if values.get("exported") is not None else None
-    )
+    for path, axis in itertools.product(faults.overridden, axes):
+        if axis.always_sets(path):
+            message = f"has no effect: axis {axis.name!r} sets it in every cell. Change compare.{axis.name}"
+            faults.add(path, message)
+    search = _read_search(values["search"], faults) if values.get("search") is not None else None
+    seeds = _read_seeds(values["seeds"], faults) if "seeds" in values else (0,)
+    resources = _read_resources({} if values.get("resources") is None else values["resources"], faults)
+    budget = _read_budget({} if values.get("budget") is None else values["budget"], faults)
+    expected = None
+    if values.get("exported") is not None:
+        expected = faults.take_mapping(values["exported"], "exported")
     question = values.get("question")
     if question is not None and not isinstance(question, str):
         faults.add("question", f"must be text, not {shown(question)}")
-    name = check_name(values.get("name", stem), faults)
-    cells, warnings = read_cells(base, axes, space, faults) if base_is_sound else ([], [])
+    name = values.get("name", stem)
+    if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name):
+        allowed = "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first"
+        faults.add("name", f"must be {allowed}, not {shown(name)}")
+    cells: list[Cell] = []
+    warnings: list[str] = []
+    if base_is_sound:
+        cells, warnings = read_cells(base, axes, search.space if search else {}, faults)
     if search is not None:
-        search = _check_search(search, cells, faults)
+        given = values["search"]
+        _check_objective(given.get("objective"), search.objective, _figures(base, axes), faults)
+        search = _check_sampler(given, search, cells, faults)
     return Sweep(
-        name=name, question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
+        name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
-        document=values,
+        document=document,
     )  # fmt: skip
 
 
+def _without_unbuilt(document: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+    """The values without the keys of NOT_BUILT; one that has a value is a fault."""
+    values = dict(document)
+    for path in NOT_BUILT:
+        section, _, key = path.rpartition(".")
+        node = values.get(section) if section else values
+        if isinstance(node, dict) and key in node:
+            if node[key] is not None:
+                faults.add(path, "is not built yet: take it out of the file")
+            rest = {name: value for name, value in node.items() if name != key}
+            values = {**values, section: rest} if section else rest
+    return values
+
+
 def _check_base(base: Mapping[str, Any], faults: Faults) -> bool:
+    """Whether `model`, `task` and `train` at top level have the form of a section."""
     sound = True
     for section, value in base.items():
         if not isinstance(as_section(value, section), dict):
@@ -184,84 +225,15 @@ def _check_base(base: Mapping[str, Any], faults: Faults) -> bool:
     return sound
 
 
-def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
-    """What the tasks of the file report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
-    sections = [
-        base.get("task"),
-        *(entry.layer.overrides.get("task") for axis in axes for entry in axis.entries),
-    ]
-    tasks = {
-        as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))
-    }
-    found: set[str] = set()
-    for task in sorted(task for task in tasks if isinstance(task, str)):
-        with contextlib.suppress(ValueError):  # told where the cells are resolved
-            found |= _reported(find("task", task))
-    return found or {figure for task in names("task") for figure in _reported(find("task", task))}
-
-
-def _reported(task: type[Any]) -> set[str]:
-    return {f"{name}.{split}" for name in ("error", *task.score_names) for split in task.splits}
-
-
-def _check_search(search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
-    """Check sampler, options and each cell's space together; a grid without a count is tried in full."""
-    from sweeps.config.settings import resolve
-    from sweeps.search import CellSearch, check_sampler, file_values  # here, because it loads optuna
-
-    for cell in cells:
-        for message in check_sampler(search.sampler, search.sampler_options, cell.space):
-            faults.add("search.sampler", message)
-    if search.configurations or faults:
-        return search
-    search = dataclasses.replace(search, configurations=1)
-    most = []
-    for cell in (cell for cell in cells if cell.space):
-        settings, _, _ = resolve(cell.with_parameters({}))  # faults of these are told elsewhere
-        most.append(CellSearch(cell.space, search, cell.key, file_values(cell.space, settings or {})).most)
-    return dataclasses.replace(search, configurations=max((number or 1 for number in most), default=1))
-
-
-MAX_SEED = 2**32 - 1
-"""The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
-MAX_SEEDS = 1_000_000
-PARALLEL = 8
-SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
-_NOT_BUILT = "is not built yet: take it out of the file"
-_SAMPLER_KEYS = ("name", "seed")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What ONE worker gets. Never changes results."""
-
-    cpus: int = 1
-    gpus: float = 0.0
-    memory_gb: float | None = None
-    slots: Literal["auto"] | int = "auto"
-    """Lanes that a worker trains together; at least 3, since packs of 1 and 2 round differently."""
-    checkpoint_s: float = 5.0
-    """How often a worker sends checkpoints, and how much work is lost with it at most."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop a sweep that is not done."""
-
-    hours: float | None = None
-    """Wall time of the driver, all its runs together."""
-
-
-def read_seeds(value: Any, faults: Faults) -> tuple[int, ...]:
-    """`{first: 0, count: 100}`, a count, or a list, as the seeds themselves."""
+def _read_seeds(value: Any, faults: Faults) -> tuple[int, ...]:
+    """The seeds of `{first: 0, count: 100}`, a count, or a list."""
     if isinstance(value, list):
         seeds = [faults.take_integer(item, f"seeds.{i}", 0, MAX_SEED) for i, item in enumerate(value)]
         known = [seed for seed in seeds if seed is not None]
         if not value:
             faults.add("seeds", "is an empty list: give at least one seed, or a count")
-        for again in repeated(known):
-            faults.add("seeds", f"seed {again} is given twice")
+        for seed in duplicates(known):
+            faults.add("seeds", f"seed {seed} is given twice")
         return tuple(known)
     if not isinstance(value, dict):
         if not is_number(value):
@@ -283,10 +255,7 @@ def _seed_range(first: int, count: int | None) -> tuple[int, ...]:
     return tuple(range(first, first + count)) if count is not None else ()
 
 
-RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
-
-
-def read_resources(value: Any, faults: Faults) -> Resources:
+def _read_resources(value: Any, faults: Faults) -> Resources:
     """The `resources` section."""
     given = faults.take_mapping(value, "resources", known=RESOURCES_KEYS) or {}
     cpus = faults.take_integer(given.get("cpus", 1), "resources.cpus", 1)
@@ -299,159 +268,166 @@ def read_resources(value: Any, faults: Faults) -> Resources:
     if given.get("slots", "auto") != "auto":
         number = whole(given["slots"])
         if number is None or number < 3:
-            faults.add(
-                "resources.slots",
-                f"must be auto, or a whole number of at least 3, not {shown(given['slots'])}",
-            )
+            message = f"must be auto, or a whole number of at least 3, not {shown(given['slots'])}"
+            faults.add("resources.slots", message)
         else:
             slots = number
     return Resources(cpus or 1, gpus or 0.0, memory_gb, slots, checkpoint_s or 5.0)
 
 
-def read_budget(value: Any, faults: Faults) -> Budget:
-    """The `budget` section."""
-    given = faults.take_mapping(value, "budget", known=("hours", "cost_usd", "failures")) or {}
-    for key in ("cost_usd", "failures"):
-        if key in given:
-            faults.add(f"budget.{key}", _NOT_BUILT)
+def _read_budget(value: Any, faults: Faults) -> Budget:
+    given = faults.take_mapping(value, "budget", known=("hours",)) or {}
     hours = given.get("hours")
     return Budget(None if hours is None else faults.take_number(hours, "budget.hours", above=0))
 
 
-def refuse_unbuilt(document: Mapping[str, Any], faults: Faults) -> None:
-    """Sections that nothing carries out yet; to skip them in silence would be another experiment."""
-    for key in ("early_stopping", "confirm"):
-        if document.get(key) is not None and faults.take_mapping(document[key], key) is not None:
-            faults.add(key, _NOT_BUILT)
-
-
 # ------------------------------------------------------------------------------------------- search
 
-SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space", "order")
 
+def _read_search(value: Any, faults: Faults) -> Search | None:
+    """Read the `search` section, without the names of samplers and objectives, which the registries check.
 
-def read_search(value: Any, figures: set[str], faults: Faults) -> tuple[Search | None, dict[str, Dimension]]:
-    """The `search` section and its whole space, before any cell has narrowed it.
-
-    `figures` are what an objective `<figure>.median` may name, such as `error.extrapolation`. `configurations` is 0
-    where a grid leaves it out, to be set from the size of the grid.
+    `configurations` is 0 where the section leaves it out.
     """
     given = faults.take_mapping(value, "search", known=SEARCH_KEYS)
     if given is None:
-        return None, {}
-    if "order" in given:
-        faults.add("search.order", _NOT_BUILT)
-    sampler, seed, options = _read_sampler(given.get("sampler", "tpe"), faults)
-    space: dict[str, Dimension] = {}
-    if "space" in given:
-        space = read_space(given["space"], "search.space", faults)
-    else:
-        faults.add(
-            "search", "needs a `space`: the settings to search, such as train.lr: {log_uniform: [1e-4, 1e-1]}"
-        )
-    configurations = 0
-    if given.get("configurations") is not None:
-        configurations = faults.take_integer(given["configurations"], "search.configurations", 1) or 0
-    elif sampler != "grid":
-        faults.add(
-            "search", "needs `configurations`: how many to try in every cell, the file's own values included"
-        )
-    parallel = faults.take_integer(given.get("parallel", PARALLEL), "search.parallel", 1)
-    objective, direction = _read_objective(given.get("objective", "par2"), figures, faults)
-    search = Search(
-        sampler=sampler, sampler_options=options, seed=seed, configurations=configurations,
-        parallel=parallel or PARALLEL, objective=objective, direction=direction,
-    )  # fmt: skip
-    return search, space
+        return None
+    sampler = given.get("sampler", Search.sampler)
+    sampler = {"name": sampler} if isinstance(sampler, str) else sampler
+    options = faults.take_mapping(sampler, "search.sampler") or {}
+    seed = faults.take_integer(options.get("seed", 0), "search.sampler.seed", 0, MAX_SEED)
+    space = read_space(given["space"], "search.space", faults) if "space" in given else {}
+    if "space" not in given:
+        example = "train.lr: {log_uniform: [1e-4, 1e-1]}"
+        faults.add("search", f"needs a `space`: the settings to search, such as {example}")
+    configurations = given.get("configurations")
+    if configurations is not None:
+        configurations = faults.take_integer(configurations, "search.configurations", 1)
+    parallel = faults.take_integer(given.get("parallel", Search.parallel), "search.parallel", 1)
+    return Search(
+        sampler=str(options.get("name", Search.sampler)),
+        sampler_options={key: item for key, item in options.items() if key not in ("name", "seed")},
+        seed=seed or 0,
+        configurations=configurations or 0,
+        parallel=parallel or Search.parallel,
+        objective=_read_objective(given.get("objective", Objective.name), faults),
+        space=space,
+    )
 
 
-def _read_sampler(value: Any, faults: Faults) -> tuple[str, int, dict[str, Any]]:
-    """(name, seed, options). Whether the options suit the sampler is checked later, with the space."""
-    from sweeps.search import sampler_names  # here, because it loads optuna
-
-    path = "search.sampler"
-    given = {"name": value} if isinstance(value, str) else faults.take_mapping(value, path)
-    if given is None:
-        return "tpe", 0, {}
-    name = given.get("name", "tpe")
-    if name not in sampler_names():
-        faults.add(
-            "search.sampler.name" if "name" in given else path, unknown("sampler", str(name), sampler_names())
-        )
-        name = "tpe"
-        given = {key: item for key, item in given.items() if key in _SAMPLER_KEYS}  # whose options are they?
-    seed = faults.take_integer(given.get("seed", 0), "search.sampler.seed", 0, MAX_SEED)
-    return name, seed or 0, {key: item for key, item in given.items() if key not in _SAMPLER_KEYS}
-
-
-def _read_objective(
-    value: Any, figures: set[str], faults: Faults
-) -> tuple[str, Literal["minimize", "maximize"]]:
+def _read_objective(value: Any, faults: Faults) -> Objective:
+    """Read `par2` or `{success_rate: maximize}`."""
     from sweeps.results import metrics  # here, because it loads scipy
 
-    path = "search.objective"
+    name, direction = (
+        next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
+    )
+    if not isinstance(name, str):
+        example = "a name such as par2, or one name and direction such as {success_rate: maximize}"
+        faults.add("search.objective", f"must be {example}, not {shown(value)}")
+        return Objective()
+    stated, name = name, metrics.canonical_name(name)
+    if direction is None and not isinstance(value, dict):
+        return Objective(name, metrics.default_directions().get(name, "minimize"))
+    if direction == "maximize" or direction == "minimize":
+        return Objective(name, direction)
+    faults.add(
+        join("search.objective", stated), unknown("direction", str(direction), ("minimize", "maximize"))
+    )
+    return Objective(name)
+
+
+def _check_objective(given: Any, objective: Objective, figures: Iterable[str], faults: Faults) -> None:
+    """Add a fault for an objective that the tasks do not have, and for a score without a direction.
+
+    Besides the objectives of every task these are the medians `<figure>.median`, such as `error.extrapolation.median`.
+    """
+    from sweeps.results import metrics
+
     always = metrics.default_directions()
     known = [*always, *(f"{figure}.median" for figure in sorted(figures))]
-    if isinstance(value, dict) and len(value) == 1:
-        name, direction = next(iter(value.items()))
-    else:
-        name, direction = value, None
-    if not isinstance(name, str):
-        faults.add(
-            path,
-            "must be a name such as par2, or one name and direction such as {success_rate: maximize}, "
-            f"not {shown(value)}",
-        )
-        return "par2", "minimize"
-    stated, name = name, metrics.canonical_name(name)
+    name = objective.name
     if name not in known:
-        faults.add(path, unknown("objective", name, known))
-    elif not isinstance(value, dict) and name not in always and not name.startswith("error."):
-        faults.add(
-            path, f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
-        )
-    if direction is None and not isinstance(value, dict):
-        direction = always.get(name, "minimize")
-    if direction not in ("minimize", "maximize"):
-        faults.add(f"{path}.{stated}", unknown("direction", str(direction), ("minimize", "maximize")))
-        direction = "minimize"
-    return name, cast(Literal["minimize", "maximize"], direction)
+        faults.add("search.objective", unknown("objective", name, known))
+    elif not isinstance(given, dict) and name not in always and not name.startswith("error."):
+        message = f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
+        faults.add("search.objective", message)
 
 
-def check_name(value: Any, faults: Faults) -> str:
-    """A sweep's name: it becomes the name of folders, experiments and jobs."""
-    if not isinstance(value, str) or not SWEEP_NAME.fullmatch(value):
-        faults.add(
-            "name",
-            "must be 1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first, "
-            f"not {shown(value)}",
-        )
-    return str(value)
+def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
+    """Check the sampler's name and options with every cell's space; a grid without a count is tried in full."""
+    from sweeps.search import (  # here, because it loads optuna
+        SAMPLERS,
+        CellSearch,
+        check_sampler,
+        file_values,
+    )
+
+    if search.sampler not in SAMPLERS:
+        named = isinstance(given.get("sampler"), dict) and "name" in given["sampler"]
+        path = "search.sampler.name" if named else "search.sampler"
+        faults.add(path, unknown("sampler", search.sampler, SAMPLERS))
+        return search
+    if given.get("configurations") is None and not SAMPLERS[search.sampler].is_grid:
+        message = "needs `configurations`: how many to try in every cell, the file's own values included"
+        faults.add("search", message)
+    for space in [cell.space for cell in cells] or [{}]:
+        for message in check_sampler(search.sampler, search.sampler_options, space):
+            faults.add("search.sampler", message)
+    if search.configurations or faults:
+        return search
+    sizes = [1]
+    for cell in cells:
+        if cell.space:
+            resolved, _, _ = resolve(cell.with_parameters({}))
+            assert resolved is not None  # otherwise the file has a fault
+            size = CellSearch(cell.space, search, cell.key, file_values(cell.space, resolved)).size
+            sizes.append(size or 1)
+    return dataclasses.replace(search, configurations=max(sizes))
 
 
-# A short form stands for its mapping when a part of it is set: `task: static` goes with task.operation=mul.
+def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
+    """The figures that the file's tasks report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
+    sections = [base.get("task"), *(entry.settings.get("task") for axis in axes for entry in axis.entries)]
+    tasks = {
+        as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))
+    }
+    found: set[str] = set()
+    for task in sorted(task for task in tasks if isinstance(task, str)):
+        with contextlib.suppress(ValueError):  # a task that does not exist is a fault of the cells
+            found |= _reported(find("task", task))
+    return found or {figure for task in names("task") for figure in _reported(find("task", task))}
+
+
+def _reported(task: type[Any]) -> set[str]:
+    return {f"{name}.{split}" for name in ("error", *task.score_names) for split in task.splits}
+
+
+# ------------------------------------------------------------------------------------------- KEY=VALUE
+
+# A short form becomes its mapping when a part of it is set: `task: static` and task.operation=mul.
 _SHORT_FORMS = {"model": "name", "task": "name", "search.sampler": "name", "seeds": "count"}
 _DOTTED_KEYS = ("compare", "search.space")
 """Mappings whose own keys are dotted paths."""
 
 
-class OverrideFault(ValueError):
-    """An argument that cannot be applied."""
+class _OverrideError(ValueError):
+    """A KEY=VALUE argument that cannot be applied."""
 
 
-def apply_override(values: dict[str, Any], argument: str) -> str:
+def _apply_override(values: dict[str, Any], argument: str) -> str:
     """Set one KEY=VALUE in a file's values, in place, and return the dotted path that was set.
 
-    A key that is not there yet is made. Raises OverrideFault.
+    A key that does not exist yet is added. Raises _OverrideError.
     """
     key, equals, text = argument.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key):
-        raise OverrideFault("write KEY=VALUE with a dotted key, such as train.steps=2000")
+        raise _OverrideError("write KEY=VALUE with a dotted key, such as train.steps=2000")
     try:
         value = read_value(text)
     except ValueError as error:
-        raise OverrideFault(str(error)) from error
+        raise _OverrideError(str(error)) from error
     return _set(values, "", key.split("."), value)
 
 
@@ -459,7 +435,7 @@ def _set(node: Any, path: str, rest: Sequence[str], value: Any) -> str:
     if isinstance(node, list):
         return _set_item(node, path, rest, value)
     if not isinstance(node, dict):
-        raise OverrideFault(f"{path} is {shown(node)}, which has no {rest[0]!r}: set {path}=... as a whole")
+        raise _OverrideError(f"{path} is {shown(node)}, which has no {rest[0]!r}: set {path}=... as a whole")
     key = _longest_key(node, path, rest)
     left = rest[key.count(".") + 1 :]
     here = join(path, key)
@@ -475,7 +451,7 @@ def _set(node: Any, path: str, rest: Sequence[str], value: Any) -> str:
 
 def _set_item(items: list[Any], path: str, rest: Sequence[str], value: Any) -> str:
     if not rest[0].isdigit() or int(rest[0]) >= len(items):
-        raise OverrideFault(
+        raise _OverrideError(
             f"{path} is a list of {len(items)}: set {path}=[...] as a whole, or {path}.0 for its first item"
         )
     index = int(rest[0])
@@ -489,14 +465,14 @@ def _set_item(items: list[Any], path: str, rest: Sequence[str], value: Any) -> s
 
 
 def _longest_key(node: dict[str, Any], path: str, rest: Sequence[str]) -> str:
-    """The key that the rest of a path means here: an existing one, dots and all, or else a new one."""
+    """The key of `node` that a path begins with: the longest existing one, dots included, or else a new one."""
     for length in range(len(rest), 0, -1):
         if ".".join(rest[:length]) in node:
             return ".".join(rest[:length])
     return ".".join(rest) if path in _DOTTED_KEYS else rest[0]
 
 
-SHELF = Path(__file__).parent.parent / "definitions"
+# ------------------------------------------------------------------------------------------- definitions
 
 
 class NoSuchFile(UserError):
@@ -504,8 +480,8 @@ class NoSuchFile(UserError):
 
 
 def definitions() -> list[str]:
-    """Names of the sweep files that ship with us."""
-    return sorted(path.stem for path in SHELF.glob("*.yaml"))
+    """Names of the sweep files that ship with the package."""
+    return sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
 
 
 def find_file(given: str) -> Path:
@@ -514,7 +490,7 @@ def find_file(given: str) -> Path:
     if path.is_file():
         return path
     if given in definitions():
-        return SHELF / f"{given}.yaml"
+        return DEFINITIONS / f"{given}.yaml"
     near = nearest(given, definitions())
     raise NoSuchFile(
         f"no sweep file {given!r}, and no definition of that name."
@@ -524,8 +500,8 @@ def find_file(given: str) -> Path:
 
 
 def question_of(name: str) -> str:
-    """The question that a definition asks."""
-    for line in (SHELF / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+    """The `question` of a definition."""
+    for line in (DEFINITIONS / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("question:"):
             return line.removeprefix("question:").strip()
     return ""

@@ -1,7 +1,7 @@
-"""Reading YAML 1.2: plain values, and on which line each of them stands.
+"""YAML 1.2: plain values with the line of each, and plain values as text.
 
-1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Nothing is ever constructed
-but dict, list, str, int, float, bool and None: a tag such as !!python/object is a fault, not a call.
+1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Only dict, list, str, int, float, bool
+and None are constructed: a tag such as !!python/object is a fault, not a call.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +17,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
+from sweeps.config.faults import Fault, join
+
 MAX_NODES = 100_000
-"""Aliases multiply: nine lines of them can stand for a billion values. No sweep file is this large."""
+"""Aliases multiply: nine lines of them can mean a billion values. No sweep file is this large."""
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_TAG + "str", _TAG + "timestamp", _TAG + "value", _TAG + "merge"}  # a date is a word to us
@@ -32,51 +33,34 @@ _NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
 
 @dataclass
 class Document:
-    """What a YAML text says, where it says it, and what is wrong with it."""
+    """A YAML text as plain values, with their lines and the faults of the text."""
 
     values: Any = None
     lines: dict[str, int] = field(default_factory=dict)
     """Dotted path -> line, counted from 1. Items of a list are numbered from 0: `compare.model.2.clamp`."""
-    faults: list[tuple[int | None, str]] = field(default_factory=list)
-    """(line, message)."""
-
-    def line(self, path: str) -> int | None:
-        """Line of `path`, or of the nearest thing around it that stands in the text."""
-        return next((self.lines[part] for part in outwards(path) if part in self.lines), None)
-
-
-def outwards(path: str) -> Iterator[str]:
-    """`a.b.c`, `a.b`, `a`."""
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
-
-
-def join(*parts: str | int) -> str:
-    """A dotted path; empty parts are left out."""
-    return ".".join(str(part) for part in parts if part != "")
+    faults: list[Fault] = field(default_factory=list)
 
 
 def read(text: str) -> Document:
-    """Read one YAML document. Faults are collected in the result, nothing is raised."""
+    """Read one YAML document. Faults are in the result; nothing is raised."""
     document = Document()
     if re.match(r"\s*%YAML\s+1\.1", text):
         document.faults.append(
-            (1, "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out")
+            Fault("", "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out", 1)
         )
         return document
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        # Of a bracket that is never closed, the line it opened on helps, not the end of the file.
+        # A bracket that is never closed is reported at the line that opens it, not at the end of the file.
         unclosed = "<stream end>" in str(error.problem) and error.context_mark
         mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
-        told = ", ".join(part for part in (error.context, error.problem) if part)
-        document.faults.append((mark.line + 1 if mark else None, f"not YAML: {told}"))
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        document.faults.append(Fault("", f"not YAML: {problem}", mark.line + 1 if mark else None))
     except YAMLError as error:
-        document.faults.append((None, f"not YAML: {str(error).splitlines()[0]}"))
+        document.faults.append(Fault("", f"not YAML: {str(error).splitlines()[0]}"))
     except RecursionError:
-        document.faults.append((None, "nested too deeply"))
+        document.faults.append(Fault("", "nested too deeply"))
     else:
         if root is not None:
             _Builder(document).build(root)
@@ -87,7 +71,7 @@ def read_value(text: str) -> Any:
     """The value of one piece of YAML, such as the right side of KEY=VALUE. Raises ValueError."""
     document = read(text)
     if document.faults:
-        raise ValueError(document.faults[0][1])
+        raise ValueError(document.faults[0].message)
     return document.values
 
 
@@ -95,9 +79,7 @@ def dump(values: Any) -> str:
     """Plain values as YAML 1.2 text that reads back as the same values, in the same order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = (
-        None  # the default, said aloud: innermost collections on one line, as people write them
-    )
+    yaml.default_flow_style = None  # innermost collections on one line, as people write them
     yaml.representer.sort_base_mapping_type_on_output = False
     yaml.representer.ignore_aliases = lambda data: True
     yaml.width = 110
@@ -111,7 +93,7 @@ _OLD_BOOLEANS = {"y", "n", "yes", "no", "on", "off"}
 
 
 class _Representer(SafeRepresenter):
-    """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list bare, a key."""
+    """Quotes every text that is not plainly a word: the emitter leaves `?0` in a list unquoted, which reads as a key."""
 
 
 def _represent_text(representer: _Representer, text: str) -> ScalarNode:
@@ -125,18 +107,20 @@ _Representer.add_representer(str, _represent_text)
 
 
 class _Builder:
+    """Fills a Document from the nodes of the YAML parser."""
+
     def __init__(self, document: Document) -> None:
         self._document = document
         self._nodes = 0
         self._open: set[int] = set()
-        """Nodes that are being built: meeting one again means that an alias contains itself."""
+        """Ids of the nodes that are being built; one of them again is an alias that contains itself."""
 
     def build(self, root: Node) -> None:
         try:
             self._document.values = self._value(root, "")
         except _TooLarge as error:
             self._document.values = None
-            self._document.faults.append((error.line, str(error)))
+            self._document.faults.append(Fault("", str(error), error.line))
 
     def _value(self, node: Node, path: str) -> Any:
         self._nodes += 1
@@ -195,9 +179,8 @@ class _Builder:
             return 0.0
         plain = text.replace("_", "")
         if _INTEGER.fullmatch(text):
-            return (
-                int(plain) if len(plain) < 300 else self._too_large(node)
-            )  # int() itself refuses thousands of digits
+            # int() itself refuses thousands of digits.
+            return int(plain) if len(plain) < 300 else self._too_large(node)
         if _BASED.fullmatch(text):
             return int(plain, 0)
         if _FLOAT.fullmatch(text):
@@ -209,7 +192,7 @@ class _Builder:
         return 0.0
 
     def _fault(self, node: Node, message: str) -> None:
-        self._document.faults.append((_line(node), message))
+        self._document.faults.append(Fault("", message, _line(node)))
 
 
 class _TooLarge(Exception):

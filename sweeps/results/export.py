@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.registry import nearest
+from sweeps.config.space import Objective
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
 from sweeps.results.report import Report, lane_figures, nested, report
 from sweeps.results.statistics import rate_difference, wilson
-from sweeps.results.summary import Objective, RankedConfiguration, objective_value
+from sweeps.results.summary import RankedConfiguration, objective_value
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 

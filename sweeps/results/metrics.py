@@ -25,12 +25,12 @@ from typing import Literal
 
 import numpy as np
 
+from sweeps.config.space import Direction
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
 from sweeps.training.lane import LaneResult
 
-Direction = Literal["minimize", "maximize"]
 Lookup = Callable[[str], Interval]
 """Name of a configuration metric -> its value for one configuration."""
 

@@ -6,25 +6,17 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import Dimension
+from sweeps.config.space import Objective, Search
+from sweeps.config.sweep_file import stored_search
 from sweeps.errors import StoreError
 from sweeps.results import metrics
-from sweeps.results.metrics import Direction
-from sweeps.results.summary import Objective, RankedConfiguration, rank
+from sweeps.results.summary import RankedConfiguration, rank
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What a report needs of the `search` section of a sweep file."""
-
-    objective: Objective = dataclasses.field(default_factory=Objective)
-    space: Mapping[str, Dimension] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +25,7 @@ class Report:
 
     row: SweepRow
     search: Search
+    """As the stored sweep file has it; the default objective and an empty space where nothing is searched."""
     configurations: tuple[RankedConfiguration, ...]
     """By cell: best first, unranked last."""
 
@@ -113,7 +106,7 @@ def report(store: Store, name: str) -> Report:
     row = store.sweep(name)
     if row is None:  # `configurations` has raised this already, unless it was removed in between
         raise StoreError(f"store {store.location} has no sweep named {name!r}")
-    search = stored_search(row.document)
+    search = stored_search(row.document) or Search(configurations=1)
     wanted = [(key, _budget(entry)) for entry in configurations for key in entry.keys.values()]
     records = store.records(wanted)
     found: list[RankedConfiguration] = []
@@ -122,27 +115,6 @@ def report(store: Store, name: str) -> Report:
         paths = sorted({path for entry in cell for path in entry.parameters}) or sorted(search.space)
         found.extend(ranked([_with_results(entry, records, paths) for entry in cell], search.objective))
     return Report(row=row, search=search, configurations=tuple(found))
-
-
-def stored_search(document: Mapping[str, Any]) -> Search:
-    """Return the `search` section of a stored sweep file, without resolving models; the default where it has none."""
-    section = document.get("search") or {}
-    stated = section.get("objective", Objective().name)
-    if isinstance(stated, Mapping):
-        name, direction = next(iter(stated.items()))
-    else:
-        name, direction = stated, None
-    name = metrics.canonical_name(str(name))
-    direction = direction or metrics.default_directions().get(name, "minimize")
-    space = {
-        str(path): Dimension(
-            "choice", off=entry.get("or"), has_off="or" in entry
-        ) if isinstance(entry, Mapping) else Dimension("choice")
-        for path, entry in (section.get("space") or {}).items()
-    }  # fmt: skip
-    return Search(
-        objective=Objective(name, cast(Direction, str(direction))), space=space
-    )
 
 
 def ranked(cell: Sequence[RankedConfiguration], objective: Objective) -> Iterator[RankedConfiguration]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.config.space import Direction
 from sweeps.results import metrics
-from sweeps.results.metrics import Direction
 from sweeps.results.statistics import Interval
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
@@ -27,14 +27,6 @@ finite. An error of exactly 0 counts as 10 to the minus this."""
 WORST = 1e300
 """Replaces an objective that no seed defines, such as the median converged-at of no solved seed. Finite, so that samplers
 accept it; worse than any value."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The metric that configurations are ranked by."""
-
-    name: str = "par2"
-    direction: Direction = "minimize"
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ class Driver:
         search = None
         if self.sweep.search is not None and cell.space:
             search = CellSearch(cell.space, self.sweep.search, cell.key, file_values(cell.space, base))
-            limit = limit if search.most is None else min(limit, search.most)
+            limit = limit if search.size is None else min(limit, search.size)
         return CellWork(cell, search, limit)
 
     def _ask(self) -> None:
@@ -399,7 +399,7 @@ def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:
 def _value(summary: Summary, sweep: Sweep) -> tuple[float, float]:
     if sweep.search is None:
         return objective_value(summary)
-    return objective_value(summary, sweep.search.objective, sweep.search.direction)
+    return objective_value(summary, sweep.search.objective.name, sweep.search.objective.direction)
 
 
 def _finished(asked: Asked, sweep: Sweep) -> Finished:

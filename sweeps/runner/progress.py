@@ -104,7 +104,8 @@ class Progress:
             if ended:
                 sign = (
                     -1
-                    if self._driver.sweep.search and self._driver.sweep.search.direction == "maximize"
+                    if self._driver.sweep.search
+                    and self._driver.sweep.search.objective.direction == "maximize"
                     else 1
                 )
                 best = min(ended, key=lambda a: sign * float(a.configuration.value or 0.0))

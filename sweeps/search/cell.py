@@ -1,9 +1,10 @@
-"""How one dimension of a space looks to Optuna.
+"""The search of one cell: a pure function of its history.
 
-It depends on the sampler. TPE and random search know conditional parameters: a dimension with an off value becomes a
-switch and, where the switch is on, a value, and TPE's `group=True` models the two apart. The others (gp, qmc, cmaes,
-nsgaii, nsgaiii) want every parameter in every trial: there such a dimension is one number in [0, 1] whose lower half
-means off and whose upper half is the range, low to high. Either way a random draw is off half of the time.
+A dimension becomes parameters of Optuna's trials in a way that depends on the sampler. TPE and random search accept
+conditional parameters: a dimension with an off value becomes a switch and, where the switch is on, a value, and TPE's
+`group=True` models the two separately. The others (gp, qmc, cmaes, nsgaii, nsgaiii) need every parameter in every trial:
+there such a dimension is one number in [0, 1] whose lower half means off and whose upper half is the range, low to high.
+Either way a random draw is off half of the time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweeps.config.compare import values_at
+from sweeps.config.faults import is_number
 from sweeps.config.space import Dimension, Search, active, same
 from sweeps.search.samplers import SAMPLERS, check_sampler, make_sampler
 
@@ -27,27 +29,26 @@ OFF_SHARE = 0.5
 """Share of [0, 1] that means off, where a dimension is one number; a switch has the same odds."""
 
 
-class Axis:
-    """One dimension as Optuna sees it: how to ask a trial for its value, and how a value is written into a trial."""
+class _Parameter:
+    """One dimension as parameters of Optuna's trials."""
 
     def __init__(self, path: str, dimension: Dimension, conditional: bool) -> None:
         self.path = path
         self.dimension = dimension
-        choice = dimension.kind == "choice"
-        self.options = list(dimension.choices)
+        self.choices = list(dimension.choices)
         self.integer = dimension.kind in ("integer", "log_integer")
         self.log = dimension.kind in ("log_uniform", "log_integer")
         self.low = float(dimension.low or 0.0)  # None for a choice
         self.high = float(dimension.high or 0.0)
-        can_be_off = dimension.has_off and not choice
+        can_be_off = dimension.has_off and dimension.kind != "choice"
         self.switch = f"{path} is on" if can_be_off and conditional else None
         self.folded = can_be_off and not conditional
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Name -> distribution of everything that this dimension may put into a trial."""
-        if self.options:
-            # By index: Optuna compares categories with ==, where 1, 1.0 and True are one.
-            return {self.path: CategoricalDistribution(tuple(range(len(self.options))))}
+        """Name -> distribution of every parameter that this dimension may add to a trial."""
+        if self.choices:
+            # By index, because Optuna compares categories with ==, where 1, 1.0 and True are equal.
+            return {self.path: CategoricalDistribution(tuple(range(len(self.choices))))}
         if self.folded:
             return {self.path: FloatDistribution(0.0, 1.0)}
         value: BaseDistribution
@@ -55,26 +56,21 @@ class Axis:
             value = IntDistribution(int(self.low), int(self.high), log=self.log)
         else:
             value = FloatDistribution(self.low, self.high, log=self.log)
-        return (
-            {self.path: value}
-            if self.switch is None
-            else {
-                self.switch: CategoricalDistribution((True, False)),
-                self.path: value,
-            }
-        )
+        if self.switch is None:
+            return {self.path: value}
+        return {self.switch: CategoricalDistribution((True, False)), self.path: value}
 
     def lowest(self) -> dict[str, Any]:
-        """Parameters of a trial at the low end of everything."""
-        if self.options or self.folded:
-            return {self.path: 0 if self.options else 0.0}
+        """Parameters of a trial at the low end."""
+        if self.choices or self.folded:
+            return {self.path: 0 if self.choices else 0.0}
         low = {self.path: int(self.low) if self.integer else self.low}
         return low if self.switch is None else {self.switch: True, **low}
 
-    def ask(self, trial: Trial) -> Any:
-        """The value that the trial suggests, a plain Python object."""
-        if self.options:
-            return self.options[trial.suggest_categorical(self.path, tuple(range(len(self.options))))]
+    def suggest(self, trial: Trial) -> Any:
+        """The value that a trial suggests, a plain Python object."""
+        if self.choices:
+            return self.choices[trial.suggest_categorical(self.path, tuple(range(len(self.choices))))]
         if self.folded:
             return self._unfold(trial.suggest_float(self.path, 0.0, 1.0))
         if self.switch is not None and not trial.suggest_categorical(self.switch, (True, False)):
@@ -84,18 +80,14 @@ class Axis:
         value = float(trial.suggest_float(self.path, self.low, self.high, log=self.log))
         return min(max(value, self.low), self.high)
 
-    def write(self, value: Any) -> dict[str, Any] | None:
+    def to_trial(self, value: Any) -> dict[str, Any] | None:
         """Parameters of a trial that has `value`; None if the dimension cannot have it."""
-        if self.options:
-            index = index_of(self.options, value)
+        if self.choices:
+            index = next((i for i, choice in enumerate(self.choices) if same(choice, value)), None)
             return None if index is None else {self.path: index}
         if self.dimension.has_off and same(value, self.dimension.off):
             return {self.path: OFF_SHARE / 2} if self.folded else {str(self.switch): False}
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not self.low <= value <= self.high
-        ):
+        if not is_number(value) or not self.low <= value <= self.high:
             return None
         if self.integer and value != int(value):
             return None
@@ -105,9 +97,9 @@ class Axis:
         return {self.path: number} if self.switch is None else {self.switch: True, self.path: number}
 
     def grid(self, points: int | None) -> list[Any]:
-        """Its values for a grid: choices as they stand, off, then a range from end to end in `points` steps."""
-        if self.options:
-            return self.options
+        """Its values in a grid: the choices, or off and then `points` values from one end of the range to the other."""
+        if self.choices:
+            return self.choices
         ticks = [self._at(i / (points - 1)) for i in range(points)] if points else []
         off = [self.dimension.off] if self.dimension.has_off else []
         return off + sorted(set(ticks))
@@ -138,40 +130,47 @@ class Axis:
         return OFF_SHARE + (1 - OFF_SHARE) * min(max(share, 0.0), 1.0)
 
 
-def index_of(options: Sequence[Any], value: Any) -> int | None:
-    return next((i for i, option in enumerate(options) if same(option, value)), None)
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # "A new study created in memory" at every suggestion
+# Otherwise Optuna logs "A new study created in memory" at every suggestion.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A configuration that was asked for: what it was and what came of it."""
+    """A configuration that was suggested before, and its result."""
 
     parameters: Mapping[str, Any]
     """Dotted path -> value, as suggested; empty for configuration 0."""
     value: float | None
-    """The objective. None or NaN: it failed, and the search learns nothing from it. Ignored while it counts as running."""
+    """The objective. None or NaN: it failed, and the sampler ignores it. Not used while it counts as running."""
     tie_break: float | None = None
     """Smaller is better among equal values, whatever the direction. None and NaN are the worst."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to try, and who thought of it."""
+    """The next configuration, and where its values come from."""
 
     parameters: dict[str, Any]
-    """Dotted path -> plain int, float, text or whatever the file's choices are; empty for configuration 0."""
+    """Dotted path -> plain int, float or text, or one of the file's choices; empty for configuration 0."""
     origin: Literal["file", "random", "model", "grid"]
-    """`random` is the sampler's random start (or all of random search and qmc), `model` came from what was learnt."""
+    """`random`: the sampler's random start, or all of random search and qmc. `model`: suggested from earlier results."""
 
 
 class CellSearch:
     """The search of one cell.
 
-    `space` maps dotted paths to dimensions; `file_values` (from `file_values`) maps the same paths to where
-    configuration 0 lies; one that is missing leaves configuration 0 out of the model.
+    Parameters
+    ----------
+    space
+        Dotted path -> dimension, of this cell.
+    search
+        Of the sweep file.
+    cell_key
+        Part of the seed, so that cells are searched independently.
+    file_values
+        Dotted path -> value of configuration 0 (from `file_values`). Without one of them, configuration 0 is left out of
+        the sampler's history.
+
     Raises ValueError with every fault of sampler and options.
     """
 
@@ -187,88 +186,89 @@ class CellSearch:
             raise ValueError("\n".join(faults))
         self._search = search
         self._cell_key = cell_key
-        self._kind = SAMPLERS.get(search.sampler)
-        self._conditional = self._kind is not None and self._kind.conditional
+        self._sampler = SAMPLERS[search.sampler]
         self._space = dict(space)
-        self._axes = [Axis(path, space[path], self._conditional) for path in _by_dependence(space)]
-        self._distributions = {n: d for axis in self._axes for n, d in axis.distributions().items()}
+        self._parameters = [
+            _Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)
+        ]
+        self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
         self._file_values = dict(file_values or {})
         self._parallel = max(1, search.parallel)
-        self._grid = self._enumerate() if search.sampler == "grid" else []
+        self._grid = self._enumerate() if self._sampler.is_grid else None
 
     def needs(self, number: int) -> range:
         """Configurations that must have ended before `number` can be suggested."""
         return range(max(0, number - self._parallel + 1))
 
     @property
-    def most(self) -> int | None:
-        """How many configurations there are at all, the file's own among them; None where there is no end."""
-        return 1 + len(self._grid) if self._search.sampler == "grid" else None
+    def size(self) -> int | None:
+        """Number of configurations of a grid, the file's own included; None for every other sampler."""
+        return None if self._grid is None else 1 + len(self._grid)
 
     def suggest(self, number: int, finished: Mapping[int, Finished]) -> Suggestion | None:
         """Configuration `number`, or None where a grid has no more.
 
-        `finished` holds at least configurations 0 to number - 1; of those that count as running only the
-        parameters are looked at. Raises ValueError if one is missing.
+        `finished` has at least configurations 0 to number - 1; of those that count as running only the parameters are
+        used. Raises ValueError if one is missing.
         """
         if number == 0:
             return Suggestion({}, "file")
-        if self._search.sampler == "grid":
+        if self._grid is not None:
             return Suggestion(dict(self._grid[number - 1]), "grid") if number <= len(self._grid) else None
         missing = [k for k in range(number) if k not in finished]
         if missing:
             raise ValueError(
                 f"configuration {number} cannot be suggested without the parameters of {missing}"
             )
-        history = [self._written(k, finished[k].parameters) for k in range(number)]
-        scores = self._scores({k: finished[k] for k in self.needs(number)})
-        assert self._kind is not None
-        trial = self._replayed(history, scores) if self._kind.replay else self._rebuilt(history, scores)
-        parameters = self._asked(trial)
-        learnt = bool(trial.relative_params) and self._search.sampler != "qmc"
-        return Suggestion(parameters, "model" if learnt else "random")
+        history = [self._trial_parameters(k, finished[k].parameters) for k in range(number)]
+        ranks = self._ranks({k: finished[k] for k in self.needs(number)})
+        trial = self._replayed(history, ranks) if self._sampler.replay else self._rebuilt(history, ranks)
+        parameters = self._suggested(trial)
+        from_model = bool(trial.relative_params) and not self._sampler.quasi_random
+        return Suggestion(parameters, "model" if from_model else "random")
 
-    def _asked(self, trial: Trial) -> dict[str, Any]:
-        """What the trial suggests, without the dimensions whose `when` does not hold.
+    def _suggested(self, trial: Trial) -> dict[str, Any]:
+        """The values that a trial suggests, without the dimensions whose `when` does not hold.
 
-        A sampler that knows conditional parameters is not even asked for those.
+        Those of a sampler with conditional parameters are not even drawn.
         """
         values: dict[str, Any] = {}
-        for axis in self._axes:
-            if not self._conditional or axis.path in active(self._space, {**values, axis.path: None}):
-                values[axis.path] = axis.ask(trial)
+        for parameter in self._parameters:
+            path = parameter.path
+            if not self._sampler.conditional or path in active(self._space, {**values, path: None}):
+                values[path] = parameter.suggest(trial)
         values = active(self._space, values)
         return {path: values[path] for path in self._space if path in values}  # in the file's order
 
-    def _written(self, number: int, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Parameters of Optuna's trial for a configuration; None if it does not lie in the space.
+    def _trial_parameters(self, number: int, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Parameters of Optuna's trial for a configuration; None if it is outside of the space.
 
-        Configuration 0 is the file's own values, which may lie outside the bounds to be searched. Optuna refuses
-        such a trial, and moving it to the nearest bound would teach the model a value that was never tried.
+        Configuration 0 has the file's own values, which may be outside of the bounds. Optuna refuses such a trial, and
+        at the nearest bound it would give the sampler a value that was never tried.
         """
         if number == 0:
             parameters = active(self._space, {path: self._file_values.get(path) for path in self._space})
-        written: dict[str, Any] = {}
-        for axis in self._axes:
+        result: dict[str, Any] = {}
+        for parameter in self._parameters:
             part: dict[str, Any] | None
-            if axis.path in parameters:
-                part = axis.write(parameters[axis.path])
-            else:  # its `when` does not hold, which only some samplers can be told
-                part = {} if self._conditional else axis.lowest()
+            if parameter.path in parameters:
+                part = parameter.to_trial(parameters[parameter.path])
+            else:  # its `when` does not hold
+                part = {} if self._sampler.conditional else parameter.lowest()
             if part is None:
                 return None
-            written |= part
-        return written
+            result |= part
+        return result
 
-    def _scores(self, told: Mapping[int, Finished]) -> dict[int, float]:
-        """Rank of every configuration that has a value, 0 the best and equals sharing one; a failed one is not in it.
+    def _ranks(self, finished: Mapping[int, Finished]) -> dict[int, float]:
+        """Rank of every configuration that has a value, 0 the best, equal ones sharing one; without failed ones.
 
-        Ranks, because two things count, the value and the tie break behind it, and Optuna takes one number. TPE,
-        CMA-ES and the genetic samplers use nothing but the order anyway.
+        Ranks, because both the value and the tie-break count, and Optuna takes one number. TPE, CMA-ES and the genetic
+        samplers use only the order anyway.
         """
-        sign = -1.0 if self._search.direction == "maximize" else 1.0
+        sign = -1.0 if self._search.objective.direction == "maximize" else 1.0
         keys: dict[int, tuple[float, float]] = {}
-        for number, result in told.items():
+        for number, result in finished.items():
             if result.value is None or math.isnan(result.value):
                 continue
             tie = result.tie_break
@@ -284,71 +284,68 @@ class CellSearch:
         sampler = make_sampler(self._search.sampler, self._search.sampler_options, self._seed(number))
         return optuna.create_study(sampler=sampler, study_name="cell", direction="minimize")
 
-    def _rebuilt(self, history: list[dict[str, Any] | None], scores: Mapping[int, float]) -> Trial:
-        """A fresh trial of a study to which history was added as it stands."""
+    def _rebuilt(self, history: list[dict[str, Any] | None], ranks: Mapping[int, float]) -> Trial:
+        """The next trial of a study to which the history was added."""
         study = self._study(len(history))
         running = len(history) - self._parallel
         for number, params in enumerate(history):
             if params is not None:
-                study.add_trial(self._past(params, scores.get(number), running=number > running))
+                study.add_trial(self._past(params, ranks.get(number), running=number > running))
         return study.ask()
 
-    def _past(self, params: dict[str, Any], score: float | None, running: bool) -> FrozenTrial:
+    def _past(self, params: dict[str, Any], rank: float | None, running: bool) -> FrozenTrial:
         distributions = {name: self._distributions[name] for name in params}
         if running:
             return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
-        if score is None:
+        if rank is None:
             return create_trial(state=TrialState.FAIL, params=params, distributions=distributions)
-        return create_trial(value=score, params=params, distributions=distributions)
+        return create_trial(value=rank, params=params, distributions=distributions)
 
-    def _replayed(self, history: list[dict[str, Any] | None], scores: Mapping[int, float]) -> Trial:
-        """A fresh trial of a study in which history was asked and told again, in the order of the first time.
+    def _replayed(self, history: list[dict[str, Any] | None], ranks: Mapping[int, float]) -> Trial:
+        """The next trial of a study in which the history was suggested and ended again, in the original order.
 
-        That `scores` are the ranks of today and not of the time does no harm: the order among any few is the same.
+        `ranks` are today's and not those of the time; that makes no difference, since the order of any few is the same.
         """
-        quasi_random = self._search.sampler == "qmc"
-        study = self._study(
-            0 if quasi_random else len(history)
-        )  # a scrambled sequence must stay the same sequence
-        if quasi_random:
+        study = self._study(0 if self._sampler.quasi_random else len(history))
+        if self._sampler.quasi_random:
             study.add_trial(self._corner())
         trials: dict[int, Trial] = {}
         for number in range(len(history) + 1):
             ended = trials.pop(number - self._parallel, None)
             if ended is not None:
-                score = scores.get(number - self._parallel)
-                study.tell(ended, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+                rank = ranks.get(number - self._parallel)
+                study.tell(ended, rank, state=TrialState.FAIL if rank is None else TrialState.COMPLETE)
             if number < len(history):
                 params = history[number]
                 if params is None:
                     continue
                 study.enqueue_trial(params)
                 trials[number] = study.ask()
-                _ = trials[
-                    number
-                ].relative_params  # the sampler makes its notes here, fixed parameters or not
-                self._asked(trials[number])
+                _ = trials[number].relative_params  # updates the sampler's state, fixed parameters or not
+                self._suggested(trials[number])
         return study.ask()
 
     def _corner(self) -> FrozenTrial:
-        """A pruned trial from which qmc learns the space; without one it draws at random until a first result."""
-        params = {name: value for axis in self._axes for name, value in axis.lowest().items()}
+        """A pruned trial that gives qmc its space; without one it draws at random until a first result."""
+        params = {name: value for p in self._parameters for name, value in p.lowest().items()}
         return create_trial(state=TrialState.PRUNED, params=params, distributions=self._distributions)
 
     def _enumerate(self) -> list[dict[str, Any]]:
-        """The grid, the last path running fastest, without the file's own point, which is configuration 0."""
+        """The points of the grid, the last path changing fastest, without the file's own, which is configuration 0."""
         points = self._search.sampler_options.get("points")
-        columns = {axis.path: axis.grid(points) for axis in self._axes}
+        columns = {parameter.path: parameter.grid(points) for parameter in self._parameters}
         seen = [active(self._space, {path: self._file_values.get(path) for path in self._space})]
         for row in itertools.product(*(columns[path] for path in self._space)):
             point = active(self._space, dict(zip(self._space, row, strict=True)))
-            if not any(same(point, other) for other in seen):  # rows that differ in what is inactive are one
+            if not any(
+                same(point, other) for other in seen
+            ):  # rows that differ only in inactive dimensions are equal
                 seen.append(point)
         return seen[1:]
 
 
 def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Where configuration 0 lies: the values that resolved settings have at the paths of a space, if they have any.
+    """The values of configuration 0: those of resolved settings at the paths of a space, where they exist.
 
     A setting that several units share has the value of the first; a path of the space reaches all of them alike.
     """
@@ -356,7 +353,7 @@ def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> 
 
 
 def _by_dependence(space: Mapping[str, Dimension]) -> list[str]:
-    """The paths, each after those that its `when` looks at, otherwise in the given order; a circle goes last."""
+    """The paths, each after those that its `when` depends on, otherwise in the given order; a cycle goes last."""
     ordered: list[str] = []
     while len(ordered) < len(space):
         left = [path for path in space if path not in ordered]

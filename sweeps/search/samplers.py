@@ -1,6 +1,6 @@
-"""The samplers by name, the options that a sweep file may give them, and what is wrong with its choice.
+"""The samplers: one entry for each, with everything in which it differs from the others.
 
-Any sampler of Optuna that needs no more than plain options has a name here; `grid` is enumerated by `cell.py`.
+Any sampler of Optuna that needs no more than plain options can have an entry in SAMPLERS.
 """
 
 from __future__ import annotations
@@ -8,146 +8,170 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
+from sweeps.config.faults import unknown
 from sweeps.config.registry import nearest
 from sweeps.config.space import Dimension
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option that a sweep file may give to a sampler."""
+
+    type: type
+    least: int | None = None
+    """Smallest value; None: none, or checked by the sampler itself."""
+    needs: str | None = None
+    """A bool option without which this one, also a bool, is off by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampler:
-    make: Callable[..., BaseSampler]
-    options: dict[str, type]
-    defaults: dict[str, Any]
+    """How a sampler is made, and how a search uses it."""
+
+    make: Callable[..., BaseSampler] | None
+    """Optuna's class. None: a grid, whose points are enumerated without Optuna."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Without deprecated ones, and without those that take Python objects, which a sweep file cannot hold."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `make` that differ from Optuna's defaults."""
+    package: str | None = None
+    """A package that must be installed besides Optuna."""
     conditional: bool = False
-    """Copes with a parameter that some trials lack."""
+    """Accepts trials that lack a parameter."""
     replay: bool = False
-    """Keeps notes in the study between asks (a generation, a place in a sequence), so history is asked again, not added."""
+    """Keeps state in the study between suggestions (a generation), so history is suggested again instead of added."""
+    quasi_random: bool = False
+    """Suggests points of one fixed sequence: every suggestion uses the same seed, and none comes from a model."""
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the points are enumerated, and so end."""
+        return self.make is None
 
 
+_STARTUP = Option(int, least=0)
 _POPULATION = {
-    "population_size": int,
-    "mutation_prob": float,
-    "crossover_prob": float,
-    "swapping_prob": float,
+    "population_size": Option(int),
+    "mutation_prob": Option(float),
+    "crossover_prob": Option(float),
+    "swapping_prob": Option(float),
 }
-_QUIET = {"warn_independent_sampling": False}
-# Deprecated options are left out, and so are those that take Python objects: neither belongs into a sweep file.
+_NO_WARNING = {"warn_independent_sampling": False}
+
 SAMPLERS: dict[str, Sampler] = {
-    "tpe": Sampler(
-        optuna.samplers.TPESampler,
-        {
-            "n_startup_trials": int,
-            "n_ei_candidates": int,
-            "multivariate": bool,
-            "group": bool,
-            "constant_liar": bool,
+    "cmaes": Sampler(
+        make=optuna.samplers.CmaEsSampler,
+        options={
+            "n_startup_trials": _STARTUP,
+            "sigma0": Option(float),
+            "popsize": Option(int),
+            "use_separable_cma": Option(bool),
+            "with_margin": Option(bool),
+            "lr_adapt": Option(bool),
         },
-        {"multivariate": True, "group": True, "constant_liar": True},
-        conditional=True,
+        defaults=_NO_WARNING,
+        package="cmaes",
+        replay=True,
     ),
-    "random": Sampler(optuna.samplers.RandomSampler, {}, {}, conditional=True),
     "gp": Sampler(
-        optuna.samplers.GPSampler, {"n_startup_trials": int, "deterministic_objective": bool}, _QUIET
+        make=optuna.samplers.GPSampler,
+        options={"n_startup_trials": _STARTUP, "deterministic_objective": Option(bool)},
+        defaults=_NO_WARNING,
+    ),
+    "grid": Sampler(make=None, options={"points": Option(int, least=2)}),
+    "nsgaii": Sampler(make=optuna.samplers.NSGAIISampler, options=_POPULATION, replay=True),
+    "nsgaiii": Sampler(
+        make=optuna.samplers.NSGAIIISampler,
+        options={**_POPULATION, "dividing_parameter": Option(int)},
+        replay=True,
     ),
     "qmc": Sampler(
-        optuna.samplers.QMCSampler,
-        {"qmc_type": str, "scramble": bool},
-        {"scramble": True, "warn_asynchronous_seeding": False, **_QUIET},
+        make=optuna.samplers.QMCSampler,
+        options={"qmc_type": Option(str), "scramble": Option(bool)},
+        defaults={"scramble": True, "warn_asynchronous_seeding": False, **_NO_WARNING},
         replay=True,
+        quasi_random=True,
     ),
-    "nsgaii": Sampler(optuna.samplers.NSGAIISampler, _POPULATION, {}, replay=True),
-    "nsgaiii": Sampler(
-        optuna.samplers.NSGAIIISampler, {**_POPULATION, "dividing_parameter": int}, {}, replay=True
-    ),
-    "cmaes": Sampler(
-        optuna.samplers.CmaEsSampler,
-        {
-            "n_startup_trials": int,
-            "sigma0": float,
-            "popsize": int,
-            "use_separable_cma": bool,
-            "with_margin": bool,
-            "lr_adapt": bool,
+    "random": Sampler(make=optuna.samplers.RandomSampler, conditional=True),
+    "tpe": Sampler(
+        make=optuna.samplers.TPESampler,
+        options={
+            "n_startup_trials": _STARTUP,
+            "n_ei_candidates": Option(int),
+            "multivariate": Option(bool),
+            "group": Option(bool, needs="multivariate"),
+            "constant_liar": Option(bool),
         },
-        _QUIET,
-        replay=True,
+        defaults={"multivariate": True, "group": True, "constant_liar": True},
+        conditional=True,
     ),
 }
-_GRID_OPTIONS: dict[str, type] = {"points": int}
+"""Name in `search.sampler` -> sampler, in alphabetical order."""
 
 
-def sampler_names() -> list[str]:
-    """Names that `search.sampler` may have, in alphabetical order."""
-    return sorted([*SAMPLERS, "grid"])
+def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSampler:
+    """Optuna's sampler with our defaults and these options. Raises ValueError for values that it refuses."""
+    sampler = SAMPLERS[name]
+    if sampler.make is None:
+        raise ValueError(f"sampler {name!r} is not one of Optuna's")
+    arguments = {**sampler.defaults, **options}
+    for key, option in sampler.options.items():
+        if option.needs is not None and options.get(option.needs) is False and key not in options:
+            arguments[key] = False
+    with warnings.catch_warnings():
+        # `group`, `with_margin` and the genetic samplers are experimental: their interface may change, and the lock file
+        # pins it. No other warning is suppressed.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return sampler.make(seed=seed, **arguments)
 
 
 def check_sampler(
     name: str, options: Mapping[str, Any], space: Mapping[str, Dimension] | None = None
 ) -> list[str]:
     """Faults of a sampler's name and options, and with `space` of the two together; an empty list if there are none."""
-    if name not in sampler_names():
-        guess = nearest(name, sampler_names())
-        hint = f" Did you mean {guess!r}?" if guess else ""
-        return [f"no sampler named {name!r}.{hint} Known: {', '.join(sampler_names())}."]
-    known = _GRID_OPTIONS if name == "grid" else SAMPLERS[name].options
-    faults = [fault for key, value in options.items() if (fault := _option_fault(name, key, value, known))]
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        faults.append("sampler 'cmaes' needs the package cmaes, which is not installed: pip install cmaes.")
+    if name not in SAMPLERS:
+        return [unknown("sampler", name, SAMPLERS)]
+    sampler = SAMPLERS[name]
+    faults = [fault for key, value in options.items() if (fault := _option_fault(name, key, value))]
+    if sampler.package is not None and importlib.util.find_spec(sampler.package) is None:
+        package = sampler.package
+        faults.append(
+            f"sampler {name!r} needs the package {package}, which is not installed: pip install {package}."
+        )
     if faults:
         return faults
-    return _grid_faults(options, space or {}) if name == "grid" else _construction_faults(name, options)
-
-
-def _option_fault(sampler: str, key: str, value: Any, known: Mapping[str, type]) -> str | None:
-    if key not in known:
-        guess = nearest(key, known)
-        hint = f" Did you mean {guess!r}?" if guess else ""
-        listed = ", ".join(known) if known else "none (seed apart)"
-        return f"sampler {sampler!r} has no option {key!r}.{hint} Its options: {listed}."
-    wanted = known[key]
-    # bool is an int in Python, and a YAML `1` is a fine float: neither is what isinstance alone would say.
-    right = isinstance(value, (int, float) if wanted is float else wanted)
-    if not right or (isinstance(value, bool) and wanted is not bool):
-        return f"option {key!r} of sampler {sampler!r} must be of type {wanted.__name__}, not {value!r}."
-    if key == "n_startup_trials" and value < 0:
-        return f"option 'n_startup_trials' of sampler {sampler!r} must be 0 or more, not {value}."
-    return None
-
-
-def _construction_faults(name: str, options: Mapping[str, Any]) -> list[str]:
+    if sampler.is_grid:
+        ranges = [path for path, dimension in (space or {}).items() if dimension.kind != "choice"]
+        return [
+            f"sampler {name!r} cannot enumerate the range of {path}: give choices, or sampler: "
+            f"{{name: {name}, points: 5}} for 5 values from one end to the other."
+            for path in (ranges if options.get("points") is None else ())
+        ]
     try:
         make_sampler(name, options, seed=0)
-    except ValueError as error:  # such as a population of one; Optuna's own words are good
+    except ValueError as error:  # such as a population of one; Optuna's message says what is allowed
         return [f"sampler {name!r}: {error}"]
     return []
 
 
-def _grid_faults(options: Mapping[str, Any], space: Mapping[str, Dimension]) -> list[str]:
-    points = options.get("points")
-    if points is not None and points < 2:
-        return [f"option 'points' of sampler 'grid' must be 2 or more, not {points}."]
-    if points is not None:
-        return []
-    return [
-        f"sampler 'grid' cannot enumerate the range of {path}: give choices, or sampler: {{name: grid, points: 5}} "
-        "for 5 values from each end to the other."
-        for path, dimension in space.items()
-        if dimension.kind != "choice"
-    ]
-
-
-def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSampler:
-    kind = SAMPLERS[name]
-    merged = {**kind.defaults, **options}
-    if name == "tpe" and options.get("multivariate") is False and "group" not in options:
-        merged["group"] = False  # group needs multivariate; who switches the one off means both
-    with warnings.catch_warnings():
-        # `group`, `with_margin` and the GA samplers are marked experimental: their interface may change, and the
-        # lock file pins it. Nothing else is silenced.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return kind.make(seed=seed, **merged)
+def _option_fault(name: str, key: str, value: Any) -> str | None:
+    known = SAMPLERS[name].options
+    if key not in known:
+        guess = nearest(key, known)
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        listed = ", ".join(known) if known else "none (seed apart)"
+        return f"sampler {name!r} has no option {key!r}.{hint} Its options: {listed}."
+    option = known[key]
+    # isinstance alone is not enough: a bool is an int in Python, and 1 in YAML is allowed as a float.
+    right = isinstance(value, (int, float) if option.type is float else option.type)
+    if not right or (isinstance(value, bool) and option.type is not bool):
+        return f"option {key!r} of sampler {name!r} must be of type {option.type.__name__}, not {value!r}."
+    if option.least is not None and value < option.least:
+        return f"option {key!r} of sampler {name!r} must be {option.least} or more, not {value}."
+    return None

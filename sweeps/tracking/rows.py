@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import Dimension, same
+from sweeps.config.space import Dimension, Objective, same
 from sweeps.results import metrics
-from sweeps.results.summary import Objective, RankedConfiguration, Summary
+from sweeps.results.summary import RankedConfiguration, Summary
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
 
+from sweeps.config.space import Objective
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
-from sweeps.results.summary import Objective, RankedConfiguration
+from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Configuration
 from sweeps.tracking import rows
 from sweeps.tracking.client import Client, Run
@@ -61,8 +62,7 @@ class Tracker:
         self.name = name or sweep.name
         self._command = command or f"sweeps run {self.name}"
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
-        search = sweep.search
-        self._objective = Objective(search.objective, search.direction) if search else Objective()
+        self._objective = sweep.search.objective if sweep.search else Objective()
         self._opened: _Connection | None = None
 
     def begin(self) -> None:

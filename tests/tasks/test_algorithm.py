@@ -280,7 +280,9 @@ def test_a_sweep_file_gives_lists_and_is_told_its_faults() -> None:
     assert validated(Algorithm.Config, plain).bins == (12, 8)
     assert Algorithm(validated(Algorithm.Config, plain)).bins == (8, 12)
     _, faults = section(Algorithm.Config, {"bins": [1], "operation": "add"}, "task", None)
-    assert [str(f) for f in faults] == ["task: bins = [1]: operation add needs at least 3, so 1 is too short"]
+    assert [str(f) for f in faults] == [
+        "task.bins: bins = [1]: operation add needs at least 3, so 1 is too short"
+    ]
 
 
 def test_all_faults_are_told_at_once() -> None:

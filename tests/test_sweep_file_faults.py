@@ -1,4 +1,4 @@
-"""Every fault of a sweep file, told at once with its line and the nearest name."""
+"""Every fault of a sweep file, all at once, with its line and the nearest name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.sweep_file import Sweep, SweepFileError, load, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.sweep_file import Sweep, load, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
@@ -21,8 +22,8 @@ def faults(text: str) -> str:
     return str(error.value)
 
 
-def test_every_fault_is_told_at_once_with_its_line_and_the_nearest_name() -> None:
-    told = faults("""\
+def test_all_faults_are_reported_at_once_with_their_lines_and_the_nearest_names() -> None:
+    found = faults("""\
 name: a/b
 tsk: {name: static}
 task: {name: statc}
@@ -52,8 +53,8 @@ seeds: 3
         "line 10: budget.hours: must be a number above 0, not 0",
         "line 11: seeds is given twice: first on line 6",
     ]:
-        assert part in told, told
-    lines = [int(line.split()[1].rstrip(":")) for line in told.splitlines()[1:]]
+        assert part in found, found
+    lines = [int(line.split()[1].rstrip(":")) for line in found.splitlines()[1:]]
     assert lines == sorted(lines)
 
 
@@ -79,7 +80,6 @@ seeds: 3
         ("budget: {cost_usd: 5}", "budget.cost_usd: is not built yet"),
         ("budget: {failures: 5%}", "budget.failures: is not built yet"),
         ("early_stopping: {seeds: {race: [10]}}", "early_stopping: is not built yet"),
-        ("early_stopping: soon", "early_stopping: must be a mapping"),
         ("confirm: {top: 1}", "confirm: is not built yet"),
         ("question: [a]", "question: must be text"),
         ("exported: 3", "exported: must be a mapping"),
@@ -88,7 +88,7 @@ seeds: 3
         ("compare: [nau]", "compare: must be a mapping"),
         ("compare: {train: [{label: a}]}", "an axis is `model`, `task`"),
         ("compare: {a b: [{label: a}]}", "an axis is `model`, `task`"),
-        ("compare: {model: [nau]}", "model stands at top level too: keep one"),
+        ("compare: {model: [nau]}", "model is at top level too: keep one"),
         ("compare: {tsk.operation: [add]}", "unknown section 'tsk'. Did you mean 'task'?"),
         ("compare: {x: []}", "must be a list of at least one entry"),
         ("compare: {x: [add]}", "must be a mapping"),
@@ -110,9 +110,9 @@ seeds: 3
         ),
     ],
 )
-def test_a_fault_is_told(more: str, part: str) -> None:
-    told = faults(SMALL + more)
-    assert part in told, told
+def test_a_fault_is_reported(more: str, part: str) -> None:
+    found = faults(SMALL + more)
+    assert part in found, found
 
 
 @pytest.mark.parametrize(
@@ -150,25 +150,38 @@ def test_a_fault_is_told(more: str, part: str) -> None:
          "no cell has a setting 'model.nam'. Did you mean 'model.name'?"),
     ],
 )  # fmt: skip
-def test_a_fault_of_the_search_is_told(search: str, part: str) -> None:
-    told = faults(f"{SMALL}search: {search}")
-    assert part in told, told
+def test_a_fault_of_the_search_is_reported(search: str, part: str) -> None:
+    found = faults(f"{SMALL}search: {search}")
+    assert part in found, found
 
 
-def test_a_setting_that_only_some_cells_have_is_told_once_with_what_to_write() -> None:
+def test_a_setting_that_only_some_cells_have_is_one_fault_with_the_condition_to_add() -> None:
     text = (
         "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
     )
-    told = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")
-    assert told.count("model.clamp") == 1
-    assert "and 1 more" in told and "add when: {model.name: [nau]}" in told
+    found = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")
+    assert found.count("model.clamp") == 1
+    assert "and 1 more" in found and "add when: {model.name: [nau]}" in found
 
 
-def test_a_fault_of_all_cells_is_told_once() -> None:
-    told = faults(
+def test_a_setting_of_the_file_that_only_some_cells_have_is_no_advice_about_the_search() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, linear], x: [{label: a, model: {clamp: true}}]}"
+    assert "add when" not in faults(text + "\nsearch: {configurations: 3, space: {train.lr: [1, 2]}}")
+
+
+def test_a_fault_of_all_cells_is_reported_once() -> None:
+    found = faults(
         "task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}"
     )
-    assert told == "bad.yaml: line 2: train.batch: batch = 0 must be at least 1"
+    assert found == "bad.yaml: line 2: train.batch: batch = 0 must be at least 1"
+
+
+def test_a_key_that_is_not_built_yet_may_be_there_without_a_value() -> None:
+    sweep = small(
+        "early_stopping: null", "search: {order: null, configurations: 2, space: {train.lr: [1, 2]}}"
+    )
+    assert sweep.search is not None and sweep.search.configurations == 2
+    assert sweep.document["early_stopping"] is None
 
 
 def test_what_is_compared_cannot_be_searched_as_well() -> None:
@@ -179,7 +192,7 @@ def test_what_is_compared_cannot_be_searched_as_well() -> None:
     )
 
 
-def test_a_condition_that_holds_nowhere_is_warned_of() -> None:
+def test_a_condition_that_holds_nowhere_is_a_warning() -> None:
     sweep = parse(
         SMALL.replace("1000", "6000")
         + "search: {configurations: 2, space: {train.lr: [1, 2], model.dropout: "
@@ -190,18 +203,18 @@ def test_a_condition_that_holds_nowhere_is_warned_of() -> None:
 
 
 def test_the_parts_that_a_file_must_have_are_named() -> None:
-    told = faults("question: what?")
-    assert all(f"`{part}` is missing" in told for part in ("model", "task", "train"))
+    found = faults("question: what?")
+    assert all(f"`{part}` is missing" in found for part in ("model", "task", "train"))
     assert "`steps` is missing" in faults("task: static\nmodel: nau\ntrain: {lr: 1}")
     assert "`model` is missing" in faults("task: static\ntrain: {steps: 5}")
 
 
 def test_a_geometry_larger_than_the_input_is_a_fault() -> None:
-    told = faults(
+    found = faults(
         "task: {name: static, input_size: 10, num_subsets: 9, subset_ratio: 0.5}\n"
         "model: nau\ntrain: {steps: 10}"
     )
-    assert told.startswith("bad.yaml: line 1: task")
+    assert found.startswith("bad.yaml: line 1: task")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "nau", "a: [1"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeps.config.diff import Change, difference
-from sweeps.config.sweep_file import SweepFileError, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.sweep_file import parse
 
 BEGUN = """\
 question: which?
@@ -57,7 +58,7 @@ def test_what_changes_no_lane_is_nothing(change: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (("seeds: 25", "seeds: 100"), "seeds: 25 -> 100"),
         (("seeds: 25", "seeds: {count: 30}"), "seeds: 25 -> 30"),
@@ -66,14 +67,14 @@ def test_what_changes_no_lane_is_nothing(change: tuple[str, str]) -> None:
         (("steps: 10_000", "steps: 20_000"), "train.steps: 10,000 -> 20,000, continued from checkpoints"),
     ],
 )
-def test_more_of_the_same_is_an_extension(change: tuple[str, str], told: str) -> None:
+def test_more_of_the_same_is_an_extension(change: tuple[str, str], expected: str) -> None:
     found = edited(change)
     assert found.kind == "extension"
-    assert found.differences == (told,)
-    assert told in found.message and "--name" not in found.message
+    assert found.differences == (expected,)
+    assert expected in found.message and "--name" not in found.message
 
 
-def test_several_extensions_are_told_together() -> None:
+def test_several_extensions_are_listed_together() -> None:
     found = edited(
         ("seeds: 25", "seeds: 50"),
         ("configurations: 6", "configurations: 8"),
@@ -83,7 +84,7 @@ def test_several_extensions_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (("seeds: 25", "seeds: 20"), "seeds: 20, 21, 22, 23, 24 left out"),
         (("seeds: 25", "seeds: {first: 1000, count: 100}"), "left out"),
@@ -114,10 +115,10 @@ def test_several_extensions_are_told_together() -> None:
         (("steps: 10_000", "steps: 9_000"), "train.steps: 10,000 -> 9,000; there can only be more"),
     ],
 )
-def test_anything_else_is_refused_with_the_difference(change: tuple[str, str], told: str) -> None:
+def test_anything_else_is_refused_with_the_difference(change: tuple[str, str], expected: str) -> None:
     found = edited(change)
     assert found.kind == "refusal"
-    assert any(told in difference for difference in found.differences), found.differences
+    assert any(expected in difference for difference in found.differences), found.differences
     assert "--name NEW" in found.message
 
 
@@ -132,11 +133,12 @@ def test_more_steps_are_refused_where_a_schedule_is_a_share_of_the_budget() -> N
     )
     found = edited(("steps: 10_000", "steps: 20_000"), begun=begun)
     assert found.kind == "refusal"
-    told = "\n".join(found.differences)
+    expected = "\n".join(found.differences)
     assert (
-        "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget" in told
+        "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget"
+        in expected
     )
-    assert "(in model=nau range=low)" in told
+    assert "(in model=nau range=low)" in expected
 
 
 def test_a_share_written_as_the_steps_it_stands_for_is_nothing() -> None:

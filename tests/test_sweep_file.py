@@ -1,4 +1,4 @@
-"""The sweep file: what it means, and every fault in it at once."""
+"""The sweep file: what it means, and KEY=VALUE arguments over it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from sweeps.config.space import Search
-from sweeps.config.sweep_file import MAX_SEED, Sweep, from_document, parse
+from sweeps.config.faults import SweepFileError
+from sweeps.config.space import Dimension, Objective, Search
+from sweeps.config.sweep_file import MAX_SEED, Sweep, from_document, parse, stored_search
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
@@ -72,7 +73,7 @@ def test_a_full_file_is_read_as_written() -> None:
     }  # fmt: skip
     assert sweep.search == Search(
         sampler="tpe", sampler_options={"n_startup_trials": 4}, seed=3, configurations=40, parallel=4,
-        objective="success_rate", direction="maximize",
+        objective=Objective("success_rate", "maximize"), space=sweep.search.space if sweep.search else {},
     )  # fmt: skip
     assert sweep.seeds == tuple(range(100))
     assert sweep.resources.memory_gb == 2.0
@@ -107,6 +108,11 @@ def test_a_parameter_whose_condition_does_not_hold_is_left_out() -> None:
     cell = sweep.cells[0]
     assert "momentum" not in cell.with_parameters({"train.optimizer": "adam", "train.momentum": 0.5})["train"]
     assert cell.with_parameters({"train.optimizer": "sgd", "train.momentum": 0.5})["train"]["momentum"] == 0.5
+
+
+def test_entries_that_set_nothing_may_be_on_several_axes() -> None:
+    sweep = small("compare:", "  noise: [{label: without}]", "  clip: [{label: without}]")
+    assert [cell.key for cell in sweep.cells] == ["clip=without noise=without"]
 
 
 def test_the_order_of_axes_does_not_change_what_a_cell_is_called() -> None:
@@ -193,22 +199,22 @@ def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
         "x.yaml",
     )
     assert [sweep.configurations(cell) for cell in sweep.cells] == [5, 1]
-    told = "has nothing to search here, so the cell is one configuration (in cell model=linear)"
-    assert sweep.warnings == (f"line 4: search.space: {told}",)
+    message = "has nothing to search here, so the cell is one configuration (in cell model=linear)"
+    assert sweep.warnings == (f"line 4: search.space: {message}",)
 
 
 def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_otherwise() -> None:
     for objective, expected in [
-        ("par2", ("par2", "minimize")),
-        ("success_rate", ("success_rate", "maximize")),
-        ("error.extrapolation.median", ("error.extrapolation.median", "minimize")),
-        ("{converged_at.median: minimize}", ("converged_at.median", "minimize")),
+        ("par2", Objective("par2", "minimize")),
+        ("success_rate", Objective("success_rate", "maximize")),
+        ("error.extrapolation.median", Objective("error.extrapolation.median", "minimize")),
+        ("{converged_at.median: minimize}", Objective("converged_at.median", "minimize")),
     ]:
         search = small(
             f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}"
         ).search
         assert search is not None
-        assert (search.objective, search.direction) == expected
+        assert search.objective == expected
 
 
 def test_a_score_of_the_task_may_be_the_objective() -> None:
@@ -218,10 +224,10 @@ def test_a_score_of_the_task_may_be_the_objective() -> None:
         text + wanted.replace("OBJECTIVE", "{accuracy.extrapolation.median: maximize}"), "s.yaml"
     ).search
     assert search is not None
-    assert (search.objective, search.direction) == ("accuracy.extrapolation.median", "maximize")
+    assert search.objective == Objective("accuracy.extrapolation.median", "maximize")
 
 
-def test_a_penalty_that_starts_after_the_end_is_warned_of() -> None:
+def test_a_penalty_that_starts_after_the_end_is_a_warning_with_its_line() -> None:
     sweep = parse(
         "task: static\nmodel:\n  name: nau\n  sparsity_penalty: {weight: 1, start: 5e3, end: 6e3}\n"
         "train: {steps: 1000}",
@@ -242,3 +248,113 @@ def test_a_document_reads_as_the_same_sweep() -> None:
     sweep = parse(FULL, "x.yaml")
     again = from_document(json.loads(json.dumps(sweep.document)))
     assert (again.cells, again.search, again.seeds) == (sweep.cells, sweep.search, sweep.seeds)
+
+
+# ---------------------------------------------------------------------------------------------- stored documents
+
+
+def test_the_search_of_a_stored_document_is_read_without_its_models() -> None:
+    document = {**parse(FULL, "x.yaml").document, "model": "./gone.py", "task": {"name": "gone"}}
+    document["search"]["sampler"] = {"name": "no_longer_there"}
+    search = stored_search(document)
+    assert search is not None
+    assert search.objective == Objective("success_rate", "maximize")
+    assert list(search.space) == ["model.dropout", "train.gradient_noise", "train.lr"]
+    assert search.space["train.gradient_noise"] == Dimension("log_uniform", 1e-5, 0.1, off=0, has_off=True)
+    assert stored_search({}) is None and stored_search({"search": None}) is None
+
+
+def test_a_stored_search_has_the_default_objective_and_direction() -> None:
+    for stated, expected in [
+        (None, Objective("par2", "minimize")),
+        ("success_rate", Objective("success_rate", "maximize")),
+        ({"error.extrapolation.median": "minimize"}, Objective("error.extrapolation.median", "minimize")),
+    ]:
+        search = stored_search({"search": {} if stated is None else {"objective": stated}})
+        assert search is not None and search.objective == expected
+
+
+# ---------------------------------------------------------------------------------------------- KEY=VALUE
+
+COMPARED = """\
+task: {name: static, operation: mul}
+train: {steps: 3_000_000, lr: 1e-3}
+compare:
+  model: [nmu, nalu]
+  range:
+    - {label: "U[1,2]",   task: {interpolation: [1, 2],   extrapolation: [2, 6]}}
+    - {label: "U[10,20]", task: {interpolation: [10, 20], extrapolation: [20, 40]}}
+seeds: {first: 0, count: 100}
+search:
+  sampler: {name: tpe, seed: 3}
+  configurations: 40
+  space:
+    train.lr: {log_uniform: [1e-4, 1e-1]}
+"""
+
+
+def faults(text: str, *overrides: str) -> str:
+    with pytest.raises(SweepFileError) as error:
+        parse(text, "bad.yaml", overrides)
+    return str(error.value)
+
+
+def test_overrides_set_leaves_and_make_missing_ones() -> None:
+    sweep = parse(
+        COMPARED,
+        "x.yaml",
+        ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"],
+    )
+    assert sweep.seeds == tuple(range(5))
+    assert sweep.cells[0].settings["train"]["steps"] == 2000
+    assert sweep.cells[0].space["train.lr"].off == 0.5
+    assert len(sweep.cells) == 2
+
+
+def test_an_override_expands_short_forms() -> None:
+    text = SMALL.replace("{name: static, operation: add}", "static")
+    text += "seeds: 100\nsearch: {sampler: tpe, configurations: 2, space: {train.lr: [1, 2]}}"
+    sweep = parse(
+        text, "x.yaml", ["task.operation=sub", "model.clamp=false", "seeds.first=7", "search.sampler.seed=5"]
+    )
+    assert sweep.cells[0].settings["task"] == {"name": "static", "operation": "sub"}
+    assert sweep.cells[0].settings["model"] == {"name": "nau", "clamp": False}
+    assert (sweep.seeds[0], len(sweep.seeds)) == (7, 100)
+    assert sweep.search is not None and sweep.search.seed == 5
+
+
+def test_dotted_keys_of_spaces_and_axes_can_be_added() -> None:
+    sweep = parse(
+        SMALL,
+        "x.yaml",
+        [
+            "search.configurations=3",
+            "search.space.train.lr={log_uniform: [1e-3, 1]}",
+            "compare.task.operation=[add, sub]",
+        ],
+    )
+    assert [cell.key for cell in sweep.cells] == ["task.operation=add", "task.operation=sub"]
+    assert sweep.cells[0].space["train.lr"].high == 1.0
+
+
+def test_the_text_of_a_sweep_has_its_overrides_in_it() -> None:
+    sweep = parse(COMPARED, "x.yaml", ["train.steps=2000", "search=null"])
+    again = parse(sweep.text, "x.yaml")
+    assert again.document == sweep.document
+    assert again.cells == sweep.cells
+    assert sweep.text.startswith("# x.yaml with train.steps=2000 search=null\n")
+
+
+def test_a_fault_of_an_override_names_the_override() -> None:
+    found = faults(SMALL, "train.stepz=3", "seeds.count=0", "nonsense", "train.steps.x=1", "a=[1")
+    assert "'train.stepz=3': train.stepz: is not a setting here. Did you mean 'steps'?" in found
+    assert "'seeds.count=0': seeds.count: must be a whole number from 1" in found
+    assert "'nonsense': write KEY=VALUE" in found
+    assert "'train.steps.x=1': train.steps is 1000, which has no 'x'" in found
+    assert "'a=[1': not YAML" in found
+
+
+def test_items_of_lists_are_numbered_from_0() -> None:
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac]}"
+    assert parse(text, "x.yaml", ["compare.model.0.hidden=3"]).cells[0].key == "model=nau hidden=3"
+    assert "compare.model is a list of 2" in faults(text, "compare.model.7=nau")

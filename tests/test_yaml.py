@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.config.faults import Fault, Faults
 from sweeps.config.yaml import dump, read, read_value
 
 
@@ -48,16 +49,17 @@ def test_every_value_has_the_line_it_stands_on() -> None:
     )
     assert document.lines["task.name"] == 2
     assert document.lines["compare.model.1"] == 6
-    assert document.line("compare.model.1.clamp") == 7
-    assert document.line("compare.model.1.hidden") == 6  # not there, so the nearest thing around it
-    assert document.line("seeds") is None
+    faults = Faults(document.lines)
+    assert faults.locate("compare.model.1.clamp", "").line == 7
+    assert faults.locate("compare.model.1.hidden", "").line == 6  # not there: the nearest path around it
+    assert faults.locate("seeds", "").line is None
 
 
 def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
     document = read("a: 1\nb: 2\na: 3\nc: {d: 1, d: 2}\n")
     assert document.faults == [
-        (3, "a is given twice: first on line 1"),
-        (4, "c.d is given twice: first on line 4"),
+        Fault("", "a is given twice: first on line 1", 3),
+        Fault("", "c.d is given twice: first on line 4", 4),
     ]
     assert document.values["b"] == 2
 
@@ -83,13 +85,13 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
 )
 def test_what_cannot_be_read_is_a_fault_with_its_line(text: str, line: int | None, part: str) -> None:
     faults = read(text).faults
-    assert [fault for fault in faults if fault[0] == line and part in fault[1]], faults
+    assert [fault for fault in faults if fault.line == line and part in fault.message], faults
 
 
 def test_aliases_that_multiply_are_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    assert "more than" in read("\n".join(lines)).faults[0][1]
+    assert "more than" in read("\n".join(lines)).faults[0].message
 
 
 def test_deep_nesting_is_a_fault_and_no_crash() -> None:
