@@ -1,4 +1,4 @@
-"""What a sweep left in its store and in MLflow, read without the code that writes reports."""
+"""The contents of a sweep's store and of MLflow, read without the code that writes reports."""
 
 from __future__ import annotations
 
