@@ -212,7 +212,7 @@ def test_more_seeds_train_only_what_is_missing_and_end_as_if_asked_for_at_once(s
 
 
 def lanes_and_figures(store: Store) -> list[Any]:
-    return report(store, "tiny")["configurations"]
+    return report(store, "tiny").as_dict()["configurations"]
 
 
 def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> None:
@@ -221,7 +221,8 @@ def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> Non
     assert other.lanes_reused == 3
     assert {name for name, _ in trained(run(other))} == {"relu"}
     by_model = [
-        {c["cell"]["model"]: c for c in report(store, name)["configurations"]} for name in ("tiny", "other")
+        {c["cell"]["model"]: c for c in report(store, name).as_dict()["configurations"]}
+        for name in ("tiny", "other")
     ]
     assert by_model[0]["nau"]["lanes"] == by_model[1]["nau"]["lanes"]
 

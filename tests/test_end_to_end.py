@@ -125,7 +125,7 @@ def test_a_sweep_runs_and_its_report_is_one_object_without_nan(calm: Path) -> No
         budget = 200 if entry["cell"] == {"unit": "NAU"} else 800
         assert entry["state"] == "complete" and entry["seeds"] == 4
         assert [(lane["seed"], lane["steps"]) for lane in entry["lanes"]] == [(s, budget) for s in range(4)]
-        assert set(entry["converged_at"]) == {"estimate", "low", "high", "median"}
+        assert set(entry["converged_at"]) == {"mean", "low", "high", "median"}
         assert set(entry["lanes"][0]["error"]) == {"interpolation", "extrapolation"}
     tried = [entry["parameters"]["train.lr"] for entry in found["configurations"]]
     assert len(set(tried)) == 5, (

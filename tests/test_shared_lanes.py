@@ -48,7 +48,7 @@ def drive(store: Store, text: str, name: str = "s", losses: int = 0, dumb: bool 
 
 
 def configurations(store: Store, name: str = "s") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = report(store, name)["configurations"]
+    found: list[dict[str, Any]] = report(store, name).as_dict()["configurations"]
     return found
 
 
