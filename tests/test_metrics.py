@@ -219,6 +219,17 @@ def test_reports_and_mlflow_hold_scores_under_their_own_names() -> None:
     ]
 
 
+def test_a_report_holds_the_median_of_a_score(tmp_path: Path) -> None:
+    columns = {"step": [14_000], SCORE: [0.25], "errors.extrapolation": [2.0]}
+    with Store(tmp_path) as store:
+        made_sweep(store, curve=columns)
+        found = report(store, "small")
+    entries = found.as_dict()["configurations"]
+    assert entries[0]["scores"] == {"errors.extrapolation": {"median": 2.0}, SCORE: {"median": 0.25}}
+    assert "scores" not in entries[1]
+    assert next(csv.DictReader(io.StringIO(as_csv(found))))[f"{SCORE}.median"] == "0.25"
+
+
 def test_an_objective_may_be_the_median_of_a_score_and_a_missing_one_is_the_worst() -> None:
     lanes = [scored(seed, value) for seed, value in enumerate((0.2, 0.9, 0.5))]
     objective = f"{SCORE}.median"
@@ -289,6 +300,8 @@ def test_a_metric_is_added_as_one_entry_and_everything_shows_it(tmp_path: Path) 
         )
         with pytest.raises(ValueError, match="LaneMetric named 'lowest_error_at'"):
             metrics.register(LOWEST_ERROR_AT)
+        with pytest.raises(ValueError, match=r"named 'lowest_error_at\.median' already"):
+            metrics.register(dataclasses.replace(MEDIAN_STEP, name="lowest_error_at"))
     with pytest.raises(SweepFileError, match="lowest_error_at"):
         parse(file, "added.yaml")
 

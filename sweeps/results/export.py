@@ -16,7 +16,7 @@ from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
-from sweeps.results.report import Report, lane_figures, nested, report
+from sweeps.results.report import Report, lane_figures, report
 from sweeps.results.statistics import rate_difference, wilson
 from sweeps.results.summary import RankedConfiguration, objective_value
 from sweeps.store import Store
@@ -181,7 +181,7 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
         "parameters": chosen.parameters,
         "objective": {found.search.objective.name: found.search.objective.direction},
         "provenance": _provenance(chosen.results),
-        "summary": nested(chosen.summary.columns() | {"objective": found.objective_of(chosen)}),
+        "summary": found.figures_of(chosen),
         "lanes": [lane_figures(result) for result in chosen.results],
     }
 
@@ -203,7 +203,7 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     lines = [
         f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}; converged at "
-        f"{steps(median.estimate)} steps (median of solved seeds); par2 {steps(par2.estimate)}.",
+        f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")

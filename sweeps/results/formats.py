@@ -286,8 +286,9 @@ def _totals(totals: Mapping[str, Any]) -> str:
     return _wrapped(
         f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, "
         f"{lanes}: "
-        f"{totals['solved']} solved, {totals['diverged']} diverged, {totals['errors']} ended in an error; "
-        f"{steps(totals['seed_steps'])} seed-steps. State: {totals['state']}."
+        f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
+        f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
+        f"State: {totals['state']}."
     )
 
 

@@ -299,7 +299,7 @@ CONVERGED_AT_MEAN = ConfigurationMetric(
         short_text=lambda lookup: steps(lookup(CONVERGED_AT_MEDIAN.name).estimate),
         shows=(f"{CONVERGED_AT.name}.median",),
     ),
-    label="converged at (step)",
+    label="converged at, mean (step)",
     default_figure=True,
 )
 CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
@@ -350,7 +350,7 @@ SOLVED_FRACTION = StepMetric(
     name="solved_fraction",
     meaning="share of seeds that have converged by this step",
     source=INTERVALS,
-    label="seeds solved",
+    label="seeds converged",
     value=solved_fraction,
 )
 
@@ -397,9 +397,13 @@ def score_median(score: str, direction: Direction | None = None) -> Configuratio
 
 
 def register(metric: Metric) -> None:
-    """Add a metric. Raises ValueError if there is one of its kind and name."""
-    if any(type(one) is type(metric) and one.name == metric.name for one in _registry):
-        raise ValueError(f"there is a {type(metric).__name__} named {metric.name!r} already")
+    """Add a metric. Raises ValueError for a name that another metric of its kind has, or begins with, up to a dot."""
+    for one in _registry:
+        shorter, longer = sorted((f"{one.name}.", f"{metric.name}."), key=len)
+        if type(one) is type(metric) and longer.startswith(shorter):
+            raise ValueError(
+                f"there is a {type(metric).__name__} named {one.name!r} already: choose another name"
+            )
     _registry.append(metric)
 
 

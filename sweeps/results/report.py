@@ -57,8 +57,6 @@ class Report:
         }
 
     def _entry(self, one: RankedConfiguration) -> dict[str, Any]:
-        values = one.summary.columns()
-        errors = {name: values.pop(name) for name in list(values) if name.startswith("error.")}
         return {
             "cell": dict(one.configuration.labels),
             "rank": one.rank,
@@ -66,11 +64,21 @@ class Report:
             "parameters": one.parameters,
             "state": one.state,
             "seeds_asked": len(one.configuration.keys),
-            **nested(values),
-            "objective": self.objective_of(one),
-            **({"error": {}} | nested(errors)),
+            **self.figures_of(one),
             "lanes": [lane_figures(result) for result in one.results],
         }
+
+    def figures_of(self, one: RankedConfiguration) -> dict[str, Any]:
+        """Return the metrics of a configuration as nested mappings, `{success_rate: {estimate: ..., low: ..., high: ...}}`.
+
+        `error` and `scores` hold the medians of what depends on the task.
+        """
+        values = one.summary.columns()
+        scores = {name for result in one.results for name in result.scores}
+        medians = {name: {"median": values.pop(metrics.score_median(name).name)} for name in sorted(scores)}
+        errors = {name: values.pop(name) for name in list(values) if name.startswith("error.")}
+        figures = nested(values) | {"objective": self.objective_of(one), "error": {}} | nested(errors)
+        return figures | ({"scores": medians} if medians else {})
 
     def totals(self, timing: bool = True) -> dict[str, Any]:
         """Return counts over the whole sweep. A lane that two configurations share was trained once."""
@@ -78,20 +86,18 @@ class Report:
         requested = {
             (key, one.budget) for one in self.configurations for key in one.configuration.keys.values()
         }
-        seed_steps = sum(result.steps for result in lanes.values())
-        seconds = self.row.seconds
+        counts = (metrics.SOLVED_SEEDS, metrics.DIVERGED, metrics.ERRORS, metrics.SEED_STEPS)
+        counted = {metric.name: metric.value(list(lanes.values())).estimate for metric in counts}
         totals: dict[str, Any] = {
             "state": self.row.state,
             "cells": len(self.cells()),
             "configurations": len(self.configurations),
             "lanes_asked": len(requested),
             "lanes": len(lanes),
-            "solved": sum(result.solved for result in lanes.values()),
-            "diverged": sum(result.outcome == "diverged" for result in lanes.values()),
-            "errors": sum(result.outcome == "error" for result in lanes.values()),
-            "seed_steps": seed_steps,
+            **counted,
         }
         if timing:
+            seconds, seed_steps = self.row.seconds, counted[metrics.SEED_STEPS.name] or 0
             totals["timing"] = {
                 "sweep_seconds": seconds,
                 "lane_seconds": sum(result.wall_time_s for result in lanes.values()),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.config.space import Direction
+from sweeps.config.space import Direction, Objective
 from sweeps.results import metrics
 from sweeps.results.statistics import Interval
 from sweeps.store.records import Configuration
@@ -90,7 +90,7 @@ def summarise(results: Iterable[LaneResult]) -> Summary:
 
 
 def objective_value(
-    summary: Summary, objective: str = "par2", direction: Direction = "minimize"
+    summary: Summary, objective: str = Objective.name, direction: Direction = "minimize"
 ) -> tuple[float, float]:
     """Return (value, tie-break), both finite; the value in the objective's own direction, ties lowest first.
 
@@ -104,7 +104,7 @@ def objective_value(
 
 
 def rank(
-    summaries: Sequence[Summary], objective: str = "par2", direction: Direction = "minimize"
+    summaries: Sequence[Summary], objective: str = Objective.name, direction: Direction = "minimize"
 ) -> list[int]:
     """Return the positions of the summaries, best first. Full ties keep their order: the earlier one wins."""
 
