@@ -50,7 +50,7 @@ def configuration(
 def lane(
     entry: Configuration, seed: int, converged_at: int | None, error: float | None, **fields: Any
 ) -> LaneResult:
-    """A solved lane if `converged_at` is given, otherwise `fields` may say how it ended."""
+    """A solved lane if `converged_at` is given, otherwise `fields` may set its outcome."""
     outcome = fields.pop("outcome", "unsolved" if converged_at is None else "solved")
     return LaneResult(
         key=entry.keys[seed], seed=seed, budget=BUDGET, steps=fields.pop("steps", BUDGET), outcome=outcome,

@@ -54,7 +54,7 @@ def uri(empty: Path, tmp_path: Path) -> str:
 
 
 def copied(database: Path, folder: Path) -> str:
-    """URI of a copy. Not of the file's bytes: what was written last may still stand in its write-ahead log."""
+    """URI of a copy. Not of the file's bytes: the latest writes may still be in its write-ahead log."""
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(folder / "mlflow.db")) as copy:
         source.backup(copy)
     return uri_of(folder)
@@ -398,7 +398,7 @@ def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) 
     assert count > 200 or len(places) == count
 
 
-def test_the_default_store_of_runs_is_beside_the_records(
+def test_the_default_store_of_runs_is_in_the_folder_of_the_records(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -74,7 +74,7 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
             differences.append(f"seed {seed}: was exported, and was not trained again")
         else:
             differences.extend(
-                f"seed {seed}: {words}" for words in _lane_differences(lane, lane_figures(again[seed]))
+                f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed]))
             )
     differences.extend(
         f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before
@@ -99,8 +99,8 @@ def compare_rates(
     """Compare the success rate of fresh seeds with the exported one.
 
     PASS if Newcombe's interval of the difference contains 0: at 95 % about one correct repetition in twenty
-    fails. A best configuration was chosen for its success, so its exported rate leans upwards where seeds are
-    few.
+    fails. A best configuration was chosen for its success, so its exported rate is biased upwards where
+    seeds are few.
     """
     lanes = expected["lanes"]
     before = (sum(bool(lane["solved"]) for lane in lanes), len(lanes))
@@ -147,7 +147,7 @@ def _best_of(
     if not winners:
         raise ExportError(
             f"sweep {name!r} has no complete configuration to export yet. "
-            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` goes on."
+            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` continues it."
         )
     sign = -1 if objective.direction == "maximize" else 1
 
@@ -226,9 +226,9 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
 def _lane_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What must be equal: the outcome, every metric that the file has, and the errors by split."""
     compared = ["outcome", *(metric.name for metric in metrics.lane_metrics() if metric.name in was)]
-    words = [f"{key} was {was.get(key)}, is {now[key]}" for key in compared if was.get(key) != now[key]]
+    differences = [f"{key} was {was.get(key)}, is {now[key]}" for key in compared if was.get(key) != now[key]]
     before, after = was.get("error") or {}, now["error"]
-    return words + [
+    return differences + [
         f"error.{split} was {before.get(split)}, is {after.get(split)}"
         for split in sorted({*before, *after})
         if before.get(split) != after.get(split)

@@ -26,7 +26,7 @@ from sweeps.training.lane import LaneResult
 
 
 class FigureError(UserError):
-    """Nothing to draw, or no such column. The message says what there is."""
+    """Nothing to draw, or no such column. The message lists what there is."""
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class ConfigurationMetric:
     aggregation: Aggregation
     direction: Direction | None
     """Which way is better, and the default direction as an objective. None: it is no objective, or, for a score of a task,
-    the sweep file has to say it."""
+    the sweep file has to define it."""
     format: Callable[[float | None], str] = number
     column: Column | None = None
     label: str = ""
@@ -502,7 +502,7 @@ def listing() -> list[tuple[str, str]]:
         ("<score>.<split>", "lane: a score of the task at the best step"),
         (error_median("<split>").name, f"configuration: {error_median('<split>').meaning}; objective: minimize"),
         (score_median("<score>.<split>").name, f"configuration: {score_median('<score>.<split>').meaning}; objective: "
-                                               "the sweep file says the direction"),
+                                               "the sweep file defines the direction"),
     ]  # fmt: skip
 
 

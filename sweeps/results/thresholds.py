@@ -1,8 +1,8 @@
-"""Thresholds from a reference sweep: test errors that a model with the exact solution built in stays below.
+"""Thresholds from a reference sweep: upper bounds of the test errors of a model with the exact solution built in.
 
 Madsen and Johansen (2020), appendix on sequential MNIST: for each test length mean + t * sd / √k of the test errors of k
 reference runs, each at its best validation step, t being the 0.99 quantile of Student's distribution. Their script has 8
-degrees of freedom whatever k is; ours has k - 1.
+degrees of freedom whatever k is; here it is k - 1.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def default_uri(store: str | Path) -> str:
     """Return MLFLOW_TRACKING_URI, or an SQLite file in the store; in the default store's folder if that is a database."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        # Without a driver's name SQLAlchemy takes psycopg2, and ours is its successor.
+        # Without a driver's name SQLAlchemy uses psycopg2, but psycopg 3 is what is installed.
         return re.sub("^postgres(ql)?://", "postgresql+psycopg://", given)
     folder = Path("results" if "://" in str(store) else store)
     return f"{SQLITE}{folder.absolute() / 'mlflow.db'}"

@@ -23,7 +23,7 @@ from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
 MOST_POINTS = 200
-"""Of one curve; a longer one is thinned evenly, and its first crossing of the threshold stays."""
+"""Of one curve; a longer one is thinned evenly, and its first crossing of the threshold is kept."""
 NAME_LIMIT = 200
 """Characters of a run's name; MLflow's own limit is 250."""
 
