@@ -21,7 +21,7 @@ from tracked import FILE, configuration, ranked, record, records_of, small_sweep
 
 from sweeps.config.space import Objective
 from sweeps.config.sweep_file import Sweep, parse
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingError, UserError
 from sweeps.results.figures import against_step
 from sweeps.results.metrics import solved_fraction
 from sweeps.tracking import Tracker, default_uri, rows, serve, stop
@@ -333,7 +333,7 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
         assert not any(uri in word for word in words), (
             "everybody sees command lines, and a URI may hold a password"
         )
-        with pytest.raises(TrackingError, match=f"Try --port {port + 1}"):
+        with pytest.raises(UserError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:
         stop(process)
@@ -341,7 +341,7 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
 
 
 def test_a_server_is_not_served_again() -> None:
-    with pytest.raises(TrackingError, match="https://host is an MLflow server already"):
+    with pytest.raises(UserError, match="https://host is an MLflow server already"):
         serve("https://me:secret@host")
 
 

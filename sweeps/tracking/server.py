@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingError, UserError
 from sweeps.tracking.client import ENVIRONMENT, sqlite_file, without_password
 
 STOP_TIMEOUT_S = 10.0
@@ -25,11 +25,11 @@ def serve(
 ) -> subprocess.Popen[bytes]:
     """Start the server and return when it responds. End it with `stop`: it does not receive Ctrl-C.
 
-    One worker, on this machine only unless `host` is given: the pages have no password. Raises TrackingError
-    if `uri` is a server already, the port is taken, or it does not come up in time.
+    One worker, on this machine only unless `host` is given: the pages have no password. Raises UserError
+    if `uri` is a server already or the port is taken, and TrackingError if the server does not respond in time.
     """
     if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
+        raise UserError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
     _check_port(host, port)
     # The job runner is for hosted language-model evaluations; it starts processes of its own.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
@@ -89,7 +89,7 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise TrackingError(
+            raise UserError(
                 f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}"
             ) from error
 
