@@ -1,8 +1,8 @@
-# The verbs of this project; a bare `make` lists them. A fresh machine needs python3 (3.11 or newer, with venv) and make.
+# Targets of this project; `make` without arguments lists them. Requirements: make, and Python 3.11 or newer with venv.
 #
-#   make venv PYTHON=python3.12     another Python
-#   make venv CONSTRAINTS=          the newest versions that pyproject.toml allows, instead of the tested ones
-#   make venv CONSTRAINTS=my.txt    pins of your own, for instance another build of torch
+#   make venv PYTHON=python3.12     use another Python
+#   make venv CONSTRAINTS=          install the newest versions that pyproject.toml allows, instead of the tested ones
+#   make venv CONSTRAINTS=my.txt    install your own pins, for instance another build of torch
 
 PYTHON      ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -16,18 +16,18 @@ PINS        := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 .PHONY: help venv sweep test test-cluster test-slow check bench ui docs clean
 .DELETE_ON_ERROR:
 
-help:  ## list the verbs
-	@echo "make VERB, where VERB is"
+help:  ## list the targets
+	@echo "make TARGET, where TARGET is"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-venv: $(READY)  ## make the environment in .venv (about a minute and a half, downloads apart)
+venv: $(READY)  ## create the environment in .venv (about a minute and a half, without downloads)
 
-# Four steps, because one `pip install` takes half as long again (CONTRIBUTING.md, "The environment"): a pip that is
-# quick, every pinned package without asking the resolver, what the pins leave out (a GPU's libraries) and the project,
-# and bytecode on all cores instead of pip's one.
+# Four steps, because a single `pip install` takes 1.5 times as long (CONTRIBUTING.md, "The environment"): a newer, faster
+# pip; every pinned package, without the resolver; the project and what the pins do not contain (libraries for GPUs);
+# bytecode, compiled on all cores instead of pip's one.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that: make $(or $(MAKECMDGOALS),venv) PYTHON=python3.12"; \
+	  echo "Python 3.11 or newer is needed, but '$(PYTHON)' is older or missing: make $(or $(MAKECMDGOALS),venv) PYTHON=python3.12"; \
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --no-compile --upgrade $(PINS) pip setuptools
@@ -37,7 +37,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory .warn-compiler
 	@touch $@
 
-# torch.compile writes C++ and builds it on the spot. Without a compiler all works, uncompiled and many times slower.
+# torch.compile generates C++ and compiles it at run time. Without a compiler, training runs uncompiled and many times slower.
 .PHONY: .warn-compiler
 .warn-compiler:
 	@command -v $${CXX:-g++} >/dev/null || command -v clang++ >/dev/null || \
@@ -50,10 +50,10 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about four minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
-# Three tiers of tests (CONTRIBUTING.md, "Tests"). Which tests share a process: tests/conftest.py.
+# Tests are in three tiers (CONTRIBUTING.md, "Tests"). tests/conftest.py defines which tests share a process.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-test: check  ## lint, types, import rules, and the tests that decide whether a change is accepted (under 8 minutes)
+test: check  ## lint, types, import rules and the tests that a change must pass (under 8 minutes)
 	$(PYTEST) -m "not slow and not cluster"
 
 test-cluster: venv  ## real Slurm, three Ray nodes, Kubernetes and launcher checks
@@ -68,17 +68,17 @@ check: venv  ## lint, types and import rules only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: venv  ## measure the engine against a plain PyTorch loop
+bench: venv  ## compare the engine's speed with a plain PyTorch loop
 	$(BIN)/sweeps bench
 
-ui: venv  ## open MLflow's pages on what has been swept
+ui: venv  ## open the MLflow web interface
 	$(BIN)/sweeps ui
 
-docs: venv  ## print the models, tasks and ready sweeps that exist
+docs: venv  ## list the models, the tasks and the sweep definitions
 	$(BIN)/sweeps list models
 	$(BIN)/sweeps list tasks
 	$(BIN)/sweeps list definitions
 
-clean:  ## remove the environment and all caches; results/ stays
+clean:  ## remove the environment and all caches; keep results/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

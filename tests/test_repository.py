@@ -1,4 +1,4 @@
-"""The repository keeps its promises: links lead somewhere, commands exist, sweeps are valid, pins complete."""
+"""Consistency of the repository: link targets and commands in documents exist, definitions are valid, pins are complete."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def relative(path: Path) -> str:
 
 
 def links(text: str) -> Iterator[str]:
-    """Targets of [text](target) and ![text](target), code apart."""
+    """The targets of [text](target) and ![text](target) outside code."""
     prose = re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     yield from re.findall(r"\]\(([^)\s]+)\)", prose)
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub calls the headings of a document."""
+    """The anchors that GitHub generates for the headings of a document."""
     headings = re.findall(
         r"^#+ +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
     )
@@ -41,18 +41,18 @@ def anchors(text: str) -> set[str]:
 
 
 def commands(text: str, program: str) -> set[str]:
-    """The verbs that a document uses after `program`: at the start of a line of code, after && or in `code`."""
+    """The subcommands of `program` in a document: at the start of a line of code, after && or in `code`."""
     code = re.findall(r"`([^`\n]+)`", text)
     for block in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
         code += block.splitlines()
-    verb = re.compile(rf"(?:^|&& |; )(?:\$ )?(?:\.venv/bin/)?{program} ([a-z][a-z-]*)")
-    return {word for line in code for word in verb.findall(line.strip())}
+    subcommand = re.compile(rf"(?:^|&& |; )(?:\$ )?(?:\.venv/bin/)?{program} ([a-z][a-z-]*)")
+    return {word for line in code for word in subcommand.findall(line.strip())}
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("no make on PATH (Debian: make), and the Makefile is what is tested here")
-    # Not the settings of the `make test` that this may run under.
+    # Remove the variables of a `make test` that may be running this test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
         ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
@@ -60,7 +60,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit status of the `sweeps` command, run in this process."""
+    """Run the `sweeps` command in this process and return its exit status."""
     from sweeps.cli import main
 
     monkeypatch.setattr(sys, "argv", ["sweeps", *arguments])
@@ -70,7 +70,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
-def make_verbs() -> set[str]:
+def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -88,16 +88,16 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def test_a_bare_make_prints_every_verb() -> None:
+def test_make_without_arguments_lists_every_target() -> None:
     done = make()
     assert done.returncode == 0, done.stderr
-    assert make_verbs() == {
+    assert make_targets() == {
         *("help", "venv", "sweep", "test", "test-cluster", "test-slow"),
         *("check", "bench", "ui", "docs", "clean"),
     }
-    for verb in make_verbs():
-        assert re.search(rf"^ +{verb} +\w", done.stdout, re.MULTILINE), (
-            f"{verb} is missing in:\n{done.stdout}"
+    for target in make_targets():
+        assert re.search(rf"^ +{target} +\w", done.stdout, re.MULTILINE), (
+            f"{target} is missing in:\n{done.stdout}"
         )
 
 
@@ -109,7 +109,7 @@ def test_ci_runs_both_tiers_without_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_link_targets_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for link in links(text):
         if re.match(r"[a-z]+:", link):
@@ -124,20 +124,20 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
-def test_make_verbs_named_in_documents_exist(path: Path) -> None:
-    unknown = commands(path.read_text(encoding="utf-8"), "make") - make_verbs()
-    assert not unknown, f"{relative(path)} names make verbs that do not exist: {sorted(unknown)}"
+def test_make_targets_named_in_documents_exist(path: Path) -> None:
+    unknown = commands(path.read_text(encoding="utf-8"), "make") - make_targets()
+    assert not unknown, f"{relative(path)} names make targets that do not exist: {sorted(unknown)}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_sweeps_commands_named_in_documents_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = commands(path.read_text(encoding="utf-8"), "sweeps")
-    unknown = [verb for verb in sorted(named) if sweeps(monkeypatch, verb, "--help") != 0]
+    unknown = [command for command in sorted(named) if sweeps(monkeypatch, command, "--help") != 0]
     assert not unknown, f"{relative(path)} names commands that do not exist: {unknown}"
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=relative)
-def test_a_shipped_sweep_is_valid(
+def test_a_definition_is_valid(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = sweeps(monkeypatch, "check", str(path))
@@ -145,11 +145,11 @@ def test_a_shipped_sweep_is_valid(
     assert status == 0, printed.out + printed.err
 
 
-def test_there_is_a_quickstart() -> None:
+def test_the_quickstart_is_a_definition() -> None:
     assert "quickstart" in [path.stem for path in DEFINITIONS]
 
 
-def test_the_package_list_is_what_is_on_disk() -> None:
+def test_the_package_list_matches_the_packages_on_disk() -> None:
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages_on_disk()
 
 
@@ -168,7 +168,7 @@ def test_pins_name_no_local_build() -> None:
     assert not [name for name, version in pins().items() if "+" in version]
 
 
-def test_the_readers_of_documents_find_what_they_should() -> None:
+def test_commands_links_and_anchors_are_found_in_a_document() -> None:
     text = "# One two\nrun `make test` or `sweeps run FILE`, see [here](a.md#b)\n"
     text += "```sh\n$ sweeps check x && make ui\n```\n"
     assert commands(text, "make") == {"test", "ui"}
