@@ -9,7 +9,7 @@ from cluster import following
 from cluster.following import Look
 from cluster.kubectl import Kubectl, NotThere, ServerAway
 from cluster.kubernetes_state import created, ended, name_of, status_of, trouble
-from sweeps.runner.progress_log import RAYS_OWN
+from sweeps.runner.progress_log import RAY_LINE
 
 Values = dict[str, Any]
 
@@ -75,7 +75,7 @@ def drivers_part(chunks: Iterator[str] | list[str]) -> Iterator[str]:
         held += chunk
         place = 0
         for line in held.splitlines(keepends=True):
-            if line.endswith("\n") and RAYS_OWN.match(line):
+            if line.endswith("\n") and RAY_LINE.match(line):
                 found = True
                 yield held[place:]
                 break

@@ -46,7 +46,7 @@ def assemble(log: Iterable[str]) -> bytes:
 def receive(log: Iterable[str], name: str, store: Store) -> int:
     """Takes what was sent into the store; how many lanes were new."""
     from sweeps.store import Store as Opened
-    from sweeps.store.copying import copy_sweep
+    from sweeps.store import copy_sweep
     from sweeps.store.database import FILE_NAME
 
     data = assemble(log)

@@ -31,14 +31,13 @@ def pieces(data: bytes) -> Iterator[str]:
 
 def main(name: str) -> None:
     from sweeps.errors import StoreError
-    from sweeps.store import Store
-    from sweeps.store.copying import copy_sweep
-    from sweeps.store.database import FILE_NAME, refuse_an_empty
+    from sweeps.store import Store, copy_sweep
+    from sweeps.store.database import FILE_NAME, require_written
 
     location = os.environ["SWEEPS_STORE"]
     with tempfile.TemporaryDirectory(prefix="sweeps-sending-") as folder:
         try:
-            refuse_an_empty(location)
+            require_written(location)
             with Store(location) as source, Store(folder) as target:
                 copy_sweep(source, target, name)
         except StoreError as error:

@@ -24,7 +24,7 @@ from cluster.sweep_file import SweepFile
 from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
 from sweeps.runner.progress_log import MARK, last_block
-from sweeps.store.location import ALLOW, allowed, network_file_system, way_out
+from sweeps.store.location import ALLOW, network_disk_advice, network_disk_permitted, network_file_system
 
 if TYPE_CHECKING:
     from sweeps.store import Store
@@ -102,8 +102,8 @@ class SlurmJobs:
 
     def fetch(self, name: str, store: Store) -> int:
         from sweeps.store import Store as Opened
-        from sweeps.store.copying import copy_sweep
-        from sweeps.store.database import refuse_an_empty
+        from sweeps.store import copy_sweep
+        from sweeps.store.database import require_written
 
         folder, latest = self._latest(name)
         location = self.described.store
@@ -111,7 +111,7 @@ class SlurmJobs:
             head = self._head(latest)
             if head is not None and head.slurm_state == "RUNNING":
                 return receive(self._sent(folder, latest).splitlines(), name, store)
-            refuse_an_empty(location)
+            require_written(location)
         with Opened(location) as source:
             return copy_sweep(source, store, name)
 
@@ -170,9 +170,9 @@ class SlurmJobs:
         """Before hours in a queue: the driver would refuse it."""
         location = self.described.store
         kind = None if "://" in location else network_file_system(Path(location))
-        if kind and not allowed(self.described.environment):
+        if kind and not network_disk_permitted(self.described.environment):
             raise UserError(
-                f"store {location} of cluster {self.described.name!r} {way_out(kind)}: in clusters.yaml "
+                f"store {location} of cluster {self.described.name!r} {network_disk_advice(kind)}: in clusters.yaml "
                 f"`environment: {{{ALLOW}: 1}}`, and the variable here to fetch"
             )
 

@@ -11,11 +11,14 @@
     ├── TrackingError        MLflow did not accept something
     └── SweepFailed          the sweep stopped on an error after it had been started
 
-The command prints the message of a SweepsError without a traceback and exits with its `exit_status`. Any other exception
-is a bug: it keeps its traceback.
+The command prints the message of a SweepsError without a traceback and exits with its `exit_status`: 2 where the user can
+mend the request and nothing was started, otherwise 1. Any other exception is a bug: it keeps its traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SweepsError(Exception):
@@ -31,7 +34,7 @@ class UserError(SweepsError, ValueError):
 
 
 class StoreError(SweepsError):
-    """A store cannot be opened, read or written, or was asked for something that it must refuse."""
+    """A store cannot be opened, read or written, or refuses a request. Inside `after_start` it becomes SweepFailed."""
 
     exit_status = 2
 
@@ -46,3 +49,14 @@ class TrackingError(SweepsError):
 
 class SweepFailed(SweepsError):
     """The sweep stopped on an error after it had been started. What was recorded is kept."""
+
+
+@contextmanager
+def after_start() -> Iterator[None]:
+    """Raise SweepFailed in place of an error whose exit status would mean that nothing was started."""
+    try:
+        yield
+    except (UserError, StoreError) as error:
+        raise SweepFailed(
+            f"{error}\nThe sweep stopped. What is recorded is kept; the same command continues it."
+        ) from error

@@ -1,4 +1,4 @@
-"""The `sweeps` command for tests: called in this process, or started beside it so that it can be killed."""
+"""The `sweeps` command for tests: run in this process, or started as one of its own that can be killed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from unittest import mock
 import psutil
 
 from sweeps.cli import main
+from sweeps.runner.driver import Driver
+from sweeps.runner.worker import PackRun
 
-PATIENCE_S = 200.0  # cores are shared, and Ray's workers yield to everyone else
+PATIENCE_S = 200.0  # cores are shared, and Ray's workers have a low priority
 
 
 class Answer(NamedTuple):
@@ -27,20 +29,31 @@ class Answer(NamedTuple):
     err: str
 
 
-def call(*arguments: str) -> Answer:
-    """As a shell would call it: exit status, what it printed, what it complained of."""
+def call(*arguments: str, bug: bool = False) -> Answer:
+    """Run the command in this process; return exit status, output and errors. A `bug` is expected to print a traceback."""
     status, out, err = 0, io.StringIO(), io.StringIO()
     with mock.patch.object(sys, "argv", ["sweeps", *arguments]), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
         except SystemExit as ended:
             status = int(ended.code or 0)
-    assert "Traceback" not in out.getvalue() + err.getvalue()
+    assert ("Traceback" in out.getvalue() + err.getvalue()) is bug, err.getvalue()
     return Answer(status, out.getvalue(), err.getvalue())
 
 
+def train_in_process(driver: Driver) -> None:
+    """Train the packs of a driver one after another in this process, uncompiled, without Ray."""
+    packs = 0
+    while (request := driver.next_pack(f"pack {packs}")) is not None:
+        pack = PackRun(request, compiled=False)
+        while not pack.done:
+            driver.receive(request.pack_id, pack.work())
+        driver.pack_ended(request.pack_id)
+        packs += 1
+
+
 class Started:
-    """A command in a session of its own, so that whatever it starts can be found, and ended, without touching others'."""
+    """A command in a session of its own, so that the processes that it starts can be found and ended."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._output = folder / f"{arguments[0]}-{time.monotonic_ns()}.txt"
@@ -48,7 +61,7 @@ class Started:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps.cli", *arguments],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                # A suite that runs in the background of a shell has it ignored, and so would have the command.
+                # In the background of a shell SIGINT is ignored, which the command would inherit.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
 
@@ -57,7 +70,7 @@ class Started:
         return self._output.read_text(errors="replace")
 
     def until(self, happened: Callable[[], bool], what: str) -> None:
-        """Waits for something while the command runs; its end before that is a failure."""
+        """Wait until `happened()`; fail if the command ends before."""
         deadline = time.monotonic() + PATIENCE_S
         while not happened():
             assert self.process.poll() is None, f"it ended before {what}:\n{self.output}"
@@ -65,17 +78,17 @@ class Started:
             time.sleep(0.1)
 
     def ended(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for its end and return its exit status."""
         status = self.process.wait(PATIENCE_S)
         assert "Traceback" not in self.output, self.output
         return status
 
     def interrupt(self) -> None:
-        """Ctrl-C in its terminal: every process of the group is told."""
+        """Press Ctrl-C in its terminal: every process of the group receives SIGINT."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def family(self) -> list[psutil.Process]:
-        """The processes that it started, and that still live."""
+        """Return the processes that it started and that are still alive."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
@@ -85,7 +98,7 @@ class Started:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """Ray's processes that train."""
+        """Return Ray's processes that train."""
         found = []
         for process in self.family():
             with suppress(psutil.Error):
@@ -94,7 +107,7 @@ class Started:
         return found
 
     def clear_away(self, patience_s: float = 0.0) -> list[str]:
-        """Ends what is left of it after a while; says what that was."""
+        """Kill the processes that are left of it after a while, and return their command lines."""
         deadline = time.monotonic() + patience_s
         while self.family() and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -110,7 +123,7 @@ class Started:
 
 
 class Commands:
-    """Starts commands and, at the end, leaves none behind."""
+    """Starts commands; iterating over it returns them, so that the fixture can end them."""
 
     def __init__(self) -> None:
         self._all: list[Started] = []

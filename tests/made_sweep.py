@@ -83,7 +83,7 @@ def made_sweep(
     ]  # fmt: skip
     store.begin_sweep("small", "name: small\n", document)
     for entry in (nau, tuned, linear, nearer):
-        store.ask("small", entry)
+        store.add_configuration("small", entry)
     for record in reversed(lanes) if reverse else lanes:
         store.add_records([record])
     store.set_state("small", "done")

@@ -1,9 +1,10 @@
-"""A running sweep without a cluster: no worker, restart or loss changes what comes out, and nothing is trained twice."""
+"""The driver without a cluster: workers, restarts and losses never change the results, and no lane is trained twice."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.config.sweep_file import Sweep, from_document
+from sweeps.config.sweep_file import Sweep, from_document, parse
 from sweeps.results import as_json, report
-from sweeps.runner.driver import MAX_LOSSES, Driver, PackOrder
+from sweeps.runner.driver import MAX_LOSSES, Driver, PackRequest
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 
@@ -48,18 +49,18 @@ def started(sweep: Sweep, store: Store, workers: int = 1) -> Driver:
     return driver
 
 
-def rounds(driver: Driver, workers: int = 1, orders: list[PackOrder] | None = None) -> Iterator[None]:
-    """Workers that take turns: in each round every one of them trains a little and reports."""
+def rounds(driver: Driver, workers: int = 1, requests: list[PackRequest] | None = None) -> Iterator[None]:
+    """Let workers take turns: in each round every one of them trains for a short time and reports."""
     runs: dict[str, PackRun] = {}
     count = 0
     while True:
         while len(runs) < workers:
-            order = driver.next_pack(f"pack {count}")
-            if order is None:
+            request = driver.next_pack(f"pack {count}")
+            if request is None:
                 break
-            if orders is not None:
-                orders.append(order)
-            runs[order.pack_id] = PackRun(order, compiled=False)
+            if requests is not None:
+                requests.append(request)
+            runs[request.pack_id] = PackRun(request, compiled=False)
             count += 1
         if not runs:
             return
@@ -71,17 +72,19 @@ def rounds(driver: Driver, workers: int = 1, orders: list[PackOrder] | None = No
         yield
 
 
-def run(driver: Driver, workers: int = 1) -> list[PackOrder]:
-    """Trains everything; returns the packs that were given out."""
-    orders: list[PackOrder] = []
-    for _ in rounds(driver, workers, orders):
+def run(driver: Driver, workers: int = 1) -> list[PackRequest]:
+    """Train all lanes and return the packs."""
+    requests: list[PackRequest] = []
+    for _ in rounds(driver, workers, requests):
         pass
     assert driver.done
-    return orders
+    return requests
 
 
-def trained(orders: list[PackOrder]) -> list[tuple[str, int]]:
-    return sorted((lane.settings["model"]["name"], lane.seed) for order in orders for lane in order.lanes)
+def trained(requests: list[PackRequest]) -> list[tuple[str, int]]:
+    return sorted(
+        (lane.settings["model"]["name"], lane.seed) for request in requests for lane in request.lanes
+    )
 
 
 def text(store: Store, name: str = "tiny") -> str:
@@ -90,7 +93,7 @@ def text(store: Store, name: str = "tiny") -> str:
 
 @contextmanager
 def held_store(folder: Path) -> Iterator[Store]:
-    """A store whose sweeps may be driven from here."""
+    """A store whose sweeps this test holds."""
     with Store(folder) as opened, opened.hold("tiny"), opened.hold("other"):
         yield opened
 
@@ -105,8 +108,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     with held_store(tmp_path_factory.mktemp("undisturbed")) as opened:
         driver = started(sweep_of(), opened)
-        orders = run(driver)
-        assert len(trained(orders)) == driver.lanes_done == driver.lanes_planned == LANES
+        requests = run(driver)
+        assert len(trained(requests)) == driver.lanes_done == driver.lanes_planned == LANES
         assert driver.seed_steps == LANES * 20
         return text(opened)
 
@@ -142,16 +145,16 @@ def test_nothing_is_left_to_do_for_a_sweep_that_is_done(store, undisturbed) -> N
 
 def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed) -> None:
     driver = started(sweep_of(), store)
-    order = driver.next_pack("lost")
-    assert order is not None
-    result = PackRun(order, compiled=False).work(period_s=0.01)
+    request = driver.next_pack("lost")
+    assert request is not None
+    result = PackRun(request, compiled=False).work(period_s=0.01)
     assert not result.results and {c.steps for c in result.checkpoints.values()} == {1}  # between evaluations
     driver.receive("lost", result)
     driver.pack_ended("lost", "its process died")
-    orders = run(driver)
-    given = {lane.key: lane.checkpoint for later in orders for lane in later.lanes}
-    assert all(given[lane.key] is not None for lane in order.lanes)
-    assert len(trained(orders)) == LANES
+    requests = run(driver)
+    given = {lane.key: lane.checkpoint for later in requests for lane in later.lanes}
+    assert all(given[lane.key] is not None for lane in request.lanes)
+    assert len(trained(requests)) == LANES
     assert driver.seed_steps == LANES * 20
     assert text(store) == undisturbed
 
@@ -159,9 +162,9 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed)
 def test_what_a_lost_worker_reported_before_is_kept(store) -> None:
     short = sweep_of(PLAIN, compare={"model": ["nau"]}, seeds=5)
     driver = started(short, store)
-    order = driver.next_pack("lost")
-    assert order is not None and len(order.lanes) == 4
-    running, result = PackRun(order, compiled=False), None
+    request = driver.next_pack("lost")
+    assert request is not None and len(request.lanes) == 4
+    running, result = PackRun(request, compiled=False), None
     while result is None or not result.results:
         result = running.work()
         driver.receive("lost", result)
@@ -176,8 +179,8 @@ def test_a_lane_whose_workers_are_lost_three_times_is_an_error_and_the_others_go
     lost = {lane.key for lane in first.lanes}
     driver.pack_ended("pack", "killed")
     for loss in range(2, MAX_LOSSES + 1):
-        order = driver.next_pack("pack")
-        assert order is not None and {lane.key for lane in order.lanes} == lost
+        request = driver.next_pack("pack")
+        assert request is not None and {lane.key for lane in request.lanes} == lost
         driver.pack_ended("pack", f"killed again, {loss}")
     assert {key for key, _ in store_records(store)} == lost
     run(driver)
@@ -202,7 +205,9 @@ def test_lanes_that_were_errors_are_tried_again_by_the_next_run(store) -> None:
     assert {entry.state for entry in store.configurations("tiny")} == {"complete"}
 
 
-def test_more_seeds_train_only_what_is_missing_and_end_as_if_asked_for_at_once(store, tmp_path) -> None:
+def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there_from_the_start(
+    store, tmp_path
+) -> None:
     run(started(sweep_of(PLAIN, seeds=2), store))
     more = started(sweep_of(PLAIN, seeds=4), store)
     assert trained(run(more)) == [("linear", 2), ("linear", 3), ("nau", 2), ("nau", 3)]
@@ -231,10 +236,10 @@ def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> Non
 def test_a_longer_budget_goes_on_from_a_state_on_the_grid_and_equals_a_run_of_that_length(
     store, tmp_path, shorter, goes_on
 ) -> None:
-    """Evaluations stand at multiples of evaluate_every: a state between them would put them elsewhere."""
+    """Evaluations are at multiples of evaluate_every: continued from a state between them they would be elsewhere."""
     run(started(with_steps(shorter), store))
     longer = started(with_steps(30), store)
-    lanes = sum(len(order.lanes) for order in run(longer))
+    lanes = sum(len(request.lanes) for request in run(longer))
     assert longer.seed_steps == lanes * (30 - shorter if goes_on else 30)
     with held_store(tmp_path / "at once") as other:
         run(started(with_steps(30), other))
@@ -258,33 +263,25 @@ def test_after_a_longer_budget_the_report_is_of_that_budget(store, tmp_path) -> 
         assert lanes_and_figures(store) == lanes_and_figures(other)
 
 
-def test_two_configurations_of_equal_settings_train_their_lanes_once(store) -> None:
-    axis = [{"label": "a", "train": {"lr": 0.001}}, {"label": "b", "train": {"lr": 1e-3}}]
-    driver = started(sweep_of(PLAIN, compare={"twice": axis}, model="nau"), store)
-    assert trained(run(driver)) == [("nau", 0), ("nau", 1), ("nau", 2)]
-    first, second = lanes_and_figures(store)
-    assert first["lanes"] == second["lanes"] and len(first["lanes"]) == 3
-
-
-def test_the_budget_of_hours_ends_a_sweep_and_says_so(store) -> None:
+def test_the_budget_of_hours_stops_a_sweep(store) -> None:
     driver = started(sweep_of(PLAIN, budget={"hours": 1e-6}), store)
-    driver._started -= 1
+    time.sleep(0.01)  # longer than 1e-6 hours
     assert driver.next_pack("pack") is None and not driver.done
-    assert driver.stopping == "the budget of 1e-06 hours is used up"
+    assert driver.stop_reason == "the budget of 1e-06 hours is used up"
 
 
-def test_a_sweep_that_is_stopping_gives_out_nothing_more(store) -> None:
+def test_a_sweep_that_is_stopping_starts_no_pack(store) -> None:
     driver = started(sweep_of(PLAIN), store)
-    driver.stopping = "SIGTERM was received"
+    driver.stop_reason = "SIGTERM was received"
     assert driver.next_pack("pack") is None
 
 
-def test_results_of_a_pack_that_was_given_up_are_kept_and_counted_once(store) -> None:
-    """A worker that was thought lost may report after all."""
+def test_results_of_a_pack_that_was_ended_before_are_kept_and_counted_once(store) -> None:
+    """A worker that was counted as lost may still report."""
     driver = started(sweep_of(PLAIN, seeds=2), store)
-    order = driver.next_pack("slow")
-    assert order is not None
-    running = PackRun(order, compiled=False)
+    request = driver.next_pack("slow")
+    assert request is not None
+    running = PackRun(request, compiled=False)
     driver.pack_ended("slow", "no sign of life")
     while not running.done:
         driver.receive("slow", running.work())
@@ -293,32 +290,124 @@ def test_results_of_a_pack_that_was_given_up_are_kept_and_counted_once(store) ->
     assert len(store_records(store)) == 4
 
 
-def test_what_is_asked_is_in_the_store_before_its_first_lane_starts(store) -> None:
+def test_a_configuration_is_in_the_store_before_its_first_lane_starts(store) -> None:
     started(sweep_of(), store)
-    asked = [(entry.cell, entry.number) for entry in store.configurations("tiny")]
-    assert asked == [("model=linear", 0), ("model=linear", 1), ("model=nau", 0), ("model=nau", 1)]
+    stored = [(entry.cell, entry.number) for entry in store.configurations("tiny")]
+    assert stored == [("model=linear", 0), ("model=linear", 1), ("model=nau", 0), ("model=nau", 1)]
 
 
 def test_a_lane_that_cannot_be_built_ends_as_an_error_in_the_report(store) -> None:
     driver = started(sweep_of(PLAIN, compare={"model": ["nau"]}), store)
-    order = driver.next_pack("pack")
-    assert order is not None
-    impossible = copy.deepcopy(order.lanes[1].settings)
+    request = driver.next_pack("pack")
+    assert request is not None
+    impossible = copy.deepcopy(request.lanes[1].settings)
     impossible["task"]["interpolation"] = [2.0, 1.0]
-    broken = order.lanes[1] = dataclasses.replace(order.lanes[1], settings=impossible)
-    running = PackRun(order, compiled=False)
+    broken = request.lanes[1] = dataclasses.replace(request.lanes[1], settings=impossible)
+    running = PackRun(request, compiled=False)
     while not running.done:
         driver.receive("pack", running.work())
     driver.pack_ended("pack")
     outcomes = {record.seed: record.outcome for record in store_records(store).values()}
     assert driver.done and outcomes == dict.fromkeys(range(3), "unsolved") | {broken.seed: "error"}
-    assert driver.only_errors is None
+    assert driver.common_error is None
 
 
-def test_a_sweep_whose_every_lane_ended_in_an_error_is_told_as_failed(store) -> None:
+def test_a_sweep_with_errors_in_every_lane_has_a_common_error(store) -> None:
     driver = started(sweep_of(PLAIN, compare={"model": ["nau"]}), store)
     for _ in range(MAX_LOSSES):
         assert driver.next_pack("pack") is not None
         driver.pack_ended("pack", "its process died or raised")
     assert driver.done
-    assert driver.only_errors == "its worker was lost 3 times; the last time: its process died or raised"
+    assert driver.common_error == "its worker was lost 3 times; the last time: its process died or raised"
+
+
+# Lanes that several configurations have in common
+
+COMMON = """
+task: {name: static, operation: sub, input_size: 10}
+model: linear
+seeds: 3
+"""
+
+
+def drive(store: Store, text: str, name: str = "s", losses: int = 0) -> Driver:
+    """Run a sweep's packs in this process, one after another. The first `losses` are lost."""
+    sweep = parse(COMMON + text, name, [f"name={name}"])
+    with store.hold(name):
+        if store.sweep(name) is None:
+            store.begin_sweep(name, sweep.text, sweep.document)
+        driver = Driver(sweep, name, store, None, 1)
+        driver.begin()
+        packs = 0
+        while not driver.done:
+            request = driver.next_pack(f"pack{packs}")
+            assert request is not None, "the sweep waits for a lane that no worker trains"
+            assert len({lane.key for lane in request.lanes}) == len(request.lanes), "a lane twice in one pack"
+            pack = PackRun(request, compiled=False)
+            if packs < losses:
+                driver.receive(request.pack_id, pack.work(0.0))
+            else:
+                while not pack.done:
+                    driver.receive(request.pack_id, pack.work(60.0))
+            driver.pack_ended(request.pack_id, "its process died")
+            packs += 1
+        store.set_state(name, "done")
+    return driver
+
+
+def configurations(store: Store, name: str = "s") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = report(store, name).as_dict()["configurations"]
+    return found
+
+
+def test_cells_with_equal_settings_share_their_lanes(store: Store) -> None:
+    axis = "train: {steps: 40, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b, train: {lr: 1e-3}}]}"
+    driver = drive(store, axis)
+    a, b = configurations(store)
+    assert a["state"] == b["state"] == "complete"
+    assert a["lanes"] == b["lanes"]
+    assert driver.seed_steps == 3 * 40, "each lane is trained once"
+
+
+def test_a_search_that_suggests_the_same_values_twice_ends(store: Store) -> None:
+    search = (
+        "train: {steps: 20, batch: 4, evaluate_every: 20}\n"
+        "search: {sampler: random, configurations: 5, parallel: 5, space: {train.lr: {choice: [1e-3, 1e-2]}}}"
+    )
+    driver = drive(store, search)
+    assert [entry["state"] for entry in configurations(store)] == ["complete"] * 5
+    assert driver.seed_steps == 2 * 3 * 20
+
+
+def test_a_longer_budget_goes_on_from_the_shorter_one(store: Store) -> None:
+    axis = "train: {steps: 40, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b, train: {steps: 100}}]}"
+    driver = drive(store, axis)
+    assert [entry["lanes"][0]["steps"] for entry in configurations(store)] == [40, 100]
+    assert driver.seed_steps == 3 * 100
+
+
+def test_a_budget_that_ends_off_the_evaluation_grid_changes_nothing_of_a_longer_one(
+    store: Store, tmp_path: Path
+) -> None:
+    train = "train: {{steps: {}, batch: 4, evaluate_every: 20}}"
+    drive(store, train.format(50), "short")
+    drive(store, train.format(100), "long")
+    with Store(tmp_path / "another") as fresh:
+        drive(fresh, train.format(100), "long")
+        key = next(iter(fresh.configurations("long")[0].keys.values()))
+        assert fresh.records([(key, 100)])[key, 100].curve == store.records([(key, 100)])[key, 100].curve
+        assert configurations(fresh, "long") == configurations(store, "long")
+
+
+def test_a_lost_worker_s_lanes_are_trained_again_with_the_same_report(store: Store, tmp_path: Path) -> None:
+    text = "train: {steps: 60, batch: 4, evaluate_every: 20}\ncompare: {case: [{label: a}, {label: b}]}"
+    drive(store, text, losses=2)
+    with Store(tmp_path / "another") as calm:
+        drive(calm, text)
+        assert as_json(report(calm, "s"), timing=False) == as_json(report(store, "s"), timing=False)
+
+
+def test_a_worker_lost_after_its_lanes_got_farther_is_not_their_fault(store: Store) -> None:
+    drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=5)
+    (entry,) = configurations(store)
+    assert entry["state"] == "complete" and entry["errors"] == 0

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from sweeps.config.sweep_file import parse
+from sweeps.errors import UserError
 from sweeps.results import report
 from sweeps.results.figures import draw
-from sweeps.results.formats import number
+from sweeps.results.numbers import number
 from sweeps.runner.driver import Driver
 from sweeps.runner.ensembles import ensemble_table
 from sweeps.runner.worker import PackRun
@@ -31,9 +32,9 @@ def trained(folder: Path, seeds: int) -> Store:
         driver = Driver(sweep, "tiny", store, None, 1)
         driver.begin()
         while not driver.done:
-            order = driver.next_pack("pack")
-            assert order is not None
-            run = PackRun(order, compiled=False)
+            request = driver.next_pack("pack")
+            assert request is not None
+            run = PackRun(request, compiled=False)
             while not run.done:
                 driver.receive("pack", run.work())
             driver.pack_ended("pack")
@@ -48,32 +49,32 @@ def store(tmp_path_factory):
 
 def test_the_table_has_each_seeds_errors_as_recorded_and_their_average(store, monkeypatch) -> None:
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
-    told: list[str] = []
-    lines = ensemble_table(store, "tiny", tell=told.append).splitlines()
+    lines_printed: list[str] = []
+    lines = ensemble_table(store, "tiny", on_progress=lines_printed.append).splitlines()
     assert lines[0] == "| length | sequences | wrong | seed 0 | seed 1 | average of 2 |"
-    assert len(lines) == 2 + 2 * 2 and told[0] == "length 4: member 1 of 2"
+    assert len(lines) == 2 + 2 * 2 and lines_printed[0] == "length 4: member 1 of 2"
     lanes = report(store, "tiny").configurations[0].results
     symbols = [number(lane.by_length["symbol_error"][1]) for lane in lanes]
     assert lines[5].startswith(f"| 6 | 10 | symbols | {symbols[0]} | {symbols[1]} | ")
 
 
-def test_other_lengths_may_be_asked_for(store, monkeypatch) -> None:
+def test_other_lengths_may_be_requested(store, monkeypatch) -> None:
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
     assert ensemble_table(store, "tiny", lengths=[5]).splitlines()[2].startswith("| 5 | ")
 
 
-def test_a_length_that_the_task_does_not_have_is_told_before_any_is_measured(store, monkeypatch) -> None:
+def test_a_length_that_the_task_does_not_have_is_refused_before_any_is_measured(store, monkeypatch) -> None:
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
-    told: list[str] = []
-    with pytest.raises(ValueError, match="needs at least"):
-        ensemble_table(store, "tiny", lengths=[5, 0], tell=told.append)
-    assert told == []
+    lines_printed: list[str] = []
+    with pytest.raises(UserError, match="needs at least"):
+        ensemble_table(store, "tiny", lengths=[5, 0], on_progress=lines_printed.append)
+    assert lines_printed == []
 
 
 def test_one_seed_is_no_ensemble(tmp_path) -> None:
     with (
         trained(tmp_path, 1) as store,
-        pytest.raises(ValueError, match="at least 2 trained seeds, but tiny has 1"),
+        pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"),
     ):
         ensemble_table(store, "tiny")
 

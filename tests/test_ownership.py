@@ -1,4 +1,4 @@
-"""Two drivers never share a name; a dead one's name is free."""
+"""Two drivers never hold the same name, and the name of a dead driver is free."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def driver(where: str) -> Iterator[Start]:
-    """Starts a process that holds `s` once it is told to; none outlives the test."""
+    """Start a process that holds `s` once it reads a line; none outlives the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
@@ -50,13 +50,13 @@ def driver(where: str) -> Iterator[Start]:
         process.communicate()
 
 
-def tell(process: subprocess.Popen[str]) -> None:
+def proceed(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("go on\n")
     process.stdin.flush()
 
 
-def answer(process: subprocess.Popen[str]) -> str:
+def output_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -68,17 +68,17 @@ def store(where: str) -> Any:
 
 
 def rewrite(store: Store, **values: Any) -> None:
-    """Make the row of the holder of `s` say something else."""
+    """Change the row of the holder of `s`."""
     with store.database.write() as connection:
         connection.execute(sa.update(holders).values(**values))
 
 
-def test_a_second_driver_is_told_who_holds_the_name_and_a_killed_one_is_taken_over(
+def test_a_second_driver_is_refused_with_the_holder_and_a_killed_one_is_taken_over(
     driver: Start, store: Store
 ) -> None:
     first = driver()
-    tell(first)
-    assert answer(first) == "holds"
+    proceed(first)
+    assert output_line(first) == "holds"
     with (
         pytest.raises(HeldByAnother, match=f"driven by process {first.pid} on .* since 20") as refused,
         store.hold("s"),
@@ -97,10 +97,10 @@ def test_a_second_driver_is_told_who_holds_the_name_and_a_killed_one_is_taken_ov
     assert store.holder("s") is None
 
 
-def test_a_killed_driver_that_nobody_has_waited_for_is_dead_too(driver: Start, store: Store) -> None:
+def test_a_killed_driver_that_is_still_a_zombie_is_dead(driver: Start, store: Store) -> None:
     first = driver()
-    tell(first)
-    assert answer(first) == "holds"
+    proceed(first)
+    assert output_line(first) == "holds"
     os.kill(first.pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while (holder := store.holder("s")) is not None and holder.alive and time.monotonic() < deadline:
@@ -115,11 +115,11 @@ def test_of_drivers_that_take_a_dead_ones_name_at_once_one_gets_it(driver: Start
         drivers = [driver() for _ in range(3)]
         time.sleep(0.7)
         for process in drivers:
-            tell(process)
-        answers = [answer(process) for process in drivers]
-        assert sorted(said == "holds" for said in answers) == [False, False, True]
+            proceed(process)
+        lines = [output_line(process) for process in drivers]
+        assert sorted(line == "holds" for line in lines) == [False, False, True]
         with pytest.raises(HeldByAnother):
-            store.beat("s")
+            store.heartbeat("s")
 
 
 def test_a_process_id_that_was_used_again_is_not_the_holder(store: Store) -> None:
@@ -140,7 +140,7 @@ def test_a_holder_on_another_host_is_dead_after_two_minutes_of_silence(where: st
             pass
         rewrite(store, beat_s=time.time() - 121)
         with Store(where) as other, other.hold("s"):
-            other.beat("s")
+            other.heartbeat("s")
 
 
 def test_one_process_cannot_hold_a_name_twice(where: str, store: Store) -> None:
@@ -151,16 +151,16 @@ def test_one_process_cannot_hold_a_name_twice(where: str, store: Store) -> None:
             pass
 
 
-def test_a_driver_whose_name_was_taken_over_is_told_at_its_next_beat(store: Store) -> None:
+def test_the_next_heartbeat_raises_where_the_name_was_taken_over(store: Store) -> None:
     with store.hold("s"):
         rewrite(store, token="someone else's")
         with pytest.raises(HeldByAnother):
-            store.beat("s")
+            store.heartbeat("s")
     holder = store.holder("s")
-    assert holder is not None, "leaving the block must not let go of another's hold"
+    assert holder is not None, "leaving the block must not release another's hold"
 
 
-def test_the_heart_beats_by_itself_and_counts_the_sweeps_seconds(
+def test_a_thread_sends_heartbeats_and_counts_the_sweeps_seconds(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
@@ -181,9 +181,9 @@ def test_the_heart_beats_by_itself_and_counts_the_sweeps_seconds(
     assert again is not None and again.seconds > sweep.seconds
 
 
-def test_a_failing_sweep_lets_go_of_its_name(store: Store) -> None:
+def test_a_failing_sweep_releases_its_name(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), store.hold("s"):
         raise KeyboardInterrupt
     assert store.holder("s") is None
     with pytest.raises(StoreError, match="is not held here"):
-        store.beat("s")
+        store.heartbeat("s")

@@ -104,7 +104,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_of_arrival(tmp_path: 
 
 def test_a_configuration_that_lacks_a_lane_is_running_and_unranked(store: Store) -> None:
     made_sweep(store)
-    store.extend_seeds("small", "model=nau", 1, {3: "a lane that is not there"})
+    store.add_seeds("small", "model=nau", 1, {3: "a lane that is not there"})
     found = report(store, "small")
     assert [(one.configuration.number, one.rank, one.state) for one in found.configurations[:2]] == [
         (0, 1, "complete"),
@@ -125,7 +125,7 @@ def test_an_empty_sweep_can_be_reported(store: Store) -> None:
 def test_a_sweep_without_a_search_says_so(store: Store) -> None:
     store.begin_sweep("plain", "", {"name": "plain", "question": None})
     entry = configuration("nau", 0)
-    store.ask("plain", entry)
+    store.add_configuration("plain", entry)
     store.add_records([lane(entry, seed, 1000, 1e-9) for seed in range(3)])
     text = as_markdown(report(store, "plain"))
     assert "as the file says" in text
@@ -286,7 +286,7 @@ def reference(store: Store, *errors: dict[str, float | None], configurations: in
     store.begin_sweep("reference", "", {"name": "reference"})
     for i in range(configurations):
         entry = configuration("nau", i, {"train.lr": 0.1 + i}, seeds=len(errors))
-        store.ask("reference", entry)
+        store.add_configuration("reference", entry)
         store.add_records(
             [
                 dataclasses.replace(lane(entry, seed, None, 1.0), error=error)

@@ -1,88 +1,134 @@
-"""Signals to a sweep that trains, and a Ray that does not come up; the rest of scheduling is tested in test_end_to_end.py."""
+"""Signals during training, starting Ray, and errors of the driver on Ray Tune. See also test_end_to_end.py."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
-from sweeps.config.sweep_file import Resources
+from sweeps.config.sweep_file import Resources, from_document
+from sweeps.errors import ClusterError, StoreError
 from sweeps.runner import ray_tune
+from sweeps.runner.driver import Driver
+from sweeps.store import Store
 
 
-def test_ctrl_c_asks_the_driver_to_stop_and_a_second_one_ends_at_once() -> None:
-    driver: Any = SimpleNamespace(stopping=None)
-    with ray_tune.interruptible(driver, lambda: None):
+def test_ctrl_c_stops_the_driver_and_a_second_one_ends_at_once() -> None:
+    driver: Any = SimpleNamespace(stop_reason=None)
+    with ray_tune.stop_on_signals(driver, lambda: None):
         signal.raise_signal(signal.SIGINT)
-        assert driver.stopping == "SIGINT was received"
+        assert driver.stop_reason == "SIGINT was received"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_first_ctrl_c_is_in_time_though_the_budget_of_hours_is_used_up() -> None:
-    driver: Any = SimpleNamespace(stopping="the budget of 2 hours is used up")
-    with ray_tune.interruptible(driver, lambda: None):
+def test_ctrl_c_stops_in_order_after_the_budget_of_hours_is_used_up() -> None:
+    driver: Any = SimpleNamespace(stop_reason="the budget of 2 hours is used up")
+    with ray_tune.stop_on_signals(driver, lambda: None):
         signal.raise_signal(signal.SIGINT)
-    assert driver.stopping == "SIGINT was received"
+    assert driver.stop_reason == "SIGINT was received"
 
 
-def test_a_ray_that_does_not_end_after_sigterm_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, left = [], threading.Event()
-    monkeypatch.setattr(ray_tune, "GRACE_S", 0.05)
-    monkeypatch.setattr(ray_tune.os, "_exit", lambda status: (told.append(status), left.set()))
-    driver: Any = SimpleNamespace(stopping=None)
-    with ray_tune.interruptible(driver, lambda: told.append("abandoned")):
+def test_the_process_ends_where_ray_does_not_shut_down_after_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, left = [], threading.Event()
+    monkeypatch.setattr(ray_tune, "RAY_SHUTDOWN_S", 0.05)
+    monkeypatch.setattr(ray_tune.os, "_exit", lambda status: (calls.append(status), left.set()))
+    driver: Any = SimpleNamespace(stop_reason=None)
+    with ray_tune.stop_on_signals(driver, lambda: calls.append("abandoned")):
         signal.raise_signal(signal.SIGTERM)
         assert left.wait(10)
-    assert told == ["abandoned", 1]
+    assert calls == ["abandoned", 1]
 
 
-def test_a_ray_that_ends_in_time_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(ray_tune, "GRACE_S", 0.05)
-    driver: Any = SimpleNamespace(stopping=None)
-    with ray_tune.interruptible(driver, lambda: told.append("abandoned")):
+def test_the_process_goes_on_where_ray_shuts_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(ray_tune, "RAY_SHUTDOWN_S", 0.05)
+    driver: Any = SimpleNamespace(stop_reason=None)
+    with ray_tune.stop_on_signals(driver, lambda: calls.append("abandoned")):
         signal.raise_signal(signal.SIGTERM)
     threading.Event().wait(0.2)
-    assert told == []
+    assert calls == []
 
 
-def test_a_job_without_a_working_folder_did_not_bring_the_user_s_files_along() -> None:
-    assert ray_tune._has_folder('{"runtime_env": {"working_dir": "gcs://a.zip"}}')
+def test_a_job_without_a_working_directory_lacks_the_user_s_files() -> None:
+    assert ray_tune._job_has_working_dir('{"runtime_env": {"working_dir": "gcs://a.zip"}}')
     for job in (None, "{}", '{"runtime_env": null}', '{"runtime_env": {"env_vars": {}}}'):
-        assert not ray_tune._has_folder(job)
+        assert not ray_tune._job_has_working_dir(job)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lost", [1, ray_tune.STARTS])
-def test_a_ray_that_was_too_slow_to_come_up_is_started_again_and_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: int
+@pytest.mark.parametrize("failures", [1, ray_tune.START_ATTEMPTS])
+def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failures: int
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    init, tries = ray.init, []
+    tries = []
 
     def busy(**options: Any) -> None:
         tries.append(options)
-        if len(tries) <= lost:
+        if len(tries) <= failures:
             raise Exception("The current node timed out during startup. This could happen because")
-        init(**options)
 
     monkeypatch.setattr(ray, "init", busy)
-    refused = (
-        nullcontext() if lost < ray_tune.STARTS else pytest.raises(ray_tune.ClusterError, match="timed out")
-    )
-    with refused, ray_tune.cluster(Resources(), 2) as found:
-        assert found.now() == 2
-    assert len(tries) == min(lost + 1, ray_tune.STARTS) and all(options == tries[0] for options in tries)
-    assert f"it is started again (2 of {ray_tune.STARTS})" in caplog.text
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    refused = pytest.raises(ClusterError, match="timed out")
+    with (
+        nullcontext() if failures == 1 else refused,
+        ray_tune.ray_cluster(Resources(), 2) as capacity,
+    ):
+        assert capacity.current() == 2
+    assert len(tries) == min(failures + 1, ray_tune.START_ATTEMPTS)
+    assert all(options == tries[0] for options in tries)
+    assert f"it is started again (2 of {ray_tune.START_ATTEMPTS})" in caplog.text
 
 
-def test_a_ray_that_is_refused_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes: list[dict[str, Any]] = [
+        {"Alive": True, "Resources": {"CPU": 5.0, "memory": 8 * 1024**3}},
+        {"Alive": False, "Resources": {"CPU": 100.0, "memory": 8 * 1024**3}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "memory": 2 * 1024**3}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert ray_tune.WorkerCapacity(Resources(cpus=2), None).current() == 4
+    assert ray_tune.WorkerCapacity(Resources(cpus=2), 3).current() == 3
+    assert ray_tune.WorkerCapacity(Resources(cpus=2, memory_gb=4), None).current() == 2
+    assert ray_tune.WorkerCapacity(Resources(cpus=2, gpus=1), None).current() == 0
+
+
+def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray Tune itself would raise a TuneError that contains only the text."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    sweep = from_document(
+        {"name": "s", "task": {"name": "static", "input_size": 10}, "model": "nau", "seeds": 2,
+         "train": {"steps": 20, "batch": 8, "evaluate_every": 10}}
+    )  # fmt: skip
+    full = StoreError("the disk is full")
+
+    def refuse(new: object) -> None:
+        raise full
+
+    with Store(tmp_path) as store, store.hold("s"):
+        store.begin_sweep("s", sweep.text, sweep.document)
+        driver = Driver(sweep, "s", store, None, 1)
+        driver.begin()
+        monkeypatch.setattr(store, "add_records", refuse)
+        with (
+            ray_tune.ray_cluster(sweep.resources, 1) as capacity,
+            pytest.raises(StoreError) as raised,
+        ):
+            ray_tune.run(driver, sweep.resources, capacity, lambda: None)
+    assert raised.value is full
+
+
+def test_a_connection_that_is_refused_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 
     def refuse(**options: Any) -> None:
@@ -91,8 +137,6 @@ def test_a_ray_that_is_refused_is_not_asked_again(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
-    with pytest.raises(
-        ray_tune.ClusterError, match=r"\ARay does not start at ray://there:10001: wrong token\Z"
-    ):
-        ray_tune.cluster(Resources()).__enter__()
+    with pytest.raises(ClusterError, match=r"\ARay does not start at ray://there:10001: wrong token\Z"):
+        ray_tune.ray_cluster(Resources()).__enter__()
     assert len(tries) == 1

@@ -1,10 +1,11 @@
-"""The store keeps what it was given, through restarts, rivals and kills, and refuses with words."""
+"""The store: round trips, durability, concurrent processes, and refusals with their messages."""
 
 from __future__ import annotations
 
 import math
 import os
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -24,7 +28,10 @@ from hypothesis import strategies as st
 from sweeps.errors import StoreError
 from sweeps.store import Store
 from sweeps.store.curves import pack, unpack
+from sweeps.store.database import _engine
+from sweeps.store.location import masked
 from sweeps.store.records import Configuration
+from sweeps.tracking.client import without_password
 from sweeps.training.lane import Checkpoint, LaneResult
 
 
@@ -149,12 +156,12 @@ json_values = st.recursive(
 def test_configurations_come_back_as_they_were(
     parameters: dict[str, Any], keys: dict[int, str], value: Any
 ) -> None:
-    asked = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
+    added = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         store.begin_sweep("s", "name: s", parameters)
-        assert store.ask("s", asked) == asked
-        store.finish("s", asked.cell, asked.number, "complete", value)
-        assert store.configurations("s") == [replace(asked, state="complete", value=value)]
+        assert store.add_configuration("s", added) == added
+        store.finish_configuration("s", added.cell, added.number, "complete", value)
+        assert store.configurations("s") == [replace(added, state="complete", value=value)]
         sweep = store.sweep("s")
         assert sweep is not None and repr(sweep.document) == repr(parameters)
 
@@ -180,7 +187,7 @@ def test_numbers_of_numpy_are_kept_as_numbers(store: Store) -> None:
     assert (found.steps, found.sparsity_error) == (7, 0.5)
 
 
-def test_a_reason_that_no_database_can_spell_is_kept_all_the_same(store: Store) -> None:
+def test_a_reason_that_no_database_can_store_is_kept_escaped(store: Store) -> None:
     store.add_records([record(outcome="error", reason="file\0name \udcff")])
     assert store.records([("k", 1000)])["k", 1000].reason == "file\\0name \\udcff"
 
@@ -217,17 +224,17 @@ def test_a_sweep_of_a_taken_name_cannot_begin(store: Store) -> None:
     assert sweep is not None and sweep.definition == "name: mine"
 
 
-def test_what_was_asked_is_never_asked_anew(store: Store) -> None:
+def test_a_stored_configuration_is_never_overwritten(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    first = store.ask("s", configuration(parameters={"train.lr": 0.1}))
-    assert store.ask("s", configuration(parameters={"train.lr": 0.2}, keys={5: "k5"})) == first
+    first = store.add_configuration("s", configuration(parameters={"train.lr": 0.1}))
+    assert store.add_configuration("s", configuration(parameters={"train.lr": 0.2}, keys={5: "k5"})) == first
     assert store.configurations("s") == [first]
 
 
 def test_configurations_are_ordered_by_first_appearance_of_their_cell_then_number(store: Store) -> None:
     store.begin_sweep("s", "", {})
     for cell, number in [("z", 1), ("a", 0), ("z", 0), ("a", 2), ("a", 1)]:
-        store.ask("s", configuration(cell, number))
+        store.add_configuration("s", configuration(cell, number))
     assert [(c.cell, c.number) for c in store.configurations("s")] == [
         ("z", 0),
         ("z", 1),
@@ -239,20 +246,20 @@ def test_configurations_are_ordered_by_first_appearance_of_their_cell_then_numbe
 
 def test_more_seeds_make_a_finished_configuration_run_again(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    store.ask("s", configuration())
-    store.finish("s", "model=nau", 0, "complete", 3.5)
-    assert store.extend_seeds("s", "model=nau", 0, {0: "k0"}).state == "complete"
-    extended = store.extend_seeds("s", "model=nau", 0, {1: "k1", 2: "k2"})
+    store.add_configuration("s", configuration())
+    store.finish_configuration("s", "model=nau", 0, "complete", 3.5)
+    assert store.add_seeds("s", "model=nau", 0, {0: "k0"}).state == "complete"
+    extended = store.add_seeds("s", "model=nau", 0, {1: "k1", 2: "k2"})
     assert (extended.state, extended.value) == ("running", None)
     assert extended.keys == {0: "k0", 1: "k1", 2: "k2"}
 
 
 def test_a_seed_that_became_another_lane_is_refused(store: Store) -> None:
     store.begin_sweep("s", "", {})
-    asked = store.ask("s", configuration())
+    added = store.add_configuration("s", configuration())
     with pytest.raises(StoreError, match=r"seeds \[1\] are other lanes"):
-        store.extend_seeds("s", "model=nau", 0, {1: "changed", 2: "k2"})
-    assert store.configurations("s") == [asked]
+        store.add_seeds("s", "model=nau", 0, {1: "changed", 2: "k2"})
+    assert store.configurations("s") == [added]
 
 
 def test_a_sweep_has_state_and_an_edited_definition(store: Store) -> None:
@@ -356,7 +363,7 @@ def test_threads_of_a_driver_may_share_a_store(store: Store) -> None:
         assert list(threads.map(work, range(6))) == [10] * 6
 
 
-def test_ten_thousand_records_are_read_back_with_few_questions(store: Store) -> None:
+def test_ten_thousand_records_are_read_back_with_few_queries(store: Store) -> None:
     errors = [0.1 * 0.7**i for i in range(20)]
     curve = {
         "step": list(range(0, 20_000, 1000)),
@@ -369,17 +376,17 @@ def test_ten_thousand_records_are_read_back_with_few_questions(store: Store) -> 
     ]
     for start in range(0, len(new), 1000):
         store.add_records(new[start : start + 1000])
-    questions = []
-    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *about: questions.append(about[2]))
+    queries = []
+    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *about: queries.append(about[2]))
     found = store.records(r.id for r in new)
-    assert len(questions) <= 21
+    assert len(queries) <= 21
     assert len(found) == 10_000 and found[new[-1].id].curve == curve
 
 
 # Refusals
 
 
-def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_earlier_records_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add_records([record("before")])
     with store.database.read() as connection:
@@ -391,11 +398,148 @@ def test_a_full_disk_is_said_and_what_was_written_is_kept(tmp_path: Path) -> Non
     store.close()
 
 
-def test_an_unknown_sweep_is_answered_with_the_nearest_name(store: Store) -> None:
+def test_an_unknown_sweep_is_refused_with_the_nearest_name(store: Store) -> None:
     store.begin_sweep("quickstart", "", {})
     with pytest.raises(StoreError, match="no sweep named 'quikstart'. Did you mean 'quickstart'"):
         store.set_state("quikstart", "done")
-    with pytest.raises(StoreError, match="was never asked for"):
-        store.finish("quickstart", "all", 0, "complete", 1.0)
+    with pytest.raises(StoreError, match="has no configuration 0 in cell 'all'"):
+        store.finish_configuration("quickstart", "all", 0, "complete", 1.0)
     with pytest.raises(StoreError, match="must be one of running, done"):
         store.set_state("quickstart", "fine")
+
+
+# Locations that cannot be opened
+
+
+def refusal(location: Any) -> str:
+    with pytest.raises(StoreError) as caught:
+        Store(location)
+    return str(caught.value)
+
+
+def test_a_file_is_not_a_store(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+    assert "notes is a file; a store is a folder" in refusal(tmp_path / "notes")
+    Store(tmp_path).close()
+    assert refusal(tmp_path / "sweeps.db").endswith(f"Did you mean {tmp_path}?")
+
+
+def test_a_store_that_cannot_be_created_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = refusal(tmp_path / "file" / "inside")
+    assert f"{tmp_path}/file/inside cannot be created" in message and "--store" in message
+    assert "empty" in refusal("")
+
+
+def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sweeps.db").mkdir()
+    assert f"store {tmp_path}: its sweeps.db cannot be opened" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("closed", ["the folder", "the database"])
+def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(tmp_path: Path, closed: str) -> None:
+    Store(tmp_path).close()
+    path = tmp_path if closed == "the folder" else tmp_path / "sweeps.db"
+    mode = path.stat().st_mode
+    path.chmod(mode & ~0o222)
+    try:
+        if os.access(path, os.W_OK):
+            pytest.skip("nothing is closed to this user")
+        message = refusal(tmp_path)
+        assert message.startswith(f"store {tmp_path}: ") and "writable, or give another --store" in message
+    finally:
+        path.chmod(mode)
+
+
+def test_what_is_not_a_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "sweeps.db").write_text("dear diary, " * 100)
+    assert "is not a database" in refusal(tmp_path)
+    assert (tmp_path / "sweeps.db").read_text().startswith("dear diary")
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE records (artist TEXT)")
+    assert "database of something else: it has tables named records" in refusal(tmp_path)
+
+
+def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as newer:
+        newer.execute("UPDATE sweeps_schema SET version = 99")
+    assert "schema version 99; this installation of sweeps reads up to 1" in refusal(tmp_path)
+
+
+def test_other_kinds_of_database_are_refused_without_showing_a_password() -> None:
+    assert "not mysql" in (message := refusal("mysql://me:secret@host/db")) and "secret" not in message
+    assert "Write postgresql://USER@HOST:PORT/DATABASE" in refusal("postgresql://host:port:port/x")
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str) -> None:
+    """As if a file system of this kind were mounted there."""
+    mounts = [*psutil.disk_partitions(all=True), SimpleNamespace(mountpoint=str(folder), fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.sshfs"])
+def test_sqlite_on_a_network_disk_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    mounted(monkeypatch, tmp_path / "home", kind)
+    message = refusal(tmp_path / "home" / "new" / "results")
+    assert f"home/new/results lies on a network file system ({kind})" in message
+    assert "a local disk with --store, or postgresql://" in message
+    assert not list((tmp_path / "home").iterdir()), "nothing is made there"
+    Store(tmp_path / "scratch").close()
+
+
+def test_a_network_disk_that_the_user_permits_has_no_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).close()
+    mounted(monkeypatch, tmp_path, "nfs4")
+    monkeypatch.setenv("SWEEPS_NETWORK_DISK", "1")
+    Store(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "sweeps.db")) as opened:
+        assert opened.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_disk_of_this_machine_below_a_network_disk_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    mounted(monkeypatch, tmp_path, "nfs4")
+    mounted(monkeypatch, tmp_path / "scratch", "ext4")
+    Store(tmp_path / "scratch" / "results").close()
+
+
+# URLs without credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://u:p@ss/w@host/x and https://h/y", "at http://***@host/x and https://h/y"),
+        ("postgresql://h/db?password=x&sslmode=require", "postgresql://h/db?password=***&sslmode=require"),
+        (
+            "postgresql://h/db?sslmode=require&SSLPASSWORD=x",
+            "postgresql://h/db?sslmode=require&SSLPASSWORD=***",
+        ),
+        ("'https://h/?passfile=/a/b'.", "'https://h/?passfile=***'."),
+        ("password=x in no URL", "password=x in no URL"),
+    ],
+)
+def test_credentials_are_masked_anywhere_in_a_text(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_a_store_and_an_mlflow_address_are_shown_without_a_password() -> None:
+    url = "postgresql://me:geheim@there/db?password=geheim"
+    assert "geheim" not in _engine(url)[0]
+    assert "geheim" not in without_password(url)
+
+
+def test_a_line_break_after_a_store_s_url_is_not_part_of_its_name() -> None:
+    where, engine = _engine("postgresql://me@there/db\n")
+    assert (where, engine.url.database) == ("postgresql+psycopg://me@there/db", "db")

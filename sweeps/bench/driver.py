@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.config.sweep_file import parse
-from sweeps.runner.driver import Driver, PackOrder, PackResult
+from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 from sweeps.tracking import BackgroundTracker, Tracker, default_uri
@@ -107,7 +107,7 @@ def _work(driver: Driver, workers: int, sample: LaneResult, tell: Callable[[str]
     """Every worker has a pack in hand all the time, as long as there are some; the number of packs."""
     assert sample.state is not None
     packs, told_s = 0, time.perf_counter()
-    at_work: deque[tuple[PackOrder, bool]] = deque()
+    at_work: deque[tuple[PackRequest, bool]] = deque()
     while not driver.done:
         while len(at_work) < workers and (order := driver.next_pack(f"pack{packs}")):
             packs += 1
@@ -115,11 +115,11 @@ def _work(driver: Driver, workers: int, sample: LaneResult, tell: Callable[[str]
         order, has_reported = at_work.popleft()
         if not has_reported:
             checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in order.lanes}
-            driver.receive(order.pack_id, PackResult(checkpoints=checkpoints))
+            driver.receive(order.pack_id, PackReport(checkpoints=checkpoints))
             at_work.append((order, True))
             continue
         records = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
-        driver.receive(order.pack_id, PackResult(results=records, seed_steps=len(records) * STEPS))
+        driver.receive(order.pack_id, PackReport(results=records, seed_steps=len(records) * STEPS))
         driver.pack_ended(order.pack_id)
         if time.perf_counter() - told_s > 10:
             told_s = time.perf_counter()

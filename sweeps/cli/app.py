@@ -1,8 +1,10 @@
-"""What all verbs of the command share: the screen, the options, and how a sweep file is loaded."""
+"""What all verbs of the command share: the consoles, the options, and how sweep files and stores are opened."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,20 +42,33 @@ OnOption = Annotated[
 
 
 def load_sweep(file: str, overrides: list[str] | None) -> Sweep:
+    """Load a sweep file, or a shipped definition of that name, and print its warnings. Raises SweepFileError."""
     from sweeps.config.sweep_file import find_file, load
 
-    return warned(load(find_file(file), overrides or []))
+    return with_warnings(load(find_file(file), overrides or []))
 
 
-def warned(sweep: Sweep) -> Sweep:
+def with_warnings(sweep: Sweep) -> Sweep:
+    """Print a sweep's warnings and return the sweep."""
     for warning in sweep.warnings:
         errors.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     return sweep
 
 
-def existing(store: str) -> None:
-    """Reading verbs make no store."""
+def require_store(store: str) -> None:
+    """Raise UserError where the store's folder does not exist, for verbs that read and must not create one."""
     if "://" not in store and not Path(store).is_dir():
         raise UserError(
             f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another"
         )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError where the operating system refuses to write `path`, a file that the user named."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}. Give a file in a folder that exists and is writable"
+        ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, console, existing, load_sweep
+from sweeps.cli.app import StoreOption, app, console, load_sweep, require_store, writing
 from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
@@ -32,9 +32,10 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten: name another file")
     text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
-    file.write_text(
-        text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
-    )
+    with writing(file):
+        file.write_text(
+            text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
+        )
     console.print(
         f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False
     )
@@ -120,7 +121,7 @@ def list_(
     from sweeps.store import Store
 
     if what is Listed.sweeps:
-        existing(store)
+        require_store(store)
         with Store(store) as opened:
             rows = sweep_listing(opened)
     elif what is Listed.definitions:
@@ -161,7 +162,8 @@ def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
         raise UserError(f"{path} exists and is not overwritten: take another name")
     text = (TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8")
     class_name = "".join(word.capitalize() for word in name.split("_"))
-    path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
+    with writing(path):
+        path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
     return path
 
 

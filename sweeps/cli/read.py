@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, errors, existing
+from sweeps.cli.app import OnOption, StoreOption, app, console, errors, require_store, writing
 from sweeps.errors import UserError
 
 
@@ -23,7 +23,7 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
     from sweeps.results import as_markdown, report
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         text = as_markdown(report(opened, name))
         holder = opened.holder(name)
@@ -63,7 +63,7 @@ def report_(
     from sweeps.results import FORMATS, report
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         found = [report(opened, name) for name in names]
     chosen = FORMATS[format]
@@ -82,7 +82,7 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
     from sweeps.results.thresholds import thresholds
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         found = thresholds(report(opened, name))
     for split, value in found.items():
@@ -112,10 +112,11 @@ def figure_(
     from sweeps.results.figures import draw, write
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
-    write(drawn, output)
+    with writing(output):
+        write(drawn, output)
     console.print(f"wrote {output}", highlight=False)
 
 
@@ -130,7 +131,7 @@ def ensemble(
     from sweeps.runner.ensembles import ensemble_table
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
     if unclear:
         raise UserError(
@@ -140,7 +141,7 @@ def ensemble(
         typer.echo(
             ensemble_table(
                 opened, name, cell, [int(part) for part in lengths.split(",") if part],
-                tell=lambda line: errors.print(line, highlight=False),
+                on_progress=lambda line: errors.print(line, highlight=False),
             )
         )  # fmt: skip
 
@@ -156,11 +157,12 @@ def export(
     from sweeps.results.export import best
     from sweeps.store import Store
 
-    existing(store)
+    require_store(store)
     with Store(store) as opened:
         text = best(opened, name, cell)
     if output is None:
         typer.echo(text)
         return
-    output.write_text(text, encoding="utf-8")
+    with writing(output):
+        output.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)

@@ -163,7 +163,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     from sweeps.store import Store
 
     cluster = remote(on)
-    with Store(store) as opened, opened.hold(name, counted=False):
+    with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
         row = opened.sweep(name)
         assert row is not None

@@ -15,14 +15,9 @@ from typing import Any
 from sweeps.config.space import Dimension, Objective
 from sweeps.results import metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
-from sweeps.results.numbers import number, percent, steps
+from sweeps.results.numbers import number, steps
 from sweeps.results.report import Report
 from sweeps.results.summary import RankedConfiguration
-
-__all__ = [
-    "FORMATS", "Format", "as_csv", "as_json", "as_markdown", "number", "parameters", "percent", "steps", "table",
-    "timing_line",
-]  # fmt: skip
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_REASONS = 3

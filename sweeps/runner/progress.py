@@ -16,28 +16,31 @@ from sweeps.results.statistics import wilson
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress_log import MARK
 
-PLAIN_PERIOD_S = 15.0
-QUIET_PERIOD_S = 60.0  # where no lane has ended since, but steps were taken
-LINES_PERIOD_S = 5.0
 SCREEN_PERIOD_S = 0.5
+PLAIN_PERIOD_S = 15.0
+"""Seconds between two lines where lanes have ended since."""
+QUIET_PERIOD_S = 60.0
+"""Seconds between two lines where no lane has ended since, but steps were taken."""
+LOG_PERIOD_S = 5.0
+"""Seconds between two blocks of a log from which `sweeps watch` makes a screen (SWEEPS_PROGRESS=lines)."""
 
 
 class Progress:
-    """Call it at every event; it shows something now and then."""
+    """A context manager that prints a driver's progress. Call it at every event; it prints now and then."""
 
     def __init__(self, driver: Driver, console: Console) -> None:
         self._driver, self._console = driver, console
-        self._started = time.monotonic()
-        self._shown = 0.0
-        self._lanes_shown = -1
-        self._steps_shown = 0
-        self._told = 0.0
-        # A job's log, out of which `sweeps watch` makes a screen elsewhere.
-        self._in_lines = os.environ.get("SWEEPS_PROGRESS") == "lines"
-        on_screen = console.is_terminal and not self._in_lines
+        self._started_s = time.monotonic()
+        self._updated_s = self._printed_s = 0.0
+        self._lanes_printed = -1
+        self._steps_printed = 0
+        self._in_log = os.environ.get("SWEEPS_PROGRESS") == "lines"
+        on_screen = console.is_terminal and not self._in_log
         self._live = Live(console=console, auto_refresh=False, transient=True) if on_screen else None
-        plain_s = LINES_PERIOD_S if self._in_lines else PLAIN_PERIOD_S
-        self._period_s = SCREEN_PERIOD_S if on_screen else plain_s
+        if on_screen:
+            self._period_s = SCREEN_PERIOD_S
+        else:
+            self._period_s = LOG_PERIOD_S if self._in_log else PLAIN_PERIOD_S
 
     def __enter__(self) -> Self:
         if self._live:
@@ -49,70 +52,70 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._driver.lanes_done != self._lanes_shown:
-            self._tell()
+        elif self._driver.lanes_done != self._lanes_printed:
+            self._print()
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        first = self._driver.seed_steps > 0 and not self._steps_shown  # until then nobody knows that it works
-        if now - self._shown < self._period_s and not first:
+        driver, now_s = self._driver, time.monotonic()
+        first_steps = driver.seed_steps > 0 and not self._steps_printed  # shows that training works
+        if now_s - self._updated_s < self._period_s and not first_steps:
             return
-        self._shown = now
+        self._updated_s = now_s
         if self._live:
-            self._steps_shown = self._driver.seed_steps
+            self._steps_printed = driver.seed_steps
             self._live.update("\n".join(self.lines()), refresh=True)
-        elif self._in_lines or self._is_news(now):
-            self._tell()
+            return
+        lanes_ended = driver.lanes_done != self._lanes_printed
+        steps_taken = driver.seed_steps != self._steps_printed
+        overdue = now_s - self._printed_s >= QUIET_PERIOD_S
+        if self._in_log or lanes_ended or first_steps or (steps_taken and overdue):
+            self._print()
 
-    def _is_news(self, now: float) -> bool:
-        d = self._driver
-        if d.lanes_done != self._lanes_shown or (d.seed_steps and not self._steps_shown):
-            return True
-        return d.seed_steps != self._steps_shown and now - self._told >= QUIET_PERIOD_S
-
-    def _tell(self) -> None:
-        self._lanes_shown, self._steps_shown = self._driver.lanes_done, self._driver.seed_steps
-        self._told = time.monotonic()
-        mark = MARK if self._in_lines else ""
+    def _print(self) -> None:
+        self._lanes_printed, self._steps_printed = self._driver.lanes_done, self._driver.seed_steps
+        self._printed_s = time.monotonic()
+        mark = MARK if self._in_log else ""
         self._console.print("\n".join(mark + line for line in self.lines()), soft_wrap=True, highlight=False)
 
     def lines(self) -> list[str]:
-        """What is told: done, solved with its interval, speed, time left, and the best of every cell."""
-        d = self._driver
-        elapsed_s = time.monotonic() - self._started
-        complete = sum(not a.missing for work in d.cells for a in work.asked.values())
-        planned = sum(work.limit for work in d.cells)
-        rate = wilson(d.solved, d.lanes_done) if d.lanes_done else None
-        solved = f"{d.solved} solved" + (
-            f" [{rate.low:.0%}, {rate.high:.0%}]" if rate and rate.low is not None else ""
-        )
-        fresh = d.lanes_done - d.lanes_reused
-        left_s = elapsed_s / fresh * (d.lanes_planned - d.lanes_done) if fresh else None
-        first = (
-            f"{_clock(elapsed_s)}  configurations {complete}/{planned}  lanes {d.lanes_done}/{d.lanes_planned}, {solved}"
-            f"  {steps(d.seed_steps / elapsed_s if elapsed_s else 0)} seed-steps/s"
-            + (f"  left about {_clock(left_s)}" if left_s is not None else "")
-        )
-        return [first, *self._best()] if self._live or self._in_lines else [first]
+        """Return one line with lanes done, the solved ones with their interval, speed and time left.
 
-    def _best(self) -> list[str]:
+        On a screen and in a log a line with the best configuration of every cell follows for each of them.
+        """
+        driver = self._driver
+        elapsed_s = time.monotonic() - self._started_s
+        complete = sum(not entry.missing for cell in driver.cells for entry in cell.configurations.values())
+        planned = sum(cell.limit for cell in driver.cells)
+        rate = wilson(driver.solved, driver.lanes_done) if driver.lanes_done else None
+        interval = f" [{rate.low:.0%}, {rate.high:.0%}]" if rate and rate.low is not None else ""
+        trained = driver.lanes_done - driver.lanes_reused
+        left = driver.lanes_planned - driver.lanes_done
+        first = (
+            f"{_clock(elapsed_s)}  configurations {complete}/{planned}  lanes {driver.lanes_done}/{driver.lanes_planned}, "
+            f"{driver.solved} solved{interval}"
+            f"  {steps(driver.seed_steps / elapsed_s if elapsed_s else 0)} seed-steps/s"
+            + (f"  left about {_clock(elapsed_s / trained * left)}" if trained else "")
+        )
+        return [first, *self._best_of_cells()] if self._live or self._in_log else [first]
+
+    def _best_of_cells(self) -> list[str]:
+        search = self._driver.sweep.search
+        sign = -1 if search and search.objective.direction == "maximize" else 1
         lines = []
-        for work in self._driver.cells:
-            ended = [
-                a for a in work.asked.values() if a.summary is not None and a.configuration.value is not None
+        for cell in self._driver.cells:
+            finished = [
+                (sign * entry.configuration.value, number, entry.summary)
+                for number, entry in cell.configurations.items()
+                if entry.summary is not None and entry.configuration.value is not None
             ]
-            if ended:
-                sign = (
-                    -1
-                    if self._driver.sweep.search
-                    and self._driver.sweep.search.objective.direction == "maximize"
-                    else 1
-                )
-                best = min(ended, key=lambda a: sign * float(a.configuration.value or 0.0))
-                shown = parameters(best.configuration.parameters, {}) or "the file's own values"
-                assert best.summary is not None
-                lines.append(f"  {work.cell.key}: best #{best.configuration.number}, {best.summary.solved} of "
-                             f"{best.summary.seeds} solved, {shown}")  # fmt: skip
+            if not finished:
+                continue
+            _, number, summary = min(finished, key=lambda found: found[0])
+            given = cell.configurations[number].configuration.parameters
+            lines.append(
+                f"  {cell.cell.key}: best #{number}, {summary.solved} of {summary.seeds} solved, "
+                + (parameters(given, {}) or "the file's own values")
+            )
         return lines
 
 

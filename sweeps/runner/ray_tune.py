@@ -1,7 +1,7 @@
-"""Runs a driver's packs on Ray Tune. The only folder that imports Ray Tune.
+"""Run a driver's packs on Ray Tune. This is the only module that imports Ray Tune.
 
-One Ray Tune trial is one pack. Ray Tune's own checkpoints and searchers are not used: what a worker reports is durable in
-the store before anything else, a lost worker's lanes are given out again from there, and so is a killed sweep's.
+One Ray Tune trial trains one pack. Ray Tune's own checkpoints and search algorithms are not used: a worker's reports
+are written to the store by the driver, and lanes of a lost worker or a killed sweep are continued from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # this module limits the number of trials itself
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interruptible` handles Ctrl-C
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `stop_on_signals` handles Ctrl-C
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a user's own file is found from the working directory
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,127 +42,123 @@ from ray.tune.stopper import Stopper
 
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
-from sweeps.errors import ClusterError
-from sweeps.runner.driver import Driver, PackOrder
+from sweeps.errors import ClusterError, UserError
+from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.runner.worker import PackRun, prepare_process
 
-GRACE_S = 25.0
-"""How long Ray has to end after SIGTERM. Batch systems send it to every process of a job, Ray's own too, and Ray then
-waits a minute for itself; Slurm kills after 30 s."""
+log = logging.getLogger(__name__)
+
+RAY_SHUTDOWN_S = 25.0
+"""Seconds that Ray has to shut down after SIGTERM. Batch systems send the signal to every process of a job, including
+Ray's own, for which Ray then waits up to a minute; Slurm kills after 30 s."""
+START_ATTEMPTS = 4
+"""How often Ray is started: it waits half a minute for its own processes, which is too short on a busy machine."""
+CAPACITY_PERIOD_S = 2.0
+"""Seconds between two requests of the cluster's nodes."""
+LAST_REPORT_TIMEOUT_S = 8.0
+"""Seconds that a stop waits for last checkpoints: longer than the 5 s that are usual between two."""
+JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the processes of a submitted job."""
 
 
 @contextmanager
-def interruptible(driver: Driver, abandon: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sweep in order; a second one ends it at once.
+def stop_on_signals(driver: Driver, before_exit: Callable[[], None]) -> Iterator[None]:
+    """Stop the sweep in order on SIGINT (Ctrl-C) or SIGTERM, and at once on a second signal.
 
-    `abandon` is called from another thread, right before the process ends, where Ray does not end after SIGTERM.
+    Where Ray does not shut down in time after SIGTERM, `before_exit` is called from another thread, and the process ends.
     """
-    signalled: list[int] = []
+    received: list[int] = []
 
-    def give_up() -> None:
+    def exit_now() -> None:
         try:
-            abandon()
+            before_exit()
         finally:
             os._exit(1)  # the main thread waits inside Ray, where no exception reaches it
 
-    timer = threading.Timer(GRACE_S, give_up)
+    timer = threading.Timer(RAY_SHUTDOWN_S, exit_now)
     timer.daemon = True
 
-    def stop(number: int, frame: Any) -> None:
-        signalled.append(number)
-        if len(signalled) > 1:
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        if len(received) > 1:
             raise KeyboardInterrupt
-        driver.stopping = f"{signal.Signals(number).name} was received"
+        driver.stop_reason = f"{signal.Signals(number).name} was received"
         if number == signal.SIGTERM:
             timer.start()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         timer.cancel()
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-@contextmanager
-def own_signals() -> Iterator[None]:
-    """Joining a cluster puts Ray's handler of SIGTERM, which ends the process at once, in place of ours."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class WorkerCapacity:
+    """The number of workers that the cluster has resources for. Nodes are added and lost during a sweep."""
 
+    def __init__(self, resources: Resources, max_workers: int | None) -> None:
+        self._resources, self._max_workers = resources, max_workers
+        self._workers, self._updated_s = 0, -math.inf
 
-log = logging.getLogger(__name__)
-
-STARTS = 4
-"""How often Ray is started before giving up: it gives its processes half a minute, which a busy machine exceeds."""
-ROOM_PERIOD_S = 2.0
-"""How often Ray is asked which nodes there are."""
-IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set by Ray for what it runs as a job."""
-
-
-class Room:
-    """How many workers the cluster has room for now: nodes come late, and vanish."""
-
-    def __init__(self, resources: Resources, most: int | None) -> None:
-        self._resources, self._most = resources, most
-        self._counted, self._asked_s = 0, -math.inf
-
-    def now(self) -> int:
-        """Asks Ray anew where the last answer is older than a moment."""
-        if time.monotonic() - self._asked_s >= ROOM_PERIOD_S:
+    def current(self) -> int:
+        """Return the number of workers, which is requested from Ray every CAPACITY_PERIOD_S seconds."""
+        if time.monotonic() - self._updated_s >= CAPACITY_PERIOD_S:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            counted = sum(workers_on(node, self._resources) for node in nodes)
-            self._counted = min(counted, self._most) if self._most else counted
-            self._asked_s = time.monotonic()
-        return self._counted
+            workers = sum(workers_on(node, self._resources) for node in nodes)
+            self._workers = min(workers, self._max_workers) if self._max_workers else workers
+            self._updated_s = time.monotonic()
+        return self._workers
 
-    def wait(self, patience_s: float) -> int:
-        """As `now`, but waits for a first worker's room: worker jobs of a batch system come when they are scheduled."""
-        deadline = time.monotonic() + patience_s
-        while not self.now() and time.monotonic() < deadline:
-            time.sleep(ROOM_PERIOD_S)
-        return self.now()
+    def wait_for_first(self, timeout_s: float) -> int:
+        """Wait until a first worker fits, as for nodes that a batch system has yet to start; return `current`."""
+        deadline = time.monotonic() + timeout_s
+        while not self.current() and time.monotonic() < deadline:
+            time.sleep(CAPACITY_PERIOD_S)
+        return self.current()
 
 
 def workers_on(node: Mapping[str, float], resources: Resources) -> int:
-    """How many workers fit on a node that has this much."""
+    """Return how many workers fit on a node with these resources (Ray's names)."""
     needs = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 1024**3}
     return min(int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in needs.items() if amount)
 
 
 @contextmanager
-def cluster(
-    resources: Resources, num_workers: int | None = None, document: Mapping[str, Any] | None = None
-) -> Iterator[Room]:
-    """A running Ray, and its room for workers: the one at RAY_ADDRESS, or one of our own on this machine.
+def ray_cluster(
+    resources: Resources, max_workers: int | None = None, document: Mapping[str, Any] | None = None
+) -> Iterator[WorkerCapacity]:
+    """Connect to the cluster at RAY_ADDRESS, or start Ray on this machine, for as long as the block lasts.
 
-    The files of the user's own that a sweep's `document` names travel to the workers. Raises ClusterError where not even
-    one worker fits, after SWEEPS_WAIT_S seconds.
+    The user's own files that a sweep's `document` names are sent to the workers of a cluster. Raises ClusterError where
+    Ray does not start, and where not even one worker fits after SWEEPS_WAIT_S seconds.
     """
     address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {
-        "num_cpus": (num_workers or 0) * resources.cpus or None,
+    options: dict[str, Any] = {} if address else {
+        "num_cpus": (max_workers or 0) * resources.cpus or None,
         "include_dashboard": False,
         "object_store_memory": 200 * 1024**2,
     }  # fmt: skip
-    room = Room(resources, num_workers)
+    # Connecting to a cluster replaces the handler of SIGTERM by Ray's, which ends the process at once.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _travelling(document if address else None) as environment, own_signals():
-            # "local": without it Ray joins whatever cluster `ray start` last began on this machine, whoever's it is.
-            _init(
-                address=address or "local", runtime_env=environment, log_to_driver=False,
-                logging_level=logging.ERROR, **own,
+        with _runtime_env(document if address else None) as runtime_env:
+            # "local": without it Ray connects to any cluster that `ray start` began on this machine.
+            _init_ray(
+                address=address or "local", runtime_env=runtime_env, log_to_driver=False,
+                logging_level=logging.ERROR, **options,
             )  # fmt: skip
+    except UserError:
+        raise
     except Exception as error:
         raise ClusterError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
-        if room.wait(float(os.environ.get("SWEEPS_WAIT_S", "0"))) < 1:
+        capacity = WorkerCapacity(resources, max_workers)
+        if capacity.wait_for_first(float(os.environ.get("SWEEPS_WAIT_S", "0"))) < 1:
             total = ray.cluster_resources()
             raise ClusterError(
                 f"a worker needs {resources.cpus} CPUs and {resources.gpus:g} GPUs"
@@ -170,29 +166,31 @@ def cluster(
                 + f" of one node, but the cluster's nodes together have {total.get('CPU', 0):g} CPUs, "
                 f"{total.get('GPU', 0):g} GPUs and {total.get('memory', 0) / 1024**3:.1f} GB: make `resources` smaller"
             )
-        yield room
+        yield capacity
     finally:
         ray.shutdown()
 
 
-def _init(**options: Any) -> None:
-    """`ray.init`, again where a node of our own was not up in Ray's time. What was begun then ends with this process."""
-    for start in range(1, STARTS + 1):
+def _init_ray(**options: Any) -> None:
+    """Call `ray.init`, again where a node of our own was not up in time. Left-over processes end with this one."""
+    for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**options)
             return
         except Exception as error:
-            if start == STARTS or "timed out during startup" not in str(error):
+            if attempt == START_ATTEMPTS or "timed out during startup" not in str(error):
                 raise
             log.warning(
-                "Ray was not up within half a minute: it is started again (%d of %d)", start + 1, STARTS
-            )
+                "Ray was not up within half a minute: it is started again (%d of %d)", attempt + 1, START_ATTEMPTS
+            )  # fmt: skip
 
 
 @contextmanager
-def _travelling(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] | None]:
-    """Ray's `runtime_env` with the user's own files in it, or None. A job with a working folder brought them along."""
-    files = own_files(document, Path.cwd()) if document and not _has_folder(os.environ.get(IN_A_JOB)) else {}
+def _runtime_env(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] | None]:
+    """Yield Ray's `runtime_env` with the user's own files, or None where there are none to send."""
+    files = {}
+    if document and not _job_has_working_dir(os.environ.get(JOB_CONFIG_VARIABLE)):
+        files = own_files(document, Path.cwd())
     if not files:
         yield None
         return
@@ -204,151 +202,175 @@ def _travelling(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any] |
         yield {"working_dir": folder}
 
 
-def _has_folder(job: str | None) -> bool:
-    """Whether a job of Ray's, told as JSON, was given a working folder, which its workers get too."""
-    return "working_dir" in ((json.loads(job).get("runtime_env") or {}) if job else {})
-
-
-LAST_WORD_S = 8.0
-"""How long a stop waits for checkpoints: longer than the usual 5 s between two."""
+def _job_has_working_dir(job_config: str | None) -> bool:
+    """Return whether a submitted job (its config as JSON) has a working directory, which its workers have too."""
+    return "working_dir" in ((json.loads(job_config).get("runtime_env") or {}) if job_config else {})
 
 
 class PackTrial(tune.Trainable):
-    """A worker's side of one pack. Actors are reused, so compiled functions stay."""
+    """Train one pack in a worker process. Processes are reused, so compiled functions stay."""
 
     def setup(self, config: dict[str, Any]) -> None:
         prepare_process()
-        self.run = PackRun(config["order"].value)
+        self.run = PackRun(config["request"].value)
 
     def step(self) -> dict[str, Any]:
-        result = self.run.work()
-        return {"payload": result, tune.result.DONE: self.run.done}
+        report = self.run.work()
+        return {"report": report, tune.result.DONE: self.run.done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing to save: checkpoints travel in the reports."""
+        """Return nothing: checkpoints are part of the reports."""
         return {}
 
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load: a checkpoint comes with the order."""
+    def load_checkpoint(self, checkpoint: object) -> None:
+        """Do nothing: checkpoints are part of the request."""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.run = PackRun(new_config["order"].value)
+        self.run = PackRun(new_config["request"].value)
         return True
 
 
-class _Order:
-    """Holds a pack's order in a trial's configuration, opaque to Ray Tune, which would print and copy every leaf."""
+class _Opaque:
+    """A pack's request in a trial's configuration, where Ray Tune would otherwise print and copy every value of it."""
 
-    def __init__(self, value: PackOrder) -> None:
+    def __init__(self, value: PackRequest) -> None:
         self.value = value
 
     def __repr__(self) -> str:
         return self.value.pack_id
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Order:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
         return self
 
 
-class _PackSearcher(Searcher):
-    """Ray Tune asks here what to run next."""
+class _Session:
+    """What Ray Tune's searcher, callback and stopper share: the driver, and the first exception that it raised.
 
-    def __init__(self, driver: Driver, room: Room) -> None:
+    Ray Tune pickles all three, but the driver holds connections: a pickled session is empty. Ray Tune also replaces an
+    exception of a callback by a TuneError that contains only its text; `run` raises the original.
+    """
+
+    def __init__(
+        self, driver: Driver | None, capacity: WorkerCapacity | None, on_event: Callable[[], None] | None
+    ) -> None:
+        self._driver, self._capacity, self._on_event = driver, capacity, on_event
+        self.error: Exception | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Session, (None, None, None)
+
+    @property
+    def driver(self) -> Driver:
+        assert self._driver is not None
+        return self._driver
+
+    @property
+    def max_packs(self) -> int:
+        """Packs that may run at the same time: one a worker."""
+        assert self._capacity is not None
+        return self._capacity.current()
+
+    def on_event(self) -> None:
+        assert self._on_event is not None
+        self._on_event()
+
+    @contextmanager
+    def keep_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+            raise
+
+
+class _PackSearcher(Searcher):
+    """Ray Tune's source of trials: the driver's packs, one for each worker."""
+
+    def __init__(self, session: _Session) -> None:
         super().__init__(metric=None, mode=None)
-        self._driver: Driver | None = driver
-        self._room: Room | None = room
-        self._begun: set[str] = set()
+        self._session = session
+        self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        assert self._driver is not None and self._room is not None
-        if self._driver.done or self._driver.stopping:
-            return Searcher.FINISHED
-        if len(self._begun) >= self._room.now():
+        driver = self._session.driver
+        with self._session.keep_error():
+            if driver.done or driver.stop_reason:
+                return Searcher.FINISHED
+            if len(self._running) >= self._session.max_packs:
+                return None
+            request = driver.next_pack(trial_id)
+        if request is None:
             return None
-        order = self._driver.next_pack(trial_id)
-        if order is None:
-            return None
-        self._begun.add(trial_id)
-        return {"order": _Order(order)}
+        self._running.add(trial_id)
+        return {"request": _Opaque(request)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        assert self._driver is not None
-        self._begun.discard(trial_id)
-        self._driver.pack_ended(trial_id, "its process died or raised" if error else None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_driver": None,
-            "_room": None,
-        }  # Ray Tune pickles searchers; the driver holds connections
+        self._running.discard(trial_id)
+        with self._session.keep_error():
+            self._session.driver.pack_ended(trial_id, "its process died or raised" if error else None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the state."""
+        """Do nothing: the state is in the store."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""
+        """Do nothing, as in `save`."""
 
 
-class _Receiver(tune.Callback):
-    """Takes each report's payload out of Ray Tune's hands, which would keep it."""
+class _ReportCallback(tune.Callback):
+    """Pass every report to the driver, and remove it from Ray Tune's result, which Ray Tune keeps."""
 
-    def __init__(self, driver: Driver, watch: Callable[[], None]) -> None:
-        self._driver: Driver | None = driver
-        self._watch: Callable[[], None] | None = watch
+    def __init__(self, session: _Session) -> None:
+        self._session = session
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        assert self._driver is not None and self._watch is not None
-        payload = result.pop("payload", None)
-        if payload is not None:
-            self._driver.receive(trial.trial_id, payload)
-        self._watch()
+        report: PackReport | None = result.pop("report", None)
+        with self._session.keep_error():
+            if report is not None:
+                self._session.driver.receive(trial.trial_id, report)
+            self._session.on_event()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        assert self._watch is not None
-        self._watch()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_driver": None, "_watch": None}
+        with self._session.keep_error():
+            self._session.on_event()
 
 
-class _Stop(Stopper):
-    """Ends everything when the driver says so, but lets the packs send a last checkpoint."""
+class _DriverStopper(Stopper):
+    """Stop all trials when the driver stops, after each running pack has sent a last checkpoint."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver: Driver | None = driver
-        self._reported: set[str] = set()
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self._reporting: set[str] = set()
         self._awaited: set[str] | None = None
         self._since_s = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        (self._reported.discard if result.get(tune.result.DONE) else self._reported.add)(trial_id)
+        (self._reporting.discard if result.get(tune.result.DONE) else self._reporting.add)(trial_id)
         if self._awaited is not None:
             self._awaited.discard(trial_id)
         return False
 
     def stop_all(self) -> bool:
-        if self._driver is None or not (self._driver.out_of_time() or self._driver.stopping is not None):
+        driver = self._session.driver
+        if not (driver.out_of_time() or driver.stop_reason is not None):
             return False
-        if self._awaited is None:  # those that never reported have no more to tell: they are being compiled
-            self._awaited, self._since_s = set(self._reported), time.monotonic()
-        self._awaited &= self._driver.packs_running
-        return not self._awaited or time.monotonic() - self._since_s > LAST_WORD_S
+        if (
+            self._awaited is None
+        ):  # packs without a first report have nothing to save: they are being compiled
+            self._awaited, self._since_s = set(self._reporting), time.monotonic()
+        self._awaited &= driver.packs_running
+        return not self._awaited or time.monotonic() - self._since_s > LAST_REPORT_TIMEOUT_S
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_driver": None}
 
+def run(driver: Driver, resources: Resources, capacity: WorkerCapacity, on_event: Callable[[], None]) -> None:
+    """Train until the driver is done, or stops. `on_event` is called at every event, several times a second.
 
-def run(
-    driver: Driver,
-    resources: Resources,
-    room: Room,
-    watch: Callable[[], None],
-) -> None:
-    """Trains until the driver has all it asked for, or is told to stop. `watch` is called at every event."""
+    Raises what the driver raises, such as StoreError where the store cannot be written any more.
+    """
+    session = _Session(driver, capacity, on_event)
     folder = tempfile.mkdtemp(prefix="sweeps-tune-")
     needed: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
     if resources.memory_gb is not None:
@@ -356,7 +378,7 @@ def run(
     tuner = tune.Tuner(
         tune.with_resources(PackTrial, needed),
         tune_config=tune.TuneConfig(
-            search_alg=_PackSearcher(driver, room),
+            search_alg=_PackSearcher(session),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
@@ -365,29 +387,25 @@ def run(
         run_config=tune.RunConfig(
             name="packs",
             storage_path=folder,
-            callbacks=[_Receiver(driver, watch)],
-            stop=_Stop(driver),
+            callbacks=[_ReportCallback(session)],
+            stop=_DriverStopper(session),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
     )
-    try:
-        with _quiet():
-            tuner.fit()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Tune prints a traceback a lost trial and a summary at the end; the driver tells both in its own words."""
+    # Ray Tune logs a traceback for each lost trial and a summary at the end; the driver reports both itself.
     loggers = [logging.getLogger(name) for name in ("ray.tune", "ray", "ray.air", "ray.train")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        tuner.fit()
+    except Exception:
+        if session.error is not None:
+            raise session.error from None
+        raise
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`sweeps reproduce best.yaml`: trains an exported configuration again and says PASS or FAIL."""
+"""`sweeps reproduce best.yaml`: train an exported configuration again and compare the figures."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps.config.sweep_file import load
+from sweeps.errors import UserError
 from sweeps.results.export import compare_rates, compare_seeds
 from sweeps.results.report import report
-from sweeps.runner.run import Refused, run_sweep
+from sweeps.runner.run import run_sweep
 from sweeps.store import Store
 
 
 def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None) -> bool:
-    """Whether the exported figures come out again, in a store of its own, so that no old record is found.
+    """Train an exported configuration in a new store, print PASS or FAIL, and return whether the figures agree.
 
-    The same seeds on the same kind of machine must give the same figures; with `fresh_seeds` as many other seeds are
-    trained and the success rates compared. Raises SweepFileError, and Refused for a file without an `exported` section.
+    The same seeds on the same kind of machine must give equal figures. With `fresh_seeds` as many other seeds are
+    trained and the success rates compared. Raises SweepFileError, UserError for a file without an `exported` section, and
+    what `run_sweep` raises.
     """
     sweep = load(file)
-    if not sweep.expected:
-        raise Refused(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
+    expected = sweep.expected
+    if not expected:
+        raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
     if fresh_seeds:
         sweep = load(file, [f"seeds={{first: {max(sweep.seeds) + 1}, count: {len(sweep.seeds)}}}"])
-    expected = sweep.expected
-    assert expected is not None
+        expected = sweep.expected
+        assert expected is not None
     with tempfile.TemporaryDirectory(prefix="sweeps-reproduce-") as folder, Store(folder) as store:
         outcome = run_sweep(sweep, store, folder, console, workers, tracked=False)
         if outcome.state != "done":
-            console.print(f"FAIL: it was not trained to the end: {outcome.why}", highlight=False)
+            console.print(f"FAIL: it was not trained to the end: {outcome.reason}", highlight=False)
             return False
         records = [result for one in report(store, sweep.name).configurations for result in one.results]
     if fresh_seeds:

@@ -12,7 +12,7 @@ import torch
 
 from sweeps.config import registry
 from sweeps.config.settings import NUMERICS
-from sweeps.runner.driver import PackOrder, PackResult
+from sweeps.runner.driver import PackReport, PackRequest
 from sweeps.training.lane import LaneResult
 from sweeps.training.pack import Pack, error_result
 
@@ -30,7 +30,7 @@ def prepare_process() -> None:
 class PackRun:
     """One pack in work. One that cannot even be set up comes back as lanes with outcome "error"."""
 
-    def __init__(self, order: PackOrder, compiled: bool | None = None) -> None:
+    def __init__(self, order: PackRequest, compiled: bool | None = None) -> None:
         if compiled is None:
             compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
         self._lanes_lost: list[LaneResult] = []
@@ -50,18 +50,18 @@ class PackRun:
     def done(self) -> bool:
         return self.pack is None or self.pack.done
 
-    def work(self, period_s: float | None = None) -> PackResult:
+    def work(self, period_s: float | None = None) -> PackReport:
         """Trains until lanes have ended or it is time for a checkpoint, and at least a step."""
         period_s = self._checkpoint_s if period_s is None else period_s
         if self.pack is None:
-            return PackResult(results=self._lanes_lost)
+            return PackReport(results=self._lanes_lost)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
             ended = self.pack.advance(started + period_s)
             if time.monotonic() - started >= period_s:
                 break
-        return PackResult(
+        return PackReport(
             results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=self.pack.checkpoints(),
             seed_steps=self.pack.seed_steps - before,
@@ -69,7 +69,7 @@ class PackRun:
         )
 
 
-def _provenance(order: PackOrder) -> dict[str, str]:
+def _provenance(order: PackRequest) -> dict[str, str]:
     """What may differ between equal lanes: where and with what they were trained."""
     settings = order.lanes[0].settings
     sources: list[tuple[registry.Kind, str]] = [

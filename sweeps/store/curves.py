@@ -1,9 +1,9 @@
-"""Curves in few bytes: a column of floats as binary, exact, compressed.
+"""Compression of learning curves: columns of numbers as exact, compressed bytes.
 
-As JSON a figure computed in float32 takes up to 20 characters, most of them digits that no compressor can drop;
-as the float32 it was, it takes 4 bytes. So every column is written in the smallest form that gives back exactly
-what came in: float32 where no value loses by it, otherwise float64; whole numbers as differences, which are all
-alike for evenly spaced steps; anything else as JSON. None stands for a value that is not finite.
+As JSON a number computed in float32 takes up to 20 characters, most of which do not compress; as float32 it takes 4
+bytes. Every column is written in the smallest form that gives back equal values: float32 where no value changes,
+otherwise float64; integers as differences, which are equal for evenly spaced steps; anything else as JSON. A value that
+is not finite is None.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LARGEST_DELTA = 2**62  # differences of whole numbers beyond this could overflo
 
 
 def pack(curve: Mapping[str, Sequence[Any]]) -> bytes:
-    """The curve as bytes; `unpack` gives back equal columns, except that NaN and infinities become None."""
+    """Return the curve as bytes. `unpack` returns equal columns, with None in place of NaN and infinities."""
     header, parts = [], []
     for name, column in curve.items():
         kind, body = _encode(list(column))
@@ -30,7 +30,7 @@ def pack(curve: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, list[Any]]:
-    """The curve that `pack` was given."""
+    """Return the curve of which `pack` made these bytes."""
     raw = zlib.decompress(data)
     start = raw.index(b"\n") + 1
     curve: dict[str, list[Any]] = {}
@@ -41,7 +41,7 @@ def unpack(data: bytes) -> dict[str, list[Any]]:
 
 
 def finite(value: Any) -> Any:
-    """The value, with None in place of every float in it that is not finite."""
+    """Return the value with None in place of every float in it that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -79,5 +79,5 @@ def _decode(kind: str, body: bytes) -> list[Any]:
 
 
 def _split_bytes(values: np.ndarray[Any, Any]) -> bytes:
-    """All first bytes, then all second bytes, and so on: signs and exponents, which are alike, come together."""
+    """Return all first bytes, then all second bytes, and so on: similar signs and exponents become neighbours."""
     return values.view(np.uint8).reshape(len(values), -1).T.tobytes()

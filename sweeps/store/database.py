@@ -1,10 +1,11 @@
-"""What can go wrong with a store, said so that the reader knows what to do."""
+"""The database of a store: its tables, connections to SQLite or PostgreSQL, and errors with what to do about them."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeps.errors import StoreError
-from sweeps.store.location import allowed, network_file_system, parameters_masked, way_out
+from sweeps.store.location import (
+    network_disk_advice,
+    network_disk_permitted,
+    network_file_system,
+    parameters_masked,
+)
 
 
 class HeldByAnother(StoreError):
-    """Another live driver holds the sweep's name. `host`, `pid` and `since` (UTC, ISO 8601) say which one."""
+    """Another live driver holds the sweep's name. `host`, `pid` and `since` (UTC, ISO 8601) identify it."""
 
     def __init__(self, message: str, *, host: str, pid: int, since: str) -> None:
         super().__init__(message)
@@ -57,14 +63,14 @@ sweeps = Table(
     Column("seconds", Double, nullable=False),
 )
 
-# Who drives a sweep now. A name may be held before its sweep has begun, so there is no foreign key.
+# The drivers of sweeps. A name may be held before its sweep is created, so there is no foreign key.
 holders = Table(
     "holders",
     metadata,
     Column("sweep", Text, primary_key=True),
-    Column("token", Text, nullable=False),  # one for each time that a name is taken
+    Column("token", Text, nullable=False),  # a new one each time that a name is acquired
     Column("host", Text, nullable=False),
-    Column("machine", Text, nullable=False),  # where `pid` means something: see ownership.py
+    Column("machine", Text, nullable=False),  # what `pid` is unique in: see ownership.py
     Column("pid", BigInteger, nullable=False),
     Column("started_s", Double, nullable=False),  # of the process, seconds after the machine's boot
     Column("since", Text, nullable=False),  # UTC, ISO 8601
@@ -74,7 +80,7 @@ holders = Table(
 configurations = Table(
     "configurations",
     metadata,
-    Column("id", Integer, primary_key=True),  # in the order they were asked for
+    Column("id", Integer, primary_key=True),  # in the order they were added
     Column("sweep", Text, ForeignKey("sweeps.name"), nullable=False),
     Column("cell", Text, nullable=False),
     Column("number", Integer, nullable=False),
@@ -118,7 +124,7 @@ records = Table(
     Column("wall_time_s", Double, nullable=False),
     Column("provenance", Text, nullable=False),  # JSON
     Column("curve", LargeBinary, nullable=False),  # curves.pack
-    Column("state", LargeBinary),  # last: a row is read without it
+    Column("state", LargeBinary),  # last: most queries leave it out
 )
 
 checkpoints = Table(
@@ -136,14 +142,24 @@ BUSY_TIMEOUT_S = 60.0  # another process's commit takes milliseconds; a slow dis
 _SCHEMA_LOCK = 0x53574545  # any number that all our processes agree on, for PostgreSQL's advisory lock
 
 
-def refuse_an_empty(location: str) -> None:
-    """Raises StoreError where nothing was ever written, which opening would hide by making a new store."""
-    if "://" not in location and not (Path(location) / FILE_NAME).is_file():
+def utc_now() -> str:
+    """Return the time as ISO 8601 text in UTC, such as 2026-01-31T12:00:00.000000+00:00. Sorts by time."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def exists(location: str | Path) -> bool:
+    """Return whether a folder contains a store, which opening it would create. A URL is not looked at: True."""
+    return "://" in str(location) or (Path(location) / FILE_NAME).is_file()
+
+
+def require_written(location: str) -> None:
+    """Raise StoreError for a folder without a store."""
+    if not exists(location):
         raise StoreError(f"the cluster's store {location} has nothing in it yet")
 
 
 class Database:
-    """One opened store. Safe to use from several threads of one process; not to be shared across a fork."""
+    """An opened database. It may be used from several threads of one process, but not across a fork."""
 
     def __init__(self, location: str | Path) -> None:
         self.where, self.engine = _engine(location)
@@ -157,30 +173,30 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view of the store, for as long as the block lasts. Raises StoreError."""
-        with self._translated(), self.engine.begin() as connection:
+        with self._store_errors(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction: durable when the block is left, undone by an exception. Raises StoreError."""
-        with self._translated(), self._writer.begin() as connection:
+        """A transaction: durable when the block is left, rolled back by an exception. Raises StoreError."""
+        with self._store_errors(), self._writer.begin() as connection:
             yield connection
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """The dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        """Return the dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return sqlite.insert(table) if self.engine.dialect.name == "sqlite" else postgresql.insert(table)
 
     def insert_new(self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
-        """Insert a row unless one like it, by any unique key, is there. True if it was inserted."""
+        """Insert a row unless one with the same unique key is there. Return whether it was inserted."""
         insert = self.insert(table).values(values).on_conflict_do_nothing()
-        # Not `rowcount`, which is -1 for some drivers and then looks like success.
+        # Not `rowcount`, which some drivers set to -1.
         return connection.execute(insert.returning(sa.literal(1))).first() is not None
 
     def close(self) -> None:
         self.engine.dispose()
 
     def _prepare(self) -> None:
-        """Create the tables once, whoever comes first, and refuse what is not a store of this version."""
+        """Create the tables if there are none. Raises StoreError for what is not a store of this version."""
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
@@ -195,7 +211,7 @@ class Database:
                     f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
                     f"{SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
                 )
-            # A write that changes nothing: what cannot be written is found out now, not after an hour's training.
+            # A write that changes nothing: a store that cannot be written fails now, not after an hour's training.
             connection.execute(sa.update(schema_version).values(version=found))
 
     def _refuse_foreign(self, present: set[str]) -> None:
@@ -207,7 +223,8 @@ class Database:
             )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
+        """Raise StoreError, with advice, in place of the errors of SQLAlchemy and the operating system."""
         try:
             yield
         except sa.exc.SQLAlchemyError as fault:
@@ -218,10 +235,10 @@ class Database:
 
 
 def _engine(location: str | Path) -> tuple[str, sa.Engine]:
-    """Where the store is, fit to be shown, and an engine that is not connected yet."""
+    """Return the location as it may be printed, and an engine that is not connected yet."""
     text = str(location)
     if isinstance(location, str) and "://" in text:
-        return _postgresql(text.strip())  # a line break: out of a file that an editor wrote
+        return _postgresql(text.strip())  # a line break at the end comes from a file with the URL
     if not text.strip():
         raise StoreError(
             "the store's location is empty. Give a folder, such as results/, or a postgresql:// URL."
@@ -229,13 +246,13 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
     folder = Path(location).expanduser()
     if set("?#%") & set(str(folder.absolute())):
         raise StoreError(
-            f"store {folder}: a folder whose path has ?, # or % in it cannot stand in MLflow's database URL."
+            f"store {folder}: a folder whose path has ?, # or % in it cannot be part of MLflow's database URL."
         )
     network = network_file_system(folder)
-    if network and not allowed():
-        raise StoreError(f"store {folder} {way_out(network)}.")
+    if network and not network_disk_permitted():
+        raise StoreError(f"store {folder} {network_disk_advice(network)}.")
     _make_folder(folder)
-    # The log's shared memory is one machine's; a rollback journal needs only the file system's locks.
+    # The write-ahead log needs memory that processes of one machine share; a rollback journal needs only file locks.
     return str(folder), _sqlite(folder, "delete" if network else "wal")
 
 
@@ -243,11 +260,11 @@ def _sqlite(folder: Path, journal: str) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(folder / FILE_NAME)), connect_args={"timeout": BUSY_TIMEOUT_S}
     )
-    # SQLite answers "locked" at once, whatever the timeout, when two processes switch a new file to WAL together.
+    # SQLite raises "locked" at once, without waiting for the timeout, when two processes switch a new file to WAL together.
     lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
 
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # or the driver begins transactions by itself, and too late
+        connection.isolation_level = None  # otherwise the driver begins transactions by itself, and too late
         connection.execute("PRAGMA foreign_keys=ON")
         if connection.execute("PRAGMA journal_mode").fetchone() != (journal,):
             with lock:
@@ -255,7 +272,7 @@ def _sqlite(folder: Path, journal: str) -> sa.Engine:
         connection.execute("PRAGMA synchronous=FULL")
 
     def on_begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and writes later cannot wait for another writer: it takes its lock now.
+        # A transaction that reads first and writes later cannot wait for another writer: it is locked from the start.
         write = connection.get_execution_options().get("sweeps_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -298,10 +315,10 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
         ) from fault
 
 
-def _advice(cause: Any) -> str:
-    """The database's own words, and what to do about them."""
-    said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    for words, what_to_do in (
+def _advice(cause: object) -> str:
+    """Return the database's own message, and what to do about it."""
+    message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    for part, what_to_do in (
         (
             "not a database",
             f"its {FILE_NAME} is not a database, or is damaged. Move it away, or give another --store.",
@@ -316,8 +333,10 @@ def _advice(cause: Any) -> str:
             "it cannot be written. Make the folder and its files writable, or give another --store.",
         ),
         ("unable to open", f"its {FILE_NAME} cannot be opened. Make it writable, or give another --store."),
-        ("is full", "the disk is full. Free some space and run again; what was reported as done is kept."),
+        ("is full", "the disk is full. Free some space and run again; the records so far are kept."),
     ):
-        if words in said:
-            return f"{what_to_do} ({said})"
-    return f"the database refused: {said}. Check that it is reachable and writable, or give another --store."
+        if part in message:
+            return f"{what_to_do} ({message})"
+    return (
+        f"the database refused: {message}. Check that it is reachable and writable, or give another --store."
+    )

@@ -1,4 +1,4 @@
-"""URLs as they may be shown: without the passwords that may stand in them."""
+"""Locations of stores: URLs without the passwords in them, and folders on network file systems."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PARAMETERS = re.compile(r"([?&](?:password|passwd|passfile|sslpassword)=)[^&\s'
 
 
 def masked(text: str) -> str:
-    """The text with user names and passwords in URLs replaced, fit to be printed."""
+    """Return the text with user names and passwords in URLs replaced, so that it may be printed."""
     return parameters_masked(_CREDENTIALS.sub("***@", text))
 
 
 def parameters_masked(text: str) -> str:
-    """The text with the values of parameters such as ?password= replaced."""
+    """Return the text with the values of parameters such as ?password= replaced."""
     return _PARAMETERS.sub(r"\1***", text)
 
 
 ALLOW = "SWEEPS_NETWORK_DISK"
-"""Set to 1: the user knows that only one machine uses the store, and that the file system keeps POSIX locks."""
+"""Environment variable. With 1 a store may be on a network disk: one machine uses it, and POSIX locks work there."""
 NETWORK = {
     "9p", "acfs", "afp", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "gfs", "gfs2", "glusterfs", "gpfs",
     "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs",
@@ -36,7 +36,7 @@ NETWORK = {
 
 
 def network_file_system(folder: Path) -> str | None:
-    """The kind of network file system that a folder lies on (`nfs4`), or None. The folder need not be there yet."""
+    """Return the kind of network file system of a folder, such as `nfs4`, or None. The folder need not exist yet."""
     path = folder.absolute()
     while not path.exists():
         path = path.parent
@@ -48,13 +48,13 @@ def network_file_system(folder: Path) -> str | None:
     return kind if kind in NETWORK else None
 
 
-def allowed(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user takes the risk."""
+def network_disk_permitted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether SWEEPS_NETWORK_DISK permits a store on a network disk."""
     return environment.get(ALLOW, "") not in ("", "0")
 
 
-def way_out(kind: str) -> str:
-    """What to do about it, to follow the name of the folder."""
+def network_disk_advice(kind: str) -> str:
+    """Return why a folder is refused and what to do about it; the text follows the name of the folder."""
     return (
         f"lies on a network file system ({kind}), where SQLite may lose data. Give a folder on a local disk with --store, or "
         f"postgresql://USER@HOST/DATABASE. Where the file system keeps POSIX locks and one machine at a time uses this store, "

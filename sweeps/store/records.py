@@ -1,4 +1,4 @@
-"""What is requested in a sweep, as the store keeps it: plain data."""
+"""The sweeps and configurations of a store, as plain data. Its finished lanes are `sweeps.training.lane.LaneResult`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONFIGURATION_STATES = ("running", "complete", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One point of a cell's search space, as it was asked for: one Optuna trial, `len(keys)` lanes."""
+    """One point of a cell's search space: one Optuna trial, `len(keys)` lanes."""
 
     cell: str
     """Key of the cell, such as `model=nau range=U[1,2]`, or `all`."""
@@ -28,7 +28,7 @@ class Configuration:
     state: str = "running"
     """running, complete or failed."""
     value: float | None = None
-    """What the objective gave; None until it is complete."""
+    """The objective's value; None until the configuration is complete."""
     origin: str | None = None
     """Where the parameters came from: file, random, model or grid."""
 
@@ -41,17 +41,17 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRow:
-    """One sweep as the store knows it."""
+    """One sweep of a store."""
 
     name: str
     definition: str
-    """Text of the sweep file, as it was last run."""
+    """Text of the sweep file as it was last run."""
     document: dict[str, Any]
-    """The same, parsed."""
+    """The sweep file, parsed."""
     state: str
-    """running, done, stopped or failed. A killed driver leaves `running` behind; `Store.holder` tells."""
+    """running, done, stopped or failed. It stays `running` when the driver is killed: see `Store.holder`."""
     created: str
     """UTC, ISO 8601."""
     updated: str
     seconds: float
-    """Wall time that drivers have spent on it, all runs together."""
+    """Wall time of its drivers, all runs together."""

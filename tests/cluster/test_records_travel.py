@@ -12,8 +12,7 @@ from cluster.receiving import assemble, receive
 from cluster.sending import pieces
 from sweeps.errors import ClusterError, StoreError
 from sweeps.results import as_json, report
-from sweeps.store import Store
-from sweeps.store.copying import copy_sweep
+from sweeps.store import Store, copy_sweep
 from sweeps.store.database import FILE_NAME
 from sweeps.training.lane import Checkpoint
 
@@ -58,7 +57,7 @@ def test_fetching_while_it_runs_adds_what_is_new_and_keeps_checkpoints(tmp_path:
     entry = configuration("nau", 0)
     with Store(tmp_path / "there") as there, Store(tmp_path / "here") as here:
         there.begin_sweep("small", "name: small\n", {"name": "small"})
-        there.ask("small", entry)
+        there.add_configuration("small", entry)
         there.add_records([lane(entry, 0, 5000, 1e-9)])
         there.save_checkpoints({entry.keys[1]: Checkpoint(700, b"blob")})
         assert copy_sweep(there, here, "small") == 1
@@ -76,7 +75,7 @@ def test_another_sweep_of_that_name_is_not_mixed_with_it(tmp_path: Path) -> None
         for store, model in ((there, "nau"), (here, "linear")):
             store.begin_sweep("small", "name: small\n", {"name": "small"})
             entry = configuration(model, 0)
-            store.ask("small", type(entry)(**{**vars(entry), "cell": "all", "labels": {}}))
+            store.add_configuration("small", type(entry)(**{**vars(entry), "cell": "all", "labels": {}}))
         with pytest.raises(StoreError, match=r"has another sweep named 'small'.* Give another --store"):
             copy_sweep(there, here, "small")
         with pytest.raises(StoreError, match="has no sweep named 'smal'"):

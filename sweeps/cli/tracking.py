@@ -1,0 +1,52 @@
+"""Verbs of MLflow: sync writes its runs, ui serves its pages."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.app import StoreOption, app, console, require_store
+from sweeps.errors import UserError
+
+
+@app.command("sync")
+def sync_(name: str, store: StoreOption = "results") -> None:
+    """Write a sweep's MLflow runs from the records."""
+    from sweeps.config.sweep_file import from_document
+    from sweeps.runner.run import sync
+    from sweeps.store import Store
+
+    require_store(store)
+    with Store(store) as opened:
+        row = opened.sweep(name)
+        if row is None:
+            raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+        sync(from_document(row.document, name), opened, store)
+
+
+@app.command()
+def ui(
+    store: StoreOption = "results",
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow's pages of the store's sweeps, by default for this machine only."""
+    from sweeps.tracking import default_uri, serve, stop
+
+    require_store(store)
+    # SIGTERM must end the server too, which is a session of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = serve(default_uri(store), host, port)
+    # Without the query MLflow opens its pages for language models.
+    page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+    console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
+    try:
+        while process.poll() is None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop(process)

@@ -1,0 +1,464 @@
+"""The store of sweeps: what is written about a sweep, its configurations, its finished lanes and their checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from sweeps.errors import StoreError
+from sweeps.store.curves import finite, pack, unpack
+from sweeps.store.database import Database, checkpoints, configurations, lanes, records, sweeps, utc_now
+from sweeps.store.ownership import Holder, Ownership
+from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, SweepRow
+from sweeps.training.lane import Checkpoint, LaneResult
+
+_JSON_COLUMNS = ("labels", "parameters", "settings")
+"""Columns of a configuration that are stored as JSON."""
+_NO_CURVE = pack({})
+"""The column `curve` of a checkpoint, which is not used: the state contains the curve."""
+_BY_LENGTH = "by_length/"
+"""Prefix of the columns by length, which are stored in one blob with those by step."""
+_MAX_KEYS = 500
+"""Keys in one query: databases limit the variables of a statement."""
+
+
+class Store:
+    """An opened store: a folder, which is created if it is missing, or a `postgresql://` URL.
+
+    It may be used from several threads. Every method writes in one transaction, which is durable when the method returns.
+
+    Raises StoreError, here and in every method, when the database cannot be opened, read or written.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.database = Database(location)
+        self._ownership = Ownership(self.database)
+
+    @property
+    def location(self) -> str:
+        """The folder or URL, without a password."""
+        return self.database.where
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --------------------------------------------------------------------------------------- one driver a sweep
+
+    def hold(self, name: str, count_time: bool = True) -> AbstractContextManager[None]:
+        """Be the only driver of the sweep `name` for as long as the block lasts. See `Ownership.hold`."""
+        return self._ownership.hold(name, count_time)
+
+    def heartbeat(self, name: str) -> None:
+        """Write that this driver is alive. See `Ownership.heartbeat`."""
+        self._ownership.heartbeat(name)
+
+    def holder(self, name: str) -> Holder | None:
+        """Return the driver that holds the sweep's name, dead or alive, or None."""
+        return self._ownership.holder(name)
+
+    # --------------------------------------------------------------------------------------- sweeps
+
+    def begin_sweep(self, name: str, definition: str, document: Mapping[str, Any]) -> SweepRow:
+        """Write a new sweep, in state `running`. Raises StoreError if the name is taken: nothing is overwritten."""
+        now = utc_now()
+        row = {"name": name, "definition": definition, "document": json.dumps(document), "state": "running"}
+        row |= {"created": now, "updated": now}
+        with self.database.write() as connection:
+            if not self.database.insert_new(connection, sweeps, row | {"seconds": 0.0}):
+                raise StoreError(
+                    f"store {self.location} has a sweep named {name!r} already. "
+                    "Continue it by running its file again, or choose another name with --name."
+                )
+            return _sweep_row(_require_sweep(connection, self.location, name))
+
+    def sweep(self, name: str) -> SweepRow | None:
+        """Return the sweep of that name, or None."""
+        with self.database.read() as connection:
+            row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one_or_none()
+        return None if row is None else _sweep_row(row)
+
+    def sweeps(self) -> list[SweepRow]:
+        """Return all sweeps, the oldest first."""
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(sweeps).order_by("created", "name"))
+            return [_sweep_row(row) for row in rows]
+
+    def set_state(self, name: str, state: str) -> None:
+        """Set a sweep to running, done, stopped or failed. Raises StoreError for an unknown name or state."""
+        if state not in SWEEP_STATES:
+            raise StoreError(f"a sweep's state is {state!r}; it must be one of {', '.join(SWEEP_STATES)}")
+        self._update_sweep(name, state=state)
+
+    def update_definition(self, name: str, definition: str, document: Mapping[str, Any]) -> None:
+        """Replace a sweep's definition by its edited text. Raises StoreError for an unknown name."""
+        self._update_sweep(name, definition=definition, document=json.dumps(document))
+
+    def _update_sweep(self, name: str, **values: str) -> None:
+        with self.database.write() as connection:
+            _require_sweep(connection, self.location, name)
+            connection.execute(
+                sa.update(sweeps).where(sweeps.c.name == name).values(updated=utc_now(), **values)
+            )
+
+    # --------------------------------------------------------------------------------------- configurations
+
+    def add_configuration(self, name: str, configuration: Configuration) -> Configuration:
+        """Write a configuration of the sweep, before its first lane starts, and return the one that the store has.
+
+        A configuration that the sweep has already, by cell and number, is never overwritten: the stored one is
+        returned, even if it differs. Raises StoreError for an unknown sweep.
+        """
+        values = dataclasses.asdict(configuration)
+        keys = values.pop("keys")
+        values |= {column: json.dumps(values[column]) for column in _JSON_COLUMNS} | {"sweep": name}
+        values["value"] = finite(configuration.value)
+        with self.database.write() as connection:
+            _require_sweep(connection, self.location, name)
+            if self.database.insert_new(connection, configurations, values):
+                _insert_lanes(connection, name, configuration.cell, configuration.number, keys)
+            return _configurations(connection, name, configuration.cell, configuration.number)[0]
+
+    def configurations(self, name: str) -> list[Configuration]:
+        """Return a sweep's configurations: cells in the order in which they were first added, then by number."""
+        with self.database.read() as connection:
+            _require_sweep(connection, self.location, name)
+            found = _configurations(connection, name)
+        position = {cell: index for index, cell in enumerate(dict.fromkeys(entry.cell for entry in found))}
+        return sorted(found, key=lambda entry: (position[entry.cell], entry.number))
+
+    def finish_configuration(
+        self, name: str, cell: str, number: int, state: str, value: float | None
+    ) -> None:
+        """Set state (complete or failed) and the objective's value, None if it is not finite. May be repeated."""
+        if state not in CONFIGURATION_STATES:
+            raise StoreError(
+                f"a configuration's state is {state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}"
+            )
+        with self.database.write() as connection:
+            self._require_configuration(connection, name, cell, number)
+            _update_configuration(connection, name, cell, number, state=state, value=finite(value))
+
+    def add_seeds(self, name: str, cell: str, number: int, keys: Mapping[int, str]) -> Configuration:
+        """Add seeds to a configuration; with any that are new it is `running` again, without a value.
+
+        Seeds that it has are left alone. Raises StoreError if one of them has another lane key than the stored one, as
+        after a new version of the model or task, and then changes nothing.
+        """
+        with self.database.write() as connection:
+            present = self._require_configuration(connection, name, cell, number).keys
+            changed = sorted(seed for seed in keys if present.get(seed, keys[seed]) != keys[seed])
+            if changed:
+                raise StoreError(
+                    f"sweep {name!r}, cell {cell!r}, configuration {number}: seeds {changed[:5]} are other lanes than "
+                    "when the sweep began; the model, the task or the engine has a new version. "
+                    "Go on with the release that began it, or start anew with --name."
+                )
+            new = {seed: key for seed, key in keys.items() if seed not in present}
+            if new:
+                _insert_lanes(connection, name, cell, number, new)
+                _update_configuration(connection, name, cell, number, state="running", value=None)
+            return _configurations(connection, name, cell, number)[0]
+
+    def update_settings(
+        self, name: str, cell: str, number: int, settings: Mapping[str, Any]
+    ) -> Configuration:
+        """Replace a configuration's settings, as for a longer budget; it is `running` again, without a value."""
+        with self.database.write() as connection:
+            self._require_configuration(connection, name, cell, number)
+            _update_configuration(
+                connection, name, cell, number, settings=json.dumps(settings), state="running", value=None
+            )
+            return _configurations(connection, name, cell, number)[0]
+
+    def _require_configuration(
+        self, connection: sa.Connection, name: str, cell: str, number: int
+    ) -> Configuration:
+        _require_sweep(connection, self.location, name)
+        found = _configurations(connection, name, cell, number)
+        if not found:
+            raise StoreError(f"sweep {name!r} has no configuration {number} in cell {cell!r}")
+        return found[0]
+
+    # --------------------------------------------------------------------------------------- records
+
+    def add_records(self, new: Sequence[LaneResult]) -> None:
+        """Write finished lanes, and delete the checkpoints that they overtake.
+
+        Writing a record again changes nothing: the stored row stays, unless its outcome is `error`.
+        """
+        if not new:
+            return
+        overtaken = sa.delete(checkpoints).where(
+            checkpoints.c.key == sa.bindparam("lane"), checkpoints.c.steps <= sa.bindparam("done")
+        )
+        finished = [{"lane": r.key, "done": r.steps} for r in new if r.outcome != "error"]
+        with self.database.write() as connection:
+            _insert_records(self.database, connection, [_record_row(record) for record in new])
+            if finished:
+                connection.execute(overtaken, finished)
+
+    def records(self, ids: Iterable[tuple[str, int]]) -> dict[tuple[str, int], LaneResult]:
+        """Return the finished lanes among these (key, budget) pairs, in the order given, without their states."""
+        requested = list(dict.fromkeys(ids))
+        without_state = [column for column in records.c if column.name != "state"]
+        found: dict[tuple[str, int], LaneResult] = {}
+        with self.database.read() as connection:
+            for budget in dict.fromkeys(budget for _, budget in requested):
+                for keys in _chunks([key for key, of_budget in requested if of_budget == budget]):
+                    rows = sa.select(*without_state).where(
+                        records.c.budget == budget, records.c.key.in_(keys)
+                    )
+                    found |= {(row.key, row.budget): _record(row) for row in connection.execute(rows)}
+        return {id: found[id] for id in requested if id in found}
+
+    def state(self, key: str, budget: int) -> bytes | None:
+        """Return the final state of a finished lane; None if there is no such record or it has no state."""
+        query = sa.select(records.c.state).where(records.c.key == key, records.c.budget == budget)
+        with self.database.read() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return None if found is None else bytes(found)
+
+    # --------------------------------------------------------------------------------------- checkpoints
+
+    def save_checkpoints(self, new: Mapping[str, Checkpoint]) -> None:
+        """Write checkpoints by lane key. Of each key the one with most steps is kept."""
+        if not new:
+            return
+        rows = [
+            {"key": key, "steps": checkpoint.steps, "blob": checkpoint.state, "curve": _NO_CURVE}
+            for key, checkpoint in new.items()
+        ]
+        with self.database.write() as connection:
+            _insert_checkpoints(self.database, connection, rows)
+
+    def checkpoints(self, keys: Iterable[str], at_most_steps: int) -> dict[str, Checkpoint]:
+        """Return, for each lane that has one, the furthest state to continue from with at most `at_most_steps` done.
+
+        It is a checkpoint, or the final state of a record of another budget. A lane that ended in an error has only
+        its checkpoint.
+        """
+        of_record = sa.select(records.c.key, records.c.steps, records.c.state.label("blob")).where(
+            records.c.state.is_not(None), records.c.outcome != "error"
+        )
+        of_checkpoint = sa.select(checkpoints.c.key, checkpoints.c.steps, checkpoints.c.blob)
+        requested = list(dict.fromkeys(keys))
+        furthest: dict[str, Checkpoint] = {}
+        with self.database.read() as connection:
+            for chunk in _chunks(requested):
+                for query, table in ((of_record, records), (of_checkpoint, checkpoints)):
+                    query = query.where(table.c.key.in_(chunk), table.c.steps <= at_most_steps)
+                    for row in connection.execute(query):
+                        if row.key not in furthest or row.steps > furthest[row.key].steps:
+                            furthest[row.key] = Checkpoint(row.steps, bytes(row.blob))
+        return {key: furthest[key] for key in requested if key in furthest}
+
+
+def copy_sweep(source: Store, target: Store, name: str) -> int:
+    """Copy a sweep with its configurations, records and checkpoints; return how many records were new to the target.
+
+    It may be repeated while the sweep continues: only what is new is added. One transaction, all of it or nothing.
+
+    Raises StoreError if the source has no such sweep, or the target has another one of that name.
+    """
+    with source.database.read() as here, target.database.write() as there:
+        _require_sweep(here, source.location, name)
+        row = dict(here.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one())
+        present = there.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one_or_none()
+        if present is None:
+            there.execute(sa.insert(sweeps).values(row))
+        else:
+            row["seconds"] = max(row["seconds"], present["seconds"])
+            there.execute(sa.update(sweeps).where(sweeps.c.name == name).values(row))
+        _copy_configurations(here, there, target.location, name)
+        return _copy_lanes(here, there, target.database, name)
+
+
+def _copy_configurations(here: sa.Connection, there: sa.Connection, target: str, name: str) -> None:
+    another = f"store {target} has another sweep named {name!r}:"
+    chosen = sa.select(configurations).where(configurations.c.sweep == name)
+    present = {(row["cell"], row["number"]): row for row in there.execute(chosen).mappings()}
+    for found in here.execute(chosen.order_by(configurations.c.id)).mappings():
+        row = {key: value for key, value in found.items() if key != "id"}
+        old = present.get((row["cell"], row["number"]))
+        if old is None:
+            there.execute(sa.insert(configurations).values(row))
+        elif _without_budget(old) != _without_budget(row):
+            raise StoreError(
+                f"{another} configuration {row['number']} of cell {row['cell']!r} differs. Give another --store"
+            )
+        else:
+            there.execute(sa.update(configurations).where(configurations.c.id == old["id"]).values(row))
+    keys = {
+        (row.cell, row.number, row.seed): row.key
+        for row in there.execute(sa.select(lanes).where(lanes.c.sweep == name))
+    }
+    for lane in here.execute(sa.select(lanes).where(lanes.c.sweep == name)).mappings():
+        key = keys.get((lane["cell"], lane["number"], lane["seed"]))
+        if key is None:
+            there.execute(sa.insert(lanes).values(dict(lane)))
+        elif key != lane["key"]:
+            raise StoreError(
+                f"{another} seed {lane['seed']} of cell {lane['cell']!r} is another lane, as after a new version of "
+                "a model. Give another --store"
+            )
+
+
+def _without_budget(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Return parameters and settings of a configuration's row without train.steps, which may be extended."""
+    settings = json.loads(row["settings"])
+    settings["train"] = {key: value for key, value in settings["train"].items() if key != "steps"}
+    return json.loads(row["parameters"]), settings
+
+
+def _copy_lanes(here: sa.Connection, there: sa.Connection, target: Database, name: str) -> int:
+    keys = list(here.execute(sa.select(lanes.c.key).where(lanes.c.sweep == name).distinct()).scalars())
+    num_new = 0
+    for chunk in _chunks(keys):
+        ids = sa.select(records.c.key, records.c.budget).where(records.c.key.in_(chunk))
+        present = {tuple(row) for row in there.execute(ids)}
+        rows = [dict(r) for r in here.execute(sa.select(records).where(records.c.key.in_(chunk))).mappings()]
+        num_new += sum((row["key"], row["budget"]) not in present for row in rows)
+        if rows:
+            _insert_records(target, there, rows)
+        saved = sa.select(checkpoints).where(checkpoints.c.key.in_(chunk))
+        unfinished = [dict(row) for row in here.execute(saved).mappings()]
+        if unfinished:
+            _insert_checkpoints(target, there, unfinished)
+    return num_new
+
+
+def _require_sweep(connection: sa.Connection, location: str, name: str) -> sa.Row[Any]:
+    """Return the row of that name. Raises StoreError, with the nearest names, if there is none."""
+    row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one_or_none()
+    if row is None:
+        known = list(connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars())
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        listed = f" It has: {', '.join(known[:20])}." if known else " It has none yet."
+        raise StoreError(f"store {location} has no sweep named {name!r}.{guess}{listed}")
+    return row
+
+
+def _sweep_row(row: sa.Row[Any]) -> SweepRow:
+    values = row._asdict()
+    return SweepRow(**values | {"document": json.loads(values["document"])})
+
+
+def _of(table: sa.Table, name: str, cell: str | None, number: int | None) -> sa.ColumnElement[bool]:
+    """Return the condition for rows of a sweep, or of one of its configurations."""
+    of_sweep = table.c.sweep == name
+    return of_sweep if cell is None else of_sweep & (table.c.cell == cell) & (table.c.number == number)
+
+
+def _configurations(
+    connection: sa.Connection, name: str, cell: str | None = None, number: int | None = None
+) -> list[Configuration]:
+    """Return the sweep's configurations, or the one of that cell and number, in the order they were added."""
+    keys: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
+    of_lanes = sa.select(lanes).where(_of(lanes, name, cell, number)).order_by(lanes.c.seed)
+    for lane in connection.execute(of_lanes):
+        keys[lane.cell, lane.number][lane.seed] = lane.key
+    chosen = (
+        sa.select(configurations).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
+    )
+    found = []
+    for row in connection.execute(chosen):
+        values = row._asdict()
+        values |= {column: json.loads(values[column]) for column in _JSON_COLUMNS}
+        del values["id"], values["sweep"]
+        found.append(Configuration(keys=keys.get((values["cell"], values["number"]), {}), **values))
+    return found
+
+
+def _update_configuration(
+    connection: sa.Connection, name: str, cell: str, number: int, **values: Any
+) -> None:
+    row = _of(configurations, name, cell, number)
+    connection.execute(sa.update(configurations).where(row).values(**values))
+
+
+def _insert_lanes(
+    connection: sa.Connection, name: str, cell: str, number: int, keys: Mapping[int, str]
+) -> None:
+    rows = [
+        {"sweep": name, "cell": cell, "number": number, "seed": seed, "key": key}
+        for seed, key in keys.items()
+    ]
+    if rows:
+        connection.execute(sa.insert(lanes), rows)
+
+
+def _insert_records(database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows of `records`; a stored one stays, unless its outcome is `error`."""
+    insert = database.insert(records)
+    values = {column.name: insert.excluded[column.name] for column in records.c if not column.primary_key}
+    insert = insert.on_conflict_do_update(
+        index_elements=["key", "budget"], set_=values, where=records.c.outcome == "error"
+    )
+    connection.execute(insert, rows)
+
+
+def _insert_checkpoints(
+    database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert rows of `checkpoints`; of each key the one with most steps stays."""
+    insert = database.insert(checkpoints)
+    values = {name: insert.excluded[name] for name in ("steps", "blob", "curve")}
+    insert = insert.on_conflict_do_update(
+        index_elements=["key"], set_=values, where=insert.excluded.steps >= checkpoints.c.steps
+    )
+    connection.execute(insert, rows)
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), _MAX_KEYS):
+        yield keys[start : start + _MAX_KEYS]
+
+
+def _record_row(record: LaneResult) -> dict[str, Any]:
+    """Return a record as a row. NumPy's numbers become Python's, since SQLite would store their bytes."""
+    row: dict[str, Any] = {"key": record.key, "outcome": record.outcome}
+    for column in records.c:
+        if isinstance(column.type, sa.BigInteger | sa.Double):
+            value = getattr(record, column.name)
+            convert = int if isinstance(column.type, sa.BigInteger) else float
+            row[column.name] = None if value is None else finite(convert(value))
+    row["error"] = json.dumps(finite(record.error))
+    row["provenance"] = json.dumps(record.provenance)
+    # An exception's text may contain what a database's text cannot: a NUL, or half of a surrogate pair.
+    reason = None if record.reason is None else record.reason.replace("\0", "\\0")
+    row["reason"] = None if reason is None else reason.encode("utf-8", "backslashreplace").decode("utf-8")
+    lengths = {f"{_BY_LENGTH}{name}": column for name, column in record.by_length.items()}
+    row["curve"] = pack({**record.curve, **lengths})
+    row["state"] = record.state
+    return row
+
+
+def _record(row: sa.Row[Any]) -> LaneResult:
+    values = row._asdict()
+    values["error"] = json.loads(values["error"])
+    values["provenance"] = json.loads(values["provenance"])
+    columns = unpack(values["curve"])
+    values["curve"] = {name: c for name, c in columns.items() if not name.startswith(_BY_LENGTH)}
+    values["by_length"] = {
+        name.removeprefix(_BY_LENGTH): c for name, c in columns.items() if name.startswith(_BY_LENGTH)
+    }
+    return LaneResult(solved=values["outcome"] == "solved", **values)

@@ -1,0 +1,243 @@
+"""Exit status and message of every class of error: what the user can mend, what fails after the start, and bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from commands import call, train_in_process
+from made_sweep import made_sweep
+
+import sweeps.cli
+from sweeps.errors import StoreError
+from sweeps.runner import run
+from sweeps.runner.driver import Driver
+from sweeps.store import Store
+from sweeps.store.database import holders
+
+FILE = """\
+name: small
+task: {name: static, operation: sub, input_size: 10}
+model: linear
+train: {steps: 20, batch: 4, evaluate_every: 10}
+seeds: 2
+"""
+CONTINUES = "The sweep stopped. What is recorded is kept; the same command continues it."
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "small.yaml").write_text(FILE)
+
+
+Training = Callable[[Driver], None]
+
+
+@pytest.fixture
+def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Training], None]:
+    """Replace training on Ray by a function of the driver."""
+
+    def replace(train: Training) -> None:
+        monkeypatch.setattr(run, "_train", lambda driver, console, workers: train(driver))
+
+    return replace
+
+
+def state() -> str:
+    with Store("results") as store:
+        row = store.sweep("small")
+        assert row is not None
+        return row.state
+
+
+def test_a_sweep_that_is_done_exits_with_0(train_with: Any) -> None:
+    train_with(train_in_process)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert (answer.status, answer.err) == (0, "")
+    assert state() == "done"
+
+
+def test_a_store_that_fails_during_training_exits_with_1(
+    train_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(store: Store, new: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "add_records", refuse)
+    train_with(train_in_process)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert (answer.status, answer.err) == (1, f"the disk is full\n{CONTINUES}\n")
+    assert state() == "failed"
+    monkeypatch.undo()
+    with Store("results") as store:
+        assert store.holder("small") is None
+
+
+def test_a_store_that_fails_at_the_end_exits_with_1(train_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_then_lose_the_store(driver: Driver) -> None:
+        train_in_process(driver)
+        monkeypatch.setattr(Store, "set_state", refuse)
+
+    def refuse(*arguments: object) -> None:
+        raise StoreError("the server does not answer")
+
+    train_with(train_then_lose_the_store)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert (answer.status, answer.err) == (1, f"the server does not answer\n{CONTINUES}\n")
+
+
+def test_a_driver_that_is_replaced_by_another_exits_with_1_and_leaves_the_sweep_as_it_is(
+    train_with: Any,
+) -> None:
+    def replaced(driver: Driver) -> None:
+        with driver.store.database.write() as connection:
+            connection.execute(sa.update(holders).values(token="of another driver", host="elsewhere"))
+        train_in_process(driver)
+
+    train_with(replaced)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 1
+    assert "on elsewhere" in answer.err and answer.err.endswith(CONTINUES + "\n")
+    assert state() == "running"
+    with Store("results") as store:
+        assert store.holder("small") is not None
+
+
+def test_a_ray_that_does_not_start_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("wrong token")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert (answer.status, answer.err) == (1, "Ray does not start at ray://there:10001: wrong token\n")
+    assert state() == "failed"
+
+
+def test_a_sweep_of_errors_only_exits_with_1(train_with: Any) -> None:
+    def lose_every_worker(driver: Driver) -> None:
+        while driver.next_pack("pack") is not None:
+            driver.pack_ended("pack", "killed")
+
+    train_with(lose_every_worker)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 1
+    assert "the sweep failed: every seed ended in an error, such as its worker was lost 3 times" in answer.err
+
+
+def test_ctrl_c_stops_a_sweep_with_status_1(train_with: Any) -> None:
+    def interrupt(driver: Driver) -> None:
+        raise KeyboardInterrupt
+
+    train_with(interrupt)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 1
+    assert "the sweep stopped: interrupted. What is done stays; the same command continues." in answer.err
+    assert state() == "stopped"
+
+
+def test_ctrl_c_ends_a_reading_verb_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with Store("results"):
+        pass
+    monkeypatch.setattr("sweeps.results.report", interrupt)
+    answer = call("report", "small")
+    assert answer.status in (1, 130)
+    assert "Traceback" not in answer.err
+
+
+def test_a_server_that_is_to_be_served_again_is_a_user_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store("results"):
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
+    answer = call("ui")
+    assert (answer.status, answer.err) == (
+        2,
+        "http://there:5000 is an MLflow server already: open it in a browser\n",
+    )
+
+
+def test_an_error_of_numpy_during_training_is_a_bug_with_traceback_and_address(train_with: Any) -> None:
+    def broadcast(driver: Driver) -> None:
+        np.zeros(2) + np.zeros(3)
+
+    train_with(broadcast)
+    answer = call("run", "small.yaml", "--no-mlflow", bug=True)
+    assert answer.status == 1
+    assert "Traceback" in answer.err and "ValueError: operands could not be broadcast" in answer.err
+    last = answer.err.strip().splitlines()[-1]
+    assert last.startswith("This is a bug of sweeps. Please report the traceback above")
+    assert "to whoever maintains this installation. What is recorded is kept" in last
+    assert state() == "failed"
+
+
+def test_an_error_before_the_start_that_is_not_ours_is_a_bug_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ValueError("not of the user's making")
+
+    monkeypatch.setattr("sweeps.config.sweep_file.load", fail)
+    answer = call("check", "small.yaml", bug=True)
+    assert answer.status == 1 and "ValueError: not of the user's making" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("urls", "address"),
+    [
+        (["Homepage, https://a", "Issues, https://a/issues"], "https://a/issues"),
+        (["Homepage, https://a"], "https://a"),
+        ([], "whoever maintains this installation"),
+    ],
+)
+def test_bugs_are_reported_to_the_address_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, urls: list[str], address: str
+) -> None:
+    class Metadata:
+        def get_all(self, name: str) -> list[str]:
+            assert name == "Project-URL"
+            return urls
+
+    monkeypatch.setattr("importlib.metadata.metadata", lambda package: Metadata())
+    assert sweeps.cli._report_address() == address
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "small", "-o", "missing/best.yaml"],
+        ["figure", "small", "--x", "model", "-o", "missing/figure.svg"],
+        ["init", "missing/mine.yaml"],
+    ],
+)
+def test_a_file_that_cannot_be_written_exits_with_2(arguments: list[str]) -> None:
+    with Store("results") as store:
+        made_sweep(store)
+    answer = call(*arguments)
+    assert answer.status == 2
+    assert answer.err == (
+        f"{arguments[-1]} cannot be written: No such file or directory. "
+        "Give a file in a folder that exists and is writable\n"
+    )
+
+
+def test_a_verb_is_one_function_in_a_module_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "extra.py").write_text(
+        "from sweeps.cli.app import app\n\n\n@app.command()\ndef extra(word: str) -> None:\n"
+        '    """Print a word."""\n    print(word)\n'
+    )
+    monkeypatch.setattr(sweeps.cli, "__path__", [*sweeps.cli.__path__, str(tmp_path)])
+    monkeypatch.setattr(sweeps.cli.app, "registered_commands", list(sweeps.cli.app.registered_commands))
+    sweeps.cli.import_verbs()
+    assert call("extra", "hello").out == "hello\n"
