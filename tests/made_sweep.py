@@ -1,4 +1,4 @@
-"""A store with a small sweep in it whose figures can be checked by hand. Nothing is trained."""
+"""A store with a small sweep in it whose metrics can be checked by hand. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def configuration(
 def lane(
     entry: Configuration, seed: int, converged_at: int | None, error: float | None, **fields: Any
 ) -> LaneResult:
-    """A solved lane if `converged_at` is given, otherwise `fields` may say how it ended."""
+    """A solved lane if `converged_at` is given, otherwise `fields` may set its outcome."""
     outcome = fields.pop("outcome", "unsolved" if converged_at is None else "solved")
     return LaneResult(
         key=entry.keys[seed], seed=seed, budget=BUDGET, steps=fields.pop("steps", BUDGET), outcome=outcome,
@@ -60,15 +60,20 @@ def lane(
     )  # fmt: skip
 
 
-def made_sweep(store: Store, reverse: bool = False, document: dict[str, Any] = DOCUMENT) -> list[LaneResult]:
+def made_sweep(
+    store: Store,
+    reverse: bool = False,
+    document: dict[str, Any] = DOCUMENT,
+    curve: dict[str, Any] | None = None,
+) -> list[LaneResult]:
     """Two cells of two configurations of three seeds; returns the lanes of nau's best, number 1.
 
-    nau #0 solves 2 of 3, nau #1 all; linear #0 diverges once and errs once, linear #1 solves none but is
+    nau #0 solves 2 of 3, nau #1 all; linear #0 diverges once and fails once, linear #1 solves none but is
     nearer. `reverse` lets lanes arrive the other way round, as they might from another number of workers.
     """
     nau, tuned = configuration("nau", 0), configuration("nau", 1, TUNED)
     linear, nearer = configuration("linear", 0), configuration("linear", 1, TUNED)
-    best = [lane(tuned, seed, at, 1e-9) for seed, at in enumerate((3000, 4000, 8000))]
+    best = [lane(tuned, seed, at, 1e-9, curve=curve or {}) for seed, at in enumerate((3000, 4000, 8000))]
     lanes: Sequence[LaneResult] = [
         lane(nau, 0, 5000, 1e-9), lane(nau, 1, 7000, 2e-9), lane(nau, 2, None, 0.5), *best,
         lane(linear, 0, None, 3.0),

@@ -217,7 +217,7 @@ def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there
 
 
 def lanes_and_figures(store: Store) -> list[Any]:
-    return report(store, "tiny")["configurations"]
+    return report(store, "tiny").as_dict()["configurations"]
 
 
 def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> None:
@@ -226,7 +226,8 @@ def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> Non
     assert other.lanes_reused == 3
     assert {name for name, _ in trained(run(other))} == {"relu"}
     by_model = [
-        {c["cell"]["model"]: c for c in report(store, name)["configurations"]} for name in ("tiny", "other")
+        {c["cell"]["model"]: c for c in report(store, name).as_dict()["configurations"]}
+        for name in ("tiny", "other")
     ]
     assert by_model[0]["nau"]["lanes"] == by_model[1]["nau"]["lanes"]
 
@@ -355,7 +356,7 @@ def drive(store: Store, text: str, name: str = "s", losses: int = 0) -> Driver:
 
 
 def configurations(store: Store, name: str = "s") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = report(store, name)["configurations"]
+    found: list[dict[str, Any]] = report(store, name).as_dict()["configurations"]
     return found
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from sweeps.config.sweep_file import parse
 from sweeps.errors import UserError
-from sweeps.results import standings
+from sweeps.results import report
 from sweeps.results.figures import draw
-from sweeps.results.formats import number
+from sweeps.results.numbers import number
 from sweeps.runner.driver import Driver
 from sweeps.runner.ensembles import ensemble_table
 from sweeps.runner.worker import PackRun
@@ -53,7 +53,7 @@ def test_the_table_has_each_seeds_errors_as_recorded_and_their_average(store, mo
     lines = ensemble_table(store, "tiny", on_progress=lines_printed.append).splitlines()
     assert lines[0] == "| length | sequences | wrong | seed 0 | seed 1 | average of 2 |"
     assert len(lines) == 2 + 2 * 2 and lines_printed[0] == "length 4: member 1 of 2"
-    lanes = standings(store, "tiny")[1][0].records
+    lanes = report(store, "tiny").configurations[0].results
     symbols = [number(lane.by_length["symbol_error"][1]) for lane in lanes]
     assert lines[5].startswith(f"| 6 | 10 | symbols | {symbols[0]} | {symbols[1]} | ")
 
@@ -83,6 +83,6 @@ def test_errors_by_length_are_drawn_as_shares_that_are_right(store) -> None:
     symbols, sequences = draw(store, ["tiny"], x="length").axes
     assert [t.get_text() for t in symbols.get_xticklabels()] == ["4", "6"]
     assert symbols.get_ylabel() == "symbols right" and sequences.get_ylabel() == "sequences right"
-    lanes = standings(store, "tiny")[1][0].records
+    lanes = report(store, "tiny").configurations[0].results
     expected = [1 - lane.by_length["symbol_error"][0] for lane in lanes]
     assert [line.get_ydata()[0] for line in symbols.lines[:2]] == pytest.approx(expected)

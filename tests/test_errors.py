@@ -157,13 +157,13 @@ def test_ctrl_c_ends_a_reading_verb_without_a_traceback(monkeypatch: pytest.Monk
     assert "Traceback" not in answer.err
 
 
-def test_mlflow_s_server_that_does_not_start_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_to_be_served_again_is_a_user_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with Store("results"):
         pass
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
     answer = call("ui")
     assert (answer.status, answer.err) == (
-        1,
+        2,
         "http://there:5000 is an MLflow server already: open it in a browser\n",
     )
 

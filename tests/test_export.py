@@ -1,4 +1,4 @@
-"""best.yaml is a sweep file that trains the same lanes, and says whether they came out the same."""
+"""best.yaml is a sweep file that trains the same lanes, and the comparison of its results with new ones."""
 
 from __future__ import annotations
 
@@ -65,10 +65,15 @@ def test_the_header_has_the_question_and_the_command(store: Store) -> None:
     assert parse(text, "best.yaml").name == "small-nau-best"
 
 
-def test_the_export_holds_figures_and_provenance_but_no_host(store: Store) -> None:
+def test_the_export_holds_metrics_and_provenance_but_no_host(store: Store) -> None:
     made_sweep(store)
     expected = exported(store)
-    assert expected["summary"]["par2"] == 5000.0
+    assert expected["summary"]["par2"] == expected["summary"]["objective"] == 5000.0
+    assert (expected["summary"]["converged_at"]["mean"], expected["summary"]["converged_at"]["median"]) == (
+        5000,
+        4000,
+    )
+    assert expected["summary"]["error"]["extrapolation"]["median"] == 1e-9
     assert expected["provenance"] == {"device": "cpu", "model_source": "ab12", "torch": "2.13.0"}
     assert "secret-node" not in best(store, "small")
     assert [lane["converged_at"] for lane in expected["lanes"]] == [3000, 4000, 8000]
@@ -94,7 +99,7 @@ def test_figures_survive_the_file_to_the_last_bit(store: Store) -> None:
     assert compare_seeds(again, odd) == []
 
 
-def test_differences_are_told_by_seed_and_figure(store: Store) -> None:
+def test_differences_are_listed_by_seed_and_metric(store: Store) -> None:
     lanes = made_sweep(store)
     error = {"interpolation": 1e-9, "extrapolation": 1.0000000000000003e-9}
     again = [changed(lanes[0], converged_at=4000), changed(lanes[1], error=error), changed(lanes[2], seed=7)]
@@ -110,9 +115,9 @@ def test_another_machine_is_named_as_a_reason_only_where_figures_differ(store: S
     lanes = made_sweep(store)
     elsewhere = [changed(lane, provenance=lane.provenance | {"torch": "2.14.0"}) for lane in lanes]
     assert compare_seeds(exported(store), elsewhere) == []
-    told = compare_seeds(exported(store), [changed(lane, steps=1) for lane in elsewhere])
-    assert len(told) == 4
-    assert told[-1].endswith("torch 2.13.0 then, 2.14.0 now")
+    differences = compare_seeds(exported(store), [changed(lane, steps=1) for lane in elsewhere])
+    assert len(differences) == 4
+    assert differences[-1].endswith("torch 2.13.0 then, 2.14.0 now")
 
 
 def test_fresh_seeds_pass_where_rates_agree_and_fail_where_they_do_not(store: Store) -> None:
@@ -131,7 +136,7 @@ def test_fresh_seeds_pass_where_rates_agree_and_fail_where_they_do_not(store: St
     assert compare_rates(expected, []).text.startswith("FAIL: there is nothing to compare")
 
 
-def test_an_unknown_cell_is_told_the_nearest(store: Store) -> None:
+def test_an_unknown_cell_is_reported_with_the_nearest(store: Store) -> None:
     made_sweep(store)
     with pytest.raises(ExportError, match=r"no cell 'model=nua'.* Did you mean 'model=nau'"):
         best(store, "small", "model=nua")

@@ -1,4 +1,4 @@
-"""Figures: the numbers they show, by hand, and that what is drawn is the same for the same records."""
+"""Figures: the numbers they show, by hand, and the same bytes for the same results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 from made_sweep import BUDGET, made_sweep
 
-from sweeps.results import standings
-from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, place_of, write
+from sweeps.results import report
+from sweeps.results.figures import (
+    FigureError,
+    against_length,
+    against_step,
+    draw,
+    figure_of,
+    position_of,
+    write,
+)
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
@@ -30,7 +38,7 @@ def store(tmp_path: Path):
         yield opened
 
 
-def test_the_fraction_of_seeds_solved_rises_where_seeds_converge_and_keeps_wilsons_interval() -> None:
+def test_the_fraction_of_seeds_converged_rises_where_seeds_converge_and_has_wilsons_interval() -> None:
     group = against_step("nau", [lane(0, 20), lane(1, 60), lane(2), lane(3, 20)], "solved_fraction")
     assert group.middle.x == [0, 20, 60, 100]
     assert group.middle.y == [0, 0.5, 0.75, 0.75]
@@ -40,7 +48,7 @@ def test_the_fraction_of_seeds_solved_rises_where_seeds_converge_and_keeps_wilso
     assert low[0] == 0 and group.lanes == 4 and group.seeds == ()
 
 
-def test_the_median_of_curves_keeps_the_last_figure_of_a_lane_that_ended_early() -> None:
+def test_the_median_of_curves_keeps_the_last_value_of_a_lane_that_ended_early() -> None:
     curves = [
         {"step": [0, 10], "error.extrapolation": [9.0, 0.0]},
         {"step": [0, 10, 20], "error.extrapolation": [7.0, 5.0, 3.0]},
@@ -60,7 +68,7 @@ def test_an_accuracy_is_one_minus_the_error_at_every_length() -> None:
     assert padded.middle.y == [1.0, 0.875]
 
 
-def test_what_no_lane_has_is_refused_with_what_there_is() -> None:
+def test_a_column_that_no_lane_has_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(FigureError, match="names no `curve_lengths`"):
         against_length("nau", [lane(0)], "symbol_accuracy")
     curve = {"step": [0], "error.extrapolation": [1.0]}
@@ -68,15 +76,18 @@ def test_what_no_lane_has_is_refused_with_what_there_is() -> None:
         against_step("nau", [lane(0, curve=curve)], "eror.extrapolation")
 
 
-def test_a_configuration_stands_at_its_labels_and_its_settings(store: Store) -> None:
-    nau = standings(store, "small")[1][0]
-    assert place_of(nau, "model") == "nau"
-    assert place_of(nau, "train.lr") == pytest.approx(3.2e-3)
-    assert place_of(nau, "task.operation") == "sub"
-    assert place_of(nau, "task.interpolation") == "[1.0, 2.0]"
-    assert place_of(nau, "train.no_such") is None
+def test_a_configuration_is_placed_at_its_labels_and_its_settings(store: Store) -> None:
+    nau = report(store, "small").configurations[0]
+    assert position_of(nau, "model") == "nau"
+    assert position_of(nau, "train.lr") == pytest.approx(3.2e-3)
+    assert position_of(nau, "task.operation") == "sub"
+    assert position_of(nau, "task.interpolation") == "[1.0, 2.0]"
+    assert position_of(nau, "train.no_such") is None
     assert figure_of(nau, "success_rate").estimate == 1.0
     assert figure_of(nau, "par2").estimate == 5000
+    assert figure_of(nau, "converged_at") == figure_of(nau, "converged_at.mean")
+    assert figure_of(nau, "converged_at.median").estimate == 4000
+    assert figure_of(nau, "error.extrapolation.median").estimate == 1e-9
     with pytest.raises(FigureError, match="Did you mean 'success_rate'"):
         figure_of(nau, "sucess_rate")
 
@@ -90,7 +101,7 @@ def test_the_best_of_each_cell_is_drawn_against_an_axis_and_all_against_a_settin
     assert by_model == {"nau": [pytest.approx(2 / 3), 1.0], "linear": [0.0, 0.0]}
 
 
-def test_every_cell_has_a_line_that_says_how_many_seeds_it_stands_for(store: Store) -> None:
+def test_every_cell_has_a_line_labelled_with_its_number_of_seeds(store: Store) -> None:
     panel = draw(store, ["small"], y=["solved_fraction"]).axes[0]
     assert [line.get_label() for line in panel.lines] == ["nau (3 seeds)", "linear (3 seeds)"]
     assert list(panel.lines[0].get_xdata()) == [0, 3000, 4000, 8000, BUDGET]
@@ -110,7 +121,7 @@ def test_equal_records_give_equal_files_in_any_order_of_arrival(tmp_path: Path) 
 def test_an_unknown_axis_is_refused_with_the_axes_of_the_sweep(store: Store) -> None:
     with pytest.raises(FigureError, match="no axis 'modle'; it has model. Did you mean 'model'"):
         draw(store, ["small"], by=["modle"])
-    with pytest.raises(FigureError, match="nothing stands against 'depth'"):
+    with pytest.raises(FigureError, match="nothing has a value of 'depth'"):
         draw(store, ["small"], x="depth")
-    with pytest.raises(FigureError, match=r"\.svg, \.png or \.pdf, but the file asked for is 'a\.gif'"):
+    with pytest.raises(FigureError, match=r"\.svg, \.png or \.pdf, but the file requested is 'a\.gif'"):
         write(draw(store, ["small"], x="model"), Path("a.gif"))

@@ -1,20 +1,24 @@
-"""Reports of a small sweep whose figures are known."""
+"""Reports of a small sweep whose metrics are known: as an object, in every format; and thresholds from a report."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
 from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 
-from sweeps.errors import StoreError
-from sweeps.results import as_csv, as_json, as_markdown, report
-from sweeps.results.formats import number, parameters, percent, steps, table
-from sweeps.results.report import objective_of
+from sweeps.errors import StoreError, UserError
+from sweeps.results import FORMATS, Report, as_csv, as_json, as_markdown, report
+from sweeps.results.formats import Format, parameters, table
+from sweeps.results.numbers import number, percent, steps
+from sweeps.results.thresholds import thresholds
 from sweeps.store import Store
 
 
@@ -24,9 +28,20 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def found(store: Store) -> dict[str, Any]:
+def small(store: Store) -> Report:
     made_sweep(store)
     return report(store, "small")
+
+
+@pytest.fixture
+def found(small: Report) -> dict[str, Any]:
+    return small.as_dict()
+
+
+def with_best(small: Report, **changes: Any) -> Report:
+    """The report with other results of its first configuration."""
+    first, *rest = small.configurations
+    return dataclasses.replace(small, configurations=(dataclasses.replace(first, **changes), *rest))
 
 
 def test_the_object_is_that_of_the_design(found: dict[str, Any]) -> None:
@@ -38,34 +53,34 @@ def test_the_object_is_that_of_the_design(found: dict[str, Any]) -> None:
     }  # fmt: skip
     entry = found["configurations"][0]
     assert promised <= set(entry)
-    assert set(entry["converged_at"]) == {"estimate", "low", "high", "median"}
+    assert set(entry["converged_at"]) == {"mean", "low", "high", "median"}
     assert set(entry["sparsity_error"]) == set(entry["success_rate"]) == {"estimate", "low", "high"}
     assert {"seed", "solved", "converged_at", "sparsity_error", "steps", "error", "reason"} <= set(
         entry["lanes"][0]
     )
 
 
-def test_cells_stand_in_order_and_within_them_the_best_first(found: dict[str, Any]) -> None:
+def test_cells_are_in_order_and_within_them_the_best_is_first(found: dict[str, Any]) -> None:
     order = [(e["cell"]["model"], e["rank"], e["number"]) for e in found["configurations"]]
     assert order == [("nau", 1, 1), ("nau", 2, 0), ("linear", 1, 1), ("linear", 2, 0)]
 
 
-def test_figures_of_a_configuration_by_hand(found: dict[str, Any]) -> None:
+def test_metrics_of_a_configuration_by_hand(found: dict[str, Any]) -> None:
     tuned, published = found["configurations"][:2]
     assert tuned["parameters"] == TUNED
     assert published["parameters"] == {"model.dropout": 0.0, "train.gradient_noise": 0.0, "train.lr": 1e-3}
     assert (tuned["par2"], published["par2"]) == (5000.0, (5000 + 7000 + 2 * BUDGET) / 3)
-    assert (tuned["converged_at"]["estimate"], tuned["converged_at"]["median"]) == (5000.0, 4000.0)
+    assert (tuned["converged_at"]["mean"], tuned["converged_at"]["median"]) == (5000.0, 4000.0)
     assert published["success_rate"]["estimate"] == pytest.approx(2 / 3)
 
 
-def test_unsolved_cells_have_nulls_and_say_why(found: dict[str, Any]) -> None:
+def test_unsolved_cells_have_nulls_and_reasons(small: Report, found: dict[str, Any]) -> None:
     linear = found["configurations"][3]
-    assert linear["converged_at"] == {"estimate": None, "low": None, "high": None, "median": None}
+    assert linear["converged_at"] == {"mean": None, "low": None, "high": None, "median": None}
     assert (linear["diverged"], linear["errors"]) == (1, 1)
     assert [one["outcome"] for one in linear["lanes"]] == ["unsolved", "diverged", "error"]
     assert "not finite at step 700" in linear["lanes"][1]["reason"]
-    json.loads(as_json(found), parse_constant=lambda word: pytest.fail(f"{word} in the JSON"))
+    json.loads(as_json(small), parse_constant=lambda word: pytest.fail(f"{word} in the JSON"))
 
 
 def test_totals_count_every_lane_once(found: dict[str, Any]) -> None:
@@ -82,7 +97,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_of_arrival(tmp_path: 
         with Store(tmp_path / str(reverse)) as store:
             made_sweep(store, reverse)
             found = report(store, "small")
-        found["totals"]["timing"]["sweep_seconds"] = 1.0 + reverse
+        found = dataclasses.replace(found, row=dataclasses.replace(found.row, seconds=1.0 + reverse))
         texts.append((as_markdown(found, timing=False), as_json(found, timing=False), as_csv(found)))
     assert texts[0] == texts[1]
 
@@ -91,7 +106,7 @@ def test_a_configuration_that_lacks_a_lane_is_running_and_unranked(store: Store)
     made_sweep(store)
     store.add_seeds("small", "model=nau", 1, {3: "a lane that is not there"})
     found = report(store, "small")
-    assert [(e["number"], e["rank"], e["state"]) for e in found["configurations"][:2]] == [
+    assert [(one.configuration.number, one.rank, one.state) for one in found.configurations[:2]] == [
         (0, 1, "complete"),
         (1, None, "running"),
     ]
@@ -102,7 +117,7 @@ def test_a_configuration_that_lacks_a_lane_is_running_and_unranked(store: Store)
 def test_an_empty_sweep_can_be_reported(store: Store) -> None:
     store.begin_sweep("empty", "", {"name": "empty"})
     found = report(store, "empty")
-    assert found["configurations"] == []
+    assert found.as_dict()["configurations"] == []
     assert "No configuration has been tried yet." in as_markdown(found)
     assert as_csv(found) == "\n"
 
@@ -117,14 +132,14 @@ def test_a_sweep_without_a_search_says_so(store: Store) -> None:
     assert "1 cell, 1 configuration, 3 lanes" in text
 
 
-def test_an_unknown_sweep_is_told_the_nearest_name(store: Store) -> None:
+def test_an_unknown_sweep_is_reported_with_the_nearest_name(store: Store) -> None:
     made_sweep(store)
     with pytest.raises(StoreError, match="Did you mean 'small'"):
         report(store, "smal")
 
 
-def test_the_markdown_is_aligned_narrow_and_marks_the_best(found: dict[str, Any]) -> None:
-    text = as_markdown(found)
+def test_the_markdown_is_aligned_narrow_and_marks_the_best(small: Report) -> None:
+    text = as_markdown(small)
     assert max(map(len, text.splitlines())) <= 120
     for block in text.split("\n\n"):
         if block.startswith("|"):
@@ -137,51 +152,77 @@ def test_the_markdown_is_aligned_narrow_and_marks_the_best(found: dict[str, Any]
     assert "Diverged seeds: 1 in #0." in text
 
 
-def test_the_longest_usual_row_fits_the_width(found: dict[str, Any]) -> None:
-    entry = found["configurations"][0]
-    entry |= {"number": 17, "solved": 99, "seeds": 100, "par2": 17_350.0}
-    entry["success_rate"] = {"estimate": 0.99, "low": 0.9455, "high": 0.9982}
-    entry["converged_at"] = {"estimate": 17_312.0, "low": 16_123.0, "high": 18_512.0, "median": 17_150.0}
-    entry["sparsity_error"]["estimate"] = 4.2e-7
-    entry["parameters"] = {"model.dropout": 1.25e-5, "train.gradient_noise": 0.0034, "train.lr": 0.0032}
-    assert max(len(line) for line in as_markdown(found).splitlines()) <= 122
+def test_the_longest_usual_row_fits_the_width(small: Report) -> None:
+    first = small.configurations[0]
+    entry = dataclasses.replace(
+        first.configuration, number=17, keys={seed: f"k{seed}" for seed in range(100)}
+    )
+    results = [
+        dataclasses.replace(
+            first.results[0], key=f"k{seed}", seed=seed, converged_at=17_000 + seed, sparsity_error=4.2e-7
+        )
+        for seed in range(99)
+    ]
+    results.append(dataclasses.replace(lane(first.configuration, 0, None, 0.5), key="k99", seed=99))
+    values = {"model.dropout": 1.25e-5, "train.gradient_noise": 0.0034, "train.lr": 0.0032}
+    text = as_markdown(with_best(small, configuration=entry, results=tuple(results), parameters=values))
+    assert "99/100 99% [95, 99.8]" in text
+    assert max(len(line) for line in text.splitlines()) <= 122
 
 
-def test_an_objective_that_no_column_has_gets_one(found: dict[str, Any]) -> None:
+def test_an_objective_that_no_column_shows_gets_one(tmp_path: Path) -> None:
     objective = "error.extrapolation.median"
-    assert objective not in as_markdown(found)
-    found["definition"]["search"]["objective"] = objective
-    for entry in found["configurations"]:
-        entry["objective"] = 0.125
-    text = as_markdown(found)
-    headers = [line for line in text.splitlines() if " par2 " in line and line.startswith("|")]
-    assert len(headers) == 3 and all(f"| {objective} | parameters" in line for line in headers)
-    assert text.count(" | 0.12 ") + text.count(" | 0.13 ") == 6
+    for name, headers in ((objective, 3), ("converged_at.median", 0)):
+        with Store(tmp_path / name) as store:
+            made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": name}})
+            text = as_markdown(report(store, "small"))
+        assert f"## Best of each cell: lowest {name}" in text
+        tables = [line for line in text.splitlines() if " par2 " in line and line.startswith("|")]
+        assert len(tables) == 3 and sum(f"| {name} | parameters" in line for line in tables) == headers
+        assert ("| 1e-9 " in text) == (name == objective)
 
 
-def test_the_markdown_tells_the_reasons_of_errors(found: dict[str, Any]) -> None:
+def test_the_markdown_lists_the_reasons_of_errors(small: Report, found: dict[str, Any]) -> None:
     reason = next(
         one["reason"] for e in found["configurations"] for one in e["lanes"] if one["outcome"] == "error"
     )
-    assert f"Error of 1 seed: {reason}." in as_markdown(found)
+    assert f"Error of 1 seed: {reason}." in as_markdown(small)
 
 
-def test_the_csv_has_a_row_for_each_configuration(found: dict[str, Any]) -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+def test_the_csv_has_a_row_for_each_configuration(small: Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(small))))
     assert len(rows) == 4
     assert list(rows[0])[:4] == ["cell.model", "rank", "number", "state"]
+    assert (rows[0]["objective"], rows[0]["converged_at.mean"]) == ("5000.0", "5000.0")
+    assert rows[0]["error.extrapolation.median"] == "1e-09"
     assert (rows[0]["parameters.train.lr"], rows[0]["converged_at.median"]) == ("0.0032", "4000.0")
     assert rows[2]["converged_at.median"] == ""
 
 
-def test_the_objective_is_read_as_the_sweep_file_states_it() -> None:
-    assert objective_of({}) == ("par2", "minimize")
-    assert objective_of({"search": {"objective": "success_rate"}}) == ("success_rate", "maximize")
-    stated = {"search": {"objective": {"error.extrapolation.median": "minimize"}}}
-    assert objective_of(stated) == ("error.extrapolation.median", "minimize")
+def test_a_former_objective_of_a_stored_sweep_is_its_metric_of_today(store: Store) -> None:
+    made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": "converged_at"}})
+    found = report(store, "small")
+    assert found.search.objective.name == "converged_at.mean"
+    assert "lowest converged_at.mean" in as_markdown(found)
 
 
-def test_figures_are_short() -> None:
+def test_a_format_is_added_as_one_entry(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made_sweep(store)
+    monkeypatch.setitem(
+        FORMATS, "count", Format(lambda report, timing: f"{len(report.configurations)} of {report.name}\n")
+    )
+    assert call("report", "small", "--format", "count", "--store", str(tmp_path))[:2] == (0, "4 of small\n")
+    wrong = call("report", "small", "--format", "cuont", "--store", str(tmp_path))
+    assert wrong.status == 2 and "'cuont' is not one of 'md', 'json', 'csv', 'count'" in " ".join(
+        wrong.err.split()
+    )
+    twice = call("report", "small", "small", "--format", "count", "--store", str(tmp_path))
+    assert twice.status == 2 and "2 are named" in twice.err
+
+
+def test_numbers_are_short() -> None:
     assert [steps(value) for value in (None, 0, 850, 999.7, 4500.0, 17_300, 999_700, 1.521e6, 6.3e9)] == [
         "–", "0", "850", "1k", "4.5k", "17.3k", "1M", "1.52M", "6.3G",
     ]  # fmt: skip
@@ -207,16 +248,16 @@ def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
     assert table(["a"], [["x|y"]]) == "| a    |\n|------|\n| x\\|y |"
 
 
-def with_lengths(found: dict[str, Any], *lanes: dict[str, list[Any]]) -> str:
-    for figures, by_length in zip(found["configurations"][0]["lanes"], lanes, strict=False):
-        figures["by_length"] = by_length
-    return as_markdown(found, timing=False)
+def with_lengths(small: Report, *lanes: dict[str, list[Any]]) -> str:
+    first = small.configurations[0].results
+    measured = [dataclasses.replace(result, by_length=one) for result, one in zip(first, lanes, strict=False)]
+    return as_markdown(with_best(small, results=(*measured, *first[len(lanes) :])), timing=False)
 
 
-def test_errors_by_length_are_told_of_the_best_configuration(found: dict[str, Any]) -> None:
+def test_errors_by_length_are_those_of_the_best_configuration(small: Report) -> None:
     rows = {"length": [41, 401], "rows": [1024, 16]}
     text = with_lengths(
-        found,
+        small,
         {**rows, "error": [0.1, 1.0], "symbol_error": [0.01, 0.5], "sequence_error": [0.1, 1.0]},
         {**rows, "error": [0.3, 1.0], "symbol_error": [0.0125, 0.5], "sequence_error": [0.3, 1.0]},
     )
@@ -229,10 +270,46 @@ def test_errors_by_length_are_told_of_the_best_configuration(found: dict[str, An
     assert "wrong" in section.splitlines()[2]
 
 
-def test_a_task_without_symbols_has_its_error_by_length(found: dict[str, Any]) -> None:
-    text = with_lengths(found, {"length": [1000], "rows": [64], "error": [2.5]})
+def test_a_task_without_symbols_has_its_error_by_length(small: Report) -> None:
+    text = with_lengths(small, {"length": [1000], "rows": [64], "error": [2.5]})
     assert "| nau   | 1000   | 64        | 1     | 2.5   |" in text
 
 
-def test_a_sweep_without_lengths_has_no_table_of_them(found: dict[str, Any]) -> None:
-    assert "By length" not in as_markdown(found)
+def test_a_sweep_without_lengths_has_no_table_of_them(small: Report) -> None:
+    assert "By length" not in as_markdown(small)
+
+
+# ------------------------------------------------------------------------------------------- thresholds
+
+
+def reference(store: Store, *errors: dict[str, float | None], configurations: int = 1) -> Report:
+    store.begin_sweep("reference", "", {"name": "reference"})
+    for i in range(configurations):
+        entry = configuration("nau", i, {"train.lr": 0.1 + i}, seeds=len(errors))
+        store.add_configuration("reference", entry)
+        store.add_records(
+            [
+                dataclasses.replace(lane(entry, seed, None, 1.0), error=error)
+                for seed, error in enumerate(errors)
+            ]
+        )
+    return report(store, "reference")
+
+
+def test_a_threshold_is_the_mean_and_two_point_eight_nine_six_standard_errors_for_nine_runs(
+    store: Store,
+) -> None:
+    """t(0.99, 8) = 2.896, as published. Errors 1 to 9: mean 5, sd sqrt(7.5)."""
+    runs = ({"interpolation": 9.0, "extrapolation": float(error)} for error in range(1, 10))
+    found = thresholds(reference(store, *runs))
+    assert found == {"extrapolation": pytest.approx(5 + 2.896 * math.sqrt(7.5) / 3, rel=1e-4)}
+
+
+def test_runs_without_finite_errors_are_left_out_and_one_run_is_too_few(store: Store) -> None:
+    with pytest.raises(UserError, match="has 1 seeds with finite errors; at least 2"):
+        thresholds(reference(store, {"extrapolation": 1.0}, {"extrapolation": None}, {}))
+
+
+def test_several_configurations_are_refused(store: Store) -> None:
+    with pytest.raises(UserError, match="has 2 configurations"):
+        thresholds(reference(store, {"extrapolation": 1.0}, configurations=2))

@@ -1,4 +1,4 @@
-"""A sweep in MLflow: what its runs hold, and that writing twice is writing once."""
+"""A sweep in MLflow: what its runs hold, that writing twice is writing once, and addresses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from typing import Any
 
 import psutil
 import pytest
-from tracked import FILE, configuration, record, records_of, small_sweep
+from hypothesis import given
+from hypothesis import strategies as st
+from tracked import FILE, configuration, ranked, record, records_of, small_sweep
 
+from sweeps.config.space import Objective
 from sweeps.config.sweep_file import Sweep, parse
-from sweeps.errors import TrackingError
-from sweeps.results.summary import summarise
-from sweeps.tracking import Row, Tracker, serve, stop
+from sweeps.errors import TrackingError, UserError
+from sweeps.results.figures import against_step
+from sweeps.results.metrics import solved_fraction
+from sweeps.tracking import Tracker, default_uri, rows, serve, stop
+from sweeps.tracking.client import without_password
+from sweeps.training.lane import LaneResult
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -48,7 +54,7 @@ def uri(empty: Path, tmp_path: Path) -> str:
 
 
 def copied(database: Path, folder: Path) -> str:
-    """URI of a copy. Not of the file's bytes: what was written last may still stand in its write-ahead log."""
+    """URI of a copy. Not of the file's bytes: the latest writes may still be in its write-ahead log."""
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(folder / "mlflow.db")) as copy:
         source.backup(copy)
     return uri_of(folder)
@@ -65,7 +71,7 @@ def write_all(tracker: Tracker, sweep: Sweep) -> None:
             one = configuration(sweep, cell, number, state="complete")
             tracker.start(one)
             tracker.lanes(one, records_of(one)[:2])
-            tracker.complete(one, records_of(one), summarise(records_of(one), 3000))
+            tracker.complete(ranked(one, records_of(one)))
     ranks = {(sweep.cells[cell].key, number): number + 1 for cell in (0, 1) for number in (0, 1)}
     tracker.finish("done", "| model | solved |\n|---|---|\n| nau | 1 |", ranks)
 
@@ -124,12 +130,14 @@ def test_tags_parameters_and_metrics_are_those_of_the_design(uri: str, sweep: Sw
     assert lost.data.tags["outcome"] == "diverged" and parent.data.tags["outcome"] == "unsolved"
     assert seed.data.params == {**parent.data.params, "seed": "0"}
     assert seed.data.params["train.lr"] == "0.0032" and seed.data.params["task.operation"] == "add"
-    figures = {"solved": 1.0, "converged_at": 2000.0, "sparsity_error": 0.01, "error.interpolation": 5e-6,
+    values = {"solved": 1.0, "converged_at": 2000.0, "sparsity_error": 0.01, "error.interpolation": 5e-6,
                "error.extrapolation": 1e-5, "steps": 3000.0, "curve.error.extrapolation": 1e-5}  # fmt: skip
-    assert figures.items() <= seed.data.metrics.items()
+    assert values.items() <= seed.data.metrics.items()
     assert "converged_at" not in lost.data.metrics and lost.data.metrics["solved"] == 0.0
-    one_third = {"success_rate": 1 / 3, "par2": (2000 + 6000 + 6000) / 3, "converged_at": 2000.0, "diverged": 1.0,
-                 "seed_steps": 9000.0, "solved_fraction": 1 / 3}  # fmt: skip
+    one_third = {"success_rate": 1 / 3, "par2": (2000 + 6000 + 6000) / 3, "converged_at.mean": 2000.0,
+                 "converged_at.median": 2000.0, "diverged": 1.0, "seed_steps": 9000.0, "solved_fraction": 1 / 3,
+                 "objective": (2000 + 6000 + 6000) / 3, "error.extrapolation.median": 0.7,
+                 "error.interpolation.median": 0.35}  # fmt: skip
     assert one_third == pytest.approx({key: parent.data.metrics[key] for key in one_third})
     assert parent.data.metrics["success_rate.low"] < 1 / 3 < parent.data.metrics["success_rate.high"]
 
@@ -170,14 +178,16 @@ def test_sync_from_the_store_gives_what_the_driver_wrote(
     for cell in (0, 1):
         for number in (0, 1):
             one = configuration(sweep, cell, number, state="complete")
-            everything.append(Row(one, records_of(one), summarise(records_of(one), 3000), number + 1))
+            everything.append(ranked(one, records_of(one), rank=number + 1))
     Tracker(again, sweep, created=CREATED).sync(
         everything, "done", "| model | solved |\n|---|---|\n| nau | 1 |"
     )
     assert content(again) == content(uri)
 
 
-def test_a_stopped_sweep_leaves_nothing_running_and_goes_on_in_the_same_runs(uri: str, sweep: Sweep) -> None:
+def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(
+    uri: str, sweep: Sweep
+) -> None:
     one = configuration(sweep)
     tracker = Tracker(uri, sweep, created=CREATED)
     tracker.begin()
@@ -190,9 +200,7 @@ def test_a_stopped_sweep_leaves_nothing_running_and_goes_on_in_the_same_runs(uri
     tracker.begin()
     tracker.start(one)
     assert sorted(run.info.status for run in runs(uri)) == ["FINISHED", "RUNNING", "RUNNING"]
-    tracker.complete(
-        dataclasses.replace(one, state="complete"), records_of(one), summarise(records_of(one), 3000)
-    )
+    tracker.complete(ranked(dataclasses.replace(one, state="complete"), records_of(one)))
     tracker.finish("done")
     assert [run.info.status for run in runs(uri)] == ["FINISHED"] * 5
 
@@ -203,12 +211,10 @@ def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri:
     broken = record(
         one, 0, "error", steps=10, error={}, curve={}, sparsity_error=None, reason="out of memory"
     )
-    tracker.complete(dataclasses.replace(one, state="failed"), [broken], summarise([broken], 3000))
+    tracker.complete(ranked(dataclasses.replace(one, state="failed"), [broken]))
     assert the_run(uri, "c001 s000").info.status == "FAILED"
     tracker = Tracker(uri, sweep, created=CREATED)
-    tracker.complete(
-        dataclasses.replace(one, state="complete"), [record(one, 0)], summarise([record(one, 0)], 3000)
-    )
+    tracker.complete(ranked(dataclasses.replace(one, state="complete"), [record(one, 0)]))
     run = the_run(uri, "c001 s000")
     assert (run.info.status, run.data.tags["outcome"], run.data.metrics["solved"]) == (
         "FINISHED",
@@ -217,25 +223,25 @@ def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri:
     )
 
 
-def test_more_seeds_replace_a_configurations_figures(uri: str, sweep: Sweep) -> None:
+def test_more_seeds_replace_a_configurations_metrics(uri: str, sweep: Sweep) -> None:
     """The rate falls from 1 to 1/3: MLflow shows the greater of two values with one place, so the place must move."""
     one = configuration(sweep)
     tracker = Tracker(uri, sweep, created=CREATED)
     for count in (1, 3):
-        tracker.complete(one, records_of(one)[:count], summarise(records_of(one)[:count], 3000))
+        tracker.complete(ranked(one, records_of(one)[:count]))
     [parent] = [run for run in runs(uri) if run.data.tags["level"] == "configuration"]
     assert parent.data.metrics["success_rate"] == pytest.approx(1 / 3)
 
 
-def test_more_steps_go_on_in_the_same_runs(uri: str, sweep: Sweep) -> None:
+def test_more_steps_continue_the_same_runs(uri: str, sweep: Sweep) -> None:
     one = configuration(sweep, seeds=(0,))
     longer = dataclasses.replace(
         one, settings={**one.settings, "train": {**one.settings["train"], "steps": 9000}}
     )
     tracker = Tracker(uri, sweep, created=CREATED)
     lost, won = record(one, 0, "unsolved"), record(one, 0, budget=9000, steps=9000)
-    tracker.complete(one, [lost], summarise([lost], 3000))
-    tracker.complete(longer, [won], summarise([won], 9000))
+    tracker.complete(ranked(one, [lost]))
+    tracker.complete(ranked(longer, [won]))
     run = the_run(uri, "c001 s000")
     assert (run.data.tags["budget"], run.data.metrics["solved"], run.data.metrics["steps"]) == (
         "9000",
@@ -244,13 +250,13 @@ def test_more_steps_go_on_in_the_same_runs(uri: str, sweep: Sweep) -> None:
     )
 
 
-def test_a_sweep_begun_afresh_has_runs_of_its_own(uri: str, sweep: Sweep) -> None:
+def test_a_sweep_begun_again_has_runs_of_its_own(uri: str, sweep: Sweep) -> None:
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     write_all(Tracker(uri, sweep, created="2026-01-03T03:04:05+00:00"), sweep)
     assert len(runs(uri)) == 2 * 17
 
 
-def test_what_was_cut_off_between_two_calls_is_completed(
+def test_a_write_that_failed_between_two_calls_is_completed(
     uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
@@ -260,7 +266,7 @@ def test_what_was_cut_off_between_two_calls_is_completed(
     tracker.start(one)
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
-        with pytest.raises(TrackingError, match="could not write a run's figures: division by zero"):
+        with pytest.raises(TrackingError, match="could not write a run's metrics: division by zero"):
             tracker.lanes(one, [record(one, 0)])
     assert the_run(uri, "c001 s000").info.status == "RUNNING"
     tracker.lanes(one, [record(one, 0)])
@@ -296,6 +302,7 @@ def test_a_server_that_is_down_is_one_typed_error(sweep: Sweep, monkeypatch: pyt
         Tracker(f"http://127.0.0.1:{port}", sweep, created=CREATED).begin()
 
 
+@pytest.mark.slow
 def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_path: Path) -> None:
     program = (
         "import sys, sweeps.tracking as t\n"
@@ -312,6 +319,7 @@ def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"new"}  # and no mlruns in the working folder
 
 
+@pytest.mark.slow
 def test_the_pages_are_served_and_stopped(uri: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -325,7 +333,7 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
         assert not any(uri in word for word in words), (
             "everybody sees command lines, and a URI may hold a password"
         )
-        with pytest.raises(TrackingError, match=f"Try --port {port + 1}"):
+        with pytest.raises(UserError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:
         stop(process)
@@ -333,5 +341,82 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
 
 
 def test_a_server_is_not_served_again() -> None:
-    with pytest.raises(TrackingError, match="https://host is an MLflow server already"):
+    with pytest.raises(UserError, match="https://host is an MLflow server already"):
         serve("https://me:secret@host")
+
+
+# ------------------------------------------------------------------------------------------- without MLflow
+
+
+def test_names_are_short_and_distinguish_two_paths(sweep: Sweep) -> None:
+    assert rows.short_name("train.gradient_noise", ["train.lr"]) == "noise"  # type: ignore[arg-type]
+    assert rows.short_name("a.weight_noise", ["train.gradient_noise"]) == "weight_noise"  # type: ignore[arg-type]
+    assert rows.short_name("task.noise", ["model.noise"]) == "task.noise"  # type: ignore[arg-type]
+    assert [rows.short_value(v) for v in (3.2e-3, 1e-3, 0.0, 0.25, 12345.0, 4, "adam")] == [
+        "3.2e-3", "1e-3", "0", "0.25", "1.2e4", "4", "adam",
+    ]  # fmt: skip
+    name = rows.configuration_name(configuration(sweep, number=0), sweep.cells[0].space)
+    assert set(name.split()) == {"c000", "nau", "lr=1e-3", "noise=off"}
+
+
+def test_the_fraction_that_has_converged_is_the_same_in_mlflow_and_in_a_figure(sweep: Sweep) -> None:
+    """Seeds: below from 2000 on; below at 1000 only; stopped at 1000 when solved; diverged after 1000 while below."""
+    one = configuration(sweep, seeds=(0, 1, 2, 3))
+
+    def seed(number: int, outcome: str, converged_at: int, errors: list[float]) -> LaneResult:
+        columns = {"step": [1000 * i for i in range(len(errors))], "error.extrapolation": errors}
+        return record(one, number, outcome, converged_at=converged_at, curve=columns)
+
+    seeds = [
+        seed(0, "solved", 2000, [1.0, 1.0, 1e-4, 1e-5]),
+        seed(1, "unsolved", 1000, [1.0, 1e-4, 1.0, 1.0]),
+        seed(2, "solved", 1000, [1.0, 1e-5]),
+        seed(3, "diverged", 1000, [1.0, 1e-4]),
+    ]
+
+    def points(results: list[LaneResult]) -> list[tuple[int, float]]:
+        found = rows.configuration_points(ranked(one, results), Objective())
+        return [(point.step, point.value) for point in found if point.key == "solved_fraction"]
+
+    assert points(seeds) == [(0, 0.0), (1000, 0.75), (2000, 1.0), (3000, 1.0)]
+    drawn = against_step("nau", seeds, "solved_fraction").middle
+    assert [(step, rate) for step, rate in points(seeds) if step in drawn.x] == list(
+        zip(drawn.x, drawn.y, strict=True)
+    )
+    assert [(step, rate.estimate) for step, rate in solved_fraction(seeds)] == list(
+        zip(drawn.x, drawn.y, strict=True)
+    )
+    without = [dataclasses.replace(s, threshold=None, converged_at=None) for s in seeds]
+    assert points(without) == [] and against_step("nau", without, "solved_fraction").middle.x == []
+
+
+@given(count=st.integers(1, 3000), keep=st.integers(0, 2999))
+def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) -> None:
+    places = rows.thinned(count, [keep % count])
+    assert len(places) <= 200 and places == sorted(set(places))
+    assert {0, count - 1, keep % count} <= set(places)
+    assert count > 200 or len(places) == count
+
+
+def test_the_default_store_of_runs_is_in_the_folder_of_the_records(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
+    assert default_uri(tmp_path) == "http://somewhere"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_an_uri_of_postgresql_names_the_driver_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://me:secret@there/mlflow")
+    assert default_uri(tmp_path) == "postgresql+psycopg://me:secret@there/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me@there/mlflow")
+    assert default_uri(tmp_path) == "postgresql+psycopg2://me@there/mlflow"
+
+
+def test_passwords_are_not_shown() -> None:
+    assert without_password("https://me:secret@host:5000/x@y") == "https://host:5000/x@y"
+    assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"

@@ -1,4 +1,4 @@
-"""A small sweep with finished lanes, for the tests of what MLflow is told."""
+"""A small sweep with finished lanes, for the tests of tracking."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeps.config.settings import resolve
 from sweeps.config.sweep_file import Sweep, parse
+from sweeps.results import RankedConfiguration
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
@@ -59,3 +60,7 @@ def record(of: Configuration, seed: int, outcome: str = "solved", **changes: Any
 
 def records_of(of: Configuration) -> list[LaneResult]:
     return [record(of, 0), record(of, 1, "unsolved"), record(of, 2, "diverged")]
+
+
+def ranked(of: Configuration, results: Sequence[LaneResult], rank: int | None = None) -> RankedConfiguration:
+    return RankedConfiguration(configuration=of, results=tuple(results), rank=rank)

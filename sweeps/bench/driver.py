@@ -87,7 +87,9 @@ def bench_driver(
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
         if tracker is not None:
-            tracker.settle(tell=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0)
+            tracker.flush(
+                on_progress=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0
+            )
         settled = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]

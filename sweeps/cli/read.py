@@ -1,8 +1,7 @@
-"""Verbs that read what came of sweeps."""
+"""Verbs that read the results of sweeps."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from sweeps.errors import UserError
 
 @app.command()
 def status(name: str, store: StoreOption = "results", on: OnOption = None) -> None:
-    """How far a sweep is, and what came out so far; with --on, how it is on that cluster."""
+    """Show how far a sweep is, and its results so far; with --on, its state on that cluster."""
     if on is not None:
         from sweeps.cli.remote import remote_status
 
@@ -40,40 +39,45 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
         typer.echo(text)
 
 
-class Format(StrEnum):
-    md = "md"
-    json = "json"
-    csv = "csv"
+def _format(name: str) -> str:
+    from sweeps.results import FORMATS
+
+    if name not in FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, FORMATS))}.")
+    return name
 
 
 @app.command("report")
 def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
-    format: Annotated[Format, typer.Option("--format", help="md, json or csv")] = Format.md,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", parser=_format, metavar="FORMAT", help="md for people; json or csv for programs"
+        ),
+    ] = "md",
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
     """Print the results of sweeps."""
-    from sweeps.results import as_csv, as_json, as_markdown, report
+    from sweeps.results import FORMATS, report
     from sweeps.store import Store
 
     require_store(store)
     with Store(store) as opened:
         found = [report(opened, name) for name in names]
-    if format is not Format.md and len(found) > 1:
+    chosen = FORMATS[format]
+    if len(found) > 1 and not chosen.several:
         raise UserError(
-            f"--format {format} is of one sweep, but {len(found)} are named: ask for one after another"
+            f"--format {format} is of one sweep, but {len(found)} are named: report them one by one"
         )
     for one in found:
-        if format is Format.csv:
-            typer.echo(as_csv(one), nl=False)
-        else:
-            typer.echo((as_json if format is Format.json else as_markdown)(one, timing=timing))
+        typer.echo(chosen.render(one, timing), nl=chosen.empty_line)
 
 
 @app.command("thresholds")
 def thresholds_(name: str, store: StoreOption = "results") -> None:
-    """Print the thresholds that a reference sweep gives, one for each test split."""
+    """Print the thresholds of a reference sweep, one for each test split."""
     from sweeps.results import report
     from sweeps.results.thresholds import thresholds
     from sweeps.store import Store
@@ -98,7 +102,7 @@ def figure_(
         str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")
     ] = "step",
     y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
-    by: Annotated[str, typer.Option(help="axes told apart by colour, with commas; else all but x")] = "",
+    by: Annotated[str, typer.Option(help="axes that colours distinguish, with commas; else all but x")] = "",
     output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path(
         "figure.svg"
     ),
@@ -123,7 +127,7 @@ def ensemble(
     lengths: Annotated[str, typer.Option(help="with commas; else the task's own")] = "",
     store: StoreOption = "results",
 ) -> None:
-    """Average the outputs of the trained seeds of the best configuration, and judge that as one model."""
+    """Average the outputs of the trained seeds of the best configuration, and evaluate that as one model."""
     from sweeps.runner.ensembles import ensemble_table
     from sweeps.store import Store
 

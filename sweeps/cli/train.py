@@ -41,7 +41,7 @@ def run(
             found = report(opened, sweep.name)
         typer.echo("\n" + as_markdown(found))
     if outcome.state == "done":
-        if any(entry["rank"] == 1 for entry in found["configurations"]):
+        if any(one.rank == 1 for one in found.configurations):
             console.print(
                 f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
                 highlight=False,

@@ -19,7 +19,7 @@ from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, r
 from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown, whole
 from sweeps.config.registry import find, names, nearest
 from sweeps.config.settings import resolve
-from sweeps.config.space import Direction, Objective, Search, duplicates, read_space
+from sweeps.config.space import Objective, Search, duplicates, read_space
 from sweeps.config.yaml import dump, read, read_value
 from sweeps.errors import UserError
 
@@ -315,15 +315,10 @@ def _read_search(value: Any, faults: Faults) -> Search | None:
     )
 
 
-def _default_directions() -> dict[str, Direction]:
-    """The objectives that every task has, each with the direction that it has by default."""
-    from sweeps.results.summary import OBJECTIVES  # here, because it loads scipy
-
-    return {name: "maximize" if name == "success_rate" else "minimize" for name in OBJECTIVES}
-
-
 def _read_objective(value: Any, faults: Faults) -> Objective:
     """Read `par2` or `{success_rate: maximize}`."""
+    from sweeps.results import metrics  # here, because it loads scipy
+
     name, direction = (
         next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
     )
@@ -331,11 +326,14 @@ def _read_objective(value: Any, faults: Faults) -> Objective:
         example = "a name such as par2, or one name and direction such as {success_rate: maximize}"
         faults.add("search.objective", f"must be {example}, not {shown(value)}")
         return Objective()
+    stated, name = name, metrics.canonical_name(name)
     if direction is None and not isinstance(value, dict):
-        return Objective(name, _default_directions().get(name, "minimize"))
+        return Objective(name, metrics.default_directions().get(name, "minimize"))
     if direction == "maximize" or direction == "minimize":
         return Objective(name, direction)
-    faults.add(join("search.objective", name), unknown("direction", str(direction), ("minimize", "maximize")))
+    faults.add(
+        join("search.objective", stated), unknown("direction", str(direction), ("minimize", "maximize"))
+    )
     return Objective(name)
 
 
@@ -344,7 +342,9 @@ def _check_objective(given: Any, objective: Objective, figures: Iterable[str], f
 
     Besides the objectives of every task these are the medians `<figure>.median`, such as `error.extrapolation.median`.
     """
-    always = _default_directions()
+    from sweeps.results import metrics
+
+    always = metrics.default_directions()
     known = [*always, *(f"{figure}.median" for figure in sorted(figures))]
     name = objective.name
     if name not in known:

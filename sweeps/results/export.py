@@ -1,76 +1,72 @@
-"""best.yaml: a sweep's best configuration as a sweep file that anyone can run again, and what it should give.
+"""best.yaml: a sweep's best configuration as a sweep file that anyone can run again, with its results.
 
-The file has the configuration spelled out and, under `exported`, what it reached: `sweeps reproduce` trains
-it again and compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate
-(`compare_rates`).
+The file holds the resolved configuration and, under `exported`, its results: `sweeps reproduce` trains it again and
+compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`compare_rates`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.registry import nearest
+from sweeps.config.space import Objective
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
-from sweeps.results.formats import percent, steps
-from sweeps.results.report import Standing, lane_figures, objective_of, standings
-from sweeps.results.statistics import Interval, rate_difference, wilson
-from sweeps.results.summary import objective_value
+from sweeps.results import metrics
+from sweeps.results.numbers import percent, steps
+from sweeps.results.report import Report, lane_figures, report
+from sweeps.results.statistics import rate_difference, wilson
+from sweeps.results.summary import RankedConfiguration, objective_value
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
-COMPARED = ("outcome", "solved", "converged_at", "sparsity_error", "steps")
-"""Figures of a lane that must be equal, besides its errors by split."""
 PRIVATE = ("host", "hostname", "pid", "node", "user", "git", "commit", "path")
-"""Words in keys of provenance that say where it ran rather than on what; these stay out of the file."""
+"""Words in keys of provenance that name the place rather than the kind of machine; these stay out of the file."""
 
 
 class ExportError(UserError):
-    """There is nothing to export: an unknown cell, or no complete configuration. The message says which."""
+    """There is nothing to export: an unknown cell, or no complete configuration."""
 
 
 @dataclass(frozen=True)
 class RateComparison:
-    """Whether two success rates agree, and the sentence that says so, beginning with PASS or FAIL."""
+    """Whether two success rates agree, and a sentence about it, beginning with PASS or FAIL."""
 
     passed: bool
     text: str
 
 
 def best(store: Store, name: str, cell: str | None = None) -> str:
-    """YAML text of the best complete configuration of a cell; of all cells where none is named.
+    """Return the YAML text of the best complete configuration of a cell; of all cells where none is named.
 
     `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. Raises ExportError, and
     StoreError for an unknown sweep.
     """
-    row, found = standings(store, name)
-    chosen = _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
-    seeds = [record.seed for record in chosen.records]
-    document: dict[str, Any] = {"name": _file_name(name, chosen, found)}
-    if row.document.get("question"):
-        document["question"] = " ".join(str(row.document["question"]).split())
+    found = report(store, name)
+    chosen = _best_of(_of_cell(found, cell), found.search.objective, name)
+    document: dict[str, Any] = {"name": _file_name(chosen, found)}
+    if found.row.document.get("question"):
+        document["question"] = " ".join(str(found.row.document["question"]).split())
     document |= {section: chosen.configuration.settings[section] for section in ("task", "model", "train")}
-    document |= {"seeds": seeds, "exported": _exported(name, chosen, row.document)}
-    return _header(name, chosen, found, document) + dump(document)
+    document |= {"seeds": [result.seed for result in chosen.results], "exported": _exported(chosen, found)}
+    return _header(chosen, found, document) + dump(document)
 
 
-def best_standing(store: Store, name: str, cell: str | None = None) -> Standing:
-    """The best complete configuration of a cell, or of all cells. Raises as `best` does."""
-    row, found = standings(store, name)
-    return _best_of(_of_cell(found, cell, name), objective_of(row.document), name)
+def best_configuration(store: Store, name: str, cell: str | None = None) -> RankedConfiguration:
+    """Return the best complete configuration of a cell, or of all cells. Raises as `best` does."""
+    found = report(store, name)
+    return _best_of(_of_cell(found, cell), found.search.objective, name)
 
 
-def compare_seeds(expected: Mapping[str, Any], records: Iterable[LaneResult]) -> list[str]:
-    """Differences between `exported` and the same seeds trained again, in words; none if they are equal.
+def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) -> list[str]:
+    """Return the differences between `exported` and the same seeds trained again, as text; none if they are equal.
 
     On the same kind of machine figures are equal to the last bit, so nothing is rounded. A seed that is
-    missing on either side is a difference. Where there are any, a last sentence names what differs in
-    provenance.
+    missing on either side is a difference. Where there are any, a last sentence lists the differences in provenance.
     """
-    again = {record.seed: record for record in records}
+    again = {result.seed: result for result in results}
     before = {lane["seed"]: lane for lane in expected["lanes"]}
     differences: list[str] = []
     for seed, lane in before.items():
@@ -78,7 +74,7 @@ def compare_seeds(expected: Mapping[str, Any], records: Iterable[LaneResult]) ->
             differences.append(f"seed {seed}: was exported, and was not trained again")
         else:
             differences.extend(
-                f"seed {seed}: {words}" for words in _lane_differences(lane, lane_figures(again[seed]))
+                f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed]))
             )
     differences.extend(
         f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before
@@ -98,58 +94,65 @@ def compare_seeds(expected: Mapping[str, Any], records: Iterable[LaneResult]) ->
 
 
 def compare_rates(
-    expected: Mapping[str, Any], records: Sequence[LaneResult], confidence: float = 0.95
+    expected: Mapping[str, Any], results: Sequence[LaneResult], confidence: float = 0.95
 ) -> RateComparison:
-    """Whether fresh seeds agree with the exported success rate.
+    """Compare the success rate of fresh seeds with the exported one.
 
-    PASS if Newcombe's interval of the difference holds 0: at 95 % about one honest repetition in twenty
-    fails. A best configuration was chosen for its success, so its exported rate leans upwards where seeds are
-    few.
+    PASS if Newcombe's interval of the difference contains 0: at 95 % about one correct repetition in twenty
+    fails. A best configuration was chosen for its success, so its exported rate is biased upwards where
+    seeds are few.
     """
     lanes = expected["lanes"]
     before = (sum(bool(lane["solved"]) for lane in lanes), len(lanes))
-    after = (sum(record.solved for record in records), len(records))
-    told = f"exported {_rate(before, confidence)}, fresh seeds {_rate(after, confidence)}"
+    after = (sum(result.solved for result in results), len(results))
+    rates = f"exported {_rate(before, confidence)}, fresh seeds {_rate(after, confidence)}"
     compared = rate_difference(before, after, confidence)
     if compared is None:
-        return RateComparison(False, f"FAIL: there is nothing to compare: {told}.")
+        return RateComparison(False, f"FAIL: there is nothing to compare: {rates}.")
     low, high = compared.difference.low, compared.difference.high
     assert low is not None and high is not None and compared.difference.estimate is not None
     passed = low <= 0 <= high
     points = f"{100 * compared.difference.estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
     verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
     return RateComparison(
-        passed, f"{verdict}: {told}; difference {points}, Fisher's exact p = {compared.p_value:.2g}."
+        passed, f"{verdict}: {rates}; difference {points}, Fisher's exact p = {compared.p_value:.2g}."
     )
 
 
 # ------------------------------------------------------------------------------------------- choosing
 
 
-def _of_cell(found: Sequence[Standing], cell: str | None, name: str) -> list[Standing]:
+def _of_cell(found: Report, cell: str | None) -> list[RankedConfiguration]:
     if cell is None:
-        return list(found)
-    keys = list(dict.fromkeys(standing.configuration.cell for standing in found))
-    labels = {s.configuration.cell: " ".join(map(str, s.configuration.labels.values())) for s in found}
+        return list(found.configurations)
+    labels = {
+        one.configuration.cell: " ".join(map(str, one.configuration.labels.values()))
+        for one in found.configurations
+    }
+    keys = list(labels)
     matching = [key for key in keys if key == cell] or [key for key in keys if labels[key] == cell]
     if not matching:
         guess = nearest(cell, keys) or next((key for key in keys if nearest(cell, [labels[key]])), None)
         hint = f" Did you mean {guess!r}?" if guess else ""
-        raise ExportError(f"sweep {name!r} has no cell {cell!r}.{hint} It has: {', '.join(map(repr, keys))}.")
-    return [standing for standing in found if standing.configuration.cell == matching[0]]
+        raise ExportError(
+            f"sweep {found.name!r} has no cell {cell!r}.{hint} It has: {', '.join(map(repr, keys))}."
+        )
+    return [one for one in found.configurations if one.configuration.cell == matching[0]]
 
 
-def _best_of(candidates: Sequence[Standing], objective: tuple[str, str], name: str) -> Standing:
-    winners = [standing for standing in candidates if standing.rank == 1]
+def _best_of(
+    candidates: Sequence[RankedConfiguration], objective: Objective, name: str
+) -> RankedConfiguration:
+    winners = [one for one in candidates if one.rank == 1]
     if not winners:
         raise ExportError(
             f"sweep {name!r} has no complete configuration to export yet. "
-            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` goes on."
+            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` continues it."
         )
-    sign = -1 if objective[1] == "maximize" else 1
+    sign = -1 if objective.direction == "maximize" else 1
 
-    def key(standing: Standing) -> tuple[float, float]:
-        value, tie_break = objective_value(standing.summary, *objective)
+    def key(one: RankedConfiguration) -> tuple[float, float]:
+        value, tie_break = objective_value(one.summary, objective.name, objective.direction)
         return sign * value, tie_break
 
     return min(winners, key=key)
@@ -158,11 +161,10 @@ def _best_of(candidates: Sequence[Standing], objective: tuple[str, str], name: s
 # ------------------------------------------------------------------------------------------- writing
 
 
-def _file_name(name: str, chosen: Standing, found: Sequence[Standing]) -> str:
+def _file_name(chosen: RankedConfiguration, found: Report) -> str:
     """A sweep's name for the exported file, of the letters and the length that names may have."""
-    several = len({standing.configuration.cell for standing in found}) > 1
-    labels = [str(label) for label in chosen.configuration.labels.values()] if several else []
-    text = "-".join([name, *labels, "best"])
+    labels = [str(label) for label in chosen.configuration.labels.values()] if len(found.cells()) > 1 else []
+    text = "-".join([found.name, *labels, "best"])
     plain = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text
     )
@@ -171,50 +173,37 @@ def _file_name(name: str, chosen: Standing, found: Sequence[Standing]) -> str:
     return plain[:100]
 
 
-def _exported(name: str, chosen: Standing, document: Mapping[str, Any]) -> dict[str, Any]:
-    summary, entry = chosen.summary, chosen.configuration
-    objective, direction = objective_of(document)
-    figures: dict[str, Any] = {
-        "seeds": summary.seeds, "solved": summary.solved, "diverged": summary.diverged,
-        "errors": summary.errors,
-        "success_rate": _ends(summary.success_rate),
-        "converged_at": {**_ends(summary.converged_at), "median": summary.converged_at_median},
-        "sparsity_error": _ends(summary.sparsity_error),
-        "par2": summary.par2,
-    }  # fmt: skip
+def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
     return {
-        "sweep": name,
-        "cell": dict(entry.labels),
-        "number": entry.number,
+        "sweep": found.name,
+        "cell": dict(chosen.configuration.labels),
+        "number": chosen.configuration.number,
         "parameters": chosen.parameters,
-        "objective": {objective: direction},
-        "provenance": _provenance(chosen.records),
-        "summary": figures,
-        "lanes": [lane_figures(record) for record in chosen.records],
+        "objective": {found.search.objective.name: found.search.objective.direction},
+        "provenance": _provenance(chosen.results),
+        "summary": found.figures_of(chosen),
+        "lanes": [lane_figures(result) for result in chosen.results],
     }
 
 
-def _ends(interval: Interval) -> dict[str, Any]:
-    return dataclasses.asdict(interval)
-
-
-def _provenance(records: Iterable[LaneResult]) -> dict[str, str]:
-    """Versions, device and source hashes of the lanes; several values of one key stand beside each other."""
+def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
+    """Versions, device and source hashes of the lanes; several values of one key are separated by commas."""
     found: dict[str, set[str]] = {}
-    for record in records:
-        for key, value in record.provenance.items():
+    for result in results:
+        for key, value in result.provenance.items():
             if not any(part in PRIVATE for part in key.replace("-", "_").replace(".", "_").split("_")):
                 found.setdefault(key, set()).add(str(value))
     return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
 
 
-def _header(name: str, chosen: Standing, found: Sequence[Standing], document: Mapping[str, Any]) -> str:
-    summary, entry = chosen.summary, chosen.configuration
-    cells = list(dict.fromkeys(standing.configuration.cell for standing in found))
+def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:
+    name, summary, entry = found.name, chosen.summary, chosen.configuration
+    cells = found.cells()
+    median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
     lines = [
         f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}; converged at "
-        f"{steps(summary.converged_at_median)} steps (median of solved seeds); par2 {steps(summary.par2)}.",
+        f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
@@ -235,9 +224,11 @@ def _header(name: str, chosen: Standing, found: Sequence[Standing], document: Ma
 
 
 def _lane_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    words = [f"{key} was {was.get(key)}, is {now[key]}" for key in COMPARED if was.get(key) != now[key]]
+    """What must be equal: the outcome, every metric that the file has, and the errors by split."""
+    compared = ["outcome", *(metric.name for metric in metrics.lane_metrics() if metric.name in was)]
+    differences = [f"{key} was {was.get(key)}, is {now[key]}" for key in compared if was.get(key) != now[key]]
     before, after = was.get("error") or {}, now["error"]
-    return words + [
+    return differences + [
         f"error.{split} was {before.get(split)}, is {after.get(split)}"
         for split in sorted({*before, *after})
         if before.get(split) != after.get(split)

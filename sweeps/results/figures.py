@@ -1,4 +1,4 @@
-"""The numbers of a figure: which lanes, which columns, grouped how. Nothing here draws."""
+"""Figures of a sweep: learning curves, errors by length, and metrics against an axis or a setting."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from matplotlib.figure import Figure
 from sweeps.config.compare import values_at
 from sweeps.config.registry import nearest
 from sweeps.errors import UserError
-from sweeps.results import Standing, standings
-from sweeps.results.statistics import Interval, wilson
+from sweeps.results import metrics
+from sweeps.results.metrics import ConfigurationMetric, StepMetric
+from sweeps.results.report import report
+from sweeps.results.statistics import Interval
+from sweeps.results.summary import RankedConfiguration
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
-SOLVED = "solved_fraction"
-"""Fraction of seeds that have converged by a step, with Wilson's interval: the papers' figure."""
-ACCURACIES = {f"{what}_accuracy": f"{what}_error" for what in ("symbol", "sequence")}
-"""Fractions right instead of wrong. Padding is counted where the error's name ends on `_with_padding`."""
-ACCURACIES |= {f"{right}_with_padding": f"{wrong}_with_padding" for right, wrong in ACCURACIES.items()}
-FIGURES = ("success_rate", "converged_at", "sparsity_error", "par2")
-"""What can stand against an axis of the sweep; so can the median of `error.<split>`."""
-
 
 class FigureError(UserError):
-    """Nothing to draw, or no such column. The message says what there is."""
+    """Nothing to draw, or no such column. The message lists what there is."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Line:
 
     x: list[float]
     y: list[float]
-    """NaN where there is no figure: the line has a gap."""
+    """NaN where there is no value: the line has a gap."""
     band: tuple[list[float], list[float]] | None = None
 
 
@@ -56,70 +51,74 @@ class Group:
     """The median over seeds, or the fraction."""
 
 
-def label_of(standing: Standing, by: Sequence[str], sweep: str = "") -> str:
-    """The cell's labels on the axes `by`; of the sweep itself where it has no axes."""
-    labels = standing.configuration.labels
+def label_of(one: RankedConfiguration, by: Sequence[str], sweep: str = "") -> str:
+    """Return the cell's labels on the axes `by`; the sweep's name where it has no axes."""
+    labels = one.configuration.labels
     return ", ".join(labels[axis] for axis in by if axis in labels) or sweep
 
 
-def check_axes(by: Iterable[str], standings: Sequence[Standing]) -> None:
-    """Raises FigureError for an axis that the sweep does not have."""
-    axes = list(dict.fromkeys(axis for s in standings for axis in s.configuration.labels))
+def check_axes(by: Iterable[str], configurations: Sequence[RankedConfiguration]) -> None:
+    """Raise FigureError for an axis that the sweep does not have."""
+    axes = list(dict.fromkeys(axis for one in configurations for axis in one.configuration.labels))
     for axis in by:
         if axis not in axes:
             has = f"it has {', '.join(axes)}" if axes else "it has none: it compares nothing"
             raise FigureError(f"the sweep has no axis {axis!r}; {has}.{_hint(axis, axes)}")
 
 
-def grouped(standings: Iterable[tuple[str, Standing]]) -> dict[str, list[LaneResult]]:
-    """Label -> lanes of all cells of that label, in order of appearance."""
+def grouped(configurations: Iterable[tuple[str, RankedConfiguration]]) -> dict[str, list[LaneResult]]:
+    """Return label -> lanes of all cells of that label, in order of appearance."""
     found: dict[str, list[LaneResult]] = {}
-    for label, standing in standings:
-        found.setdefault(label, []).extend(standing.records)
-    return {label: records for label, records in found.items() if records}
+    for label, one in configurations:
+        found.setdefault(label, []).extend(one.results)
+    return {label: results for label, results in found.items() if results}
 
 
-def against_step(label: str, records: Sequence[LaneResult], y: str) -> Group:
-    """A column of the learning curve, or `solved_fraction`, against the step."""
-    if y == SOLVED:
-        return Group(label, len(records), (), _solved(records))
-    return _columns(label, records, y, "step", lambda record: record.curve)
+def against_step(label: str, results: Sequence[LaneResult], y: str) -> Group:
+    """Return a column of the learning curve, or a metric against the step such as `solved_fraction`."""
+    for metric in metrics.step_metrics():
+        if metric.name == y:
+            return Group(label, len(results), (), _share_line(metric, results))
+    return _columns(label, results, y, "step", lambda result: result.curve)
 
 
-def against_length(label: str, records: Sequence[LaneResult], y: str) -> Group:
-    """A column of the errors by length, or an accuracy, of every lane's final state."""
-    return _columns(label, records, y, "length", lambda record: record.by_length)
+def against_length(label: str, results: Sequence[LaneResult], y: str) -> Group:
+    """Return a column of the errors by length, or an accuracy, of every lane's final state."""
+    return _columns(label, results, y, "length", lambda result: result.by_length)
+
+
+def _share_line(metric: StepMetric, results: Sequence[LaneResult]) -> Line:
+    points = metric.value(results, None)
+    rates = [rate for _, rate in points]
+    low, high = ([float(getattr(rate, end) or 0.0) for rate in rates] for end in ("low", "high"))
+    return Line(
+        [float(step) for step, _ in points], [float(rate.estimate or 0.0) for rate in rates], (low, high)
+    )
 
 
 def _columns(
     label: str,
-    records: Sequence[LaneResult],
+    results: Sequence[LaneResult],
     y: str,
     x: str,
-    of: Callable[[LaneResult], dict[str, list[Any]]],
+    columns_of: Callable[[LaneResult], dict[str, list[Any]]],
 ) -> Group:
-    stored = _stored_name(y, of, records)
+    stored = y
+    if not any(y in columns_of(result) for result in results):
+        # `symbol_accuracy.extrapolation` is one minus `symbol_error.extrapolation`.
+        name, dot, split = y.partition(".")
+        stored = _accuracies().get(name, name) + dot + split
     lines = []
-    for record in records:
-        columns = of(record)
+    for result in results:
+        columns = columns_of(result)
         if columns.get(x) and stored in columns:
             values = [math.nan if v is None else float(v) for v in columns[stored]]
             lines.append(
                 Line([float(v) for v in columns[x]], [1 - v for v in values] if stored != y else values)
             )
     if not lines:
-        raise FigureError(_no_column(y, x, sorted({name for r in records for name in of(r)} - {x})))
-    return Group(label, len(records), tuple(lines), _median(lines))
-
-
-def _stored_name(
-    y: str, of: Callable[[LaneResult], dict[str, list[Any]]], records: Sequence[LaneResult]
-) -> str:
-    """`symbol_accuracy.extrapolation` is read from `symbol_error.extrapolation`."""
-    if any(y in of(record) for record in records):
-        return y
-    name, dot, split = y.partition(".")
-    return ACCURACIES.get(name, name) + dot + split
+        raise FigureError(_no_column(y, x, sorted({name for r in results for name in columns_of(r)} - {x})))
+    return Group(label, len(results), tuple(lines), _median(lines))
 
 
 def _no_column(y: str, x: str, names: Sequence[str]) -> str:
@@ -129,16 +128,16 @@ def _no_column(y: str, x: str, names: Sequence[str]) -> str:
             if x == "length"
             else "no lane of the sweep has ended with a learning curve"
         )
-    further = [SOLVED] if x == "step" else []
+    further = [metric.name for metric in metrics.step_metrics()] if x == "step" else []
     return f"no lane has {y!r} against the {x}; there are {', '.join([*further, *names])}.{_hint(y, [*further, *names])}"
 
 
 def _median(lines: Sequence[Line]) -> Line:
-    """Over the lines that have a figure there. Lines that end early, as solved lanes may, keep their last figure."""
-    places = sorted({place for line in lines for place in line.x})
+    """Over the lines that have a value there. Lines that end early, as solved lanes may, keep their last value."""
+    xs = sorted({x for line in lines for x in line.x})
     middle = []
-    for place in places:
-        values = sorted(value for value in (_last(line, place) for line in lines) if not math.isnan(value))
+    for at in xs:
+        values = sorted(value for value in (_last(line, at) for line in lines) if not math.isnan(value))
         half = len(values) // 2
         middle.append(
             math.nan
@@ -147,52 +146,58 @@ def _median(lines: Sequence[Line]) -> Line:
             if len(values) % 2
             else (values[half - 1] + values[half]) / 2
         )
-    return Line(places, middle)
+    return Line(xs, middle)
 
 
-def _last(line: Line, place: float) -> float:
-    before = [value for x, value in zip(line.x, line.y, strict=True) if x <= place]
+def _last(line: Line, at: float) -> float:
+    before = [value for x, value in zip(line.x, line.y, strict=True) if x <= at]
     return before[-1] if before else math.nan
 
 
-def _solved(records: Sequence[LaneResult]) -> Line:
-    """Steps up to the longest budget; a seed counts from its converged-at on, if it ended solved."""
-    at = sorted(r.converged_at if r.converged_at is not None else r.budget for r in records if r.solved)
-    steps = [0, *sorted(set(at) - {0}), max(r.budget for r in records)]
-    rates = [wilson(sum(step <= now for step in at), len(records)) for now in steps]
-    low, high = ([float(getattr(rate, end) or 0.0) for rate in rates] for end in ("low", "high"))
-    return Line([float(step) for step in steps], [float(rate.estimate or 0.0) for rate in rates], (low, high))
+def figure_of(one: RankedConfiguration, y: str) -> Interval:
+    """Return a configuration metric with its interval; empty where no seed defines it. Raises FigureError if unknown."""
+    name = metrics.canonical_name(y)
+    names = [metric.name for metric in metrics.configuration_metrics(one.results)]
+    if name in names:
+        return one.summary.value(name)
+    raise FigureError(f"no metric {y!r} of a configuration; there are {', '.join(names)}.{_hint(y, names)}")
 
 
-def figure_of(standing: Standing, y: str) -> Interval:
-    """A configuration's figure with its interval; empty where no seed gives it. Raises FigureError for an unknown one."""
-    summary = standing.summary
-    if y in ("success_rate", "converged_at", "sparsity_error"):
-        found: Interval = getattr(summary, y)
-        return found
-    if y == "par2":
-        return Interval(summary.par2)
-    split = y.removeprefix("error.").removesuffix(".median")
-    if y.startswith("error.") and split in summary.error_medians:
-        return Interval(summary.error_medians[split])
-    names = [*FIGURES, *(f"error.{split}" for split in summary.error_medians)]
-    raise FigureError(f"no figure {y!r} of a configuration; there are {', '.join(names)}.{_hint(y, names)}")
-
-
-def place_of(standing: Standing, x: str) -> float | str | None:
-    """Where a configuration stands on an axis, or at a setting such as `train.lr`; None if it has no such thing."""
-    if x in standing.configuration.labels:
-        return standing.configuration.labels[x]
-    found = values_at(standing.configuration.settings, x)
+def position_of(one: RankedConfiguration, x: str) -> float | str | None:
+    """Return a configuration's label on an axis, or its value of a setting such as `train.lr`; None if it has neither."""
+    if x in one.configuration.labels:
+        return one.configuration.labels[x]
+    found = values_at(one.configuration.settings, x)
     if not found:
         return None
-    number = isinstance(found[0], int | float) and not isinstance(found[0], bool)
-    return float(found[0]) if number else str(found[0])
+    is_number = isinstance(found[0], int | float) and not isinstance(found[0], bool)
+    return float(found[0]) if is_number else str(found[0])
 
 
 def _hint(word: str, known: Sequence[str]) -> str:
     near = nearest(word, known)
     return f" Did you mean {near!r}?" if near else ""
+
+
+def _accuracies() -> dict[str, str]:
+    """Share of right outputs -> the error it is one minus of."""
+    pairs = {share.accuracy: share.name for share in metrics.SYMBOL_ERRORS}
+    return pairs | {f"{right}_with_padding": f"{wrong}_with_padding" for right, wrong in pairs.items()}
+
+
+def _axis(name: str) -> tuple[str, str]:
+    """Return (label, unit) of the axis of a metric or a column."""
+    drawn: list[StepMetric | ConfigurationMetric] = [
+        *metrics.step_metrics(),
+        *metrics.configuration_metrics(),
+    ]
+    for metric in drawn:
+        if metric.name == metrics.canonical_name(name):
+            return metric.label or metric.name.replace("_", " "), metric.unit
+    for share in metrics.SYMBOL_ERRORS:
+        if name == share.accuracy:
+            return share.label, "share"
+    return name.replace("_", " "), "share" if name.partition(".")[0] in _accuracies() else ""
 
 
 COLOURS = (
@@ -206,14 +211,9 @@ COLOURS = (
     "#B2A800",
 )  # Okabe and Ito 2008
 MARKERS = "osD^vPX*"
-DEFAULT_Y = {"step": (SOLVED, "error.extrapolation"), "length": ("symbol_accuracy", "sequence_accuracy")}
-WORDS = {
-    "success_rate": "seeds solved",
-    SOLVED: "seeds solved",
-    "converged_at": "converged at (step)",
-    "sparsity_error": "sparsity error",
-    "symbol_accuracy": "symbols right",
-    "sequence_accuracy": "sequences right",
+DEFAULT_Y = {
+    "step": (metrics.SOLVED_FRACTION.name, "error.extrapolation"),
+    "length": tuple(share.accuracy for share in metrics.SYMBOL_ERRORS),
 }
 DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.4  # inches
@@ -222,42 +222,44 @@ PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.4  # inches
 def draw(
     store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = ()
 ) -> Figure:
-    """A panel for every `y`, against `x`: "step", "length", an axis of the sweep, or a setting such as "train.lr".
+    """Draw a panel for every `y` against `x`: "step", "length", an axis of the sweep, or a setting such as "train.lr".
 
-    `by` names the axes that are told apart by colour; all but `x` where none is named. Several sweeps share the panels.
-    Raises FigureError for what the records do not have, and StoreError for an unknown sweep.
+    `by` names the axes that colours distinguish; all but `x` where none is named. Several sweeps share the panels.
+    Raises FigureError for what the results do not have, and StoreError for an unknown sweep.
     """
-    found = [(name, standing) for name in names for standing in standings(store, name)[1]]
-    check_axes(by, [standing for _, standing in found])
-    shown = by or list(dict.fromkeys(a for _, s in found for a in s.configuration.labels if a != x))
+    found = [(name, one) for name in names for one in report(store, name).configurations]
+    check_axes(by, [one for _, one in found])
+    shown = by or list(dict.fromkeys(a for _, one in found for a in one.configuration.labels if a != x))
     labelled = []
-    for name, standing in found:
-        label = label_of(standing, shown, "" if len(names) > 1 else name)
-        labelled.append((f"{name}: {label}".rstrip(": ") if len(names) > 1 else label, standing))
+    for name, one in found:
+        label = label_of(one, shown, "" if len(names) > 1 else name)
+        labelled.append((f"{name}: {label}".rstrip(": ") if len(names) > 1 else label, one))
     with matplotlib.rc_context({"font.size": 9}):
         if x in DEFAULT_Y:
             return _lines(labelled, x, y or DEFAULT_Y[x])
-        return _points(labelled, x, y or FIGURES[:3])
+        default = [metric.name for metric in metrics.configuration_metrics() if metric.default_figure]
+        return _points(labelled, x, y or default)
 
 
 def write(figure: Figure, file: Path) -> None:
-    """Writes .svg, .png or .pdf: for equal records the same bytes. Raises FigureError for another ending."""
+    """Write .svg, .png or .pdf: for equal results the same bytes. Raises FigureError for another ending."""
     if file.suffix not in DATES:
         raise FigureError(
-            f"a figure is written as .svg, .png or .pdf, but the file asked for is {file.name!r}"
+            f"a figure is written as .svg, .png or .pdf, but the file requested is {file.name!r}"
         )
     with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps"}):
         figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
 
 
-def _lines(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) -> Figure:
-    of: Callable[..., Group] = against_step if x == "step" else against_length
-    lanes = grouped((label, s) for label, s in labelled if _is_best(s))
+def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str]) -> Figure:
+    of = against_step if x == "step" else against_length
+    lanes = grouped((label, one) for label, one in labelled if _is_best(one))
     if not lanes:
         raise FigureError("nothing to draw: no lane of the sweep has ended yet")
+    shares = {metric.name for metric in metrics.step_metrics()}
     figure, panels = _panels(len(y))
     for panel, name in zip(panels, y, strict=True):
-        groups = [of(label, records, name) for label, records in lanes.items()]
+        groups = [of(label, results, name) for label, results in lanes.items()]
         for number, group in enumerate(groups):
             colour = COLOURS[number % len(COLOURS)]
             for line in group.seeds if group.lanes > 1 else ():
@@ -265,90 +267,87 @@ def _lines(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) -
             seeds = "seed" if group.lanes == 1 else "seeds"
             panel.plot(
                 group.middle.x, group.middle.y, color=colour, linewidth=1.8, label=f"{group.label} ({group.lanes} {seeds})",
-                drawstyle="steps-post" if name == SOLVED else "default",
+                drawstyle="steps-post" if name in shares else "default",
                 marker=MARKERS[number % len(MARKERS)] if x == "length" else None, markersize=4,
             )  # fmt: skip
             if group.middle.band:
                 panel.fill_between(
                     group.middle.x, *group.middle.band, step="post", color=colour, alpha=0.15, linewidth=0
                 )
-        values = [v for group in groups for line in (*group.seeds, group.middle) for v in line.y]
-        _scale(panel, name, values)
+        _scale(panel, name, [v for group in groups for line in (*group.seeds, group.middle) for v in line.y])
         panel.set_xlabel(x)
         if x == "length":
-            _lengths(panel, sorted({place for group in groups for place in group.middle.x}))
-    note = "95 % interval of the success rate shaded; " if SOLVED in y else ""
+            _lengths(panel, sorted({length for group in groups for length in group.middle.x}))
+    note = "95 % interval of the share of seeds shaded; " if shares & set(y) else ""
     return _finished(figure, panels, note + "thin: seeds, thick: their median")
 
 
-def _points(labelled: Sequence[tuple[str, Standing]], x: str, y: Sequence[str]) -> Figure:
+def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str]) -> Figure:
     """One point with its interval for the best configuration of a cell; for all of them against a searched setting."""
-    ended = [(label, s, place_of(s, x)) for label, s in labelled if s.records]
-    ended = [(label, s, place) for label, s, place in ended if place is not None]
+    placed = [(label, one, position_of(one, x)) for label, one in labelled if one.results]
+    ended = [(label, one, position) for label, one, position in placed if position is not None]
     if not ended:
         raise FigureError(
-            f"nothing stands against {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
+            f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
         )
-    on_axis = any(x in s.configuration.labels for _, s, _ in ended)
+    on_axis = any(x in one.configuration.labels for _, one, _ in ended)
     if on_axis:
         ended = [entry for entry in ended if _is_best(entry[1])]
-    places = list(dict.fromkeys(place for _, _, place in ended))
-    numbers = [place for place in places if isinstance(place, float)]
-    numeric = len(numbers) == len(places)
+    positions = list(dict.fromkeys(position for _, _, position in ended))
+    numbers = [position for position in positions if isinstance(position, float)]
+    numeric = len(numbers) == len(positions)
     labels = list(dict.fromkeys(label for label, _, _ in ended))
     figure, panels = _panels(len(y))
     for panel, name in zip(panels, y, strict=True):
         for number, label in enumerate(labels):
-            mine = [(s, place) for other, s, place in ended if other == label]
+            own = [(one, position) for other, one, position in ended if other == label]
             shift = 0.0 if numeric else 0.6 * ((number + 0.5) / len(labels) - 0.5)
             xs = [
-                place if isinstance(place, float) and numeric else places.index(place) + shift
-                for _, place in mine
+                position if isinstance(position, float) and numeric else positions.index(position) + shift
+                for _, position in own
             ]
-            _intervals(panel, xs, [figure_of(s, name) for s, _ in mine], number, label)
-        _scale(panel, name, [v for _, s, _ in ended if (v := figure_of(s, name).estimate) is not None])
+            _intervals(panel, xs, [figure_of(one, name) for one, _ in own], number, label)
+        _scale(panel, name, [v for _, one, _ in ended if (v := figure_of(one, name).estimate) is not None])
         panel.set_xlabel(x)
         if numeric:
             _numbers(panel, numbers)
         else:
-            panel.set_xlim(-0.6, len(places) - 0.4)
+            panel.set_xlim(-0.6, len(positions) - 0.4)
             panel.set_xticks(
-                range(len(places)), [str(p) for p in places], rotation=30 if len(places) > 4 else 0
+                range(len(positions)), [str(p) for p in positions], rotation=30 if len(positions) > 4 else 0
             )
-    return _finished(
-        figure,
-        panels,
-        "bars: 95 % intervals over seeds" + ("; the best configuration of a cell" if on_axis else ""),
-    )
+    note = "bars: 95 % intervals over seeds" + ("; the best configuration of a cell" if on_axis else "")
+    return _finished(figure, panels, note)
 
 
-def _intervals(panel: Axes, xs: Sequence[float], figures: Sequence[Any], number: int, label: str) -> None:
-    known = [(place, f) for place, f in zip(xs, figures, strict=True) if f.estimate is not None]
-    ends = [[f.estimate - (f.low if f.low is not None else f.estimate) for _, f in known],
-            [(f.high if f.high is not None else f.estimate) - f.estimate for _, f in known]]  # fmt: skip
+def _intervals(
+    panel: Axes, xs: Sequence[float], figures: Sequence[Interval], number: int, label: str
+) -> None:
+    known = [(at, f.estimate, f) for at, f in zip(xs, figures, strict=True) if f.estimate is not None]
+    ends = [[value - (f.low if f.low is not None else value) for _, value, f in known],
+            [(f.high if f.high is not None else value) - value for _, value, f in known]]  # fmt: skip
     panel.errorbar(
-        [place for place, _ in known], [f.estimate for _, f in known], yerr=ends, label=label,
+        [at for at, _, _ in known], [value for _, value, _ in known], yerr=ends, label=label,
         fmt=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)], markersize=5, capsize=2, linewidth=1,
     )  # fmt: skip
 
 
-def _is_best(standing: Standing) -> bool:
+def _is_best(one: RankedConfiguration) -> bool:
     """The best of its cell, or, while none is complete, the file's own values."""
-    return bool(standing.records) and (
-        standing.rank == 1 or (standing.rank is None and standing.configuration.number == 0)
-    )
+    return bool(one.results) and (one.rank == 1 or (one.rank is None and one.configuration.number == 0))
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(PANEL_WIDTH * count, PANEL_HEIGHT), layout="constrained")
-    return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
+    return figure, [figure.add_subplot(1, count, index + 1) for index in range(count)]
 
 
 def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
     """Fractions from 0 to 100 %; errors on a log axis that has a place for 0."""
-    panel.set_ylabel(WORDS.get(name, name.replace("_", " ")))
+    label, unit = _axis(name)
+    panel.set_ylabel(label)
     finite = [value for value in values if math.isfinite(value)]
-    if name in ("success_rate", SOLVED) or "accuracy" in name:
+    if unit == "share":
         panel.set_ylim(-0.02, 1.03)
         panel.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     elif finite and min(finite) >= 0 and max(finite) > 30 * min(finite):
@@ -359,14 +358,14 @@ def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
             panel.set_yscale("log")
 
 
-def _numbers(panel: Axes, places: Sequence[float]) -> None:
-    """The same axis for all panels, also where a figure is unknown at some places."""
-    positive = [place for place in places if place > 0]
+def _numbers(panel: Axes, positions: Sequence[float]) -> None:
+    """The same axis for all panels, also where a metric is unknown at some positions."""
+    positive = [position for position in positions if position > 0]
     if not positive or max(positive) <= 30 * min(positive):
         return
-    if len(positive) == len(places):
+    if len(positive) == len(positions):
         panel.set_xscale("log")
-        panel.set_xlim(min(places) / 1.3, max(places) * 1.3)
+        panel.set_xlim(min(positions) / 1.3, max(positions) * 1.3)
     else:
         panel.set_xscale("symlog", linthresh=min(positive))
     panel.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())

@@ -1,61 +1,111 @@
-"""Figures as short text: 17.3k steps, 4.2e-7, `lr 3.2e-3, noise off`."""
+"""Formats of a report: Markdown for people, JSON and CSV for programs. A format is one entry of `FORMATS`."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sweeps.results.report import objective_of, off_values
-from sweeps.results.summary import OBJECTIVES
+from sweeps.config.space import Dimension, Objective
+from sweeps.results import metrics
+from sweeps.results.metrics import Column, ConfigurationMetric
+from sweeps.results.numbers import number, steps
+from sweeps.results.report import Report
+from sweeps.results.summary import RankedConfiguration
 
-UNKNOWN = "–"
 SHORT_NAMES = {"gradient_noise": "noise"}
+MOST_REASONS = 3
+"""Different errors that the remarks on a cell list."""
+WIDTH = 118
+"""Columns that prose is wrapped to, so that it is readable in a terminal."""
 
 
-def steps(value: float | None) -> str:
-    """Three significant digits with k, M or G: 850, 4.5k, 1.52M. A dash for None."""
-    if value is None:
-        return UNKNOWN
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # From 999.5 on it would be written as 1000 of the smaller unit.
-        if abs(value) >= 0.9995 * size:
-            return _three_digits(value / size) + unit
-    return _three_digits(value)
+def as_markdown(report: Report, timing: bool = True) -> str:
+    """Return the whole report as Markdown. Without `timing` the same records give the same bytes."""
+    parts = [f"# {report.name}"]
+    question = report.row.document.get("question")
+    if question:
+        parts.append(_wrapped(str(question)))
+    if not report.configurations:
+        parts.append("No configuration has been tried yet.")
+    cells = report.cells()
+    parts.extend(_best_of_each(report, cells))
+    parts.extend(_by_length(cells))
+    for cell in cells:
+        parts.extend(_cell(report, cell))
+    totals = report.totals()
+    parts.extend(["## Totals", _totals(totals)])
+    if timing:
+        parts.append(timing_line(totals))
+    legend = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
+    parts.append(_wrapped(" ".join([*legend, "#0 is the file's own configuration, * the best of its cell."])))
+    return "\n\n".join(parts) + "\n"
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """Significant digits, with an exponent as people write it: 0.41, 4.2e-7. A dash for None."""
-    if value is None:
-        return UNKNOWN
-    if not math.isfinite(value):
-        return str(value)
-    text = f"{value:.{digits}g}"
-    if value != 0 and not 1e-2 <= abs(value) < 1e6:
-        text = f"{value:.{digits - 1}e}"
-    mantissa, e, exponent = text.partition("e")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}e{int(exponent)}" if e else mantissa
+def as_json(report: Report, timing: bool = True) -> str:
+    """Return the whole report as indented JSON. Without `timing` the same records give the same bytes."""
+    return json.dumps(report.as_dict(timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def percent(fraction: float | None) -> str:
-    """Whole percent, or one decimal where that would say 0 or 100 of what is neither: 98, 99.8, 100."""
-    if fraction is None:
-        return UNKNOWN
-    rounded = round(100 * fraction)
-    return str(rounded) if fraction in (0, 1) or 0 < rounded < 100 else f"{100 * fraction:.1f}"
+def as_csv(report: Report) -> str:
+    """Return a row for each configuration: axes, rank, state, parameters, metrics. Empty fields are unknown."""
+    rows = []
+    for one in report.configurations:
+        row: dict[str, Any] = {f"cell.{axis}": label for axis, label in one.configuration.labels.items()}
+        row |= {"rank": one.rank, "number": one.configuration.number, "state": one.state}
+        row |= {f"parameters.{path}": value for path, value in one.parameters.items()}
+        row |= {"seeds_asked": len(one.configuration.keys)}
+        values = one.summary.columns() | {"objective": report.objective_of(one)}
+        rows.append(row | {name: values[name] for name in sorted(values, key=lambda name: "." in name)})
+
+    def group(column: str) -> int:
+        """Groups keep this order, and within each the order of first appearance."""
+        groups = ("cell.", "rank", "number", "state", "parameters.")
+        prefix = column.partition(".")[0] + "." if "." in column else column
+        return groups.index(prefix) if prefix in groups else len(groups)
+
+    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=group)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
-def parameters(values: Mapping[str, Any], off: Mapping[str, Any]) -> str:
-    """`lr 3.2e-3, dropout off`. A path is shortened to its last part where that says which it is."""
+@dataclass(frozen=True)
+class Format:
+    """A format of `sweeps report`."""
+
+    render: Callable[[Report, bool], str]
+    """(report, with wall times) -> text."""
+    several: bool = False
+    """Whether the reports of several sweeps may follow each other in one output."""
+    empty_line: bool = False
+    """Whether the command prints an empty line after it."""
+
+
+FORMATS: dict[str, Format] = {
+    "md": Format(as_markdown, several=True, empty_line=True),
+    "json": Format(as_json, empty_line=True),
+    "csv": Format(lambda report, timing: as_csv(report)),
+}
+"""Name, as in `sweeps report --format NAME` -> format."""
+
+
+# ------------------------------------------------------------------------------------------- parts of the Markdown
+
+
+def parameters(values: Mapping[str, Any], space: Mapping[str, Dimension]) -> str:
+    """Return `lr 3.2e-3, dropout off`. A path is shortened to its last part where that is unambiguous.
+
+    `space` defines which values mean off.
+    """
     if not values:
         return "as the file says"
     last = [path.rpartition(".")[2] for path in values]
@@ -63,7 +113,8 @@ def parameters(values: Mapping[str, Any], off: Mapping[str, Any]) -> str:
     for path, value in values.items():
         leaf = path.rpartition(".")[2]
         name = SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path
-        named.append((name, "off" if path in off and value == off[path] else _shown(value)))
+        off = path in space and space[path].has_off and value == space[path].off
+        named.append((name, "off" if off else _shown(value)))
     named.sort(key=lambda item: (item[0] != "lr", item[0]))  # the learning rate first: everybody looks for it
     return ", ".join(f"{name} {value}" for name, value in named)
 
@@ -74,52 +125,8 @@ def _shown(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
-def _three_digits(value: float) -> str:
-    text = f"{value:.3g}"
-    return str(round(value)) if "e" in text else text
-
-
-Entry = Mapping[str, Any]
-
-MOST_REASONS = 3
-"""Different errors that a cell's remarks tell."""
-WIDTH = 118
-"""Columns that prose is wrapped to, that it reads as well in a terminal."""
-LEGEND = (
-    "success: seeds solved, their share and its 95 % interval (Wilson). converged at: in steps, over solved "
-    "seeds, median, then mean with its 95 % interval (gamma). sparsity: mean sparsity error of solved seeds. "
-    "par2: mean converged-at, an unsolved seed counting twice the budget; lower is better. "
-    "#0 is the file's own configuration, * the best of its cell."
-)
-SHARES = {"symbol_error": "% of symbols wrong", "sequence_error": "% of sequences wrong"}
-"""What a task on symbols is tested for at other lengths; padding does not count. Of other tasks: the error."""
-COLUMNS = ("success", "converged at: median, mean", "sparsity", "par2")
-
-
-def as_markdown(report: Mapping[str, Any], timing: bool = True) -> str:
-    """The whole report. Without `timing` the same records give the same bytes."""
-    definition = report["definition"]
-    off = off_values(definition)
-    parts = [f"# {report['sweep']}"]
-    if definition.get("question"):
-        parts.append(_wrapped(str(definition["question"])))
-    if not report["configurations"]:
-        parts.append("No configuration has been tried yet.")
-    cells = [list(group) for _, group in groupby(report["configurations"], key=lambda entry: entry["cell"])]
-    objective, direction = objective_of(definition)
-    parts.extend(_best_of_each(cells, off, objective, direction))
-    parts.extend(_by_length(cells))
-    for cell in cells:
-        parts.extend(_cell(cell, off, objective))
-    parts.extend(["## Totals", _totals(report["totals"])])
-    if timing:
-        parts.append(timing_line(report["totals"]))
-    parts.append(_wrapped(LEGEND))
-    return "\n\n".join(parts) + "\n"
-
-
 def timing_line(totals: Mapping[str, Any]) -> str:
-    """Wall time and speed: the only line of a report that differs between equal sweeps."""
+    """Return wall time and speed: the only line of a report that differs between equal sweeps."""
     timing = totals["timing"]
     rate = timing["seed_steps_per_second"]
     speed = f", {steps(rate)} seed-steps a second" if rate is not None else ""
@@ -127,7 +134,7 @@ def timing_line(totals: Mapping[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are aligned in plain text; `|` in a field is escaped."""
+    """Return a Markdown table whose columns are aligned in plain text; `|` in a field is escaped."""
     lines = [[field.replace("|", "\\|") for field in row] for row in (header, *rows)]
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
 
@@ -139,39 +146,89 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
 
 
-def _best_of_each(
-    cells: Sequence[Sequence[Entry]], off: Mapping[str, Any], objective: str, direction: str
-) -> list[str]:
-    best = [cell[0] for cell in cells if cell[0]["rank"] == 1]
+def _columns() -> list[tuple[ConfigurationMetric, Column]]:
+    return [
+        (metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None
+    ]
+
+
+def _own_column(objective: Objective) -> list[ConfigurationMetric]:
+    """The objective, where no column shows it."""
+    shown = {name for metric, column in _columns() for name in (metric.name, *column.shows)}
+    metric = metrics.find(objective.name, objective.direction)
+    return [] if metric.name in shown else [metric]
+
+
+def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+    best = [cell[0] for cell in cells if cell[0].rank == 1]
     if not best:
         return []
-    how = "highest" if direction == "maximize" else "lowest"
-    axes = list(dict.fromkeys(axis for entry in best for axis in entry["cell"]))
+    objective = report.search.objective
+    how = "highest" if objective.direction == "maximize" else "lowest"
+    axes = list(dict.fromkeys(axis for one in best for axis in one.configuration.labels))
     own = _own_column(objective)
-    header = [*axes, "#", "success", "converged at", "sparsity", "par2", *own, "parameters"]
-    rows = [
-        [*(str(entry["cell"].get(axis, "")) for axis in axes), *_best_row(entry, off, own)] for entry in best
+    header = [*axes, "#", *(column.short_header or column.header for _, column in _columns())]
+    rows = []
+    for one in best:
+        lookup = one.summary.value
+        fields = []
+        for metric, column in _columns():
+            text = column.short_text or column.text
+            fields.append(text(lookup) if text else metric.format(lookup(metric.name).estimate))
+        labels = [str(one.configuration.labels.get(axis, "")) for axis in axes]
+        fields += [metric.format(report.objective_of(one)) for metric in own]
+        rows.append(
+            [*labels, str(one.configuration.number), *fields, parameters(one.parameters, report.search.space)]
+        )
+    header += [*(metric.name for metric in own), "parameters"]
+    return [f"## Best of each cell: {how} {objective.name}", table(header, rows)]
+
+
+def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
+    own = _own_column(report.search.objective)
+    header = [
+        "#",
+        *(column.header for _, column in _columns()),
+        *(metric.name for metric in own),
+        "parameters",
     ]
-    return [f"## Best of each cell: {how} {objective}", table(header, rows)]
+    rows = []
+    for one in cell:
+        lookup = one.summary.value
+        number = one.configuration.number
+        fields = [
+            column.text(lookup) if column.text else metric.format(lookup(metric.name).estimate)
+            for metric, column in _columns()
+        ]
+        fields += [metric.format(report.objective_of(one)) for metric in own]
+        mark = f"{number}*" if one.rank == 1 else str(number)
+        rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
+    return [f"## {title}", table(header, rows), *_remarks(cell)]
 
 
-def _by_length(cells: Sequence[Sequence[Entry]]) -> list[str]:
-    """Errors of each cell's best configuration at the lengths at which its lanes were tested."""
+def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+    """Errors of each cell's best configuration at the lengths at which its lanes were evaluated."""
     measured = []
     for cell in cells:
-        lanes = [lane["by_length"] for lane in cell[0]["lanes"] if "by_length" in lane]
-        if cell[0]["rank"] == 1 and lanes:
-            measured.append((cell[0]["cell"], lanes))
+        lanes = [result.by_length for result in cell[0].results if result.by_length]
+        if cell[0].rank == 1 and lanes:
+            measured.append((cell[0].configuration.labels, lanes))
     if not measured:
         return []
     axes = list(dict.fromkeys(axis for labels, _ in measured for axis in labels))
-    shares = [name for name in SHARES if all(name in lane for _, lanes in measured for lane in lanes)]
-    columns = {name: SHARES[name] for name in shares} or {"error": "error"}
+    columns = {
+        share.name: share.header
+        for share in metrics.SYMBOL_ERRORS
+        if all(share.name in lane for _, lanes in measured for lane in lanes)
+    }
+    unit = 100.0 if columns else 1.0
+    columns = columns or {"error": "error"}
     rows = [
         [
             *(str(labels.get(axis, "")) for axis in axes),
             *(str(length), str(lanes[0]["rows"][i]), str(len(lanes))),
-            *(_spread([lane[name][i] for lane in lanes], 100.0 if shares else 1.0) for name in columns),
+            *(_spread([lane[name][i] for lane in lanes], unit) for name in columns),
         ]
         for labels, lanes in measured
         for i, length in enumerate(lanes[0]["length"])
@@ -185,79 +242,36 @@ def _spread(values: Sequence[float], unit: float) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _own_column(objective: str) -> list[str]:
-    """The objective's column, where it is none of those that every report has."""
-    return [] if objective in OBJECTIVES else [objective]
-
-
-def _best_row(entry: Entry, off: Mapping[str, Any], own: Sequence[str]) -> list[str]:
-    return [
-        str(entry["number"]),
-        _success(entry),
-        steps(entry["converged_at"]["median"]),
-        number(entry["sparsity_error"]["estimate"]),
-        steps(entry["par2"]),
-        *(number(entry["objective"]) for _ in own),
-        parameters(entry["parameters"], off),
-    ]
-
-
-def _cell(cell: Sequence[Entry], off: Mapping[str, Any], objective: str) -> list[str]:
-    title = " ".join(f"{axis}={label}" for axis, label in cell[0]["cell"].items()) or "all"
-    own = _own_column(objective)
-    rows = [
-        [
-            f"{entry['number']}*" if entry["rank"] == 1 else str(entry["number"]),
-            _success(entry),
-            _converged(entry["converged_at"]),
-            number(entry["sparsity_error"]["estimate"]),
-            steps(entry["par2"]),
-            *(number(entry["objective"]) for _ in own),
-            parameters(entry["parameters"], off),
+def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
+    """What the table has no column for."""
+    lines = []
+    for text, counts in (
+        ("Diverged seeds", [one.summary.diverged for one in cell]),
+        ("Seeds that ended in an error", [one.summary.errors for one in cell]),
+    ):
+        listed = [
+            f"{count} in #{one.configuration.number}"
+            for one, count in zip(cell, counts, strict=True)
+            if count
         ]
-        for entry in cell
-    ]
-    return [f"## {title}", table(["#", *COLUMNS, *own, "parameters"], rows), *_remarks(cell)]
-
-
-def _remarks(cell: Sequence[Entry]) -> list[str]:
-    """What the table has no column for, where there is anything to say."""
-    said = []
-    for figure, words in (("diverged", "Diverged seeds"), ("errors", "Seeds that ended in an error")):
-        having = [f"{entry[figure]} in #{entry['number']}" for entry in cell if entry[figure]]
-        if having:
-            said.append(f"{words}: {', '.join(having)}.")
-    reasons = Counter(lane["reason"] for e in cell for lane in e["lanes"] if lane["outcome"] == "error")
+        if listed:
+            lines.append(f"{text}: {', '.join(listed)}.")
+    reasons = Counter(result.reason for one in cell for result in one.results if result.outcome == "error")
     for reason, count in reasons.most_common(MOST_REASONS):
-        said.append(f"Error of {_counted(count, 'seed')}: {reason}.")
+        lines.append(f"Error of {_counted(count, 'seed')}: {reason}.")
     if len(reasons) > MOST_REASONS:
-        said.append(f"{len(reasons) - MOST_REASONS} other errors: see `reason` in the JSON report.")
+        lines.append(f"{len(reasons) - MOST_REASONS} other errors: see `reason` in the JSON report.")
     unfinished = [
-        f"#{entry['number']} ({entry['seeds']} of {entry['seeds_asked']} seeds)"
-        for entry in cell
-        if entry["state"] == "running"
+        f"#{one.configuration.number} ({len(one.results)} of {len(one.configuration.keys)} seeds)"
+        for one in cell
+        if one.state == "running"
     ]
     if unfinished:
-        said.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
-    failed = [f"#{entry['number']}" for entry in cell if entry["state"] == "failed"]
+        lines.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
+    failed = [f"#{one.configuration.number}" for one in cell if one.state == "failed"]
     if failed:
-        said.append(f"Failed, so not ranked: {', '.join(failed)}.")
-    return ["\n".join(map(_wrapped, said))] if said else []
-
-
-def _success(entry: Entry) -> str:
-    rate = entry["success_rate"]
-    if rate["estimate"] is None:
-        return UNKNOWN
-    ends = f"[{percent(rate['low'])}, {percent(rate['high'])}]"
-    return f"{entry['solved']}/{entry['seeds']} {percent(rate['estimate'])}% {ends}"
-
-
-def _converged(figures: Mapping[str, Any]) -> str:
-    if figures["median"] is None:
-        return UNKNOWN
-    ends = f" [{steps(figures['low'])}, {steps(figures['high'])}]" if figures["low"] is not None else ""
-    return f"{steps(figures['median'])}, {steps(figures['estimate'])}{ends}"
+        lines.append(f"Failed, so not ranked: {', '.join(failed)}.")
+    return ["\n".join(map(_wrapped, lines))] if lines else []
 
 
 def _totals(totals: Mapping[str, Any]) -> str:
@@ -267,8 +281,9 @@ def _totals(totals: Mapping[str, Any]) -> str:
     return _wrapped(
         f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, "
         f"{lanes}: "
-        f"{totals['solved']} solved, {totals['diverged']} diverged, {totals['errors']} ended in an error; "
-        f"{steps(totals['seed_steps'])} seed-steps. State: {totals['state']}."
+        f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
+        f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
+        f"State: {totals['state']}."
     )
 
 
@@ -278,46 +293,3 @@ def _counted(count: int, what: str) -> str:
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def as_json(report: Mapping[str, Any], timing: bool = True) -> str:
-    """The whole object, indented. Without `timing` the same records give the same bytes."""
-    return json.dumps(_timed(report, timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def as_csv(report: Mapping[str, Any]) -> str:
-    """A row for each configuration: axes, rank, state, parameters, figures. Empty fields are unknown."""
-    rows = [_row(entry) for entry in report["configurations"]]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    # Groups keep their order, and within each the order of first appearance.
-    columns.sort(
-        key=lambda column: ("cell.", "rank", "number", "state", "parameters.", "").index(_group(column))
-    )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {f"cell.{axis}": label for axis, label in entry["cell"].items()}
-    row |= {name: entry[name] for name in ("rank", "number", "state")}
-    row |= {f"parameters.{path}": value for path, value in entry["parameters"].items()}
-    row |= {name: entry[name] for name in ("seeds_asked", "seeds", "solved", "diverged", "errors", "par2")}
-    for figure in ("success_rate", "converged_at", "sparsity_error"):
-        row |= {f"{figure}.{name}": value for name, value in entry[figure].items()}
-    return row | {f"error.{split}.median": figures["median"] for split, figures in entry["error"].items()}
-
-
-def _group(column: str) -> str:
-    if column in ("rank", "number", "state"):
-        return column
-    return next((prefix for prefix in ("cell.", "parameters.") if column.startswith(prefix)), "")
-
-
-def _timed(report: Mapping[str, Any], timing: bool) -> dict[str, Any]:
-    if timing:
-        return dict(report)
-    totals = {name: value for name, value in report["totals"].items() if name != "timing"}
-    return {**report, "totals": totals}

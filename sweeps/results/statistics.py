@@ -1,12 +1,11 @@
-"""Intervals over seeds: of a success rate (Wilson), of converged-at (gamma), of the sparsity error (beta).
+"""Confidence intervals over seeds: of a success rate (Wilson), of converged-at (gamma), of the sparsity error (beta).
 
-The families are those of the papers (Madsen and Johansen 2020, whose R script `_compute_summary.r` this
-replaces). Two of the three published computations are known to be off; the docstrings of `gamma_mean` and
-`beta_mean` say how ours differ, so compare success rates and medians first when standing beside a published
-table.
+The families are those of the papers (Madsen and Johansen 2020, whose R script `_compute_summary.r` this replaces). Two of
+the three published computations have known errors: the docstrings of `gamma_mean` and `beta_mean` describe the difference.
+In a comparison with a published table, success rates and medians are the figures to compare.
 
-Every function is pure and takes plain numbers. What cannot be computed is None, never NaN: no values have no
-estimate, one value has an estimate and no ends.
+Every function is pure and takes plain numbers. What cannot be computed is None, never NaN: no values have no estimate, one
+value has an estimate and no ends.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SPARSITY_CEILING = 0.5
 _SPARSITY_CLIP = 1e-16
 _NEAR_AN_END = 1e-6
 _NARROW = 1e-4
-"""Relative spread below which a gamma or beta is a normal to the eye, and its likelihood loses digits."""
+"""Relative spread below which a gamma or beta is close to a normal, and its likelihood loses digits."""
 _FARTHEST = 700.0
 """exp(700) is near the largest double: farther out on a log or logit axis an end counts as out of reach."""
 
@@ -47,7 +46,7 @@ class RateDifference:
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a success rate, a fraction in [0, 1].
+    """Return Wilson's score interval of a success rate, a fraction in [0, 1].
 
     0 of 100 gives [0, 0.0370], 98 of 100 gives [0.9300, 0.9945]. No trials give an empty interval.
     The published script uses the same interval, and the two agree.
@@ -63,7 +62,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     rate = successes / n
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # The ends at 0 and n successes are exactly 0 and 1; rounding would leave 1e-17 beside them.
+    # The ends at 0 and n successes are exactly 0 and 1; rounding would leave 1e-17 next to them.
     low = 0.0 if successes == 0 else max(0.0, middle - half)
     high = 1.0 if successes == n else min(1.0, middle + half)
     return Interval(rate, low, high)
@@ -72,7 +71,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 def rate_difference(
     first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95
 ) -> RateDifference | None:
-    """Compare two success rates, each (successes, trials); None when either has no trials.
+    """Return the difference of two success rates, each (successes, trials); None when either has no trials.
 
     The interval is Newcombe's (1998, method 10), built from the two Wilson intervals, so it behaves at 0 %
     and 100 %.
@@ -96,9 +95,9 @@ def rate_difference(
 def t_mean(
     values: Sequence[float], confidence: float = 0.95, floor: float = -math.inf, ceiling: float = math.inf
 ) -> Interval:
-    """Student's t interval of a mean, its ends clipped to [floor, ceiling].
+    """Return Student's t interval of a mean, its ends clipped to [floor, ceiling].
 
-    Identical values give an interval of no width: all that the sample can say.
+    Identical values give an interval of no width.
     """
     x = _finite(values)
     if x.size == 0:
@@ -112,7 +111,7 @@ def t_mean(
 
 
 def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Profile-likelihood interval of the mean of a gamma, for converged-at in steps.
+    """Return the profile-likelihood interval of the mean of a gamma, for converged-at in steps.
 
     The estimate is the sample mean, which is the maximum likelihood estimate of a gamma's mean. The interval
     holds each mean mu whose likelihood, at the shape that suits mu best, is within chi2(1)/2 of the greatest.
@@ -123,8 +122,8 @@ def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
     largest double is None.
 
     The published script starts L-BFGS-B at the sample moments and often stops where the likelihood is not
-    stationary: its "mean" of NAU on addition is 3.91e5 steps where the sample mean, and ours, is 1.90e5. Its
-    medians are sound.
+    stationary: its "mean" of NAU on addition is 3.91e5 steps where the sample mean, which this function returns, is
+    1.90e5. Its medians are correct.
 
     Raises ValueError for a negative value or one that is not finite.
     """
@@ -135,9 +134,9 @@ def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return t_mean(values, confidence, floor=0.0)
     mean = _mean(x)
     scaled = x / mean
-    if scaled.min() == 0:  # Underflow: as good as a zero.
+    if scaled.min() == 0:  # Underflow: treated as a zero.
         return t_mean(values, confidence, floor=0.0)
-    # Log of the mean minus mean of the logs: all that a gamma's likelihood sees beside the mean.
+    # Log of the mean minus mean of the logs: with the mean, the sufficient statistic of a gamma.
     spread = float(np.mean((scaled - 1) - np.log(scaled)))
     drop = _chi_squared(_checked(confidence)) / (2 * x.size)
     best = _gamma_profile(0.0, spread)
@@ -162,7 +161,7 @@ def _gamma_profile(log_ratio: float, spread: float) -> float:
 
 
 def beta_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Profile-likelihood interval of the mean of sparsity errors, as a beta stretched over [0, 0.5].
+    """Return the profile-likelihood interval of the mean of sparsity errors, as a beta stretched over [0, 0.5].
 
     With y = 2x a beta on [0, 1] of mean m, the sparsity error has mean m / 2. The estimate is the maximum
     likelihood one: close to the sample mean of values that look like a beta; it can be twice as large for a
@@ -304,7 +303,7 @@ def _finite(values: Sequence[float]) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64).reshape(-1)
     if not np.all(np.isfinite(x)):
         raise ValueError(
-            "a value is not finite; leave out lanes without a figure before asking for an interval"
+            "a value is not finite; leave out lanes without a value before computing an interval"
         )
     return x
 

@@ -1,38 +1,44 @@
-"""Thresholds from a reference sweep: test errors that a model with the exact solution built in stays below.
+"""Thresholds from a reference sweep: upper bounds of the test errors of a model with the exact solution built in.
 
 Madsen and Johansen (2020), appendix on sequential MNIST: for each test length mean + t * sd / √k of the test errors of k
 reference runs, each at its best validation step, t being the 0.99 quantile of Student's distribution. Their script has 8
-degrees of freedom whatever k is; ours has k - 1.
+degrees of freedom whatever k is; here it is k - 1.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 from scipy.stats import t as student
 
 from sweeps.errors import UserError
+from sweeps.results.report import Report
 
 CONFIDENCE = 0.99
 
 
-def thresholds(report: Mapping[str, Any]) -> dict[str, float]:
-    """Split -> threshold, of a report of one configuration. Raises UserError where there are no two runs to compare."""
-    entries = report["configurations"]
-    if len(entries) != 1:
+def thresholds(report: Report) -> dict[str, float]:
+    """Return split -> threshold, of a report of one configuration.
+
+    Raises UserError for several configurations, and for fewer than two seeds with finite errors.
+    """
+    if len(report.configurations) != 1:
         raise UserError(
-            f"sweep {report['sweep']!r} has {len(entries)} configurations; thresholds come from one reference model"
+            f"sweep {report.name!r} has {len(report.configurations)} configurations; "
+            "thresholds come from one reference model"
         )
-    lanes = [lane for lane in entries[0]["lanes"] if lane["error"] and None not in lane["error"].values()]
-    if len(lanes) < 2:
+    errors = [
+        {split: value for split, value in result.error.items() if value is not None}
+        for result in report.configurations[0].results
+        if result.error and None not in result.error.values()
+    ]
+    if len(errors) < 2:
         raise UserError(
-            f"sweep {report['sweep']!r} has {len(lanes)} seeds with finite errors; at least 2 are needed"
+            f"sweep {report.name!r} has {len(errors)} seeds with finite errors; at least 2 are needed"
         )
-    splits = [split for split in lanes[0]["error"] if split != "interpolation"]
-    return {split: _upper([lane["error"][split] for lane in lanes]) for split in splits}
+    splits = [split for split in sorted(errors[0]) if split != "interpolation"]
+    return {split: _upper([error[split] for error in errors]) for split in splits}
 
 
 def _upper(errors: list[float]) -> float:

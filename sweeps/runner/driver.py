@@ -22,7 +22,7 @@ from sweeps.config.settings import float_leaves, lane_key, resolve, structure
 from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import SweepFailed
-from sweeps.results.summary import Summary, objective_value, summarise
+from sweeps.results.summary import RankedConfiguration, Summary, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.store import Store
 from sweeps.store.records import Configuration
@@ -375,13 +375,14 @@ class Driver:
         if entry.missing or entry.summary is not None:
             return
         by_seed = sorted(entry.results.values(), key=lambda result: result.seed)
-        summary = entry.summary = summarise(by_seed, entry.budget)
+        summary = entry.summary = summarise(by_seed)
         state = "failed" if summary.errors == summary.seeds else "complete"
         value = self._objective(summary)[0] if state == "complete" else None
         old = entry.configuration
         self.store.finish_configuration(self.name, old.cell, old.number, state, value)
         finished = entry.configuration = dataclasses.replace(old, state=state, value=value)
-        self.track(lambda tracker: tracker.complete(finished, by_seed, summary))
+        completed = RankedConfiguration(configuration=finished, results=tuple(by_seed))
+        self.track(lambda tracker: tracker.complete(completed))
 
     def _finished(self, entry: ConfigurationProgress) -> Finished:
         """Return a configuration as the search sees it; without a value while it runs and where it failed."""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from sweeps.config.settings import build, float_leaves
 from sweeps.errors import UserError
-from sweeps.results.export import best_standing
-from sweeps.results.formats import number
+from sweeps.results.export import best_configuration
+from sweeps.results.metrics import SYMBOL_ERRORS
+from sweeps.results.numbers import number
 from sweeps.store import Store
 
-COLUMNS = ("sequence_error", "symbol_error")
+COLUMNS = tuple(share.name for share in reversed(SYMBOL_ERRORS))
 
 
 def ensemble_table(
@@ -29,9 +30,9 @@ def ensemble_table(
     """
     from sweeps.training.ensemble import Ensemble
 
-    standing = best_standing(store, name, cell)
-    settings = standing.configuration.settings
-    stored = {record.seed: store.state(record.key, record.budget) for record in standing.records}
+    best = best_configuration(store, name, cell)
+    settings = best.configuration.settings
+    stored = {record.seed: store.state(record.key, record.budget) for record in best.results}
     states = {seed: state for seed, state in stored.items() if state is not None}
     if len(states) < 2:
         raise UserError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")

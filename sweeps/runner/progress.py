@@ -10,7 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from sweeps.results.formats import parameters, steps
+from sweeps.results.formats import parameters
+from sweeps.results.numbers import steps
 from sweeps.results.statistics import wilson
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress_log import MARK

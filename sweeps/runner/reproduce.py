@@ -10,7 +10,7 @@ from rich.console import Console
 from sweeps.config.sweep_file import load
 from sweeps.errors import UserError
 from sweeps.results.export import compare_rates, compare_seeds
-from sweeps.results.report import standings
+from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
 
@@ -35,7 +35,7 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
         if outcome.state != "done":
             console.print(f"FAIL: it was not trained to the end: {outcome.reason}", highlight=False)
             return False
-        records = [record for standing in standings(store, sweep.name)[1] for record in standing.records]
+        records = [result for one in report(store, sweep.name).configurations for result in one.results]
     if fresh_seeds:
         comparison = compare_rates(expected, records)
         console.print(comparison.text, highlight=False, soft_wrap=True)

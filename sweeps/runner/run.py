@@ -16,11 +16,10 @@ from sweeps.config.diff import difference
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.results import as_markdown, report
-from sweeps.results.report import standings
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
-from sweeps.tracking import BackgroundTracker, Row, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Tracker, default_uri
 
 STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
@@ -145,21 +144,24 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
     store.set_state(name, state)
     if driver.tracker is None:
         return
-    found = standings(store, name)[1]
-    ranks = {(s.configuration.cell, s.configuration.number): s.rank for s in found if s.rank is not None}
-    table = as_markdown(report(store, name), timing=False)
+    found = report(store, name)
+    ranks = {
+        (one.configuration.cell, one.configuration.number): one.rank
+        for one in found.configurations
+        if one.rank is not None
+    }
+    table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))
 
     def on_wait(num_writes: int) -> None:
         console.print(f"the records are safe; MLflow has {num_writes} writes to come", highlight=False)
 
-    if not driver.tracker.settle(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
+    if not driver.tracker.flush(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
 
 
 def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:
     """Write all MLflow runs of a sweep from its records. Raises TrackingError and StoreError."""
-    row, found = standings(store, sweep.name)
-    tracker = Tracker(default_uri(folder), sweep, created=row.created, name=row.name)
-    rows = [Row(s.configuration, s.records, s.summary, s.rank) for s in found]
-    tracker.sync(rows, row.state, as_markdown(report(store, sweep.name), timing=False))
+    found = report(store, sweep.name)
+    tracker = Tracker(default_uri(folder), sweep, created=found.row.created, name=found.name)
+    tracker.sync(found.configurations, found.row.state, as_markdown(found, timing=False))

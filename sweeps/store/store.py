@@ -436,12 +436,11 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 def _record_row(record: LaneResult) -> dict[str, Any]:
     """Return a record as a row. NumPy's numbers become Python's, since SQLite would store their bytes."""
     row: dict[str, Any] = {"key": record.key, "outcome": record.outcome}
-    for name in ("budget", "seed", "steps", "converged_at", "best_step"):
-        value = getattr(record, name)
-        row[name] = None if value is None else int(value)
-    for name in ("sparsity_error", "threshold", "wall_time_s"):
-        value = getattr(record, name)
-        row[name] = None if value is None else finite(float(value))
+    for column in records.c:
+        if isinstance(column.type, sa.BigInteger | sa.Double):
+            value = getattr(record, column.name)
+            convert = int if isinstance(column.type, sa.BigInteger) else float
+            row[column.name] = None if value is None else finite(convert(value))
     row["error"] = json.dumps(finite(record.error))
     row["provenance"] = json.dumps(record.provenance)
     # An exception's text may contain what a database's text cannot: a NUL, or half of a surrogate pair.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # Against a server that is down MLflow tries for minutes; the sweep has better to do, and the records are safe.
+    # MLflow retries a server that is down for minutes; the records are safe, so the sweep does not wait for it.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # A line and a GET for every run that ends.
@@ -33,22 +33,22 @@ SQLITE = "sqlite:///"
 
 
 def default_uri(store: str | Path) -> str:
-    """MLFLOW_TRACKING_URI, or an SQLite file in the store; in the default store's folder if that is a database."""
+    """Return MLFLOW_TRACKING_URI, or an SQLite file in the store; in the default store's folder if that is a database."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
-        # Without a driver's name SQLAlchemy takes psycopg2, and ours is its successor.
+        # Without a driver's name SQLAlchemy uses psycopg2, but psycopg 3 is what is installed.
         return re.sub("^postgres(ql)?://", "postgresql+psycopg://", given)
     folder = Path("results" if "://" in str(store) else store)
     return f"{SQLITE}{folder.absolute() / 'mlflow.db'}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite URI; None for any other."""
+    """Return the file of an SQLite URI; None for any other."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown: what stands between // and @ is left out."""
+    """Return the URI without what is between // and @, as it may be shown."""
     scheme, slashes, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return parameters_masked(f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}")
@@ -56,7 +56,7 @@ def without_password(uri: str) -> str:
 
 @dataclass
 class Run:
-    """A run as it stands in MLflow."""
+    """A run in MLflow."""
 
     id: str
     status: str
@@ -68,21 +68,21 @@ class Run:
 
 
 class Client:
-    """The few calls that the tracker makes. Every method raises TrackingError and nothing else."""
+    """The calls that the tracker needs. Every method raises TrackingError and nothing else."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        with self.told("be opened"):
+        with self._typed_errors("be opened"):
             self._mlflow = _connect(uri)
 
     @contextmanager
-    def told(self, what: str) -> Iterator[None]:
-        """Turns whatever MLflow raises into a TrackingError."""
+    def _typed_errors(self, what: str) -> Iterator[None]:
+        """Raise any exception of MLflow as a TrackingError."""
         try:
             yield
         except TrackingError:
             raise
-        # MLflow passes on errors of SQLAlchemy, requests, the file system and its own; none may kill a sweep.
+        # MLflow raises errors of SQLAlchemy, requests, the file system and its own; none may end a sweep.
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrackingError(
@@ -90,11 +90,11 @@ class Client:
             ) from error
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of that name, made, or brought back from the deleted ones, if need be."""
-        with self.told(f"open the experiment {name!r}"):
+        """Return the id of the experiment of that name; it is created, or restored if it was deleted."""
+        with self._typed_errors(f"open the experiment {name!r}"):
             found = self._mlflow.get_experiment_by_name(name)
             if found is None:
-                # For SQLite MLflow would put artifacts below the folder in which the command happens to be run.
+                # For SQLite MLflow would write artifacts below the working directory.
                 file = sqlite_file(self.uri)
                 location = (file.absolute().parent / "mlartifacts").as_uri() if file else None
                 return str(self._mlflow.create_experiment(name, artifact_location=location))
@@ -103,10 +103,10 @@ class Client:
             return str(found.experiment_id)
 
     def runs(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Every run of the experiment with that tag, the oldest first."""
+        """Return every run of the experiment with that tag, the oldest first."""
         found: list[Run] = []
         token: str | None = None
-        with self.told("list the sweep's runs"):
+        with self._typed_errors("list the sweep's runs"):
             while True:
                 page = self._mlflow.search_runs(
                     [experiment],
@@ -120,8 +120,8 @@ class Client:
                     return found
 
     def create(self, experiment: str, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
-        """A new run, with its tags, in one call."""
-        with self.told(f"make the run {name!r}"):
+        """Create a run with its tags, in one call."""
+        with self._typed_errors(f"create the run {name!r}"):
             run = self._mlflow.create_run(experiment, start_time=started_ms, tags=dict(tags), run_name=name)
             return Run(run.info.run_id, run.info.status, dict(tags))
 
@@ -133,12 +133,12 @@ class Client:
         params: Mapping[str, str],
         tags: Mapping[str, str],
     ) -> None:
-        """Metrics, parameters and tags in one call, or in as many as MLflow's limits ask for."""
+        """Log metrics, parameters and tags in one call; MLflow's client splits it at the limits of its server."""
         from mlflow.entities import Metric, Param, RunTag
 
         if not (points or params or tags):
             return
-        with self.told("write a run's figures"):
+        with self._typed_errors("write a run's metrics"):
             self._mlflow.log_batch(
                 run.id,
                 metrics=[Metric(p.key, p.value, created_ms + p.age, p.step) for p in points],
@@ -148,8 +148,8 @@ class Client:
             run.tags |= tags
 
     def set_status(self, run: Run, status: str, ended_ms: int) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED."""
-        with self.told(f"set a run to {status}"):
+        """Set a run to RUNNING, FINISHED, FAILED or KILLED."""
+        with self._typed_errors(f"set a run to {status}"):
             if status == "RUNNING":
                 self._mlflow.update_run(run.id, status=status)
             else:  # half the calls of update_run
@@ -157,13 +157,13 @@ class Client:
             run.status = status
 
     def describe(self, experiment: str, text: str) -> None:
-        """The experiment's description."""
-        with self.told("write the description"):
+        """Set the experiment's description."""
+        with self._typed_errors("write the description"):
             self._mlflow.set_experiment_tag(experiment, "mlflow.note.content", text)
 
     def delete(self, run: Run) -> None:
-        """Moves a run to the deleted ones."""
-        with self.told("delete a run"):
+        """Delete a run; MLflow can restore it."""
+        with self._typed_errors("delete a run"):
             self._mlflow.delete_run(run.id)
 
 
@@ -175,7 +175,7 @@ def _connect(uri: str) -> MlflowClient:
         file.absolute().parent.mkdir(parents=True, exist_ok=True)
         if not network_file_system(file.parent):
             # Readers, such as the web pages, then do not wait for the writer, and a commit costs one sync instead of
-            # three. It stays with the file, and the store beside it is in the same mode.
+            # three. The mode is kept in the file; the store's database uses the same.
             connection = sqlite3.connect(file)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.close()
@@ -184,8 +184,10 @@ def _connect(uri: str) -> MlflowClient:
     # "Creating initial MLflow database tables", and a line for each of its migrations
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A line for every attempt; that it failed in the end is told by the driver
+    # A line for every attempt; the last failure is raised
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(max_results=1)  # opens the database, or asks the server: faults are told here
+    client.search_experiments(
+        max_results=1
+    )  # opens the database, or calls the server: errors are raised here
     return client

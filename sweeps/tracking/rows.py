@@ -1,9 +1,9 @@
-"""A configuration and its records as MLflow wants them: names, tags, parameters, metrics. Plain data, no mlflow.
+"""A configuration and its results as MLflow's names, tags, parameters and metrics. Plain data, no mlflow.
 
-A metric's place is (key, timestamp, step), and what stands there twice with one value is one row. So timestamps are
-made from the sweep's creation and never from the clock, and writing again changes nothing. Of several values of one
-key MLflow shows that of the greatest step, then of the latest timestamp. Figures therefore stand at step `budget`, and
-the timestamp rises with what replaces them: more seeds, or a record in place of an error.
+The primary key of MLflow's metrics is (key, timestamp, step, value), so timestamps are made from the sweep's creation and
+never from the clock: writing again changes nothing. Of several values of one key MLflow shows that of the greatest step,
+then of the latest timestamp. Metrics are therefore logged at step `budget`, and the timestamp rises with what replaces
+them: more seeds, or a result in place of an error.
 """
 
 from __future__ import annotations
@@ -11,33 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import Dimension, same
-from sweeps.results.summary import Summary
+from sweeps.config.space import Dimension, Objective, same
+from sweeps.results import metrics
+from sweeps.results.summary import RankedConfiguration, Summary
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
 MOST_POINTS = 200
-"""Of one curve; a longer one is thinned evenly, and its first crossing of the threshold stays."""
+"""Of one curve; a longer one is thinned evenly, and its first crossing of the threshold is kept."""
 NAME_LIMIT = 200
 """Characters of a run's name; MLflow's own limit is 250."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A configuration with all that is known of it."""
-
-    configuration: Configuration
-    records: Sequence[LaneResult]
-    summary: Summary | None = None
-    """None while seeds are missing."""
-    rank: int | None = None
-    """1 is the best of its cell."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class Point:
 
 
 def configuration_name(configuration: Configuration, space: Mapping[str, Dimension]) -> str:
-    """A name such as `c017 nmu U[1,2] lr=3.2e-3 noise=off`: number, labels, then what the search may change."""
+    """Return a name such as `c017 nmu U[1,2] lr=3.2e-3 noise=off`: number, labels, then the searched settings."""
     labels = dict(configuration.labels)
     model = labels.pop("model", None) or str(configuration.settings["model"]["name"])
     parts = [f"c{configuration.number:03d}", model, *labels.values()]
@@ -67,12 +55,12 @@ def configuration_name(configuration: Configuration, space: Mapping[str, Dimensi
 
 
 def seed_name(configuration: Configuration, seed: int) -> str:
-    """A name such as `c017 s042`."""
+    """Return a name such as `c017 s042`."""
     return f"c{configuration.number:03d} s{seed:03d}"
 
 
 def short_name(path: str, among: Mapping[str, Any]) -> str:
-    """The last word of a dotted path, `noise` of `train.gradient_noise`; more of it where another path ends so too."""
+    """Return the last word of a dotted path, `noise` of `train.gradient_noise`; more of it where that is ambiguous."""
 
     def forms(full: str) -> list[str]:
         leaf = full.rpartition(".")[2]
@@ -85,7 +73,7 @@ def short_name(path: str, among: Mapping[str, Any]) -> str:
 
 
 def short_value(value: Any) -> str:
-    """Two significant digits of a float, `3.2e-3`; anything else as it stands."""
+    """Return two significant digits of a float, `3.2e-3`; anything else as text."""
     if not isinstance(value, float):
         return str(value)
     if value == 0 or 0.01 <= abs(value) < 1000:
@@ -95,7 +83,7 @@ def short_value(value: Any) -> str:
 
 
 def shared_tags(configuration: Configuration) -> dict[str, str]:
-    """Tags that a configuration and its seeds have in common."""
+    """Return the tags that a configuration and its seeds have in common."""
     return {
         "cell": configuration.cell,
         "model": configuration.labels.get("model") or str(configuration.settings["model"]["name"]),
@@ -105,25 +93,28 @@ def shared_tags(configuration: Configuration) -> dict[str, str]:
     }
 
 
-def seed_tags(configuration: Configuration, record: LaneResult) -> dict[str, str]:
-    """Tags of a seed's run; its digest is the lane's key in the store."""
+def seed_tags(configuration: Configuration, result: LaneResult) -> dict[str, str]:
+    """Return the tags of a seed's run; its digest is the lane's key in the store."""
     return {
         **shared_tags(configuration),
         "level": "seed",
-        "seed": str(record.seed),
-        "digest": record.key,
-        "outcome": record.outcome,
+        "seed": str(result.seed),
+        "digest": result.key,
+        "outcome": result.outcome,
     }
 
 
 def configuration_tags(configuration: Configuration) -> dict[str, str]:
-    """Tags of a configuration's run. Its digest leaves the budget out, as a lane's key does: more steps go on with it."""
+    """Return the tags of a configuration's run.
+
+    Its digest leaves the budget out, as a lane's key does: more steps continue the run.
+    """
     settings = {**configuration.settings, "train": {**configuration.settings["train"], "steps": None}}
     return {**shared_tags(configuration), "level": "configuration", "digest": digest(settings)}
 
 
 def configuration_outcome(configuration: Configuration, summary: Summary) -> str:
-    """`solved` if every seed is; `error` if it failed; `diverged` if every seed did; else `unsolved`."""
+    """Return `solved` if every seed is; `error` if it failed; `diverged` if every seed did; else `unsolved`."""
     if configuration.state == "failed":
         return "error"
     if summary.seeds and summary.solved == summary.seeds:
@@ -132,12 +123,12 @@ def configuration_outcome(configuration: Configuration, summary: Summary) -> str
 
 
 def digest(data: Any) -> str:
-    """sha256, in hex, of plain data, whatever the order of its keys."""
+    """Return the sha256, in hex, of plain data; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def parameters(configuration: Configuration) -> dict[str, str]:
-    """Every leaf of the settings by its dotted path, and what the search changed by the path of the sweep file.
+    """Return every leaf of the settings by its dotted path, and searched values by the path of the sweep file.
 
     Without train.steps, which is the tag `budget`: MLflow's parameters cannot change and a budget may grow.
     """
@@ -165,98 +156,67 @@ def _as_text(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- metrics
 
 
-def seed_points(record: LaneResult) -> list[Point]:
-    """A seed's figures, and its curves under names of their own, `curve.error.extrapolation` say."""
-    figures: dict[str, float | None] = {
-        "solved": float(record.solved),
-        "converged_at": record.converged_at,
-        "sparsity_error": record.sparsity_error,
-        "steps": record.steps,
-        **{f"error.{split}": value for split, value in record.error.items()},
-        **record.scores,
-    }
-    age = 0 if record.outcome == "error" else 1
-    return _at(figures, record.budget, age) + _curve_points(record) + _length_points(record)
+def seed_points(result: LaneResult) -> list[Point]:
+    """Return a seed's metrics, and its curves under names of their own, such as `curve.error.extrapolation`."""
+    age = 0 if result.outcome == "error" else 1
+    return [
+        *_at(metrics.lane_values(result), result.budget, age),
+        *_curve_points(result),
+        *_length_points(result),
+    ]
 
 
-def configuration_points(summary: Summary, records: Sequence[LaneResult], budget: int) -> list[Point]:
-    """A configuration's figures, and `solved_fraction` against the step."""
-    rate = summary.success_rate
-    figures: dict[str, float | None] = {
-        "success_rate": rate.estimate,
-        "success_rate.low": rate.low,
-        "success_rate.high": rate.high,
-        "par2": summary.par2,
-        "converged_at": summary.converged_at_median,
-        "sparsity_error": summary.sparsity_error.estimate,
-        "diverged": summary.diverged,
-        "seed_steps": summary.seed_steps,
-    }
-    age = 2 * summary.seeds - summary.errors
-    fractions = [Point("solved_fraction", value, step, age) for step, value in solved_fraction(records)]
-    return _at(figures, budget, age) + fractions
-
-
-def solved_fraction(records: Sequence[LaneResult]) -> list[tuple[int, float]]:
-    """(step, fraction of seeds whose extrapolation error at that step is below the threshold), over all seeds.
-
-    The fraction at the step, not of those that were ever below by then: a solution that is lost again shows. A seed
-    that ended early keeps its last value, one that diverged or failed counts as unsolved from there on. Empty where
-    the task has no threshold.
-    """
-    if not any(record.threshold is not None for record in records):
-        return []
-    steps = sorted({step for record in records for step in record.curve.get("step", ())})
+def configuration_points(one: RankedConfiguration, objective: Objective) -> list[Point]:
+    """Return a configuration's metrics, the value of its objective, and its metrics against the step."""
+    values = one.summary.columns(estimate="")
+    values["objective"] = one.summary.value(objective.name, objective.direction).estimate
+    age = 2 * one.summary.seeds - one.summary.errors
+    steps = sorted({step for result in one.results for step in result.curve.get("step", ())})
     kept = [steps[i] for i in thinned(len(steps), [])]
-    return [(step, sum(_is_below(record, step) for record in records) / len(records)) for step in kept]
-
-
-def _is_below(record: LaneResult, step: int) -> bool:
-    """Whether a seed's extrapolation error, as last evaluated at or before `step`, is below its threshold."""
-    steps, errors = record.curve.get("step", []), record.curve.get("error.extrapolation", [])
-    place = bisect_right(steps, step) - 1
-    if place < 0 or place >= len(errors) or record.threshold is None:
-        return False
-    if record.outcome in ("diverged", "error") and step > steps[-1]:
-        return False
-    return errors[place] is not None and errors[place] < record.threshold
+    shares = [
+        Point(metric.name, share.estimate, step, age)
+        for metric in metrics.step_metrics()
+        for step, share in metric.value(one.results, kept)
+        if share.estimate is not None
+    ]
+    return _at(values, one.budget, age) + shares
 
 
 def thinned(count: int, keep: Sequence[int], most: int = MOST_POINTS) -> list[int]:
-    """Positions of at most `most` of `count` points: first, last, those to keep, and others evenly between."""
+    """Return the positions of at most `most` of `count` points: first, last, those to keep, and others evenly between."""
     if count <= most:
         return list(range(count))
-    room = most - len(keep)
-    return sorted({round(i * (count - 1) / (room - 1)) for i in range(room)} | set(keep))
+    even = most - len(keep)
+    return sorted({round(i * (count - 1) / (even - 1)) for i in range(even)} | set(keep))
 
 
-def _curve_points(record: LaneResult) -> list[Point]:
-    steps = record.curve.get("step", [])
-    crossing = [steps.index(record.converged_at)] if record.converged_at in steps else []
+def _curve_points(result: LaneResult) -> list[Point]:
+    steps = result.curve.get("step", [])
+    crossing = [steps.index(result.converged_at)] if result.converged_at in steps else []
     return [
         Point(f"curve.{name}", float(column[i]), steps[i], 0)
-        for name, column in record.curve.items()
+        for name, column in result.curve.items()
         if name != "step"
         for i in thinned(len(steps), crossing)
         if i < len(column) and column[i] is not None and math.isfinite(column[i])
     ]
 
 
-def _length_points(record: LaneResult) -> list[Point]:
-    """Errors by length, `by_length.symbol_error` say, with the length where MLflow has the step."""
-    lengths = record.by_length.get("length", [])
+def _length_points(result: LaneResult) -> list[Point]:
+    """Errors by length, such as `by_length.symbol_error`, with the length as MLflow's step."""
+    lengths = result.by_length.get("length", [])
     return [
         Point(f"by_length.{name}", float(value), length, 0)
-        for name, column in record.by_length.items()
+        for name, column in result.by_length.items()
         if name not in ("length", "rows")
         for length, value in zip(lengths, column, strict=True)
         if value is not None and math.isfinite(value)
     ]
 
 
-def _at(figures: Mapping[str, float | None], step: int, age: int) -> list[Point]:
+def _at(values: Mapping[str, float | None], step: int, age: int) -> list[Point]:
     return [
         Point(key, float(value), step, age)
-        for key, value in figures.items()
+        for key, value in values.items()
         if value is not None and math.isfinite(value)
     ]

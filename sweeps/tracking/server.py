@@ -1,4 +1,4 @@
-"""MLflow's own web pages over a tracking URI, as a process of their own. For `sweeps ui`."""
+"""MLflow's web server for a tracking URI, in a separate process. For `sweeps ui`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingError, UserError
 from sweeps.tracking.client import ENVIRONMENT, sqlite_file, without_password
 
 STOP_TIMEOUT_S = 10.0
@@ -23,21 +23,21 @@ STOP_TIMEOUT_S = 10.0
 def serve(
     uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0
 ) -> subprocess.Popen[bytes]:
-    """Starts the server and returns when it answers. End it with `stop`: Ctrl-C does not reach it.
+    """Start the server and return when it responds. End it with `stop`: it does not receive Ctrl-C.
 
-    One worker, on this machine only unless `host` says otherwise: the pages have no password. Raises TrackingError
-    if `uri` is a server already, the port is taken, or it does not come up in time.
+    One worker, on this machine only unless `host` is given: the pages have no password. Raises UserError
+    if `uri` is a server already or the port is taken, and TrackingError if the server does not respond in time.
     """
     if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
+        raise UserError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
     _check_port(host, port)
     # The job runner is for hosted language-model evaluations; it starts processes of its own.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     environment["MLFLOW_BACKEND_STORE_URI"] = (
-        uri  # its password may not stand in a command line, which everybody sees
+        uri  # not in the command line, which every user can read: it may hold a password
     )
     with tempfile.TemporaryFile() as output:
-        # A session of its own, so that `stop` ends the server's workers along with it.
+        # A session of its own, so that `stop` ends the server's workers too.
         process = subprocess.Popen(
             _command(uri, host, port),
             env=environment,
@@ -47,7 +47,7 @@ def serve(
             start_new_session=True,
         )
         try:
-            if _answers(process, f"http://{host}:{port}/health", ready_timeout_s):
+            if _responds(process, f"http://{host}:{port}/health", ready_timeout_s):
                 return process
         except BaseException:
             stop(process)
@@ -59,9 +59,9 @@ def serve(
     why = (
         f"ended with status {status}"
         if status is not None
-        else f"did not answer within {ready_timeout_s:g} s"
+        else f"did not respond within {ready_timeout_s:g} s"
     )
-    raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last words:", *last]))
+    raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last output:", *last]))
 
 
 def _command(uri: str, host: str, port: int) -> list[str]:
@@ -72,7 +72,7 @@ def _command(uri: str, host: str, port: int) -> list[str]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its workers; does nothing if it has ended."""
+    """End the server and its workers; does nothing if it has ended."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
@@ -89,17 +89,17 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise TrackingError(
+            raise UserError(
                 f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}"
             ) from error
 
 
-def _answers(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> bool:
+def _responds(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                if response.status == 200:
                     return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)

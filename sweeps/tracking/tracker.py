@@ -1,7 +1,7 @@
 """The runs of a sweep in MLflow: sweep > configuration > seed, each written once.
 
-Runs are found again by their tags, so that a sweep which was cut off goes on in the runs it has, and a call that
-failed half way is completed by the next one. MLflow is a projection of the records: `sync` writes everything anew.
+Runs are found again by their tags, so that a sweep that was interrupted continues in the runs it has, and a call that
+failed half way is completed by the next one. MLflow is a projection of the store: `sync` writes everything again.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
 
+from sweeps.config.space import Objective
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
-from sweeps.results.summary import Summary
+from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Configuration
 from sweeps.tracking import rows
 from sweeps.tracking.client import Client, Run
-from sweeps.tracking.rows import Row
 from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -34,8 +34,8 @@ Key = tuple[str, str, str, str]
 
 
 @dataclass
-class _Open:
-    """A connection, and what stands behind it."""
+class _Connection:
+    """A client with the sweep's experiment and runs."""
 
     client: Client
     experiment: str
@@ -46,10 +46,10 @@ class _Open:
 class Tracker:
     """Writes one sweep into MLflow.
 
-    `created` is when the store began the sweep (SweepRow.created, ISO 8601): a sweep begun afresh under an old name
-    has runs of its own beside the old ones. `name` is the sweep's handle, which is the experiment's name; `command`
-    reproduces it. MLflow is imported and opened at the first call. Every method raises TrackingError and no other;
-    it may simply be called again.
+    `created` is when the store began the sweep (SweepRow.created, ISO 8601): a sweep begun again under an old name
+    has runs of its own besides the old ones. `name` is the sweep's name and the experiment's; `command` reproduces it.
+    MLflow is imported and opened at the first call. Every method raises TrackingError and no other; it may be called
+    again.
     """
 
     def __init__(
@@ -62,10 +62,11 @@ class Tracker:
         self.name = name or sweep.name
         self._command = command or f"sweeps run {self.name}"
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
-        self._opened: _Open | None = None
+        self._objective = sweep.search.objective if sweep.search else Objective()
+        self._opened: _Connection | None = None
 
     def begin(self) -> None:
-        """The sweep's run, made or set back to RUNNING, with the question as its description."""
+        """Create the sweep's run, or set it back to RUNNING, with the question as its description."""
         opened = self._open()
         if opened.sweep.ended:
             self._end(opened, opened.sweep, "RUNNING")
@@ -75,52 +76,46 @@ class Tracker:
             self.describe("")
 
     def start(self, configuration: Configuration) -> None:
-        """The configuration's run, RUNNING."""
+        """Create the configuration's run, or set it back to RUNNING."""
         opened = self._open()
         run = self._configuration_run(opened, configuration, None)
         if run.ended:
             self._end(opened, run, "RUNNING")
 
     def lanes(
-        self, configuration: Configuration, records: Iterable[LaneResult], rank: int | None = None
+        self, configuration: Configuration, results: Iterable[LaneResult], rank: int | None = None
     ) -> None:
-        """The runs of finished seeds, each with figures, curves and the configuration's parameters."""
+        """Write the runs of finished seeds, each with metrics, curves and the configuration's parameters."""
         opened = self._open()
         parent = self._configuration_run(opened, configuration, rank)
         params = rows.parameters(configuration)
-        for record in records:
-            self._lane(opened, parent, configuration, record, params, rank)
+        for result in results:
+            self._lane(opened, parent, configuration, result, params, rank)
 
-    def complete(
-        self,
-        configuration: Configuration,
-        records: Sequence[LaneResult],
-        summary: Summary,
-        rank: int | None = None,
-    ) -> None:
-        """A configuration's figures, over all its seeds; its run ends. Seeds not yet written are written as well."""
-        self.lanes(configuration, records, rank)
+    def complete(self, one: RankedConfiguration) -> None:
+        """Write a configuration's metrics over all its seeds, and end its run. Seeds not written yet are written as well."""
+        configuration = one.configuration
+        self.lanes(configuration, one.results, one.rank)
         opened = self._open()
-        run = self._configuration_run(opened, configuration, rank)
-        budget = int(configuration.settings["train"]["steps"])
-        points = rows.configuration_points(summary, records, budget)
+        run = self._configuration_run(opened, configuration, one.rank)
+        points = rows.configuration_points(one, self._objective)
         tags = {
             **rows.configuration_tags(configuration),
-            **_rank_tag(rank),
-            "outcome": rows.configuration_outcome(configuration, summary),
+            **_rank_tag(one.rank),
+            "outcome": rows.configuration_outcome(configuration, one.summary),
         }
         opened.client.log(run, self._created_ms, points, {}, _changed(run, tags))
         self._end(opened, run, "FAILED" if configuration.state == "failed" else "FINISHED")
 
     def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
-        """(cell, number) -> rank, onto the configurations and their seeds; only what changed is written."""
+        """Write the ranks, by (cell, number), to configurations and their seeds; only what changed is written."""
         opened = self._open()
         for (level, cell, number, _), run in opened.runs.items():
-            place = ranks.get((cell, int(number))) if level != "sweep" else None
-            opened.client.log(run, self._created_ms, [], {}, _changed(run, _rank_tag(place)))
+            rank = ranks.get((cell, int(number))) if level != "sweep" else None
+            opened.client.log(run, self._created_ms, [], {}, _changed(run, _rank_tag(rank)))
 
     def describe(self, table: str) -> None:
-        """The description of experiment and sweep run: the question, a markdown table, the command that reproduces it."""
+        """Write the description of experiment and sweep run: question, Markdown table, command that reproduces it."""
         opened = self._open()
         text = _description(self._sweep.question, table, self._command, self.name)
         if opened.sweep.tags.get(NOTE) != text:
@@ -128,7 +123,7 @@ class Tracker:
             opened.client.log(opened.sweep, self._created_ms, [], {}, {NOTE: text})
 
     def finish(self, state: str, table: str = "", ranks: Mapping[tuple[str, int], int] | None = None) -> None:
-        """Ends the sweep's run and whatever still runs. `state` is the sweep's: done, stopped or failed.
+        """End the sweep's run and all that are RUNNING. `state` is the sweep's: done, stopped or failed.
 
         Runs of a stopped sweep are KILLED; `begin` and `start` set them back to RUNNING when it is continued.
         """
@@ -142,16 +137,16 @@ class Tracker:
                 self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
         self._end(opened, opened.sweep, STATUS[state])
 
-    def sync(self, everything: Iterable[Row], state: str, table: str = "") -> None:
-        """Everything anew from the store; what is there already stays as it is. `state` is the sweep's."""
+    def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "") -> None:
+        """Write everything again from the store; what is there already is kept. `state` is the sweep's."""
         ranks: dict[tuple[str, int], int] = {}
-        for row in everything:
-            if row.rank is not None:
-                ranks[row.configuration.cell, row.configuration.number] = row.rank
-            if row.summary is not None and row.configuration.state != "running":
-                self.complete(row.configuration, row.records, row.summary, row.rank)
+        for one in everything:
+            if one.rank is not None:
+                ranks[one.configuration.cell, one.configuration.number] = one.rank
+            if one.state != "running":
+                self.complete(one)
             else:
-                self.lanes(row.configuration, row.records, row.rank)
+                self.lanes(one.configuration, one.results, one.rank)
         if state == "running":
             self.rank(ranks)
             self.describe(table)
@@ -165,20 +160,20 @@ class Tracker:
 
     # --------------------------------------------------------------------------------------------- runs
 
-    def _open(self) -> _Open:
+    def _open(self) -> _Connection:
         if self._opened is None:
             client = Client(self.uri)
             experiment = client.experiment(self.name)
             runs: dict[Key, Run] = {}
             for run in client.runs(experiment, "sweep", self._created):
                 key = _key(run.tags)
-                if key in runs:  # a server made a run and its answer was lost, so it was asked for again
+                if key in runs:  # a server created a run, its response was lost, and it was requested again
                     client.delete(run)
                 else:
                     runs[key] = run
             sweep = runs.get(_key({"level": "sweep"})) or self._create_sweep_run(client, experiment)
             runs[_key({"level": "sweep"})] = sweep
-            self._opened = _Open(client, experiment, runs, sweep)
+            self._opened = _Connection(client, experiment, runs, sweep)
         return self._opened
 
     def _create_sweep_run(self, client: Client, experiment: str) -> Run:
@@ -198,44 +193,46 @@ class Tracker:
         }
         return client.create(experiment, self.name, tags, self._created_ms)
 
-    def _configuration_run(self, opened: _Open, configuration: Configuration, rank: int | None) -> Run:
+    def _configuration_run(self, opened: _Connection, configuration: Configuration, rank: int | None) -> Run:
         tags = {**rows.configuration_tags(configuration), **_rank_tag(rank)}
         run = opened.runs.get(_key(tags))
         if run is None:
             name = rows.configuration_name(configuration, self._spaces.get(configuration.cell, {}))
             run = self._create(opened, opened.sweep, name, tags, _now_ms())
             opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
-        elif "logged" not in run.tags:  # it was made, and then the call for its parameters failed
+        elif "logged" not in run.tags:  # it was created, and then the call for its parameters failed
             opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
         return run
 
     def _lane(
         self,
-        opened: _Open,
+        opened: _Connection,
         parent: Run,
         configuration: Configuration,
-        record: LaneResult,
+        result: LaneResult,
         params: Mapping[str, str],
         rank: int | None,
     ) -> None:
-        tags = {**rows.seed_tags(configuration, record), **_rank_tag(rank)}
+        tags = {**rows.seed_tags(configuration, result), **_rank_tag(rank)}
         run = opened.runs.get(_key(tags))
         if run is not None and run.ended and not _changed(run, tags):
             return
         if run is None:
-            started_ms = _now_ms() - int(record.wall_time_s * 1000)
-            run = self._create(opened, parent, rows.seed_name(configuration, record.seed), tags, started_ms)
-        with_seed = {**params, "seed": str(record.seed)}
-        opened.client.log(run, self._created_ms, rows.seed_points(record), with_seed, _changed(run, tags))
-        self._end(opened, run, "FAILED" if record.outcome == "error" else "FINISHED")
+            started_ms = _now_ms() - int(result.wall_time_s * 1000)
+            run = self._create(opened, parent, rows.seed_name(configuration, result.seed), tags, started_ms)
+        with_seed = {**params, "seed": str(result.seed)}
+        opened.client.log(run, self._created_ms, rows.seed_points(result), with_seed, _changed(run, tags))
+        self._end(opened, run, "FAILED" if result.outcome == "error" else "FINISHED")
 
-    def _create(self, opened: _Open, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
+    def _create(
+        self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int
+    ) -> Run:
         all_tags = {**tags, "sweep": self._created, PARENT: parent.id}
         run = opened.client.create(opened.experiment, name, all_tags, started_ms)
         opened.runs[_key(tags)] = run
         return run
 
-    def _end(self, opened: _Open, run: Run, status: str) -> None:
+    def _end(self, opened: _Connection, run: Run, status: str) -> None:
         if run.status != status:
             opened.client.set_status(run, status, _now_ms())
 
@@ -258,12 +255,12 @@ def _now_ms() -> int:
 
 def _description(question: str, table: str, command: str, name: str) -> str:
     tail = f"\n\n    {command}\n"
-    room = NOTE_LIMIT - len(tail)
-    head = question.strip()[: room // 2]
+    limit = NOTE_LIMIT - len(tail)
+    head = question.strip()[: limit // 2]
     lines: list[str] = []
-    more = f"\n\nThe table goes on: sweeps report {name}"
+    more = f"\n\nThe whole table: sweeps report {name}"
     for line in table.strip().splitlines():
-        if len(head) + len("\n".join([*lines, line])) + len(more) + 2 > room:
+        if len(head) + len("\n".join([*lines, line])) + len(more) + 2 > limit:
             return f"{head}\n\n" + "\n".join(lines) + more + tail
         lines.append(line)
     return "\n\n".join(part for part in (head, "\n".join(lines)) if part) + tail
@@ -275,73 +272,74 @@ Write = Callable[[Tracker], object]
 
 
 class BackgroundTracker:
-    """A tracker that a thread of its own writes to, from `begin` on.
+    """A tracker that is written to by a thread of its own, from `begin` on.
 
-    MLflow is a projection of the store: when it fails, that is told once, nothing more is written, and the sweep goes on.
-    The thread is a daemon: a server that does not answer keeps no process from ending.
+    MLflow is a projection of the store: when it fails, that is logged once, nothing more is written, and the sweep
+    continues. The thread is a daemon: a server that does not respond keeps no process from ending.
     """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._queue: SimpleQueue[Write] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._written_one = threading.Condition()
+        self._progress = threading.Condition()
         self._failed, self._given_up = False, False
         self._bug: Exception | None = None
-        self._asked, self._written = 0, 0
+        self._queued, self._written = 0, 0
 
     def begin(self) -> None:
-        """Lets the writing begin. It imports MLflow, which takes seconds that a sweep's first step should not wait for."""
+        """Start writing. It imports MLflow, which takes seconds that a sweep's first step should not wait for."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="mlflow", daemon=True)
             self._thread.start()
 
     @property
-    def waiting(self) -> int:
-        """How many writes are still to come."""
-        return self._asked - self._written
+    def pending(self) -> int:
+        """Number of writes that are queued."""
+        return self._queued - self._written
 
     def write(self, what: Write) -> None:
-        """Calls `what` with the tracker, later, from another thread: it must hold all it needs, and nothing that changes."""
+        """Queue a call of `what` with the tracker, in the other thread. It must hold all its data, and none that change."""
         self._raise_bug()
-        self._asked += 1
+        self._queued += 1
         self._queue.put(what)
 
-    def settle(
+    def flush(
         self,
-        patience_s: float | None = None,
-        tell: Callable[[int], None] = lambda _: None,
+        timeout_s: float | None = None,
+        on_progress: Callable[[int], None] = lambda _: None,
         every_s: float = 5.0,
     ) -> bool:
-        """Waits until all is written, and whether it is; what is not then never will be. `tell` hears how much is left.
+        """Wait until all is written, and return whether it is; after that nothing more is written.
 
-        Ctrl-C ends the waiting. Who may not wait for long does not begin here.
+        `on_progress` is called with the number of writes left. Ctrl-C ends the waiting. With a timeout, writing is not
+        started here if it had not begun.
         """
-        if patience_s is None:
+        if timeout_s is None:
             self.begin()
-        began_s = told_s = time.monotonic()
+        began_s = reported_s = time.monotonic()
         try:
-            while self.waiting and self._thread is not None:
+            while self.pending and self._thread is not None:
                 now_s = time.monotonic()
-                if patience_s is not None and now_s - began_s >= patience_s:
+                if timeout_s is not None and now_s - began_s >= timeout_s:
                     break
-                if now_s - told_s >= every_s:
-                    told_s = now_s
-                    tell(self.waiting)
-                with self._written_one:
-                    self._written_one.wait(0.1)
+                if now_s - reported_s >= every_s:
+                    reported_s = now_s
+                    on_progress(self.pending)
+                with self._progress:
+                    self._progress.wait(0.1)
         except KeyboardInterrupt:
             log.debug("interrupted while MLflow was written")
         self._given_up = True
         self._raise_bug()
-        return not self.waiting
+        return not self.pending
 
     def _write_all(self) -> None:
         while True:
             self._write(self._queue.get())
-            with self._written_one:
+            with self._progress:
                 self._written += 1
-                self._written_one.notify_all()
+                self._progress.notify_all()
 
     def _write(self, what: Write) -> None:
         if self._failed or self._given_up:
@@ -355,7 +353,7 @@ class BackgroundTracker:
                     "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error,
                     self._tracker.name,
                 )  # fmt: skip
-        except Exception as error:  # ours: it ends the sweep at the next write, as it would without a thread
+        except Exception as error:  # a bug: raised by the next `write` or by `flush`
             self._failed, self._bug = True, error
 
     def _raise_bug(self) -> None:

@@ -207,7 +207,7 @@ def test_a_users_network_is_a_model_of_a_sweep_file_and_trains_in_a_pack(folder:
         "dropout": 0.01,
     }
     assert build(found).network.__name__ == "MyNetwork"
-    pack = Pack([Lane(str(seed), found, seed) for seed in range(3)], 3, compiled=False)
+    pack = Pack([Lane(str(seed), found, seed) for seed in range(3)], 3, build, compiled=False)
     results = []
     while not pack.done:
         results += pack.advance()
@@ -215,7 +215,7 @@ def test_a_users_network_is_a_model_of_a_sweep_file_and_trains_in_a_pack(folder:
     for result in results:
         errors = result.curve["error.interpolation"]
         assert len(errors) == 4 and errors[-1] < 0.1 * errors[0]
-    alone = Pack([Lane("1", found, 1)], 3, compiled=False)
+    alone = Pack([Lane("1", found, 1)], 3, build, compiled=False)
     again = []
     while not alone.done:
         again += alone.advance()

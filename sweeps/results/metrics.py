@@ -1,0 +1,526 @@
+"""The registry of metrics.
+
+A metric is one entry of this module, of one of three kinds:
+
+    LaneMetric            a value of one lane (one seed)
+    ConfigurationMetric   an aggregate of a lane's value over the seeds of a configuration, with or without an interval
+    StepMetric            a share of a configuration's seeds against the training step
+
+Report, MLflow, figures, objectives, export and `sweeps list metrics` iterate the registry, so a metric is added by adding
+its entry here, or by `register`. Metrics that depend on the task, `error.<split>` and `<score>.<split>`, are entries that
+`configuration_metrics` and `find` make for the splits and scores that the results have.
+
+The criteria themselves (solved, converged at, sparsity error) are computed by the engine: see `sweeps.training.lane`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sweeps.config.space import Direction
+from sweeps.errors import UserError
+from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
+from sweeps.training.lane import LaneResult
+
+Lookup = Callable[[str], Interval]
+"""Name of a configuration metric -> its value for one configuration."""
+
+CRITERIA = "Madsen and Johansen (2019), Measuring Arithmetic Extrapolation Performance"
+INTERVALS = "Madsen and Johansen (2020), Neural Arithmetic Units"
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How the values of several lanes become one value."""
+
+    name: str
+    interval: str | None
+    """Family of the 95 % confidence interval; None: no interval."""
+    apply: Callable[[Sequence[float | None]], Interval]
+    """Values in order of the seeds, None where a lane has none."""
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    """The finite values in ascending order, so that sums are the same for any order of arrival."""
+    return sorted(float(value) for value in values if value is not None and math.isfinite(value))
+
+
+def _median(values: Sequence[float | None]) -> Interval:
+    known = _known(values)
+    return Interval(float(np.median(known))) if known else Interval()
+
+
+def _mean(values: Sequence[float | None]) -> Interval:
+    known = [value for value in values if value is not None]
+    return Interval(sum(known) / len(known)) if known else Interval()
+
+
+def _median_of_all(values: Sequence[float | None], worst: float) -> Interval:
+    ordered = sorted(worst if value is None or math.isnan(value) else value for value in values)
+    if not ordered:
+        return Interval()
+    # numpy would make NaN of two infinite neighbours.
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return Interval(low / 2 + high / 2) if math.isfinite(low) and math.isfinite(high) else Interval()
+
+
+SHARE = Aggregation("share", "Wilson", lambda values: wilson(sum(map(bool, values)), len(values)))
+GAMMA_MEAN = Aggregation("mean", "gamma", lambda values: gamma_mean(_known(values)))
+BETA_MEAN = Aggregation("mean", "beta", lambda values: beta_mean(_known(values)))
+MEAN = Aggregation("mean", None, _mean)
+MEDIAN = Aggregation("median", None, _median)
+"""Of the lanes that have a value."""
+MEDIAN_OF_ALL = Aggregation("median", None, lambda values: _median_of_all(values, math.inf))
+"""A missing value counts as infinite; an infinite median is unknown."""
+MEDIAN_OF_ALL_MAXIMIZED = Aggregation("median", None, lambda values: _median_of_all(values, -math.inf))
+"""The same where higher is better: a missing value counts as minus infinity."""
+SUM = Aggregation("sum", None, lambda values: Interval(sum(value for value in values if value is not None)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneMetric:
+    """A value of one lane."""
+
+    name: str
+    meaning: str
+    source: str = ""
+    unit: str = ""
+    """steps, share, or empty: a plain number."""
+    value: Callable[[LaneResult], float | None]
+    """None where the lane has no value. Never NaN."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of the Markdown tables."""
+
+    header: str
+    """In the table of a cell."""
+    legend: str
+    """What the column shows, after its short header and a colon."""
+    short_header: str = ""
+    """In the table of best configurations; empty: as `header`."""
+    text: Callable[[Lookup], str] | None = None
+    """A field in the table of a cell; None: the metric's estimate in its own format."""
+    short_text: Callable[[Lookup], str] | None = None
+    """A field in the table of best configurations; None: as in the table of a cell."""
+    shows: tuple[str, ...] = ()
+    """Other metrics that the column shows: as objectives they get no column of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationMetric:
+    """An aggregate over the seeds of a configuration."""
+
+    name: str
+    """`<base>.mean` and `<base>.median` where a lane's value is aggregated in both ways."""
+    meaning: str
+    source: str = ""
+    unit: str = ""
+    """steps, share, or empty: a plain number."""
+    lane_value: Callable[[LaneResult], float | None]
+    """The value of one lane that is aggregated."""
+    seeds: Literal["all", "solved"] = "all"
+    aggregation: Aggregation
+    direction: Direction | None
+    """Which way is better, and the default direction as an objective. None: it is no objective, or, for a score of a task,
+    the sweep file has to define it."""
+    format: Callable[[float | None], str] = number
+    column: Column | None = None
+    label: str = ""
+    """Of an axis in figures; empty: the name with spaces."""
+    default_figure: bool = False
+    """Whether `sweeps figure` against an axis draws it when no metric is named."""
+
+    def value(self, results: Sequence[LaneResult]) -> Interval:
+        """Return the value, with its interval, of results in order of their seeds."""
+        chosen = results if self.seeds == "all" else [result for result in results if result.solved]
+        return self.aggregation.apply([self.lane_value(result) for result in chosen])
+
+    def columns(self, value: Interval, estimate: str = ".estimate") -> dict[str, float | None]:
+        """Return the value by column: the name alone, or the estimate and both ends of the interval.
+
+        `success_rate.estimate`, `success_rate.low`, `success_rate.high`, but `converged_at.mean`, `converged_at.low`,
+        `converged_at.high`. `estimate` is what is appended to a name that does not end on `.mean`.
+        """
+        if self.aggregation.interval is None:
+            return {self.name: value.estimate}
+        base = self.name.removesuffix(".mean")
+        first = base + estimate if base == self.name else self.name
+        return {first: value.estimate, f"{base}.low": value.low, f"{base}.high": value.high}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetric:
+    """A share of a configuration's seeds against the training step."""
+
+    name: str
+    meaning: str
+    source: str = ""
+    unit: str = "share"
+    label: str = ""
+    value: Callable[[Sequence[LaneResult], Sequence[int] | None], list[tuple[int, Interval]]]
+    """(results, steps) -> (step, value with its interval). None: 0, every step at which it changes, and the longest
+    budget. Empty where the task does not define it."""
+
+
+# ------------------------------------------------------------------------------------------- the entries
+
+
+def penalised_steps(result: LaneResult) -> float:
+    """Return converged-at in steps, twice the budget for an unsolved lane.
+
+    A solved lane whose task defines no converged-at counts the whole budget.
+    """
+    if not result.solved:
+        return 2 * result.budget
+    return result.budget if result.converged_at is None else result.converged_at
+
+
+def solved_fraction(
+    results: Sequence[LaneResult], at: Sequence[int] | None = None
+) -> list[tuple[int, Interval]]:
+    """Return (step, share of seeds that have converged by it) with Wilson's interval, over all seeds.
+
+    A seed has converged by a step if its converged-at is not later, whatever its error is afterwards, so the share never
+    falls. Empty where no result has a threshold or a converged-at: then the task does not define it.
+    """
+    if all(result.threshold is None and result.converged_at is None for result in results):
+        return []
+    converged = sorted(result.converged_at for result in results if result.converged_at is not None)
+    if at is None:
+        at = sorted({0, *converged, max(result.budget for result in results)})
+    return [(step, wilson(bisect_right(converged, step), len(results))) for step in at]
+
+
+def _success(lookup: Lookup) -> str:
+    rate = lookup(SUCCESS_RATE.name)
+    if rate.estimate is None:
+        return UNKNOWN
+    counts = f"{lookup(SOLVED_SEEDS.name).estimate}/{lookup(SEEDS.name).estimate}"
+    return f"{counts} {percent(rate.estimate)}% [{percent(rate.low)}, {percent(rate.high)}]"
+
+
+def _converged(lookup: Lookup) -> str:
+    median, mean = lookup(CONVERGED_AT_MEDIAN.name).estimate, lookup(CONVERGED_AT_MEAN.name)
+    if median is None:
+        return UNKNOWN
+    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
+    return f"{steps(median)}, {steps(mean.estimate)}{ends}"
+
+
+SOLVED = LaneMetric(
+    name="solved",
+    meaning="extrapolation error below the threshold at the best step, which has the lowest interpolation error",
+    source=CRITERIA,
+    value=lambda result: result.solved,
+)
+CONVERGED_AT = LaneMetric(
+    name="converged_at",
+    meaning="first evaluated step with an extrapolation error below the threshold",
+    source=CRITERIA,
+    unit="steps",
+    value=lambda result: result.converged_at,
+)
+SPARSITY_ERROR = LaneMetric(
+    name="sparsity_error",
+    meaning="largest min(|w|, |1 - |w||) of all weights, at the best step",
+    source=CRITERIA,
+    value=lambda result: result.sparsity_error,
+)
+STEPS = LaneMetric(
+    name="steps",
+    meaning="optimiser updates done; fewer than the budget if the lane ended early",
+    unit="steps",
+    value=lambda result: result.steps,
+)
+
+SEEDS = ConfigurationMetric(
+    name="seeds", meaning="finished seeds", lane_value=lambda result: 1, aggregation=SUM, direction=None
+)  # fmt: skip
+SOLVED_SEEDS = ConfigurationMetric(
+    name=SOLVED.name, meaning="solved seeds", lane_value=SOLVED.value, aggregation=SUM, direction=None
+)
+DIVERGED = ConfigurationMetric(
+    name="diverged",
+    meaning="seeds whose loss or weights became infinite or NaN",
+    lane_value=lambda result: result.outcome == "diverged",
+    aggregation=SUM,
+    direction=None,
+)
+ERRORS = ConfigurationMetric(
+    name="errors",
+    meaning="seeds that ended in an exception",
+    lane_value=lambda result: result.outcome == "error",
+    aggregation=SUM,
+    direction=None,
+)
+SUCCESS_RATE = ConfigurationMetric(
+    name="success_rate",
+    meaning="share of seeds solved",
+    source=INTERVALS,
+    unit="share",
+    lane_value=SOLVED.value,
+    aggregation=SHARE,
+    direction="maximize",
+    format=percent,
+    column=Column(
+        header="success",
+        legend="seeds solved, their share and its 95 % interval (Wilson)",
+        text=_success,
+    ),
+    label="seeds solved",
+    default_figure=True,
+)
+CONVERGED_AT_MEAN = ConfigurationMetric(
+    name=f"{CONVERGED_AT.name}.mean",
+    meaning="mean converged-at of solved seeds",
+    source=INTERVALS,
+    unit="steps",
+    lane_value=CONVERGED_AT.value,
+    seeds="solved",
+    aggregation=GAMMA_MEAN,
+    direction="minimize",
+    format=steps,
+    column=Column(
+        header="converged at: median, mean",
+        short_header="converged at",
+        legend="in steps, over solved seeds, median, then mean with its 95 % interval (gamma)",
+        text=_converged,
+        short_text=lambda lookup: steps(lookup(CONVERGED_AT_MEDIAN.name).estimate),
+        shows=(f"{CONVERGED_AT.name}.median",),
+    ),
+    label="converged at, mean (step)",
+    default_figure=True,
+)
+CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
+    name=f"{CONVERGED_AT.name}.median",
+    meaning="median converged-at of solved seeds",
+    source=INTERVALS,
+    unit="steps",
+    lane_value=CONVERGED_AT.value,
+    seeds="solved",
+    aggregation=MEDIAN,
+    direction="minimize",
+    format=steps,
+    label="converged at, median (step)",
+)
+MEAN_SPARSITY_ERROR = ConfigurationMetric(
+    name=SPARSITY_ERROR.name,
+    meaning="mean sparsity error of solved seeds",
+    source=INTERVALS,
+    lane_value=SPARSITY_ERROR.value,
+    seeds="solved",
+    aggregation=BETA_MEAN,
+    direction="minimize",
+    column=Column(header="sparsity", legend="mean sparsity error of solved seeds"),
+)
+PAR2 = ConfigurationMetric(
+    name="par2",
+    meaning="mean converged-at, an unsolved seed counting twice the budget",
+    source="penalised average runtime with factor 2, the score of the SAT competitions",
+    unit="steps",
+    lane_value=penalised_steps,
+    aggregation=MEAN,
+    direction="minimize",
+    format=steps,
+    column=Column(
+        header="par2", legend="mean converged-at, an unsolved seed counting twice the budget; lower is better"
+    ),
+)
+SEED_STEPS = ConfigurationMetric(
+    name="seed_steps",
+    meaning="optimiser updates, all seeds together",
+    unit="steps",
+    lane_value=STEPS.value,
+    aggregation=SUM,
+    direction=None,
+    format=steps,
+)
+SOLVED_FRACTION = StepMetric(
+    name="solved_fraction",
+    meaning="share of seeds that have converged by this step",
+    source=INTERVALS,
+    label="seeds converged",
+    value=solved_fraction,
+)
+
+Metric = LaneMetric | ConfigurationMetric | StepMetric
+
+_registry: list[Metric] = [
+    SOLVED, CONVERGED_AT, SPARSITY_ERROR, STEPS,
+    SEEDS, SOLVED_SEEDS, DIVERGED, ERRORS, SUCCESS_RATE, CONVERGED_AT_MEAN, CONVERGED_AT_MEDIAN, MEAN_SPARSITY_ERROR, PAR2,
+    SEED_STEPS, SOLVED_FRACTION,
+]  # fmt: skip
+"""In the order of the reports."""
+
+ALIASES = {CONVERGED_AT.name: CONVERGED_AT_MEAN.name}
+"""Former name of a configuration metric -> its name. Sweep files may still use it."""
+
+
+def error_median(split: str) -> ConfigurationMetric:
+    """Return the metric `error.<split>.median`: over all seeds, a missing error counting as infinite."""
+    return ConfigurationMetric(
+        name=f"error.{split}.median",
+        meaning=f"median error on {split} of all seeds, a missing one counting as infinite",
+        lane_value=lambda result: result.error.get(split),
+        aggregation=MEDIAN_OF_ALL,
+        direction="minimize",
+    )
+
+
+def score_median(score: str, direction: Direction | None = None) -> ConfigurationMetric:
+    """Return the metric `<score>.<split>.median` of a task's score, such as `relative_error.extrapolation`.
+
+    It is the median over all seeds, a missing score counting as the worst. A task does not define which way its scores are
+    better; without a direction lower is taken to be better.
+    """
+    return ConfigurationMetric(
+        name=f"{score}.median",
+        meaning=f"median {score} of all seeds, a missing one counting as the worst",
+        lane_value=lambda result: result.scores.get(score),
+        aggregation=MEDIAN_OF_ALL_MAXIMIZED if direction == "maximize" else MEDIAN_OF_ALL,
+        direction=direction,
+    )
+
+
+# ------------------------------------------------------------------------------------------- access
+
+
+def register(metric: Metric) -> None:
+    """Add a metric. Raises ValueError for a name that another metric of its kind has, or begins with, up to a dot."""
+    for one in _registry:
+        shorter, longer = sorted((f"{one.name}.", f"{metric.name}."), key=len)
+        if type(one) is type(metric) and longer.startswith(shorter):
+            raise ValueError(
+                f"there is a {type(metric).__name__} named {one.name!r} already: choose another name"
+            )
+    _registry.append(metric)
+
+
+@contextmanager
+def registered(*metrics: Metric) -> Iterator[None]:
+    """Add metrics for the time of a `with` block."""
+    before = list(_registry)
+    try:
+        for metric in metrics:
+            register(metric)
+        yield
+    finally:
+        _registry[:] = before
+
+
+def lane_metrics() -> list[LaneMetric]:
+    """Return the metrics that every lane has; see `lane_values` for those that depend on the task."""
+    return [metric for metric in _registry if isinstance(metric, LaneMetric)]
+
+
+def step_metrics() -> list[StepMetric]:
+    """Return the metrics against the training step."""
+    return [metric for metric in _registry if isinstance(metric, StepMetric)]
+
+
+def configuration_metrics(results: Iterable[LaneResult] = ()) -> list[ConfigurationMetric]:
+    """Return the metrics of every configuration, then the medians of the errors and scores that these results have."""
+    found = [metric for metric in _registry if isinstance(metric, ConfigurationMetric)]
+    splits, scores = set(), set()
+    for result in results:
+        splits |= set(result.error)
+        scores |= set(result.scores)
+    return [*found, *map(error_median, sorted(splits)), *map(score_median, sorted(scores))]
+
+
+def lane_values(result: LaneResult) -> dict[str, float | None]:
+    """Return all values of a lane by metric, `error.<split>` and `<score>.<split>` included."""
+    errors = {f"error.{split}": value for split, value in result.error.items()}
+    return {metric.name: metric.value(result) for metric in lane_metrics()} | errors | result.scores
+
+
+def canonical_name(name: str) -> str:
+    """Return today's name of a configuration metric that may be named by a former one."""
+    return ALIASES.get(name, name)
+
+
+def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
+    """Return a configuration metric by name. `direction` matters for a task's score, whose entry does not define it.
+
+    Raises UserError, with the nearest name, for an unknown one.
+    """
+    name = canonical_name(name)
+    for metric in configuration_metrics():
+        if metric.name == name:
+            return metric
+    base, _, last = name.rpartition(".")
+    first, _, split = base.partition(".")
+    if split and last == "median":
+        return error_median(split) if first == "error" else score_median(base, direction)
+    known = list(default_directions())
+    near = difflib.get_close_matches(name, (*known, error_median("extrapolation").name), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"no objective named {name!r}.{hint} It may be {', '.join(known)}, error.<split>.median or <score>.<split>.median."
+    )
+
+
+def default_directions() -> dict[str, Direction]:
+    """Return the metrics that may be objectives of any task, with the direction that each has by default.
+
+    Besides them an objective may be `error.<split>.median`, minimised, or `<score>.<split>.median`.
+    """
+    named = configuration_metrics()
+    return {metric.name: metric.direction for metric in named if metric.direction is not None}
+
+
+def listing() -> list[tuple[str, str]]:
+    """Return (name, description) of every metric, for `sweeps list metrics`."""
+    rows = []
+    listed: list[Metric] = [*lane_metrics(), *step_metrics(), *configuration_metrics()]
+    for metric in listed:
+        parts = [metric.meaning]
+        if isinstance(metric, ConfigurationMetric):
+            level = "configuration"
+            if metric.aggregation.interval:
+                parts.append(f"95 % interval: {metric.aggregation.interval}")
+            if metric.direction:
+                parts.append(f"objective: {metric.direction}")
+        else:
+            level = "lane" if isinstance(metric, LaneMetric) else "configuration, against the step"
+        parts += [f"source: {metric.source}"] if metric.source else []
+        rows.append((metric.name, f"{level}: {'; '.join(parts)}"))
+    return [
+        *rows,
+        ("error.<split>", "lane: error on an evaluation set of the task at the best step"),
+        ("<score>.<split>", "lane: a score of the task at the best step"),
+        (error_median("<split>").name, f"configuration: {error_median('<split>').meaning}; objective: minimize"),
+        (score_median("<score>.<split>").name, f"configuration: {score_median('<score>.<split>').meaning}; objective: "
+                                               "the sweep file defines the direction"),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- errors by length
+
+
+@dataclass(frozen=True)
+class SymbolError:
+    """A share of wrong outputs of a task on symbols; figures can draw the share of right ones too."""
+
+    name: str
+    header: str
+    accuracy: str
+    label: str
+
+
+SYMBOL_ERRORS = (
+    SymbolError("symbol_error", "% of symbols wrong", "symbol_accuracy", "symbols right"),
+    SymbolError("sequence_error", "% of sequences wrong", "sequence_accuracy", "sequences right"),
+)
+"""What a task on symbols is tested for at other lengths. Padding counts only in those that end on `_with_padding`."""

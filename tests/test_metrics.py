@@ -1,0 +1,336 @@
+"""Metrics: their values by hand, the order of configurations, and a metric that is added as one entry."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_sweep import DOCUMENT, made_sweep
+
+from sweeps.config.space import Objective
+from sweeps.config.sweep_file import SweepFileError, parse
+from sweeps.results import RankedConfiguration, as_csv, as_json, as_markdown, metrics, report
+from sweeps.results.figures import draw, figure_of
+from sweeps.results.metrics import Column, ConfigurationMetric, LaneMetric, penalised_steps, solved_fraction
+from sweeps.results.report import lane_figures
+from sweeps.results.statistics import Interval, wilson
+from sweeps.results.summary import LOG_OF_NO_ERROR, WORST, objective_value, rank, summarise
+from sweeps.store import Store
+from sweeps.tracking import rows
+from sweeps.training.lane import Curve, LaneResult
+
+SCORE = "relative_error.extrapolation"
+
+
+def lane(
+    seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any
+) -> LaneResult:
+    error = {"interpolation": extrapolation, "extrapolation": extrapolation}
+    return LaneResult(
+        key=f"lane{seed}", seed=seed, budget=10_000, steps=fields.pop("steps", 10_000), outcome=outcome,
+        solved=outcome == "solved", error=error, **fields,
+    )  # fmt: skip
+
+
+def solved(seed: int, converged_at: int, sparsity_error: float = 0.4, error: float = 1e-6) -> LaneResult:
+    return lane(seed, "solved", error, converged_at=converged_at, sparsity_error=sparsity_error)
+
+
+def estimate(results: list[LaneResult], metric: str) -> float | None:
+    return summarise(results).value(metric).estimate
+
+
+LANES = [
+    solved(0, 3000, 0.1),
+    solved(1, 5000, 0.3),
+    lane(
+        2, extrapolation=100.0, converged_at=2000, sparsity_error=0.5
+    ),  # converged once, not at its best step
+    lane(3, "diverged", None, steps=700, reason="a loss that is not finite at step 700"),
+    lane(4, "error", None, steps=0, reason="RuntimeError: boom"),
+]
+
+
+def test_counts_and_metrics_by_hand() -> None:
+    summary = summarise(LANES)
+    assert (summary.seeds, summary.solved, summary.diverged, summary.errors) == (5, 2, 1, 1)
+    expected = {"seeds": 5, "solved": 2, "diverged": 1, "errors": 1, "success_rate": 0.4, "converged_at.mean": 4000.0,
+                "converged_at.median": 4000.0, "seed_steps": 30_700}  # fmt: skip
+    assert {name: estimate(LANES, name) for name in expected} == expected
+    assert estimate(LANES, "sparsity_error") == pytest.approx(0.2, rel=1e-2)
+
+
+def test_the_mean_and_the_median_of_converged_at_are_two_metrics() -> None:
+    skewed = [solved(seed, at) for seed, at in enumerate((1000, 2000, 9000))]
+    assert (estimate(skewed, "converged_at.mean"), estimate(skewed, "converged_at.median")) == (
+        4000.0,
+        2000.0,
+    )
+    assert estimate(skewed, "converged_at") == 4000.0  # the former name
+    assert list(summarise(skewed).columns())[6:12] == [
+        "success_rate.high", "converged_at.mean", "converged_at.low", "converged_at.high", "converged_at.median",
+        "sparsity_error.estimate",
+    ]  # fmt: skip
+
+
+def test_par2_counts_an_unsolved_seed_as_twice_the_budget() -> None:
+    assert estimate(LANES, "par2") == (3000 + 5000 + 3 * 20_000) / 5
+    assert estimate([], "par2") is None
+    assert penalised_steps(lane(0, "solved", 0.0)) == 10_000  # a task that defines no converged-at
+
+
+def test_a_missing_error_counts_as_infinite_in_the_medians() -> None:
+    assert (estimate(LANES, "error.interpolation.median"), estimate(LANES, "error.extrapolation.median")) == (
+        100,
+        100,
+    )
+    assert summarise(LANES).log_error_median == 2.0
+    assert estimate(LANES[2:], "error.extrapolation.median") is None
+    assert summarise(LANES[2:]).log_error_median == LOG_OF_NO_ERROR
+
+
+def test_a_configuration_without_solved_seeds_has_nulls_and_no_nan() -> None:
+    summary = summarise(LANES[2:])
+    assert summary.value("success_rate").estimate == summary.value("success_rate").low == 0.0
+    for name in ("converged_at.mean", "converged_at.median", "sparsity_error"):
+        assert summary.value(name) == Interval(None, None, None)
+    assert summary.value("par2").estimate == 20_000
+
+
+def test_no_results_make_an_empty_summary() -> None:
+    summary = summarise([])
+    assert (summary.seeds, summary.value("par2").estimate, summary.value("success_rate").estimate) == (
+        0,
+        None,
+        None,
+    )
+    assert objective_value(summary) == (WORST, LOG_OF_NO_ERROR)
+
+
+def test_the_fraction_of_seeds_that_have_converged_never_falls() -> None:
+    """Below the threshold from 20 on; below at 60 only, and unsolved; never; from 20 on, then diverged."""
+    seeds = [
+        lane(0, "solved", converged_at=20), lane(1, converged_at=60), lane(2, threshold=1e-3),
+        lane(3, "diverged", converged_at=20),
+    ]  # fmt: skip
+    assert solved_fraction(seeds) == [
+        (0, wilson(0, 4)),
+        (20, wilson(2, 4)),
+        (60, wilson(3, 4)),
+        (10_000, wilson(3, 4)),
+    ]
+    assert [(step, rate.estimate) for step, rate in solved_fraction(seeds, [19, 20, 59, 9000])] == [
+        (19, 0.0), (20, 0.5), (59, 0.5), (9000, 0.75),
+    ]  # fmt: skip
+    assert solved_fraction([lane(0), lane(1)]) == []  # a task without a threshold
+
+
+@given(st.permutations(LANES))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_arrival_changes_nothing(records: list[LaneResult]) -> None:
+    assert summarise(records) == summarise(LANES)
+
+
+def test_ties_of_par2_are_broken_by_the_log_extrapolation_error() -> None:
+    near, far = (summarise([lane(0, extrapolation=error)]) for error in (1e-3, 1e3))
+    nothing, best = summarise([lane(0, "diverged", None)]), summarise([solved(0, 5000)])
+    assert len({one.value("par2") for one in (near, far, nothing)}) == 1
+    assert rank([nothing, far, near, best]) == [3, 2, 1, 0]
+    assert objective_value(near) == (20_000.0, -3.0)
+
+
+def test_full_ties_go_to_the_earlier_configuration() -> None:
+    same = summarise([lane(0)])
+    assert rank([same, same, same]) == [0, 1, 2]
+
+
+def test_objectives_can_be_maximised_and_named() -> None:
+    good, bad = summarise([solved(0, 9000)]), summarise([lane(0)])
+    assert rank([bad, good], "success_rate", "maximize") == [1, 0]
+    assert rank([bad, good], "converged_at.median") == [1, 0]
+    assert good.value("error.extrapolation.median").estimate == pytest.approx(1e-6)
+    assert objective_value(bad, "converged_at.median") == (WORST, 0.0)
+    assert objective_value(bad, "converged_at.median", "maximize")[0] == -WORST
+
+
+def test_an_unknown_objective_is_reported_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'success_rate'"):
+        objective_value(summarise(LANES), "succes_rate")
+
+
+# ------------------------------------------------------------------------------------------- scores of a task
+
+
+def evaluation(value: float) -> dict[str, float]:
+    return {"error.extrapolation": value, SCORE: 10 * value, "sparsity_error": 0.5}
+
+
+def curve() -> Curve:
+    made = Curve()
+    for step, value in ((0, 5.0), (10, 4.0), (20, 3.0)):
+        made.add(step, evaluation(value))
+    return made
+
+
+def with_curve(columns: dict[str, list[Any]], best_step: int | None = 10, seed: int = 0) -> LaneResult:
+    return LaneResult(
+        key="k", seed=seed, budget=20, steps=20, outcome="unsolved", solved=False, best_step=best_step,
+        error={"extrapolation": 4.0}, curve=columns,
+    )  # fmt: skip
+
+
+def scored(seed: int, value: float) -> LaneResult:
+    return with_curve({"step": [10], SCORE: [value]}, seed=seed)
+
+
+def test_a_score_is_a_column_of_the_curve_besides_the_errors() -> None:
+    columns = curve().as_dict()
+    assert list(columns) == ["step", "error.extrapolation", "sparsity_error", SCORE]
+    assert columns[SCORE] == [50.0, 40.0, 30.0]
+
+
+def test_after_a_restart_scores_are_replaced_like_errors() -> None:
+    made = curve()
+    made.add(10, evaluation(1.0))
+    assert made.scores == {SCORE: [50.0, 10.0]} and made.error == {"extrapolation": [5.0, 1.0]}
+
+
+def test_a_result_has_its_scores_at_the_best_step() -> None:
+    assert with_curve(curve().as_dict()).scores == {SCORE: 40.0}
+    assert with_curve(curve().as_dict(), best_step=None).scores == {}
+    assert with_curve({}).scores == {}
+
+
+def test_reports_and_mlflow_hold_scores_under_their_own_names() -> None:
+    made = with_curve(curve().as_dict())
+    assert lane_figures(made)["scores"] == {SCORE: 40.0}
+    assert "scores" not in lane_figures(with_curve({}))
+    points = [(p.key, p.value, p.step) for p in rows.seed_points(made) if SCORE in p.key]
+    assert points == [
+        (SCORE, 40.0, 20),
+        *((f"curve.{SCORE}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0))),
+    ]
+
+
+def test_a_report_holds_the_median_of_a_score(tmp_path: Path) -> None:
+    columns = {"step": [14_000], SCORE: [0.25], "errors.extrapolation": [2.0]}
+    with Store(tmp_path) as store:
+        made_sweep(store, curve=columns)
+        found = report(store, "small")
+    entries = found.as_dict()["configurations"]
+    assert entries[0]["scores"] == {"errors.extrapolation": {"median": 2.0}, SCORE: {"median": 0.25}}
+    assert "scores" not in entries[1]
+    assert next(csv.DictReader(io.StringIO(as_csv(found))))[f"{SCORE}.median"] == "0.25"
+
+
+def test_an_objective_may_be_the_median_of_a_score_and_a_missing_one_is_the_worst() -> None:
+    lanes = [scored(seed, value) for seed, value in enumerate((0.2, 0.9, 0.5))]
+    objective = f"{SCORE}.median"
+    assert estimate(lanes, objective) == summarise(lanes).columns()[objective] == 0.5
+    lost = [*lanes, with_curve({}, None, 3), with_curve({}, None, 4)]
+    assert summarise(lost).value(objective, "minimize").estimate == 0.9
+    assert summarise(lost).value(objective, "maximize").estimate == 0.2
+    assert objective_value(summarise(lost[3:]), objective, "maximize")[0] == -WORST
+    assert rank([summarise(lanes[:1]), summarise(lanes[1:])], objective, "maximize") == [1, 0]
+
+
+# ------------------------------------------------------------------------------------------- a metric that is added
+
+LOWEST_ERROR_AT = LaneMetric(
+    name="lowest_error_at",
+    meaning="step of the lowest extrapolation error",
+    unit="steps",
+    value=lambda result: (
+        min(zip(result.curve["error.extrapolation"], result.curve["step"], strict=True), default=(0, None))[1]
+        if result.curve
+        else None
+    ),
+)
+MEDIAN_STEP = ConfigurationMetric(
+    name="lowest_error_at.median",
+    meaning="median step of the lowest extrapolation error",
+    unit="steps",
+    lane_value=LOWEST_ERROR_AT.value,
+    aggregation=metrics.MEDIAN,
+    direction="maximize",
+    format=lambda value: f"at {value:g}" if value is not None else "never",
+    column=Column(header="lowest error", legend="its step"),
+    label="step of the lowest error",
+)
+
+
+def test_a_metric_is_added_as_one_entry_and_everything_shows_it(tmp_path: Path) -> None:
+    document = DOCUMENT | {"search": DOCUMENT["search"] | {"objective": MEDIAN_STEP.name}}
+    columns = {"step": [0, 7000, 14_000], "error.extrapolation": [3.0, 1e-9, 1e-8]}
+    with Store(tmp_path) as store, metrics.registered(LOWEST_ERROR_AT, MEDIAN_STEP):
+        made_sweep(store, document=document, curve=columns)
+        found = report(store, "small")
+        best = found.configurations[0]
+        text = as_markdown(found)
+        assert "## Best of each cell: highest lowest_error_at.median" in text
+        assert (
+            "| lowest error |" in text
+            and "| at 7000 " in text
+            and "lowest error: its step." in " ".join(text.split())
+        )
+        entry = json.loads(as_json(found))["configurations"][0]
+        assert entry["lowest_error_at"] == {"median": 7000.0} and entry["lanes"][0]["lowest_error_at"] == 7000
+        assert entry["objective"] == 7000.0
+        assert next(csv.DictReader(io.StringIO(as_csv(found))))["lowest_error_at.median"] == "7000.0"
+        seed = {point.key: point.value for point in rows.seed_points(best.results[0])}
+        whole = {p.key: p.value for p in rows.configuration_points(best, found.search.objective)}
+        assert seed[LOWEST_ERROR_AT.name] == whole[MEDIAN_STEP.name] == whole["objective"] == 7000.0
+        panel = draw(store, ["small"], x="model", y=[MEDIAN_STEP.name]).axes[0]
+        assert (
+            panel.get_ylabel() == MEDIAN_STEP.label and figure_of(best, MEDIAN_STEP.name).estimate == 7000.0
+        )
+        file = "task: static\nmodel: nau\ntrain: {steps: 10}\n" + search_for(MEDIAN_STEP.name)
+        sweep = parse(file, "added.yaml")
+        assert sweep.search is not None and sweep.search.objective == Objective(MEDIAN_STEP.name, "maximize")
+        assert (
+            dict(metrics.listing())[MEDIAN_STEP.name]
+            == f"configuration: {MEDIAN_STEP.meaning}; objective: maximize"
+        )
+        with pytest.raises(ValueError, match="LaneMetric named 'lowest_error_at'"):
+            metrics.register(LOWEST_ERROR_AT)
+        with pytest.raises(ValueError, match=r"named 'lowest_error_at\.median' already"):
+            metrics.register(dataclasses.replace(MEDIAN_STEP, name="lowest_error_at"))
+    with pytest.raises(SweepFileError, match="lowest_error_at"):
+        parse(file, "added.yaml")
+
+
+def search_for(objective: str) -> str:
+    return f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: {{uniform: [0.1, 0.2]}}}}}}\n"
+
+
+def test_a_sweep_file_may_still_name_the_former_objective() -> None:
+    sweep = parse("task: static\nmodel: nau\ntrain: {steps: 10}\n" + search_for("converged_at"), "old.yaml")
+    assert sweep.search is not None and sweep.search.objective == Objective("converged_at.mean", "minimize")
+
+
+def test_every_metric_is_listed_with_its_kind() -> None:
+    listed = metrics.listing()
+    names = [name for name, _ in listed]
+    assert {"converged_at", "converged_at.mean", "solved_fraction", "par2", "error.<split>.median"} <= set(
+        names
+    )
+    assert all(text.partition(":")[0].startswith(("lane", "configuration")) for _, text in listed)
+    assert dict(listed)["success_rate"].startswith(
+        "configuration: share of seeds solved; 95 % interval: Wilson"
+    )
+
+
+def test_a_ranked_configuration_is_running_as_long_as_a_lane_is_missing(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        made_sweep(store)
+        one = report(store, "small").configurations[0]
+    assert isinstance(one, RankedConfiguration)
+    assert (one.state, one.rank, one.summary.seeds, one.budget) == ("complete", 1, 3, 15_000)
+    assert dataclasses.replace(one, results=one.results[:2]).state == "running"
