@@ -61,12 +61,19 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 @lru_cache
 def names(kind: Kind) -> list[str]:
     """Every definition that ships with us, sorted."""
+    return sorted(_modules(kind))
+
+
+@lru_cache
+def _modules(kind: Kind) -> dict[str, str]:
+    """The module of every name: a file's stem, or, where the file has a mapping UNITS, each of its keys."""
     package = importlib.import_module(PACKAGES[kind])
-    return sorted(
-        m.name
-        for m in pkgutil.iter_modules(package.__path__)
-        if not m.name.startswith("_") and m.name != "base"
-    )
+    found: dict[str, str] = {}
+    for m in pkgutil.iter_modules(package.__path__):
+        if not m.name.startswith("_") and m.name != "base":
+            module = f"{PACKAGES[kind]}.{m.name}"
+            found |= dict.fromkeys(vars(_import(module)).get("UNITS", [m.name]), module)
+    return found
 
 
 @lru_cache
@@ -101,7 +108,10 @@ def find(kind: Kind, name: str) -> type[Any]:
         return _checked(getattr(module, attribute), kind, name)
     if name not in names(kind):
         raise UnknownName(_unknown(kind, name))
-    return _the_class(_import(f"{PACKAGES[kind]}.{name}"), kind)
+    module = _import(_modules(kind)[name])
+    if name in vars(module).get("UNITS", {}):
+        return _checked(module.UNITS[name], kind, name)
+    return _the_class(module, kind)
 
 
 def _unknown(kind: Kind, name: str) -> str:
