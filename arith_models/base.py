@@ -131,7 +131,9 @@ class Unit(nn.Module, ABC):
     Config: ClassVar[type[Any]] = NoSettings
     """The settings: a frozen keyword-only dataclass, each field with a default and a docstring below it.
 
-    A float field may differ between lanes that train side by side; fields of other types may not."""
+    A float field may differ between lanes that train side by side; fields of other types may not. `__post_init__` raises a
+    ValueError with one argument for each fault, which begins with the name of the setting:
+    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`."""
     is_cell: ClassVar[bool] = False
     """Whether it is a recurrent cell: x is [x_t, state] [B, I + S], y the new state [B, S], and the unit is built with
     num_inputs = I + H and num_outputs = H = S / state_parts."""

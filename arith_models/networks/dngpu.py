@@ -81,7 +81,7 @@ class DNGPU(LineNetwork):
                 if getattr(self, name) < 0:
                     faults.append(f"{name} = {getattr(self, name)} must be at least 0")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
         self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int

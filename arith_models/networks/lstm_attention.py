@@ -72,7 +72,7 @@ class LSTMAttention(Looped):
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
         self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int

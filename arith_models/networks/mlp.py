@@ -49,7 +49,7 @@ class MLP(Network):
                 if getattr(self, k) < 1
             ]
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
         self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int

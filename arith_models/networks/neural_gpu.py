@@ -50,7 +50,7 @@ class Curriculum:
             if getattr(self, name) < 1
         ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(*faults)
 
     def initial_memory(self) -> Memory:
         """Return the curriculum's `length`, the sum and number of sequence errors in this period, the last period's `error`."""
@@ -179,7 +179,7 @@ class NeuralGPU(LineNetwork):
             if not 0 < self.averaged_lr_factor <= 1:
                 faults.append(f"averaged_lr_factor = {self.averaged_lr_factor} must lie in (0, 1]")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
         self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int

@@ -75,7 +75,7 @@ class INALU(Unit):
                 if getattr(self, name) < 0
             ]
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ class GatedPowerConfig:
                 f"0 <= ramp_start < ramp_end must hold, but got ramp_start = {self.ramp_start}, ramp_end = {self.ramp_end}"
             )
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(*faults)
 
     def scale(self, step: Tensor) -> Tensor:
         """Return s(t), 0-dim."""
