@@ -50,7 +50,7 @@ class DNGPU(LineNetwork):
     num_units = 0
     reads_symbols = True
     reported_memory = ("saturation_weight",)
-    min_slots = max_slots = 1  # a lane fills a processor; on a GPU ask for more (resources.slots)
+    min_slots = max_slots = 1  # a lane fills a processor; on a GPU set more (resources.slots)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

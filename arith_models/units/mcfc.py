@@ -109,7 +109,7 @@ class MulMCFC(MassConservingProduct):
     Shapes: x [B, I] -> y [B, O]; R, S [O, I]; w, b, o, c [O]. The multiplicative form of MC-FC (Hoedt et al., "MC-LSTM",
     ICML 2021) in the code of Mistry et al., "A Primer for Neural Arithmetic Logic Modules" (2021).
 
-    For positive inputs only, as the original: the logarithm of a negative one is not a number, and a lane that meets
+    For positive inputs only, as the original: the logarithm of a negative one is not a number, and a lane with
     one ends as diverged. See mul_mcfc_sign_inalu and mul_mcfc_sign_real_npu. It multiplies but does not divide. The
     bias c starts at 0. Penalty, unweighted: "sparsity", as MC-FC's.
     """

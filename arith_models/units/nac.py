@@ -2,7 +2,7 @@
 
 NAC is that of Trask et al., "Neural Arithmetic Logic Units" (2018). The others are from the code of Madsen and Johansen,
 "Neural Arithmetic Units" (ICLR 2020), which uses them in no experiment of the paper unless a unit names one. None has a
-penalty, a clamp or a part in R_z, unless it says so.
+penalty, a clamp or a part in R_z, unless its docstring names it.
 """
 
 from __future__ import annotations

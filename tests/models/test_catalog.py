@@ -11,8 +11,8 @@ from sweeps.config.registry import find, names
 
 UNITS = names("model")
 NETWORKS = [name for name in names("network") if name != "image_recurrent"]
-"""Those that the checker can try in seconds: image_recurrent's ResNets take minutes. tests/tasks/test_sequential_digits.py
-and test_sequential_svhn.py train it with each of its settings."""
+"""Those that the checker can try in seconds: image_recurrent's ResNets take minutes. tests/tasks/test_sequential_svhn.py
+tests each of its settings with narrow ones."""
 FAMILIES = ["linear", "nac", "mcfc"]  # nau, nmu and nalu: tests/training/test_pack_compiled.py
 
 
