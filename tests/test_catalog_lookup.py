@@ -169,8 +169,14 @@ def test_a_class_that_lacks_a_method_is_told_which(folder) -> None:
             "no_such_package.units:Mine",
             "no_such_package.units cannot be imported: .* Install its package in this",
         ),
-        ("arith_models.units.nau_nmu:Nau", "arith_models.units.nau_nmu has no class 'Nau'. Did you mean 'NAU'"),
-        ("arith_models.units.nau_nmu:nn", "arith_models.units.nau_nmu:nn is not a model: it lacks version, Config, "),
+        (
+            "arith_models.units.nau_nmu:Nau",
+            "arith_models.units.nau_nmu has no class 'Nau'. Did you mean 'NAU'",
+        ),
+        (
+            "arith_models.units.nau_nmu:nn",
+            "arith_models.units.nau_nmu:nn is not a model: it lacks version, Config, ",
+        ),
     ],
 )
 def test_a_broken_reference_to_a_module_is_told(name, message) -> None:
