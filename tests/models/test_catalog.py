@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from sweeps.checking import check_model
@@ -13,7 +11,6 @@ UNITS = names("model")
 NETWORKS = [name for name in names("network") if name != "image_recurrent"]
 """Those that the checker can try in seconds: image_recurrent's ResNets take minutes. tests/tasks/test_sequential_svhn.py
 tests each of its settings with narrow ones."""
-FAMILIES = ["linear", "nac", "mcfc"]  # nau, nmu and nalu: tests/training/test_pack_compiled.py
 
 
 def test_the_first_line_of_every_docstring_is_what_a_list_prints() -> None:
@@ -35,19 +32,8 @@ def test_a_definition_keeps_every_rule(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_unit_of_each_family_compiled_is_itself_alone_and_in_a_pack(name: str) -> None:
-    report = check_model(name, compiled=True)
-    assert report.sound, report.text()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    "SWEEPS_TEST_ALL" not in os.environ,
-    reason="half an hour: make test-all; above, one unit of every family is compiled, and everything is checked uncompiled",
-)
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [name for name in [*UNITS, *NETWORKS] if name not in FAMILIES])
-def test_every_other_definition_compiled_is_itself_alone_and_in_a_pack(name: str) -> None:
+@pytest.mark.parametrize("name", [*UNITS, *NETWORKS])
+def test_compiled_a_definition_is_itself_alone_and_in_a_pack(name: str) -> None:
     report = check_model(name, compiled=True)
     assert report.sound, report.text()
