@@ -1,4 +1,4 @@
-"""What learns: one file a unit (a layer) or a network (an arrangement of units), each written for ONE seed.
+"""Models: units (layers) and networks (arrangements of units, and whole models), each written for ONE seed.
 
-A file's existence is its registration. Nothing here imports anything of ours; torch is enough to use it.
+The contracts are in `base`. A module of `units` or `networks` is registered by existing. The package imports torch only.
 """

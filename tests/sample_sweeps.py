@@ -5,7 +5,7 @@ from __future__ import annotations
 UNIT = '''\
 """A unit of one's own: y = x Wᵀ + b."""
 
-from arith_models.dense import Dense, xavier
+from arith_models.units.activations import Dense, xavier
 
 
 class Mine(Dense):

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from arith_models.base import Unit
-from arith_models.settings import Steps
+from arith_models.penalties import Steps
 
 
 class Mine(Unit):
@@ -150,7 +150,7 @@ def test_a_users_own_network_may_be_a_file_too(folder) -> None:
 
 
 def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
-    assert find("model", "arith_models.units.nau:NAU") is find("model", "nau")
+    assert find("model", "arith_models.units.nau_nmu:NAU") is find("model", "nau")
 
 
 def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> None:
@@ -253,9 +253,12 @@ def test_a_network_where_a_unit_belongs_is_named_as_one(name, said) -> None:
             "no_such_package.units:Mine",
             "no_such_package.units cannot be imported: .* Install its package in this",
         ),
-        ("arith_models.units.nau:Nau", "arith_models.units.nau has no class 'Nau'. Did you mean 'NAU'"),
-        ("arith_models.units.nau:nn", "arith_models.units.nau:nn is not a class"),
-        ("arith_models.units.nau:Tensor", "class Tensor must subclass arith_models.base.Unit"),
+        (
+            "arith_models.units.nau_nmu:Nau",
+            "arith_models.units.nau_nmu has no class 'Nau'. Did you mean 'NAU'",
+        ),
+        ("arith_models.units.nau_nmu:nn", "arith_models.units.nau_nmu:nn is not a class"),
+        ("arith_models.units.nau_nmu:Tensor", "class Tensor must subclass arith_models.base.Unit"),
     ],
 )
 def test_a_broken_reference_to_a_module_is_reported(name, message) -> None:

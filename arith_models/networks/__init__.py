@@ -1,1 +1,1 @@
-"""Arrangements of units that fit a task, with the papers' settings for each."""
+"""Networks, one a module: arrangements of units for a task, with the papers' settings, and whole models on symbols."""

@@ -1,8 +1,4 @@
-"""An LSTM that reads a sequence and another that writes, looking back by attention: the Neural GPU paper's baseline.
-
-Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016), section 3 and table 1 (3 layers of 64, about 200,000
-parameters), where the attention is that of Vinyals et al., "Grammar as a Foreign Language" (2015), section 2.1, after
-Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate" (2014).
+"""An LSTM encoder and an LSTM decoder with attention: the Neural GPU paper's baseline.
 
 Legend of suffixes: B examples of all bins, N positions, H hidden values, I inputs of a layer, S input symbols, O output
 symbols.
@@ -11,39 +7,45 @@ symbols.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Context, Penalties, Stream, UnitFactory
 from arith_models.looped import Looped
 
 State = tuple[tuple[Tensor, Tensor], ...]
 """h and c [B, H] of every layer, the lowest first."""
 FAR_BELOW = -1e9
-"""The score of a position that may not be looked at."""
+"""The score of a masked position."""
 
 
 class LSTMAttention(Looped):
-    """Encoder: e_t = LSTM(E x_t) over positions t. Decoder, which starts from the encoder's last state:
+    """An LSTM encoder and decoder with attention: y = O [d, a] + b at every position.
+
+    Encoder: e_t = LSTM(E x_t) over positions t. Decoder, which starts from the encoder's last state:
 
         d_t = LSTM([a_(t-1), F p_(t-1)]), u_i = v tanh(W e_i + U d_t), a_t = sum_i softmax(u)_i e_i, y_t = O [d_t, a_t] + b
 
     where LSTM is `layers` layers (i, f, o = σ(.), g = tanh(.), c' = f c + i g, h' = o tanh(c')), e_t and d_t are the highest
-    layer's h, and p_t = softmax(y_t); a and p are 0 before the first position.
+    layer's h, and p_t = softmax(y_t); a and p are 0 before the first position. Kaiser and Sutskever, "Neural GPUs Learn
+    Algorithms" (ICLR 2016), section 3 and table 1 (3 layers of 64, about 200,000 parameters), where the attention is that of
+    Vinyals et al., "Grammar as a Foreign Language" (2015), section 2.1, after Bahdanau, Cho and Bengio, "Neural Machine
+    Translation by Jointly Learning to Align and Translate" (2014).
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example) -> logits, a tuple of [B, n, O].
-    Bins are one batch, filled up to the longest. Outside of an example states stay as they are, nothing is looked at, and
-    the logits are b.
+    Bins are one batch, padded to the longest. Outside of an example states stay as they are, attention is masked, and the
+    logits are b.
 
-    Deviations: output t stands for input position t, so there is no symbol that ends a sequence. The original is fed the
-    right previous symbol in training, which a network does not see here; it has its own softmax in its place, the same in
-    training and in tests, where the original has its likeliest symbol. (With nothing in its place, three seeds were no worse
-    on binary addition of 13 positions after 1000 steps: what p is made of, d and a, the next position sees anyway.) The
-    original reads the input in reverse, if it is as in Vinyals et al., which the Neural GPU paper does not say. A layer has
-    one bias, not two that are added.
+    Deviations: output t belongs to input position t, so there is no symbol that ends a sequence. The original is trained with
+    teacher forcing: an input of the decoder is the right previous symbol, which a network has no access to here. Its own
+    softmax is in that place, in training and in tests, where the original has its likeliest symbol. (With nothing in that
+    place, three seeds were no worse on binary addition of 13 positions after 1000 steps: p is a function of d and a, which are
+    inputs of the next position anyway.) The original reads the input in reverse, if it is as in Vinyals et al., which the
+    Neural GPU paper does not state. A layer has one bias, not the sum of two.
     """
 
     version = 1
@@ -59,7 +61,7 @@ class LSTMAttention(Looped):
         hidden: int = 64
         """values in a layer, and in the embedding of a symbol"""
         dropout: float = 0.0
-        """of what goes from a layer to the next, never from one position to the next (Zaremba et al. 2014)"""
+        """of the values passed from a layer to the next, never from one position to the next (Zaremba et al. 2014)"""
 
         def __post_init__(self) -> None:
             faults = [
@@ -70,29 +72,25 @@ class LSTMAttention(Looped):
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
         H, above = config.hidden, [config.hidden] * (config.layers - 1)
         self.embedding = nn.Parameter(torch.empty(num_inputs, H))
         self.output_embedding = nn.Parameter(torch.empty(num_outputs, H))
-        self.encoder: Any = nn.ModuleList([LSTMLayer(inputs, H) for inputs in [H, *above]])
-        self.decoder: Any = nn.ModuleList([LSTMLayer(inputs, H) for inputs in [2 * H, *above]])
+        self.encoder = nn.ModuleList([LSTMLayer(inputs, H) for inputs in [H, *above]])
+        self.decoder = nn.ModuleList([LSTMLayer(inputs, H) for inputs in [2 * H, *above]])
         self.of_memory = nn.Parameter(torch.empty(H, H))
         self.of_decoder = nn.Parameter(torch.empty(H, H))
         self.score = nn.Parameter(torch.empty(H))
         self.output = nn.Parameter(torch.empty(2 * H, num_outputs))
         self.output_bias = nn.Parameter(torch.empty(num_outputs))
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         """U(-1/√H, 1/√H) as in torch's LSTM and Linear, H being a layer's values or a product's inputs; embeddings N(0, 1)."""
         for name in ("embedding", "output_embedding"):
             weight = getattr(self, name)
@@ -102,33 +100,28 @@ class LSTMAttention(Looped):
             fan_in = len(self.output) if name.startswith("output") else self.config.hidden
             r = 1 / math.sqrt(fan_in)
             weight.data = stream.child(name).uniform(weight.shape, -r, r).to(weight.device)
-        for name in ("encoder", "decoder"):
-            for i, layer in enumerate(getattr(self, name)):
+        for name, layers in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for i, layer in enumerate(layers):
+                assert isinstance(layer, LSTMLayer)
                 layer.initialise(stream.child(f"{name} {i}"))
 
-    def effective_weights(self) -> list[Tensor]:
-        """None: nothing says that these weights should be -1, 0 or 1."""
-        return []
-
-    @staticmethod
-    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """Pieces do not know how long a sequence is, but for what the decoder looks at."""
-        x_BN, state, written = pieces.begin(tuple(x))
+    @classmethod
+    def loop(cls, pieces: SimpleNamespace, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Penalties]:
+        """Encode position by position, then decode; only the decoder's memory has a shape that depends on the length."""
+        x_BN, state, output = pieces.begin(tuple(x))
         read, logits = [], []
         for symbols_B in x_BN.unbind(-1):
             state = pieces.encode(symbols_B, state)
             read.append(state[-1][0])
         memory = pieces.recall(x_BN, torch.stack(read, -2))
         for symbols_B in x_BN.unbind(-1):
-            state, written = pieces.decode(symbols_B, state, written, memory)
-            logits.append(written["logits"])
-        result: tuple[tuple[Tensor, ...], dict[str, Tensor]] = pieces.finish(
-            tuple(x), torch.stack(logits, -2)
-        )
+            state, output = pieces.decode(symbols_B, state, output, memory)
+            logits.append(output["logits"])
+        result: tuple[tuple[Tensor, ...], Penalties] = pieces.finish(tuple(x), torch.stack(logits, -2))
         return result
 
-    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """The symbols [B, N] of all bins, the first state, and what is written before the first position."""
+    def begin(self, bins: tuple[Tensor, ...], ctx: Context) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Return the symbols [B, N] of all bins, the first state, and the decoder's output before the first position."""
         longest = max(x_BN.shape[1] for x_BN in bins)
         x_BN = torch.cat([nn.functional.pad(x, (0, longest - x.shape[1]), value=-1) for x in bins])
 
@@ -137,42 +130,47 @@ class LSTMAttention(Looped):
 
         H = self.config.hidden
         state = tuple((zeros(H), zeros(H)) for _ in self.encoder)
-        written = {"looked_at": zeros(H), "symbol": zeros(H), "logits": zeros(len(self.output_bias))}
-        return x_BN, state, written
+        output = {"attended": zeros(H), "symbol": zeros(H), "logits": zeros(len(self.output_bias))}
+        return x_BN, state, output
 
-    def encode(self, symbols_B: Tensor, state: State, ctx: Any) -> State:
+    def encode(self, symbols_B: Tensor, state: State, ctx: Context) -> State:
         kinds = torch.arange(len(self.embedding), device=symbols_B.device)
         one_hot_BS = (symbols_B.unsqueeze(1) == kinds).to(torch.float32)
-        return self._stepped(self.encoder, one_hot_BS @ self.embedding, state, symbols_B >= 0, ctx)
+        return self._step(self.encoder, one_hot_BS @ self.embedding, state, symbols_B >= 0, ctx)
 
-    def recall(self, x_BN: Tensor, e_BNH: Tensor, ctx: Any) -> dict[str, Tensor]:
-        """What the decoder looks at: `values` e and `keys` W e [B, N, H], and where it may look, `scores` [B, N]."""
+    def recall(self, x_BN: Tensor, e_BNH: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Return the attention's `values` e and `keys` W e [B, N, H], and its mask, `scores` [B, N]."""
         keys = (e_BNH.flatten(0, 1) @ self.of_memory).unflatten(0, e_BNH.shape[:2])
         return {"values": e_BNH, "keys": keys, "scores": torch.where(x_BN >= 0, 0.0, FAR_BELOW)}
 
     def decode(
-        self, symbols_B: Tensor, state: State, written: dict[str, Tensor], memory: dict[str, Tensor], ctx: Any
+        self,
+        symbols_B: Tensor,
+        state: State,
+        output: dict[str, Tensor],
+        memory: dict[str, Tensor],
+        ctx: Context,
     ) -> tuple[State, dict[str, Tensor]]:
         inside_B = symbols_B >= 0
-        before = torch.cat([written["looked_at"], written["symbol"]], 1)
-        state = self._stepped(self.decoder, before, state, inside_B, ctx)
+        before = torch.cat([output["attended"], output["symbol"]], 1)
+        state = self._step(self.decoder, before, state, inside_B, ctx)
         d_BH = state[-1][0]
-        asked_B1H = (d_BH @ self.of_decoder).unsqueeze(1)
-        u_BN = (self.score * torch.tanh(memory["keys"] + asked_B1H)).sum(2) + memory["scores"]
+        query_B1H = (d_BH @ self.of_decoder).unsqueeze(1)
+        u_BN = (self.score * torch.tanh(memory["keys"] + query_B1H)).sum(2) + memory["scores"]
         a_BH = (torch.softmax(u_BN, 1).unsqueeze(2) * memory["values"]).sum(1)
         seen_BI = torch.where(inside_B.unsqueeze(1), torch.cat([d_BH, a_BH], 1), 0.0)
         logits_BO = seen_BI @ self.output + self.output_bias
         symbol_BH = torch.softmax(logits_BO, 1) @ self.output_embedding
-        return state, {"looked_at": a_BH, "symbol": symbol_BH, "logits": logits_BO}
+        return state, {"attended": a_BH, "symbol": symbol_BH, "logits": logits_BO}
 
     def finish(
-        self, bins: tuple[Tensor, ...], y_BNO: Tensor, ctx: Any
-    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        self, bins: tuple[Tensor, ...], y_BNO: Tensor, ctx: Context
+    ) -> tuple[tuple[Tensor, ...], Penalties]:
         of_bins = y_BNO.split([len(x) for x in bins])
         return tuple(y[:, : x.shape[1]].clone() for x, y in zip(bins, of_bins, strict=True)), {}
 
-    def _stepped(
-        self, layers: Iterable[Any], x_BI: Tensor, state: State, inside_B: Tensor, ctx: Any
+    def _step(
+        self, layers: Iterable[nn.Module], x_BI: Tensor, state: State, inside_B: Tensor, ctx: Context
     ) -> State:
         new: list[tuple[Tensor, Tensor]] = []
         for i, (layer, (h_BH, c_BH)) in enumerate(zip(layers, state, strict=True)):
@@ -181,9 +179,6 @@ class LSTMAttention(Looped):
             x_BI = torch.where(inside_B.unsqueeze(1), h_new, h_BH)
             new.append((x_BI, torch.where(inside_B.unsqueeze(1), c_new, c_BH)))
         return tuple(new)
-
-    def constrain(self) -> None:
-        pass
 
 
 class LSTMLayer(nn.Module):
@@ -194,7 +189,7 @@ class LSTMLayer(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_inputs + hidden, 4 * hidden))
         self.bias = nn.Parameter(torch.empty(4 * hidden))
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         r = 2 / math.sqrt(len(self.bias))
         for name in ("weight", "bias"):
             parameter = getattr(self, name)

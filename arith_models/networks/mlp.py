@@ -1,32 +1,33 @@
-"""Hidden layers of one unit, then a last layer of another. The network of the identity task.
-
-Trask et al., "Neural Arithmetic Logic Units" (2018), section 1: three hidden layers of 8; the list of activations is that
-of a public PyTorch version of their experiments.
-"""
+"""A multilayer perceptron of units, the network of the identity task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from arith_models.base import Network
-from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.base import Context, Network, Penalties, Stream, Unit, UnitFactory
+from arith_models.penalties import PenaltyConfig, weighted
 
 ACTIVATIONS = (
     "hardtanh", "sigmoid", "relu6", "tanh", "tanhshrink", "hardshrink", "leaky_relu", "softshrink", "softsign", "relu",
     "prelu", "softplus", "elu", "selu",
 )  # fmt: skip
-PRESETS: dict[str, dict[str, Any]] = {name: {"units": [name, "linear"]} for name in ACTIVATIONS}
-"""The last layer has no activation. A unit that is not named here is used in every layer, without a penalty: `linear` is
+PRESETS: Mapping[str, Mapping[str, Any]] = {name: {"units": [name, "linear"]} for name in ACTIVATIONS}
+"""The last layer has no activation. A unit that is not listed here is used in every layer, without a penalty: `linear` is
 the network without activations."""
 
 
 class MLP(Network):
-    """Shapes: x [B, I] -> [B, H], `depth` times, -> y [B, O]. Penalties: see arith_models/penalties.py."""
+    """A multilayer perceptron: hidden layers of one unit, then a last layer of another.
+
+    Shapes: x [B, I] -> [B, H], `depth` times, -> y [B, O]. Trask et al., "Neural Arithmetic Logic Units" (2018), section 1:
+    three hidden layers of 8; the list of activations is that of a public PyTorch version of their experiments. Penalties:
+    see arith_models/penalties.py.
+    """
 
     version = 1
     num_units = 2
@@ -48,24 +49,25 @@ class MLP(Network):
                 if getattr(self, k) < 1
             ]
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
         inner, last = units
         widths = [num_inputs, *[config.hidden] * config.depth]
         hidden = [inner(i, o) for i, o in pairwise(widths)]
-        self.layers: Any = nn.ModuleList([*hidden, last(config.hidden, num_outputs)])
+        self.layers = nn.ModuleList([*hidden, last(config.hidden, num_outputs)])
 
-    def initialise(self, stream: Any) -> None:
-        for i, layer in enumerate(self.layers):
+    def _units(self) -> Iterator[Unit]:
+        for layer in self.layers:
+            assert isinstance(layer, Unit)  # a ModuleList's elements have no type of their own
+            yield layer
+
+    def initialise(self, stream: Stream) -> None:
+        for i, layer in enumerate(self._units()):
             own = stream.child(f"layer {i}")
             if self.config.init == "torch":
                 layer.initialise_as_torch(own)
@@ -73,16 +75,15 @@ class MLP(Network):
                 layer.initialise(own)
 
     def effective_weights(self) -> list[Tensor]:
-        """What the sparsity error looks at."""
-        return [layer.effective_weight() for layer in self.layers]
+        return [layer.effective_weight() for layer in self._units()]
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        seen, y = [], x_BI
-        for layer in self.layers:
+    def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
+        layers, y = [], x_BI
+        for layer in self._units():
             mean, (y, penalties) = y.mean(0), layer(y, ctx)
-            seen.append((layer, mean, penalties))
-        return y, weighed(self.config, ctx.step, seen)
+            layers.append((layer, mean, penalties))
+        return y, weighted(self.config, ctx.step, layers)
 
     def constrain(self) -> None:
-        for layer in self.layers:
+        for layer in self._units():
             layer.constrain()

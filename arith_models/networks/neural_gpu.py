@@ -1,7 +1,4 @@
-"""The Neural GPU: convolutional gated recurrent units on a mental image, as many steps as the input is long.
-
-Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016, arXiv 1511.08228), sections 2 and 3.3; what the paper leaves
-open is as in the published code of 2016.
+"""The Neural GPU: convolutional gated recurrent units on a mental image, and its curriculum over lengths.
 
 Legend of suffixes: N positions of the line, n of a bin, B batch, H rows of the image (4), M maps (channels), R sets of weights,
 S input symbols, O output symbols.
@@ -9,38 +6,115 @@ S input symbols, O output symbols.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Observation
-from arith_models.curriculum import Curriculum
-from arith_models.lines import OnLine, State, laid_out, neighbours, one_hot, product
+from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory
+from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot
 
 HEIGHT = 4
+"""Number of rows of the image."""
 GATE_BIAS = 1.0
 TOLERATED = 0.02
-"""sequence error below which gradients get no noise"""
+"""Sequence error below which gradients have no noise."""
 
 
-class NeuralGPU(OnLine):
-    """s_0: its first row is the embedded input, three more are 0. For as many steps as there are positions, and in each for
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """A curriculum over lengths: train on longer examples once the shorter ones are learnt (Kaiser and Sutskever 2016, 3.3).
+
+    It chooses the length of the next batch, and moves on to the next longer length when the mean sequence error of `period`
+    steps, of batches within the curriculum, is below `bound`. Mixing, paper: the present length, but with probability 0.2 one
+    from all lengths. code: uniform up to the present length; with probability 0.6 the larger of two draws; with 0.25 the
+    larger of it and a draw from all lengths.
+    """
+
+    mixing: Literal["paper", "code"] = "paper"
+    first: float = 6.0
+    """the length at the start"""
+    bound: float = 0.1
+    """sequence error below which it moves on: the paper's example is 0.1, the code has 0.12 and 0.15"""
+    period: int = 200
+    """steps between two tests of the bound, the fewest that a length takes; the code of 2015 has 100, that of 2016 has 200"""
+
+    def __post_init__(self) -> None:
+        faults = [] if 0 < self.bound <= 1 else [f"bound = {self.bound} must lie in (0, 1]"]
+        faults += [
+            f"{name} = {getattr(self, name)} must be at least 1"
+            for name in ("first", "period")
+            if getattr(self, name) < 1
+        ]
+        if faults:
+            raise ValueError(*faults)
+
+    def initial_memory(self) -> Memory:
+        """Return the curriculum's `length`, the sum and number of sequence errors in this period, the last period's `error`."""
+        return {
+            "length": torch.tensor(float(self.first)),
+            "error_sum": torch.zeros(()),
+            "batches": torch.zeros(()),
+            "error": torch.ones(()),
+        }
+
+    def next_length(self, memory: Memory, stream: Stream, shortest: int, longest: int) -> Tensor:
+        """As `Network.next_length`."""
+        present = memory["length"].clamp(min=float(shortest), max=float(longest))
+        u = stream.uniform((5,))
+
+        def between(part: Tensor, high: Scalar) -> Tensor:
+            return torch.floor(shortest + part * (high - shortest + 1.0))
+
+        anywhere = between(u[0], longest)
+        if self.mixing == "paper":
+            return torch.where(u[1] < 0.2, anywhere, present)
+        length = between(u[1], present)
+        length = torch.where(u[2] < 0.6, torch.maximum(length, between(u[3], present)), length)
+        return torch.where(u[4] < 0.25, torch.maximum(length, anywhere), length)
+
+    def remember(
+        self, memory: Memory, error: Tensor, length: Tensor, step: Tensor, shortest: int
+    ) -> tuple[Memory, Tensor]:
+        """Return the memory after a step whose batch had this sequence error and length, and whether the curriculum moves on.
+
+        `shortest` is the task's shortest length: a curriculum that begins below it begins there.
+        """
+        present = memory["length"].clamp(min=float(shortest))
+        within = (length <= present).to(torch.float32)
+        total, batches = memory["error_sum"] + within * error, memory["batches"] + within
+        ends = (step + 1) % self.period == 0
+        mean = torch.where(batches > 0, total / batches.clamp(min=1.0), memory["error"])
+        moves_on = ends & (mean < self.bound) & (batches > 0)
+        return {
+            "length": torch.where(moves_on, present + 1.0, present),
+            "error_sum": torch.where(ends, 0.0, total),
+            "batches": torch.where(ends, 0.0, batches),
+            "error": torch.where(ends, mean, memory["error"]),
+        }, moves_on
+
+
+class NeuralGPU(LineNetwork):
+    """The Neural GPU: y = O s_n + b, of an image s that is as many positions wide and takes as many steps as the input is long.
+
+    s_0: its first row is the embedded input, three more are 0. For as many steps as there are positions, and in each for
     every layer:
 
         u = σ'(U_u * s + b_u + 1), r = σ'(U_r * s + b_r + 1), s <- u s + (1 - u) tanh(U_c * (r s) + b_c)
 
     * is a 3 x 3 convolution over positions and rows, σ'(x) = clip(1.2 σ(x) - 0.1, 0, 1). After as many steps as the example
-    is long, the logits are a linear map of the first row.
+    is long, the logits y are a linear map of the first row. Kaiser and Sutskever, "Neural GPUs Learn Algorithms" (ICLR 2016),
+    arXiv 1511.08228, sections 2 and 3.3; what the paper leaves open is as in the published code of 2016.
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example, where the state is kept at 0) ->
     logits, a tuple of [B, n, O]. The four rows of a position are one vector of 4 M numbers, and a convolution is a product
     with a matrix of blocks, in which rows that do not touch have zeros: a third more arithmetic, in products twice as fast.
 
     Relaxation: step t uses set t mod R of R sets of weights. Penalty: `pull` times the squared distance of the sets from
-    their mean. Curriculum (arith_models/curriculum.py): when it moves on, the pull grows by a factor, or, once it is at
+    their mean. Curriculum: when it moves on, the pull grows by a factor, or, once it is at
     `most_pull`, all sets become their mean.
 
     Published training (the code of 2016), as the definition neural-gpu-binary-addition has it: Adam, `lr: 1e-3, epsilon: 1e-4,
@@ -53,7 +127,7 @@ class NeuralGPU(OnLine):
     num_units = 0
     reads_symbols = True
     has_curriculum = True
-    lanes_apart = True  # every lane is at a length of its own
+    lanes_apart = True  # every lane has its own length
     reported_memory = ("length", "pull")
     pieces = ("sets", "begin", "cell", "finish")
 
@@ -82,9 +156,9 @@ class NeuralGPU(OnLine):
         init_scale: float = 1.0
         """of the weights' first range"""
         gradient_noise: float = 0.0
-        """scale; the deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02. The code of 2015 has 1.0 at
-        gradients clipped to 0.05 and another optimiser's scale, that of 2016, whose rate and clip the definitions have, 0;
-        the paper tried three and names none. Beside gradients clipped to 1 a scale of 1 is all that the weights hear:
+        """scale; the standard deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02. The code of 2015 has
+        1.0 at gradients clipped to 0.05 and another optimiser's scale, that of 2016, whose rate and clip the definitions
+        have, 0; the paper tried three and names none. Beside gradients clipped to 1 a scale of 1 drowns the gradient:
         0.001 is a tenth of the gradient's norm"""
         curriculum: Curriculum = field(default_factory=Curriculum)
         """from short to long sequences"""
@@ -105,14 +179,10 @@ class NeuralGPU(OnLine):
             if not 0 < self.averaged_lr_factor <= 1:
                 faults.append(f"averaged_lr_factor = {self.averaged_lr_factor} must lie in (0, 1]")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
@@ -127,7 +197,7 @@ class NeuralGPU(OnLine):
         self.output = nn.Parameter(torch.empty(M, num_outputs))
         self.output_bias = nn.Parameter(torch.empty(num_outputs))
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         """Embedding U(-1.7, 1.7); weights U(±1.8 init_scale sqrt(3 / fan_in)); biases 0. The sets start apart."""
         M = self.config.maps
         bounds = {"embedding": 1.7} | {
@@ -140,16 +210,12 @@ class NeuralGPU(OnLine):
         for name in ("input_bias", "gates_bias", "candidate_bias", "output_bias"):
             getattr(self, name).data.zero_()
 
-    def effective_weights(self) -> list[Tensor]:
-        """None: nothing says that these weights should be -1, 0 or 1."""
-        return []
-
     @classmethod
-    def weights(cls, pieces: Any) -> Sequence[tuple[Any, ...]]:
-        return [(one,) for one in pieces.sets()]
+    def step_weights(cls, pieces: SimpleNamespace) -> Sequence[tuple[Any, ...]]:
+        return [(layers,) for layers in pieces.sets()]
 
-    def sets(self, ctx: Any) -> list[list[dict[str, Tensor]]]:
-        """For every set and layer the matrices of blocks, [3 H M, 2 H M] and [3 H M, H M], and their biases by column."""
+    def sets(self, ctx: Context) -> list[list[dict[str, Tensor]]]:
+        """Return for every set and layer the matrices of blocks, [3 H M, 2 H M] and [3 H M, H M], and their biases."""
         stacked = {
             "gates": _blocks(self.gates, 2),
             "gates_bias": _rows(self.gates_bias, 2),
@@ -159,26 +225,24 @@ class NeuralGPU(OnLine):
         R, L = range(self.config.relaxation), range(self.config.layers)
         return [[{name: w[r, layer] for name, w in stacked.items()} for layer in L] for r in R]
 
-    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[State, Tensor, State]:
-        """The state: `s` and `out`, its value after an example's last step, both [N, B, H M], and `left`, steps to come.
+    def begin(self, bins: tuple[Tensor, ...], ctx: Context) -> tuple[State, Tensor, State]:
+        """The state has `s` and `out`, its value after an example's last step, both [N, B, H M], and `left`, steps to come.
 
-        The line has `mask` [N, B, 1] and `kept`, the share of the image that dropout leaves there.
+        The line has `mask` [N, B, 1] and `rate` [N, B, 1], the dropout rate of a position.
         """
-        x_NB = laid_out(bins)
+        x_NB = lay_out(bins)
         mask = (x_NB >= 0).unsqueeze(-1).to(torch.float32)
         lengths = [(x_Bn >= 0).sum(1, keepdim=True).expand_as(x_Bn) for x_Bn in bins]
-        left = laid_out(lengths, 0).unsqueeze(-1).to(torch.float32)
+        left = lay_out(lengths, 0).unsqueeze(-1).to(torch.float32)
         rate = self.config.dropout * torch.ones_like(mask)
         if self.config.dropout_scale == "shorter_more":
             sizes = [torch.full_like(x_Bn, x_Bn.shape[1]) for x_Bn in bins]
-            rate = rate * (8.0 / laid_out(sizes, 8).unsqueeze(-1)).clamp(max=1.0)
+            rate = rate * (8.0 / lay_out(sizes, 8).unsqueeze(-1)).clamp(max=1.0)
         is_symbol = torch.arange(len(self.embedding), device=x_NB.device) > 0
-        embedded = torch.tanh(
-            product(one_hot(x_NB, len(self.embedding)), self.embedding * is_symbol[:, None])
-        )
-        first = product(embedded, self.input) + self.input_bias
+        embedded = torch.tanh(linear(one_hot(x_NB, len(self.embedding)), self.embedding * is_symbol[:, None]))
+        first = linear(embedded, self.input) + self.input_bias
         s = torch.cat([first, torch.zeros_like(first).repeat(1, 1, HEIGHT - 1)], -1)
-        s = _dropped(s, rate, ctx) * mask
+        s = _dropout(s, rate, ctx) * mask
         return (  # `out` as `s` itself would be of other strides than the cell's later ones
             {"s": s, "out": torch.zeros_like(s), "left": left},
             torch.zeros((), device=s.device),
@@ -186,95 +250,91 @@ class NeuralGPU(OnLine):
         )
 
     def cell(
-        self, state: State, tally: Tensor, line: State, layers: list[dict[str, Tensor]], ctx: Any
+        self, state: State, auxiliary: Tensor, line: State, layers: list[dict[str, Tensor]], ctx: Context
     ) -> tuple[State, Tensor]:
         s = state["s"]
         for weights in layers:
-            gates = product(_three(s), weights["gates"]) + weights["gates_bias"]
+            gates = linear(_with_neighbours(s), weights["gates"]) + weights["gates_bias"]
             u, r = (self._gate(v) for v in gates.split(s.shape[-1], dim=-1))
             reset = r * s
-            v = product(_three(reset), weights["candidate"])
+            v = linear(_with_neighbours(reset), weights["candidate"])
             s = (u * s + (1.0 - u) * torch.tanh(v + weights["candidate_bias"])) * line["mask"]
         left = state["left"] - 1.0
         out = torch.where(left == 0.0, s, state["out"])
-        s = _dropped(s, line["rate"], ctx) * line["mask"]
-        return {"s": s, "out": out, "left": left}, tally
+        s = _dropout(s, line["rate"], ctx) * line["mask"]
+        return {"s": s, "out": out, "left": left}, auxiliary
 
     def finish(
-        self, ended: tuple[State, ...], tally: Tensor, ctx: Any
-    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context
+    ) -> tuple[tuple[Tensor, ...], Penalties]:
         first_row = (state["out"][..., : self.config.maps] for state in ended)
-        logits = tuple((product(s, self.output) + self.output_bias).transpose(0, 1) for s in first_row)
+        logits = tuple((linear(s, self.output) + self.output_bias).transpose(0, 1) for s in first_row)
         if not ctx.training or self.config.relaxation == 1:
             return logits, {}
-        apart = sum((w - w.mean(0)).square().sum() for w in self._relaxed())
-        return logits, {"pull": ctx.memory["pull"] * apart}
+        distance = sum((w - w.mean(0)).square().sum() for w in self._relaxed())
+        return logits, {"pull": ctx.memory["pull"] * distance}
 
     def _relaxed(self) -> list[Tensor]:
+        """Return the parameters that have R sets."""
         return [self.gates, self.gates_bias, self.candidate, self.candidate_bias]
 
     def _gate(self, v: Tensor) -> Tensor:
         c = self.config.cutoff
         return (c * torch.sigmoid(v + GATE_BIAS) - (c - 1.0) / 2.0).clamp(0.0, 1.0)
 
-    def initial_memory(self) -> dict[str, Tensor]:
+    def initial_memory(self) -> Memory:
         return {
             "pull": torch.tensor(self.config.pull),
             "averages": torch.zeros(()),
             "lr_factor": torch.ones(()),
-            **self.config.curriculum.start(),
+            **self.config.curriculum.initial_memory(),
         }
 
-    def remember(self, memory: dict[str, Tensor], observed: Observation, step: Tensor) -> dict[str, Tensor]:
-        """The curriculum's part, the pull, and whether this step ends with averaged sets."""
+    def remember(self, memory: Memory, observed: Observation, step: Tensor) -> Memory:
+        """Update the curriculum, the pull, the learning rate's factor, and whether this step ends with averaged sets."""
         error = observed["scores"]["sequence_error"]
-        found, moves_on = self.config.curriculum.after(
+        curriculum, moves_on = self.config.curriculum.remember(
             memory, error, observed["length"], step, observed["shortest"]
         )
         grows = memory["pull"] < self.config.most_pull
         pull = torch.where(moves_on & grows, memory["pull"] * self.config.pull_factor, memory["pull"])
         averages = moves_on & ~grows
-        slows = averages & (found["error"] < self.config.curriculum.bound / 3.0)
+        slows = averages & (curriculum["error"] < self.config.curriculum.bound / 3.0)
         lr_factor = memory["lr_factor"] * torch.where(slows, self.config.averaged_lr_factor, 1.0)
-        return {**found, "pull": pull, "averages": averages.to(torch.float32), "lr_factor": lr_factor}
+        return {**curriculum, "pull": pull, "averages": averages.to(torch.float32), "lr_factor": lr_factor}
 
-    def lr_factor(self, memory: dict[str, Tensor]) -> Tensor:
-        """By which the learning rate of the next update is multiplied."""
+    def lr_factor(self, memory: Memory) -> Tensor:
         return memory["lr_factor"]
 
-    def next_length(self, memory: dict[str, Tensor], stream: Any, shortest: int, longest: int) -> Tensor:
-        """The length of the next batch, float32, a whole number."""
-        return self.config.curriculum.drawn(memory, stream, shortest, longest)
+    def next_length(self, memory: Memory, stream: Stream, shortest: int, longest: int) -> Tensor:
+        return self.config.curriculum.next_length(memory, stream, shortest, longest)
 
-    def settle(self, memory: dict[str, Tensor]) -> None:
-        """Changes the weights in place where the sets become their mean."""
+    def settle(self, memory: Memory) -> None:
+        """Set all sets to their mean where the curriculum moves on at the largest pull."""
         for w in self._relaxed():
             w.copy_(torch.where(memory["averages"] > 0, w.mean(0, keepdim=True), w))
 
-    def noise_deviation(self, step: Tensor, memory: dict[str, Tensor], lr: Any) -> Any:
+    def noise_deviation(self, step: Tensor, memory: Memory, lr: Scalar) -> Tensor:
         excess = (memory["error"] - TOLERATED).clamp(min=0.0)
         return self.config.gradient_noise * torch.sqrt((step.to(torch.float32) + 1.0) ** -0.55 * excess)
 
-    def constrain(self) -> None:
-        pass
 
-
-def _three(s_NBM: Tensor) -> Tensor:
+def _with_neighbours(s_NBM: Tensor) -> Tensor:
     left, right = neighbours(s_NBM)
     return torch.cat([left, s_NBM, right], -1)
 
 
-def _dropped(s_NBM: Tensor, rate_NB1: Tensor, ctx: Any) -> Tensor:
+def _dropout(s_NBM: Tensor, rate_NB1: Tensor, ctx: Context) -> Tensor:
     return ctx.dropout(s_NBM, rate_NB1) if ctx.training else s_NBM
 
 
 def _rows(bias_RL: Tensor, parts: int) -> Tensor:
-    """The bias of every image row: [R, L, parts M] -> [R, L, parts H M]."""
+    """Return the bias of every image row: [R, L, parts M] -> [R, L, parts H M]."""
     return bias_RL.unflatten(-1, (parts, 1, -1)).expand(-1, -1, -1, HEIGHT, -1).flatten(2)
 
 
 def _blocks(kernel: Tensor, parts: int) -> Tensor:
-    """3 x 3 kernels [R, L, 3 rows, 3 positions, M, parts M] as matrices [R, L, 3 H M, parts H M].
+    """Return 3 x 3 kernels [R, L, 3 rows, 3 positions, M, parts M] as matrices [R, L, 3 H M, parts H M].
 
     Rows of a matrix: the position to the left, the one itself, the one to the right; in each the H image rows of M maps.
     Columns: parts (update and reset, say), in each the H image rows. The block from image row i to row o is the kernel's row

@@ -1,20 +1,16 @@
-"""One unit, inputs -> outputs. The network of the single-module task.
-
-Mistry et al., "A Primer for Neural Arithmetic Logic Modules" (2021), section 5.
-"""
+"""One unit, the network of the single-module task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from arith_models.base import Network
-from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.base import Context, Network, Penalties, Stream, UnitFactory
+from arith_models.penalties import PenaltyConfig, weighted
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: Mapping[str, Mapping[str, Any]] = {
     "nac": {},
     "nac_mul": {},
     "nalu": {},
@@ -31,42 +27,38 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mul_mcfc_sign_real_npu": {"gate_penalty": {"weight": 1.0, "start": 20_000.0, "end": 35_000.0}},
 }
 """The paper's settings by model name, of the network and of its unit, for 50,000 steps. With 10 or 100 inputs NAU's penalty
-rises from 50,000 to 75,000 of 100,000 steps. A unit that is not named here has its own defaults and no sparsity penalty.
+rises from 50,000 to 75,000 of 100,000 steps. A unit that is not listed here has its own defaults and no sparsity penalty.
 """
 
 
 class OneLayer(Network):
-    """Shapes: x [B, I] -> y [B, O]. Penalties: see arith_models/penalties.py."""
+    """One unit: y = unit(x).
+
+    Shapes: x [B, I] -> y [B, O]. Mistry et al., "A Primer for Neural Arithmetic Logic Modules" (2021), section 5.
+    Penalties: see arith_models/penalties.py.
+    """
 
     version = 1
     num_units = 1
     presets = PRESETS
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(PenaltyConfig):
-        pass
+    Config = PenaltyConfig
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: PenaltyConfig, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
-        self.unit: Any = units[0](num_inputs, num_outputs)
+        self.unit = units[0](num_inputs, num_outputs)
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         self.unit.initialise(stream.child("unit"))
 
     def effective_weights(self) -> list[Tensor]:
-        """What the sparsity error looks at."""
         return [self.unit.effective_weight()]
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         y_BO, penalties = self.unit(x_BI, ctx)
-        return y_BO, weighed(self.config, ctx.step, [(self.unit, x_BI.mean(0), penalties)])
+        return y_BO, weighted(self.config, ctx.step, [(self.unit, x_BI.mean(0), penalties)])
 
     def constrain(self) -> None:
         self.unit.constrain()

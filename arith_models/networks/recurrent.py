@@ -1,23 +1,20 @@
-"""A recurrent cell of any unit, and an output layer: h_t = cell([x_t, h_{t-1}]), y = output(h_T).
-
-Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, recurrent form; settings of Madsen and Johansen (2020),
-whose script for it no longer runs.
-"""
+"""A recurrent cell and an output unit, the network of the recurrent arithmetic task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from arith_models.looped import CellThenUnit
+from arith_models.base import Context, Penalties, Stream, UnitFactory
+from arith_models.looped import CellThenUnit, cell_step
 from arith_models.penalties import PenaltyConfig
 
 _PENALTY = {"weight": 0.1, "schedule": "exp"}
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: Mapping[str, Mapping[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
     "gru": {"units": ["gru", "linear"]},
     "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
@@ -27,11 +24,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": _PENALTY},
 }
 """The papers' networks by name: sums run over time in an additive cell, the operation is the output layer's. A unit that is
-not named here is both; `linear` as a cell is what their code calls RNN-linear."""
+not listed here is both; `linear` as a cell is what their code calls RNN-linear."""
 
 
 class Recurrent(CellThenUnit):
-    """Shapes: x [T, B, I] -> y [B, O] through h [B, H] (for an LSTM the state is [B, 2H], h and c).
+    """A recurrent cell of any unit, and an output unit: h_t = cell([x_t, h_{t-1}]), y = output(h_T).
+
+    Shapes: x [T, B, I] -> y [B, O] through h [B, H] (for an LSTM the state is [B, 2H], h and c). Trask et al., "Neural
+    Arithmetic Logic Units" (2018), section 4.1, recurrent form; settings of Madsen and Johansen (2020), whose script for it
+    no longer runs.
 
     The initial state is learnt, and starts at 0. Dropout (inverted, off in evaluation) acts on h_T; the papers use none.
     The input of R_z is [x_t, h_{t-1}] averaged over all times, as published. Penalties: arith_models/penalties.py.
@@ -55,33 +56,26 @@ class Recurrent(CellThenUnit):
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
         cell, output = units
-        unit: Any = cell(num_inputs + config.hidden, config.hidden)
-        self.unit = unit
-        self.output: Any = output(config.hidden, num_outputs)
-        self.initial_state = nn.Parameter(torch.empty(config.hidden * unit.state_parts))
+        self.hidden, self.dropout = config.hidden, config.dropout
+        self.unit = cell(num_inputs + config.hidden, config.hidden)
+        self.output = output(config.hidden, num_outputs)
+        self.initial_state = nn.Parameter(torch.empty(config.hidden * self.unit.state_parts))
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         self.unit.initialise(stream.child("cell"))
         self.output.initialise(stream.child("output"))
         self.initial_state.zero_()
 
     def effective_weights(self) -> list[Tensor]:
-        """What the sparsity error looks at."""
         return [self.unit.effective_weight(), self.output.effective_weight()]
 
-    def begin(self, x_BI: Tensor, ctx: Any) -> Tensor:
+    def begin(self, x_BI: Tensor, ctx: Context) -> Tensor:
         return self.initial_state.expand(len(x_BI), -1).clone()
 
-    def cell(self, state_BS: Tensor, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        both = torch.cat([x_BI, state_BS], 1)
-        new_BS, penalties = self.unit(both, ctx)
-        return new_BS, {**penalties, "mean_input": both.mean(0)} if ctx.training else {}
+    def cell(self, state_BS: Tensor, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
+        return cell_step(self.unit, x_BI, state_BS, ctx)

@@ -1,21 +1,19 @@
-"""Words to a number: an embedding, a recurrent cell over the words, a unit on the last state.
-
-Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.3.
-"""
+"""An embedding of words, a recurrent cell and an output unit, the network of the number-words task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from arith_models.looped import CellThenUnit
+from arith_models.base import Context, Penalties, Stream, UnitFactory
+from arith_models.looped import CellThenUnit, cell_step
 from arith_models.penalties import PenaltyConfig
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: Mapping[str, Mapping[str, Any]] = {
     "lstm": {"units": ["lstm", "linear"]},
     "gru": {"units": ["gru", "linear"]},
     "rnn_tanh": {"units": ["rnn_tanh", "linear"]},
@@ -26,13 +24,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nmu": {"units": ["lstm", "nmu"]},
 }
 """The networks of the paper by name: an LSTM reads, the named unit makes the number; the plain cells read in its place. A unit
-that is not named here is both."""
+that is not listed here is both."""
 
 
 class Tokens(CellThenUnit):
-    """Shapes: words int64 [T, B], 0 being the end -> y [B, O]. After the end the state stays as it is.
+    """Words to a number: h_t = cell([embedding of word t, h_{t-1}]), y = output(h_T).
 
-    The embedding is drawn from N(0, 1), torch's default. A public version's "LSTM + NALU" has no LSTM; this has.
+    Shapes: words int64 [T, B], 0 being the end -> y [B, O]. After the end the state stays as it is. Trask et al., "Neural
+    Arithmetic Logic Units" (2018), section 4.3. The embedding is drawn from N(0, 1), torch's default. A public version's
+    "LSTM + NALU" has no LSTM; this has.
     """
 
     version = 1
@@ -42,7 +42,7 @@ class Tokens(CellThenUnit):
     @dataclass(frozen=True, kw_only=True)
     class Config(PenaltyConfig):
         embedding: int = 32
-        """numbers that stand for a word"""
+        """size of a word's embedding"""
         hidden: int = 32
         """number of hidden values"""
         dropout: float = 0.0
@@ -56,38 +56,33 @@ class Tokens(CellThenUnit):
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
         cell, output = units
         self.embedding = nn.Parameter(torch.empty(num_inputs, config.embedding))
-        self.unit: Any = cell(config.embedding + config.hidden, config.hidden)
-        self.output: Any = output(config.hidden, num_outputs)
+        self.hidden, self.dropout = config.hidden, config.dropout
+        self.unit = cell(config.embedding + config.hidden, config.hidden)
+        self.output = output(config.hidden, num_outputs)
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         self.embedding.copy_(stream.child("embedding").normal(self.embedding.shape))
         self.unit.initialise(stream.child("cell"))
         self.output.initialise(stream.child("output"))
 
     def effective_weights(self) -> list[Tensor]:
-        """What the sparsity error looks at: the unit that makes the number."""
+        """Return that of the output unit, which produces the number; the cell only reads words."""
         return [self.output.effective_weight()]
 
-    def begin(self, words_B: Tensor, ctx: Any) -> Tensor:
-        size = self.config.hidden * self.unit.state_parts
+    def begin(self, words_B: Tensor, ctx: Context) -> Tensor:
+        size = self.hidden * self.unit.state_parts
         return torch.zeros(len(words_B), size, device=self.embedding.device)
 
-    def cell(self, state_BS: Tensor, words_B: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def cell(self, state_BS: Tensor, words_B: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         # By a product: the gradient of picking rows adds up in an order that is not fixed on a GPU.
         one_hot_BV = (
             words_B.unsqueeze(1) == torch.arange(len(self.embedding), device=words_B.device)
         ).float()
-        both = torch.cat([one_hot_BV @ self.embedding, state_BS], 1)
-        new_BS, penalties = self.unit(both, ctx)
-        kept_BS = torch.where((words_B == 0).unsqueeze(1), state_BS, new_BS)
-        return kept_BS, {**penalties, "mean_input": both.mean(0)} if ctx.training else {}
+        new_BS, penalties = cell_step(self.unit, one_hot_BV @ self.embedding, state_BS, ctx)
+        return torch.where((words_B == 0).unsqueeze(1), state_BS, new_BS), penalties

@@ -1,40 +1,40 @@
-"""A small Transformer encoder with relative positions: every symbol looks at all others, and all are written at once.
-
-Vaswani et al., "Attention Is All You Need" (2017); the norm stands before each part as in Xiong et al., "On Layer
-Normalization in the Transformer Architecture" (2020).
+"""A small Transformer encoder with relative positions.
 
 Legend of suffixes: B examples, N positions, T symbols of all bins (the sum of B N), D width, A heads, C channels of a head,
-R kinds of distance,
-Q positions that look, M distances, S input symbols, O output symbols.
+R relative positions, Q queries, M distances, S input symbols, O output symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
+from arith_models.base import Context, Penalties, Stream, UnitFactory
 from arith_models.looped import Looped
 
 FAR_BELOW = -1e9
-"""The score of a position that may not be looked at."""
+"""The score of a masked position."""
 MOST_PAIRS = 2**20
-"""Pairs of positions that are looked at together in one example; the positions that look are taken in parts."""
+"""Upper bound of the pairs of positions whose scores of one example are in memory at once; queries are taken in parts."""
 GAINS = ("gain", "inner_gain")
 BIASES = ("shift", "inner_shift", "inner_bias", "outer_bias")
 
 
 class Transformer(Looped):
-    """h = E x; in every layer, norm(h) = g (h - mean) / deviation + s over channels, and
+    """A Transformer encoder with relative positions: y = P norm(h) + p, h after all layers.
+
+    h = E x; in every layer, norm(h) = g (h - mean) / deviation + s over channels, and
 
         h <- h + O concat_A softmax(q_i (k_j + r_clip(j - i)) / sqrt(C)) v,    q, k, v = norm(h) W
         h <- h + V relu(U norm(h) + b) + c
 
-    and y = P norm(h) + p. r is one vector for each distance j - i from the position that looks to the one that is looked at,
-    for all heads: Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations" (2018), section
+    Vaswani et al., "Attention Is All You Need" (2017); the norm is before each part as in Xiong et al., "On Layer
+    Normalization in the Transformer Architecture" (2020). r is one vector for each distance j - i from query to key, for all
+    heads: Shaw, Uszkoreit and Vaswani, "Self-Attention with Relative Position Representations" (2018), section
     3.2. Beyond `farthest` all distances on a side share one vector, and all vectors are trained on sequences longer than
     that: so nothing in the network is untrained at any length, unlike absolute positions, or the logarithmic ranges of T5.
     (One number for each head and distance, as T5 has it, is slower to learn: on reversing 8 symbols, two layers of 32
@@ -42,8 +42,8 @@ class Transformer(Looped):
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example) -> logits, a tuple of [B, n, O].
     All bins go through one product of two matrices; each attends by itself, long ones in parts, so that two sequences of
-    4001 symbols need 164 MB (but 2.1 GB once, while their operations are recorded). Outside of an example nothing is looked
-    at, and the logits are p.
+    4001 symbols need 164 MB (but 2.1 GB once, while their operations are recorded). Outside of an example attention is
+    masked, and the logits are p.
 
     With `shared`, all layers have the weights of one: a Universal Transformer (Dehghani et al. 2019) of a fixed number
     of steps, without the vectors that it adds for position and step.
@@ -60,19 +60,19 @@ class Transformer(Looped):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         layers: int = 4
-        """attentions one after another"""
+        """number of layers"""
         width: int = 64
         """channels of a symbol"""
         heads: int = 4
-        """parts of the width that attend each by itself; a divisor of it"""
+        """heads of the attention; a divisor of the width"""
         inner: int = 256
         """values of the hidden layer between attentions; published: 4 times the width"""
         farthest: int = 16
-        """distance beyond which all positions on one side are alike"""
+        """distance beyond which all positions on one side share one vector"""
         shared: bool = False
         """whether all layers have the same weights"""
         dropout: float = 0.1
-        """of embeddings, and of what each part of a layer adds"""
+        """of embeddings, and of the outputs of each part of a layer"""
 
         def __post_init__(self) -> None:
             faults = [
@@ -86,14 +86,10 @@ class Transformer(Looped):
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
@@ -112,7 +108,7 @@ class Transformer(Looped):
         self.output = nn.Parameter(torch.empty(D, num_outputs))
         self.output_bias = nn.Parameter(torch.empty(num_outputs))
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         """Matrices Glorot uniform (q, k and v are three), embeddings N(0, 1), gains 1, biases 0."""
         self.embedding.data = stream.child("embedding").normal(self.embedding.shape).to(self.embedding.device)
         self.output.data = _glorot(stream.child("output"), self.output, sum(self.output.shape))
@@ -128,21 +124,17 @@ class Transformer(Looped):
                 fans = 2 * self.config.width if name == "look" else sum(weights.shape[1:])
                 weights.data = _glorot(stream.child(name), weights, fans)
 
-    def effective_weights(self) -> list[Tensor]:
-        """None: nothing says that these weights should be -1, 0 or 1."""
-        return []
-
-    @staticmethod
-    def loop(pieces: Any, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """Layers are one piece, which is compiled once: it is handed the weights of each."""
+    @classmethod
+    def loop(cls, pieces: SimpleNamespace, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Penalties]:
+        """All layers are one piece, compiled once, with the layer's weights as an argument."""
         h_TD, layers = pieces.begin(tuple(x))
         for weights in layers:
             h_TD = pieces.layer(h_TD, tuple(x), weights)
-        result: tuple[tuple[Tensor, ...], dict[str, Tensor]] = pieces.finish(h_TD, tuple(x))
+        result: tuple[tuple[Tensor, ...], Penalties] = pieces.finish(h_TD, tuple(x))
         return result
 
-    def begin(self, bins: tuple[Tensor, ...], ctx: Any) -> tuple[Tensor, tuple[dict[str, Tensor], ...]]:
-        """The embeddings [T, D] of all symbols, bin after bin, and every layer's weights."""
+    def begin(self, bins: tuple[Tensor, ...], ctx: Context) -> tuple[Tensor, tuple[dict[str, Tensor], ...]]:
+        """Return the embeddings [T, D] of all symbols, bin after bin, and every layer's weights."""
         x_T = torch.cat([x_BN.flatten() for x_BN in bins])
         kinds = torch.arange(len(self.embedding), device=x_T.device)
         one_hot_TS = (x_T.unsqueeze(1) == kinds).to(torch.float32)
@@ -153,44 +145,46 @@ class Transformer(Looped):
         ]
         return h_TD, tuple(weights)
 
-    def layer(self, h_TD: Tensor, bins: tuple[Tensor, ...], weights: dict[str, Tensor], ctx: Any) -> Tensor:
-        w, rate, found, first = weights, self.config.dropout, [], 0
-        looks_TE = _norm(h_TD, w["gain"], w["shift"]) @ w["look"]
+    def layer(
+        self, h_TD: Tensor, bins: tuple[Tensor, ...], weights: dict[str, Tensor], ctx: Context
+    ) -> Tensor:
+        w, rate, attended, first = weights, self.config.dropout, [], 0
+        qkv_TE = _norm(h_TD, w["gain"], w["shift"]) @ w["look"]
         for x_BN in bins:
-            of_bin = looks_TE[first : first + x_BN.numel()].unflatten(0, x_BN.shape)
-            found.append(self._attended(of_bin, x_BN, w["distance"]).flatten(0, 1))
+            of_bin = qkv_TE[first : first + x_BN.numel()].unflatten(0, x_BN.shape)
+            attended.append(self._attend(of_bin, x_BN, w["distance"]).flatten(0, 1))
             first += x_BN.numel()
-        h_TD = h_TD + ctx.dropout(torch.cat(found) @ w["gather"], rate)
+        h_TD = h_TD + ctx.dropout(torch.cat(attended) @ w["gather"], rate)
         inner = torch.relu(_norm(h_TD, w["inner_gain"], w["inner_shift"]) @ w["inner"] + w["inner_bias"])
         return h_TD + ctx.dropout(inner @ w["outer"] + w["outer_bias"], rate)
 
     def finish(
-        self, h_TD: Tensor, bins: tuple[Tensor, ...], ctx: Any
-    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        self, h_TD: Tensor, bins: tuple[Tensor, ...], ctx: Context
+    ) -> tuple[tuple[Tensor, ...], Penalties]:
         inside_T1 = torch.cat([x_BN.flatten() for x_BN in bins]).unsqueeze(1) >= 0
-        seen_TD = torch.where(inside_T1, _norm(h_TD, self.last_gain, self.last_shift), 0.0)
-        y_TO = seen_TD @ self.output + self.output_bias
+        normed_TD = torch.where(inside_T1, _norm(h_TD, self.last_gain, self.last_shift), 0.0)
+        y_TO = normed_TD @ self.output + self.output_bias
         of_bins = y_TO.split([x_BN.numel() for x_BN in bins])
         return tuple(y.unflatten(0, x.shape).clone() for x, y in zip(bins, of_bins, strict=True)), {}
 
-    def _attended(self, looks_BNE: Tensor, x_BN: Tensor, distance_RC: Tensor) -> Tensor:
-        """What every position of a bin gathers from all others [B, N, D]; looks holds q, k, v of all heads side by side."""
+    def _attend(self, qkv_BNE: Tensor, x_BN: Tensor, distance_RC: Tensor) -> Tensor:
+        """Return the attention's output [B, N, D] of a bin; `qkv` holds q, k, v of all heads side by side."""
         length = x_BN.shape[1]
-        q, k, v = looks_BNE.unflatten(2, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
-        allowed_BN = torch.where(x_BN >= 0, 0.0, FAR_BELOW)[:, None, None, :]
+        q, k, v = qkv_BNE.unflatten(2, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
+        mask_BN = torch.where(x_BN >= 0, 0.0, FAR_BELOW)[:, None, None, :]
         parts, size = [], max(1, MOST_PAIRS // length)
         for first in range(0, length, size):
             q_BAQC = q[..., first : first + size, :] / k.shape[3] ** 0.5
-            scores = q_BAQC @ k.transpose(2, 3) + self._by_distance(q_BAQC, distance_RC, first, length)
-            parts.append(torch.softmax(scores + allowed_BN, 3) @ v)
+            scores = q_BAQC @ k.transpose(2, 3) + self._distance_scores(q_BAQC, distance_RC, first, length)
+            parts.append(torch.softmax(scores + mask_BN, 3) @ v)
         return torch.cat(parts, 2).transpose(1, 2).flatten(2)
 
-    def _by_distance(self, q_BAQC: Tensor, distance_RC: Tensor, first: int, length: int) -> Tensor:
-        """q_i r_clip(j - i) [B, A, Q, N] for the positions i from `first` on.
+    def _distance_scores(self, q_BAQC: Tensor, distance_RC: Tensor, first: int, length: int) -> Tensor:
+        """Return q_i r_clip(j - i) [B, A, Q, N] for the positions i from `first` on.
 
-        First with each of the M = Q + N distances that there are, in ascending order; then the rows [M] are laid end to end and
-        cut anew, each one shorter, so that row i begins i distances earlier. Products and views alone: a table that is
-        looked up by index would be as slow on the way back as the rest.
+        The products with each of the M = Q + N distances, in ascending order, are computed first; then the rows [M] are
+        concatenated and cut again, each one shorter, so that row i begins i distances earlier. Only products and views: the
+        gradient of a lookup by index would take as long as everything else.
         """
         farthest, rows = self.config.farthest, q_BAQC.shape[2]
         distance_M = torch.arange(1 - rows - first, length + 1 - first, device=q_BAQC.device)
@@ -201,16 +195,13 @@ class Transformer(Looped):
         cut = all_M.unflatten(0, q_BAQC.shape[:3]).flatten(2)[..., rows - 1 : rows - 1 + rows * around]
         return cut.unflatten(2, (rows, around))[..., :length]
 
-    def constrain(self) -> None:
-        pass
-
 
 def _norm(h_TD: Tensor, gain_D: Tensor, shift_D: Tensor) -> Tensor:
     centred = h_TD - h_TD.mean(1, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5) * gain_D + shift_D
 
 
-def _glorot(stream: Any, weight: Tensor, fans: int) -> Tensor:
+def _glorot(stream: Stream, weight: Tensor, fans: int) -> Tensor:
     bound = (6.0 / fans) ** 0.5
     drawn: Tensor = stream.uniform(weight.shape, -bound, bound)
     return drawn.to(weight.device)

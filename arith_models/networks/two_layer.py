@@ -1,21 +1,18 @@
-"""Two layers: inputs -> hidden -> outputs. The network of the static arithmetic task.
-
-Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1.
-"""
+"""Two layers of units, the network of the static arithmetic task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from arith_models.base import Network
-from arith_models.penalties import PenaltyConfig, weighed
+from arith_models.base import Context, Network, Penalties, Stream, UnitFactory
+from arith_models.penalties import PenaltyConfig, weighted
 
 MULTIPLICATION = {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tanh": {"units": ["tanh", "linear"]},
     "sigmoid": {"units": ["sigmoid", "linear"]},
     "softsign": {"units": ["softsign", "linear"]},
@@ -41,11 +38,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "silly_nmu": {"units": ["nau", "silly_nmu"], "sparsity_penalty": MULTIPLICATION},
     "gated_nau_nmu": {"sparsity_penalty": MULTIPLICATION},
 }
-"""The papers' networks by name. A unit that is not named here is used twice, without a penalty."""
+"""The papers' networks by name. A unit that is not listed here is used twice, without a penalty."""
 
 
 class TwoLayer(Network):
-    """Shapes: x [B, I] -> y [B, O] through h [B, H].
+    """Two layers of units: h = first(x), y = second(h).
+
+    Shapes: x [B, I] -> y [B, O] through h [B, H]. Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1.
 
     Units by name are the original's --layer-type and --first-layer; `model: {units: [nac, nmu]}` chooses both layers.
     Dropout (inverted, off in evaluation) acts on h; the papers use none. Penalties: see arith_models/penalties.py.
@@ -69,32 +68,27 @@ class TwoLayer(Network):
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
     def __init__(
-        self,
-        config: Config,
-        units: Sequence[Callable[[int, int], nn.Module]],
-        num_inputs: int,
-        num_outputs: int,
+        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.config = config
         first, second = units
-        self.first: Any = first(num_inputs, config.hidden)
-        self.second: Any = second(config.hidden, num_outputs)
+        self.first = first(num_inputs, config.hidden)
+        self.second = second(config.hidden, num_outputs)
 
-    def initialise(self, stream: Any) -> None:
+    def initialise(self, stream: Stream) -> None:
         self.first.initialise(stream.child("first"))
         self.second.initialise(stream.child("second"))
 
     def effective_weights(self) -> list[Tensor]:
-        """What the sparsity error looks at."""
         return [self.first.effective_weight(), self.second.effective_weight()]
 
-    def forward(self, x_BI: Tensor, ctx: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         h_BH, first = self.first(x_BI, ctx)
         h_BH = ctx.dropout(h_BH, self.config.dropout)
         y_BO, second = self.second(h_BH, ctx)
         layers = [(self.first, x_BI.mean(0), first), (self.second, h_BH.mean(0), second)]
-        return y_BO, weighed(self.config, ctx.step, layers)
+        return y_BO, weighted(self.config, ctx.step, layers)
 
     def constrain(self) -> None:
         self.first.constrain()

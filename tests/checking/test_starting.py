@@ -46,9 +46,9 @@ def test_a_new_model_trains_on_a_new_task() -> None:
 
 
 def test_a_class_of_an_installed_module_is_checked_too() -> None:
-    answer = call("check", "model", "arith_models.units.nau:NAU")
+    answer = call("check", "model", "arith_models.units.nau_nmu:NAU")
     assert answer.status == 0
-    assert "model arith_models.units.nau:NAU is sound" in answer.out
+    assert "model arith_models.units.nau_nmu:NAU is sound" in answer.out
 
 
 def test_new_writes_into_a_folder() -> None:

@@ -1,11 +1,13 @@
-"""Symbols, and networks that read them, for the tests of one seed."""
+"""Symbols, and networks that read them, of one seed."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
+import made_units
 import torch
+from made_units import initialise
 from torch import Tensor
 
 from sweeps.config import registry
@@ -17,24 +19,17 @@ NUM_INPUTS, NUM_OUTPUTS = 6, 5
 
 
 def network(name: str, seed: int = 1, **config: Any) -> Any:
-    """A network of one seed. Parameters are NaN before, so that one left out is seen."""
+    """Return a network of one seed."""
     cls: Any = registry.find("network", name)
-    model = cls(validated(cls.Config, config), (), NUM_INPUTS, NUM_OUTPUTS)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(torch.nan)
-        model.initialise(Stream(seed_key(seed, "initialise")))
-    return model
+    return initialise(cls(validated(cls.Config, config), (), NUM_INPUTS, NUM_OUTPUTS), seed)
 
 
 def context(model: Any, training: bool = False, seed: int = 1) -> Context:
-    memory = model.initial_memory() if hasattr(model, "initial_memory") else None
-    stream = Stream(seed_key(seed, "model"))
-    return Context(torch.tensor(0.0), training, stream, torch.tensor(torch.inf), memory)
+    return made_units.context(0.0, training, seed, torch.inf, model.initial_memory())
 
 
 def examples(rows: int = 4, width: int = 8, seed: int = 3, shortest: int = 3) -> Tensor:
-    """Symbols [rows, width], each row from `shortest` to `width` long, then -1."""
+    """Return symbols [rows, width], each row from `shortest` to `width` long, then -1."""
     stream = Stream(seed_key(seed, "batch"))
     symbols = stream.integers((rows, width), 0, NUM_INPUTS)
     lengths = stream.integers((rows, 1), shortest, width + 1)

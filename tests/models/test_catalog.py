@@ -1,37 +1,39 @@
-"""What every unit keeps to, as `sweeps check model` checks it. A new file in arith_models/units is tested by existing."""
+"""Rules that every unit and network keeps, as `sweeps check model` checks them. A new definition is tested by existing."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
 from sweeps.checking import check_model
-from sweeps.config.registry import names
+from sweeps.config.registry import find, names
 
-FAMILIES = ["linear", "nac", "mcfc"]  # nau, nmu and nalu: tests/training/test_pack_compiled.py
+UNITS = names("model")
+NETWORKS = [name for name in names("network") if name != "image_recurrent"]
+"""Those that the checker can try in seconds: image_recurrent's ResNets take minutes. tests/tasks/test_sequential_svhn.py
+tests each of its settings with narrow ones."""
 
 
-@pytest.mark.parametrize("unit", names("model"))
-def test_a_unit_keeps_every_rule(unit: str) -> None:
-    report = check_model(unit)
+def test_the_first_line_of_every_docstring_is_what_a_list_prints() -> None:
+    """One line that ends with a full stop; of a unit with its equation."""
+    faults = []
+    for kind, known in (("model", UNITS), ("network", names("network"))):
+        for name in known:
+            first, *rest = (find(kind, name).__doc__ or "").splitlines()
+            if not first.endswith(".") or (rest and rest[0]) or (kind == "model" and " = " not in first):
+                faults.append(f"{name}: {first!r}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", [*UNITS, *NETWORKS])
+def test_a_definition_keeps_every_rule(name: str) -> None:
+    report = check_model(name)
     assert report.sound, report.text()
     assert not report.warnings, report.text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unit", FAMILIES)
-def test_a_unit_of_each_family_compiled_is_itself_alone_and_in_a_pack(unit: str) -> None:
-    report = check_model(unit, compiled=True)
-    assert report.sound, report.text()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    "SWEEPS_TEST_ALL" not in os.environ,
-    reason="half an hour: make test-all; above, one unit of every family is compiled, and every unit is checked uncompiled",
-)
-@pytest.mark.parametrize("unit", [name for name in names("model") if name not in FAMILIES])
-def test_every_other_unit_compiled_is_itself_alone_and_in_a_pack(unit: str) -> None:
-    report = check_model(unit, compiled=True)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", [*UNITS, *NETWORKS])
+def test_compiled_a_definition_is_itself_alone_and_in_a_pack(name: str) -> None:
+    report = check_model(name, compiled=True)
     assert report.sound, report.text()

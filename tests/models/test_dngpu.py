@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import made_units
 import pytest
 import torch
+from made_units import initialise
 from torch.nn.functional import conv1d
 
 from arith_models.networks.dngpu import DNGPU
@@ -17,15 +19,12 @@ M = 7
 
 
 def network(**settings: Any) -> DNGPU:
-    made = DNGPU(DNGPU.Config(maps=M, **settings), (), 13, 3)
-    made.initialise(Stream(seed_key(3, "initialise")))
+    made: DNGPU = initialise(DNGPU(DNGPU.Config(maps=M, **settings), (), 13, 3), seed=3)
     return made
 
 
 def context(model: DNGPU, training: bool = False) -> Context:
-    return Context(
-        torch.tensor(0.0), training, Stream(seed_key(4, "model")), torch.tensor(1.0), model.initial_memory()
-    )
+    return made_units.context(0.0, training, 4, 1.0, model.initial_memory())
 
 
 def hard_sigmoid(v: torch.Tensor) -> torch.Tensor:
@@ -114,7 +113,7 @@ def test_a_bin_gives_the_same_alone_and_beside_others() -> None:
         assert torch.allclose(alone, together[i], atol=1e-6)
 
 
-def test_what_lies_outside_of_an_example_stays_at_zero_and_touches_nothing() -> None:
+def test_positions_outside_of_an_example_stay_at_zero_and_change_nothing() -> None:
     model = network()
     x = symbols(2, 6)
     padded = torch.cat([x, torch.full((2, 3), -1)], 1)

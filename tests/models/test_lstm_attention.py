@@ -13,7 +13,7 @@ HIDDEN, LAYERS = 5, 2
 
 
 def put(layer: LSTMLayer, torch_weights: dict[str, Tensor], index: int = 0) -> None:
-    """Lets torch's layer of this index have our weights; its second bias is 0."""
+    """Copy our weights to torch's layer of this index; its second bias is 0."""
     inputs = len(layer.weight) - HIDDEN
     suffix = f"_l{index}" if f"weight_ih_l{index}" in torch_weights else ""
     torch_weights[f"weight_ih{suffix}"].copy_(layer.weight[:inputs].T)
@@ -23,7 +23,7 @@ def put(layer: LSTMLayer, torch_weights: dict[str, Tensor], index: int = 0) -> N
 
 
 def by_torch(model: LSTMAttention, x_N: Tensor) -> Tensor:
-    """The logits [N, O] of one example without anything outside of it."""
+    """Return the logits [N, O] of one example without anything outside of it."""
     encoder = nn.LSTM(HIDDEN, HIDDEN, LAYERS)
     cells = [nn.LSTMCell(2 * HIDDEN, HIDDEN), nn.LSTMCell(HIDDEN, HIDDEN)]
     for i in range(LAYERS):
@@ -45,7 +45,7 @@ def by_torch(model: LSTMAttention, x_N: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def test_an_example_has_the_logits_of_torch_s_lstm_and_the_equations_whatever_stands_beside_it() -> None:
+def test_an_example_has_the_logits_of_torch_s_lstm_and_the_equations_whatever_is_beside_it() -> None:
     model = network("lstm_attention", hidden=HIDDEN, layers=LAYERS)
     bins = examples(4, 8), examples(4, 11, seed=4)
     assert any((x_BN == -1).any() for x_BN in bins), "some examples are shorter than their bin"
@@ -63,6 +63,7 @@ def test_the_published_size_has_about_200_000_parameters() -> None:
     assert 180_000 < sum(p.numel() for p in model.parameters()) < 230_000
 
 
-def test_wrong_settings_are_told_all_at_once() -> None:
-    with pytest.raises(ValueError, match="layers = 0 must be at least 1; dropout = 1.0 must lie in"):
+def test_all_wrong_settings_are_in_one_error() -> None:
+    with pytest.raises(ValueError, match="layers = 0") as error:
         LSTMAttention.Config(layers=0, dropout=1.0)
+    assert error.value.args == ("layers = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")

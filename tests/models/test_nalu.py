@@ -1,4 +1,4 @@
-"""NALU with all of its variants, and the gated NAU/NMU: by hand, and through the engine's transformations."""
+"""NALU with all of its variants, the gated NAU/NMU and G-NALU: by hand, and through the engine's transformations."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from made_units import SATURATED, X, context, initialised, output, set_weights, stream, unit
+from made_units import (
+    SATURATED,
+    X,
+    assert_fills,
+    context,
+    drawn,
+    first_column,
+    initialised,
+    output,
+    penalties,
+    put,
+    set_weights,
+    stream,
+    unit,
+)
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from arith_models.gumbel import gumbel_noise
+from arith_models.units.nac import gumbel_noise
 from arith_models.units.nalu import ADDITIVE, MULTIPLICATIVE
 from sweeps.config.registry import find, names
 from sweeps.config.settings import resolve
@@ -31,7 +45,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gated_nau_nmu", {}),
     ("gated_nau_nmu", {"gate": "obs_gumbel", "gate_bias": True, "two_gates": True, "clamp": False}),
 ]
-IDS = ["-".join([name, *(str(v) for v in settings.values())]) for name, settings in VARIANTS]
 
 
 def solved(opening: float, name: str = "nalu", **settings: Any) -> Any:
@@ -40,22 +53,18 @@ def solved(opening: float, name: str = "nalu", **settings: Any) -> Any:
     parts = [made.nau, made.nmu] if name == "gated_nau_nmu" else [made.nac]
     for part in [*parts, *([made.mul_nac] if settings.get("separate_weights") else [])]:
         set_weights(part, [[1, 1, 0]])
-    with torch.no_grad():
-        for parameter_name, p in made.named_parameters(recurse=False):
-            p.fill_(0.0 if parameter_name.endswith("bias") else opening)
-    return made
+    gates = [n for n, _ in made.named_parameters(recurse=False)]
+    return put(made, **{n: 0.0 if n.endswith("bias") else opening for n in gates})
 
 
-def first_column(made: Any, x: Tensor = X, ctx: Any = None) -> list[float]:
-    return [row[0] for row in output(made, x, ctx)]
-
-
-@pytest.mark.parametrize("separate", [False, True])
-@pytest.mark.parametrize("nac", sorted(ADDITIVE))
-def test_every_nalu_adds_with_an_open_gate_and_multiplies_with_a_closed_one(nac, separate) -> None:
-    for gate, by_hand in [(SATURATED, [5.5, 3.5]), (-SATURATED, [6.0, 1.5]), (0.0, [5.75, 2.5])]:
-        made = solved(gate, nac=nac, separate_weights=separate)
-        assert first_column(made) == pytest.approx(by_hand, rel=1e-5)
+@pytest.mark.parametrize(
+    ("gate", "by_hand"), [(SATURATED, [5.5, 3.5]), (-SATURATED, [6.0, 1.5]), (0.0, [5.75, 2.5])]
+)
+def test_every_nalu_adds_with_an_open_gate_and_multiplies_with_a_closed_one(gate, by_hand) -> None:
+    for nac in ADDITIVE:
+        for separate in (False, True):
+            made = solved(gate, nac=nac, separate_weights=separate)
+            assert first_column(made) == pytest.approx(by_hand, rel=1e-5), (nac, separate)
 
 
 @pytest.mark.parametrize(
@@ -88,15 +97,12 @@ def test_direct_products_are_exact_whatever_the_signs(name, settings) -> None:
 def test_two_gates_open_each_branch_by_itself() -> None:
     made = solved(SATURATED, two_gates=True)
     assert first_column(made) == pytest.approx([11.5, 5.0], rel=1e-5)  # both branches
-    with torch.no_grad():
-        made.gate.fill_(-SATURATED)
+    put(made, gate=-SATURATED)
     assert first_column(made) == pytest.approx([6.0, 1.5], rel=1e-5)
 
 
 def test_the_bias_shifts_the_gate_and_starts_at_zero() -> None:
-    made = solved(0.0, gate_bias=True)
-    with torch.no_grad():
-        made.gate_bias.fill_(math.log(3))  # g = 3/4
+    made = put(solved(0.0, gate_bias=True), gate_bias=math.log(3))  # g = 3/4
     assert first_column(made) == pytest.approx([0.75 * 5.5 + 0.25 * 6, 0.75 * 3.5 + 0.25 * 1.5], rel=1e-5)
     fresh = initialised("nalu", 3, 2, gate_bias=True, two_gates=True)
     assert not fresh.gate_bias.any() and not fresh.second_gate_bias.any()
@@ -107,9 +113,9 @@ def test_the_bias_shifts_the_gate_and_starts_at_zero() -> None:
 
 def test_the_gates_penalty_by_hand() -> None:
     """g = 1/2 in 2 rows: 2 * (1/2)² (1/2)², and as much for a second gate."""
-    assert solved(0.0, gate="regularised")(X, context())[1]["gate"].item() == 0.125
-    assert solved(0.0, gate="regularised", two_gates=True)(X, context())[1]["gate"].item() == 0.25
-    assert solved(SATURATED, gate="regularised")(X, context())[1]["gate"].item() == 0.0
+    assert penalties(solved(0.0, gate="regularised"))["gate"] == 0.125
+    assert penalties(solved(0.0, gate="regularised", two_gates=True))["gate"] == 0.25
+    assert penalties(solved(SATURATED, gate="regularised"))["gate"] == 0.0
 
 
 @pytest.mark.parametrize(("step", "tau"), [(0.0, 1.0), (50_000.0, math.exp(-0.5)), (1e6, 0.5)])
@@ -126,7 +132,7 @@ def test_gumbel_gates_by_hand(gate, rows, step, tau) -> None:
     assert first_column(made, ctx=context(step, training=False)) == pytest.approx(wanted.tolist(), rel=1e-5)
 
 
-def test_the_published_gate_whose_temperature_stayed_at_one_can_be_had() -> None:
+def test_the_published_gate_whose_temperature_stayed_at_one_is_a_setting() -> None:
     made = solved(-0.25, gate="gumbel", lowest_temperature=1.0)
     assert first_column(made, ctx=context(1e6)) == first_column(made, ctx=context(0.0))
 
@@ -135,7 +141,7 @@ def test_the_published_gate_whose_temperature_stayed_at_one_can_be_had() -> None
     "settings", [{"mul": "direct"}, {"mul": "direct", "nac": "pos_nac", "separate_weights": True}, {"epsilon": 0.0},
                  {"lowest_temperature": 0.0}]
 )  # fmt: skip
-def test_impossible_settings_are_refused(settings) -> None:
+def test_impossible_settings_are_errors(settings) -> None:
     with pytest.raises(ValueError, match="separate_weights|nac or nau|epsilon|lowest_temperature"):
         unit("nalu", 3, **settings)
 
@@ -146,8 +152,7 @@ def test_shared_weights_are_drawn_once_for_both_branches(nac) -> None:
     made = initialised("nalu", 4, 3, nac=nac)
     x, branches = torch.full((1, 4), math.e), []
     for gate in (SATURATED, -SATURATED):
-        with torch.no_grad():
-            made.gate.fill_(gate)
+        put(made, gate=gate)
         branches.append(torch.tensor(output(made, x)))
     torch.testing.assert_close(branches[1], torch.exp(branches[0] / math.e))
 
@@ -175,10 +180,7 @@ def test_the_additive_units_of_nalu_are_all_that_the_choices_name() -> None:
 def test_gated_nau_nmu_is_a_nalu_of_separate_nau_and_nmu() -> None:
     gated = initialised("gated_nau_nmu", 3, 2)
     nalu = unit("nalu", 3, 2, nac="nau", separate_weights=True, mul="direct")
-    with torch.no_grad():
-        nalu.nac.weight.copy_(gated.nau.weight)
-        nalu.mul_nac.weight.copy_(gated.nmu.weight)
-        nalu.gate.copy_(gated.gate)
+    put(nalu, gate=gated.gate, **{"nac.weight": gated.nau.weight, "mul_nac.weight": gated.nmu.weight})
     (y, penalties), (wanted, wanted_penalties) = gated(X, context()), nalu(X, context())
     assert torch.equal(y, wanted) and torch.equal(penalties["sparsity"], wanted_penalties["sparsity"])
     assert torch.equal(gated.effective_weight(), nalu.effective_weight())
@@ -188,18 +190,18 @@ def test_gated_nau_nmu_has_the_clamps_penalties_and_r_z_of_both() -> None:
     made = unit("gated_nau_nmu", 2, lower=0.125)
     set_weights(made.nau, [[-1.5, -0.75]])
     set_weights(made.nmu, [[-1.5, 0.25]])
+    put(made, gate=3.0)
     with torch.no_grad():
-        made.gate.fill_(3.0)
         made.constrain()
     assert made.effective_weight().tolist() == [[-1.0, -0.75], [0.125, 0.25]]
     assert made.gate.tolist() == [[3.0, 3.0]]
-    assert made(X[:, :2], context())[1]["sparsity"].item() == 0.25 / 2 + (0.125 + 0.25) / 2
+    assert penalties(made, X[:, :2])["sparsity"] == 0.25 / 2 + (0.125 + 0.25) / 2
     mean = torch.tensor([1.0, 2.0])
     assert made.input_penalty(mean).item() == 0.25 * 4 / 2 + 0.75 * 1 / 2
     free = unit("gated_nau_nmu", 2, clamp=False)
     set_weights(free.nau, [[-1.5, 0.0]])
     set_weights(free.nmu, [[-0.25, 0.0]])
-    assert free(X[:, :2], context())[1]["out_of_bound"].item() == 0.5 / 2 + 0.25 / 2
+    assert penalties(free, X[:, :2])["out_of_bound"] == 0.5 / 2 + 0.25 / 2
 
 
 def loss_of(made: Any, params: dict[str, Tensor], seed: int = 3) -> Tensor:
@@ -208,30 +210,40 @@ def loss_of(made: Any, params: dict[str, Tensor], seed: int = 3) -> Tensor:
     return (y_BO - 3).square().mean() + sum(penalties.values())
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=IDS)
-def test_every_weight_of_every_variant_is_trained(name, settings) -> None:
-    """Gradients reach the hidden weights of every part, and with them the output moves."""
-    made = initialised(name, 3, 2, **settings)
+def untrained_weights(made: Any) -> list[str]:
+    """Return the parameters that no gradient reaches, or that do not move the output."""
     params = {n: p.detach().clone() for n, p in made.named_parameters()}
     before = functional_call(made, params, (X, context()))[0]
-    grads = grad(lambda p: loss_of(made, p))(params)
-    for n, g in grads.items():
-        assert g.isfinite().all() and g.any(), f"{n} gets no gradient"
+    untrained = []
+    for n, g in grad(lambda p: loss_of(made, p))(params).items():
         moved = {**params, n: params[n] + 3.0 * stream(8).normal(g.shape)}
-        assert not torch.equal(functional_call(made, moved, (X, context()))[0], before), n
+        still = torch.equal(functional_call(made, moved, (X, context()))[0], before)
+        if still or not (g.isfinite().all() and g.any()):
+            untrained.append(n)
+    return untrained
 
 
-@pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=IDS)
-def test_every_variant_survives_vmap_of_grad_and_recording(name, settings) -> None:
-    lanes = [initialised(name, 3, 2, seed=seed, **settings) for seed in range(3)]
-    params, _ = stack_module_state(lanes)
-    params = {n: p.detach() for n, p in params.items()}
-    step = torch.vmap(grad(lambda p: loss_of(lanes[0], p)))
-    recorded = make_fx(step)(params)(params)
+def changed_by_recording(lanes: list[Any]) -> list[str]:
+    """Return the parameters whose gradients in vmap of grad, recorded, differ from those of each lane alone."""
+    stacked, _ = stack_module_state(lanes)
+    params = {n: p.detach() for n, p in stacked.items()}
+    recorded = make_fx(torch.vmap(grad(lambda p: loss_of(lanes[0], p))))(params)(params)
+    changed = []
     for k, lane in enumerate(lanes):
         alone = grad(lambda p, lane=lane: loss_of(lane, p))({n: p[k] for n, p in params.items()})
-        for n, g in alone.items():
-            torch.testing.assert_close(recorded[n][k], g, rtol=1e-4, atol=1e-5)
+        changed += [
+            n for n, g in alone.items() if not torch.allclose(recorded[n][k], g, rtol=1e-4, atol=1e-5)
+        ]
+    return changed
+
+
+def test_every_weight_of_every_variant_is_trained_alone_and_in_lanes_side_by_side() -> None:
+    faults = []
+    for name, settings in VARIANTS:
+        lanes = [initialised(name, 3, 2, seed=seed, **settings) for seed in range(3)]
+        faults += [f"{name} {settings}: {n} is not trained" for n in untrained_weights(lanes[0])]
+        faults += [f"{name} {settings}: {n} differs side by side" for n in changed_by_recording(lanes)]
+    assert not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize(
@@ -249,3 +261,41 @@ def test_a_models_name_stands_for_the_papers_network(name, units, weight) -> Non
     assert [u["name"] for u in resolved["model"]["units"]] == units
     penalty = resolved["model"]["sparsity_penalty"]
     assert penalty == {"weight": weight, "start": 1e6, "end": 2e6, "schedule": "linear"}
+
+
+# ------------------------------------------------------------------------------------------- G-NALU
+
+SIGNED = torch.tensor([[1.5, 4.0], [-3.0, 0.5], [-2.0, -8.0], [2.5, -0.5]])
+BIG = 100.0  # saturates tanh and sigmoid in float32, also times ln φ
+
+
+@pytest.mark.parametrize(
+    ("gate", "weights", "by_hand"),
+    [(BIG, [BIG, BIG], 5.5), (-BIG, [BIG, BIG], 6.0), (BIG, [BIG, -BIG], -2.5), (-BIG, [BIG, -BIG], 0.375)],
+)
+def test_g_nalu_adds_with_an_open_gate_and_multiplies_with_a_closed_one(gate, weights, by_hand) -> None:
+    made = put(initialised("g_nalu", 2), W_hat=torch.tensor([weights]), M_hat=BIG, gate=gate)
+    assert first_column(made, SIGNED[:1]) == pytest.approx([by_hand], rel=1e-5)
+
+
+def test_g_nalu_is_nalu_to_the_base_of_the_golden_ratio() -> None:
+    """Written as the paper writes it, with powers of φ."""
+    phi, x, made = (1 + math.sqrt(5)) / 2, SIGNED.double(), initialised("g_nalu", 2).double()
+    with torch.no_grad():
+        W = (phi ** (2 * made.W_hat) - 1) / (phi ** (2 * made.W_hat) + 1) / (1 + phi**-made.M_hat)
+        gate = 1 / (1 + phi ** -(x @ made.gate.T))
+        mul = phi ** (torch.log(x.abs() + 1e-7) @ W.T / math.log(phi))
+        torch.testing.assert_close(made(x, context())[0], gate * (x @ W.T) + (1 - gate) * mul)
+        torch.testing.assert_close(made.effective_weight(), W)
+
+
+def test_g_nalu_stays_finite_where_a_power_of_phi_overflows() -> None:
+    made = put(initialised("g_nalu", 2), W_hat=1000.0, M_hat=1000.0, gate=0.0)
+    assert made.effective_weight().tolist() == [[1.0, 1.0]]
+
+
+def test_nalu_and_g_nalu_start_in_the_published_ranges() -> None:
+    assert_fills(drawn("nalu", 300, 2, 100, "nac.W_hat", "nac.M_hat"), -0.28550, 0.28550)
+    assert_fills(drawn("g_nalu", 10, 1, 100, "W_hat", "M_hat"), -2.26047, 2.26047)
+    for name in ("nalu", "g_nalu"):  # Xavier
+        assert_fills(drawn(name, 10, 1, 100, "gate"), -math.sqrt(6 / 11), math.sqrt(6 / 11))

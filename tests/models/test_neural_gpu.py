@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import made_units
 import pytest
 import torch
+from made_units import initialise
 from torch.nn.functional import conv2d
 
-from arith_models.curriculum import Curriculum
-from arith_models.networks.neural_gpu import NeuralGPU
+from arith_models.networks.neural_gpu import Curriculum, NeuralGPU
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
@@ -20,15 +21,12 @@ M, H = 5, 4
 
 
 def network(**settings: Any) -> NeuralGPU:
-    made = NeuralGPU(NeuralGPU.Config(maps=M, **settings), (), 13, 3)
-    made.initialise(Stream(seed_key(3, "initialise")))
+    made: NeuralGPU = initialise(NeuralGPU(NeuralGPU.Config(maps=M, **settings), (), 13, 3), seed=3)
     return made
 
 
 def context(model: NeuralGPU, training: bool = False) -> Context:
-    return Context(
-        torch.tensor(0.0), training, Stream(seed_key(4, "model")), torch.tensor(1.0), model.initial_memory()
-    )
+    return made_units.context(0.0, training, 4, 1.0, model.initial_memory())
 
 
 def convolved(s_BMHn: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -135,27 +133,29 @@ def test_the_curriculum_stays_where_errors_are_above_its_bound() -> None:
 
 def test_batches_beyond_the_curriculum_do_not_count_in_its_error() -> None:
     curriculum = Curriculum(first=6.0)
-    start = curriculum.start()
-    after, _ = curriculum.after(start, torch.tensor(1.0), torch.tensor(7), torch.tensor(0), 3)
+    start = curriculum.initial_memory()
+    after, _ = curriculum.remember(start, torch.tensor(1.0), torch.tensor(7), torch.tensor(0), 3)
     assert after["batches"].item() == 0.0
-    after, moves = curriculum.after(after, torch.tensor(0.0), torch.tensor(5), torch.tensor(199), 3)
+    after, moves = curriculum.remember(after, torch.tensor(0.0), torch.tensor(5), torch.tensor(199), 3)
     assert moves and after["length"].item() == 7.0
 
 
 def test_a_curriculum_that_begins_below_the_shortest_length_begins_there() -> None:
     curriculum = Curriculum(first=6.0)
-    assert int(curriculum.drawn(curriculum.start(), Stream(seed_key(1, "batch"), 0), 9, 9)) == 9
-    after, moves = curriculum.after(
-        curriculum.start(), torch.tensor(0.0), torch.tensor(9), torch.tensor(199), 9
+    assert (
+        int(curriculum.next_length(curriculum.initial_memory(), Stream(seed_key(1, "batch"), 0), 9, 9)) == 9
+    )
+    after, moves = curriculum.remember(
+        curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(9), torch.tensor(199), 9
     )
     assert moves and after["length"].item() == 10.0
 
 
-def test_a_curriculum_looks_at_its_error_once_in_a_period() -> None:
+def test_a_curriculum_moves_on_at_most_once_in_a_period() -> None:
     curriculum = Curriculum(period=100)
     for step, ends in ((98, False), (99, True), (100, False)):
-        _, moves = curriculum.after(
-            curriculum.start(), torch.tensor(0.0), torch.tensor(5), torch.tensor(step), 3
+        _, moves = curriculum.remember(
+            curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(5), torch.tensor(step), 3
         )
         assert bool(moves) == ends
 
@@ -165,7 +165,7 @@ def test_lengths_are_mixed_as_published(mixing, within) -> None:
     """paper: the present length in 4 of 5 batches. code: 0.75 of them at most the present length, and a few more."""
     curriculum = Curriculum(mixing=mixing, first=10.0)
     draw = [
-        int(curriculum.drawn(curriculum.start(), Stream(seed_key(1, "batch"), step), 3, 41))
+        int(curriculum.next_length(curriculum.initial_memory(), Stream(seed_key(1, "batch"), step), 3, 41))
         for step in range(4000)
     ]
     assert min(draw) == 3 and max(draw) == 41

@@ -1,4 +1,4 @@
-"""The Transformer: torch's own layer where distances do not count, and what they add by its definition."""
+"""The Transformer against torch's own layer where distances do not count, and scores by distance by their definition."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_without_distances_it_is_torch_s_encoder(shared: bool) -> None:
         torch.testing.assert_close(y_BNO[inside], by_torch(model, x_BN)[inside], rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_added_is_the_query_times_the_vector_of_the_clipped_distance() -> None:
+def test_scores_by_distance_are_the_query_times_the_vector_of_the_clipped_distance() -> None:
     model = network("transformer", **SMALL)
     r_RC = model.layers["distance"][0].detach()
     for first, rows, length in ((0, 9, 9), (4, 3, 9), (8, 1, 9), (0, 1, 1)):
         q_BAQC = Stream(seed_key(2, "model")).normal((2, HEADS, rows, WIDTH // HEADS))
-        found = model._by_distance(q_BAQC, r_RC, first, length)
+        found = model._distance_scores(q_BAQC, r_RC, first, length)
         for i in range(rows):
             for j in range(length):
                 r_C = r_RC[max(-3, min(3, j - (first + i))) + 3]
@@ -80,14 +80,18 @@ def test_attention_in_parts_gives_the_same_numbers(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_symbols_far_apart_look_alike_at_any_distance() -> None:
-    """All farther than `farthest` share one vector: whether a symbol stands 10 or 20 places off makes no difference."""
+def test_all_far_distances_give_the_same_scores() -> None:
+    """All farther than `farthest` share one vector: whether a symbol is 10 or 20 positions away makes no difference."""
     model = network("transformer", **{**SMALL, "layers": 1})
     near, far = torch.ones(1, 30, dtype=torch.int64), torch.ones(1, 30, dtype=torch.int64)
     near[0, 10], far[0, 20] = NUM_INPUTS - 1, NUM_INPUTS - 1
     torch.testing.assert_close(logits(model, near)[0][0, 0], logits(model, far)[0][0, 0])
 
 
-def test_wrong_settings_are_told_with_what_would_do() -> None:
-    with pytest.raises(ValueError, match=r"heads = 3 must divide width = 8: one of \[1, 2, 4, 8\]; dropout"):
+def test_an_error_of_wrong_settings_contains_the_allowed_ones() -> None:
+    with pytest.raises(ValueError, match="heads = 3") as error:
         Transformer.Config(width=8, heads=3, dropout=-0.1)
+    heads, dropout = error.value.args
+    assert heads == "heads = 3 must divide width = 8: one of [1, 2, 4, 8]" and dropout.startswith(
+        "dropout = -0.1"
+    )

@@ -13,7 +13,7 @@ import scipy.io
 import torch
 from safetensors.torch import load
 
-from arith_models import resnet
+from arith_models.networks import image_recurrent
 from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
 from sweeps.config.settings import build, lane_key, resolve
@@ -41,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNets of two narrow widths with few blocks; programs of wider ones are forgotten."""
-    monkeypatch.setattr(resnet, "WIDTHS", NARROW)
-    monkeypatch.setattr(resnet, "BLOCKS", FEW)
+    monkeypatch.setattr(image_recurrent, "WIDTHS", NARROW)
+    monkeypatch.setattr(image_recurrent, "BLOCKS", FEW)
     monkeypatch.setattr(pack, "_KEPT", {})
 
 

@@ -225,7 +225,7 @@ def test_a_lane_whose_threshold_cannot_be_computed_is_an_error_and_its_neighbour
 
 
 def test_a_model_that_raises_in_its_forward_gives_errors_and_no_exception(tmp_path) -> None:
-    source = "from arith_models.units.linear import Linear\n\nclass Broken(Linear):\n"
+    source = "from arith_models.units.activations import Linear\n\nclass Broken(Linear):\n"
     source += "    def activation(self, x):\n        raise RuntimeError('no such gate')\n"
     (tmp_path / "broken_unit.py").write_text(source)
     settings = settings_of(str(tmp_path / "broken_unit.py"))

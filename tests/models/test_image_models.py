@@ -1,35 +1,110 @@
-"""ResNets against torch's own modules: outputs, gradients, running statistics, initial values."""
+"""The models that read images: ResNets against torch's own modules (outputs, gradients, running statistics, initial values)."""
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
-from plain_resnet import given_to, plain, running
+from made_units import initialise
+from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from arith_models import resnet
-from arith_models.images import num_channels
-from arith_models.resnet import ResNet
-from sweeps.training.random import Stream, seed_key
+from arith_models.networks import image_recurrent
+from arith_models.networks.image_recurrent import ResNet, num_channels
+from sweeps.training.random import Stream
 from sweeps.training.step import Context
 
 NAMES = ["resnet18", "resnet34", "resnet50"]
 
 
+class PlainBlock(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1, around a shortcut."""
+
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
+        super().__init__()
+        if bottleneck:
+            shapes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)]
+        else:
+            shapes = [(inputs, width, 3, stride), (width, width, 3, 1)]
+        self.layers = nn.ModuleList(conv_norm(*shape) for shape in shapes)
+        self.outputs = shapes[-1][1]
+        same = stride == 1 and inputs == self.outputs
+        self.shortcut = nn.Identity() if same else conv_norm(inputs, self.outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self.layers[:-1]:
+            y = nn.functional.relu(layer(y))
+        return nn.functional.relu(self.layers[-1](y) + self.shortcut(x))
+
+
+def conv_norm(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def plain(name: str, channels: int, num_outputs: int) -> nn.Sequential:
+    """Return torch's ResNet with the widths that ours has now: tests make it narrow."""
+    inputs = image_recurrent.WIDTHS[0]
+    parts: list[nn.Module] = [conv_norm(channels, inputs, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    for stage, (width, count) in enumerate(
+        zip(image_recurrent.WIDTHS, image_recurrent.BLOCKS[name], strict=True)
+    ):
+        for i in range(count):
+            block = PlainBlock(inputs, width, 2 if stage and i == 0 else 1, name == "resnet50")
+            parts.append(block)
+            inputs = block.outputs
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_outputs))
+
+
+def copy_to(plain_network: nn.Module, params: dict[str, Tensor]) -> None:
+    """Copy our parameters, by name, into the plain network: both run their layers in one order."""
+    model = layers_in_order(params)
+    convs = [m for m in plain_network.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        for conv, norm, name in zip(convs, norms(plain_network), model, strict=True):
+            conv.weight.copy_(params[f"{name}.weight"])
+            norm.weight.copy_(params[f"{name}.scale"])
+            norm.bias.copy_(params[f"{name}.shift"])
+        linear: Any = list(plain_network.modules())[-1]
+        linear.weight.copy_(params["out"])
+        linear.bias.copy_(params["out_bias"])
+
+
+def layers_in_order(params: dict[str, Tensor]) -> list[str]:
+    """Return the normalised layers in the order in which they run: the stem, then by block, in each the shortcut last."""
+
+    def order(name: str) -> tuple[int, int]:
+        words = name.split(".")
+        block = int(words[1]) if words[0] == "blocks" else -1
+        return block, int(words[-1]) if words[-1].isdigit() else 99
+
+    return sorted((n.removesuffix(".scale") for n in params if n.endswith(".scale")), key=order)
+
+
+def norms(plain_network: nn.Module) -> list[Any]:
+    return [m for m in plain_network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def running(plain_network: nn.Module) -> dict[str, Tensor]:
+    """Return its running statistics in the order of ours: all layers concatenated."""
+    found = norms(plain_network)
+    return {
+        "mean": torch.cat([m.running_mean for m in found]),
+        "variance": torch.cat([m.running_var for m in found]),
+    }
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet, "WIDTHS", (4, 8, 16, 32))
+    monkeypatch.setattr(image_recurrent, "WIDTHS", (4, 8, 16, 32))
 
 
 def initialised(name: str, channels: int = 3, outputs: int = 2) -> ResNet:
-    model = ResNet(name, channels, outputs)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(torch.nan)
-        model.initialise(Stream(seed_key(1, "initialise")))
+    model: ResNet = initialise(ResNet(name, channels, outputs), seed=1)
     return model
 
 
@@ -37,7 +112,7 @@ def context(training: bool, memory: dict[str, torch.Tensor] | None = None) -> Co
     return Context(torch.tensor(0.0), training, Stream((0, 0)), torch.tensor(0.0), memory)
 
 
-def pictures(count: int, seed: int = 0) -> torch.Tensor:
+def images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -53,13 +128,13 @@ def test_there_are_as_many_weights_as_in_the_published_networks(name, published)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("narrow")
 def test_outputs_gradients_and_running_statistics_are_those_of_torchs_modules(name) -> None:
-    """In float64: three steps of training on other pictures each, then evaluation by what was remembered."""
+    """In float64: three steps of training on other images each, then evaluation by the memory."""
     model, other = initialised(name).double(), plain(name, 3, 2).double()
     params = {n: p.detach() for n, p in model.named_parameters()}
-    given_to(other, params)
+    copy_to(other, params)
     memory = {n: t.double() for n, t in model.initial_memory().items()}
     for step in range(3):
-        x = pictures(5, step)
+        x = images(5, step)
 
         def loss(params: dict[str, torch.Tensor], x: torch.Tensor = x) -> tuple[torch.Tensor, object]:
             y, noted = functional_call(model, params, (x, context(training=True)))
@@ -80,9 +155,9 @@ def test_outputs_gradients_and_running_statistics_are_those_of_torchs_modules(na
 
 
 def assert_gradients(other: torch.nn.Module, grads: dict[str, torch.Tensor]) -> None:
-    """Ours, laid into a network of the same shape, beside torch's."""
+    """Compare ours, copied into a network of the same shape, with torch's."""
     of_ours = copy.deepcopy(other)
-    given_to(of_ours, grads)
+    copy_to(of_ours, grads)
     for mine, theirs in zip(of_ours.parameters(), other.parameters(), strict=True):
         assert theirs.grad is not None
         torch.testing.assert_close(mine.detach(), theirs.grad)
@@ -120,7 +195,7 @@ def test_initial_values_have_the_distributions_of_torchvision() -> None:
 def test_lanes_side_by_side_are_as_alone() -> None:
     model = initialised("resnet18").double()
     params = [{n: (k + 1) * p.detach() for n, p in model.named_parameters()} for k in range(2)]
-    x = torch.stack([pictures(4, seed) for seed in range(2)])
+    x = torch.stack([images(4, seed) for seed in range(2)])
 
     def lane(params: dict[str, torch.Tensor], x: torch.Tensor) -> object:
         return functional_call(model, params, (x, context(training=True)))
@@ -133,17 +208,17 @@ def test_lanes_side_by_side_are_as_alone() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_one_picture_has_no_variance_and_that_is_told() -> None:
+def test_one_image_has_no_variance_and_that_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"train.batch must be at least 2"):
-        initialised("resnet18").float()(pictures(1).float(), context(training=True))
+        initialised("resnet18").float()(images(1).float(), context(training=True))
 
 
 @pytest.mark.parametrize(("inputs", "channels"), [(784, 1), (1024, 1), (3 * 784, 3), (3072, 3)])
-def test_whether_pictures_are_in_colour_follows_from_how_many_numbers_they_have(inputs, channels) -> None:
+def test_whether_images_are_in_colour_follows_from_how_many_numbers_they_have(inputs, channels) -> None:
     assert num_channels(inputs) == channels
 
 
 @pytest.mark.parametrize("inputs", [785, 100, 3])
-def test_inputs_that_are_no_picture_are_told(inputs) -> None:
+def test_inputs_that_are_no_image_are_an_error(inputs) -> None:
     with pytest.raises(ValueError, match=rf"{inputs} inputs are no picture: .* 784 = 28 x 28"):
         num_channels(inputs)

@@ -1,4 +1,4 @@
-"""Units that draw: from their stream alone, with the stated probabilities, noise, temperature and gradients."""
+"""NAC and its additive relatives: exact solutions, initial values, gradients by hand, and weights that are drawn."""
 
 from __future__ import annotations
 
@@ -6,17 +6,144 @@ import math
 
 import pytest
 import torch
-from made_units import X, context, initialised, output, stream, unit
+from made_units import (
+    X,
+    assert_fills,
+    context,
+    drawn,
+    initialised,
+    output,
+    presolved,
+    put,
+    stream,
+    unit,
+)
 from safetensors.torch import load
 
-from arith_models.gumbel import GumbelConfig, gumbel_noise, temperature
-from arith_models.ternary import drawn, likeliest_weight, mean_weight
+from arith_models.units.nac import (
+    GumbelConfig,
+    gumbel_noise,
+    likeliest_weight,
+    mean_weight,
+    nac_range,
+    sample_one_hot,
+)
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 
+ADDITIVE = [
+    "gradient_bandit_nac", "gumbel_nac", "hard_softmax_nac", "independent_nac", "linear_nac", "nac", "nau", "softmax_nac",
+]  # fmt: skip
 DRAWING = ["gradient_bandit_nac", "gumbel_mnac", "gumbel_nac", "hard_softmax_nac"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_addition_and_subtraction_are_exact_at_the_solution(training) -> None:
+    for name in ADDITIVE:
+        both = presolved(name, [[1, 1, 0], [1, -1, 0]])
+        assert both.effective_weight().tolist() == [[1, 1, 0], [1, -1, 0]], name
+        assert output(both, ctx=context(training=training)) == [[5.5, -2.5], [3.5, 2.5]], name
+
+
+def test_pos_nac_adds_exactly() -> None:
+    assert output(presolved("pos_nac", [[1, 1, 0], [1, 1, 1]])) == [[5.5, 8.0], [3.5, 5.5]]
+
+
+# ------------------------------------------------------------------------------------------- initial values
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "r"),
+    [(100, 2, 0.50391), (300, 2, 0.28550), (10, 1, 2.26047), (4, 2, 5.42551), (2, 1, 9.47141),
+     (2, 2, 9.47141), (1, 1, 9.47141)],
+)  # fmt: skip
+def test_the_range_of_nac_is_the_reference_value(inputs, outputs, r) -> None:
+    assert nac_range(inputs, outputs) == pytest.approx(r, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs", "parameters", "r"),
+    [
+        ("nac", 100, 2, ("W_hat", "M_hat"), 0.50391),
+        ("independent_nac", 100, 2, ("M_hat",), 0.50391),
+        ("linear_nac", 4, 2, ("weight",), 1.0),
+        ("softmax_nac", 10, 2, ("logit",), 0.5),  # sqrt(1/2) sqrt(6 / 12)
+        ("hard_softmax_nac", 10, 2, ("logit",), 0.5),
+    ],
+)
+def test_initial_values_are_uniform_on_the_published_range(name, inputs, outputs, parameters, r) -> None:
+    values = drawn(name, inputs, outputs, 300, *parameters)
+    assert_fills(values, -r, r, missing=0.005)
+    assert values.std().item() == pytest.approx(r / math.sqrt(3), rel=0.03)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(10, 2), (2, 1)])
+def test_pos_nacs_start_is_normal_with_xaviers_deviation(inputs, outputs) -> None:
+    values = drawn("pos_nac", inputs, outputs, 300, "W_hat")
+    assert values.std().item() == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.05)
+    assert values.abs().max() > 2.5 * values.std()  # no uniform range
+
+
+def test_the_initial_variance_of_nac_is_that_of_xavier() -> None:
+    """r solves (I + O) Var = 2, for the product of tanh and sigmoid of uniform numbers."""
+    weight = torch.cat([initialised("nac", 100, 2, seed).effective_weight() for seed in range(200)])
+    assert weight.var().item() == pytest.approx(2 / 102, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["gumbel_nac", "gradient_bandit_nac", "gumbel_mnac"])
+def test_units_with_constant_starts_start_at_zero(name) -> None:
+    assert all(not p.any() for p in initialised(name, 4, 2).parameters())
+
+
+# ------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize(
+    "name", ["nac", "pos_nac", "independent_nac", "nac_mul", "nac_mul_sigma", "mnac", "softmax_nac"]
+)
+def test_a_step_on_the_hidden_weights_moves_the_effective_weight(name) -> None:
+    """The fault of public NACs: W computed once, in the constructor, so that nothing is trained."""
+    made = initialised(name, 3, 2)
+    before = made.effective_weight().detach().clone()
+    (made(X, context())[0].square()).sum().backward()
+    assert all(p.grad.all() for p in made.parameters())
+    first = output(made)
+    with torch.no_grad():
+        for p in made.parameters():
+            p -= 0.1 * p.grad.sign()
+    assert (made.effective_weight() != before).all()
+    assert output(made) != first
+
+
+def hidden_gradients(gradient: str | None, W_hat: float, M_hat: float) -> tuple[float, float]:
+    """of y = 2 W, so that dW = 2; None is NAC itself."""
+    made = unit("nac", 1) if gradient is None else unit("independent_nac", 1, gradient=gradient)
+    put(made, W_hat=W_hat, M_hat=M_hat)
+    y = made(torch.tensor([[2.0]]), context())[0]
+    assert y.item() == 2 * made.effective_weight().item()
+    y.sum().backward()
+    return made.W_hat.grad.item(), made.M_hat.grad.item()
+
+
+@pytest.mark.parametrize("W_hat", [0.5, -0.75])
+def test_independent_nacs_gradients_by_hand(W_hat) -> None:
+    t, s = math.tanh(W_hat), 1 / (1 + math.exp(-0.25))
+    ds = s * (1 - s)
+    assert hidden_gradients(None, W_hat, 0.25) == pytest.approx((2 * (1 - t * t) * s, 2 * t * ds))
+    assert hidden_gradients("independent", W_hat, 0.25) == pytest.approx((2 * (1 - t * t), 2 * ds))
+    signed = (2 * (1 - t * t) * s, 0.1 * 2 * math.copysign(1, W_hat) * ds)
+    assert hidden_gradients("sign", W_hat, 0.25) == pytest.approx(signed)
+
+
+def test_r_z_of_nac_uses_the_effective_weight() -> None:
+    """W = 1 and 1/2: nothing to let pass, and half."""
+    mean = torch.tensor([2.0, -0.5])
+    assert presolved("nac", [[1, 0.5]]).input_penalty(mean).item() == pytest.approx(0.5 * 0.25 / 2)
+
+
+# ------------------------------------------------------------------------------------------- weights that are drawn
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -38,10 +165,8 @@ def test_two_forwards_of_one_step_draw_anew(name) -> None:
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_evaluation_uses_the_effective_weight(name) -> None:
-    made = initialised(name, 3, 1, seed=1)
-    with torch.no_grad():
-        for p in made.parameters():
-            p.copy_(stream().normal(p.shape))
+    made = unit(name, 3)
+    put(made, **{n: stream().normal(p.shape) for n, p in made.named_parameters()})
     W_OI, evaluation = made.effective_weight().detach(), context(training=False)
     wanted = (W_OI * X + 1 - W_OI).prod(-1) if name == "gumbel_mnac" else X @ W_OI[0]
     torch.testing.assert_close(torch.tensor(output(made, ctx=evaluation))[:, 0], wanted)
@@ -67,22 +192,20 @@ def test_gumbel_noise_has_its_mean_and_variance_and_is_finite_at_the_ends() -> N
     ],
 )  # fmt: skip
 def test_the_temperature_falls_with_the_step(config, step, by_hand) -> None:
-    assert temperature(config, torch.tensor(float(step))).item() == pytest.approx(by_hand)
+    assert config.temperature(torch.tensor(float(step))).item() == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"cooling": -1.0}, {"lowest_temperature": 0.0}, {"lowest_temperature": 2.0}]
 )
-def test_an_impossible_temperature_is_refused(wrong) -> None:
+def test_an_impossible_temperature_is_an_error(wrong) -> None:
     with pytest.raises(ValueError, match="lowest_temperature|cooling"):
         GumbelConfig(**wrong)
 
 
 @pytest.mark.parametrize("step", [0.0, 50_000.0])
 def test_gumbel_nac_by_hand(step) -> None:
-    made = unit("gumbel_nac", 1)
-    with torch.no_grad():
-        made.logit.copy_(torch.tensor([[[0.5, -0.25, 1.0]]]))
+    made = put(unit("gumbel_nac", 1), logit=torch.tensor([[[0.5, -0.25, 1.0]]]))
     tau = math.exp(-1e-5 * step)
     powers = ((torch.tensor([0.5, -0.25, 1.0]) + gumbel_noise(stream(), (1, 1, 3))[0, 0]) / tau).exp()
     wanted = 2 * (powers[0] - powers[1]) / powers.sum()
@@ -91,9 +214,7 @@ def test_gumbel_nac_by_hand(step) -> None:
 
 @pytest.mark.parametrize("step", [0.0, 50_000.0])
 def test_gumbel_mnac_by_hand(step) -> None:
-    made = unit("gumbel_mnac", 1)
-    with torch.no_grad():
-        made.W_hat.fill_(0.5)
+    made = put(unit("gumbel_mnac", 1), W_hat=0.5)
     W = torch.sigmoid((0.5 + gumbel_noise(stream(), (1, 1))[0, 0]) / math.exp(-1e-5 * step))
     assert output(made, torch.tensor([[3.0]]), context(step))[0][0] == pytest.approx(
         (3 * W + 1 - W).item(), rel=1e-5
@@ -102,7 +223,7 @@ def test_gumbel_mnac_by_hand(step) -> None:
 
 def test_draws_have_their_probabilities() -> None:
     probability = torch.tensor([0.2, 0.5, 0.3]).expand(30_000, 1, 3)
-    onehot = drawn(probability, stream())
+    onehot = sample_one_hot(probability, stream())
     assert (onehot.sum(-1) == 1).all()
     assert onehot.mean((0, 1)).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.01)
     assert sorted(set(mean_weight(onehot).flatten().tolist())) == [-1, 0, 1]
@@ -136,17 +257,13 @@ def test_hard_softmax_gives_drawn_weights_and_the_gradient_of_the_soft_ones() ->
 
 def test_softmax_nac_by_hand() -> None:
     """(e - e²) / (e + e² + 1)"""
-    made = unit("softmax_nac", 1)
-    with torch.no_grad():
-        made.logit.copy_(torch.tensor([[[1.0, 2.0]]]))
+    made = put(unit("softmax_nac", 1), logit=torch.tensor([[[1.0, 2.0]]]))
     e = math.e
     assert output(made, torch.tensor([[1.0]]))[0][0] == pytest.approx((e - e * e) / (e + e * e + 1))
 
 
 def test_the_score_is_the_log_probability_of_the_draw_and_its_gradient_onehot_minus_pi() -> None:
-    made = unit("gradient_bandit_nac", 2)
-    with torch.no_grad():
-        made.logit.copy_(torch.tensor([[[1.0, 0.0, -1.0], [0.5, 0.25, 0.0]]]))
+    made = put(unit("gradient_bandit_nac", 2), logit=torch.tensor([[[1.0, 0.0, -1.0], [0.5, 0.25, 0.0]]]))
     W_OI, penalties = made.weights(context())
     pi = made.logit.detach().softmax(-1)
     onehot = torch.stack([W_OI == 1, W_OI == -1, W_OI == 0], -1).float()
@@ -176,7 +293,7 @@ def test_through_the_engine_plain_sgd_is_the_published_update() -> None:
     assert not moved[0].any()
     draws, onehots = Stream(seed_key(0, "model"), step=1), []
     for shape in [(2, 10, 3), (1, 2, 3)]:
-        onehots.append(drawn(torch.full(shape, 1 / 3), draws).flatten())
+        onehots.append(sample_one_hot(torch.full(shape, 1 / 3), draws).flatten())
         draws.uniform((8, 2))  # dropout, between the layers
     direction = torch.cat(onehots) - 1 / 3
     factor = (moved[1] * direction).sum() / direction.square().sum()
