@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -46,7 +46,7 @@ def test_training_brings_the_error_down_and_reports_the_published_score(model) -
         }
     )
     assert found is not None, faults
-    pack = Pack([Lane("a", found, 0)], 3, build, compiled=False)
+    pack = Pack([Lane("a", found, 0)], 3, compiled=False)
     results = []
     while not pack.done:
         results += pack.advance()
