@@ -33,7 +33,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 def trained(settings: dict[str, Any], seeds: list[int], steps: int = 3) -> dict[int, dict[str, Tensor]]:
     """Return each seed's parameters after a few steps, uncompiled, in the slots of this order."""
-    pack = Pack([Lane(str(s), settings, s) for s in seeds], len(seeds), compiled=False)
+    pack = Pack([Lane(str(s), settings, s) for s in seeds], len(seeds), build, compiled=False)
     pack.stepper()(steps)
     params = pack.tensors["state"]["params"]
     return {seed: {name: p[k] for name, p in params.items()} for k, seed in enumerate(seeds)}

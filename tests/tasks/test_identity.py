@@ -14,7 +14,7 @@ import torch
 from arith_models.networks.mlp import ACTIVATIONS, MLP
 from sweeps.config.registry import find
 from sweeps.config.settings import build, resolve
-from sweeps.training.lane import Lane
+from sweeps.training.lane import Checkpoint, Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.identity import Identity
@@ -149,7 +149,8 @@ def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     left = [math.sqrt(error) for error in curve["error.leftmost"]]
     assert curve["mean_absolute_error.leftmost"] == pytest.approx(left, rel=1e-5)
     longer = settings("prelu", lr=0.01, steps=30)
-    again = Pack([Lane("lane", longer, results[0].seed, results[0].state)], 3, build, compiled=False)
+    checkpoint = Checkpoint(results[0].steps, results[0].state)
+    again = Pack([Lane("lane", longer, results[0].seed, checkpoint)], 3, build, compiled=False)
     resumed = []
     while not again.done:
         resumed += again.advance()
