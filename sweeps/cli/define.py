@@ -108,6 +108,7 @@ class Listed(StrEnum):
     models = "models"
     tasks = "tasks"
     clusters = "clusters"
+    metrics = "metrics"
 
 
 @app.command("list")
@@ -125,6 +126,10 @@ def list_(
         rows = definition_listing()
     elif what is Listed.clusters:
         rows = cluster_listing()
+    elif what is Listed.metrics:
+        from sweeps.results import metrics
+
+        rows = metrics.listing()
     else:
         rows = listing("model" if what is Listed.models else "task")
     width = max((len(row[0]) for row in rows), default=0)
