@@ -300,6 +300,4 @@ class Network(nn.Module, ABC):
 
         Called before every batch, only with `has_curriculum`.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has a curriculum, and therefore must define next_length"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has a curriculum, and therefore must define next_length")

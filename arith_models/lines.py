@@ -57,9 +57,7 @@ class LineNetwork(Looped):
         """Return the state before the first step, the auxiliary loss [] so far, and the line."""
 
     @abstractmethod
-    def finish(
-        self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context
-    ) -> tuple[tuple[Tensor, ...], Penalties]:
+    def finish(self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
         """Return the logits [B, n, O] of every bin, shortest first, and the penalties. `ended` are the bins' last states."""
 
 

@@ -107,9 +107,7 @@ def summed(*penalties: Penalties) -> Penalties:
     return totals
 
 
-def weighted(
-    config: PenaltyConfig, step: Tensor, layers: Iterable[tuple[Unit, Tensor, Penalties]]
-) -> Penalties:
+def weighted(config: PenaltyConfig, step: Tensor, layers: Iterable[tuple[Unit, Tensor, Penalties]]) -> Penalties:
     """Return a network's penalties. `layers` holds (unit, mean input [I], penalties) of each layer."""
     parts = []
     for unit, mean_I, penalties in layers:

@@ -207,9 +207,7 @@ class GcpBackend(CloudBackend[GcpCluster]):
         if cluster.spot and not is_head:
             scheduling.append({"preemptible": True})
         if has_gpus:
-            node["guestAccelerators"] = [
-                {"acceleratorType": cluster.gpu_type, "acceleratorCount": cluster.resources.gpus}
-            ]
+            node["guestAccelerators"] = [{"acceleratorType": cluster.gpu_type, "acceleratorCount": cluster.resources.gpus}]
             node["metadata"] = {"items": [{"key": "install-nvidia-driver", "value": "True"}]}
             scheduling.append({"onHostMaintenance": "TERMINATE"})  # a machine with a GPU cannot be moved
         if scheduling:
@@ -221,9 +219,7 @@ def _ray_start(cluster: CloudCluster, options: str) -> str:
     """Return the `ray start` command after the variables, which jobs and workers inherit."""
     own = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     exports = " ".join(f"{k}={shlex.quote(v)}" for k, v in {**cluster.driver_environment, **own}.items())
-    return (
-        f"ulimit -n 65536; export {exports}; ray start {options} --object-store-memory={OBJECT_STORE_BYTES}"
-    )
+    return f"ulimit -n 65536; export {exports}; ray start {options} --object-store-memory={OBJECT_STORE_BYTES}"
 
 
 def _amounts(node: NodeResources) -> dict[str, int]:

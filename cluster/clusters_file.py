@@ -105,9 +105,8 @@ def cluster_name_fault(name: str) -> str | None:
     if CLUSTER_NAME.fullmatch(name):
         return None
     near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:40].strip("-")
-    return (
-        f"{shown(name)} cannot be a cluster's name: 1 to 40 lower-case letters, digits and dashes, a letter first"
-        + (f". Perhaps {near!r}?" if near else "")
+    return f"{shown(name)} cannot be a cluster's name: 1 to 40 lower-case letters, digits and dashes, a letter first" + (
+        f". Perhaps {near!r}?" if near else ""
     )
 
 
@@ -153,9 +152,7 @@ def _known(
             continue
         others = [other for other, backend in kinds.items() if key in _fields(backend)]
         if key in _SECRET_KEYS:
-            message = (
-                "a secret does not belong into this file: give the path of a file that holds it, `token_file`"
-            )
+            message = "a secret does not belong into this file: give the path of a file that holds it, `token_file`"
         elif key == "name":
             message = "a cluster's name is the word above its settings"
         elif others:

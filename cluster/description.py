@@ -52,8 +52,7 @@ def duration_s(text: str) -> int:
         found = 0
     if not 0 < found <= 366 * 86_400:
         raise ValueError(
-            f"must be a time such as 12h, 90m, 1d12h or 01:30:00 (hours:minutes:seconds), at most a year, "
-            f"not {shown(text)}"
+            f"must be a time such as 12h, 90m, 1d12h or 01:30:00 (hours:minutes:seconds), at most a year, not {shown(text)}"
         )
     return found
 
@@ -78,9 +77,7 @@ def _workers(value: Any) -> Any:
             raise ValueError(unknown("key", str(key), ("min", "max")))
     low, high = whole(value.get("min", 0)), whole(value["max"])
     if low is None or high is None or not 0 <= low <= high or high < 1:
-        raise ValueError(
-            f"must have whole numbers with 0 <= min <= max and max at least 1, not {shown(value)}"
-        )
+        raise ValueError(f"must have whole numbers with 0 <= min <= max and max at least 1, not {shown(value)}")
     return {"min": low, "max": high}
 
 
@@ -126,9 +123,7 @@ _SET_ELSEWHERE = {
 def _environment(variables: dict[str, str]) -> dict[str, str]:
     for name, value in variables.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(
-                f"{shown(name)} cannot be a variable's name: letters, digits and _, no digit first"
-            )
+            raise ValueError(f"{shown(name)} cannot be a variable's name: letters, digits and _, no digit first")
         if name in _SET_ELSEWHERE:
             raise ValueError(f"{name} is not set here: {_SET_ELSEWHERE[name]}")
         if _SECRET_NAME.search(name.upper()):
@@ -137,9 +132,7 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
                 "`secrets`, elsewhere let a line of `setup` read it from a file that only you can read"
             )
         if masked(value) != value:
-            raise ValueError(
-                f"the value of {name} is a URL with a user name or password: let a line of `setup` read it"
-            )
+            raise ValueError(f"the value of {name} is a URL with a user name or password: let a line of `setup` read it")
         if re.search(r"[\x00-\x1f\x7f]", value):
             raise ValueError(f"the value of {name} has a line break or a control character in it")
     return variables
@@ -150,8 +143,7 @@ def _values_as_text(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
-        for key, item in value.items()
+        key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for key, item in value.items()
     }
 
 
@@ -174,9 +166,7 @@ def _store(text: str) -> str:
         return text
     parts = _split(text)
     if parts.scheme not in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2") or not parts.hostname:
-        raise ValueError(
-            f"must be a folder, or a URL such as postgresql://host/sweeps, not {shown(masked(text))}"
-        )
+        raise ValueError(f"must be a folder, or a URL such as postgresql://host/sweeps, not {shown(masked(text))}")
     return text
 
 
@@ -204,28 +194,20 @@ LINE = r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"
 Duration = Annotated[int, BeforeValidator(_duration)]
 """Seconds, once read; `12h` or `01:30:00` in the file."""
 WorkerCount = Annotated[Workers, BeforeValidator(_workers)]
-ShellLines = Annotated[
-    tuple[Annotated[str, matching(LINE, "one line of shell")], ...], BeforeValidator(_list)
-]
+ShellLines = Annotated[tuple[Annotated[str, matching(LINE, "one line of shell")], ...], BeforeValidator(_list)]
 Environment = Annotated[dict[str, str], BeforeValidator(_values_as_text), AfterValidator(_environment)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 StoreLocation = Annotated[str, AfterValidator(_store)]
 Path = Annotated[str, matching(LINE, "a path")]
 TokenFile = Annotated[str, matching(LINE, "a path"), AfterValidator(_token_file)]
-VariableName = Annotated[
-    str, matching(r"[A-Z_][A-Z0-9_]{0,63}", "the NAME of an environment variable, such as LAB_RAY_TOKEN")
-]
-Word = Annotated[
-    str, matching(r"[A-Za-z0-9][A-Za-z0-9._,+-]*", "a word of letters, digits and . _ - , +, such as gpu")
-]
+VariableName = Annotated[str, matching(r"[A-Z_][A-Z0-9_]{0,63}", "the NAME of an environment variable, such as LAB_RAY_TOKEN")]
+Word = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9._,+-]*", "a word of letters, digits and . _ - , +, such as gpu")]
 Reference = Annotated[
     str,
     matching(r"(?!.*://)[A-Za-z0-9][A-Za-z0-9._/:@+-]*",
              "a word of letters, digits and . _ - / : @ +, such as projects/ml/global/images/family/gpu"),
 ]  # fmt: skip
-Image = Annotated[
-    str, matching(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}", "a container image such as registry/sweeps:1.0")
-]
+Image = Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}", "a container image such as registry/sweeps:1.0")]
 
 
 @dataclass(frozen=True, kw_only=True)

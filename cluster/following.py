@@ -127,9 +127,7 @@ class _Lines:
             self._part = ""
 
 
-def follow_file(
-    path: Path, is_active: Callable[[], bool], on_message: Callable[[str], None] = lambda _: None
-) -> Iterator[str]:
+def follow_file(path: Path, is_active: Callable[[], bool], on_message: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Yield the lines of a file that grows on a shared disk, until the job has ended and all of them were given.
 
     `is_active` returns whether the job has not ended, and raises ClusterError while that cannot be found out; the file

@@ -203,9 +203,7 @@ def _start(num_nodes: int, cpus_per_node: int) -> RunningCluster:
     if started is None:
         lines = (home / "keeper.log").read_text(errors="replace").strip().splitlines()
         _remove(blank)
-        raise ClusterError(
-            f"the local cluster did not start: {lines[-1] if lines else 'its keeper printed nothing'}"
-        )
+        raise ClusterError(f"the local cluster did not start: {lines[-1] if lines else 'its keeper printed nothing'}")
     state = RunningCluster(**asdict(blank) | started)
     _write_state(state)
     return state
@@ -224,9 +222,7 @@ def _environment(mark: str, token_file: Path, ray_folder: str) -> dict[str, str]
     kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     return kept | {
         MARK: mark,
-        "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), kept.get("PATH", "")]
-        ),  # jobs call `python`
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]),  # jobs call `python`
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": ray_folder,  # or this would become the cluster that everybody's `ray.init("auto")` joins

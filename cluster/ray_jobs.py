@@ -244,17 +244,13 @@ class RayBackend(RayJobsBackend[RayCluster]):
     def server(self) -> JobServer:
         cluster = self.cluster
         token, source = self._token()
-        verify = (
-            cluster.verify if isinstance(cluster.verify, bool) else str(Path(cluster.verify).expanduser())
-        )
+        verify = cluster.verify if isinstance(cluster.verify, bool) else str(Path(cluster.verify).expanduser())
         return JobServer(cluster.name, cluster.address, token, source, verify)
 
     @property
     def call_heading(self) -> str:
         cluster = self.cluster
-        token = (
-            f"the token of {cluster.token_file}" if cluster.token_file else "no token (token_file names one)"
-        )
+        token = f"the token of {cluster.token_file}" if cluster.token_file else "no token (token_file names one)"
         if cluster.token_variable:
             token = f"the token in ${cluster.token_variable}"
         return f"# submitted to {masked(cluster.address)}, with {token}; runs on the head:"
@@ -313,8 +309,7 @@ class JobServer:
     verify: bool | str = True
     """Check the certificate; or the path of the authority's."""
     advice: str = (
-        "is Ray up there, and the port open or tunnelled (ssh -L 8265:localhost:8265 HEAD)? "
-        "The address is set in clusters.yaml"
+        "is Ray up there, and the port open or tunnelled (ssh -L 8265:localhost:8265 HEAD)? The address is set in clusters.yaml"
     )
     """What to do where nothing answers."""
 
@@ -374,9 +369,7 @@ class JobServer:
         except requests.exceptions.HTTPError as error:
             raise UserError(f"{self._not_ray()} ({error})") from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise ClusterError(
-                f"cluster {self.cluster!r} at {self.address} does not answer any more"
-            ) from error
+            raise ClusterError(f"cluster {self.cluster!r} at {self.address} does not answer any more") from error
         if not isinstance(found, dict):
             raise UserError(self._not_ray())
         return found
@@ -441,9 +434,7 @@ def check_token(token: str, source: str) -> None:
 # ------------------------------------------------------------------------------------------------ the log
 
 
-def follow_job(
-    client: JobSubmissionClient, job_id: str, on_message: Callable[[str], None] = lambda _: None
-) -> Iterator[str]:
+def follow_job(client: JobSubmissionClient, job_id: str, on_message: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Yield the lines of the log of one of Ray's jobs; see `follow`."""
     return follow(_RayLog(client, job_id), on_message)
 

@@ -57,6 +57,4 @@ def after_start() -> Iterator[None]:
     try:
         yield
     except (UserError, StoreError) as error:
-        raise SweepFailed(
-            f"{error}\nThe sweep stopped. What is recorded is kept; the same command continues it."
-        ) from error
+        raise SweepFailed(f"{error}\nThe sweep stopped. What is recorded is kept; the same command continues it.") from error

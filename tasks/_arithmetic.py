@@ -104,16 +104,12 @@ def geometry_faults(config: Geometry) -> list[str]:
         faults.append(f"overlap_ratio = {config.overlap_ratio} must lie in [0, 1]")
     needed = 2 if config.operation in ("sub", "div") else 1
     if config.num_subsets < needed:
-        faults.append(
-            f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}"
-        )
+        faults.append(f"num_subsets = {config.num_subsets}: operation {config.operation} needs at least {needed}")
     if faults:
         return faults
     size, total = math.floor(config.subset_ratio * config.input_size), chain(config)[-1][1]
     if size < 1:
-        faults.append(
-            f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset"
-        )
+        faults.append(f"subset_ratio = {config.subset_ratio} of input_size = {config.input_size} is an empty subset")
     elif total > config.input_size:
         faults.append(
             f"{config.num_subsets} subsets of {size} inputs that overlap by {math.floor(config.overlap_ratio * size)} "

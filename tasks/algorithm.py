@@ -181,19 +181,14 @@ class Algorithm(Task):
         """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
         # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
         drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
-        parts = [
-            self._rows(data, n, of_B, 0, len(data[f"x_{n}"]))
-            for n, of_B in zip(self.bins, drawn, strict=True)
-        ]
+        parts = [self._rows(data, n, of_B, 0, len(data[f"x_{n}"])) for n, of_B in zip(self.bins, drawn, strict=True)]
         return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
 
     def sample_bin(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int) -> Batch:
         """A batch of one bin."""
         return self._rows(data, n, stream.integers((batch,), 0, 2**BITS), 0, len(data[f"x_{n}"]))
 
-    def sample_exact(
-        self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor
-    ) -> Batch:
+    def sample_exact(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor) -> Batch:
         """A batch of the bin n with examples of one length, a 0-dim int64 tensor.
 
         Of a length that the bin has no examples of: those of the next shorter one that it has, or of its shortest.
@@ -240,9 +235,7 @@ class Algorithm(Task):
         """The targets int64 [rows, n] by Python's integers and lists, row by row: apart from what makes the examples."""
         alphabet = oracles.Alphabet(self.operation.radix, sign(self.operation), self.operation.keep_zeros)
         name = self.operation.name
-        return tuple(
-            np.array([oracles.target(name, alphabet, row) for row in x_Bn.tolist()], np.int64) for x_Bn in x
-        )
+        return tuple(np.array([oracles.target(name, alphabet, row) for row in x_Bn.tolist()], np.int64) for x_Bn in x)
 
     def loss(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """Cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""
@@ -285,8 +278,7 @@ def _alphabet_faults(config: Algorithm.Config) -> Iterator[str]:
     """Faults of what the operation itself is made of."""
     if config.operation in ("add", "multiply") and not 2 <= config.base <= LARGEST_BASE:
         yield (
-            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol "
-            "d + 1)"
+            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol d + 1)"
         )
     if not 3 <= config.symbols <= LARGEST_ALPHABET:
         yield (
@@ -326,9 +318,7 @@ def _number_faults(config: Algorithm.Config) -> Iterator[str]:
         yield f"curve_rows = {[first, last]} must be at least 1, the second no more than the first"
 
 
-def _length_faults(
-    config: Algorithm.Config, op: Operation, bins: tuple[int, ...], countable: bool = True
-) -> Iterator[str]:
+def _length_faults(config: Algorithm.Config, op: Operation, bins: tuple[int, ...], countable: bool = True) -> Iterator[str]:
     """Lengths that an operation does not have, and examples that a length does not have, where these can be counted."""
     needs = f"operation {op.name} needs at least {op.least}"
     bad = [n for n in bins if n < op.least]

@@ -115,9 +115,7 @@ class Task(ABC):
         """The bin that examples of a length are in; only for networks with a curriculum."""
         raise NotImplementedError(f"{type(self).__name__} has no lengths to choose from")
 
-    def sample_exact(
-        self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor
-    ) -> tuple[Any, Any]:
+    def sample_exact(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor) -> tuple[Any, Any]:
         """A batch of the bin n with examples of one length, a 0-dim int64 tensor; only for networks with a curriculum."""
         raise NotImplementedError(f"{type(self).__name__} has no lengths to choose from")
 

@@ -74,9 +74,7 @@ class NumberWords(Task):
     def evaluation_inputs(self, split: str) -> Ids:
         """Tokens int64 [T, rows] of a split, equal for all seeds."""
         parts = split_numbers()
-        numbers = {"train": parts.train, "interpolation": parts.validation, "extrapolation": parts.test}[
-            split
-        ]
+        numbers = {"train": parts.train, "interpolation": parts.validation, "extrapolation": parts.test}[split]
         return np.ascontiguousarray(all_tokens()[numbers].T)
 
     def truth(self, x: Ids, seed: int) -> NDArray[np.float64]:

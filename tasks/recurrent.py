@@ -95,9 +95,7 @@ class Recurrent(Static):
         As the static task's threshold, over 10,000 rows in place of a million: within about 1 %. Nothing is published.
         """
         c = self.config
-        return _threshold(
-            c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, self.geometry
-        )
+        return _threshold(c.operation, c.extrapolation, c.extrapolation_length, self.num_inputs, self.geometry)
 
 
 @lru_cache(maxsize=8)
@@ -108,14 +106,10 @@ def _inputs(values: Range, split: str, length: int, num_inputs: int) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def _threshold(
-    operation: str, values: Range, length: int, num_inputs: int, subsets: tuple[tuple[int, int], ...]
-) -> float:
+def _threshold(operation: str, values: Range, length: int, num_inputs: int, subsets: tuple[tuple[int, int], ...]) -> float:
     rng = np.random.RandomState(THRESHOLD_SEED)
     drawn = (
-        numpy_draw(rng, (THRESHOLD_CHUNK * length, num_inputs), values)
-        .reshape(THRESHOLD_CHUNK, length, num_inputs)
-        .sum(axis=1)
+        numpy_draw(rng, (THRESHOLD_CHUNK * length, num_inputs), values).reshape(THRESHOLD_CHUNK, length, num_inputs).sum(axis=1)
         for _ in range(THRESHOLD_ROWS // THRESHOLD_CHUNK)
     )
     return perturbed_error(operation, drawn, subsets)

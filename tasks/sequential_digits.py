@@ -75,23 +75,13 @@ class SequentialDigits(Task):
 
         def __post_init__(self) -> None:
             faults = []
-            if (
-                not self.digits
-                or set(self.digits) - set(range(10))
-                or len(set(self.digits)) < len(self.digits)
-            ):
+            if not self.digits or set(self.digits) - set(range(10)) or len(set(self.digits)) < len(self.digits):
                 faults.append(f"digits = {list(self.digits)} must be different digits from 0 to 9")
             for name in ("length", "most_sequences"):
                 if getattr(self, name) < 1:
                     faults.append(f"{name} = {getattr(self, name)} must be at least 1")
-            if (
-                not self.test_lengths
-                or min(self.test_lengths) < 1
-                or len(set(self.test_lengths)) < len(self.test_lengths)
-            ):
-                faults.append(
-                    f"test_lengths = {list(self.test_lengths)} must be different lengths of at least 1"
-                )
+            if not self.test_lengths or min(self.test_lengths) < 1 or len(set(self.test_lengths)) < len(self.test_lengths):
+                faults.append(f"test_lengths = {list(self.test_lengths)} must be different lengths of at least 1")
             if self.thresholds and len(self.thresholds) != len(self.test_lengths):
                 faults.append(
                     f"thresholds = {list(self.thresholds)}: one for each of the {len(self.test_lengths)} test_lengths"
@@ -215,9 +205,7 @@ def sequences(
             f"a sequence of {length} needs as many images of the digits {sorted(allowed_digits)}, but there are "
             f"{len(kept)}. Allow more digits, shorten the sequences, or use a larger set"
         )
-    result: NDArray[np.int64] = (
-        rng.permutation(kept)[: count * length].reshape(count, length).astype(np.int64)
-    )
+    result: NDArray[np.int64] = rng.permutation(kept)[: count * length].reshape(count, length).astype(np.int64)
     return result
 
 

@@ -69,9 +69,7 @@ class SingleModule(Task):
         def __post_init__(self) -> None:
             faults = []
             if self.input_size < 2:
-                faults.append(
-                    f"input_size = {self.input_size} must be at least 2: the operation takes two inputs"
-                )
+                faults.append(f"input_size = {self.input_size} must be at least 2: the operation takes two inputs")
             if not 0 < self.epsilon < 0.5:
                 faults.append(f"epsilon = {self.epsilon} must lie in (0, 0.5); published are 1e-5 and 1e-4")
             for split in ("interpolation", "extrapolation"):
@@ -173,9 +171,7 @@ def _moments(values: Range) -> tuple[float, float, float]:
     return square, magnitude, inverse_square
 
 
-def _squared_shortfall(
-    log_factor: float, others: int, epsilon: float, square: float, magnitude: float
-) -> float:
+def _squared_shortfall(log_factor: float, others: int, epsilon: float, square: float, magnitude: float) -> float:
     """E (1 - f P)², P being the product of (1 - epsilon |x_j|) over the others, f = exp(log_factor).
 
     It is (1 - f E P)² + f² Var P, written so that nothing cancels for a small epsilon.

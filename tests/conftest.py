@@ -73,9 +73,7 @@ def new_database(postgresql: str) -> str:
 @pytest.fixture(params=["folder", "postgresql"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new store may be made, of each kind."""
-    return str(
-        request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results"
-    )
+    return str(request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results")
 
 
 @pytest.fixture(scope="module")

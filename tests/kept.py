@@ -16,9 +16,7 @@ from sweeps.training.lane import LaneResult
 
 def records_of(store: str | Path) -> list[LaneResult]:
     with Store(store) as opened, opened.database.read() as connection:
-        ids = [
-            (row.key, row.budget) for row in connection.execute(sa.select(records.c.key, records.c.budget))
-        ]
+        ids = [(row.key, row.budget) for row in connection.execute(sa.select(records.c.key, records.c.budget))]
         return list(opened.records(ids).values())
 
 

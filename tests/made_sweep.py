@@ -32,9 +32,7 @@ DOCUMENT: dict[str, Any] = {
 TUNED = {"model.dropout": 0, "train.gradient_noise": 3.4e-4, "train.lr": 3.2e-3}
 
 
-def configuration(
-    model: str, number: int, parameters: dict[str, Any] | None = None, seeds: int = 3
-) -> Configuration:
+def configuration(model: str, number: int, parameters: dict[str, Any] | None = None, seeds: int = 3) -> Configuration:
     given = {"train": {"steps": BUDGET}, "model": {"name": model}, "task": DOCUMENT["task"]}
     for path, value in (parameters or {}).items():
         section, _, key = path.partition(".")
@@ -47,9 +45,7 @@ def configuration(
     )  # fmt: skip
 
 
-def lane(
-    entry: Configuration, seed: int, converged_at: int | None, error: float | None, **fields: Any
-) -> LaneResult:
+def lane(entry: Configuration, seed: int, converged_at: int | None, error: float | None, **fields: Any) -> LaneResult:
     """A solved lane if `converged_at` is given, otherwise `fields` may set its outcome."""
     outcome = fields.pop("outcome", "unsolved" if converged_at is None else "solved")
     return LaneResult(

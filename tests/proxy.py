@@ -27,9 +27,7 @@ class CuttingProxy:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         self._listener.close()
 
     def _accept(self) -> None:
@@ -40,9 +38,7 @@ class CuttingProxy:
                 threading.Thread(target=self._pass_on, args=(near, far), daemon=True).start()
 
     def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
-        ends = [
-            threading.Thread(target=self._pump, args=pair, daemon=True) for pair in ((near, far), (far, near))
-        ]
+        ends = [threading.Thread(target=self._pump, args=pair, daemon=True) for pair in ((near, far), (far, near))]
         started = time.monotonic()
         for end in ends:
             end.start()

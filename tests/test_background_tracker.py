@@ -100,9 +100,7 @@ def test_a_process_ends_though_mlflow_does_not_respond() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False\n", "")
 
 
-def test_a_failure_of_mlflow_is_logged_once_and_stops_nothing(
-    slow: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failure_of_mlflow_is_logged_once_and_stops_nothing(slow: Any, caplog: pytest.LogCaptureFixture) -> None:
     def fails(tracker: Any) -> None:
         raise TrackingError("the server is down")
 

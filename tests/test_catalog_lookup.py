@@ -65,9 +65,7 @@ def test_a_files_existence_is_its_registration(kind, some) -> None:
     assert set(some) <= set(names(kind)) and names(kind) == sorted(names(kind))
     for name in names(kind):
         cls = find(kind, name)
-        listed = vars(inspect.getmodule(cls)).get(
-            {"model": "UNITS", "network": "NETWORKS", "task": "TASKS"}[kind]
-        )
+        listed = vars(inspect.getmodule(cls)).get({"model": "UNITS", "network": "NETWORKS", "task": "TASKS"}[kind])
         assert listed[name] is cls if listed else Path(inspect.getfile(cls)).stem == name
 
 
@@ -81,9 +79,7 @@ def test_a_file_may_list_several_definitions(folder, monkeypatch) -> None:
     (package / "broken.py").write_text("1 / 0\n")
     family = MINE + MINE.replace("Mine", "Other").replace("version = 1", "version = 3")
     family = family.replace("from __future__", "# from __future__")
-    (package / "family.py").write_text(
-        family + "UNITS = {'first': Mine, 'second': Other, 'wrong': Steps, 'number': 3}\n"
-    )
+    (package / "family.py").write_text(family + "UNITS = {'first': Mine, 'second': Other, 'wrong': Steps, 'number': 3}\n")
     monkeypatch.syspath_prepend(folder)
     source = dataclasses.replace(registry.SOURCES["model"], package="shipped")
     monkeypatch.setitem(registry.SOURCES, "model", source)
@@ -185,21 +181,15 @@ def test_a_missing_file_offers_the_nearest_that_is_there(folder) -> None:
         find("model", "./my_unti.py")
 
 
-@pytest.mark.parametrize(
-    ("source", "count"), [("x = 1\n", 0), (MINE + MINE.replace("Mine", "Other"), "2: Mine, Other")]
-)
+@pytest.mark.parametrize(("source", "count"), [("x = 1\n", 0), (MINE + MINE.replace("Mine", "Other"), "2: Mine, Other")])
 def test_a_file_must_define_one_class(folder, source, count) -> None:
     (folder / "my_unit.py").write_text(source)
-    with pytest.raises(
-        BrokenDefinition, match=f"must define exactly one model class, .* but defines {count}"
-    ):
+    with pytest.raises(BrokenDefinition, match=f"must define exactly one model class, .* but defines {count}"):
         find("model", "./my_unit.py")
 
 
 def test_helpers_whose_name_begins_with_an_underscore_are_no_definitions(folder) -> None:
-    (folder / "my_unit.py").write_text(
-        MINE.replace("class Mine(", "class _Base(") + "\n\nclass Mine(_Base):\n    pass\n"
-    )
+    (folder / "my_unit.py").write_text(MINE.replace("class Mine(", "class _Base(") + "\n\nclass Mine(_Base):\n    pass\n")
     assert find("model", "./my_unit.py").__name__ == "Mine"
 
 

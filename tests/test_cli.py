@@ -157,9 +157,7 @@ def test_a_file_in_the_place_of_the_store_is_left_alone(sweeps: Command, file: P
 
 
 @pytest.mark.parametrize("place", ["small.yaml/results", "/proc/results"])
-def test_a_store_that_cannot_be_made_is_refused_before_anything_starts(
-    sweeps: Command, file: Path, place: str
-) -> None:
+def test_a_store_that_cannot_be_made_is_refused_before_anything_starts(sweeps: Command, file: Path, place: str) -> None:
     answer = sweeps("run", "small.yaml", "--store", place)
     assert answer.status == 2
     assert f"store {place} cannot be created: " in answer.err
@@ -276,9 +274,7 @@ def test_a_penalty_that_starts_after_the_end_is_a_warning_and_no_fault(sweeps: C
     assert "is sound" in answer.out
 
 
-def test_a_file_is_shown_with_its_defaults_filled_in_and_can_be_read_again(
-    sweeps: Command, file: Path
-) -> None:
+def test_a_file_is_shown_with_its_defaults_filled_in_and_can_be_read_again(sweeps: Command, file: Path) -> None:
     answer = sweeps("show", "small.yaml", "train.batch=8")
     assert answer.status == 0
     for line in ("2 cells, 4 seeds, 24 lanes", "# cell model=relu, 3 configurations", "optimizer: adam",
@@ -333,9 +329,7 @@ def test_reports_are_printed_in_every_format(sweeps: Command, tmp_path: Path) ->
     assert sweeps("status", "small").out.startswith("small: done")
 
 
-def test_the_store_is_found_by_option_and_by_variable(
-    sweeps: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_store_is_found_by_option_and_by_variable(sweeps: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_at(tmp_path / "elsewhere")
     assert sweeps("list", "--store", "elsewhere").out.split() == ["small", "done"]
     monkeypatch.setenv("SWEEPS_STORE", "elsewhere")
@@ -349,14 +343,10 @@ def test_an_exported_file_is_sound_and_shown(sweeps: Command, tmp_path: Path) ->
     assert sweeps("export", "small", "--cell", "nau").out == (tmp_path / "best.yaml").read_text() + "\n"
 
 
-def test_a_setting_that_an_axis_sets_in_every_cell_cannot_be_given_beside_it(
-    sweeps: Command, file: Path
-) -> None:
+def test_a_setting_that_an_axis_sets_in_every_cell_cannot_be_given_beside_it(sweeps: Command, file: Path) -> None:
     file.write_text(FILE + "\n")
     assert sweeps("check", "small.yaml", "train.lr=0.1").status == 0
-    file.write_text(
-        FILE.replace("  model: [linear, relu]", "  model: [linear, relu]\n  train.batch: [8, 32]")
-    )
+    file.write_text(FILE.replace("  model: [linear, relu]", "  model: [linear, relu]\n  train.batch: [8, 32]"))
     answer = sweeps("check", "small.yaml", "train.batch=64")
     assert answer.status == 2
     assert "has no effect: axis 'train.batch' sets it in every cell. Change compare.train.batch" in answer.err

@@ -128,23 +128,16 @@ def test_a_refusal_lists_all_that_is_refused_and_nothing_that_is_not() -> None:
 
 
 def test_more_steps_are_refused_where_a_schedule_is_a_share_of_the_budget() -> None:
-    begun = BEGUN.replace(
-        "[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]"
-    )
+    begun = BEGUN.replace("[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]")
     found = edited(("steps: 10_000", "steps: 20_000"), begun=begun)
     assert found.kind == "refusal"
     expected = "\n".join(found.differences)
-    assert (
-        "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget"
-        in expected
-    )
+    assert "would move model.sparsity_penalty.start, model.sparsity_penalty.end, a share of the budget" in expected
     assert "(in model=nau range=low)" in expected
 
 
 def test_a_share_written_as_the_steps_it_stands_for_is_nothing() -> None:
-    begun = BEGUN.replace(
-        "[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]"
-    )
+    begun = BEGUN.replace("[nau, nac]", "[{name: nau, sparsity_penalty: {weight: 1, start: 40%, end: 80%}, label: nau}, nac]")
     assert edited(("40%", "4000"), ("80%", "8000"), begun=begun).kind == "nothing"
 
 

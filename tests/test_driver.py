@@ -82,9 +82,7 @@ def run(driver: Driver, workers: int = 1) -> list[PackRequest]:
 
 
 def trained(requests: list[PackRequest]) -> list[tuple[str, int]]:
-    return sorted(
-        (lane.settings["model"]["name"], lane.seed) for request in requests for lane in request.lanes
-    )
+    return sorted((lane.settings["model"]["name"], lane.seed) for request in requests for lane in request.lanes)
 
 
 def text(store: Store, name: str = "tiny") -> str:
@@ -205,9 +203,7 @@ def test_lanes_that_were_errors_are_tried_again_by_the_next_run(store) -> None:
     assert {entry.state for entry in store.configurations("tiny")} == {"complete"}
 
 
-def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there_from_the_start(
-    store, tmp_path
-) -> None:
+def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there_from_the_start(store, tmp_path) -> None:
     run(started(sweep_of(PLAIN, seeds=2), store))
     more = started(sweep_of(PLAIN, seeds=4), store)
     assert trained(run(more)) == [("linear", 2), ("linear", 3), ("nau", 2), ("nau", 3)]
@@ -225,10 +221,7 @@ def test_another_sweep_that_shares_lanes_takes_them_from_the_store(store) -> Non
     other = started(sweep_of(PLAIN, name="other", compare={"model": ["relu", "nau"]}), store)
     assert other.lanes_reused == 3
     assert {name for name, _ in trained(run(other))} == {"relu"}
-    by_model = [
-        {c["cell"]["model"]: c for c in report(store, name).as_dict()["configurations"]}
-        for name in ("tiny", "other")
-    ]
+    by_model = [{c["cell"]["model"]: c for c in report(store, name).as_dict()["configurations"]} for name in ("tiny", "other")]
     assert by_model[0]["nau"]["lanes"] == by_model[1]["nau"]["lanes"]
 
 
@@ -386,9 +379,7 @@ def test_a_longer_budget_goes_on_from_the_shorter_one(store: Store) -> None:
     assert driver.seed_steps == 3 * 100
 
 
-def test_a_budget_that_ends_off_the_evaluation_grid_changes_nothing_of_a_longer_one(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_budget_that_ends_off_the_evaluation_grid_changes_nothing_of_a_longer_one(store: Store, tmp_path: Path) -> None:
     train = "train: {{steps: {}, batch: 4, evaluate_every: 20}}"
     drive(store, train.format(50), "short")
     drive(store, train.format(100), "long")

@@ -99,9 +99,7 @@ def test_a_sweep_runs_and_its_report_is_one_object_without_nan(calm: str) -> Non
         assert [(lane["seed"], lane["steps"]) for lane in entry["lanes"]] == [(s, budget) for s in range(4)]
         assert set(entry["lanes"][0]["error"]) == {"interpolation", "extrapolation"}
     tried = [entry["parameters"]["train.lr"] for entry in found["configurations"]]
-    assert len(set(tried)) == 5, (
-        "every cell has its own search, and the file's own values are number 0 of both"
-    )
+    assert len(set(tried)) == 5, "every cell has its own search, and the file's own values are number 0 of both"
 
 
 def test_mlflow_has_the_sweep_its_configurations_and_their_seeds(calm: str) -> None:
@@ -170,9 +168,7 @@ def tracking(request: pytest.FixtureRequest, disturbed: str) -> Iterator[str | N
     from mlflow.tracking import MlflowClient
 
     uri = str(request.getfixturevalue("postgresql"))
-    MlflowClient(
-        uri.replace("postgresql://", "postgresql+psycopg://")
-    ).search_experiments()  # makes the tables
+    MlflowClient(uri.replace("postgresql://", "postgresql+psycopg://")).search_experiments()  # makes the tables
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         yield uri.replace("postgresql://", "postgresql+psycopg://")
@@ -208,10 +204,7 @@ def interrupted(sweep: Disturbed) -> Started:
 
 def test_ctrl_c_keeps_what_is_done_and_prints_how_to_continue(interrupted: Started, sweep: Disturbed) -> None:
     assert interrupted.process.returncode == 1
-    assert (
-        "the sweep stopped: SIGINT was received. What is done stays; the same command continues."
-        in interrupted.output
-    )
+    assert "the sweep stopped: SIGINT was received. What is done stays; the same command continues." in interrupted.output
     assert 0 < lanes_in(sweep.store) < LANES
     assert call("list", "--store", sweep.store).out.split() == ["small", "stopped"]
     assert "RUNNING" not in {status for _, status in sweep.mlflow_states()}
@@ -246,16 +239,11 @@ def killed(sweep: Disturbed, interrupted: Started) -> Killed:
 
 def test_a_second_driver_is_refused_with_the_holder(killed: Killed) -> None:
     assert killed.second.status == 2
-    assert (
-        f"is being driven by process {killed.command.process.pid} on {socket.gethostname()}"
-        in killed.second.err
-    )
+    assert f"is being driven by process {killed.command.process.pid} on {socket.gethostname()}" in killed.second.err
     assert "lanes are in the store already" in killed.command.output
 
 
-def test_a_killed_driver_leaves_no_process_and_its_sweep_is_listed_as_interrupted(
-    killed: Killed, sweep: Disturbed
-) -> None:
+def test_a_killed_driver_leaves_no_process_and_its_sweep_is_listed_as_interrupted(killed: Killed, sweep: Disturbed) -> None:
     # Ray's idle agents check for their parent from time to time, and end by themselves.
     assert [command for command in killed.left_behind if "Agent" not in command] == []
     answer = call("list", "--store", sweep.store)
@@ -284,18 +272,14 @@ def test_a_sweep_that_was_interrupted_killed_and_lost_a_worker_has_the_report_of
     assert reports(sweep.store) == reports(calm)
 
 
-def test_lanes_that_were_interrupted_continued_from_their_checkpoints(
-    survived: Started, sweep: Disturbed, calm: str
-) -> None:
+def test_lanes_that_were_interrupted_continued_from_their_checkpoints(survived: Started, sweep: Disturbed, calm: str) -> None:
     undisturbed = {(r.key, r.budget): r for r in records_of(calm)}
     for record in records_of(sweep.store):
         assert record.curve == undisturbed[record.key, record.budget].curve
     assert steps_saved(sweep.store) == 0, "no checkpoint is kept of a lane that has ended"
 
 
-def test_no_run_is_left_running_in_mlflow_and_none_is_there_twice(
-    survived: Started, sweep: Disturbed, calm: str
-) -> None:
+def test_no_run_is_left_running_in_mlflow_and_none_is_there_twice(survived: Started, sweep: Disturbed, calm: str) -> None:
     assert sweep.mlflow_states() == states(calm, "small")
 
 

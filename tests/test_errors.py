@@ -64,9 +64,7 @@ def test_a_sweep_that_is_done_exits_with_0(train_with: Any) -> None:
     assert state() == "done"
 
 
-def test_a_store_that_fails_during_training_exits_with_1(
-    train_with: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_fails_during_training_exits_with_1(train_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(store: Store, new: object) -> None:
         raise StoreError("the disk is full")
 
@@ -225,14 +223,11 @@ def test_a_file_that_cannot_be_written_exits_with_2(arguments: list[str]) -> Non
     answer = call(*arguments)
     assert answer.status == 2
     assert answer.err == (
-        f"{arguments[-1]} cannot be written: No such file or directory. "
-        "Give a file in a folder that exists and is writable\n"
+        f"{arguments[-1]} cannot be written: No such file or directory. Give a file in a folder that exists and is writable\n"
     )
 
 
-def test_a_verb_is_one_function_in_a_module_of_the_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_verb_is_one_function_in_a_module_of_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "extra.py").write_text(
         "from sweeps.cli.app import app\n\n\n@app.command()\ndef extra(word: str) -> None:\n"
         '    """Print a word."""\n    print(word)\n'

@@ -34,9 +34,7 @@ def changed(record: LaneResult, **fields: Any) -> LaneResult:
 
 def lanes_of(outcomes: list[bool]) -> list[LaneResult]:
     return [
-        LaneResult(
-            key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good
-        )
+        LaneResult(key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good)
         for seed, good in enumerate(outcomes)
     ]
 
@@ -86,15 +84,11 @@ def test_the_same_lanes_have_no_differences_in_any_order(store: Store) -> None:
 
 def test_figures_survive_the_file_to_the_last_bit(store: Store) -> None:
     lanes = made_sweep(store)
-    odd = [
-        changed(lane, key=f"odd{lane.seed}", sparsity_error=0.1 + 0.2 + lane.seed * 1e-17) for lane in lanes
-    ]
+    odd = [changed(lane, key=f"odd{lane.seed}", sparsity_error=0.1 + 0.2 + lane.seed * 1e-17) for lane in lanes]
     expected = exported(store)
     for lane, record in zip(expected["lanes"], odd, strict=True):
         lane["sparsity_error"] = record.sparsity_error
-    again = parse(
-        best(store, "small").replace("sparsity_error: 0.4\n", f"sparsity_error: {0.1 + 0.2!r}\n"), "f"
-    ).expected
+    again = parse(best(store, "small").replace("sparsity_error: 0.4\n", f"sparsity_error: {0.1 + 0.2!r}\n"), "f").expected
     assert again is not None
     assert compare_seeds(again, odd) == []
 
@@ -126,9 +120,7 @@ def test_fresh_seeds_pass_where_rates_agree_and_fail_where_they_do_not(store: St
     expected["lanes"] = [{"seed": seed, "solved": True} for seed in range(20)]
     same = compare_rates(expected, lanes_of([True] * 19 + [False]))
     assert same.passed
-    assert same.text.startswith(
-        "PASS: the rates agree: exported 20/20 = 100 % [84, 100], fresh seeds 19/20 = 95 % [76, 99]"
-    )
+    assert same.text.startswith("PASS: the rates agree: exported 20/20 = 100 % [84, 100], fresh seeds 19/20 = 95 % [76, 99]")
     worse = compare_rates(expected, lanes_of([True] * 10 + [False] * 10))
     assert not worse.passed
     assert worse.text.startswith("FAIL: the rates differ")
@@ -153,7 +145,5 @@ def test_nothing_complete_is_nothing_to_export(store: Store) -> None:
 
 
 def test_the_best_across_cells_follows_a_maximised_objective(store: Store) -> None:
-    made_sweep(
-        store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": {"par2": "maximize"}}}
-    )
+    made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": {"par2": "maximize"}}})
     assert exported(store)["cell"] == {"model": "linear"}

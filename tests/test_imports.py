@@ -25,9 +25,7 @@ MAY_IMPORT = {
 # Abstract classes that hold no numbers: whatever is typed by them may import them.
 CONTRACTS = ("arith_models.base", "tasks.base")
 # Modules of the engine that other packages may import; the others are its own.
-ENGINE = tuple(
-    f"sweeps.training.{name}" for name in ("lane", "settings", "pack", "ensemble", "random", "step")
-)
+ENGINE = tuple(f"sweeps.training.{name}" for name in ("lane", "settings", "pack", "ensemble", "random", "step"))
 # Where the only mention of a library may stand: a file, or the folder it has grown into.
 ONLY_IN = {
     "optuna": ("sweeps.search",),
@@ -83,9 +81,7 @@ def broken(path: Path, imported: str) -> str | None:
         allowed = MAY_IMPORT[package]
         if not any(inside(imported, name) for name in allowed):
             return f"{package} may import only the standard library and {', '.join(sorted(allowed))}"
-    if inside(module, "cluster") and any(
-        inside(imported, p) for p in ("arith_models", "sweeps.training", "tasks")
-    ):
+    if inside(module, "cluster") and any(inside(imported, p) for p in ("arith_models", "sweeps.training", "tasks")):
         return "cluster imports neither the engine nor models nor tasks"
     if inside(module, "sweeps") and not inside(module, "sweeps.training"):
         if inside(imported, "sweeps.training") and imported not in ENGINE:

@@ -29,9 +29,7 @@ from sweeps.training.lane import Curve, LaneResult
 SCORE = "relative_error.extrapolation"
 
 
-def lane(
-    seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any
-) -> LaneResult:
+def lane(seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0, **fields: Any) -> LaneResult:
     error = {"interpolation": extrapolation, "extrapolation": extrapolation}
     return LaneResult(
         key=f"lane{seed}", seed=seed, budget=10_000, steps=fields.pop("steps", 10_000), outcome=outcome,
@@ -50,9 +48,7 @@ def estimate(results: list[LaneResult], metric: str) -> float | None:
 LANES = [
     solved(0, 3000, 0.1),
     solved(1, 5000, 0.3),
-    lane(
-        2, extrapolation=100.0, converged_at=2000, sparsity_error=0.5
-    ),  # converged once, not at its best step
+    lane(2, extrapolation=100.0, converged_at=2000, sparsity_error=0.5),  # converged once, not at its best step
     lane(3, "diverged", None, steps=700, reason="a loss that is not finite at step 700"),
     lane(4, "error", None, steps=0, reason="RuntimeError: boom"),
 ]
@@ -275,11 +271,7 @@ def test_a_metric_is_added_as_one_entry_and_everything_shows_it(tmp_path: Path) 
         best = found.configurations[0]
         text = as_markdown(found)
         assert "## Best of each cell: highest lowest_error_at.median" in text
-        assert (
-            "| lowest error |" in text
-            and "| at 7000 " in text
-            and "lowest error: its step." in " ".join(text.split())
-        )
+        assert "| lowest error |" in text and "| at 7000 " in text and "lowest error: its step." in " ".join(text.split())
         entry = json.loads(as_json(found))["configurations"][0]
         assert entry["lowest_error_at"] == {"median": 7000.0} and entry["lanes"][0]["lowest_error_at"] == 7000
         assert entry["objective"] == 7000.0
@@ -288,16 +280,11 @@ def test_a_metric_is_added_as_one_entry_and_everything_shows_it(tmp_path: Path) 
         whole = {p.key: p.value for p in rows.configuration_points(best, found.search.objective)}
         assert seed[LOWEST_ERROR_AT.name] == whole[MEDIAN_STEP.name] == whole["objective"] == 7000.0
         panel = draw(store, ["small"], x="model", y=[MEDIAN_STEP.name]).axes[0]
-        assert (
-            panel.get_ylabel() == MEDIAN_STEP.label and figure_of(best, MEDIAN_STEP.name).estimate == 7000.0
-        )
+        assert panel.get_ylabel() == MEDIAN_STEP.label and figure_of(best, MEDIAN_STEP.name).estimate == 7000.0
         file = "task: static\nmodel: nau\ntrain: {steps: 10}\n" + search_for(MEDIAN_STEP.name)
         sweep = parse(file, "added.yaml")
         assert sweep.search is not None and sweep.search.objective == Objective(MEDIAN_STEP.name, "maximize")
-        assert (
-            dict(metrics.listing())[MEDIAN_STEP.name]
-            == f"configuration: {MEDIAN_STEP.meaning}; objective: maximize"
-        )
+        assert dict(metrics.listing())[MEDIAN_STEP.name] == f"configuration: {MEDIAN_STEP.meaning}; objective: maximize"
         with pytest.raises(ValueError, match="LaneMetric named 'lowest_error_at'"):
             metrics.register(LOWEST_ERROR_AT)
         with pytest.raises(ValueError, match=r"named 'lowest_error_at\.median' already"):
@@ -318,13 +305,9 @@ def test_a_sweep_file_may_still_name_the_former_objective() -> None:
 def test_every_metric_is_listed_with_its_kind() -> None:
     listed = metrics.listing()
     names = [name for name, _ in listed]
-    assert {"converged_at", "converged_at.mean", "solved_fraction", "par2", "error.<split>.median"} <= set(
-        names
-    )
+    assert {"converged_at", "converged_at.mean", "solved_fraction", "par2", "error.<split>.median"} <= set(names)
     assert all(text.partition(":")[0].startswith(("lane", "configuration")) for _, text in listed)
-    assert dict(listed)["success_rate"].startswith(
-        "configuration: share of seeds solved; 95 % interval: Wilson"
-    )
+    assert dict(listed)["success_rate"].startswith("configuration: share of seeds solved; 95 % interval: Wilson")
 
 
 def test_a_ranked_configuration_is_running_as_long_as_a_lane_is_missing(tmp_path: Path) -> None:

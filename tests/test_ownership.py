@@ -73,9 +73,7 @@ def rewrite(store: Store, **values: Any) -> None:
         connection.execute(sa.update(holders).values(**values))
 
 
-def test_a_second_driver_is_refused_with_the_holder_and_a_killed_one_is_taken_over(
-    driver: Start, store: Store
-) -> None:
+def test_a_second_driver_is_refused_with_the_holder_and_a_killed_one_is_taken_over(driver: Start, store: Store) -> None:
     first = driver()
     proceed(first)
     assert output_line(first) == "holds"
@@ -160,9 +158,7 @@ def test_the_next_heartbeat_raises_where_the_name_was_taken_over(store: Store) -
     assert holder is not None, "leaving the block must not release another's hold"
 
 
-def test_a_thread_sends_heartbeats_and_counts_the_sweeps_seconds(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_sends_heartbeats_and_counts_the_sweeps_seconds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
     store.begin_sweep("s", "", {})
     with store.hold("s"):

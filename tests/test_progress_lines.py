@@ -86,14 +86,10 @@ def test_a_sweep_prints_a_line_now_and_then_and_one_at_its_end(tmp_path: Path) -
     assert "seed-steps/s  left about 0:00:00" in last
 
 
-def test_a_log_has_the_best_configuration_of_every_cell_in_every_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_has_the_best_configuration_of_every_cell_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEPS_PROGRESS", "lines")
     lines = shown(tmp_path)
-    assert (
-        all(line.startswith(MARK) for line in lines) and [is_first(line) for line in lines[:2]] == [True] * 2
-    )
+    assert all(line.startswith(MARK) for line in lines) and [is_first(line) for line in lines[:2]] == [True] * 2
     head, nau, linear = last_block(lines)
     assert "lanes 8/8" in head
     for line, cell in ((nau, "model=nau"), (linear, "model=linear")):

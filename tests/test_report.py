@@ -55,9 +55,7 @@ def test_the_object_is_that_of_the_design(found: dict[str, Any]) -> None:
     assert promised <= set(entry)
     assert set(entry["converged_at"]) == {"mean", "low", "high", "median"}
     assert set(entry["sparsity_error"]) == set(entry["success_rate"]) == {"estimate", "low", "high"}
-    assert {"seed", "solved", "converged_at", "sparsity_error", "steps", "error", "reason"} <= set(
-        entry["lanes"][0]
-    )
+    assert {"seed", "solved", "converged_at", "sparsity_error", "steps", "error", "reason"} <= set(entry["lanes"][0])
 
 
 def test_cells_are_in_order_and_within_them_the_best_is_first(found: dict[str, Any]) -> None:
@@ -144,9 +142,7 @@ def test_the_markdown_is_aligned_narrow_and_marks_the_best(small: Report) -> Non
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({len(line) for line in block.splitlines()}) == 1
-    assert (
-        text.index("## Best of each cell: lowest par2") < text.index("## model=nau") < text.index("## Totals")
-    )
+    assert text.index("## Best of each cell: lowest par2") < text.index("## model=nau") < text.index("## Totals")
     assert "| 1*  | 3/3 100% [44, 100] | 4k, 5k [2.79k, 10.3k] " in text
     assert "lr 3.2e-3, dropout off, noise 3.4e-4" in text
     assert "Diverged seeds: 1 in #0." in text
@@ -154,13 +150,9 @@ def test_the_markdown_is_aligned_narrow_and_marks_the_best(small: Report) -> Non
 
 def test_the_longest_usual_row_fits_the_width(small: Report) -> None:
     first = small.configurations[0]
-    entry = dataclasses.replace(
-        first.configuration, number=17, keys={seed: f"k{seed}" for seed in range(100)}
-    )
+    entry = dataclasses.replace(first.configuration, number=17, keys={seed: f"k{seed}" for seed in range(100)})
     results = [
-        dataclasses.replace(
-            first.results[0], key=f"k{seed}", seed=seed, converged_at=17_000 + seed, sparsity_error=4.2e-7
-        )
+        dataclasses.replace(first.results[0], key=f"k{seed}", seed=seed, converged_at=17_000 + seed, sparsity_error=4.2e-7)
         for seed in range(99)
     ]
     results.append(dataclasses.replace(lane(first.configuration, 0, None, 0.5), key="k99", seed=99))
@@ -183,9 +175,7 @@ def test_an_objective_that_no_column_shows_gets_one(tmp_path: Path) -> None:
 
 
 def test_the_markdown_lists_the_reasons_of_errors(small: Report, found: dict[str, Any]) -> None:
-    reason = next(
-        one["reason"] for e in found["configurations"] for one in e["lanes"] if one["outcome"] == "error"
-    )
+    reason = next(one["reason"] for e in found["configurations"] for one in e["lanes"] if one["outcome"] == "error")
     assert f"Error of 1 seed: {reason}." in as_markdown(small)
 
 
@@ -206,18 +196,12 @@ def test_a_former_objective_of_a_stored_sweep_is_its_metric_of_today(store: Stor
     assert "lowest converged_at.mean" in as_markdown(found)
 
 
-def test_a_format_is_added_as_one_entry(
-    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_format_is_added_as_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_sweep(store)
-    monkeypatch.setitem(
-        FORMATS, "count", Format(lambda report, timing: f"{len(report.configurations)} of {report.name}\n")
-    )
+    monkeypatch.setitem(FORMATS, "count", Format(lambda report, timing: f"{len(report.configurations)} of {report.name}\n"))
     assert call("report", "small", "--format", "count", "--store", str(tmp_path))[:2] == (0, "4 of small\n")
     wrong = call("report", "small", "--format", "cuont", "--store", str(tmp_path))
-    assert wrong.status == 2 and "'cuont' is not one of 'md', 'json', 'csv', 'count'" in " ".join(
-        wrong.err.split()
-    )
+    assert wrong.status == 2 and "'cuont' is not one of 'md', 'json', 'csv', 'count'" in " ".join(wrong.err.split())
     twice = call("report", "small", "small", "--format", "count", "--store", str(tmp_path))
     assert twice.status == 2 and "2 are named" in twice.err
 
@@ -287,12 +271,7 @@ def reference(store: Store, *errors: dict[str, float | None], configurations: in
     for i in range(configurations):
         entry = configuration("nau", i, {"train.lr": 0.1 + i}, seeds=len(errors))
         store.add_configuration("reference", entry)
-        store.add_records(
-            [
-                dataclasses.replace(lane(entry, seed, None, 1.0), error=error)
-                for seed, error in enumerate(errors)
-            ]
-        )
+        store.add_records([dataclasses.replace(lane(entry, seed, None, 1.0), error=error) for seed, error in enumerate(errors)])
     return report(store, "reference")
 
 

@@ -34,9 +34,7 @@ def links(text: str) -> Iterator[str]:
 
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub generates for the headings of a document."""
-    headings = re.findall(
-        r"^#+ +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
-    )
+    headings = re.findall(r"^#+ +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -54,9 +52,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
         pytest.skip("no make on PATH (Debian: make), and the Makefile is what is tested here")
     # Remove the variables of a `make test` that may be running this test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -96,9 +92,7 @@ def test_make_without_arguments_lists_every_target() -> None:
         *("check", "bench", "ui", "docs", "clean"),
     }
     for target in make_targets():
-        assert re.search(rf"^ +{target} +\w", done.stdout, re.MULTILINE), (
-            f"{target} is missing in:\n{done.stdout}"
-        )
+        assert re.search(rf"^ +{target} +\w", done.stdout, re.MULTILINE), f"{target} is missing in:\n{done.stdout}"
 
 
 def test_ci_runs_both_tiers_without_a_terminal() -> None:
@@ -118,9 +112,7 @@ def test_link_targets_exist(path: Path) -> None:
         file = path.parent / target if target else path
         assert file.exists(), f"{relative(path)} links to {link}, which does not exist"
         if anchor and file.suffix == ".md":
-            assert anchor in anchors(file.read_text(encoding="utf-8")), (
-                f"{relative(path)}: no heading for {link}"
-            )
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{relative(path)}: no heading for {link}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
@@ -137,9 +129,7 @@ def test_sweeps_commands_named_in_documents_exist(path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=relative)
-def test_a_definition_is_valid(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_definition_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     status = sweeps(monkeypatch, "check", str(path))
     printed = capsys.readouterr()
     assert status == 0, printed.out + printed.err

@@ -100,9 +100,7 @@ def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: py
     assert ray_tune.WorkerCapacity(Resources(cpus=2, gpus=1), None).current() == 0
 
 
-def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray Tune itself would raise a TuneError that contains only the text."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("SWEEPS_COMPILE", "0")

@@ -18,9 +18,7 @@ def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResu
     )
     assert settings is not None, faults
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
-    pack = Pack(
-        [Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, build, zero_floats
-    )
+    pack = Pack([Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, build, zero_floats)
     results: list[LaneResult] = []
     while not pack.done:
         results += pack.advance()

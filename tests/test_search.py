@@ -38,9 +38,7 @@ FILE = {
     "model.hidden": 2,
     "train.optimizer": "adam",
 }
-INSTALLED = [
-    name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid
-]
+INSTALLED = [name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid]
 
 
 def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: Any) -> Search:
@@ -55,9 +53,7 @@ def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: 
 
 def loss(parameters: dict[str, Any]) -> float:
     """Least at lr = 1e-2 with dropout off: 0."""
-    return abs(math.log10(parameters["train.lr"]) + 2) + (
-        1.0 if parameters.get("model.dropout", 0) > 0 else 0.0
-    )
+    return abs(math.log10(parameters["train.lr"]) + 2) + (1.0 if parameters.get("model.dropout", 0) > 0 else 0.0)
 
 
 def origin(suggestion: Suggestion | None) -> str:
@@ -65,9 +61,7 @@ def origin(suggestion: Suggestion | None) -> str:
     return suggestion.origin
 
 
-def walk(
-    search: CellSearch, count: int, objective: Callable[[dict[str, Any]], float | None] = loss
-) -> list[Suggestion]:
+def walk(search: CellSearch, count: int, objective: Callable[[dict[str, Any]], float | None] = loss) -> list[Suggestion]:
     """The suggestions of a whole search in which every configuration ends before the next is asked for."""
     finished: dict[int, Finished] = {}
     suggestions = []
@@ -95,12 +89,7 @@ def test_the_same_history_gives_the_same_suggestion_in_whatever_order_it_arrived
     shuffled = list(history.items())
     for seed in range(3):
         random.Random(seed).shuffle(shuffled)
-        assert (
-            CellSearch(SPACE, a_search(parallel=4, n_startup_trials=4), "all", FILE).suggest(
-                14, dict(shuffled)
-            )
-            == first
-        )
+        assert CellSearch(SPACE, a_search(parallel=4, n_startup_trials=4), "all", FILE).suggest(14, dict(shuffled)) == first
 
 
 def test_results_of_configurations_that_count_as_running_make_no_difference() -> None:
@@ -128,9 +117,7 @@ def test_another_process_with_another_hash_seed_suggests_the_same() -> None:
     )
     here = [s.parameters for s in walk(CellSearch(SPACE, a_search(n_startup_trials=3), "all", FILE), 9)]
     env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([".", *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == here
 
 
@@ -176,9 +163,7 @@ def test_equal_values_are_ordered_by_the_tie_break() -> None:
     plain = walk(search, 12)
 
     def after(tie: Callable[[float], float]) -> Any:
-        finished = {
-            k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)
-        }
+        finished = {k: Finished(s.parameters, 7.0, tie(loss(s.parameters or FILE))) for k, s in enumerate(plain)}
         return search.suggest(12, finished)
 
     best_last = search.suggest(12, history_of(plain))
@@ -218,18 +203,14 @@ def test_a_missing_configuration_is_named() -> None:
 @pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_off_and_on_are_both_reached(sampler: str) -> None:
     options = {"population_size": 4} if sampler.startswith("nsga") else {}
-    suggestions = walk(
-        CellSearch({"model.dropout": DROPOUT, "train.lr": LR}, a_search(sampler, **options), "all", FILE), 14
-    )
+    suggestions = walk(CellSearch({"model.dropout": DROPOUT, "train.lr": LR}, a_search(sampler, **options), "all", FILE), 14)
     off = [s.parameters["model.dropout"] == 0 for s in suggestions[1:]]
     assert any(off) and not all(off)
 
 
 @pytest.mark.parametrize("sampler", [name for name in INSTALLED if name != "gp"])
 def test_no_continuous_value_is_suggested_twice(sampler: str) -> None:
-    options: dict[str, Any] = (
-        {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
-    )
+    options: dict[str, Any] = {"population_size": 4, "crossover_prob": 0.0} if sampler.startswith("nsga") else {}
     suggestions = walk(CellSearch({"train.lr": LR}, a_search(sampler, **options), "all", FILE), 5)
     assert len({s.parameters["train.lr"] for s in suggestions[1:]}) == 4
 
@@ -243,10 +224,7 @@ def test_tpe_learns_that_off_is_best() -> None:
 def test_tpe_beats_random_search_on_average() -> None:
     def best(sampler: str, seed: int) -> float:
         space = {"train.lr": LR, "model.dropout": DROPOUT}
-        return min(
-            loss(s.parameters or FILE)
-            for s in walk(CellSearch(space, a_search(sampler, seed=seed), "all", FILE), 30)
-        )
+        return min(loss(s.parameters or FILE) for s in walk(CellSearch(space, a_search(sampler, seed=seed), "all", FILE), 30))
 
     assert sum(best("tpe", s) for s in range(5)) < sum(best("random", s) for s in range(5))
 
@@ -254,10 +232,7 @@ def test_tpe_beats_random_search_on_average() -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_both_ends_of_a_range_of_integers_are_reached(sampler: str) -> None:
     space = {"model.hidden": Dimension(kind="integer", low=2, high=4)}
-    got = {
-        s.parameters["model.hidden"]
-        for s in walk(CellSearch(space, a_search(sampler), "all"), 25, lambda p: 0.0)[1:]
-    }
+    got = {s.parameters["model.hidden"] for s in walk(CellSearch(space, a_search(sampler), "all"), 25, lambda p: 0.0)[1:]}
     assert got == {2, 3, 4}
 
 
@@ -343,13 +318,9 @@ def test_a_sampler_is_added_as_one_entry(monkeypatch: pytest.MonkeyPatch) -> Non
         conditional=True,
     )
     monkeypatch.setitem(SAMPLERS, "brute_force", entry)
-    text = (
-        "task: static\nmodel: nau\ntrain: {steps: 10}\nsearch: {configurations: 4, sampler: SAMPLER, SPACE}"
-    )
+    text = "task: static\nmodel: nau\ntrain: {steps: 10}\nsearch: {configurations: 4, sampler: SAMPLER, SPACE}"
     text = text.replace("SPACE", "space: {train.lr: [1, 2, 3]}")
-    sweep = parse(
-        text.replace("SAMPLER", "{name: brute_force, seed: 1, avoid_premature_stop: true}"), "x.yaml"
-    )
+    sweep = parse(text.replace("SAMPLER", "{name: brute_force, seed: 1, avoid_premature_stop: true}"), "x.yaml")
     assert sweep.search is not None
     search = CellSearch(sweep.cells[0].space, sweep.search, "all", {"train.lr": 1e-3})
     assert sorted(s.parameters["train.lr"] for s in walk(search, 4, lambda p: 0.0)[1:]) == [1, 2, 3]
@@ -367,9 +338,7 @@ def test_two_hundred_configurations_are_suggested_quickly() -> None:
     import time
 
     search = CellSearch(SPACE, a_search(), "all", FILE)
-    history = {0: Finished({}, 1.0)} | {
-        k: Finished({**FILE, "train.lr": 1e-4 * 1.03**k}, float(k)) for k in range(1, 200)
-    }
+    history = {0: Finished({}, 1.0)} | {k: Finished({**FILE, "train.lr": 1e-4 * 1.03**k}, float(k)) for k in range(1, 200)}
     start = time.perf_counter()
     assert origin(search.suggest(200, history)) == "model"
     assert time.perf_counter() - start < 2.0
@@ -385,13 +354,9 @@ MOMENTUM_OF_SGD = {
 def test_a_dimension_with_a_condition_is_there_only_where_it_holds(sampler: str) -> None:
     options = {"n_startup_trials": 3} if sampler == "tpe" else {}
     file = {"train.momentum": 0.0, "train.optimizer": "adam"}
-    suggestions = walk(
-        CellSearch(MOMENTUM_OF_SGD, a_search(sampler, **options), "all", file), 16, lambda p: len(p)
-    )
+    suggestions = walk(CellSearch(MOMENTUM_OF_SGD, a_search(sampler, **options), "all", file), 16, lambda p: len(p))
     for suggestion in suggestions[1:]:
-        assert ("train.momentum" in suggestion.parameters) == (
-            suggestion.parameters["train.optimizer"] == "sgd"
-        )
+        assert ("train.momentum" in suggestion.parameters) == (suggestion.parameters["train.optimizer"] == "sgd")
     assert len({len(s.parameters) for s in suggestions[1:]}) == 2
 
 

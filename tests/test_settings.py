@@ -240,9 +240,7 @@ def test_a_network_or_units_of_a_wrong_type_are_a_fault_and_no_exception(model, 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(
-    "path", ["train.lr", "train.gradient_noise", "model.sparsity_penalty.end", "task.extrapolation.1"]
-)
+@pytest.mark.parametrize("path", ["train.lr", "train.gradient_noise", "model.sparsity_penalty.end", "task.extrapolation.1"])
 def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
     settings: dict[str, Any] = {
         "model": {"name": "nau", "sparsity_penalty": {}},
@@ -263,8 +261,7 @@ def test_a_number_that_is_not_finite_is_a_fault(path, value) -> None:
 @pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2]], [[1, 2], [3, 4], [5, 6]], [1, [2, 3]], 1, "a"])
 def test_a_range_of_another_form_is_one_fault_with_the_allowed_forms(given) -> None:
     assert fault(task={"name": "static", "interpolation": given}) == (
-        "task.interpolation: must be [number, number] or [[number, number], [number, number]], "
-        f"but got {given!r}"
+        f"task.interpolation: must be [number, number] or [[number, number], [number, number]], but got {given!r}"
     )
 
 
@@ -312,9 +309,7 @@ def test_a_penalty_that_is_off_is_no_warning() -> None:
 
 
 def test_explicit_settings_build_the_objects_that_they_stand_for() -> None:
-    built = build(
-        resolved({"name": "nmu", "lower": 0.125, "hidden": 3}, {"name": "static", "input_size": 10})
-    )
+    built = build(resolved({"name": "nmu", "lower": 0.125, "hidden": 3}, {"name": "static", "input_size": 10}))
     model = built.model()
     assert [tuple(p.shape) for p in model.parameters()] == [(3, 10), (1, 3)]
     assert built.units[1][1].lower == 0.125
@@ -404,10 +399,7 @@ def warnings(task: Any, model: str = "linear", **train: Any) -> list[str]:
 )
 def test_stopping_at_solved_is_a_warning_where_a_task_has_no_threshold(task, model) -> None:
     (warning,) = warnings(task, model, stop="solved")
-    assert (
-        warning.startswith(f"train.stop: task {task} has no threshold")
-        and "no lane is ever solved" in warning
-    )
+    assert warning.startswith(f"train.stop: task {task} has no threshold") and "no lane is ever solved" in warning
     assert warnings(task, model) == []
 
 
@@ -453,9 +445,7 @@ def test_a_threshold_that_nothing_can_reach_is_a_warning_and_no_other(settings, 
         ({"operation": "sort", "symbols": 9}, None),
     ],
 )
-def test_a_setting_that_an_operation_does_not_have_is_a_warning(
-    settings: dict[str, Any], message: str | None
-) -> None:
+def test_a_setting_that_an_operation_does_not_have_is_a_warning(settings: dict[str, Any], message: str | None) -> None:
     found = warnings({"name": "algorithm", **settings}, "dngpu")
     assert len(found) == (message is not None) and all(str(message) in warning for warning in found)
 

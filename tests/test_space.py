@@ -51,11 +51,7 @@ def test_integers_may_be_written_as_integral_floats() -> None:
 
 
 def test_a_plain_list_is_a_choice() -> None:
-    assert (
-        dimension("[adam, sgd]")
-        == dimension("{choice: [adam, sgd]}")
-        == Dimension("choice", choices=("adam", "sgd"))
-    )
+    assert dimension("[adam, sgd]") == dimension("{choice: [adam, sgd]}") == Dimension("choice", choices=("adam", "sgd"))
 
 
 def test_equal_bounds_are_one_value() -> None:

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, rate_difference, t_mean, wilson
 
 STEPS = st.one_of(st.integers(0, 10_000_000).map(float), st.floats(1e-3, 1e7))
-SPARSITY = st.one_of(
-    st.just(0.0), st.just(0.5), st.floats(0, 0.5), st.floats(-16, -0.31).map(lambda p: 10**p)
-)
+SPARSITY = st.one_of(st.just(0.0), st.just(0.5), st.floats(0, 0.5), st.floats(-16, -0.31).map(lambda p: 10**p))
 
 
 def contains_its_estimate(interval: Interval) -> bool:
@@ -48,9 +46,7 @@ def test_newcombes_difference_gives_the_example_of_his_paper() -> None:
     compared = rate_difference((48, 80), (56, 70))
     assert compared is not None
     difference = compared.difference
-    assert (difference.estimate, difference.low, difference.high) == pytest.approx(
-        (0.2, 0.0524, 0.3339), abs=5e-5
-    )
+    assert (difference.estimate, difference.low, difference.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
     assert 0 < compared.p_value < 0.05
     assert rate_difference((0, 0), (1, 2)) is None
 
@@ -160,9 +156,7 @@ def test_a_beta_interval_contains_its_estimate_and_stays_within_its_range(values
 @settings(max_examples=40, deadline=None)
 def test_a_gamma_interval_does_not_depend_on_the_unit(values: list[float], unit: float) -> None:
     plain, scaled = gamma_mean(values), gamma_mean([value * unit for value in values])
-    for a, b in zip(
-        (plain.estimate, plain.low, plain.high), (scaled.estimate, scaled.low, scaled.high), strict=True
-    ):
+    for a, b in zip((plain.estimate, plain.low, plain.high), (scaled.estimate, scaled.low, scaled.high), strict=True):
         assert a is not None and b is not None
         assert b == pytest.approx(a * unit, rel=1e-4)
 
@@ -200,9 +194,7 @@ def test_a_sparsity_error_above_one_half_makes_it_a_t_interval() -> None:
 def test_tiny_sparsity_errors_are_a_gammas_on_either_side_of_the_switch(size: float) -> None:
     values = [size * share for share in (0.05, 0.2, 0.5, 0.7, 1.0)]
     beta, gamma = beta_mean(values), gamma_mean(values)
-    assert (beta.estimate, beta.low, beta.high) == pytest.approx(
-        (gamma.estimate, gamma.low, gamma.high), rel=1e-4
-    )
+    assert (beta.estimate, beta.low, beta.high) == pytest.approx((gamma.estimate, gamma.low, gamma.high), rel=1e-4)
 
 
 def test_t_interval_by_hand() -> None:

@@ -96,9 +96,7 @@ def test_what_is_not_finite_in_a_curve_comes_back_as_none() -> None:
 
 def test_a_curve_of_5000_points_takes_less_than_60_kilobytes() -> None:
     errors = [math.exp(-i / 250) * (1 + 0.1 * math.sin(i * i)) for i in range(5000)]
-    errors = list(
-        struct.unpack("5000f", struct.pack("5000f", *errors))
-    )  # computed in float32, as in training
+    errors = list(struct.unpack("5000f", struct.pack("5000f", *errors)))  # computed in float32, as in training
     curve: dict[str, list[Any]] = {
         "step": list(range(0, 5_000_000, 1000)),
         "a": errors,
@@ -153,9 +151,7 @@ json_values = st.recursive(
     keys=st.dictionaries(st.integers(0, 2**60), st.text("0123456789abcdef", min_size=1)),
     value=st.none() | finite,
 )
-def test_configurations_come_back_as_they_were(
-    parameters: dict[str, Any], keys: dict[int, str], value: Any
-) -> None:
+def test_configurations_come_back_as_they_were(parameters: dict[str, Any], keys: dict[int, str], value: Any) -> None:
     added = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         store.begin_sweep("s", "name: s", parameters)
@@ -168,9 +164,7 @@ def test_configurations_come_back_as_they_were(
 
 def test_nan_figures_of_a_record_are_kept_as_none(store: Store) -> None:
     nan = math.nan
-    store.add_records(
-        [record(sparsity_error=nan, threshold=math.inf, error={"interpolation": nan, "x": 0.1})]
-    )
+    store.add_records([record(sparsity_error=nan, threshold=math.inf, error={"interpolation": nan, "x": 0.1})])
     found = store.records([("k", 1000)])["k", 1000]
     assert (found.sparsity_error, found.threshold, found.error) == (
         None,
@@ -277,9 +271,7 @@ def test_a_sweep_has_state_and_an_edited_definition(store: Store) -> None:
 
 
 def test_the_furthest_state_within_the_budget_is_where_a_lane_goes_on(store: Store) -> None:
-    store.add_records(
-        [record(budget=1000, state=b"at 1000", curve={"step": [0]}), record("bare", budget=1000)]
-    )
+    store.add_records([record(budget=1000, state=b"at 1000", curve={"step": [0]}), record("bare", budget=1000)])
     store.save_checkpoints({"k": Checkpoint(1500, b"at 1500"), "new": Checkpoint(300, b"at 300")})
     found = store.checkpoints(["new", "k", "bare", "unknown"], at_most_steps=2000)
     assert {key: (c.steps, c.state) for key, c in found.items()} == {
@@ -298,9 +290,7 @@ def test_a_late_checkpoint_does_not_replace_a_further_one(store: Store) -> None:
 
 
 def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: Store) -> None:
-    store.save_checkpoints(
-        {"k": Checkpoint(500, b"500"), "longer": Checkpoint(1500, b"1500"), "e": Checkpoint(500, b"500")}
-    )
+    store.save_checkpoints({"k": Checkpoint(500, b"500"), "longer": Checkpoint(1500, b"1500"), "e": Checkpoint(500, b"500")})
     store.add_records([record("k"), record("longer"), record("e", outcome="error", state=b"broken")])
     found = store.checkpoints(["k", "longer", "e"], 2000)
     assert {key: c.state for key, c in found.items()} == {"longer": b"1500", "e": b"500"}
@@ -370,10 +360,7 @@ def test_ten_thousand_records_are_read_back_with_few_queries(store: Store) -> No
         "error.interpolation": errors,
         "error.extrapolation": errors,
     }
-    new = [
-        record(f"{i:064x}", 20_000, curve=curve, provenance={"device": "cpu"}, state=bytes(2000))
-        for i in range(10_000)
-    ]
+    new = [record(f"{i:064x}", 20_000, curve=curve, provenance={"device": "cpu"}, state=bytes(2000)) for i in range(10_000)]
     for start in range(0, len(new), 1000):
         store.add_records(new[start : start + 1000])
     queries = []
@@ -494,9 +481,7 @@ def test_sqlite_on_a_network_disk_is_refused_with_the_way_out(
     Store(tmp_path / "scratch").close()
 
 
-def test_a_network_disk_that_the_user_permits_has_no_write_ahead_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_disk_that_the_user_permits_has_no_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(tmp_path).close()
     mounted(monkeypatch, tmp_path, "nfs4")
     monkeypatch.setenv("SWEEPS_NETWORK_DISK", "1")
@@ -505,9 +490,7 @@ def test_a_network_disk_that_the_user_permits_has_no_write_ahead_log(
         assert opened.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_a_disk_of_this_machine_below_a_network_disk_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_of_this_machine_below_a_network_disk_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scratch").mkdir()
     mounted(monkeypatch, tmp_path, "nfs4")
     mounted(monkeypatch, tmp_path / "scratch", "ext4")

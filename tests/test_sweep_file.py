@@ -120,9 +120,7 @@ def test_the_order_of_axes_does_not_change_what_a_cell_is_called() -> None:
     base = "task: static\ntrain: {steps: 1000}\ncompare:\n"
     one = parse(base + "\n".join(axes), "x.yaml")
     other = parse(base + "\n".join(reversed(axes)), "x.yaml")
-    assert {cell.key: cell.settings for cell in one.cells} == {
-        cell.key: cell.settings for cell in other.cells
-    }
+    assert {cell.key: cell.settings for cell in one.cells} == {cell.key: cell.settings for cell in other.cells}
     assert [cell.key for cell in one.cells][1] == "model=nau task.operation=sub"
     assert [cell.key for cell in other.cells][1] == "model=nac task.operation=add"
 
@@ -210,9 +208,7 @@ def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_o
         ("error.extrapolation.median", Objective("error.extrapolation.median", "minimize")),
         ("{converged_at.median: minimize}", Objective("converged_at.median", "minimize")),
     ]:
-        search = small(
-            f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}"
-        ).search
+        search = small(f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}").search
         assert search is not None
         assert search.objective == expected
 
@@ -220,23 +216,18 @@ def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_o
 def test_a_score_of_the_task_may_be_the_objective() -> None:
     text = "name: s\ntask: sequential_digits\nmodel: nac\ntrain: {steps: 10}\n"
     wanted = "search: {configurations: 2, objective: OBJECTIVE, space: {train.lr: [1, 2]}}"
-    search = parse(
-        text + wanted.replace("OBJECTIVE", "{accuracy.extrapolation.median: maximize}"), "s.yaml"
-    ).search
+    search = parse(text + wanted.replace("OBJECTIVE", "{accuracy.extrapolation.median: maximize}"), "s.yaml").search
     assert search is not None
     assert search.objective == Objective("accuracy.extrapolation.median", "maximize")
 
 
 def test_a_penalty_that_starts_after_the_end_is_a_warning_with_its_line() -> None:
     sweep = parse(
-        "task: static\nmodel:\n  name: nau\n  sparsity_penalty: {weight: 1, start: 5e3, end: 6e3}\n"
-        "train: {steps: 1000}",
+        "task: static\nmodel:\n  name: nau\n  sparsity_penalty: {weight: 1, start: 5e3, end: 6e3}\ntrain: {steps: 1000}",
         "x.yaml",
     )
     assert len(sweep.warnings) == 1
-    assert sweep.warnings[0].startswith(
-        "line 4: model.sparsity_penalty.start: the penalty starts at step 5000"
-    )
+    assert sweep.warnings[0].startswith("line 4: model.sparsity_penalty.start: the penalty starts at step 5000")
 
 
 def test_an_exported_section_is_what_is_expected() -> None:
@@ -314,9 +305,7 @@ def test_overrides_set_leaves_and_make_missing_ones() -> None:
 def test_an_override_expands_short_forms() -> None:
     text = SMALL.replace("{name: static, operation: add}", "static")
     text += "seeds: 100\nsearch: {sampler: tpe, configurations: 2, space: {train.lr: [1, 2]}}"
-    sweep = parse(
-        text, "x.yaml", ["task.operation=sub", "model.clamp=false", "seeds.first=7", "search.sampler.seed=5"]
-    )
+    sweep = parse(text, "x.yaml", ["task.operation=sub", "model.clamp=false", "seeds.first=7", "search.sampler.seed=5"])
     assert sweep.cells[0].settings["task"] == {"name": "static", "operation": "sub"}
     assert sweep.cells[0].settings["model"] == {"name": "nau", "clamp": False}
     assert (sweep.seeds[0], len(sweep.seeds)) == (7, 100)

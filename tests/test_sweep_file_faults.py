@@ -156,9 +156,7 @@ def test_a_fault_of_the_search_is_reported(search: str, part: str) -> None:
 
 
 def test_a_setting_that_only_some_cells_have_is_one_fault_with_the_condition_to_add() -> None:
-    text = (
-        "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
-    )
+    text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
     found = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")
     assert found.count("model.clamp") == 1
     assert "and 1 more" in found and "add when: {model.name: [nau]}" in found
@@ -170,16 +168,12 @@ def test_a_setting_of_the_file_that_only_some_cells_have_is_no_advice_about_the_
 
 
 def test_a_fault_of_all_cells_is_reported_once() -> None:
-    found = faults(
-        "task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}"
-    )
+    found = faults("task: static\ntrain: {steps: 1000, batch: 0}\ncompare: {model: [nau, nac], train.lr: [1e-3, 1e-2]}")
     assert found == "bad.yaml: line 2: train.batch: batch = 0 must be at least 1"
 
 
 def test_a_key_that_is_not_built_yet_may_be_there_without_a_value() -> None:
-    sweep = small(
-        "early_stopping: null", "search: {order: null, configurations: 2, space: {train.lr: [1, 2]}}"
-    )
+    sweep = small("early_stopping: null", "search: {order: null, configurations: 2, space: {train.lr: [1, 2]}}")
     assert sweep.search is not None and sweep.search.configurations == 2
     assert sweep.document["early_stopping"] is None
 
@@ -187,15 +181,12 @@ def test_a_key_that_is_not_built_yet_may_be_there_without_a_value() -> None:
 def test_what_is_compared_cannot_be_searched_as_well() -> None:
     search = "\nsearch: {configurations: 3, space: {train.lr: {uniform: [1, 2]}}}"
     assert "is compared on axis 'train.lr' too" in faults(SMALL + "compare: {train.lr: [1, 2]}" + search)
-    assert "is compared on axis 'x' too" in faults(
-        SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search
-    )
+    assert "is compared on axis 'x' too" in faults(SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search)
 
 
 def test_a_condition_that_holds_nowhere_is_a_warning() -> None:
     sweep = parse(
-        SMALL.replace("1000", "6000")
-        + "search: {configurations: 2, space: {train.lr: [1, 2], model.dropout: "
+        SMALL.replace("1000", "6000") + "search: {configurations: 2, space: {train.lr: [1, 2], model.dropout: "
         "{uniform: [0, 0.5], when: {model.name: nmu}}}}",
         "x.yaml",
     )
@@ -210,10 +201,7 @@ def test_the_parts_that_a_file_must_have_are_named() -> None:
 
 
 def test_a_geometry_larger_than_the_input_is_a_fault() -> None:
-    found = faults(
-        "task: {name: static, input_size: 10, num_subsets: 9, subset_ratio: 0.5}\n"
-        "model: nau\ntrain: {steps: 10}"
-    )
+    found = faults("task: {name: static, input_size: 10, num_subsets: 9, subset_ratio: 0.5}\nmodel: nau\ntrain: {steps: 10}")
     assert found.startswith("bad.yaml: line 1: task")
 
 

@@ -101,9 +101,7 @@ def content(uri: str) -> dict[str, Any]:
 
 
 def the_run(uri: str, name: str, cell: str = "model=nau") -> Any:
-    [found] = [
-        run for run in runs(uri) if run.info.run_name == name and run.data.tags.get("cell", cell) == cell
-    ]
+    [found] = [run for run in runs(uri) if run.info.run_name == name and run.data.tags.get("cell", cell) == cell]
     return found
 
 
@@ -113,10 +111,7 @@ def test_a_sweep_becomes_nested_runs_with_readable_names(uri: str, sweep: Sweep)
     assert len(found) == 1 + 4 + 12 and all(run.info.status == "FINISHED" for run in found.values())
     seed = the_run(uri, "c001 s002")
     parent = found[seed.data.tags["mlflow.parentRunId"]]
-    assert (
-        parent.info.run_name == "c001 nau noise=off lr=3.2e-3"
-        or parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
-    )
+    assert parent.info.run_name == "c001 nau noise=off lr=3.2e-3" or parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
     assert found[parent.data.tags["mlflow.parentRunId"]].info.run_name == "small"
 
 
@@ -147,10 +142,7 @@ def test_the_description_holds_question_table_and_command(uri: str, sweep: Sweep
 
     write_all(Tracker(uri, sweep, created=CREATED, command="sweeps run small.yaml"), sweep)
     note = the_run(uri, "small").data.tags["mlflow.note.content"]
-    assert (
-        note
-        == "Which unit adds?\n\n| model | solved |\n|---|---|\n| nau | 1 |\n\n    sweeps run small.yaml\n"
-    )
+    assert note == "Which unit adds?\n\n| model | solved |\n|---|---|\n| nau | 1 |\n\n    sweeps run small.yaml\n"
     experiment = MlflowClient(uri).get_experiment_by_name("small")
     assert experiment is not None and experiment.tags["mlflow.note.content"] == note
 
@@ -162,15 +154,11 @@ def test_writing_twice_is_writing_once(uri: str, sweep: Sweep) -> None:
     before = content(uri)
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     assert content(uri) == before
-    history = MlflowClient(uri).get_metric_history(
-        the_run(uri, "c001 s000").info.run_id, "curve.error.extrapolation"
-    )
+    history = MlflowClient(uri).get_metric_history(the_run(uri, "c001 s000").info.run_id, "curve.error.extrapolation")
     assert [(m.step, m.value) for m in history] == [(0, 1.0), (1000, 0.5), (2000, 1e-4), (3000, 1e-5)]
 
 
-def test_sync_from_the_store_gives_what_the_driver_wrote(
-    uri: str, sweep: Sweep, empty: Path, tmp_path: Path
-) -> None:
+def test_sync_from_the_store_gives_what_the_driver_wrote(uri: str, sweep: Sweep, empty: Path, tmp_path: Path) -> None:
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     (tmp_path / "again").mkdir()
     again = copied(empty, tmp_path / "again")
@@ -179,15 +167,11 @@ def test_sync_from_the_store_gives_what_the_driver_wrote(
         for number in (0, 1):
             one = configuration(sweep, cell, number, state="complete")
             everything.append(ranked(one, records_of(one), rank=number + 1))
-    Tracker(again, sweep, created=CREATED).sync(
-        everything, "done", "| model | solved |\n|---|---|\n| nau | 1 |"
-    )
+    Tracker(again, sweep, created=CREATED).sync(everything, "done", "| model | solved |\n|---|---|\n| nau | 1 |")
     assert content(again) == content(uri)
 
 
-def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(
-    uri: str, sweep: Sweep
-) -> None:
+def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(uri: str, sweep: Sweep) -> None:
     one = configuration(sweep)
     tracker = Tracker(uri, sweep, created=CREATED)
     tracker.begin()
@@ -208,9 +192,7 @@ def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(
 def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri: str, sweep: Sweep) -> None:
     one = configuration(sweep, seeds=(0,))
     tracker = Tracker(uri, sweep, created=CREATED)
-    broken = record(
-        one, 0, "error", steps=10, error={}, curve={}, sparsity_error=None, reason="out of memory"
-    )
+    broken = record(one, 0, "error", steps=10, error={}, curve={}, sparsity_error=None, reason="out of memory")
     tracker.complete(ranked(dataclasses.replace(one, state="failed"), [broken]))
     assert the_run(uri, "c001 s000").info.status == "FAILED"
     tracker = Tracker(uri, sweep, created=CREATED)
@@ -235,9 +217,7 @@ def test_more_seeds_replace_a_configurations_metrics(uri: str, sweep: Sweep) -> 
 
 def test_more_steps_continue_the_same_runs(uri: str, sweep: Sweep) -> None:
     one = configuration(sweep, seeds=(0,))
-    longer = dataclasses.replace(
-        one, settings={**one.settings, "train": {**one.settings["train"], "steps": 9000}}
-    )
+    longer = dataclasses.replace(one, settings={**one.settings, "train": {**one.settings["train"], "steps": 9000}})
     tracker = Tracker(uri, sweep, created=CREATED)
     lost, won = record(one, 0, "unsolved"), record(one, 0, budget=9000, steps=9000)
     tracker.complete(ranked(one, [lost]))
@@ -256,9 +236,7 @@ def test_a_sweep_begun_again_has_runs_of_its_own(uri: str, sweep: Sweep) -> None
     assert len(runs(uri)) == 2 * 17
 
 
-def test_a_write_that_failed_between_two_calls_is_completed(
-    uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_failed_between_two_calls_is_completed(uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
     one = configuration(sweep)
@@ -279,9 +257,7 @@ def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep:
     one = dataclasses.replace(one, settings=settings)
     steps = list(range(5000))
     columns = {f"error.split{i}": [1.0] * 5000 for i in range(8)}
-    long = record(
-        one, 0, converged_at=1234, curve={"step": steps, "error.extrapolation": [1.0] * 5000, **columns}
-    )
+    long = record(one, 0, converged_at=1234, curve={"step": steps, "error.extrapolation": [1.0] * 5000, **columns})
     Tracker(uri, sweep, created=CREATED).lanes(one, [long])
     run = the_run(uri, "c001 s000")
     assert len(run.data.params) > 150 and run.info.status == "FINISHED"
@@ -312,9 +288,7 @@ def test_a_new_store_is_made_without_noise_and_mlflow_is_imported_only_then(tmp_
         f"t.Tracker({uri_of(tmp_path / 'new')!r}, sweep, created={CREATED!r}).begin()\n"
     )
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"new"}  # and no mlruns in the working folder
 
@@ -330,9 +304,7 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
             assert page.status == 200
         server = psutil.Process(process.pid)
         words = [word for one in (server, *server.children(recursive=True)) for word in one.cmdline()]
-        assert not any(uri in word for word in words), (
-            "everybody sees command lines, and a URI may hold a password"
-        )
+        assert not any(uri in word for word in words), "everybody sees command lines, and a URI may hold a password"
         with pytest.raises(UserError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:
@@ -380,12 +352,8 @@ def test_the_fraction_that_has_converged_is_the_same_in_mlflow_and_in_a_figure(s
 
     assert points(seeds) == [(0, 0.0), (1000, 0.75), (2000, 1.0), (3000, 1.0)]
     drawn = against_step("nau", seeds, "solved_fraction").middle
-    assert [(step, rate) for step, rate in points(seeds) if step in drawn.x] == list(
-        zip(drawn.x, drawn.y, strict=True)
-    )
-    assert [(step, rate.estimate) for step, rate in solved_fraction(seeds)] == list(
-        zip(drawn.x, drawn.y, strict=True)
-    )
+    assert [(step, rate) for step, rate in points(seeds) if step in drawn.x] == list(zip(drawn.x, drawn.y, strict=True))
+    assert [(step, rate.estimate) for step, rate in solved_fraction(seeds)] == list(zip(drawn.x, drawn.y, strict=True))
     without = [dataclasses.replace(s, threshold=None, converged_at=None) for s in seeds]
     assert points(without) == [] and against_step("nau", without, "solved_fraction").middle.x == []
 
@@ -398,9 +366,7 @@ def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) 
     assert count > 200 or len(places) == count
 
 
-def test_the_default_store_of_runs_is_in_the_folder_of_the_records(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_default_store_of_runs_is_in_the_folder_of_the_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")

@@ -44,9 +44,7 @@ def test_a_word_is_what_yaml_1_2_says_it_is(text: str, value: object) -> None:
 
 
 def test_every_value_has_the_line_it_stands_on() -> None:
-    document = read(
-        "task:\n  name: static\ncompare:\n  model:\n    - nmu\n    - {name: nau,\n       clamp: false}\n"
-    )
+    document = read("task:\n  name: static\ncompare:\n  model:\n    - nmu\n    - {name: nau,\n       clamp: false}\n")
     assert document.lines["task.name"] == 2
     assert document.lines["compare.model.1"] == 6
     faults = Faults(document.lines)
@@ -105,8 +103,7 @@ PLAIN = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.from_regex(r"[a-z][a-z_.]{0,5}", fullmatch=True), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z][a-z_.]{0,5}", fullmatch=True), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -119,8 +116,6 @@ def test_what_is_dumped_reads_back_the_same(values: object) -> None:
     assert document.values == {"x": values}
 
 
-@pytest.mark.parametrize(
-    "word", ["no", "yes", "1e-3", "3_000_000", "null", "~", "true", "40%", "0x1F", "1:30", "<<", "=", ""]
-)
+@pytest.mark.parametrize("word", ["no", "yes", "1e-3", "3_000_000", "null", "~", "true", "40%", "0x1F", "1:30", "<<", "=", ""])
 def test_a_word_that_looks_like_something_else_stays_a_word(word: str) -> None:
     assert read(dump({"x": word})).values == {"x": word}

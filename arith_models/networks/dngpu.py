@@ -72,9 +72,7 @@ class DNGPU(LineNetwork):
         def __post_init__(self) -> None:
             faults = []
             if self.maps < 3:
-                faults.append(
-                    f"maps = {self.maps} must be at least 3: a third of them moves left, a third right"
-                )
+                faults.append(f"maps = {self.maps} must be at least 3: a third of them moves left, a third right")
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
             for name in ("saturation_limit", "saturation_weight", "gradient_noise"):
@@ -83,9 +81,7 @@ class DNGPU(LineNetwork):
             if faults:
                 raise ValueError(*faults)
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         M = config.maps
@@ -137,12 +133,8 @@ class DNGPU(LineNetwork):
         new = (u * self._shifted(s_NBM, left, right) + (1.0 - u) * c) * line["mask"]
         return {"s": new}, saturation + self._saturation([v_r, v_u, v_c], line["share"], ctx)
 
-    def finish(
-        self, ended: tuple[State, ...], saturation: Tensor, ctx: Context
-    ) -> tuple[tuple[Tensor, ...], Penalties]:
-        logits = tuple(
-            (linear(state["s"], self.output) + self.output_bias).transpose(0, 1) for state in ended
-        )
+    def finish(self, ended: tuple[State, ...], saturation: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
+        logits = tuple((linear(state["s"], self.output) + self.output_bias).transpose(0, 1) for state in ended)
         if not ctx.training or self.config.nonlinearity == "soft":
             return logits, {}
         return logits, {"saturation": ctx.memory["saturation_weight"] * saturation}
@@ -152,9 +144,7 @@ class DNGPU(LineNetwork):
             return s_NBM
         third = self.config.maps // 3
         stay = self.config.maps - 2 * third
-        return torch.cat(
-            [s_NBM[..., :stay], left[..., stay : stay + third], right[..., stay + third :]], dim=-1
-        )
+        return torch.cat([s_NBM[..., :stay], left[..., stay : stay + third], right[..., stay + third :]], dim=-1)
 
     def _sigmoid(self, v: Tensor) -> Tensor:
         return (0.5 * v + 0.5).clamp(0.0, 1.0) if self.config.nonlinearity == "hard" else torch.sigmoid(v)

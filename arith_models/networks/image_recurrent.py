@@ -299,13 +299,9 @@ class ImageRecurrent(Looped):
             if self.image_outputs < 1:
                 raise ValueError(f"image_outputs = {self.image_outputs} must be at least 1")
             if self.accumulator != "learnt" and self.image_outputs != 1:
-                raise ValueError(
-                    f"accumulator = {self.accumulator} needs image_outputs = 1, not {self.image_outputs}"
-                )
+                raise ValueError(f"accumulator = {self.accumulator} needs image_outputs = 1, not {self.image_outputs}")
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         channels = num_channels(num_inputs)

@@ -65,18 +65,14 @@ class LSTMAttention(Looped):
 
         def __post_init__(self) -> None:
             faults = [
-                f"{name} = {getattr(self, name)} must be at least 1"
-                for name in ("layers", "hidden")
-                if getattr(self, name) < 1
+                f"{name} = {getattr(self, name)} must be at least 1" for name in ("layers", "hidden") if getattr(self, name) < 1
             ]
             if not 0 <= self.dropout < 1:
                 faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
             if faults:
                 raise ValueError(*faults)
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         H, above = config.hidden, [config.hidden] * (config.layers - 1)
@@ -163,15 +159,11 @@ class LSTMAttention(Looped):
         symbol_BH = torch.softmax(logits_BO, 1) @ self.output_embedding
         return state, {"attended": a_BH, "symbol": symbol_BH, "logits": logits_BO}
 
-    def finish(
-        self, bins: tuple[Tensor, ...], y_BNO: Tensor, ctx: Context
-    ) -> tuple[tuple[Tensor, ...], Penalties]:
+    def finish(self, bins: tuple[Tensor, ...], y_BNO: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
         of_bins = y_BNO.split([len(x) for x in bins])
         return tuple(y[:, : x.shape[1]].clone() for x, y in zip(bins, of_bins, strict=True)), {}
 
-    def _step(
-        self, layers: Iterable[nn.Module], x_BI: Tensor, state: State, inside_B: Tensor, ctx: Context
-    ) -> State:
+    def _step(self, layers: Iterable[nn.Module], x_BI: Tensor, state: State, inside_B: Tensor, ctx: Context) -> State:
         new: list[tuple[Tensor, Tensor]] = []
         for i, (layer, (h_BH, c_BH)) in enumerate(zip(layers, state, strict=True)):
             x_BI = ctx.dropout(x_BI, self.config.dropout) if i else x_BI

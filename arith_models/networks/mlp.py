@@ -43,17 +43,11 @@ class MLP(Network):
         """torch: dense layers start as torch.nn.Linear does, as published for this network. unit: as each unit's own paper"""
 
         def __post_init__(self) -> None:
-            faults = [
-                f"{k} = {getattr(self, k)} must be at least 1"
-                for k in ("hidden", "depth")
-                if getattr(self, k) < 1
-            ]
+            faults = [f"{k} = {getattr(self, k)} must be at least 1" for k in ("hidden", "depth") if getattr(self, k) < 1]
             if faults:
                 raise ValueError(*faults)
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         inner, last = units

@@ -45,9 +45,7 @@ class Curriculum:
     def __post_init__(self) -> None:
         faults = [] if 0 < self.bound <= 1 else [f"bound = {self.bound} must lie in (0, 1]"]
         faults += [
-            f"{name} = {getattr(self, name)} must be at least 1"
-            for name in ("first", "period")
-            if getattr(self, name) < 1
+            f"{name} = {getattr(self, name)} must be at least 1" for name in ("first", "period") if getattr(self, name) < 1
         ]
         if faults:
             raise ValueError(*faults)
@@ -76,9 +74,7 @@ class Curriculum:
         length = torch.where(u[2] < 0.6, torch.maximum(length, between(u[3], present)), length)
         return torch.where(u[4] < 0.25, torch.maximum(length, anywhere), length)
 
-    def remember(
-        self, memory: Memory, error: Tensor, length: Tensor, step: Tensor, shortest: int
-    ) -> tuple[Memory, Tensor]:
+    def remember(self, memory: Memory, error: Tensor, length: Tensor, step: Tensor, shortest: int) -> tuple[Memory, Tensor]:
         """Return the memory after a step whose batch had this sequence error and length, and whether the curriculum moves on.
 
         `shortest` is the task's shortest length: a curriculum that begins below it begins there.
@@ -181,9 +177,7 @@ class NeuralGPU(LineNetwork):
             if faults:
                 raise ValueError(*faults)
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         R, L, M = config.relaxation, config.layers, config.maps
@@ -264,9 +258,7 @@ class NeuralGPU(LineNetwork):
         s = _dropout(s, line["rate"], ctx) * line["mask"]
         return {"s": s, "out": out, "left": left}, auxiliary
 
-    def finish(
-        self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context
-    ) -> tuple[tuple[Tensor, ...], Penalties]:
+    def finish(self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
         first_row = (state["out"][..., : self.config.maps] for state in ended)
         logits = tuple((linear(s, self.output) + self.output_bias).transpose(0, 1) for s in first_row)
         if not ctx.training or self.config.relaxation == 1:
@@ -293,9 +285,7 @@ class NeuralGPU(LineNetwork):
     def remember(self, memory: Memory, observed: Observation, step: Tensor) -> Memory:
         """Update the curriculum, the pull, the learning rate's factor, and whether this step ends with averaged sets."""
         error = observed["scores"]["sequence_error"]
-        curriculum, moves_on = self.config.curriculum.remember(
-            memory, error, observed["length"], step, observed["shortest"]
-        )
+        curriculum, moves_on = self.config.curriculum.remember(memory, error, observed["length"], step, observed["shortest"])
         grows = memory["pull"] < self.config.most_pull
         pull = torch.where(moves_on & grows, memory["pull"] * self.config.pull_factor, memory["pull"])
         averages = moves_on & ~grows

@@ -43,9 +43,7 @@ class OneLayer(Network):
     presets = PRESETS
     Config = PenaltyConfig
 
-    def __init__(
-        self, config: PenaltyConfig, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: PenaltyConfig, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         self.unit = units[0](num_inputs, num_outputs)

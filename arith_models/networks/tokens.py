@@ -55,9 +55,7 @@ class Tokens(CellThenUnit):
             if not 0 <= self.dropout < 1:
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         cell, output = units
@@ -81,8 +79,6 @@ class Tokens(CellThenUnit):
 
     def cell(self, state_BS: Tensor, words_B: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         # By a product: the gradient of picking rows adds up in an order that is not fixed on a GPU.
-        one_hot_BV = (
-            words_B.unsqueeze(1) == torch.arange(len(self.embedding), device=words_B.device)
-        ).float()
+        one_hot_BV = (words_B.unsqueeze(1) == torch.arange(len(self.embedding), device=words_B.device)).float()
         new_BS, penalties = cell_step(self.unit, one_hot_BV @ self.embedding, state_BS, ctx)
         return torch.where((words_B == 0).unsqueeze(1), state_BS, new_BS), penalties

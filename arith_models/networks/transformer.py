@@ -88,9 +88,7 @@ class Transformer(Looped):
             if faults:
                 raise ValueError(*faults)
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         D, F = config.width, config.inner
@@ -100,9 +98,7 @@ class Transformer(Looped):
             "inner_gain": (D,), "inner_shift": (D,), "inner": (D, F), "inner_bias": (F,), "outer": (F, D), "outer_bias": (D,),
         }  # fmt: skip
         different = 1 if config.shared else config.layers
-        self.layers = nn.ParameterDict(
-            {name: nn.Parameter(torch.empty(different, *shape)) for name, shape in shapes.items()}
-        )
+        self.layers = nn.ParameterDict({name: nn.Parameter(torch.empty(different, *shape)) for name, shape in shapes.items()})
         self.embedding = nn.Parameter(torch.empty(num_inputs, D))
         self.last_gain, self.last_shift = nn.Parameter(torch.empty(D)), nn.Parameter(torch.empty(D))
         self.output = nn.Parameter(torch.empty(D, num_outputs))
@@ -145,9 +141,7 @@ class Transformer(Looped):
         ]
         return h_TD, tuple(weights)
 
-    def layer(
-        self, h_TD: Tensor, bins: tuple[Tensor, ...], weights: dict[str, Tensor], ctx: Context
-    ) -> Tensor:
+    def layer(self, h_TD: Tensor, bins: tuple[Tensor, ...], weights: dict[str, Tensor], ctx: Context) -> Tensor:
         w, rate, attended, first = weights, self.config.dropout, [], 0
         qkv_TE = _norm(h_TD, w["gain"], w["shift"]) @ w["look"]
         for x_BN in bins:
@@ -158,9 +152,7 @@ class Transformer(Looped):
         inner = torch.relu(_norm(h_TD, w["inner_gain"], w["inner_shift"]) @ w["inner"] + w["inner_bias"])
         return h_TD + ctx.dropout(inner @ w["outer"] + w["outer_bias"], rate)
 
-    def finish(
-        self, h_TD: Tensor, bins: tuple[Tensor, ...], ctx: Context
-    ) -> tuple[tuple[Tensor, ...], Penalties]:
+    def finish(self, h_TD: Tensor, bins: tuple[Tensor, ...], ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
         inside_T1 = torch.cat([x_BN.flatten() for x_BN in bins]).unsqueeze(1) >= 0
         normed_TD = torch.where(inside_T1, _norm(h_TD, self.last_gain, self.last_shift), 0.0)
         y_TO = normed_TD @ self.output + self.output_bias

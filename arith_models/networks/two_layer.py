@@ -67,9 +67,7 @@ class TwoLayer(Network):
             if not 0 <= self.dropout < 1:
                 raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
 
-    def __init__(
-        self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int
-    ) -> None:
+    def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.config = config
         first, second = units

@@ -69,9 +69,7 @@ class GatedPowerConfig:
             if not getattr(self, name) > 0
         ]
         if not self.beta_growth > 1:
-            faults.append(
-                f"beta_growth = {self.beta_growth} must be above 1; for a constant beta set beta_end = beta_start"
-            )
+            faults.append(f"beta_growth = {self.beta_growth} must be above 1; for a constant beta set beta_end = beta_start")
         if not 0 <= self.ramp_start < self.ramp_end:
             faults.append(
                 f"0 <= ramp_start < ramp_end must hold, but got ramp_start = {self.ramp_start}, ramp_end = {self.ramp_end}"
@@ -223,9 +221,7 @@ class RealNPU(Unit):
     def _penalties(self, ctx: Context) -> Penalties:
         c = self.config
         scale = c.scale(ctx.step)
-        weights = (
-            nau_sparsity(self.weight) if c.weight_shape == "bias" else (1.0 - self.weight.abs()).abs().mean()
-        )
+        weights = nau_sparsity(self.weight) if c.weight_shape == "bias" else (1.0 - self.weight.abs()).abs().mean()
         penalties = {
             "weight": scale * c.weight_penalty * weights,
             "gate": scale * c.gate_penalty * gate_penalty(self.gate),

@@ -147,9 +147,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         if submission is None:
             lines.append("no --sweep FILE was given: this is a RayCluster")
         elif self.cluster.job == "RayCluster":
-            lines.append(
-                "job is RayCluster, which contains no sweep: sweeps are submitted to it when it is up"
-            )
+            lines.append("job is RayCluster, which contains no sweep: sweeps are submitted to it when it is up")
         context = f" --context {shlex.quote(self.cluster.context)}" if self.cluster.context else ""
         return [*lines, f"start it with: sweeps cluster show {self.name} ... | kubectl{context} create -f -"]
 
@@ -203,14 +201,10 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         return found
 
     def _start_problem(self, job: Values) -> str:
-        return start_problem(
-            self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}")
-        )
+        return start_problem(self.kubectl.objects("pods", f"ray.io/cluster={status_of(job, 'rayClusterName')}"))
 
     def _patch(self, job: Values, changes: Values) -> None:
-        self.kubectl.call(
-            "patch", "rayjobs.ray.io", name_of(job), "--type=merge", f"--patch={json.dumps(changes)}"
-        )
+        self.kubectl.call("patch", "rayjobs.ray.io", name_of(job), "--type=merge", f"--patch={json.dumps(changes)}")
 
     def _head(self, job: Values) -> str | None:
         """Return the running pod of the job's head, if there is one."""
@@ -477,9 +471,7 @@ def sent_by_pod(kubectl: Kubectl, on: KubernetesCluster, name: str) -> list[str]
     finally:
         delete(kubectl, "pod", pod)
     if log_of_pod.phase != "Succeeded":
-        reason = (
-            _last_line("\n".join(lines)) or log_of_pod.start_problem or f"its pod ended as {log_of_pod.phase}"
-        )
+        reason = _last_line("\n".join(lines)) or log_of_pod.start_problem or f"its pod ended as {log_of_pod.phase}"
         raise ClusterError(f"the cluster did not send {name!r}: {reason}")
     return lines
 

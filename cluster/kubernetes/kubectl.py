@@ -84,9 +84,7 @@ class Kubectl:
         except OSError as error:
             raise _missing(error) from error
         except subprocess.TimeoutExpired as error:
-            raise ServerUnreachable(
-                f"cluster {self.cluster!r}: kubectl did not answer within {PATIENCE_S:g} s"
-            ) from error
+            raise ServerUnreachable(f"cluster {self.cluster!r}: kubectl did not answer within {PATIENCE_S:g} s") from error
         if done.returncode:
             raise self._failure(done.stderr.decode(errors="replace"))
         return done.stdout.decode(errors="replace")
@@ -128,9 +126,7 @@ class Kubectl:
                 process.stdout.close()
 
     def _failure(self, stderr: str) -> UserError | ClusterError:
-        lines = [line.strip() for line in stderr.splitlines() if line.strip()] or [
-            "it failed without a message"
-        ]
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["it failed without a message"]
         message = f"cluster {self.cluster!r}: kubectl reports: {masked(lines[-1]).rstrip('.')}"
         message += "" if message.endswith("?") else "."
         found = _known_failure(lines[-1].lower(), message) or _known_failure(stderr.lower(), message)
@@ -148,9 +144,7 @@ def _known_failure(text: str, message: str) -> UserError | ClusterError | None:
     if has(_SIGN_IN):
         return UserError(f"{message} Sign in again, as for any use of kubectl")
     if has(_AWAY):
-        return ServerUnreachable(
-            f"{message} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}"
-        )
+        return ServerUnreachable(f"{message} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
     for known, advice in _REFUSALS:
         if has(known):
             return UserError(f"{message} {advice}")

@@ -26,9 +26,7 @@ from sweeps.errors import UserError
 from sweeps.store.location import masked
 
 Values = dict[str, Any]
-DnsName = Annotated[
-    str, matching(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "lower-case letters, digits, dots and dashes")
-]
+DnsName = Annotated[str, matching(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "lower-case letters, digits, dots and dashes")]
 LabelKey = Annotated[
     str,
     matching(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
@@ -334,9 +332,7 @@ def after_setup(cluster: KubernetesCluster, command: list[str]) -> list[str]:
     return ["/bin/bash", "-c", "\n".join([*_setup(cluster), 'exec "$@"']), "bash", *command]
 
 
-def _ray_pod(
-    cluster: KubernetesCluster, container: str, node: NodeResources, variables: list[Values]
-) -> Values:
+def _ray_pod(cluster: KubernetesCluster, container: str, node: NodeResources, variables: list[Values]) -> Values:
     amounts = _amounts(cluster, node)
     main: Values = {
         "name": container,
@@ -357,9 +353,7 @@ def _ray_pod(
     if not is_head and cluster.node_selector:
         spec["nodeSelector"] = dict(cluster.node_selector)
     if not is_head and cluster.tolerations:
-        spec["tolerations"] = [
-            {key: value for key, value in vars(t).items() if value is not None} for t in cluster.tolerations
-        ]
+        spec["tolerations"] = [{key: value for key, value in vars(t).items() if value is not None} for t in cluster.tolerations]
     volumes = [{"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}]
     return {"spec": {**spec, "containers": [main], "volumes": volumes}}
 
@@ -403,9 +397,7 @@ def _amounts(cluster: KubernetesCluster, node: NodeResources) -> dict[str, str]:
 
 
 def _variables(cluster: KubernetesCluster) -> list[Values]:
-    variables: list[Values] = [
-        {"name": key, "value": _literal(value)} for key, value in cluster.driver_environment.items()
-    ]
+    variables: list[Values] = [{"name": key, "value": _literal(value)} for key, value in cluster.driver_environment.items()]
     return variables + [_from_secret(name, where) for name, where in cluster.secrets.items()]
 
 

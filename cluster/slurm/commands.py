@@ -66,25 +66,17 @@ class SlurmCommands:
         left_out = ("RAY_", "SWEEPS_STORE", "SWEEPS_PROGRESS", "MLFLOW_TRACKING_URI")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         printed = self.call(call, folder, kept | dict(more))
-        number = (
-            printed.strip().rpartition("\n")[2].partition(";")[0]
-        )  # NUMBER;CLUSTER where there are several
+        number = printed.strip().rpartition("\n")[2].partition(";")[0]  # NUMBER;CLUSTER where there are several
         if not number.isdecimal():
-            raise ClusterError(
-                f"sbatch of {self.cluster!r} printed {printed.strip()!r}, which is no job number"
-            )
+            raise ClusterError(f"sbatch of {self.cluster!r} printed {printed.strip()!r}, which is no job number")
         return number
 
     def queue(self, *numbers: str) -> list[QueuedJob]:
         """Return those of these jobs that have not ended."""
         # For a single unknown number squeue fails as for an invalid one; for several it does not.
         requested = ",".join([*numbers, *numbers[:1]])
-        printed = self.call(
-            ["squeue", "--noheader", "--array", f"--jobs={requested}", "--format=%F|%T|%r", "--states=all"]
-        )
-        jobs = [
-            QueuedJob(*line.strip().split("|", 2)) for line in printed.splitlines() if line.count("|") >= 2
-        ]
+        printed = self.call(["squeue", "--noheader", "--array", f"--jobs={requested}", "--format=%F|%T|%r", "--states=all"])
+        jobs = [QueuedJob(*line.strip().split("|", 2)) for line in printed.splitlines() if line.count("|") >= 2]
         return [job for job in jobs if job.slurm_state not in STATE_AT_END]
 
     def how_it_ended(self, number: str) -> str | None:

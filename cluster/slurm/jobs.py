@@ -83,9 +83,7 @@ class SlurmBackend(Backend[SlurmCluster]):
         with folder.locked():
             attempts = {attempt.job: attempt for attempt in folder.attempts()}
             earlier = [EarlierJob(a.job, a.digest, a.attempt) for a in attempts.values()]
-            number = next_attempt(
-                earlier, digest, submission, self.name, lambda job: self._status(folder, attempts[job]).state
-            )
+            number = next_attempt(earlier, digest, submission, self.name, lambda job: self._status(folder, attempts[job]).state)
             if isinstance(number, Submitted):
                 return number
             folder.write(files, {"token": secrets.token_hex(32), **scripts.secrets(self.resolved)})
@@ -139,9 +137,7 @@ class SlurmBackend(Backend[SlurmCluster]):
         if latest.workers:
             self.slurm.call(["scancel", "--quiet", latest.workers])
         if not self._wait(latest.jobs, FORCED_S):
-            raise ClusterError(
-                f"jobs {', '.join(latest.jobs)} were cancelled, and still have not ended: see squeue"
-            )
+            raise ClusterError(f"jobs {', '.join(latest.jobs)} were cancelled, and still have not ended: see squeue")
         if head is not None and folder.recorded_end(latest.job) is None:
             folder.record_end(latest.job, "stopped")
         return self._status(folder, latest)
@@ -198,9 +194,7 @@ class SlurmBackend(Backend[SlurmCluster]):
         try:
             return self.slurm.call(call, folder.path, environment, FETCH_S)
         except UserError as refused:
-            raise ClusterError(
-                f"the head of {folder.name!r} did not send its records: {refused}"
-            ) from refused
+            raise ClusterError(f"the head of {folder.name!r} did not send its records: {refused}") from refused
 
     def _num_workers(self, submission: Submission) -> int:
         """Return how many workers there will be once all nodes have joined."""
@@ -268,9 +262,7 @@ def _workers_message(queued: list[QueuedJob], attempt: Attempt) -> str:
         return ""
     workers = [job for job in queued if job.number == attempt.workers]
     waiting = [job.why for job in workers if job.is_waiting]
-    return f"worker jobs: {len(workers) - len(waiting)} running, {len(waiting)} waiting" + "".join(
-        waiting[:1]
-    )
+    return f"worker jobs: {len(workers) - len(waiting)} running, {len(waiting)} waiting" + "".join(waiting[:1])
 
 
 @dataclass(frozen=True)
@@ -312,9 +304,7 @@ class SweepFolder:
         with self._readable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_uid != os.getuid():
-                raise UserError(
-                    f"folder {self.path} belongs to another user: name another `folder` in clusters.yaml"
-                )
+                raise UserError(f"folder {self.path} belongs to another user: name another `folder` in clusters.yaml")
             self.path.chmod(0o700)  # also where it existed already
             lock = filelock.FileLock(self.path / ".lock", timeout=60.0)
             lock.acquire()
@@ -341,9 +331,7 @@ class SweepFolder:
                 (self.path / name).write_bytes(content)
             for name, text in secrets.items():
                 (self.path / name).unlink(missing_ok=True)
-                with open(
-                    os.open(self.path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w"
-                ) as file:
+                with open(os.open(self.path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                     file.write(text)
 
     def add(self, attempt: Attempt) -> None:

@@ -170,9 +170,7 @@ def _symmetric(cluster: SlurmCluster, sweep: Submission) -> str:
     return _script(cluster, sweep, options, cluster.resources, ("common", "driver", "symmetric"))
 
 
-def _options(
-    cluster: SlurmCluster, job: str, log: str, node: NodeResources, limit_s: int | None
-) -> list[str]:
+def _options(cluster: SlurmCluster, job: str, log: str, node: NodeResources, limit_s: int | None) -> list[str]:
     options = [f"--job-name={job}", f"--output={log}", "--open-mode=append", "--requeue"]
     options += [f"--signal=B:TERM@{cluster.grace_s}", f"--cpus-per-task={node.cpus}"]
     if node.memory_gb is not None:

@@ -45,9 +45,7 @@ class DngpuBench:
         return [slow / fast for slow, fast in zip(self.convolutions, self.engine, strict=True)]
 
     def line(self) -> str:
-        plain, engine, pair, ratio = (
-            statistics.median(v) for v in (self.convolutions, self.engine, self.pair, self.ratios)
-        )
+        plain, engine, pair, ratio = (statistics.median(v) for v in (self.convolutions, self.engine, self.pair, self.ratios))
         return (
             f"dngpu, {MAPS} maps: {engine:.2f} s a step ({FLOPS / engine / 1e9:.0f} GFLOP/s); conv1d calls one by one: "
             f"{plain:.2f} s ({FLOPS / plain / 1e9:.0f} GFLOP/s); {ratio:.2f} times as fast (median of {len(self.ratios)} "
@@ -76,10 +74,7 @@ def plain_dngpu() -> Steps:
     """The model as its equations read, a convolution for every gate, one bin after another; torch's own AdaMax."""
     generator = torch.Generator().manual_seed(0)
     model = ConvolutionalDngpu(MAPS, SYMBOLS, OUTPUTS)
-    batch = [
-        tuple(torch.randint(0, high, (ROWS, n), generator=generator) for high in (SYMBOLS, OUTPUTS))
-        for n in BINS
-    ]
+    batch = [tuple(torch.randint(0, high, (ROWS, n), generator=generator) for high in (SYMBOLS, OUTPUTS)) for n in BINS]
 
     def loss(step: int) -> Tensor:
         total = torch.zeros(())

@@ -74,9 +74,7 @@ def bench_driver(
         store.hold(sweep.name),
     ):
         row = store.begin_sweep(sweep.name, sweep.text, sweep.document)
-        tracker = (
-            BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
-        )
+        tracker = BackgroundTracker(Tracker(default_uri(folder), sweep, created=row.created)) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers)
         began = time.perf_counter()
         driver.begin()
@@ -87,9 +85,7 @@ def bench_driver(
         store.set_state(sweep.name, "done")
         ended = time.perf_counter()
         if tracker is not None:
-            tracker.flush(
-                on_progress=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0
-            )
+            tracker.flush(on_progress=lambda left: on_progress(f"MLflow has {left:,} writes left"), every_s=10.0)
         settled = time.perf_counter()
         store.close()
         sizes = [path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()]

@@ -44,9 +44,7 @@ class Bench:
         )
 
 
-def bench(
-    num_lanes: int = 100, rounds: int = ROUNDS, on_progress: Callable[[str], None] = lambda line: None
-) -> Bench:
+def bench(num_lanes: int = 100, rounds: int = ROUNDS, on_progress: Callable[[str], None] = lambda line: None) -> Bench:
     """Measure both, alternating. Compilation is not counted."""
     prepare_process()
     plain, pack = plain_nmu(), pack_steps(num_lanes, resolved(SETTINGS))

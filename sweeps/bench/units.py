@@ -73,9 +73,7 @@ def bench_units(names: Sequence[str], num_lanes: int = 100) -> Iterator[UnitBenc
             plain_rates.append(1 / seconds_per_step(plain, PLAIN_STEPS))
             pack_rates.append(num_lanes / seconds_per_step(pack, PACK_STEPS))
         layers = ", ".join(unit["name"] for unit in settings["model"]["units"])
-        yield UnitBench(
-            name, layers, statistics.median(plain_rates), statistics.median(pack_rates), compile_s
-        )
+        yield UnitBench(name, layers, statistics.median(plain_rates), statistics.median(pack_rates), compile_s)
 
 
 def plain_unit(settings: dict[str, Any]) -> Steps:

@@ -64,9 +64,7 @@ class Report:
     def broken(self) -> dict[str, tuple[Fault, ...]]:
         """Rule -> its faults, warnings apart."""
         return {
-            o.rule: tuple(f for f in o.faults if not f.warning)
-            for o in self.outcomes
-            if any(not f.warning for f in o.faults)
+            o.rule: tuple(f for f in o.faults if not f.warning) for o in self.outcomes if any(not f.warning for f in o.faults)
         }
 
     @property
@@ -223,9 +221,7 @@ def check_task(name: str, compiled: bool = False, last: str | None = None) -> Re
         return _unloadable(title, "task", error)
 
 
-def _check(
-    title: str, rules: Sequence[Rule[Any]], subject: Subject, compiled: bool, last: str | None
-) -> Report:
+def _check(title: str, rules: Sequence[Rule[Any]], subject: Subject, compiled: bool, last: str | None) -> Report:
     chosen = [
         Rule(LOADS, lambda _: ()),
         *rules,
@@ -239,9 +235,5 @@ def _check(
 def _unloadable(title: str, kind: registry.Kind, error: registry.BrokenDefinition) -> Report:
     """The report on a definition whose file cannot be used."""
     location = Location(real_path(error.file), error.line) if error.file and error.line else None
-    do = (
-        "repair this line"
-        if error.__cause__
-        else f"`sweeps new {kind} NAME` writes a working one to compare with"
-    )
+    do = "repair this line" if error.__cause__ else f"`sweeps new {kind} NAME` writes a working one to compare with"
     return Report(title, (Outcome(LOADS, "broken", (Fault(str(error), do, location),)),))

@@ -94,10 +94,7 @@ def _modules(tree: ast.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {
-                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0]
-                for a in node.names
-            }
+            found |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     return found
@@ -180,13 +177,9 @@ def declares(subject: Subject) -> Iterator[Fault]:
         yield Fault("Config is no dataclass", "write @dataclass(frozen=True, kw_only=True) above it", here)
         return
     if not config.__dataclass_params__.frozen:
-        yield Fault(
-            "Config is not frozen", "write @dataclass(frozen=True, kw_only=True): settings never change", here
-        )
+        yield Fault("Config is not frozen", "write @dataclass(frozen=True, kw_only=True): settings never change", here)
     if any(not f.kw_only for f in dataclasses.fields(config)):
-        yield Fault(
-            "Config's fields are not keyword-only", "write @dataclass(frozen=True, kw_only=True)", here
-        )
+        yield Fault("Config's fields are not keyword-only", "write @dataclass(frozen=True, kw_only=True)", here)
     yield from _fields(subject, here)
 
 
@@ -231,9 +224,7 @@ def documented(subject: Subject) -> Iterator[Fault]:
 def draws_nothing_global(subject: Subject) -> Iterator[Fault]:
     """The source calls no global generator, in branches that the default settings do not take either."""
     for location, call in _forbidden_calls(subject.sources, "random"):
-        yield Fault(
-            f"{call} draws from a generator that all lanes share", subject.instead_of_random, location
-        )
+        yield Fault(f"{call} draws from a generator that all lanes share", subject.instead_of_random, location)
 
 
 def outputs_nothing(subject: Subject) -> Iterator[Fault]:

@@ -63,9 +63,7 @@ def translated(error: Exception, sources: Sources) -> Fault:
     for part, found, do in TRANSLATIONS:
         if part in message:
             return Fault(found, do, fault_of_exception(error, sources).location)
-    return fault_of_exception(
-        error, sources, "let it run under torch.vmap: plain tensor operations, all of fixed shapes"
-    )
+    return fault_of_exception(error, sources, "let it run under torch.vmap: plain tensor operations, all of fixed shapes")
 
 
 Step = Callable[[int], Any]
@@ -100,9 +98,7 @@ def trains(subject: EngineSubject) -> Iterator[Fault]:
     usual = _trained(settings, seeds)
     for name, value in usual.items():
         if not value.isfinite().all():
-            yield Fault(
-                f"after {STEPS} steps {name} is not finite", "look at what forward divides by", location
-            )
+            yield Fault(f"after {STEPS} steps {name} is not finite", "look at what forward divides by", location)
     do = "compute with this lane's own tensors only"
     if apart:
         others = {"a second run": _trained(settings, seeds)}
@@ -126,10 +122,7 @@ def _trained(settings: dict[str, Any], seeds: range, spoilt: int | None = None) 
             value[spoilt] = torch.nan
     step(STEPS)
     failed = state["status"] != 0
-    return {
-        name: torch.where(failed.view(-1, *[1] * (v.dim() - 1)), torch.nan, v)
-        for name, v in state["params"].items()
-    }
+    return {name: torch.where(failed.view(-1, *[1] * (v.dim() - 1)), torch.nan, v) for name, v in state["params"].items()}
 
 
 def compiles(subject: EngineSubject) -> Iterator[Fault]:

@@ -95,9 +95,7 @@ class UnitSubject(ModelSubject):
         task = "recurrent" if self.cls.is_cell else "static"
         return {"model": self.name, "task": {"name": task, **SMALL_TASKS[task]}, "train": SMALL}
 
-    def uninitialised(
-        self, config: Any, penalties: bool = True, shape: tuple[int, int, int] = SHAPES[0]
-    ) -> base.Network:
+    def uninitialised(self, config: Any, penalties: bool = True, shape: tuple[int, int, int] = SHAPES[0]) -> base.Network:
         """Return two layers of the unit."""
         inputs, hidden, outputs = shape
         two_layer: Any = registry.find("network", "two_layer")
@@ -221,9 +219,7 @@ def builds(unit: UnitSubject) -> Iterator[Fault]:
                 which = f" in two layers for (inputs, hidden, outputs) = {shape}{variant.label}"
                 network = initialised(unit.uninitialised(variant.config, shape=shape), 1)
                 yield from _shaped(unit, network, inputs, outputs, which)
-                for value, expected in zip(
-                    network.effective_weights(), ((hidden, inputs), (outputs, hidden)), strict=True
-                ):
+                for value, expected in zip(network.effective_weights(), ((hidden, inputs), (outputs, hidden)), strict=True):
                     yield from _weighs(unit, value, expected, which)
 
 
@@ -249,9 +245,7 @@ def fits_task(network: NetworkSubject) -> Iterator[Fault]:
                 continue
             for part, shape in zip(leaves(y), shapes, strict=True):
                 for found in _wrong("y", part, shape):
-                    yield Fault(
-                        found + where, "forward returns finite float32 outputs of this shape", forward
-                    )
+                    yield Fault(found + where, "forward returns finite float32 outputs of this shape", forward)
             yield from _wrong_penalties(penalties, where, forward)
         for value in model.effective_weights():
             if not isinstance(value, Tensor) or value.dim() != 2 or not value.isfinite().all():
@@ -315,9 +309,7 @@ def initialises(subject: ModelSubject) -> Iterator[Fault]:
                 yield Fault(f"parameter {name} is {p.dtype}", "make it float32", _parameter(subject, name))
             if not p.isfinite().all():
                 do = f"fill it in initialise: self.{name.rpartition('.')[2]}.copy_(stream.uniform(shape, low, high))"
-                yield Fault(
-                    f"initialise leaves {name} as it was{variant.label}", do, _parameter(subject, name)
-                )
+                yield Fault(f"initialise leaves {name} as it was{variant.label}", do, _parameter(subject, name))
             elif not torch.equal(p, q):
                 yield Fault(f"{name} differs between two equal streams", subject.instead_of_random, location)
         alike = all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
@@ -363,9 +355,7 @@ def pure(subject: ModelSubject) -> Iterator[Fault]:
         snapshot = partial(variables, model, subject.sources)
         for when, ctx in contexts(model):
             x = subject.batch()
-            given: dict[str, Tensor] = (
-                {"x": x} if isinstance(x, Tensor) else {f"x[{i}]": part for i, part in enumerate(x)}
-            )
+            given: dict[str, Tensor] = {"x": x} if isinstance(x, Tensor) else {f"x[{i}]": part for i, part in enumerate(x)}
             given |= {f"parameter {name}": p for name, p in model.named_parameters()}
             with torch.no_grad(), watched(subject.sources, given, snapshot) as seen:
                 first = model(x, ctx)[0]
@@ -382,10 +372,7 @@ def evaluates(subject: ModelSubject) -> Iterator[Fault]:
     """In evaluation the output is the same whatever the stream holds."""
     for variant in subject.variants:
         model = subject.model(config=variant.config)
-        resting = (
-            context(training=False, seed=seed, last_error=0.0, memory=model.initial_memory())
-            for seed in (1, 2)
-        )
+        resting = (context(training=False, seed=seed, last_error=0.0, memory=model.initial_memory()) for seed in (1, 2))
         first, second = (model(subject.batch(), ctx)[0] for ctx in resting)
         if not same(first, second):
             do = "draw only `if ctx.training`: evaluation takes the mean, or the likeliest"
@@ -447,9 +434,7 @@ def learns(subject: ModelSubject) -> Iterator[Fault]:
                 if not finite and must_be_finite:
                     infinite.add(name)
         for name in sorted(infinite):
-            do = (
-                "keep roots, logarithms and divisions away from 0 (also in the branch that torch.where drops)"
-            )
+            do = "keep roots, logarithms and divisions away from 0 (also in the branch that torch.where drops)"
             found = f"the gradient of {name} is not finite{variant.label}"
             yield Fault(found, do, subject.sources.of_method("forward"))
         for name in sorted(names - reached - infinite):
@@ -572,7 +557,5 @@ def _arguments(unit: UnitSubject, config: Any, seed: int) -> tuple[Values, Tenso
 
 def _together(lane: Callable[..., Values], arguments: list[tuple[Values, Tensor, Tensor]]) -> Values:
     params = {name: torch.stack([a[0][name] for a in arguments]) for name in arguments[0][0]}
-    found: Values = torch.vmap(lane)(
-        params, torch.stack([a[1] for a in arguments]), torch.stack([a[2] for a in arguments])
-    )
+    found: Values = torch.vmap(lane)(params, torch.stack([a[1] for a in arguments]), torch.stack([a[2] for a in arguments]))
     return found

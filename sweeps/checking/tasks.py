@@ -42,8 +42,7 @@ class TaskSubject(EngineSubject):
     kind = "task"
     documentation = ((r"(?is)example.*=.*=", "two examples", "work two of them by hand: x = 1 2 3, y = 6"),)
     instead_of_random = (
-        "draw from the stream that sample is given, or from np.random.RandomState(seed) with the seed that instance is "
-        "given"
+        "draw from the stream that sample is given, or from np.random.RandomState(seed) with the seed that instance is given"
     )
     cls: type[Task]
 
@@ -96,9 +95,7 @@ def leaves(value: Any) -> list[Any]:
 def same(one: Any, other: Any) -> bool:
     """Return whether two tensors or arrays, or two tuples of them, are equal."""
     pairs = leaves(one), leaves(other)
-    return len(pairs[0]) == len(pairs[1]) and all(
-        np.array_equal(_plain(a), _plain(b)) for a, b in zip(*pairs, strict=True)
-    )
+    return len(pairs[0]) == len(pairs[1]) and all(np.array_equal(_plain(a), _plain(b)) for a, b in zip(*pairs, strict=True))
 
 
 def _plain(value: Any) -> NDArray[Any]:
@@ -109,9 +106,7 @@ def _exact_output(task: Task, target: Any) -> Any:
     """The output of an exact model: the target itself, or logits that are certain of its symbols."""
     if not task.reads_symbols:
         return target
-    return pytree.tree_map(
-        lambda t: CERTAIN * torch.nn.functional.one_hot(t, task.num_outputs).float(), target
-    )
+    return pytree.tree_map(lambda t: CERTAIN * torch.nn.functional.one_hot(t, task.num_outputs).float(), target)
 
 
 def _symbol_batch(task: Task, x: Any, target: Any, label: str, location: Location) -> Iterator[Fault]:
@@ -124,16 +119,12 @@ def _symbol_batch(task: Task, x: Any, target: Any, label: str, location: Locatio
         shapes = [list(t.shape) for t in value] if isinstance(value, tuple) else type(value).__name__
         if shapes != wanted:
             found = f"{what} has shapes {shapes} instead of {wanted}{label}"
-            yield Fault(
-                found, "return a tuple with one tensor [batch, n] for each bin, the smallest first", location
-            )
+            yield Fault(found, "return a tuple with one tensor [batch, n] for each bin, the smallest first", location)
             return
         for n, symbols in zip(sorted(task.bins), value, strict=True):
             if symbols.dtype != torch.int64:
                 yield Fault(f"{what} of bin {n} is {symbols.dtype}{label}", "make it int64", location)
-            yield from _foreign_symbols(
-                f"{what} of bin {n}{label}", symbols.numpy(), (lowest, highest), location
-            )
+            yield from _foreign_symbols(f"{what} of bin {n}{label}", symbols.numpy(), (lowest, highest), location)
     for n, symbols, answer in zip(sorted(task.bins), x, target, strict=True):
         if ((symbols == OUTSIDE) != ((symbols <= PAD) & (answer == PAD))).any():
             found = f"x of bin {n} is not {OUTSIDE} exactly where x and target are both padding{label}"
@@ -152,15 +143,11 @@ def _symbol_inputs(task: Task, found: Any, which: str, location: Location) -> It
         yield from _foreign_symbols(which, symbols, (OUTSIDE, task.num_inputs - 1), location)
 
 
-def _foreign_symbols(
-    what: str, symbols: Any, allowed: tuple[int, int], location: Location
-) -> Iterator[Fault]:
+def _foreign_symbols(what: str, symbols: Any, allowed: tuple[int, int], location: Location) -> Iterator[Fault]:
     low, high = int(symbols.min()), int(symbols.max())
     if low < allowed[0] or high > allowed[1]:
         found = f"{what} has symbols from {low} to {high}, but {allowed[0]} to {allowed[1]} are the task's"
-        yield Fault(
-            found, "set num_inputs and num_outputs to the numbers of symbols, padding included", location
-        )
+        yield Fault(found, "set num_inputs and num_outputs to the numbers of symbols, padding included", location)
 
 
 def _wrong_output(exact: Any) -> Any:
@@ -216,9 +203,7 @@ def instances(subject: TaskSubject) -> Iterator[Fault]:
                     found = f"two calls with seed {seed} give another {name}{variant.label}"
                     yield Fault(found, "draw it from np.random.RandomState(seed)", location)
                 elif _form(array) != _form(first[SEEDS[0]][name]):
-                    found = (
-                        f"{name} is {_form(array)} for seed {seed}, {_form(first[SEEDS[0]][name])} for seed 0"
-                    )
+                    found = f"{name} is {_form(array)} for seed {seed}, {_form(first[SEEDS[0]][name])} for seed 0"
                     yield Fault(
                         found,
                         "lanes are stacked: give every seed the same shape, for instance by a mask",
@@ -268,9 +253,7 @@ def _misshapen(what: str, value: Any, wanted: tuple[int, int], label: str, locat
     elif value.is_floating_point() and value.dtype != torch.float32:
         yield Fault(f"{what} is {value.dtype}{label}", "make it float32", location)
     elif not value.isfinite().all():
-        yield Fault(
-            f"{what} is not finite{label}", "keep the distribution to where the rule has a value", location
-        )
+        yield Fault(f"{what} is not finite{label}", "keep the distribution to where the rule has a value", location)
 
 
 def global_generators(subject: TaskSubject) -> Iterator[Fault]:
@@ -357,9 +340,7 @@ def truths(subject: TaskSubject) -> Iterator[Fault]:
             x, target = sampled(task, seed)
             exact = task.truth(_as_arrays(x), seed)
             if len(leaves(exact)) != len(leaves(target)):
-                found = (
-                    f"truth has {len(leaves(exact))} arrays, the target {len(leaves(target))}{variant.label}"
-                )
+                found = f"truth has {len(leaves(exact))} arrays, the target {len(leaves(target))}{variant.label}"
                 yield Fault(found, "return an array for each of x", location)
                 continue
             for of_x, of_target, of_truth in zip(leaves(x), leaves(target), leaves(exact), strict=True):
@@ -469,9 +450,7 @@ def thresholds(subject: TaskSubject) -> Iterator[Fault]:
             location,
         )
     elif subject.task().threshold() != value:
-        yield Fault(
-            "two calls of threshold() differ", "draw its rows from a generator with a fixed seed", location
-        )
+        yield Fault("two calls of threshold() differ", "draw its rows from a generator with a fixed seed", location)
     if took > MOST_SECONDS:
         found = f"threshold() took {took:.0f} s"
         yield Fault(

@@ -52,9 +52,7 @@ def _report_address() -> str:
         urls = importlib.metadata.metadata("sweeps").get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:
         urls = []
-    by_label = {
-        label.strip().lower(): url.strip() for label, _, url in (entry.partition(",") for entry in urls)
-    }
+    by_label = {label.strip().lower(): url.strip() for label, _, url in (entry.partition(",") for entry in urls)}
     for label in ("issues", "bug tracker", "repository", "source", "homepage"):
         if label in by_label:
             return by_label[label]

@@ -29,16 +29,10 @@ app = typer.Typer(
 
 StoreOption = Annotated[
     str,
-    typer.Option(
-        "--store", envvar="SWEEPS_STORE", help="folder (or postgresql:// URL) that keeps the records"
-    ),
+    typer.Option("--store", envvar="SWEEPS_STORE", help="folder (or postgresql:// URL) that keeps the records"),
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings that replace the file's")
-]
-OnOption = Annotated[
-    str | None, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings that replace the file's")]
+OnOption = Annotated[str | None, typer.Option("--on", metavar="CLUSTER", help="a cluster's name in clusters.yaml")]
 
 
 def load_sweep(file: str, overrides: list[str] | None) -> Sweep:
@@ -58,9 +52,7 @@ def with_warnings(sweep: Sweep) -> Sweep:
 def require_store(store: str) -> None:
     """Raise UserError where the store's folder does not exist, for verbs that read and must not create one."""
     if "://" not in store and not Path(store).is_dir():
-        raise UserError(
-            f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another"
-        )
+        raise UserError(f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another")
 
 
 @contextmanager

@@ -30,12 +30,8 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
         raise UserError(f"{file} exists and is not overwritten: name another file")
     text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
     with writing(file):
-        file.write_text(
-            text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
-        )
-    console.print(
-        f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False
-    )
+        file.write_text(text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}"))
+    console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
 
 
 class Template(StrEnum):
@@ -68,13 +64,9 @@ def check(
     what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
     rest: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"
-        ),
+        typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),
     ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compiled", help="compile a model or task too (slower)")
-    ] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="compile a model or task too (slower)")] = False,
 ) -> None:
     """Check a sweep file, or a model or a task against every rule: all faults at once."""
     if what in ("model", "task"):
@@ -273,9 +265,7 @@ def _dimension(dimension: Any) -> dict[str, Any]:
     else:
         text = {dimension.kind: [dimension.low, dimension.high]}
     return (
-        text
-        | ({"or": dimension.off} if dimension.has_off else {})
-        | ({"when": dict(dimension.when)} if dimension.when else {})
+        text | ({"or": dimension.off} if dimension.has_off else {}) | ({"when": dict(dimension.when)} if dimension.when else {})
     )
 
 

@@ -29,11 +29,7 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
         holder = opened.holder(name)
         typer.echo(
             f"{name}: {state_of(opened, name)}"
-            + (
-                f" (driver: process {holder.pid} on {holder.host}, since {holder.since})"
-                if holder and holder.alive
-                else ""
-            )
+            + (f" (driver: process {holder.pid} on {holder.host}, since {holder.since})" if holder and holder.alive else "")
             + "\n"
         )
         typer.echo(text)
@@ -52,9 +48,7 @@ def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format: Annotated[
         str,
-        typer.Option(
-            "--format", parser=_format, metavar="FORMAT", help="md for people; json or csv for programs"
-        ),
+        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json or csv for programs"),
     ] = "md",
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
@@ -68,9 +62,7 @@ def report_(
         found = [report(opened, name) for name in names]
     chosen = FORMATS[format]
     if len(found) > 1 and not chosen.several:
-        raise UserError(
-            f"--format {format} is of one sweep, but {len(found)} are named: report them one by one"
-        )
+        raise UserError(f"--format {format} is of one sweep, but {len(found)} are named: report them one by one")
     for one in found:
         typer.echo(chosen.render(one, timing), nl=chosen.empty_line)
 
@@ -87,25 +79,17 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
         found = thresholds(report(opened, name))
     for split, value in found.items():
         typer.echo(f"{split}: {value:.6g}")
-    lengths = sorted(
-        (s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_"))
-    )
-    typer.echo(
-        f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]"
-    )
+    lengths = sorted((s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_")))
+    typer.echo(f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]")
 
 
 @app.command("figure")
 def figure_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
-    x: Annotated[
-        str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")
-    ] = "step",
+    x: Annotated[str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")] = "step",
     y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
     by: Annotated[str, typer.Option(help="axes that colours distinguish, with commas; else all but x")] = "",
-    output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path(
-        "figure.svg"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path("figure.svg"),
     store: StoreOption = "results",
 ) -> None:
     """Draw learning curves, errors by length, or an axis of the sweep."""
@@ -134,9 +118,7 @@ def ensemble(
     require_store(store)
     unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
     if unclear:
-        raise UserError(
-            f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none"
-        )
+        raise UserError(f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none")
     with Store(store) as opened:
         typer.echo(
             ensemble_table(

@@ -15,17 +15,13 @@ if TYPE_CHECKING:
     from cluster.backend import Submission
     from sweeps.config.sweep_file import Sweep
 
-cluster_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them."
-)
+cluster_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
 
 
 @cluster_app.command("show")
 def show_cluster(
-    name: Annotated[
-        str, typer.Argument(help="of a cluster in clusters.yaml; `sweeps list clusters` lists them")
-    ],
+    name: Annotated[str, typer.Argument(help="of a cluster in clusters.yaml; `sweeps list clusters` lists them")],
     sweep: Annotated[
         str | None, typer.Option("--sweep", metavar="FILE", help="the sweep file that would be sent there")
     ] = None,
@@ -42,12 +38,8 @@ def show_cluster(
 
 @cluster_app.command()
 def up(
-    nodes: Annotated[
-        int | None, typer.Option(min=1, max=64, help="how many nodes, the head among them")
-    ] = None,
-    cpus_per_node: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPUs that each node reports")
-    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, max=64, help="how many nodes, the head among them")] = None,
+    cpus_per_node: Annotated[int | None, typer.Option(min=1, max=1024, help="CPUs that each node reports")] = None,
 ) -> None:
     """Start a local cluster, for `--on local`. Without options as clusters.yaml describes `local`."""
     from cluster.clusters_file import find_cluster
@@ -179,9 +171,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
             sync(from_document(row.document, name), opened, store)
         except SweepFileError as error:  # such as a unit of the user's own that is not here
             errors.print(f"note: MLflow is not written: {error}", highlight=False, soft_wrap=True)
-    console.print(
-        f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False
-    )
+    console.print(f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False)
 
 
 def remote_status(name: str, on: str) -> None:
@@ -190,9 +180,7 @@ def remote_status(name: str, on: str) -> None:
 
     found = find_cluster(on).status(name)
     again = f", attempt {found.attempt}" if found.attempt > 1 else ""
-    console.print(
-        f"{name} on {on}: {found.state} (job {found.job}{again}, since {found.since})", highlight=False
-    )
+    console.print(f"{name} on {on}: {found.state} (job {found.job}{again}, since {found.since})", highlight=False)
     for line in found.progress:
         console.print(line, highlight=False, soft_wrap=True)
     if found.message:

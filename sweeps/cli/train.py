@@ -24,9 +24,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
     store: StoreOption = "results",
     workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
-    mlflow: Annotated[
-        bool, typer.Option(help="write MLflow's runs; `sweeps sync` can write them later")
-    ] = True,
+    mlflow: Annotated[bool, typer.Option(help="write MLflow's runs; `sweeps sync` can write them later")] = True,
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.results import as_markdown, report

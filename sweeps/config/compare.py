@@ -177,9 +177,7 @@ def _check_labels(axis: Axis, faults: Faults) -> None:
     seen: set[str] = set()
     for entry in axis.entries:
         if entry.label in seen:
-            faults.add(
-                entry.path, f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`"
-            )
+            faults.add(entry.path, f"the label {entry.label!r} is used twice on axis {axis.name}: add `label`")
         seen.add(entry.label)
 
 
@@ -196,9 +194,7 @@ def _read_definition(axis: str, value: Any, path: str, faults: Faults) -> Entry 
     if isinstance(value, str):
         return Entry(value, {axis: {"name": value}}, axis, path)
     if not isinstance(value, dict):
-        faults.add(
-            path, f"must be a {axis}'s name, or a mapping with `name` and settings, not {shown(value)}"
-        )
+        faults.add(path, f"must be a {axis}'s name, or a mapping with `name` and settings, not {shown(value)}")
         return None
     settings = {key: item for key, item in value.items() if key != "label"}
     label = _label(value, path, faults) if "label" in value else _derived_label(settings)
@@ -228,13 +224,7 @@ def _read_free(value: Any, path: str, faults: Faults) -> Entry | None:
 def _label(entry: Mapping[str, Any], path: str, faults: Faults) -> str | None:
     value = entry["label"]
     label = _as_label(value)
-    if (
-        isinstance(value, (dict, list))
-        or value is None
-        or not label.strip()
-        or "\n" in label
-        or len(label) > 100
-    ):
+    if isinstance(value, (dict, list)) or value is None or not label.strip() or "\n" in label or len(label) > 100:
         faults.add(join(path, "label"), f"must be a short word or phrase on one line, not {shown(value)}")
         return None
     return label.strip()
@@ -283,9 +273,7 @@ def cross(base: Mapping[str, Any], axes: Sequence[Axis], faults: Faults) -> list
     for entries in itertools.product(*(axis.entries for axis in axes)):
         labels = {axis.name: entry.label for axis, entry in zip(axes, entries, strict=True)}
         # The axes of models and tasks come first, whatever the order in the file: the others override their settings.
-        ranked = sorted(
-            zip(axes, entries, strict=True), key=lambda pair: pair[0].name not in ("model", "task")
-        )
+        ranked = sorted(zip(axes, entries, strict=True), key=lambda pair: pair[0].name not in ("model", "task"))
         settings: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for entry in (Entry("", sections), *(entry for _, entry in ranked)):
@@ -360,9 +348,7 @@ def _are_complete(cells: Sequence[Cell], faults: Faults) -> bool:
 def _check_searched_axes(axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults) -> None:
     """Add a fault for every dimension that an axis sets: a search over it would make the axis's labels untrue."""
     for axis, path in itertools.product(axes, space):
-        if axis.name not in ("model", "task") and any(
-            list(_value_at(entry.settings, path)) for entry in axis.entries
-        ):
+        if axis.name not in ("model", "task") and any(list(_value_at(entry.settings, path)) for entry in axis.entries):
             faults.add(join("search.space", path), f"is compared on axis {axis.name!r} too: keep one")
         if path in ("model.name", "task.name") and path == f"{axis.name}.name":
             faults.add(join("search.space", path), f"axis {axis.name!r} compares it already: keep one")
@@ -399,8 +385,7 @@ def _try_corners(cell: Cell, paths: Sequence[str], known: Sequence[Fault], findi
     for path in paths:
         # The dimensions that this one depends on have the first value that activates it.
         enabling = {
-            on: next((v for v in values if cell.space[on].may_be(v)), None)
-            for on, values in cell.space[path].when.items()
+            on: next((v for v in values if cell.space[on].may_be(v)), None) for on, values in cell.space[path].when.items()
         }
         for value in cell.space[path].corners():
             _, found, warnings = resolve(replace_paths(cell.settings, {**enabling, path: value}))
@@ -466,6 +451,4 @@ def _hint(fault: Fault, lacking: Sequence[str], cells: Sequence[Cell]) -> str:
         if name in cell.space:
             models[cell.key in lacking].add(str(cell.settings["model"].get("name")))
     having = sorted(models[False] - models[True])
-    return (
-        f" To search it where there is one, add when: {{model.name: [{', '.join(having)}]}}" if having else ""
-    )
+    return f" To search it where there is one, add when: {{model.name: [{', '.join(having)}]}}" if having else ""

@@ -71,9 +71,7 @@ def _compare_seeds(before: Sweep, after: Sweep, added: list[str], refused: list[
         added.append(f"seeds: {len(before.seeds)} -> {len(after.seeds)}")
 
 
-def _compare_search(
-    before: Search | None, after: Search | None, added: list[str], refused: list[str]
-) -> None:
+def _compare_search(before: Search | None, after: Search | None, added: list[str], refused: list[str]) -> None:
     if before is None or after is None:
         if before is not after:
             refused.append(f"search: {'taken out' if after is None else 'new; the sweep began without one'}")
@@ -88,17 +86,11 @@ def _compare_search(
     }
     for name, (old, new) in fixed.items():
         if not same(old, new):
-            refused.append(
-                f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested"
-            )
+            refused.append(f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested")
     if after.configurations < before.configurations:
-        refused.append(
-            f"search.configurations: {before.configurations} -> {after.configurations}; it can only grow"
-        )
+        refused.append(f"search.configurations: {before.configurations} -> {after.configurations}; it can only grow")
     elif after.configurations > before.configurations:
-        added.append(
-            f"search.configurations: {before.configurations} -> {after.configurations} in every cell"
-        )
+        added.append(f"search.configurations: {before.configurations} -> {after.configurations} in every cell")
 
 
 def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:
@@ -108,15 +100,11 @@ def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[
     more = [key for key in new_cells if key not in old_cells]
     if lost:
         gone = f"compare: cell{'s' if len(lost) > 1 else ''} {_listed(lost)} left out"
-        refused.append(
-            gone + (f", {_listed(more)} new" if more else "") + "; entries can only be added to an axis"
-        )
+        refused.append(gone + (f", {_listed(more)} new" if more else "") + "; entries can only be added to an axis")
     elif more:
         added.append(f"compare: {len(more)} more cell{'s' if len(more) > 1 else ''}: {_listed(more)}")
     kept = [(cell, new_cells[key]) for key, cell in old_cells.items() if key in new_cells]
-    both_search = (
-        before.search is not None and after.search is not None
-    )  # otherwise `_compare_search` refuses
+    both_search = before.search is not None and after.search is not None  # otherwise `_compare_search` refuses
     cells_added: dict[str, list[str]] = {}
     cells_refused: dict[str, list[str]] = {}
     for old, new in kept:
@@ -125,9 +113,7 @@ def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[
             for text in differences:
                 cells.setdefault(text, []).append(old.key)
     for target, cells in ((added, cells_added), (refused, cells_refused)):
-        target += [
-            text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in cells.items()
-        ]
+        target += [text + (f" (in {_listed(keys)})" if len(keys) < len(kept) else "") for text, keys in cells.items()]
 
 
 def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], list[str]]:
@@ -136,9 +122,7 @@ def _compare_cell(old: Cell, new: Cell, both_search: bool) -> tuple[list[str], l
     refused: list[str] = []
     was, now = (_explicit(cell) for cell in (old, new))
     steps_were, steps_are = was.pop("train.steps", 0), now.pop("train.steps", 0)
-    shares = _shares(old.settings, "") + [
-        f"search.space.{p}" for p, d in old.space.items() if _shares(list(d.choices), "")
-    ]
+    shares = _shares(old.settings, "") + [f"search.space.{p}" for p, d in old.space.items() if _shares(list(d.choices), "")]
     if steps_are < steps_were:
         refused.append(f"train.steps: {steps_were:,} -> {steps_are:,}; there can only be more")
     elif steps_are > steps_were and shares:

@@ -91,15 +91,11 @@ class Faults:
     def raise_any(self, source_name: str) -> None:
         """Raise SweepFileError if there is a fault."""
         if self._found:
-            raise SweepFileError(
-                source_name, sorted(self._found, key=lambda fault: (fault.line is None, fault.line or 0))
-            )
+            raise SweepFileError(source_name, sorted(self._found, key=lambda fault: (fault.line is None, fault.line or 0)))
 
     # -------------------------------------------------------------------------------------- values
 
-    def take_mapping(
-        self, value: Any, path: str, known: Iterable[str] | None = None
-    ) -> dict[str, Any] | None:
+    def take_mapping(self, value: Any, path: str, known: Iterable[str] | None = None) -> dict[str, Any] | None:
         """`value` if it is a mapping; with `known`, every other key is a fault (and left out)."""
         if not isinstance(value, dict):
             self.add(path, f"must be a mapping (key: value), not {shown(value)}")
@@ -121,9 +117,7 @@ class Faults:
             return None
         return number
 
-    def take_number(
-        self, value: Any, path: str, above: float | None = None, low: float | None = None
-    ) -> float | None:
+    def take_number(self, value: Any, path: str, above: float | None = None, low: float | None = None) -> float | None:
         """A number, above `above` or at least `low` where given."""
         fits = is_number(value) and (above is None or value > above) and (low is None or value >= low)
         if not fits:

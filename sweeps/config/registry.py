@@ -155,9 +155,7 @@ def _find(kind: Kind, name: str) -> type[Any]:
     if listed is None:
         return _the_candidate(module, kind)
     if not inspect.isclass(listed[name]):
-        raise BrokenDefinition(
-            f"{SOURCES[kind].listing} of {module}: {name} is no class, but {listed[name]!r}"
-        )
+        raise BrokenDefinition(f"{SOURCES[kind].listing} of {module}: {name} is no class, but {listed[name]!r}")
     return _complete(listed[name], kind, name)
 
 
@@ -219,9 +217,7 @@ def _referred(name: str) -> tuple[ModuleType, tuple[type[Any], ...]]:
         module_name, _, attribute = name.partition(":")
         module = _import(module_name)
         if not hasattr(module, attribute):
-            near = nearest(
-                attribute, [known for known, value in vars(module).items() if inspect.isclass(value)]
-            )
+            near = nearest(attribute, [known for known, value in vars(module).items() if inspect.isclass(value)])
             hint = f". Did you mean {near!r}?" if near else ""
             raise UnknownName(f"{module_name} has no class {attribute!r}{hint}")
         if not inspect.isclass(found := getattr(module, attribute)):
@@ -254,9 +250,7 @@ def _the_candidate(name: str, kind: Kind) -> type[Any]:
     if not found and likely:
         return _complete(likely[0], kind, name)
     source, file = SOURCES[kind], str(module.__file__)
-    listed = (
-        f": {', '.join(c.__name__ for c in found)}. Helpers have names that begin with _" if found else ""
-    )
+    listed = f": {', '.join(c.__name__ for c in found)}. Helpers have names that begin with _" if found else ""
     raise BrokenDefinition(
         f"{file} must define exactly one {kind} class, a subclass of {source.module}.{source.base}, but defines "
         f"{len(found)}{listed}",
@@ -300,9 +294,7 @@ def _import(module_name: str) -> ModuleType:
     except Exception as error:  # a user's module may raise anything: the message is one line with its name
         absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or module_name)
         remedy = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
-        raise BrokenDefinition(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}{remedy}"
-        ) from error
+        raise BrokenDefinition(f"{module_name} cannot be imported: {type(error).__name__}: {error}{remedy}") from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -335,9 +327,7 @@ def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, st
     linecache.checkcache()
     if isinstance(error, SyntaxError) and error.filename:
         return _as_given(error.filename, path), error.lineno, error.msg
-    lines = [
-        f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path
-    ]
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path]
     return path, lines[-1] if lines else None, str(error)
 
 
@@ -371,9 +361,7 @@ def settings_lines(config: type[Any]) -> list[str]:
     lines = []
     for doc in field_docs(config):
         written = doc.written
-        if (
-            get_origin(hints[doc.name]) is Literal and " = " in written
-        ):  # the choices, also where they have a name
+        if get_origin(hints[doc.name]) is Literal and " = " in written:  # the choices, also where they have a name
             choices = str(hints[doc.name]).replace("typing.", "")
             written = f"{doc.name}: {choices}{written[written.index(' = ') :]}"
         lines += [written, *textwrap.indent(doc.text, "    ").splitlines()]
@@ -391,11 +379,7 @@ def _declared_fields(cls: type[Any]) -> Iterator[FieldDoc]:
             continue
         after = statements[i + 1] if i + 1 < len(statements) else None
         text = ""
-        if (
-            isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-            and isinstance(after.value.value, str)
-        ):
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             text = inspect.cleandoc(after.value.value)
         file = inspect.getsourcefile(cls) or ""
         yield FieldDoc(item.target.id, ast.unparse(item), text, file, first + item.lineno - 1)

@@ -143,19 +143,14 @@ def _faults_besides(cls: type[Any], known: Mapping[str, Any], path: str, wrong: 
     setting may be, or else with its default, and the faults that all of these attempts share are returned.
     """
     fields = fields_of(cls)
-    words = [
-        [(key, word) for word in get_args(fields[key]) if isinstance(word, str)]
-        for key in wrong & set(fields)
-    ]
+    words = [[(key, word) for word in get_args(fields[key]) if isinstance(word, str)] for key in wrong & set(fields)]
     rest = {key: value for key, value in known.items() if key not in wrong}
     attempts: list[list[Fault]] = []
     for choice in itertools.islice(itertools.product(*(some for some in words if some)), MOST_CHOICES):
         try:
             validated(cls, {**rest, **dict(choice)})
         except ValidationError as error:
-            raised = [
-                e["ctx"]["error"] for e in error.errors() if not e["loc"] and e["type"] == "value_error"
-            ]
+            raised = [e["ctx"]["error"] for e in error.errors() if not e["loc"] and e["type"] == "value_error"]
             attempts.append([fault for cause in raised for fault in _faults_of_config(cls, cause, path)])
         else:
             return []
@@ -181,9 +176,7 @@ def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]
             near = registry.nearest(str(key), [*fields, *also])
             hint = f" Did you mean {near!r}?" if near else ""
             listed = ", ".join(sorted([*fields, *also])) or "none"
-            yield Fault(
-                join(path, key), f"is not a setting here.{hint} Known: {listed}.", unknown_setting=True
-            )
+            yield Fault(join(path, key), f"is not a setting here.{hint} Known: {listed}.", unknown_setting=True)
         elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
             yield from _unknown(fields[key], value, f"{path}.{key}", set())
 
@@ -335,12 +328,8 @@ def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[
     return ({"name": name, **plain} if plain is not None else None), faults
 
 
-def _model(
-    given: Any, task: dict[str, Any] | None, steps: float | None
-) -> tuple[dict[str, Any] | None, list[Fault]]:
-    name, rest, faults = _named(
-        given, "model", required="units" not in given if isinstance(given, Mapping) else True
-    )
+def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+    name, rest, faults = _named(given, "model", required="units" not in given if isinstance(given, Mapping) else True)
     faults += _mistyped(rest)
     if faults:
         return None, faults
@@ -360,20 +349,14 @@ def _model(
     if told or (task and (told := _unreadable(network_name, network, task["name"]))):
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
     if len(units) != network.num_units:
-        return None, [
-            Fault(
-                "model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}"
-            )
-        ]
+        return None, [Fault("model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}")]
     misplaced = _misplaced_cell(network_name, network, units, classes)
     if misplaced:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", misplaced)]
     return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
 
 
-def _misplaced_cell(
-    network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]
-) -> str | None:
+def _misplaced_cell(network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]) -> str | None:
     """Why a recurrent cell is in the wrong place, or None: only the first unit of a looped network is repeated."""
     repeated = 1 if network.pieces else 0
     for unit, cls in list(zip(units, classes, strict=True))[repeated:]:
@@ -390,9 +373,7 @@ def _usual_network(name: str | None, task: dict[str, Any] | None, units_given: b
 
     With units, the name is only a label.
     """
-    if name in registry.standalone_networks() or (
-        isinstance(name, str) and not units_given and registry.is_network(name)
-    ):
+    if name in registry.standalone_networks() or (isinstance(name, str) and not units_given and registry.is_network(name)):
         return str(name)
     usual: str = registry.find("task", task["name"]).network if task else "two_layer"
     return usual

@@ -121,8 +121,7 @@ def active(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dic
         inactive = [
             path
             for path in left
-            if path in space
-            and not all(_overlap([left[on]] if on in left else [], v) for on, v in space[path].when.items())
+            if path in space and not all(_overlap([left[on]] if on in left else [], v) for on, v in space[path].when.items())
         ]
         if not inactive:
             return left
@@ -142,9 +141,7 @@ def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
     if given is None:
         return {}
     if not given:
-        faults.add(
-            path, "has nothing to search: name a setting, such as train.lr: {log_uniform: [1e-4, 1e-1]}"
-        )
+        faults.add(path, "has nothing to search: name a setting, such as train.lr: {log_uniform: [1e-4, 1e-1]}")
     space: dict[str, Dimension] = {}
     for name in sorted(given):
         dimension = read_dimension(given[name], join(path, name), name, faults)
@@ -172,9 +169,7 @@ def read_dimension(value: Any, path: str, name: str, faults: Faults) -> Dimensio
         if key not in (*KINDS, "or", "when"):
             faults.add(join(path, key), unknown("key", key, [*KINDS, "or", "when"]))
     if len(kinds) != 1:
-        faults.add(
-            path, f"has {' and '.join(kinds)}: keep one" if kinds else f"needs one of {', '.join(KINDS)}"
-        )
+        faults.add(path, f"has {' and '.join(kinds)}: keep one" if kinds else f"needs one of {', '.join(KINDS)}")
         return None
     kind = kinds[0]
     when = _read_when(value["when"], join(path, "when"), name, faults) if "when" in value else {}
@@ -211,17 +206,13 @@ def _read_bounds(kind: Kind, value: Any, path: str, faults: Faults) -> tuple[flo
     return low, high
 
 
-def _read_choices(
-    value: Any, path: str, parent: str, when: dict[str, tuple[Any, ...]], faults: Faults
-) -> Dimension | None:
+def _read_choices(value: Any, path: str, parent: str, when: dict[str, tuple[Any, ...]], faults: Faults) -> Dimension | None:
     if not isinstance(value, list) or not value:
         faults.add(path, f"must be a list of at least one value, not {shown(value)}")
         return None
     repeated = duplicates(value)
     if repeated:
-        faults.add(
-            parent, f"the choice {shown(repeated[0])} is given twice"
-        )  # a plain list has no key `choice`
+        faults.add(parent, f"the choice {shown(repeated[0])} is given twice")  # a plain list has no key `choice`
         return None
     return Dimension("choice", choices=tuple(value), when=when)
 

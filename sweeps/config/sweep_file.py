@@ -319,9 +319,7 @@ def _read_objective(value: Any, faults: Faults) -> Objective:
     """Read `par2` or `{success_rate: maximize}`."""
     from sweeps.results import metrics  # here, because it loads scipy
 
-    name, direction = (
-        next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
-    )
+    name, direction = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
     if not isinstance(name, str):
         example = "a name such as par2, or one name and direction such as {success_rate: maximize}"
         faults.add("search.objective", f"must be {example}, not {shown(value)}")
@@ -331,9 +329,7 @@ def _read_objective(value: Any, faults: Faults) -> Objective:
         return Objective(name, metrics.default_directions().get(name, "minimize"))
     if direction == "maximize" or direction == "minimize":
         return Objective(name, direction)
-    faults.add(
-        join("search.objective", stated), unknown("direction", str(direction), ("minimize", "maximize"))
-    )
+    faults.add(join("search.objective", stated), unknown("direction", str(direction), ("minimize", "maximize")))
     return Objective(name)
 
 
@@ -389,9 +385,7 @@ def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cel
 def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
     """The figures that the file's tasks report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
     sections = [base.get("task"), *(entry.settings.get("task") for axis in axes for entry in axis.entries)]
-    tasks = {
-        as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))
-    }
+    tasks = {as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))}
     found: set[str] = set()
     for task in sorted(task for task in tasks if isinstance(task, str)):
         with contextlib.suppress(ValueError):  # a task that does not exist is a fault of the cells
@@ -451,9 +445,7 @@ def _set(node: Any, path: str, rest: Sequence[str], value: Any) -> str:
 
 def _set_item(items: list[Any], path: str, rest: Sequence[str], value: Any) -> str:
     if not rest[0].isdigit() or int(rest[0]) >= len(items):
-        raise _OverrideError(
-            f"{path} is a list of {len(items)}: set {path}=[...] as a whole, or {path}.0 for its first item"
-        )
+        raise _OverrideError(f"{path} is a list of {len(items)}: set {path}=[...] as a whole, or {path}.0 for its first item")
     index = int(rest[0])
     here = join(path, index)
     if len(rest) == 1:

@@ -77,6 +77,4 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder and its folders, without caches, results and hidden ones."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
-        yield from (
-            Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith(".")
-        )
+        yield from (Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith("."))

@@ -45,9 +45,7 @@ def read(text: str) -> Document:
     """Read one YAML document. Faults are in the result; nothing is raised."""
     document = Document()
     if re.match(r"\s*%YAML\s+1\.1", text):
-        document.faults.append(
-            Fault("", "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out", 1)
-        )
+        document.faults.append(Fault("", "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out", 1))
         return document
     try:
         root = YAML(typ="safe", pure=True).compose(text)
@@ -125,9 +123,7 @@ class _Builder:
     def _value(self, node: Node, path: str) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _TooLarge(
-                f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node)
-            )
+            raise _TooLarge(f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node))
         if id(node) in self._open:
             raise _TooLarge("an alias that contains itself", _line(node))
         if path:

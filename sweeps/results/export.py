@@ -73,29 +73,19 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
         if seed not in again:
             differences.append(f"seed {seed}: was exported, and was not trained again")
         else:
-            differences.extend(
-                f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed]))
-            )
-    differences.extend(
-        f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before
-    )
+            differences.extend(f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed])))
+    differences.extend(f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before)
     if differences:
         was, now = expected.get("provenance") or {}, _provenance(again.values())
         changed = [
-            f"{key} {was.get(key)} then, {now.get(key)} now"
-            for key in sorted({*was, *now})
-            if was.get(key) != now.get(key)
+            f"{key} {was.get(key)} then, {now.get(key)} now" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
         ]
         if changed:
-            differences.append(
-                f"figures are equal on the same kind of machine and versions only: {'; '.join(changed)}"
-            )
+            differences.append(f"figures are equal on the same kind of machine and versions only: {'; '.join(changed)}")
     return differences
 
 
-def compare_rates(
-    expected: Mapping[str, Any], results: Sequence[LaneResult], confidence: float = 0.95
-) -> RateComparison:
+def compare_rates(expected: Mapping[str, Any], results: Sequence[LaneResult], confidence: float = 0.95) -> RateComparison:
     """Compare the success rate of fresh seeds with the exported one.
 
     PASS if Newcombe's interval of the difference contains 0: at 95 % about one correct repetition in twenty
@@ -114,9 +104,7 @@ def compare_rates(
     passed = low <= 0 <= high
     points = f"{100 * compared.difference.estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
     verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
-    return RateComparison(
-        passed, f"{verdict}: {rates}; difference {points}, Fisher's exact p = {compared.p_value:.2g}."
-    )
+    return RateComparison(passed, f"{verdict}: {rates}; difference {points}, Fisher's exact p = {compared.p_value:.2g}.")
 
 
 # ------------------------------------------------------------------------------------------- choosing
@@ -125,24 +113,17 @@ def compare_rates(
 def _of_cell(found: Report, cell: str | None) -> list[RankedConfiguration]:
     if cell is None:
         return list(found.configurations)
-    labels = {
-        one.configuration.cell: " ".join(map(str, one.configuration.labels.values()))
-        for one in found.configurations
-    }
+    labels = {one.configuration.cell: " ".join(map(str, one.configuration.labels.values())) for one in found.configurations}
     keys = list(labels)
     matching = [key for key in keys if key == cell] or [key for key in keys if labels[key] == cell]
     if not matching:
         guess = nearest(cell, keys) or next((key for key in keys if nearest(cell, [labels[key]])), None)
         hint = f" Did you mean {guess!r}?" if guess else ""
-        raise ExportError(
-            f"sweep {found.name!r} has no cell {cell!r}.{hint} It has: {', '.join(map(repr, keys))}."
-        )
+        raise ExportError(f"sweep {found.name!r} has no cell {cell!r}.{hint} It has: {', '.join(map(repr, keys))}.")
     return [one for one in found.configurations if one.configuration.cell == matching[0]]
 
 
-def _best_of(
-    candidates: Sequence[RankedConfiguration], objective: Objective, name: str
-) -> RankedConfiguration:
+def _best_of(candidates: Sequence[RankedConfiguration], objective: Objective, name: str) -> RankedConfiguration:
     winners = [one for one in candidates if one.rank == 1]
     if not winners:
         raise ExportError(
@@ -165,9 +146,7 @@ def _file_name(chosen: RankedConfiguration, found: Report) -> str:
     """A sweep's name for the exported file, of the letters and the length that names may have."""
     labels = [str(label) for label in chosen.configuration.labels.values()] if len(found.cells()) > 1 else []
     text = "-".join([found.name, *labels, "best"])
-    plain = "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text
-    )
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)
     while "--" in plain:
         plain = plain.replace("--", "-")
     return plain[:100]
@@ -208,9 +187,7 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:
-        lines.append(
-            f"`sweeps export {name} --cell CELL` gives the best of another of its {len(cells)} cells."
-        )
+        lines.append(f"`sweeps export {name} --cell CELL` gives the best of another of its {len(cells)} cells.")
     lines += [
         "",
         "    sweeps reproduce best.yaml                  the same seeds: the same figures? PASS or FAIL",
@@ -238,9 +215,5 @@ def _lane_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 def _rate(counts: tuple[int, int], confidence: float = 0.95) -> str:
     solved, seeds = counts
     interval = wilson(solved, seeds, confidence)
-    ends = (
-        f" = {percent(interval.estimate)} % [{percent(interval.low)}, {percent(interval.high)}]"
-        if seeds
-        else ""
-    )
+    ends = f" = {percent(interval.estimate)} % [{percent(interval.low)}, {percent(interval.high)}]" if seeds else ""
     return f"{solved}/{seeds}{ends}"

@@ -91,9 +91,7 @@ def _share_line(metric: StepMetric, results: Sequence[LaneResult]) -> Line:
     points = metric.value(results, None)
     rates = [rate for _, rate in points]
     low, high = ([float(getattr(rate, end) or 0.0) for rate in rates] for end in ("low", "high"))
-    return Line(
-        [float(step) for step, _ in points], [float(rate.estimate or 0.0) for rate in rates], (low, high)
-    )
+    return Line([float(step) for step, _ in points], [float(rate.estimate or 0.0) for rate in rates], (low, high))
 
 
 def _columns(
@@ -113,9 +111,7 @@ def _columns(
         columns = columns_of(result)
         if columns.get(x) and stored in columns:
             values = [math.nan if v is None else float(v) for v in columns[stored]]
-            lines.append(
-                Line([float(v) for v in columns[x]], [1 - v for v in values] if stored != y else values)
-            )
+            lines.append(Line([float(v) for v in columns[x]], [1 - v for v in values] if stored != y else values))
     if not lines:
         raise FigureError(_no_column(y, x, sorted({name for r in results for name in columns_of(r)} - {x})))
     return Group(label, len(results), tuple(lines), _median(lines))
@@ -139,13 +135,7 @@ def _median(lines: Sequence[Line]) -> Line:
     for at in xs:
         values = sorted(value for value in (_last(line, at) for line in lines) if not math.isnan(value))
         half = len(values) // 2
-        middle.append(
-            math.nan
-            if not values
-            else values[half]
-            if len(values) % 2
-            else (values[half - 1] + values[half]) / 2
-        )
+        middle.append(math.nan if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2)
     return Line(xs, middle)
 
 
@@ -219,9 +209,7 @@ DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDa
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.4  # inches
 
 
-def draw(
-    store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = ()
-) -> Figure:
+def draw(store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = ()) -> Figure:
     """Draw a panel for every `y` against `x`: "step", "length", an axis of the sweep, or a setting such as "train.lr".
 
     `by` names the axes that colours distinguish; all but `x` where none is named. Several sweeps share the panels.
@@ -244,9 +232,7 @@ def draw(
 def write(figure: Figure, file: Path) -> None:
     """Write .svg, .png or .pdf: for equal results the same bytes. Raises FigureError for another ending."""
     if file.suffix not in DATES:
-        raise FigureError(
-            f"a figure is written as .svg, .png or .pdf, but the file requested is {file.name!r}"
-        )
+        raise FigureError(f"a figure is written as .svg, .png or .pdf, but the file requested is {file.name!r}")
     with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps"}):
         figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
 
@@ -271,9 +257,7 @@ def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Seque
                 marker=MARKERS[number % len(MARKERS)] if x == "length" else None, markersize=4,
             )  # fmt: skip
             if group.middle.band:
-                panel.fill_between(
-                    group.middle.x, *group.middle.band, step="post", color=colour, alpha=0.15, linewidth=0
-                )
+                panel.fill_between(group.middle.x, *group.middle.band, step="post", color=colour, alpha=0.15, linewidth=0)
         _scale(panel, name, [v for group in groups for line in (*group.seeds, group.middle) for v in line.y])
         panel.set_xlabel(x)
         if x == "length":
@@ -313,16 +297,12 @@ def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequ
             _numbers(panel, numbers)
         else:
             panel.set_xlim(-0.6, len(positions) - 0.4)
-            panel.set_xticks(
-                range(len(positions)), [str(p) for p in positions], rotation=30 if len(positions) > 4 else 0
-            )
+            panel.set_xticks(range(len(positions)), [str(p) for p in positions], rotation=30 if len(positions) > 4 else 0)
     note = "bars: 95 % intervals over seeds" + ("; the best configuration of a cell" if on_axis else "")
     return _finished(figure, panels, note)
 
 
-def _intervals(
-    panel: Axes, xs: Sequence[float], figures: Sequence[Interval], number: int, label: str
-) -> None:
+def _intervals(panel: Axes, xs: Sequence[float], figures: Sequence[Interval], number: int, label: str) -> None:
     known = [(at, f.estimate, f) for at, f in zip(xs, figures, strict=True) if f.estimate is not None]
     ends = [[value - (f.low if f.low is not None else value) for _, value, f in known],
             [(f.high if f.high is not None else value) - value for _, value, f in known]]  # fmt: skip

@@ -147,9 +147,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns() -> list[tuple[ConfigurationMetric, Column]]:
-    return [
-        (metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None
-    ]
+    return [(metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None]
 
 
 def _own_column(objective: Objective) -> list[ConfigurationMetric]:
@@ -177,9 +175,7 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
             fields.append(text(lookup) if text else metric.format(lookup(metric.name).estimate))
         labels = [str(one.configuration.labels.get(axis, "")) for axis in axes]
         fields += [metric.format(report.objective_of(one)) for metric in own]
-        rows.append(
-            [*labels, str(one.configuration.number), *fields, parameters(one.parameters, report.search.space)]
-        )
+        rows.append([*labels, str(one.configuration.number), *fields, parameters(one.parameters, report.search.space)])
     header += [*(metric.name for metric in own), "parameters"]
     return [f"## Best of each cell: {how} {objective.name}", table(header, rows)]
 
@@ -198,8 +194,7 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         lookup = one.summary.value
         number = one.configuration.number
         fields = [
-            column.text(lookup) if column.text else metric.format(lookup(metric.name).estimate)
-            for metric, column in _columns()
+            column.text(lookup) if column.text else metric.format(lookup(metric.name).estimate) for metric, column in _columns()
         ]
         fields += [metric.format(report.objective_of(one)) for metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
@@ -249,11 +244,7 @@ def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
         ("Diverged seeds", [one.summary.diverged for one in cell]),
         ("Seeds that ended in an error", [one.summary.errors for one in cell]),
     ):
-        listed = [
-            f"{count} in #{one.configuration.number}"
-            for one, count in zip(cell, counts, strict=True)
-            if count
-        ]
+        listed = [f"{count} in #{one.configuration.number}" for one, count in zip(cell, counts, strict=True) if count]
         if listed:
             lines.append(f"{text}: {', '.join(listed)}.")
     reasons = Counter(result.reason for one in cell for result in one.results if result.outcome == "error")

@@ -186,9 +186,7 @@ def penalised_steps(result: LaneResult) -> float:
     return result.budget if result.converged_at is None else result.converged_at
 
 
-def solved_fraction(
-    results: Sequence[LaneResult], at: Sequence[int] | None = None
-) -> list[tuple[int, Interval]]:
+def solved_fraction(results: Sequence[LaneResult], at: Sequence[int] | None = None) -> list[tuple[int, Interval]]:
     """Return (step, share of seeds that have converged by it) with Wilson's interval, over all seeds.
 
     A seed has converged by a step if its converged-at is not later, whatever its error is afterwards, so the share never
@@ -333,9 +331,7 @@ PAR2 = ConfigurationMetric(
     aggregation=MEAN,
     direction="minimize",
     format=steps,
-    column=Column(
-        header="par2", legend="mean converged-at, an unsolved seed counting twice the budget; lower is better"
-    ),
+    column=Column(header="par2", legend="mean converged-at, an unsolved seed counting twice the budget; lower is better"),
 )
 SEED_STEPS = ConfigurationMetric(
     name="seed_steps",
@@ -401,9 +397,7 @@ def register(metric: Metric) -> None:
     for one in _registry:
         shorter, longer = sorted((f"{one.name}.", f"{metric.name}."), key=len)
         if type(one) is type(metric) and longer.startswith(shorter):
-            raise ValueError(
-                f"there is a {type(metric).__name__} named {one.name!r} already: choose another name"
-            )
+            raise ValueError(f"there is a {type(metric).__name__} named {one.name!r} already: choose another name")
     _registry.append(metric)
 
 

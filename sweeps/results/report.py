@@ -36,9 +36,7 @@ class Report:
 
     def cells(self) -> list[list[RankedConfiguration]]:
         """Return the configurations of each cell."""
-        return [
-            list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)
-        ]
+        return [list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)]
 
     def objective_of(self, one: RankedConfiguration) -> float | None:
         """Return the value of the objective; None where no seed defines it."""
@@ -83,9 +81,7 @@ class Report:
     def totals(self, timing: bool = True) -> dict[str, Any]:
         """Return counts over the whole sweep. A lane that two configurations share was trained once."""
         lanes = {result.id: result for one in self.configurations for result in one.results}
-        requested = {
-            (key, one.budget) for one in self.configurations for key in one.configuration.keys.values()
-        }
+        requested = {(key, one.budget) for one in self.configurations for key in one.configuration.keys.values()}
         counts = (metrics.SOLVED_SEEDS, metrics.DIVERGED, metrics.ERRORS, metrics.SEED_STEPS)
         counted = {metric.name: metric.value(list(lanes.values())).estimate for metric in counts}
         totals: dict[str, Any] = {
@@ -167,9 +163,7 @@ def _with_results(
         parameters = {path: values[0] for path, values in found.items() if values}
     return RankedConfiguration(
         configuration=entry,
-        results=tuple(
-            records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records
-        ),
+        results=tuple(records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records),
         parameters=parameters,
     )
 

@@ -53,9 +53,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     Raises ValueError unless 0 <= successes <= n.
     """
     if not 0 <= successes <= n:
-        raise ValueError(
-            f"{successes} successes of {n} trials: successes must lie between 0 and the number of trials"
-        )
+        raise ValueError(f"{successes} successes of {n} trials: successes must lie between 0 and the number of trials")
     if n == 0:
         return Interval()
     z = float(special.ndtri(0.5 + _checked(confidence) / 2))
@@ -68,9 +66,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, low, high)
 
 
-def rate_difference(
-    first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95
-) -> RateDifference | None:
+def rate_difference(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> RateDifference | None:
     """Return the difference of two success rates, each (successes, trials); None when either has no trials.
 
     The interval is Newcombe's (1998, method 10), built from the two Wilson intervals, so it behaves at 0 %
@@ -92,9 +88,7 @@ def rate_difference(
     return RateDifference(Interval(difference, low, high), p_value)
 
 
-def t_mean(
-    values: Sequence[float], confidence: float = 0.95, floor: float = -math.inf, ceiling: float = math.inf
-) -> Interval:
+def t_mean(values: Sequence[float], confidence: float = 0.95, floor: float = -math.inf, ceiling: float = math.inf) -> Interval:
     """Return Student's t interval of a mean, its ends clipped to [floor, ceiling].
 
     Identical values give an interval of no width.
@@ -302,9 +296,7 @@ def _scaled_exp(scale: float, exponent: float | None) -> float | None:
 def _finite(values: Sequence[float]) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64).reshape(-1)
     if not np.all(np.isfinite(x)):
-        raise ValueError(
-            "a value is not finite; leave out lanes without a value before computing an interval"
-        )
+        raise ValueError("a value is not finite; leave out lanes without a value before computing an interval")
     return x
 
 

@@ -35,9 +35,7 @@ class Summary:
 
     results: tuple[LaneResult, ...]
     """In order of their seeds."""
-    _values: dict[tuple[str, Direction | None], Interval] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _values: dict[tuple[str, Direction | None], Interval] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def seeds(self) -> int:
@@ -103,9 +101,7 @@ def objective_value(
     return value, summary.log_error_median
 
 
-def rank(
-    summaries: Sequence[Summary], objective: str = Objective.name, direction: Direction = "minimize"
-) -> list[int]:
+def rank(summaries: Sequence[Summary], objective: str = Objective.name, direction: Direction = "minimize") -> list[int]:
     """Return the positions of the summaries, best first. Full ties keep their order: the earlier one wins."""
 
     def key(position: int) -> tuple[float, float]:

@@ -25,8 +25,7 @@ def thresholds(report: Report) -> dict[str, float]:
     """
     if len(report.configurations) != 1:
         raise UserError(
-            f"sweep {report.name!r} has {len(report.configurations)} configurations; "
-            "thresholds come from one reference model"
+            f"sweep {report.name!r} has {len(report.configurations)} configurations; thresholds come from one reference model"
         )
     errors = [
         {split: value for split, value in result.error.items() if value is not None}
@@ -34,9 +33,7 @@ def thresholds(report: Report) -> dict[str, float]:
         if result.error and None not in result.error.values()
     ]
     if len(errors) < 2:
-        raise UserError(
-            f"sweep {report.name!r} has {len(errors)} seeds with finite errors; at least 2 are needed"
-        )
+        raise UserError(f"sweep {report.name!r} has {len(errors)} seeds with finite errors; at least 2 are needed")
     splits = [split for split in sorted(errors[0]) if split != "interpolation"]
     return {split: _upper([error[split] for error in errors]) for split in splits}
 

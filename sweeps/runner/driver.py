@@ -133,9 +133,7 @@ class Driver:
     workers report (`receive`) until `done`. `num_workers` changes the size of packs only, never a result.
     """
 
-    def __init__(
-        self, sweep: Sweep, name: str, store: Store, tracker: BackgroundTracker | None, num_workers: int
-    ) -> None:
+    def __init__(self, sweep: Sweep, name: str, store: Store, tracker: BackgroundTracker | None, num_workers: int) -> None:
         self.sweep, self.name, self.store, self.tracker = sweep, name, store, tracker
         self.stop_reason: str | None = None
         """Once it is set no pack is started any more."""
@@ -195,10 +193,7 @@ class Driver:
     def common_error(self) -> str | None:
         """The reason of the first lane, where every lane of the sweep ended in an error; otherwise None."""
         results = [
-            result
-            for progress in self.cells
-            for entry in progress.configurations.values()
-            for result in entry.results.values()
+            result for progress in self.cells for entry in progress.configurations.values() for result in entry.results.values()
         ]
         if not results or any(result.outcome != "error" for result in results):
             return None
@@ -335,13 +330,9 @@ class Driver:
         for seed, key in configuration.keys.items():
             if key in finished:
                 continue
-            queued = QueuedLane(
-                Lane(key, configuration.settings, seed), (configuration.number, cell_index, seed), [entry]
-            )
+            queued = QueuedLane(Lane(key, configuration.settings, seed), (configuration.number, cell_index, seed), [entry])
             # A lane that is queued or running already is trained once, for every configuration that has it.
-            same = [
-                lanes[queued.id] for lanes in (self._queued, *self._running.values()) if queued.id in lanes
-            ]
+            same = [lanes[queued.id] for lanes in (self._queued, *self._running.values()) if queued.id in lanes]
             if same:
                 same[0].configurations.append(entry)
             else:
@@ -359,11 +350,7 @@ class Driver:
             for key, budget in lanes:
                 shortest[key] = min(budget, shortest.get(key, budget))
         running = {key for lanes in self._running.values() for key, _ in lanes}
-        return [
-            queued
-            for (key, budget), queued in self._queued.items()
-            if key not in running and budget == shortest[key]
-        ]
+        return [queued for (key, budget), queued in self._queued.items() if key not in running and budget == shortest[key]]
 
     def _add_results(self, entry: ConfigurationProgress, results: Sequence[LaneResult]) -> None:
         """Add results of a configuration's lanes; with the last one it is complete, or failed."""
@@ -437,9 +424,7 @@ def _max_slots(settings: Sequence[Mapping[str, Any]]) -> int:
     return min(1 if cls.lanes_apart else cls.max_slots or MAX_SLOTS for cls in classes)
 
 
-def _always_zero(
-    settings: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]
-) -> frozenset[str]:
+def _always_zero(settings: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]) -> frozenset[str]:
     """Return paths of float settings that are 0 in every lane of a sweep: their terms leave the compiled step.
 
     `settings` has each cell's own settings, `spaces` what is searched there.
@@ -448,7 +433,5 @@ def _always_zero(
     leaves = [float_leaves(one) for one in settings]
     paths = {path for found in leaves for path in found}
     return frozenset(
-        path
-        for path in paths
-        if all(found.get(path, 0.0) == 0.0 for found in leaves) and not searched & set(path.split("."))
+        path for path in paths if all(found.get(path, 0.0) == 0.0 for found in leaves) and not searched & set(path.split("."))
     )

@@ -40,9 +40,7 @@ def ensemble_table(
     chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
     built = build(settings)
     if not built.task.reads_symbols:
-        raise UserError(
-            f"outputs can be averaged where they are logits of symbols, but task {task['name']} has numbers"
-        )
+        raise UserError(f"outputs can be averaged where they are logits of symbols, but task {task['name']} has numbers")
     for length in chosen:  # the first ones take minutes: a wrong last one is refused before
         try:
             built.task.curve_inputs(length)

@@ -250,9 +250,7 @@ class _Session:
     exception of a callback by a TuneError that contains only its text; `run` raises the original.
     """
 
-    def __init__(
-        self, driver: Driver | None, capacity: WorkerCapacity | None, on_event: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, driver: Driver | None, capacity: WorkerCapacity | None, on_event: Callable[[], None] | None) -> None:
         self._driver, self._capacity, self._on_event = driver, capacity, on_event
         self.error: Exception | None = None
 
@@ -304,9 +302,7 @@ class _PackSearcher(Searcher):
         self._running.add(trial_id)
         return {"request": _Opaque(request)}
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._running.discard(trial_id)
         with self._session.keep_error():
             self._session.driver.pack_ended(trial_id, "its process died or raised" if error else None)
@@ -324,9 +320,7 @@ class _ReportCallback(tune.Callback):
     def __init__(self, session: _Session) -> None:
         self._session = session
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         report: PackReport | None = result.pop("report", None)
         with self._session.keep_error():
             if report is not None:
@@ -357,9 +351,7 @@ class _DriverStopper(Stopper):
         driver = self._session.driver
         if not (driver.out_of_time() or driver.stop_reason is not None):
             return False
-        if (
-            self._awaited is None
-        ):  # packs without a first report have nothing to save: they are being compiled
+        if self._awaited is None:  # packs without a first report have nothing to save: they are being compiled
             self._awaited, self._since_s = set(self._reporting), time.monotonic()
         self._awaited &= driver.packs_running
         return not self._awaited or time.monotonic() - self._since_s > LAST_REPORT_TIMEOUT_S

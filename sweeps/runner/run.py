@@ -75,9 +75,7 @@ def run_sweep(
         with after_start():
             _finish(driver, outcome.state, console)
     if driver.why_uncompiled:
-        console.print(
-            f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False
-        )
+        console.print(f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False)
     return outcome
 
 
@@ -146,9 +144,7 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
         return
     found = report(store, name)
     ranks = {
-        (one.configuration.cell, one.configuration.number): one.rank
-        for one in found.configurations
-        if one.rank is not None
+        (one.configuration.cell, one.configuration.number): one.rank for one in found.configurations if one.rank is not None
     }
     table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))

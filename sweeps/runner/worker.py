@@ -80,9 +80,7 @@ def _provenance(order: PackRequest) -> dict[str, str]:
     ]
     on_cpu = order.device == "cpu"
     return {
-        "device": f"cpu {torch.backends.cpu.get_cpu_capability()}"
-        if on_cpu
-        else torch.cuda.get_device_name(),
+        "device": f"cpu {torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(),
         "machine": platform.machine(),
         "torch": torch.__version__,
         "python": platform.python_version(),

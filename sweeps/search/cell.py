@@ -188,9 +188,7 @@ class CellSearch:
         self._cell_key = cell_key
         self._sampler = SAMPLERS[search.sampler]
         self._space = dict(space)
-        self._parameters = [
-            _Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)
-        ]
+        self._parameters = [_Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)]
         self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
         self._file_values = dict(file_values or {})
         self._parallel = max(1, search.parallel)
@@ -217,9 +215,7 @@ class CellSearch:
             return Suggestion(dict(self._grid[number - 1]), "grid") if number <= len(self._grid) else None
         missing = [k for k in range(number) if k not in finished]
         if missing:
-            raise ValueError(
-                f"configuration {number} cannot be suggested without the parameters of {missing}"
-            )
+            raise ValueError(f"configuration {number} cannot be suggested without the parameters of {missing}")
         history = [self._trial_parameters(k, finished[k].parameters) for k in range(number)]
         ranks = self._ranks({k: finished[k] for k in self.needs(number)})
         trial = self._replayed(history, ranks) if self._sampler.replay else self._rebuilt(history, ranks)
@@ -337,9 +333,7 @@ class CellSearch:
         seen = [active(self._space, {path: self._file_values.get(path) for path in self._space})]
         for row in itertools.product(*(columns[path] for path in self._space)):
             point = active(self._space, dict(zip(self._space, row, strict=True)))
-            if not any(
-                same(point, other) for other in seen
-            ):  # rows that differ only in inactive dimensions are equal
+            if not any(same(point, other) for other in seen):  # rows that differ only in inactive dimensions are equal
                 seen.append(point)
         return seen[1:]
 

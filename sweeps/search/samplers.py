@@ -131,9 +131,7 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSample
         return sampler.make(seed=seed, **arguments)
 
 
-def check_sampler(
-    name: str, options: Mapping[str, Any], space: Mapping[str, Dimension] | None = None
-) -> list[str]:
+def check_sampler(name: str, options: Mapping[str, Any], space: Mapping[str, Dimension] | None = None) -> list[str]:
     """Faults of a sampler's name and options, and with `space` of the two together; an empty list if there are none."""
     if name not in SAMPLERS:
         return [unknown("sampler", name, SAMPLERS)]
@@ -141,9 +139,7 @@ def check_sampler(
     faults = [fault for key, value in options.items() if (fault := _option_fault(name, key, value))]
     if sampler.package is not None and importlib.util.find_spec(sampler.package) is None:
         package = sampler.package
-        faults.append(
-            f"sampler {name!r} needs the package {package}, which is not installed: pip install {package}."
-        )
+        faults.append(f"sampler {name!r} needs the package {package}, which is not installed: pip install {package}.")
     if faults:
         return faults
     if sampler.is_grid:

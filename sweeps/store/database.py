@@ -47,9 +47,7 @@ SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
-schema_version = Table(
-    "sweeps_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False)
-)
+schema_version = Table("sweeps_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 sweeps = Table(
     "sweeps",
@@ -101,9 +99,7 @@ lanes = Table(
     Column("number", Integer, primary_key=True),
     Column("seed", BigInteger, primary_key=True),
     Column("key", Text, nullable=False),
-    ForeignKeyConstraint(
-        ["sweep", "cell", "number"], ["configurations.sweep", "configurations.cell", "configurations.number"]
-    ),
+    ForeignKeyConstraint(["sweep", "cell", "number"], ["configurations.sweep", "configurations.cell", "configurations.number"]),
 )
 
 # A record belongs to no sweep: sweeps that name the same lane share it.
@@ -240,14 +236,10 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
     if isinstance(location, str) and "://" in text:
         return _postgresql(text.strip())  # a line break at the end comes from a file with the URL
     if not text.strip():
-        raise StoreError(
-            "the store's location is empty. Give a folder, such as results/, or a postgresql:// URL."
-        )
+        raise StoreError("the store's location is empty. Give a folder, such as results/, or a postgresql:// URL.")
     folder = Path(location).expanduser()
     if set("?#%") & set(str(folder.absolute())):
-        raise StoreError(
-            f"store {folder}: a folder whose path has ?, # or % in it cannot be part of MLflow's database URL."
-        )
+        raise StoreError(f"store {folder}: a folder whose path has ?, # or % in it cannot be part of MLflow's database URL.")
     network = network_file_system(folder)
     if network and not network_disk_permitted():
         raise StoreError(f"store {folder} {network_disk_advice(network)}.")
@@ -297,22 +289,16 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as fault:
-        raise StoreError(
-            "the store's URL cannot be read. Write postgresql://USER@HOST:PORT/DATABASE."
-        ) from fault
+        raise StoreError("the store's URL cannot be read. Write postgresql://USER@HOST:PORT/DATABASE.") from fault
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     where = parameters_masked(url.render_as_string(hide_password=True))
     if url.get_backend_name() != "postgresql":
-        raise StoreError(
-            f"store {where}: a store is a folder or a postgresql:// URL, not {url.get_backend_name()}."
-        )
+        raise StoreError(f"store {where}: a store is a folder or a postgresql:// URL, not {url.get_backend_name()}.")
     try:
         return where, sa.create_engine(url, pool_pre_ping=True)
     except (ImportError, sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as fault:
-        raise StoreError(
-            f"store {where} needs PostgreSQL's driver: pip install 'psycopg[binary]'."
-        ) from fault
+        raise StoreError(f"store {where} needs PostgreSQL's driver: pip install 'psycopg[binary]'.") from fault
 
 
 def _advice(cause: object) -> str:
@@ -337,6 +323,4 @@ def _advice(cause: object) -> str:
     ):
         if part in message:
             return f"{what_to_do} ({message})"
-    return (
-        f"the database refused: {message}. Check that it is reachable and writable, or give another --store."
-    )
+    return f"the database refused: {message}. Check that it is reachable and writable, or give another --store."

@@ -103,18 +103,14 @@ class Ownership:
         """
         hold = self._holds.get(name)
         if hold is None:
-            raise StoreError(
-                f"sweep {name!r} is not held here: heartbeat belongs inside `with store.hold(name)`"
-            )
+            raise StoreError(f"sweep {name!r} is not held here: heartbeat belongs inside `with store.hold(name)`")
         with hold.lock, self._database.write() as connection:
             alive = sa.update(holders).where(_row_of(name, hold.token)).values(beat_s=time.time())
             if not connection.execute(alive).rowcount:
                 raise self._refusal(name, _find(connection, name))
             now_s = time.monotonic()
             seconds = sweeps.c.seconds + (now_s - hold.counted_until_s if hold.count_time else 0.0)
-            counted = (
-                sa.update(sweeps).where(sweeps.c.name == name).values(seconds=seconds, updated=utc_now())
-            )
+            counted = sa.update(sweeps).where(sweeps.c.name == name).values(seconds=seconds, updated=utc_now())
             if connection.execute(counted).rowcount:
                 hold.counted_until_s = now_s
 
@@ -150,9 +146,7 @@ class Ownership:
     def _refusal(self, name: str, row: sa.Row[Any] | None) -> StoreError:
         where = self._database.where
         if row is None:
-            return StoreError(
-                f"sweep {name!r} in store {where} was released while it was acquired. Run again."
-            )
+            return StoreError(f"sweep {name!r} in store {where} was released while it was acquired. Run again.")
         other = _holder(row)
         message = (
             f"sweep {name!r} in store {where} is being driven by process {other.pid} on {other.host}, since "
@@ -160,10 +154,7 @@ class Ownership:
             "another name with --name."
         )
         if row.machine != _machine():
-            message += (
-                " If it is dead, it can be taken over once it has been silent for "
-                f"{HEARTBEAT_TIMEOUT_S:.0f} s."
-            )
+            message += f" If it is dead, it can be taken over once it has been silent for {HEARTBEAT_TIMEOUT_S:.0f} s."
         return HeldByAnother(message, host=other.host, pid=other.pid, since=other.since)
 
 

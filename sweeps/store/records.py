@@ -34,9 +34,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if self.state not in CONFIGURATION_STATES:
-            raise ValueError(
-                f"a configuration's state is {self.state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}"
-            )
+            raise ValueError(f"a configuration's state is {self.state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

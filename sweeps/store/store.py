@@ -55,9 +55,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # --------------------------------------------------------------------------------------- one driver a sweep
@@ -114,9 +112,7 @@ class Store:
     def _update_sweep(self, name: str, **values: str) -> None:
         with self.database.write() as connection:
             _require_sweep(connection, self.location, name)
-            connection.execute(
-                sa.update(sweeps).where(sweeps.c.name == name).values(updated=utc_now(), **values)
-            )
+            connection.execute(sa.update(sweeps).where(sweeps.c.name == name).values(updated=utc_now(), **values))
 
     # --------------------------------------------------------------------------------------- configurations
 
@@ -144,14 +140,10 @@ class Store:
         position = {cell: index for index, cell in enumerate(dict.fromkeys(entry.cell for entry in found))}
         return sorted(found, key=lambda entry: (position[entry.cell], entry.number))
 
-    def finish_configuration(
-        self, name: str, cell: str, number: int, state: str, value: float | None
-    ) -> None:
+    def finish_configuration(self, name: str, cell: str, number: int, state: str, value: float | None) -> None:
         """Set state (complete or failed) and the objective's value, None if it is not finite. May be repeated."""
         if state not in CONFIGURATION_STATES:
-            raise StoreError(
-                f"a configuration's state is {state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}"
-            )
+            raise StoreError(f"a configuration's state is {state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}")
         with self.database.write() as connection:
             self._require_configuration(connection, name, cell, number)
             _update_configuration(connection, name, cell, number, state=state, value=finite(value))
@@ -177,20 +169,14 @@ class Store:
                 _update_configuration(connection, name, cell, number, state="running", value=None)
             return _configurations(connection, name, cell, number)[0]
 
-    def update_settings(
-        self, name: str, cell: str, number: int, settings: Mapping[str, Any]
-    ) -> Configuration:
+    def update_settings(self, name: str, cell: str, number: int, settings: Mapping[str, Any]) -> Configuration:
         """Replace a configuration's settings, as for a longer budget; it is `running` again, without a value."""
         with self.database.write() as connection:
             self._require_configuration(connection, name, cell, number)
-            _update_configuration(
-                connection, name, cell, number, settings=json.dumps(settings), state="running", value=None
-            )
+            _update_configuration(connection, name, cell, number, settings=json.dumps(settings), state="running", value=None)
             return _configurations(connection, name, cell, number)[0]
 
-    def _require_configuration(
-        self, connection: sa.Connection, name: str, cell: str, number: int
-    ) -> Configuration:
+    def _require_configuration(self, connection: sa.Connection, name: str, cell: str, number: int) -> Configuration:
         _require_sweep(connection, self.location, name)
         found = _configurations(connection, name, cell, number)
         if not found:
@@ -223,9 +209,7 @@ class Store:
         with self.database.read() as connection:
             for budget in dict.fromkeys(budget for _, budget in requested):
                 for keys in _chunks([key for key, of_budget in requested if of_budget == budget]):
-                    rows = sa.select(*without_state).where(
-                        records.c.budget == budget, records.c.key.in_(keys)
-                    )
+                    rows = sa.select(*without_state).where(records.c.budget == budget, records.c.key.in_(keys))
                     found |= {(row.key, row.budget): _record(row) for row in connection.execute(rows)}
         return {id: found[id] for id in requested if id in found}
 
@@ -301,15 +285,10 @@ def _copy_configurations(here: sa.Connection, there: sa.Connection, target: str,
         if old is None:
             there.execute(sa.insert(configurations).values(row))
         elif _without_budget(old) != _without_budget(row):
-            raise StoreError(
-                f"{another} configuration {row['number']} of cell {row['cell']!r} differs. Give another --store"
-            )
+            raise StoreError(f"{another} configuration {row['number']} of cell {row['cell']!r} differs. Give another --store")
         else:
             there.execute(sa.update(configurations).where(configurations.c.id == old["id"]).values(row))
-    keys = {
-        (row.cell, row.number, row.seed): row.key
-        for row in there.execute(sa.select(lanes).where(lanes.c.sweep == name))
-    }
+    keys = {(row.cell, row.number, row.seed): row.key for row in there.execute(sa.select(lanes).where(lanes.c.sweep == name))}
     for lane in here.execute(sa.select(lanes).where(lanes.c.sweep == name)).mappings():
         key = keys.get((lane["cell"], lane["number"], lane["seed"]))
         if key is None:
@@ -376,9 +355,7 @@ def _configurations(
     of_lanes = sa.select(lanes).where(_of(lanes, name, cell, number)).order_by(lanes.c.seed)
     for lane in connection.execute(of_lanes):
         keys[lane.cell, lane.number][lane.seed] = lane.key
-    chosen = (
-        sa.select(configurations).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
-    )
+    chosen = sa.select(configurations).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
     found = []
     for row in connection.execute(chosen):
         values = row._asdict()
@@ -388,20 +365,13 @@ def _configurations(
     return found
 
 
-def _update_configuration(
-    connection: sa.Connection, name: str, cell: str, number: int, **values: Any
-) -> None:
+def _update_configuration(connection: sa.Connection, name: str, cell: str, number: int, **values: Any) -> None:
     row = _of(configurations, name, cell, number)
     connection.execute(sa.update(configurations).where(row).values(**values))
 
 
-def _insert_lanes(
-    connection: sa.Connection, name: str, cell: str, number: int, keys: Mapping[int, str]
-) -> None:
-    rows = [
-        {"sweep": name, "cell": cell, "number": number, "seed": seed, "key": key}
-        for seed, key in keys.items()
-    ]
+def _insert_lanes(connection: sa.Connection, name: str, cell: str, number: int, keys: Mapping[int, str]) -> None:
+    rows = [{"sweep": name, "cell": cell, "number": number, "seed": seed, "key": key} for seed, key in keys.items()]
     if rows:
         connection.execute(sa.insert(lanes), rows)
 
@@ -410,15 +380,11 @@ def _insert_records(database: Database, connection: sa.Connection, rows: Sequenc
     """Insert rows of `records`; a stored one stays, unless its outcome is `error`."""
     insert = database.insert(records)
     values = {column.name: insert.excluded[column.name] for column in records.c if not column.primary_key}
-    insert = insert.on_conflict_do_update(
-        index_elements=["key", "budget"], set_=values, where=records.c.outcome == "error"
-    )
+    insert = insert.on_conflict_do_update(index_elements=["key", "budget"], set_=values, where=records.c.outcome == "error")
     connection.execute(insert, rows)
 
 
-def _insert_checkpoints(
-    database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]
-) -> None:
+def _insert_checkpoints(database: Database, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows of `checkpoints`; of each key the one with most steps stays."""
     insert = database.insert(checkpoints)
     values = {name: insert.excluded[name] for name in ("steps", "blob", "curve")}
@@ -458,7 +424,5 @@ def _record(row: sa.Row[Any]) -> LaneResult:
     values["provenance"] = json.loads(values["provenance"])
     columns = unpack(values["curve"])
     values["curve"] = {name: c for name, c in columns.items() if not name.startswith(_BY_LENGTH)}
-    values["by_length"] = {
-        name.removeprefix(_BY_LENGTH): c for name, c in columns.items() if name.startswith(_BY_LENGTH)
-    }
+    values["by_length"] = {name.removeprefix(_BY_LENGTH): c for name, c in columns.items() if name.startswith(_BY_LENGTH)}
     return LaneResult(solved=values["outcome"] == "solved", **values)

@@ -85,9 +85,7 @@ class Client:
         # MLflow raises errors of SQLAlchemy, requests, the file system and its own; none may end a sweep.
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TrackingError(
-                f"MLflow at {without_password(self.uri)} could not {what}: {first}"
-            ) from error
+            raise TrackingError(f"MLflow at {without_password(self.uri)} could not {what}: {first}") from error
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; it is created, or restored if it was deleted."""
@@ -187,7 +185,5 @@ def _connect(uri: str) -> MlflowClient:
     # A line for every attempt; the last failure is raised
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(
-        max_results=1
-    )  # opens the database, or calls the server: errors are raised here
+    client.search_experiments(max_results=1)  # opens the database, or calls the server: errors are raised here
     return client

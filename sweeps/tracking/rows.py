@@ -67,9 +67,7 @@ def short_name(path: str, among: Mapping[str, Any]) -> str:
         return [leaf.rpartition("_")[2], leaf, full]
 
     others = [forms(other) for other in among if other != path]
-    return next(
-        form for i, form in enumerate(forms(path)) if i == 2 or all(form != other[i] for other in others)
-    )
+    return next(form for i, form in enumerate(forms(path)) if i == 2 or all(form != other[i] for other in others))
 
 
 def short_value(value: Any) -> str:
@@ -139,11 +137,7 @@ def parameters(configuration: Configuration) -> dict[str, str]:
 
 def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
     if isinstance(node, Mapping):
-        return [
-            leaf
-            for key, value in node.items()
-            for leaf in _leaves(value, f"{path}.{key}" if path else str(key))
-        ]
+        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
     if isinstance(node, (list, tuple)) and any(isinstance(item, Mapping) for item in node):
         return [leaf for i, item in enumerate(node) for leaf in _leaves(item, f"{path}.{i}")]
     return [(path, node)]
@@ -215,8 +209,4 @@ def _length_points(result: LaneResult) -> list[Point]:
 
 
 def _at(values: Mapping[str, float | None], step: int, age: int) -> list[Point]:
-    return [
-        Point(key, float(value), step, age)
-        for key, value in values.items()
-        if value is not None and math.isfinite(value)
-    ]
+    return [Point(key, float(value), step, age) for key, value in values.items() if value is not None and math.isfinite(value)]

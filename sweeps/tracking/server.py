@@ -20,9 +20,7 @@ from sweeps.tracking.client import ENVIRONMENT, sqlite_file, without_password
 STOP_TIMEOUT_S = 10.0
 
 
-def serve(
-    uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0
-) -> subprocess.Popen[bytes]:
+def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0) -> subprocess.Popen[bytes]:
     """Start the server and return when it responds. End it with `stop`: it does not receive Ctrl-C.
 
     One worker, on this machine only unless `host` is given: the pages have no password. Raises UserError
@@ -33,9 +31,7 @@ def serve(
     _check_port(host, port)
     # The job runner is for hosted language-model evaluations; it starts processes of its own.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    environment["MLFLOW_BACKEND_STORE_URI"] = (
-        uri  # not in the command line, which every user can read: it may hold a password
-    )
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not in the command line, which every user can read: it may hold a password
     with tempfile.TemporaryFile() as output:
         # A session of its own, so that `stop` ends the server's workers too.
         process = subprocess.Popen(
@@ -56,11 +52,7 @@ def serve(
         stop(process)
         output.seek(0)
         last = output.read().decode(errors="replace").strip().splitlines()[-5:]
-    why = (
-        f"ended with status {status}"
-        if status is not None
-        else f"did not respond within {ready_timeout_s:g} s"
-    )
+    why = f"ended with status {status}" if status is not None else f"did not respond within {ready_timeout_s:g} s"
     raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last output:", *last]))
 
 
@@ -89,9 +81,7 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise UserError(
-                f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}"
-            ) from error
+            raise UserError(f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}") from error
 
 
 def _responds(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> bool:

@@ -52,9 +52,7 @@ class Tracker:
     again.
     """
 
-    def __init__(
-        self, uri: str, sweep: Sweep, *, created: str, name: str | None = None, command: str | None = None
-    ) -> None:
+    def __init__(self, uri: str, sweep: Sweep, *, created: str, name: str | None = None, command: str | None = None) -> None:
         self.uri = uri
         self._sweep = sweep
         self._created = created
@@ -82,9 +80,7 @@ class Tracker:
         if run.ended:
             self._end(opened, run, "RUNNING")
 
-    def lanes(
-        self, configuration: Configuration, results: Iterable[LaneResult], rank: int | None = None
-    ) -> None:
+    def lanes(self, configuration: Configuration, results: Iterable[LaneResult], rank: int | None = None) -> None:
         """Write the runs of finished seeds, each with metrics, curves and the configuration's parameters."""
         opened = self._open()
         parent = self._configuration_run(opened, configuration, rank)
@@ -224,9 +220,7 @@ class Tracker:
         opened.client.log(run, self._created_ms, rows.seed_points(result), with_seed, _changed(run, tags))
         self._end(opened, run, "FAILED" if result.outcome == "error" else "FINISHED")
 
-    def _create(
-        self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int
-    ) -> Run:
+    def _create(self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
         all_tags = {**tags, "sweep": self._created, PARENT: parent.id}
         run = opened.client.create(opened.experiment, name, all_tags, started_ms)
         opened.runs[_key(tags)] = run

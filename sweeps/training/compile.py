@@ -118,9 +118,7 @@ class Recorded:
         flat, run = [*pytree.tree_flatten(arguments)[0], *self._constants], self._repeat
         with self._mode():
             if not self._accepts(*flat):
-                raise RuntimeError(
-                    "these tensors would need another compilation: their shapes, types or memory differ"
-                )
+                raise RuntimeError("these tensors would need another compilation: their shapes, types or memory differ")
 
         def repeat(count: int) -> None:
             with self._mode(), torch.compiler.set_stance("fail_on_recompile"):
@@ -143,11 +141,7 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
     Programs that differ in them alone are one, and torch (2.13) saves no function that looks up tensors in its module.
     Other modules inside, as `torch.cond` makes, stay where they are.
     """
-    held = [
-        node
-        for node in graph.graph.find_nodes(op="get_attr")
-        if isinstance(getattr(graph, node.target), Tensor)
-    ]
+    held = [node for node in graph.graph.find_nodes(op="get_attr") if isinstance(getattr(graph, node.target), Tensor)]
     last = next((node for node in reversed(graph.graph.nodes) if node.op == "placeholder"), None)
     constants: list[Tensor] = []
     for node in held if last is not None else ():
@@ -178,11 +172,7 @@ def _storage(t: Tensor) -> int:
 def _copy(t: Tensor) -> Tensor:
     """A copy with the same strides, for which functions are compiled; an expanded tensor stays as it is."""
     t = t.detach()
-    return (
-        t
-        if 0 in t.stride()
-        else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t)
-    )
+    return t if 0 in t.stride() else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).copy_(t)
 
 
 def in_place(function: Callable[..., Any]) -> Callable[..., None]:

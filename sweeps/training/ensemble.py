@@ -26,9 +26,7 @@ class Ensemble:
     of other settings.
     """
 
-    def __init__(
-        self, built: Built, floats: Mapping[str, float], states: Sequence[bytes], compiled: bool = True
-    ) -> None:
+    def __init__(self, built: Built, floats: Mapping[str, float], states: Sequence[bytes], compiled: bool = True) -> None:
         self.task = built.task
         if not self.task.reads_symbols:
             raise ValueError(
@@ -41,9 +39,7 @@ class Ensemble:
         functions = LaneFunctions(built, frozenset())
         self._evaluation = LoopedEvaluation(functions, compiled, inputs_shared=True)
 
-    def measure(
-        self, length: int, on_progress: Callable[[str], None] = lambda line: None
-    ) -> list[dict[str, float]]:
+    def measure(self, length: int, on_progress: Callable[[str], None] = lambda line: None) -> list[dict[str, float]]:
         """Return `error`, the task's scores and `rows` at a length: of every member, then of their average.
 
         The test set is the lanes' own. Raises ValueError for a length that the task does not have.
@@ -61,9 +57,7 @@ class Ensemble:
         total: Any = None
         for number, member in enumerate(self._members, start=1):
             on_progress(f"length {length}: member {number} of {len(self._members)}")
-            stacked_logits = self._evaluation.outputs(
-                member["params"], member["memory"], self._floats, inputs
-            )
+            stacked_logits = self._evaluation.outputs(member["params"], member["memory"], self._floats, inputs)
             logits = tuple(y[0] for y in stacked_logits)
             rows.append(judged(logits))
             probabilities = tuple(y.softmax(dim=-1) for y in logits)

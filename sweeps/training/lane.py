@@ -84,13 +84,9 @@ class LaneResult:
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
-            raise ValueError(
-                f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}"
-            )
+            raise ValueError(f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}")
         if self.solved != (self.outcome == "solved"):
-            raise ValueError(
-                f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other"
-            )
+            raise ValueError(f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other")
 
     @property
     def id(self) -> tuple[str, int]:
@@ -150,14 +146,10 @@ class Curve:
         """Return the columns as plain data; None where a number is not finite."""
         columns = {f"error.{split}": values for split, values in self.error.items()}
         columns |= {"sparsity_error": self.sparsity_error} | self.scores
-        return {"step": list(self.step)} | {
-            name: [_finite(value) for value in column] for name, column in columns.items()
-        }
+        return {"step": list(self.step)} | {name: [_finite(value) for value in column] for name, column in columns.items()}
 
 
-def judge(
-    lane: Lane, curve: Curve, threshold: float | None, steps: int, diverged: str | None = None
-) -> LaneResult:
+def judge(lane: Lane, curve: Curve, threshold: float | None, steps: int, diverged: str | None = None) -> LaneResult:
     """Return a lane's result by the published criteria, without its curve and state.
 
     The best step is the first of those with the lowest interpolation error (without that split, the last). A lane that
@@ -169,9 +161,7 @@ def judge(
         guide = curve.error.get("interpolation")
         best = len(curve.step) - 1
         if guide is not None:
-            best = min(
-                range(len(guide)), key=lambda i: (guide[i] if not math.isnan(guide[i]) else math.inf, i)
-            )
+            best = min(range(len(guide)), key=lambda i: (guide[i] if not math.isnan(guide[i]) else math.inf, i))
         test = curve.error.get("extrapolation", next(iter(curve.error.values())))
         below = [threshold is not None and value < threshold for value in test]
         solved = below[best] and diverged is None

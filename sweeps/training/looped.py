@@ -56,9 +56,7 @@ class LoopedStep:
 
         return repeat
 
-    def _step(
-        self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
-    ) -> None:
+    def _step(self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params) -> None:
         x, target, of_batch = self._batches(state, floats, keys, instance, shared)
         leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
         about = {n: state[n] for n in ("step", "last_error", "mean_loss", "memory")} | {"keys": keys}
@@ -111,9 +109,7 @@ class LoopedEvaluation:
             result["sparsity_error"] = pieces.sparsity_error()
         return result
 
-    def outputs(
-        self, params: Params, memory: dict[str, Params], floats: Params, x: Any, shared: Params | None = None
-    ) -> Any:
+    def outputs(self, params: Params, memory: dict[str, Params], floats: Params, x: Any, shared: Params | None = None) -> Any:
         """Return the lanes' outputs [K, B, ...], or a tuple of those of every bin where x is a tuple."""
         about = {"memory": memory}
         with torch.no_grad():
@@ -121,9 +117,7 @@ class LoopedEvaluation:
             uncompiled = self._uncompiled_pieces.of(params, floats, about)
             num_slots = len(next(iter(params.values())))
             if isinstance(x, tuple):
-                return tuple(
-                    self._of_symbols(pieces if b.shape[-1] > LONG else uncompiled, b, num_slots) for b in x
-                )
+                return tuple(self._of_symbols(pieces if b.shape[-1] > LONG else uncompiled, b, num_slots) for b in x)
             return self._of_sequence(pieces, x, shared or {}, num_slots)
 
     def _of_sequence(self, pieces: SimpleNamespace, x: Tensor, shared: Params, num_slots: int) -> Tensor:
@@ -230,20 +224,13 @@ class _Pieces:
         """
         functions, calls = self._functions, itertools.count()
         return SimpleNamespace(
-            **{
-                name: self._piece(name, params, floats, about, calls)
-                for name in functions.built.network.pieces
-            },
+            **{name: self._piece(name, params, floats, about, calls) for name in functions.built.network.pieces},
             total=lambda *rest: self._call("total", functions.total, about, floats, *rest),
-            errors=lambda split, *rest: self._call(
-                f"errors {split}", partial(functions.errors, split), floats, *rest
-            ),
+            errors=lambda split, *rest: self._call(f"errors {split}", partial(functions.errors, split), floats, *rest),
             sparsity_error=lambda: self._call("sparsity", functions.sparsity_error, params, floats),
         )
 
-    def _piece(
-        self, name: str, params: Params, floats: Params, about: LaneState, calls: Iterator[int]
-    ) -> Callable[..., Any]:
+    def _piece(self, name: str, params: Params, floats: Params, about: LaneState, calls: Iterator[int]) -> Callable[..., Any]:
         first = next(iter(params.values()))
 
         def run(params: Params, floats: Params, about: LaneState, number: Tensor, *arguments: Any) -> Any:

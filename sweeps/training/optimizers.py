@@ -144,11 +144,7 @@ class LrDecay:
     period: int = 200
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{k} = {getattr(self, k)} must lie in [0, 1]"
-            for k in ("factor", "floor")
-            if not 0 <= getattr(self, k) <= 1
-        ]
+        faults = [f"{k} = {getattr(self, k)} must lie in [0, 1]" for k in ("factor", "floor") if not 0 <= getattr(self, k) <= 1]
         if self.period < 1:
             faults.append(f"period = {self.period} must be at least 1")
         if faults:

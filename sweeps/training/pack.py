@@ -59,9 +59,7 @@ class Programs:
 _KEPT: dict[tuple[Any, ...], Programs] = {}
 
 
-def programs_for(
-    structure: str, functions: LaneFunctions, tensors: Mapping[str, Any], compiled: bool
-) -> Programs:
+def programs_for(structure: str, functions: LaneFunctions, tensors: Mapping[str, Any], compiled: bool) -> Programs:
     """Return the programs for the stacked `tensors` of a pack, from an earlier pack of this process where there was one.
 
     `tensors` holds state, floats, keys, budget, instance, shared, inputs, targets. What a task shares between lanes
@@ -116,9 +114,7 @@ class Slot:
 class LengthCurve:
     """The errors of a finished lane by length, measured one length a call of `advance` until `result` is there."""
 
-    def __init__(
-        self, finished: LaneResult, functions: LaneFunctions, tensors: dict[str, Any], compiled: bool
-    ) -> None:
+    def __init__(self, finished: LaneResult, functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> None:
         """`tensors` has the lane's own `params`, `memory` and `floats`, with a slot axis of one."""
         self.finished = finished
         self._task, self._tensors = functions.built.task, tensors
@@ -208,9 +204,7 @@ class Pack:
                 results += self._evaluate_and_refill()
             if any(self.slots):
                 self._train(until)
-        except (
-            Exception
-        ) as error:  # whatever a model or task raises inside the step is data about these lanes
+        except Exception as error:  # whatever a model or task raises inside the step is data about these lanes
             results += self._fail_all(f"{type(error).__name__}: {error}")
         return results
 
@@ -221,11 +215,7 @@ class Pack:
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Return the exact checkpoint of every lane that has no result yet, by its key."""
-        found = {
-            m.finished.key: Checkpoint(m.finished.steps, m.finished.state)
-            for m in self.measuring
-            if m.finished.state
-        }
+        found = {m.finished.key: Checkpoint(m.finished.steps, m.finished.state) for m in self.measuring if m.finished.state}
         steps = self.tensors["state"]["step"].tolist()
         for k, slot in enumerate(self.slots):
             if slot is not None:
@@ -302,17 +292,13 @@ class Pack:
         due = [
             (k, slot)
             for k, slot in enumerate(self.slots)
-            if slot is not None
-            and status[k] == RUNNING
-            and (steps[k] % self.interval == 0 or steps[k] >= slot.lane.budget)
+            if slot is not None and status[k] == RUNNING and (steps[k] % self.interval == 0 or steps[k] >= slot.lane.budget)
         ]
         if not due:
             return
         others = (t[name] for name in ("floats", "inputs", "targets", "shared"))
         values = programs.evaluate(state["params"], state["memory"], *others)
-        values |= {
-            f"memory.{name}": state["memory"]["model"][name] for name in self.built.network.reported_memory
-        }
+        values |= {f"memory.{name}": state["memory"]["model"][name] for name in self.built.network.reported_memory}
         columns = {name: v.tolist() for name, v in values.items()}
         restarted_at = state["restarted_at"].tolist()
         for k, slot in due:
@@ -330,9 +316,7 @@ class Pack:
         """
         interpolation = slot.curve.error.get("interpolation", [])
         since = [e for s, e in zip(slot.curve.step, interpolation, strict=False) if s >= restarted_at]
-        if step == restarted_at or not any(
-            unit.restarts(config, since, self.interval) for unit, config in slot.built.units
-        ):
+        if step == restarted_at or not any(unit.restarts(config, since, self.interval) for unit, config in slot.built.units):
             return
         params = initial_params(slot.built, slot.lane.seed, self.device, f"restart {step}")
         put(self.tensors["state"]["params"], k, params)
@@ -450,9 +434,7 @@ class Pack:
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
             "state": stacked([initial_state(self.built, 0, device)] * K),
-            "floats": {
-                p: torch.full((K,), v, device=device) for p, v in floats.items() if p not in self.zero_floats
-            },
+            "floats": {p: torch.full((K,), v, device=device) for p, v in floats.items() if p not in self.zero_floats},
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),
             "instance": {n: torch.stack([a] * K) for n, a in instance.items()},

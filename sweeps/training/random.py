@@ -27,9 +27,7 @@ ROUNDS = 13
 Pair = tuple[Any, Any]
 
 
-def threefry_rounds(
-    x: Pair, key: Pair, count: int, rotate: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]
-) -> Pair:
+def threefry_rounds(x: Pair, key: Pair, count: int, rotate: Callable[[Any, int], Any], wrapped: Callable[[Any], Any]) -> Pair:
     """Return the cipher's words for anything that adds and xors like 32-bit words: ints, int32 tensors, compiler values."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = wrapped(x[0] + keys[0]), wrapped(x[1] + keys[1])
@@ -72,9 +70,7 @@ def _(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[T
 
 
 @threefry2x32.register_vmap
-def _(
-    info: Any, in_dims: tuple[int | None, ...], *words: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+def _(info: Any, in_dims: tuple[int | None, ...], *words: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """Elementwise: bring every batch axis to the front and pad the rest to one rank."""
     rank = max(w.dim() - (d is not None) for w, d in zip(words, in_dims, strict=True))
     aligned = []
@@ -154,9 +150,7 @@ class Stream:
         self._drawn += count
         return threefry2x32(*self._key, index, self._step)
 
-    def _paired(
-        self, shape: Sequence[int], make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def _paired(self, shape: Sequence[int], make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         """Numbers in the given shape: `make` turns two arrays of words into two arrays of numbers, which are joined."""
         size = math.prod(shape)
         first, second = make(*self._words((size + 1) // 2))
@@ -180,9 +174,7 @@ class Stream:
     def integers(self, shape: Sequence[int], low: int, high: int) -> Tensor:
         """Return int64 in [low, high). The width must be at most 2**24; the bias is below width / 2**24."""
         if not 0 < high - low <= 2**24:
-            raise ValueError(
-                f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}"
-            )
+            raise ValueError(f"integers need low < high and a width of at most 2**24, but got low={low}, high={high}")
 
         def scaled(word: Tensor) -> Tensor:
             return low + (((word >> 8) & 0xFFFFFF).to(torch.int64) * (high - low) >> 24)

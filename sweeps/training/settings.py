@@ -73,14 +73,8 @@ class Train:
             "clip_norm": 0,
             "clip_value": 0,
         }
-        faults = [
-            f"{k} = {getattr(self, k)} must be at least {low}"
-            for k, low in bounds.items()
-            if getattr(self, k) < low
-        ]
-        faults += [
-            f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0
-        ]
+        faults = [f"{k} = {getattr(self, k)} must be at least {low}" for k, low in bounds.items() if getattr(self, k) < low]
+        faults += [f"{k} = {getattr(self, k)} must be above 0" for k in ("lr", "epsilon") if not getattr(self, k) > 0]
         faults += [
             f"{k} = {getattr(self, k)} must lie in [0, 1)"
             for k in ("beta1", "beta2", "momentum")
@@ -105,9 +99,7 @@ class Built:
         """Return a module for one seed, its parameters not yet initialised; other configs may replace its own."""
         configs = unit_configs or tuple(c for _, c in self.units)
         factories = [partial(cls, c) for (cls, _), c in zip(self.units, configs, strict=True)]
-        return self.network(
-            config or self.network_config, factories, self.task.num_inputs, self.task.num_outputs
-        )
+        return self.network(config or self.network_config, factories, self.task.num_inputs, self.task.num_outputs)
 
 
 Build = Callable[[Mapping[str, Any]], Built]
@@ -157,9 +149,7 @@ def with_floats(config: Any, floats: Mapping[str, Any], path: str, except_for: C
     if not dataclasses.is_dataclass(config):
         return config
     names = [field.name for field in dataclasses.fields(config) if field.name not in except_for]
-    return replaced(
-        config, **{name: with_floats(getattr(config, name), floats, f"{path}.{name}") for name in names}
-    )
+    return replaced(config, **{name: with_floats(getattr(config, name), floats, f"{path}.{name}") for name in names})
 
 
 def replaced(config: Any, **values: Any) -> Any:

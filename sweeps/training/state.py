@@ -99,9 +99,7 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
     names = [_name(path) for path, _ in paths]
     if sorted(names) != sorted(tensors):
         raise ValueError(f"a checkpoint holds {sorted(tensors)}, but this lane needs {sorted(names)}")
-    state = pytree.tree_unflatten(
-        [tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec
-    )
+    state = pytree.tree_unflatten([tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec)
     header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
     return state, Curve(**json.loads(header["curve"])), float(header["wall_time_s"])
 

@@ -65,9 +65,7 @@ class Context:
         return torch.where(kept, x / (1.0 - rate), torch.zeros_like(x))
 
 
-if (
-    TYPE_CHECKING
-):  # mypy compares the engine's classes with the protocols that models and tasks are written against
+if TYPE_CHECKING:  # mypy compares the engine's classes with the protocols that models and tasks are written against
 
     def _contracts(
         context: Context, stream: Stream
@@ -119,16 +117,12 @@ class LaneFunctions:
         available = torch.tensor(lengths, device=longest.device)
         return available[((available <= longest).sum() - 1).clamp(min=0).unsqueeze(0)].squeeze(0)
 
-    def sample_length(
-        self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, data: Params
-    ) -> Any:
+    def sample_length(self, length: Tensor, bin_: int, state: LaneState, floats: Params, keys: Params, data: Params) -> Any:
         """Return a batch of one length, in the bin of that length."""
         stream = _stream(keys, "batch", state["step"])
         return self._task(floats).sample_exact(stream, data, self.built.train.batch, bin_, length)
 
-    def total(
-        self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Penalties
-    ) -> tuple[Tensor, Observed]:
+    def total(self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Penalties) -> tuple[Tensor, Observed]:
         """Return the task's loss and the penalties as one number, and what was observed on the way."""
         task = self._task(floats)
         loss = task.loss(y, target)
@@ -219,9 +213,7 @@ class LaneFunctions:
 
     def _task(self, floats: Params) -> Task:
         task = self.built.task
-        return type(task)(
-            with_floats(task.config, self._filled(floats), "task", except_for=task.evaluation_only)
-        )
+        return type(task)(with_floats(task.config, self._filled(floats), "task", except_for=task.evaluation_only))
 
     def _filled(self, floats: Mapping[str, Any]) -> dict[str, Any]:
         return {**floats, **dict.fromkeys(self.zero_floats, 0.0)}
@@ -232,9 +224,7 @@ def with_params(model: nn.Module, params: Params, function: Callable[..., Result
 
     As torch.func.functional_call, for any method; one that changes parameters in place changes `params`.
     """
-    found: Result = functional_call(
-        _Calling(model, function), {f"model.{name}": p for name, p in params.items()}, arguments
-    )
+    found: Result = functional_call(_Calling(model, function), {f"model.{name}": p for name, p in params.items()}, arguments)
     return found
 
 

@@ -52,9 +52,7 @@ def _lowered(*boxes: Any) -> tuple[Any, Any]:
             key0, key1, x0, x1 = (_Word(load(index)) for load in loaders)
             return threefry_rounds((x0, x1), (key0, key1), ROUNDS, rotate_left, lambda w: w)[which].value
 
-        return ir.Pointwise.create(
-            device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size()
-        )
+        return ir.Pointwise.create(device=boxes[0].get_device(), dtype=torch.int32, inner_fn=inner, ranges=boxes[0].get_size())
 
     return word(0), word(1)
 

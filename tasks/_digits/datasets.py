@@ -92,9 +92,7 @@ def read_labels(folder: Path, stem: str) -> Bytes:
     path = find_idx(folder, stem)
     labels = read_idx(path, axes=1)
     if labels.size and labels.max() > 9:
-        raise DataError(
-            f"{path}: label {labels.max()} at place {labels.argmax()} is not a digit 0 to 9. {FETCH_AGAIN}"
-        )
+        raise DataError(f"{path}: label {labels.max()} at place {labels.argmax()} is not a digit 0 to 9. {FETCH_AGAIN}")
     return labels
 
 
@@ -126,9 +124,7 @@ def read_idx(path: Path, axes: int) -> Bytes:
     expected = head + math.prod(shape)
     if len(content) != expected:
         fault = "cut off" if len(content) < expected else "too long"
-        raise DataError(
-            f"{path}: {fault}: shape {shape} needs {expected} bytes, but it has {len(content)}. {FETCH_AGAIN}"
-        )
+        raise DataError(f"{path}: {fault}: shape {shape} needs {expected} bytes, but it has {len(content)}. {FETCH_AGAIN}")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
 
 
@@ -168,18 +164,12 @@ def _svhn_part(path: Path) -> Images:
     found = _read_matlab(path)
     X, y = found.get("X"), found.get("y")
     if X is None or y is None:
-        raise DataError(
-            f"{path}: has {sorted(found)}, but X (pictures) and y (labels) are expected. {REMOVE_AND_FETCH}"
-        )
+        raise DataError(f"{path}: has {sorted(found)}, but X (pictures) and y (labels) are expected. {REMOVE_AND_FETCH}")
     if X.ndim != 4 or X.shape[:3] != (32, 32, 3) or X.dtype != np.uint8:
-        raise DataError(
-            f"{path}: X is {X.dtype} {X.shape}, but uint8 (32, 32, 3, N) is expected. {REMOVE_AND_FETCH}"
-        )
+        raise DataError(f"{path}: X is {X.dtype} {X.shape}, but uint8 (32, 32, 3, N) is expected. {REMOVE_AND_FETCH}")
     labels = np.asarray(y).reshape(-1).astype(np.int64)
     if labels.size and not (labels.min() >= 0 and labels.max() <= 10):
-        raise DataError(
-            f"{path}: labels reach from {labels.min()} to {labels.max()}, not 1 to 10. {REMOVE_AND_FETCH}"
-        )
+        raise DataError(f"{path}: labels reach from {labels.min()} to {labels.max()}, not 1 to 10. {REMOVE_AND_FETCH}")
     labels[labels == 10] = 0  # the label of the digit 0 in this set
     return images(np.ascontiguousarray(X.transpose(3, 2, 0, 1)), labels, str(path))
 

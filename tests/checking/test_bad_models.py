@@ -218,9 +218,7 @@ def test_a_rule_for_vmap_that_takes_a_mean_over_lanes_is_caught_there(tmp_path: 
     path = written(tmp_path, "model", ("class MyModel", MIXES), (y, f"Centred.apply({y})"))
     report = checked(path)
     assert checker.APART in report.broken, report.text()
-    assert {line for rule, line, _ in faults_of(report) if rule == checker.APART} == {
-        line_of(path, "def vmap")
-    }
+    assert {line for rule, line, _ in faults_of(report) if rule == checker.APART} == {line_of(path, "def vmap")}
 
 
 def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what_to_do(
@@ -259,9 +257,7 @@ def test_rows_may_mix_where_the_unit_declares_it(tmp_path: Path) -> None:
 
 
 def test_noise_from_the_stream_is_allowed(tmp_path: Path) -> None:
-    noise = before(
-        FORWARD, "x_BI = x_BI + 0.1 * ctx.training * ctx.stream.normal(x_BI.shape) * (1 + ctx.step)"
-    )
+    noise = before(FORWARD, "x_BI = x_BI + 0.1 * ctx.training * ctx.stream.normal(x_BI.shape) * (1 + ctx.step)")
     report = checked(written(tmp_path, "model", noise))
     assert report.sound, report.text()
 
@@ -272,9 +268,7 @@ def test_every_choice_of_a_setting_is_checked(tmp_path: Path) -> None:
         before(FORWARD, "if self.config.noisy and x_BI.sum() > 0:\n            x_BI = 2 * x_BI"),
     ]  # fmt: skip
     path = written(tmp_path, "model", *changes)
-    assert (checker.BLIND, line_of(path, "self.config.noisy and")) in [
-        t[:2] for t in faults_of(checked(path))
-    ]
+    assert (checker.BLIND, line_of(path, "self.config.noisy and")) in [t[:2] for t in faults_of(checked(path))]
 
 
 def test_a_check_leaves_the_global_generators_as_they_were(tmp_path: Path) -> None:

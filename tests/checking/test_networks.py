@@ -79,9 +79,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "name", ["dngpu", "neural_gpu", "transformer", "lstm_attention", "two_layer", "recurrent"]
-)
+@pytest.mark.parametrize("name", ["dngpu", "neural_gpu", "transformer", "lstm_attention", "two_layer", "recurrent"])
 def test_a_shipped_network_keeps_every_rule(name: str) -> None:
     """Whole networks on symbols, and two that arrange units, one of them over time."""
     report = check_model(name)
@@ -171,9 +169,7 @@ def test_shown_and_listed() -> None:
     assert "network ./mine.py (version 1" in shown and "number of hidden values" in shown
     shown = call("show", "model", "dngpu").out
     assert "dngpu stands for" in shown and "network dngpu (version" in shown and "settings:" in shown
-    assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(
-        call("list", "models", "--names").out.split()
-    )
+    assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(call("list", "models", "--names").out.split())
 
 
 def settings(model: object, **train: object) -> dict[str, object]:

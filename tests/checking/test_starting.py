@@ -89,15 +89,10 @@ def test_new_overwrites_nothing() -> None:
 def test_an_unsound_model_has_status_2_and_its_fault_is_printed_with_its_line() -> None:
     call("new", "model", "mine")
     path = Path("mine.py")
-    path.write_text(
-        path.read_text().replace("        return (self.eff", "        print(x_BI)\n        return (self.eff")
-    )
+    path.write_text(path.read_text().replace("        return (self.eff", "        print(x_BI)\n        return (self.eff"))
     answer = call("check", "model", "./mine.py")
     assert answer.status == 2
-    assert (
-        f"       mine.py:{line_of(path, 'print(x_BI)')}: print(x_BI)\n       found: forward calls print\n"
-        in answer.out
-    )
+    assert f"       mine.py:{line_of(path, 'print(x_BI)')}: print(x_BI)\n       found: forward calls print\n" in answer.out
 
 
 @pytest.mark.parametrize("kind", ["model", "task"])
@@ -150,9 +145,7 @@ def test_a_task_without_a_threshold_is_shown() -> None:
 
 
 def test_a_listing_has_the_first_line_of_every_class_or_else_of_its_file() -> None:
-    assert summary_line("task", "static") == (
-        "Find two overlapping subsets of the inputs, sum each, and combine the sums."
-    )
+    assert summary_line("task", "static") == ("Find two overlapping subsets of the inputs, sum each, and combine the sums.")
     for kind in ("model", "task"):
         for name, line in listing(kind):
             assert line and not line.startswith("Shapes:"), (kind, name)

@@ -126,9 +126,7 @@ def test_a_sound_task_on_symbols_keeps_every_rule_on_the_way_to_the_engine(tmp_p
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_a_task_on_symbols_is_caught_under_its_rule_and_at_its_line(
-    tmp_path: Path, fault: str
-) -> None:
+def test_a_fault_of_a_task_on_symbols_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
     old, new, rule, fragment, said = FAULTS[fault]
     path = made(tmp_path, old, new)
     report = checked(path, last=rule)

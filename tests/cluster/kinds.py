@@ -11,9 +11,7 @@ from cluster.clusters_file import parse_clusters
 
 SWEEP = Submission("nau-addition", "name: nau-addition\nquestion: 'does it: $(add)?'\nseeds: 3\n")
 SWEEP_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
-ONE_LINE = st.text(
-    st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=40
-).filter(str.strip)
+ONE_LINE = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)
 """What a user may write as a variable's value or a line of shell: quotes, $(...), ; and all the rest."""
 
 KUBERNETES = """

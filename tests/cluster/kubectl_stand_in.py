@@ -80,9 +80,7 @@ def create(words: list[str], options: dict[str, str]) -> None:
         if wrong:
             fail(f'The {kind} "{name}" is invalid: {wrong}')
         if path_of(kind, name).is_file():
-            fail(
-                f'Error from server (AlreadyExists): error when creating "STDIN": {kind} "{name}" already exists'
-            )
+            fail(f'Error from server (AlreadyExists): error when creating "STDIN": {kind} "{name}" already exists')
         refused = plan().get("refuse", {}).get(kind)
         if refused:
             fail(refused)
@@ -146,9 +144,7 @@ def logs(words: list[str], options: dict[str, str]) -> None:
     pod = load("Pod", name)
     log = KUBE / "logs" / f"{name}.txt"
     if pod["status"]["phase"] == "Pending" or not log.is_file():
-        fail(
-            f'Error from server (BadRequest): container "main" in pod "{name}" is waiting to start: ContainerCreating'
-        )
+        fail(f'Error from server (BadRequest): container "main" in pod "{name}" is waiting to start: ContainerCreating')
     if options.pop("follow", None) is None:
         sys.stdout.write(log.read_text())
         return
@@ -190,9 +186,7 @@ def run_pod(pod: dict[str, Any]) -> None:
     command = [expanded(word) for word in container["command"]]
     log = KUBE / "logs" / f"{pod['metadata']['name']}.txt"
     with log.open("wb") as out:
-        done = subprocess.run(
-            command, env=variables(pod, container), stdout=out, stderr=out, check=False, cwd=KUBE
-        )
+        done = subprocess.run(command, env=variables(pod, container), stdout=out, stderr=out, check=False, cwd=KUBE)
     pod["status"] = {"phase": "Failed" if done.returncode else "Succeeded"}
     save(pod)
 

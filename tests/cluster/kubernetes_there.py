@@ -21,9 +21,7 @@ RUNNING = {
     "jobId": "job-1",
 }
 DONE = {**RUNNING, "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
-SUBMITTER = (
-    "Waiting for Ray Dashboard GCS to become healthy ...\nJob submission server address: http://ray-1\n"
-)
+SUBMITTER = "Waiting for Ray Dashboard GCS to become healthy ...\nJob submission server address: http://ray-1\n"
 """What a submitter's pod prints before the driver does."""
 DRIVER = (
     "2026-01-01 10:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\n"

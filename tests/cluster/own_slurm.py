@@ -94,9 +94,7 @@ class OwnSlurm:
     environment: Mapping[str, str]
 
     def call(self, *arguments: str) -> str:
-        done = subprocess.run(
-            arguments, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=120
-        )
+        done = subprocess.run(arguments, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout.strip()
 

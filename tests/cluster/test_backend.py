@@ -118,9 +118,7 @@ def test_a_description_is_read_shown_and_explained_without_a_connection_or_a_sec
 @every_kind
 def test_a_wrong_field_is_refused_with_the_nearest_name_or_its_kind(kind: str) -> None:
     other = "namespace" if kind != "kubernetes" else "partition"
-    text = re.sub(
-        rf"(\b{ONE_OF_EACH[kind]}:[\s{{]+)kind", r"\1setp: [x]\n  kind", "local: {kind: local}\n" + CLUSTERS
-    )
+    text = re.sub(rf"(\b{ONE_OF_EACH[kind]}:[\s{{]+)kind", r"\1setp: [x]\n  kind", "local: {kind: local}\n" + CLUSTERS)
     text = text.replace("{setp: [x]\n  kind", "{setp: [x], kind")
     with pytest.raises(SweepFileError, match=r"setp: unknown key 'setp'\. Did you mean 'setup'\?"):
         parse_clusters(text, "clusters.yaml")
@@ -139,9 +137,7 @@ def test_a_cluster_out_of_reach_is_an_error_of_ours_with_advice(kind: str, alone
 
 @every_kind
 @pytest.mark.parametrize("name", ["a b", "$(touch owned)", "../up", "-rf", "", "a;b", "a\nb"])
-def test_a_name_that_is_not_allowed_reaches_no_command_and_no_folder(
-    name: str, kind: str, alone: Path
-) -> None:
+def test_a_name_that_is_not_allowed_reaches_no_command_and_no_folder(name: str, kind: str, alone: Path) -> None:
     with Store(alone / "store") as store:
         before = sorted(alone.rglob("*"))
         for verb, do in verbs(one(kind), name, store).items():
@@ -169,15 +165,11 @@ def empty(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(set(ONE_OF_EACH) - {"aws", "gcp"}))
-def test_a_sweep_that_was_never_submitted_is_refused_by_its_name(
-    kind: str, empty: None, tmp_path: Path
-) -> None:
+def test_a_sweep_that_was_never_submitted_is_refused_by_its_name(kind: str, empty: None, tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
         calls = verbs(one(kind), "small", store)
         for verb in ("status", "logs", "watch", "stop", *(["fetch"] if kind != "kubernetes" else [])):
-            with pytest.raises(
-                UserError, match=f"no sweep named 'small' was submitted to '{ONE_OF_EACH[kind]}'"
-            ):
+            with pytest.raises(UserError, match=f"no sweep named 'small' was submitted to '{ONE_OF_EACH[kind]}'"):
                 calls[verb]()
 
 
@@ -251,10 +243,7 @@ def test_a_new_backend_is_one_file_and_every_verb_reaches_it(toy: None) -> None:
     assert submission.name == "long" and "seeds" in submission.text
     refused = call("submit", "long.yaml", "--on", "box", "resources.cpus=64")
     assert (refused.status, "and no toy has that" in refused.err) == (2, True), refused
-    assert (
-        "long on box: done (job toy-1, since today)\n0:00:01  lanes 1/1"
-        in call("status", "long", "--on", "box").out
-    )
+    assert "long on box: done (job toy-1, since today)\n0:00:01  lanes 1/1" in call("status", "long", "--on", "box").out
     watched = call("watch", "long", "--on", "box")
     assert (watched.status, "a line\nlong is done on box" in watched.out) == (0, True), watched
     assert "note: a note" in watched.err
@@ -264,9 +253,7 @@ def test_a_new_backend_is_one_file_and_every_verb_reaches_it(toy: None) -> None:
 
 
 def test_the_fields_of_a_new_backend_are_checked_like_any_other_s(toy: None) -> None:
-    Path("clusters.yaml").write_text(
-        "box: {kind: toy, color: blue}\nlab: {kind: local, colour: red}\nc: {kind: tou}"
-    )
+    Path("clusters.yaml").write_text("box: {kind: toy, color: blue}\nlab: {kind: local, colour: red}\nc: {kind: tou}")
     refused = call("list", "clusters")
     assert refused.status == 2
     assert "unknown key 'color'. Did you mean 'colour'?" in refused.err
@@ -276,9 +263,7 @@ def test_the_fields_of_a_new_backend_are_checked_like_any_other_s(toy: None) -> 
 
 def test_a_backend_may_build_on_another_and_a_kind_that_exists_is_refused(toy: None, tmp_path: Path) -> None:
     path = tmp_path / "modules" / "toy.py"
-    path.write_text(
-        "from cluster.slurm import SlurmBackend\n\n\nclass PbsBackend(SlurmBackend):\n    kind = 'pbs'\n"
-    )
+    path.write_text("from cluster.slurm import SlurmBackend\n\n\nclass PbsBackend(SlurmBackend):\n    kind = 'pbs'\n")
     assert set(backends()) == {*ONE_OF_EACH, "pbs"}
     sys.modules.pop("cluster.toy")
     path.write_text(path.read_text().replace("'pbs'", "'slurm'"))
@@ -358,9 +343,7 @@ def test_what_one_node_has_is_taken(fits: Submission) -> None:
 
 @pytest.mark.parametrize("short", [wants(9), wants(8, 1), wants(1, 5), wants(1, 0, 65.0), wants(8, 0, 17.0)])
 def test_what_only_several_nodes_together_have_is_refused(short: Submission) -> None:
-    with pytest.raises(
-        UserError, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"
-    ):
+    with pytest.raises(UserError, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"):
         check_fits(short, NODES, "node of 'lab'")
 
 

@@ -73,9 +73,7 @@ def test_workers_are_spot_machines_and_the_head_is_not() -> None:
     for types in (aws, gcp):
         assert not {"InstanceMarketOptions", "scheduling"} & types["head"]["node_config"].keys()
         assert types["head"]["resources"] == {"CPU": 0}
-    steady = AwsBackend(replace(EAST.cluster, spot=False)).launcher_file()["available_node_types"]["worker"][
-        "node_config"
-    ]
+    steady = AwsBackend(replace(EAST.cluster, spot=False)).launcher_file()["available_node_types"]["worker"]["node_config"]
     assert "InstanceMarketOptions" not in steady
 
 

@@ -200,9 +200,7 @@ def test_the_file_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pyt
         load_clusters()
 
 
-def test_an_unknown_cluster_is_reported_with_the_nearest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_cluster_is_reported_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "clusters.yaml"
     path.write_text(ONE_OF_EACH)
     monkeypatch.setenv("SWEEPS_CLUSTERS", str(path))

@@ -79,9 +79,7 @@ def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytes
         list(follow_job(Client((3, None), unreachable=1), "job"))
 
 
-def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "CHECK_S", 0.0)
     log, messages = tmp_path / "head.log", []
     growth = [b"", b"one\ntw", b"o \xff", "\nthré".encode()]
@@ -99,9 +97,7 @@ def test_a_log_is_given_in_file_lines_while_it_grows_and_to_its_end(
     assert file_lines(tmp_path / "none.log") == []
 
 
-def test_a_file_whose_job_stays_out_of_reach_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_whose_job_stays_out_of_reach_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE_S", -1.0)
 
     def is_active() -> bool:

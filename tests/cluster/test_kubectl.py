@@ -53,9 +53,7 @@ def jobs(text: str = KUBE) -> KubernetesBackend:
     return described(text, "kube", KubernetesBackend)
 
 
-def test_it_accepts_the_calls_of_submit_status_and_stop(
-    server: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_accepts_the_calls_of_submit_status_and_stop(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     done = jobs().submit(SWEEP)
     assert (done.fresh, jobs().submit(SWEEP).fresh) == (True, False)
     (job,) = server.objects["rayjobs"].values()

@@ -116,9 +116,7 @@ def test_a_driver_whose_time_was_up_is_ended_before_the_next_one_begins(kube: Ku
     kube.starts()
     kube.job(**{**RUNNING, "jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded"})
     assert "attempt 2" in submitted()
-    assert [call[-3:] for call in kube.calls("exec")] == [
-        ["stop", "--address=http://127.0.0.1:8265", "job-1"]
-    ]
+    assert [call[-3:] for call in kube.calls("exec")] == [["stop", "--address=http://127.0.0.1:8265", "job-1"]]
 
 
 def test_a_user_s_own_unit_travels_and_one_from_elsewhere_is_refused(kube: Kubernetes) -> None:

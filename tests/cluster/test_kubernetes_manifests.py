@@ -185,9 +185,7 @@ def test_a_variable_s_value_is_what_it_is_and_no_other_variable_s() -> None:
 
 
 @settings(max_examples=30, deadline=None)  # a busy machine is slow
-@given(
-    value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80)
-)
+@given(value=ONE_LINE, line=ONE_LINE, text=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80))
 def test_nothing_that_a_user_wrote_becomes_another_key(value: str, line: str, text: str) -> None:
     built = manifests(replace(KUBE, environment={"GIVEN": value}, setup=(line,)), Submission("s", text))
     file, job = yaml.safe_load_all(as_yaml(built))

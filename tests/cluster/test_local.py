@@ -37,9 +37,7 @@ def test_processes_of_the_keeper_s_session_and_marked_ones_are_the_cluster_s() -
 
 
 @pytest.mark.parametrize("age_s", [3600.0, 3 * 86_400.0])
-def test_another_process_that_was_given_the_keeper_s_number_is_left_alone(
-    age_s: float, tmp_path: Path
-) -> None:
+def test_another_process_that_was_given_the_keeper_s_number_is_left_alone(age_s: float, tmp_path: Path) -> None:
     """After a boot, or long after the keeper has died: its number is another session's."""
     with sleeping() as other:
         assert processes(state(other.pid, time.time() - age_s)) == []

@@ -107,16 +107,12 @@ def test_without_the_token_every_call_is_refused(cluster: local.RunningCluster, 
     ):
         answer = call(*verb, "--on", "lab")
         assert (answer.status, "requires a token" in answer.err) == (2, True), answer
-    (folder / "clusters.yaml").write_text(
-        f"lab: {{kind: ray, address: '{cluster.job_server}', token_file: wrong}}\n"
-    )
+    (folder / "clusters.yaml").write_text(f"lab: {{kind: ray, address: '{cluster.job_server}', token_file: wrong}}\n")
     assert "refuses the token of wrong" in call("submit", "long.yaml", "--on", "lab").err
     assert jobs() == []
 
 
-def test_hostile_names_are_refused_before_anything_starts(
-    cluster: local.RunningCluster, folder: Path
-) -> None:
+def test_hostile_names_are_refused_before_anything_starts(cluster: local.RunningCluster, folder: Path) -> None:
     for name in HOSTILE:
         assert call("submit", "long.yaml", "--on", "local", f"--name={name}").status == 2, name
         for verb in ("status", "logs", "stop", "fetch"):
@@ -184,10 +180,7 @@ def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
     assert call("fetch", "many", "--on", "local", "--store", "torn").status == 0
     calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
     assert calm.ended() == 0, calm.output
-    reports = [
-        call("report", "many", "--format", "json", "--no-timing", "--store", store).out
-        for store in ("torn", "calm")
-    ]
+    reports = [call("report", "many", "--format", "json", "--no-timing", "--store", store).out for store in ("torn", "calm")]
     assert json.loads(reports[0])["totals"]["lanes"] == LANES
     assert reports[0] == reports[1]
     assert "nothing to submit" in call("submit", "many.yaml", "--on", "local").out

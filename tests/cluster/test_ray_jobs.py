@@ -150,9 +150,7 @@ def test_files_and_packages_that_a_sweep_names_travel_and_nothing_else(home: Pat
     ]  # fmt: skip
 
 
-def test_a_package_is_found_where_kubernetes_puts_it_behind_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_is_found_where_kubernetes_puts_it_behind_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "..2026_01_01" / "my_pkg_behind_links"
     package.mkdir(parents=True)
     for name in ("__init__.py", "units.py"):
@@ -199,9 +197,7 @@ def test_the_digest_follows_from_content_alone(home: Path) -> None:
     assert len(changed | {first}) == 4
 
 
-def test_more_than_ray_takes_is_refused_before_it_is_sent(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_ray_takes_is_refused_before_it_is_sent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "my_pkg_for_shipping" / "weights.bin").write_bytes(b"0" * 3 * 1024**2)
     monkeypatch.setenv("RAY_max_grpc_message_size", str(2 * 1024**2))
     assert ray_jobs.limit_bytes() == 2 * 1024**2

@@ -31,9 +31,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-def test_clusters_are_listed_with_what_they_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clusters_are_listed_with_what_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweeps(monkeypatch, "list", "clusters") == 0
     listed = capsys.readouterr().out
     assert [line.split()[0] for line in listed.splitlines()] == [
@@ -53,9 +51,7 @@ def test_stdout_is_yaml_and_nothing_else(
     assert "start it with: sweeps cluster show" in printed.err
 
 
-def test_a_sweep_file_becomes_a_rayjob(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_file_becomes_a_rayjob(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweeps(monkeypatch, "cluster", "show", "kube", "--sweep", "quickstart") == 0
     kinds = [document["kind"] for document in yaml.safe_load_all(capsys.readouterr().out)]
     assert kinds == ["ConfigMap", "RayJob"]

@@ -61,9 +61,7 @@ def test_a_script_is_sound_shell(name: str, tmp_path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True, timeout=20)
     shellcheck = Path(sys.executable).parent / "shellcheck"
     # SC2016: a user's $(...) in single quotes, on purpose. SC2329: functions that only a trap calls.
-    output = subprocess.run(
-        [shellcheck, "--exclude=SC2016,SC2329", path], capture_output=True, text=True, timeout=60
-    )
+    output = subprocess.run([shellcheck, "--exclude=SC2016,SC2329", path], capture_output=True, text=True, timeout=60)
     assert output.returncode == 0, output.stdout
 
 
@@ -155,9 +153,7 @@ FAKES = {
 def folder(tmp_path: Path) -> Path:
     """A sweep's folder on a cluster, and the programs that a job finds there."""
     if shutil.which("timeout") is None:
-        pytest.skip(
-            "no GNU timeout (coreutils), which the scripts call; every Linux that Slurm runs on has it"
-        )
+        pytest.skip("no GNU timeout (coreutils), which the scripts call; every Linux that Slurm runs on has it")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in FAKES.items():
@@ -185,9 +181,7 @@ def start(folder: Path, jobs: list[subprocess.Popen[str]], script: str, **more: 
         "SLURM_JOB_ID": str(900_000 + os.getpid() % 90_000 + len(jobs)), "SLURM_JOB_NUM_NODES": "4", **more,
     }  # fmt: skip
     with open(folder / f"{script}.out", "w") as out:
-        process = subprocess.Popen(
-            ["bash", script], cwd=folder, env=variables, stdout=out, stderr=out, text=True
-        )
+        process = subprocess.Popen(["bash", script], cwd=folder, env=variables, stdout=out, stderr=out, text=True)
     jobs.append(process)
     return process
 
@@ -224,9 +218,7 @@ def test_the_head_starts_ray_and_the_driver_and_takes_its_workers_with_it(
     assert ended(folder) == "done"
 
 
-def test_sigterm_before_the_limit_reaches_the_driver_first(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_sigterm_before_the_limit_reaches_the_driver_first(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     head = start(folder, jobs, HEAD)
     wait_for(folder, "sweeps run")
     head.send_signal(signal.SIGTERM)
@@ -237,9 +229,7 @@ def test_sigterm_before_the_limit_reaches_the_driver_first(
 
 
 @pytest.mark.cluster
-def test_a_head_whose_ray_does_not_start_fails_after_three_attempts(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_a_head_whose_ray_does_not_start_fails_after_three_attempts(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     (folder / "ray-is-broken").touch()
     assert start(folder, jobs, HEAD).wait(60) == 1
     assert "Ray's head did not start" in (folder / f"{HEAD}.out").read_text()
@@ -258,23 +248,17 @@ def worker_near(folder: Path, jobs: list[subprocess.Popen[str]], left_s: int) ->
     return (folder / "calls").read_text()
 
 
-def test_a_worker_near_its_limit_stops_ray_and_is_requeued(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_a_worker_near_its_limit_stops_ray_and_is_requeued(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     called = worker_near(folder, jobs, left_s=60)
     assert called.index("ray-stopped") < called.index("scontrol requeue 9")
 
 
-def test_a_worker_that_somebody_cancels_is_not_requeued(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_a_worker_that_somebody_cancels_is_not_requeued(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     called = worker_near(folder, jobs, left_s=3600)
     assert "ray-stopped" in called and "scontrol" not in called
 
 
-def test_a_worker_follows_a_head_that_moved_and_ends_with_it(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_a_worker_follows_a_head_that_moved_and_ends_with_it(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     address = folder / "head-7.address"
     address.write_text("10.0.0.1:20014\n")
     worker = start(folder, jobs, WORKER, SWEEPS_HEAD_JOB="7")
@@ -286,9 +270,7 @@ def test_a_worker_follows_a_head_that_moved_and_ends_with_it(
     assert worker.wait(30) == 0
 
 
-def test_all_nodes_at_once_run_the_driver_and_pass_sigterm_on_to_it(
-    folder: Path, jobs: list[subprocess.Popen[str]]
-) -> None:
+def test_all_nodes_at_once_run_the_driver_and_pass_sigterm_on_to_it(folder: Path, jobs: list[subprocess.Popen[str]]) -> None:
     job = start(folder, jobs, SYMMETRIC)
     called = wait_for(folder, "sweeps run nau-addition.yaml")
     assert re.search(r"ray symmetric-run --address 127\.0\.0\.1:2\d{4} --min-nodes 4 ", called)
@@ -325,14 +307,10 @@ def program(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "programs" / name).chmod(0o755)
 
 
-def test_without_slurm_s_commands_every_verb_is_refused_with_advice(
-    hpc: SlurmCluster, tmp_path: Path
-) -> None:
+def test_without_slurm_s_commands_every_verb_is_refused_with_advice(hpc: SlurmCluster, tmp_path: Path) -> None:
     jobs = SlurmBackend(hpc)
     for verb in (lambda: jobs.submit(SMALL), lambda: jobs.status("small"), lambda: jobs.stop("small")):
-        with pytest.raises(
-            UserError, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"
-        ):
+        with pytest.raises(UserError, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"):
             verb()
     assert not (tmp_path / "jobs").exists()
 
@@ -345,9 +323,7 @@ def test_a_name_that_no_sweep_has_reaches_no_folder_and_no_command(name: str, hp
             verb(name)
 
 
-def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(
-    hpc: SlurmCluster, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(hpc: SlurmCluster, tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file")
     for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
         program(tmp_path, name, "exit 9")
@@ -355,15 +331,11 @@ def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(
         SlurmBackend(hpc).submit(SMALL)
 
 
-def test_slurm_s_messages_are_passed_on_and_its_absence_is_no_refusal(
-    hpc: SlurmCluster, tmp_path: Path
-) -> None:
+def test_slurm_s_messages_are_passed_on_and_its_absence_is_no_refusal(hpc: SlurmCluster, tmp_path: Path) -> None:
     output = "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified\n"
     assert message_of(output) == "invalid partition specified: x; Invalid partition name specified"
     program(tmp_path, "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
-    program(
-        tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
-    )
+    program(tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     commands = SlurmCommands("hpc")
     with pytest.raises(UserError, match="Slurm of 'hpc' refuses sbatch: invalid partition specified: x"):
         commands.check_script("head.sh", tmp_path)
@@ -378,9 +350,7 @@ def test_nothing_of_the_submitter_s_own_ray_or_store_goes_along(
     for name in own:
         monkeypatch.setenv(name, "mine")
     program(tmp_path, "sbatch", 'echo "${!RAY_*} ${!SWEEPS_*} ${!MLFLOW_*}" >given; echo "17;cluster2"')
-    assert (
-        SlurmCommands("hpc").submit(["sbatch", "head.sh"], tmp_path, {"SWEEPS_PLANNED_WORKERS": "4"}) == "17"
-    )
+    assert SlurmCommands("hpc").submit(["sbatch", "head.sh"], tmp_path, {"SWEEPS_PLANNED_WORKERS": "4"}) == "17"
     given = set((tmp_path / "given").read_text().split())
     assert "SWEEPS_PLANNED_WORKERS" in given
     assert not given & own
@@ -424,9 +394,7 @@ def test_a_store_on_a_network_disk_is_refused_before_the_queue_unless_the_cluste
         program(tmp_path, name, "echo 'sbatch: error: no partition' >&2; exit 9")
     shared = [SimpleNamespace(mountpoint=str(tmp_path), fstype="lustre")]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: shared)
-    with pytest.raises(
-        UserError, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"
-    ):
+    with pytest.raises(UserError, match=r"network file system \(lustre\).*environment: {SWEEPS_NETWORK_DISK: 1}"):
         SlurmBackend(hpc).submit(SMALL)
     with pytest.raises(UserError, match="no partition"):
         SlurmBackend(replace(hpc, environment={"SWEEPS_NETWORK_DISK": "1"})).submit(SMALL)

@@ -61,9 +61,7 @@ def test_what_cannot_work_is_refused_and_nothing_is_started(slurm: OwnSlurm, fol
     assert slurm.call("squeue", "--noheader", "--states=all") == ""
 
 
-def test_a_requeued_worker_changes_nothing_in_the_report(
-    slurm: OwnSlurm, folder: Path, commands: Commands
-) -> None:
+def test_a_requeued_worker_changes_nothing_in_the_report(slurm: OwnSlurm, folder: Path, commands: Commands) -> None:
     answer = call("submit", "many.yaml", "--on", "hpc")
     assert answer.status == 0, answer.err
     assert "many is submitted to hpc as job" in answer.out
@@ -78,10 +76,7 @@ def test_a_requeued_worker_changes_nothing_in_the_report(
     assert call("fetch", "many", "--on", "hpc", "--store", "there").status == 0
     calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
     assert calm.ended() == 0, calm.output
-    reports = [
-        call("report", "many", "--format", "json", "--no-timing", "--store", store).out
-        for store in ("there", "calm")
-    ]
+    reports = [call("report", "many", "--format", "json", "--no-timing", "--store", store).out for store in ("there", "calm")]
     assert json.loads(reports[0])["totals"]["lanes"] == LANES
     assert reports[0] == reports[1]
     assert "nothing to submit" in call("submit", "many.yaml", "--on", "hpc").out

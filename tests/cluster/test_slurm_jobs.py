@@ -101,9 +101,7 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmBackend, slur
     assert jobs.status("small").state == "done"
     assert jobs.submit(SWEEP).state == "done"
     until(lambda: not queued(slurm), "end of the workers")
-    assert (
-        folder(jobs) / f"ended-{state.job}"
-    ).read_text() == "done\n"  # for when Slurm has forgotten the job
+    assert (folder(jobs) / f"ended-{state.job}").read_text() == "done\n"  # for when Slurm has forgotten the job
     assert jobs.slurm.queue("66999999") == []  # as of one that it has forgotten
     assert jobs.slurm.how_it_ended("66999999") is None
     assert (folder(jobs) / "token").stat().st_mode & 0o777 == 0o600
@@ -111,9 +109,7 @@ def test_a_sweep_runs_with_its_workers_and_is_done_once(jobs: SlurmBackend, slur
     assert not list(Path("/tmp").glob(f"ray-{os.getuid()}-{state.job}"))
 
 
-def test_a_stop_ends_the_driver_in_order_then_the_workers_and_a_submit_goes_on(
-    jobs: SlurmBackend, slurm: OwnSlurm
-) -> None:
+def test_a_stop_ends_the_driver_in_order_then_the_workers_and_a_submit_goes_on(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     begun(jobs)
     stopped = jobs.stop("small")
     assert (stopped.state, queued(slurm)) == ("stopped", [])
@@ -145,9 +141,7 @@ def test_a_waiting_job_has_a_reason_and_can_be_stopped(jobs: SlurmBackend, slurm
         slurm.call("scontrol", "update", "PartitionName=main", "State=UP")
 
 
-def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(
-    jobs: SlurmBackend, slurm: OwnSlurm
-) -> None:
+def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     state = begun(jobs)
     workers = (folder(jobs) / "worker-jobs").read_text()
     slurm.call("scontrol", "requeue", f"{workers}_1")
@@ -158,12 +152,8 @@ def test_a_requeued_worker_joins_again_and_a_requeued_head_keeps_its_workers(
     assert jobs.status("small").state == "running"
 
 
-def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(
-    jobs: SlurmBackend, slurm: OwnSlurm
-) -> None:
-    brief = SlurmBackend(
-        replace(jobs.resolved, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20)
-    )
+def test_a_worker_leaves_before_its_limit_and_comes_back_of_itself(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
+    brief = SlurmBackend(replace(jobs.resolved, workers=Workers(min=1, max=1), worker_time_limit=60, grace_s=20))
     assert brief.submit(SWEEP).fresh
     until(lambda: joined(jobs) == 2, "worker that joins again")
     (log,) = folder(jobs).glob("worker-*_1.log")
@@ -184,9 +174,7 @@ def test_workers_end_where_their_head_is_gone_and_forgotten(jobs: SlurmBackend, 
     assert jobs.submit(SWEEP).attempt == 2
 
 
-def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(
-    jobs: SlurmBackend, slurm: OwnSlurm
-) -> None:
+def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     flat = SlurmBackend(replace(jobs.resolved, mode="symmetric", workers=Workers(min=1, max=1)))
     assert flat.submit(SWEEP).fresh
     until(lambda: flat.status("small").progress, "driver")
@@ -210,9 +198,7 @@ def test_what_slurm_refuses_is_passed_on_and_nothing_is_started(jobs: SlurmBacke
     ):
         with pytest.raises(UserError, match=message):
             SlurmBackend(wrong).submit(SWEEP)
-    with pytest.raises(
-        UserError, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"
-    ):
+    with pytest.raises(UserError, match="one worker needs 2 CPUs, 0 GPUs, and no worker job of .hpc. has that"):
         jobs.submit(replace(SWEEP, cpus=2))
     with pytest.raises(UserError, match="no sweep named 'small' was submitted"):
         jobs.status("small")

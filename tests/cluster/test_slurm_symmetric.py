@@ -41,9 +41,7 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def test_a_sweep_in_one_job_reports_like_a_local_one(
-    slurm: OwnSlurm, folder: Path, commands: Commands
-) -> None:
+def test_a_sweep_in_one_job_reports_like_a_local_one(slurm: OwnSlurm, folder: Path, commands: Commands) -> None:
     answer = call("submit", "many.yaml", "--on", "flat")
     assert answer.status == 0, answer.err
     watched = call("watch", "many", "--on", "flat")
@@ -53,10 +51,7 @@ def test_a_sweep_in_one_job_reports_like_a_local_one(
     assert call("fetch", "many", "--on", "flat", "--store", "fetched").status == 0
     calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--no-mlflow")
     assert calm.ended() == 0, calm.output
-    texts = [
-        call("report", "many", "--store", store, "--format", "json", "--no-timing").out
-        for store in ("fetched", "calm")
-    ]
+    texts = [call("report", "many", "--store", store, "--format", "json", "--no-timing").out for store in ("fetched", "calm")]
     assert texts[0] == texts[1]
 
 

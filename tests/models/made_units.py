@@ -39,9 +39,7 @@ def stream(seed: int = 3) -> Stream:
     return Stream(seed_key(seed, "model"))
 
 
-def context(
-    step: float = 0.0, training: bool = True, seed: int = 3, last_error: float = 1.0, memory: Any = None
-) -> Context:
+def context(step: float = 0.0, training: bool = True, seed: int = 3, last_error: float = 1.0, memory: Any = None) -> Context:
     return Context(torch.tensor(step), training, stream(seed), torch.tensor(last_error), memory)
 
 
@@ -60,9 +58,7 @@ def set_weights(made: nn.Module, weights: list[list[float]]) -> Any:
     if "weight" in names:
         return put(made, weight=wanted)
     if "M_hat" in names:  # sigmoid(0) is 1/2
-        return put(
-            made, W_hat=SATURATED * wanted.sign(), M_hat=torch.where(wanted.abs() == 0.5, 0.0, SATURATED)
-        )
+        return put(made, W_hat=SATURATED * wanted.sign(), M_hat=torch.where(wanted.abs() == 0.5, 0.0, SATURATED))
     if "W_hat" in names:
         return put(made, W_hat=SATURATED * (2 * wanted - 1))
     if "logit" in names:

@@ -52,9 +52,7 @@ def test_power_units_multiply_and_divide_negative_inputs_too(name, second, by_ha
 def test_a_closed_gate_makes_an_input_one(name) -> None:
     made = unit(name)
     weights = {"weight" if name == "real_npu" else "W_real": 1.0}
-    assert output(put(made, gate=torch.tensor([1.0, 0.0]), **weights)) == pytest.approx(
-        [1.5, -3, -2, 2.5], rel=1e-5
-    )
+    assert output(put(made, gate=torch.tensor([1.0, 0.0]), **weights)) == pytest.approx([1.5, -3, -2, 2.5], rel=1e-5)
     beyond = output(put(made, gate=torch.tensor([3.0, -2.0])))  # gates are clamped in the forward
     assert beyond == pytest.approx([1.5, -3, -2, 2.5], rel=1e-5)
 
@@ -64,9 +62,7 @@ def test_npu_is_the_real_part_of_a_complex_power() -> None:
     made = put(unit("npu", 1), gate=1.0, W_real=0.5, W_imaginary=-0.25)
     by_hand = (complex(math.log(3), math.pi) * complex(0.5, -0.25)).real
     angle = (complex(math.log(3), math.pi) * complex(0.5, -0.25)).imag
-    assert output(made, torch.tensor([[-3.0]])) == pytest.approx(
-        [math.exp(by_hand) * math.cos(angle)], rel=1e-5
-    )
+    assert output(made, torch.tensor([[-3.0]])) == pytest.approx([math.exp(by_hand) * math.cos(angle)], rel=1e-5)
 
 
 INALU_CASES = {
@@ -93,13 +89,9 @@ def test_inalus_exponent_ends_at_twenty_and_its_logarithm_begins_at_1e_7() -> No
 
 def test_inalu_halfway_by_hand() -> None:
     """tanh(atanh 1/2) sigmoid(0) = 1/4 each; m = 4^(1/4) 16^(1/4), s = (1 - 1/2) * 1, a = (-4 + 16)/4, gate 1/2."""
-    made = put(
-        unit("inalu"), gate=0.0, Wa_hat=math.atanh(0.5), Ma_hat=0.0, Wm_hat=math.atanh(0.5), Mm_hat=0.0
-    )
+    made = put(unit("inalu"), gate=0.0, Wa_hat=math.atanh(0.5), Ma_hat=0.0, Wm_hat=math.atanh(0.5), Mm_hat=0.0)
     assert made.effective_weight().tolist() == [pytest.approx([0.25, 0.25])] * 2
-    assert output(made, torch.tensor([[-4.0, 16.0]])) == pytest.approx(
-        [0.5 * 3 + 0.5 * 0.5 * 64**0.25], rel=1e-5
-    )
+    assert output(made, torch.tensor([[-4.0, 16.0]])) == pytest.approx([0.5 * 3 + 0.5 * 0.5 * 64**0.25], rel=1e-5)
 
 
 def test_mc_fc_adds_and_its_products_multiply_with_an_open_gate() -> None:
@@ -237,9 +229,7 @@ def test_the_penalties_of_npu_by_hand() -> None:
 
 @pytest.mark.parametrize(("shape", "by_hand"), [("W", (0.5 + 0.75) / 2), ("bias", (0.5 + 0.25) / 2)])
 def test_the_penalties_of_real_npu_by_hand(shape, by_hand) -> None:
-    made = unit(
-        "real_npu", weight_shape=shape, l1=True, weight_penalty=1.0, gate_penalty=1.0, schedule="madsen"
-    )
+    made = unit("real_npu", weight_shape=shape, l1=True, weight_penalty=1.0, gate_penalty=1.0, schedule="madsen")
     put(made, weight=torch.tensor([[1.5, -0.25]]), gate=torch.tensor([0.25, 1.5]))
     assert set(terms(made, step=20_000).values()) == {0.0}
     halfway = terms(made, step=27_500)
@@ -290,9 +280,7 @@ def test_mc_fcs_penalty_grows_its_parameters_and_is_the_networks_to_weigh() -> N
 
 
 def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
-    resolved, _, _ = resolve(
-        {"model": "mul_mcfc_sign_real_npu", "task": "single_module", "train": {"steps": 50_000}}
-    )
+    resolved, _, _ = resolve({"model": "mul_mcfc_sign_real_npu", "task": "single_module", "train": {"steps": 50_000}})
     assert resolved is not None
     assert resolved["model"]["units"][0]["gate_penalty"] == {
         "weight": 1.0, "start": 20_000.0, "end": 35_000.0, "schedule": "linear"
@@ -303,9 +291,7 @@ def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
 
 def test_the_papers_settings_of_a_unit_yield_to_a_files() -> None:
     def settings(**model: Any) -> Any:
-        found, faults, _ = resolve(
-            {"model": {"name": "npu", **model}, "task": "single_module", "train": {"steps": 50_000}}
-        )
+        found, faults, _ = resolve({"model": {"name": "npu", **model}, "task": "single_module", "train": {"steps": 50_000}})
         assert found is not None, faults
         return found["model"]["units"][0]
 

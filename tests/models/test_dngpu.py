@@ -83,14 +83,10 @@ def test_gradients_are_those_of_convolutions_one_by_one() -> None:
 
 def test_the_model_that_bench_measures_ours_against_is_the_same_model() -> None:
     model, other = network(dropout=0.0), ConvolutionalDngpu(M, 13, 3).eval()
-    kernel = [
-        w.unflatten(0, (3, M)).permute(2, 1, 0) for w in (*model.gates.split(M, dim=1), model.candidate)
-    ]
+    kernel = [w.unflatten(0, (3, M)).permute(2, 1, 0) for w in (*model.gates.split(M, dim=1), model.candidate)]
     biases = (*model.gates_bias.split(M), model.candidate_bias)
     with torch.no_grad():
-        for gate, weight, bias in zip(
-            (other.reset, other.update, other.candidate), kernel, biases, strict=True
-        ):
+        for gate, weight, bias in zip((other.reset, other.update, other.candidate), kernel, biases, strict=True):
             gate.weight.copy_(weight), gate.bias.copy_(bias)
         for layer, weight, bias in (
             (other.embedding, model.embedding, model.embedding_bias),

@@ -50,9 +50,7 @@ def plain(name: str, channels: int, num_outputs: int) -> nn.Sequential:
     """Return torch's ResNet with the widths that ours has now: tests make it narrow."""
     inputs = image_recurrent.WIDTHS[0]
     parts: list[nn.Module] = [conv_norm(channels, inputs, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    for stage, (width, count) in enumerate(
-        zip(image_recurrent.WIDTHS, image_recurrent.BLOCKS[name], strict=True)
-    ):
+    for stage, (width, count) in enumerate(zip(image_recurrent.WIDTHS, image_recurrent.BLOCKS[name], strict=True)):
         for i in range(count):
             block = PlainBlock(inputs, width, 2 if stage and i == 0 else 1, name == "resnet50")
             parts.append(block)

@@ -100,9 +100,7 @@ def test_units_with_constant_starts_start_at_zero(name) -> None:
 # ------------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize(
-    "name", ["nac", "pos_nac", "independent_nac", "nac_mul", "nac_mul_sigma", "mnac", "softmax_nac"]
-)
+@pytest.mark.parametrize("name", ["nac", "pos_nac", "independent_nac", "nac_mul", "nac_mul_sigma", "mnac", "softmax_nac"])
 def test_a_step_on_the_hidden_weights_moves_the_effective_weight(name) -> None:
     """The fault of public NACs: W computed once, in the constructor, so that nothing is trained."""
     made = initialised(name, 3, 2)
@@ -195,9 +193,7 @@ def test_the_temperature_falls_with_the_step(config, step, by_hand) -> None:
     assert config.temperature(torch.tensor(float(step))).item() == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"cooling": -1.0}, {"lowest_temperature": 0.0}, {"lowest_temperature": 2.0}]
-)
+@pytest.mark.parametrize("wrong", [{"cooling": -1.0}, {"lowest_temperature": 0.0}, {"lowest_temperature": 2.0}])
 def test_an_impossible_temperature_is_an_error(wrong) -> None:
     with pytest.raises(ValueError, match="lowest_temperature|cooling"):
         GumbelConfig(**wrong)
@@ -216,9 +212,7 @@ def test_gumbel_nac_by_hand(step) -> None:
 def test_gumbel_mnac_by_hand(step) -> None:
     made = put(unit("gumbel_mnac", 1), W_hat=0.5)
     W = torch.sigmoid((0.5 + gumbel_noise(stream(), (1, 1))[0, 0]) / math.exp(-1e-5 * step))
-    assert output(made, torch.tensor([[3.0]]), context(step))[0][0] == pytest.approx(
-        (3 * W + 1 - W).item(), rel=1e-5
-    )
+    assert output(made, torch.tensor([[3.0]]), context(step))[0][0] == pytest.approx((3 * W + 1 - W).item(), rel=1e-5)
 
 
 def test_draws_have_their_probabilities() -> None:

@@ -36,10 +36,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("nalu", {"nac": nac, "separate_weights": True}) for nac in ADDITIVE),
     *(("nalu", {"nac": nac, "separate_weights": True, "mul": "direct"}) for nac in MULTIPLICATIVE),
     *(("nalu", {"mul": mul}) for mul in ("safe", "max_safe", "trig")),
-    *(
-        ("nalu", {"gate": gate, "two_gates": True})
-        for gate in ("normal", "regularised", "gumbel", "obs_gumbel")
-    ),
+    *(("nalu", {"gate": gate, "two_gates": True}) for gate in ("normal", "regularised", "gumbel", "obs_gumbel")),
     ("nalu", {"gate_bias": True}),
     ("nalu", {"gate_bias": True, "two_gates": True}),
     ("gated_nau_nmu", {}),
@@ -57,9 +54,7 @@ def solved(opening: float, name: str = "nalu", **settings: Any) -> Any:
     return put(made, **{n: 0.0 if n.endswith("bias") else opening for n in gates})
 
 
-@pytest.mark.parametrize(
-    ("gate", "by_hand"), [(SATURATED, [5.5, 3.5]), (-SATURATED, [6.0, 1.5]), (0.0, [5.75, 2.5])]
-)
+@pytest.mark.parametrize(("gate", "by_hand"), [(SATURATED, [5.5, 3.5]), (-SATURATED, [6.0, 1.5]), (0.0, [5.75, 2.5])])
 def test_every_nalu_adds_with_an_open_gate_and_multiplies_with_a_closed_one(gate, by_hand) -> None:
     for nac in ADDITIVE:
         for separate in (False, True):
@@ -158,9 +153,7 @@ def test_shared_weights_are_drawn_once_for_both_branches(nac) -> None:
 
 
 def test_the_temperature_reaches_gumbel_units_inside() -> None:
-    made = initialised(
-        "nalu", 2, nac="gumbel_nac", separate_weights=True, mul="direct", lowest_temperature=0.75
-    )
+    made = initialised("nalu", 2, nac="gumbel_nac", separate_weights=True, mul="direct", lowest_temperature=0.75)
     assert made.nac.config.lowest_temperature == made.mul_nac.config.lowest_temperature == 0.75
 
 
@@ -231,9 +224,7 @@ def changed_by_recording(lanes: list[Any]) -> list[str]:
     changed = []
     for k, lane in enumerate(lanes):
         alone = grad(lambda p, lane=lane: loss_of(lane, p))({n: p[k] for n, p in params.items()})
-        changed += [
-            n for n, g in alone.items() if not torch.allclose(recorded[n][k], g, rtol=1e-4, atol=1e-5)
-        ]
+        changed += [n for n, g in alone.items() if not torch.allclose(recorded[n][k], g, rtol=1e-4, atol=1e-5)]
     return changed
 
 

@@ -142,21 +142,15 @@ def test_batches_beyond_the_curriculum_do_not_count_in_its_error() -> None:
 
 def test_a_curriculum_that_begins_below_the_shortest_length_begins_there() -> None:
     curriculum = Curriculum(first=6.0)
-    assert (
-        int(curriculum.next_length(curriculum.initial_memory(), Stream(seed_key(1, "batch"), 0), 9, 9)) == 9
-    )
-    after, moves = curriculum.remember(
-        curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(9), torch.tensor(199), 9
-    )
+    assert int(curriculum.next_length(curriculum.initial_memory(), Stream(seed_key(1, "batch"), 0), 9, 9)) == 9
+    after, moves = curriculum.remember(curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(9), torch.tensor(199), 9)
     assert moves and after["length"].item() == 10.0
 
 
 def test_a_curriculum_moves_on_at_most_once_in_a_period() -> None:
     curriculum = Curriculum(period=100)
     for step, ends in ((98, False), (99, True), (100, False)):
-        _, moves = curriculum.remember(
-            curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(5), torch.tensor(step), 3
-        )
+        _, moves = curriculum.remember(curriculum.initial_memory(), torch.tensor(0.0), torch.tensor(5), torch.tensor(step), 3)
         assert bool(moves) == ends
 
 

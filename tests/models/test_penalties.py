@@ -99,9 +99,7 @@ def test_the_input_penalty_of_a_forward_and_that_of_another_layer_are_summed_and
 # ------------------------------------------------------------------------------------------- schedules, two layers
 
 
-@pytest.mark.parametrize(
-    ("step", "weight"), [(0, 0), (5000, 0), (27_500, 0.005), (50_000, 0.01), (10**6, 0.01)]
-)
+@pytest.mark.parametrize(("step", "weight"), [(0, 0), (5000, 0), (27_500, 0.005), (50_000, 0.01), (10**6, 0.01)])
 def test_the_weight_of_a_penalty_grows_from_start_to_end(step, weight) -> None:
     ramp = RampedPenalty(weight=0.01, start=5_000.0, end=50_000.0)
     assert float(ramp.at(torch.tensor(float(step)))) == pytest.approx(weight)

@@ -25,9 +25,7 @@ def drawn(model: Transformer) -> Transformer:
 
 
 def torch_layer(model: Transformer, i: int) -> nn.TransformerEncoderLayer:
-    theirs = nn.TransformerEncoderLayer(
-        WIDTH, HEADS, INNER, dropout=0.0, activation="relu", batch_first=True, norm_first=True
-    )
+    theirs = nn.TransformerEncoderLayer(WIDTH, HEADS, INNER, dropout=0.0, activation="relu", batch_first=True, norm_first=True)
     values = {
         "self_attn.in_proj_weight": model.layers["look"][i].T, "self_attn.out_proj.weight": model.layers["gather"][i].T,
         "self_attn.in_proj_bias": torch.zeros(3 * WIDTH), "self_attn.out_proj.bias": torch.zeros(WIDTH),
@@ -92,6 +90,4 @@ def test_an_error_of_wrong_settings_contains_the_allowed_ones() -> None:
     with pytest.raises(ValueError, match="heads = 3") as error:
         Transformer.Config(width=8, heads=3, dropout=-0.1)
     heads, dropout = error.value.args
-    assert heads == "heads = 3 must divide width = 8: one of [1, 2, 4, 8]" and dropout.startswith(
-        "dropout = -0.1"
-    )
+    assert heads == "heads = 3 must divide width = 8: one of [1, 2, 4, 8]" and dropout.startswith("dropout = -0.1")

@@ -104,9 +104,7 @@ def test_no_test_example_is_trained_on_where_the_space_allows_it(operation) -> N
     seen += [row for length in (9, 12, 16) for row in rows(made.curve_inputs(length)[0])]
     repeated = {len(row) for row in seen if row in taken}
     assert repeated <= set(made.shared_lengths())
-    assert {len(row) for row in seen} - set(made.shared_lengths()), (
-        "some lengths are tested with new examples"
-    )
+    assert {len(row) for row in seen} - set(made.shared_lengths()), "some lengths are tested with new examples"
     for x in made.evaluation_inputs("interpolation"):
         assert len(set(rows(x))) == len(x)
 
@@ -272,16 +270,12 @@ def test_what_an_operation_cannot_do_is_reported_before_training(config, message
 
 
 def test_a_sweep_file_gives_lists_and_its_faults_are_reported() -> None:
-    plain, faults = section(
-        Algorithm.Config, {"bins": [12, 8], "curve_lengths": [], "test_rows": 64}, "task", None
-    )
+    plain, faults = section(Algorithm.Config, {"bins": [12, 8], "curve_lengths": [], "test_rows": 64}, "task", None)
     assert not faults and plain is not None
     assert validated(Algorithm.Config, plain).bins == (12, 8)
     assert Algorithm(validated(Algorithm.Config, plain)).bins == (8, 12)
     _, faults = section(Algorithm.Config, {"bins": [1], "operation": "add"}, "task", None)
-    assert [str(f) for f in faults] == [
-        "task.bins: bins = [1]: operation add needs at least 3, so 1 is too short"
-    ]
+    assert [str(f) for f in faults] == ["task.bins: bins = [1]: operation add needs at least 3, so 1 is too short"]
 
 
 def test_all_faults_are_reported_at_once() -> None:

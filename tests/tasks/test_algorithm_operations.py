@@ -149,9 +149,7 @@ def test_the_oracle_refuses_a_row_that_is_no_example() -> None:
         ("search", {}, 6, 6, [3, 5, 7, 9, 11, 13]),
     ],
 )
-def test_the_numbers_of_symbols_and_the_lengths_are_the_published_ones(
-    operation, config, inputs, outputs, lengths
-) -> None:
+def test_the_numbers_of_symbols_and_the_lengths_are_the_published_ones(operation, config, inputs, outputs, lengths) -> None:
     made = task(operation, **config)
     assert (made.num_inputs, made.num_outputs) == (inputs, outputs)
     assert made.operation.lengths(0, 13) == lengths

@@ -314,9 +314,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(mirror: Path) -> Iterator[str]:
     Quiet.asked.clear()
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(mirror))
-    ) as made:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(mirror))) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}"
         made.shutdown()
@@ -355,9 +353,7 @@ def test_a_damaged_file_in_place_is_replaced(tmp_path: Path, mirror: Path) -> No
     assert contents(tmp_path / "data") == CONTENT
 
 
-def test_where_no_source_helps_each_error_is_reported_and_nothing_is_left(
-    tmp_path: Path, server: str
-) -> None:
+def test_where_no_source_helps_each_error_is_reported_and_nothing_is_left(tmp_path: Path, server: str) -> None:
     damaged, target = tmp_path / "damaged", tmp_path / "data"
     damaged.mkdir()
     (damaged / "a.gz").write_bytes(b"fir")
@@ -372,9 +368,7 @@ def test_where_no_source_helps_each_error_is_reported_and_nothing_is_left(
     assert contents(target) == {}
 
 
-@pytest.mark.parametrize(
-    ("files", "algorithm", "length"), [(MNIST_FILES, "sha256", 64), (SVHN_FILES, "md5", 32)]
-)
+@pytest.mark.parametrize(("files", "algorithm", "length"), [(MNIST_FILES, "sha256", 64), (SVHN_FILES, "md5", 32)])
 def test_published_checksums_are_whole(files, algorithm, length) -> None:
     for checksum in files.values():
         name, _, digest = checksum.partition(":")

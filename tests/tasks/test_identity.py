@@ -23,9 +23,7 @@ CTX: Any = SimpleNamespace(step=torch.tensor(0.0), training=True, dropout=lambda
 
 
 def settings(model: Any, **train: Any) -> dict[str, Any]:
-    found, faults, _ = resolve(
-        {"model": model, "task": "identity", "train": {"steps": 20, "evaluate_every": 10, **train}}
-    )
+    found, faults, _ = resolve({"model": model, "task": "identity", "train": {"steps": 20, "evaluate_every": 10, **train}})
     assert found is not None, faults
     return found
 
@@ -63,9 +61,7 @@ def test_loss_and_score_by_hand() -> None:
     task = Identity(Identity.Config())
     y, target = torch.tensor([[3.0], [-3.0]]), torch.tensor([[1.0], [-2.0]])
     assert task.loss(y, target).item() == 2.5
-    assert {n: s.item() for n, s in task.scores("leftmost", y, target).items()} == {
-        "mean_absolute_error": 1.5
-    }
+    assert {n: s.item() for n, s in task.scores("leftmost", y, target).items()} == {"mean_absolute_error": 1.5}
     assert task.threshold() is None
 
 

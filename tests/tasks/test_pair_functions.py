@@ -40,9 +40,7 @@ def test_a_sampled_batch_has_the_true_targets(operation, seed) -> None:
     assert x_BI.shape == (16, 2) and target_BO.shape == (16, 1)
     assert x_BI.dtype == target_BO.dtype == torch.float32
     assert (x_BI > 0).all() and (x_BI[:, 0] < 5).all() and (x_BI[:, 1] < 20).all()
-    np.testing.assert_allclose(
-        target_BO.numpy(), made.truth(x_BI.double().numpy(), seed), rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(target_BO.numpy(), made.truth(x_BI.double().numpy(), seed), rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_has_the_moments_of_sums_of_10_and_40_uniform_numbers() -> None:

@@ -43,9 +43,7 @@ def test_extrapolation_is_a_thousand_steps_and_inputs_are_the_same_for_all_seeds
 def test_with_one_time_step_the_threshold_is_the_static_tasks() -> None:
     """Within the Monte-Carlo error of 10,000 rows."""
     static = Static(Static.Config(operation="mul", input_size=10, extrapolation=(1.0, 2.0)))
-    assert task(operation="mul", extrapolation_length=1).threshold() == pytest.approx(
-        static.threshold(), rel=0.03
-    )
+    assert task(operation="mul", extrapolation_length=1).threshold() == pytest.approx(static.threshold(), rel=0.03)
 
 
 def test_a_length_below_one_is_refused() -> None:

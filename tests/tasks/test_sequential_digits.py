@@ -77,9 +77,7 @@ def test_no_picture_is_in_two_parts_and_another_seed_cuts_other_sequences() -> N
     parts += [set(made.evaluation_inputs(split).flatten()) for split in ("interpolation", "extrapolation")]
     assert not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]
     assert not np.array_equal(made.instance(0)["sequences"], made.instance(1)["sequences"])
-    assert made.evaluation_inputs("length_1").shape == (1, 359) and made.evaluation_inputs(
-        "extrapolation"
-    ).shape == (4, 89)
+    assert made.evaluation_inputs("length_1").shape == (1, 359) and made.evaluation_inputs("extrapolation").shape == (4, 89)
 
 
 def test_only_the_digits_that_are_allowed_are_shown() -> None:

@@ -49,9 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task: Any) -> dict[str, Any]:
     given = {"name": "sequential_svhn", "operation": "product", "length": length, "test_lengths": [1, 3]}
     train = {"steps": 4, "batch": 8, "evaluate_every": 2}
-    found, faults, _ = resolve(
-        {"model": model, "task": {**given, "data": str(folder), **task}, "train": train}
-    )
+    found, faults, _ = resolve({"model": model, "task": {**given, "data": str(folder), **task}, "train": train})
     assert found is not None, faults
     return found
 
@@ -80,9 +78,7 @@ def assert_same(one: LaneResult, other: LaneResult) -> None:
 
 
 def test_a_batch_shows_the_files_pictures_with_the_oracles_targets(folder: Path) -> None:
-    made = SequentialSVHN(
-        SequentialSVHN.Config(data=str(folder), operation="product", length=2, test_lengths=(1, 3))
-    )
+    made = SequentialSVHN(SequentialSVHN.Config(data=str(folder), operation="product", length=2, test_lengths=(1, 3)))
     data = {n: torch.from_numpy(a) for n, a in {**made.instance(3), **made.shared()}.items()}
     images, target = made.sample(Stream(seed_key(3, "batch"), 5), data, 4)
     assert images.shape == (2, 4, 3, 32, 32) and images.dtype == torch.float32
@@ -123,9 +119,7 @@ def test_what_is_missing_broken_or_too_little_is_reported(folder: Path, tmp_path
 def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_factory, monkeypatch) -> None:
     """Ours are not SVHN's own, so they are refused."""
     monkeypatch.setattr(fetch_svhn, "__defaults__", ([str(folder)],))
-    with pytest.raises(
-        ValueError, match=r"no source gave a file with checksum md5:e26dedcc.*\n.*wrong checksum"
-    ):
+    with pytest.raises(ValueError, match=r"no source gave a file with checksum md5:e26dedcc.*\n.*wrong checksum"):
         SequentialSVHN.Config(data=str(tmp_path_factory.mktemp("to_be_filled")), fetch=True)
 
 
@@ -144,9 +138,7 @@ def test_three_lanes_with_a_resnet_train_and_remember(folder: Path) -> None:
         assert result.curve["step"] == [0, 2, 4]
         assert all(math.isfinite(e) for e in result.curve["error.extrapolation"])
         state = load(result.state or b"")
-        assert not torch.equal(
-            state["memory.model.variance"], torch.ones_like(state["memory.model.variance"])
-        )
+        assert not torch.equal(state["memory.model.variance"], torch.ones_like(state["memory.model.variance"]))
 
 
 @pytest.mark.slow

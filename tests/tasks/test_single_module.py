@@ -72,16 +72,12 @@ def test_the_operands_are_neighbours_that_the_first_draw_of_the_seed_places(seed
 def test_a_sampled_batch_has_the_true_targets(operation, ranges, seed, size) -> None:
     """`truth` takes columns in float64, `sample` multiplies by masks in float32."""
     interpolation, extrapolation = ranges
-    task = single(
-        operation=operation, input_size=size, interpolation=interpolation, extrapolation=extrapolation
-    )
+    task = single(operation=operation, input_size=size, interpolation=interpolation, extrapolation=extrapolation)
     x_BI, target_BO = drawn(task, seed, 16)
     assert x_BI.shape == (16, size) and target_BO.shape == (16, 1)
     assert x_BI.dtype == target_BO.dtype == torch.float32
     assert ((x_BI >= interpolation[0]) & (x_BI <= interpolation[1])).all()
-    np.testing.assert_allclose(
-        target_BO.numpy(), task.truth(x_BI.double().numpy(), seed), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(target_BO.numpy(), task.truth(x_BI.double().numpy(), seed), rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_sets_are_the_published_ones() -> None:
@@ -90,9 +86,7 @@ def test_evaluation_sets_are_the_published_ones() -> None:
     assert np.array_equal(task.evaluation_inputs("interpolation"), first)
     rng = np.random.RandomState(8689336)
     low, high = rng.uniform(-6, -2, (10_000, 2)), rng.uniform(2, 6, (10_000, 2))
-    assert np.array_equal(
-        task.evaluation_inputs("extrapolation"), np.where(rng.randint(2, size=(10_000, 2)), low, high)
-    )
+    assert np.array_equal(task.evaluation_inputs("extrapolation"), np.where(rng.randint(2, size=(10_000, 2)), low, high))
 
 
 class Middle:

@@ -21,9 +21,7 @@ TOO_LARGE = {"interpolation": [1.0, 3e37]}
 
 
 def settings_of(model: Any = "nau", task: Mapping[str, Any] | None = None, **train: Any) -> dict[str, Any]:
-    resolved, faults, _ = resolve(
-        {"model": model, "task": {**TASK, **(task or {})}, "train": {**TRAIN, **train}}
-    )
+    resolved, faults, _ = resolve({"model": model, "task": {**TASK, **(task or {})}, "train": {**TRAIN, **train}})
     assert resolved is not None, faults
     return resolved
 

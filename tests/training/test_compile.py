@@ -188,9 +188,7 @@ def test_what_nobody_has_used_for_months_is_removed(files: Callable[[], list[Pat
 
 
 @pytest.mark.parametrize("broken", ["aot_compile", "load"])
-def test_what_torch_cannot_compile_ahead_of_time_is_traced_as_ever(
-    monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
+def test_what_torch_cannot_compile_ahead_of_time_is_traced_as_ever(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def refuse(*given: Any, **options: Any) -> None:
         raise RuntimeError
 
@@ -213,16 +211,12 @@ def test_a_function_with_a_branch_inside_or_without_arguments_is_recorded() -> N
     assert Recorded(lambda: torch.ones(2) * 3.0, (), compiled=False)().tolist() == [3.0, 3.0]
 
 
-def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     script = "from sweeps.runner.worker import prepare_process\nprepare_process()\n"
     script += "from torch._inductor.runtime.cache_dir_utils import cache_dir\nprint(cache_dir())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == str(tmp_path / "sweeps" / "compiled")
 
 

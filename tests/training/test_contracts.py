@@ -50,6 +50,4 @@ def test_streams_and_contexts_have_all_that_the_contracts_name(contract: type[An
         if not name.startswith("_"):
             assert hasattr(made, name), name
         if inspect.isfunction(member) and not name.startswith("_"):
-            assert [*inspect.signature(member).parameters][1:] == [
-                *inspect.signature(getattr(made, name)).parameters
-            ], name
+            assert [*inspect.signature(member).parameters][1:] == [*inspect.signature(getattr(made, name)).parameters], name

@@ -45,9 +45,7 @@ def test_the_average_is_that_of_softmaxes(monkeypatch) -> None:
 
     seen = []
     monkeypatch.setattr(ensemble._evaluation, "outputs", outputs)
-    monkeypatch.setattr(
-        type(ensemble.task), "error", lambda self, y, target: seen.append(y[0]) or torch.zeros(())
-    )
+    monkeypatch.setattr(type(ensemble.task), "error", lambda self, y, target: seen.append(y[0]) or torch.zeros(()))
     ensemble.measure(6)
     assert [bool((y.argmax(-1) == 1).all()) for y in seen] == [True, False, False, False]
     average = seen[-1].softmax(-1)[..., 1]

@@ -13,17 +13,13 @@ from sweeps.training.lane import Curve, Lane, LaneResult, judge
 NAN, INF = math.nan, math.inf
 
 
-def curve(
-    interpolation: list[float], extrapolation: list[float], sparsity: list[float] | None = None
-) -> Curve:
+def curve(interpolation: list[float], extrapolation: list[float], sparsity: list[float] | None = None) -> Curve:
     steps = [1000 * i for i in range(len(interpolation))]
     errors = {"interpolation": interpolation, "extrapolation": extrapolation}
     return Curve(steps, errors, sparsity or [0.1 * i for i in range(len(steps))])
 
 
-def judged(
-    curve: Curve, threshold: float | None, steps: int = 4000, diverged: str | None = None
-) -> LaneResult:
+def judged(curve: Curve, threshold: float | None, steps: int = 4000, diverged: str | None = None) -> LaneResult:
     return judge(Lane("key", {"train": {"steps": 4000}}, 7), curve, threshold, steps, diverged)
 
 
@@ -72,9 +68,7 @@ def test_an_infinite_error_is_none() -> None:
 
 
 def test_a_diverged_lane_is_not_solved_but_keeps_its_figures() -> None:
-    result = judged(
-        curve([3.0, 1.0], [9.0, 0.5], [0.4, 0.2]), threshold=1.0, diverged="the loss is not finite"
-    )
+    result = judged(curve([3.0, 1.0], [9.0, 0.5], [0.4, 0.2]), threshold=1.0, diverged="the loss is not finite")
     assert figures(result) == (False, 1000, 1000, 0.2, {"interpolation": 1.0, "extrapolation": 0.5})
     assert (result.outcome, result.reason) == ("diverged", "the loss is not finite")
 

@@ -24,9 +24,7 @@ def settings_of(model: Any, **train: Any) -> dict[str, Any]:
     return found
 
 
-EVERYTHING = settings_of(
-    {"name": "nau", "dropout": 0.1, "input_penalty": 0.1}, gradient_noise=1e-4, clip_norm=1.0
-)
+EVERYTHING = settings_of({"name": "nau", "dropout": 0.1, "input_penalty": 0.1}, gradient_noise=1e-4, clip_norm=1.0)
 
 
 def looped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,7 @@ def start() -> dict[str, Tensor]:
 
 
 def loss(params: dict[str, Tensor]) -> Tensor:
-    return (CURVATURE * (params["weight"] - 1).square()).sum() + (
-        params["weight"] @ params["bias"]
-    ).sin().sum()
+    return (CURVATURE * (params["weight"] - 1).square()).sum() + (params["weight"] @ params["bias"]).sin().sum()
 
 
 def with_torch(optimizer: Callable[..., Any], **options: Any) -> dict[str, Tensor]:
@@ -61,9 +59,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("change", [{}, {"beta1": 0.5, "beta2": 0.9}, {"epsilon": 0.1, "lr": 0.1}])
 def test_adam_follows_torchs_for_fifty_steps(change) -> None:
     train = ADAM | change
-    theirs = with_torch(
-        torch.optim.Adam, lr=train["lr"], betas=(train["beta1"], train["beta2"]), eps=train["epsilon"]
-    )
+    theirs = with_torch(torch.optim.Adam, lr=train["lr"], betas=(train["beta1"], train["beta2"]), eps=train["epsilon"])
     assert_close(with_ours("adam", train), theirs)
 
 
@@ -102,9 +98,7 @@ def test_clipping_scales_a_lane_as_torch_scales_a_model(largest) -> None:
     for parameter, gradient in zip(theirs, grads.values(), strict=True):
         parameter.grad = gradient.clone()
     torch.nn.utils.clip_grad_norm_(theirs, largest)
-    for ours, parameter in zip(
-        optimizers.clip_norm(grads, torch.tensor(largest)).values(), theirs, strict=True
-    ):
+    for ours, parameter in zip(optimizers.clip_norm(grads, torch.tensor(largest)).values(), theirs, strict=True):
         torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=1e-7)
 
 
@@ -129,9 +123,7 @@ def test_clipping_leaves_a_gradient_of_zero_alone() -> None:
 def test_gradient_noise_has_the_published_variance(step) -> None:
     eta, nothing = 0.3, {"a": torch.zeros(300, 100), "b": torch.zeros(20_000)}
     stream = Stream(seed_key(1, "noise"), step)
-    noisy = optimizers.add_noise(
-        nothing, optimizers.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream
-    )
+    noisy = optimizers.add_noise(nothing, optimizers.annealed_variance(torch.tensor(eta), torch.tensor(step)), stream)
     for noise in noisy.values():
         assert noise.double().mean().abs() < 4 * noise.double().std() / noise.numel() ** 0.5
         assert noise.double().var() == pytest.approx(eta / (1 + step) ** 0.55, rel=0.04)

@@ -143,8 +143,7 @@ def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at
     assert {checkpoint.steps for checkpoint in saved.values()} == {steps_done}
     checkpoints = [saved[f"seed {seed}"] for seed in range(2)] + [None, None]
     moved = [
-        dataclasses.replace(lane, checkpoint=blob)
-        for lane, blob in zip(lanes_of(settings, range(4)), checkpoints, strict=True)
+        dataclasses.replace(lane, checkpoint=blob) for lane, blob in zip(lanes_of(settings, range(4)), checkpoints, strict=True)
     ]
     results = train(moved, slots=7)
     for key, result in results.items():
@@ -155,9 +154,7 @@ def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at
 def test_a_final_state_off_the_steps_of_evaluation_is_not_continued() -> None:
     """A longer budget has no evaluation there, and the rules of training have used it."""
     final = train(lanes_of(settings_of(steps=25), [2]))["seed 2"]
-    continued = train([Lane("seed 2", settings_of(steps=40), 2, Checkpoint(final.steps, final.state))])[
-        "seed 2"
-    ]
+    continued = train([Lane("seed 2", settings_of(steps=40), 2, Checkpoint(final.steps, final.state))])["seed 2"]
     assert_same(continued, train(lanes_of(settings_of(steps=40), [2]))["seed 2"])
 
 
@@ -231,9 +228,7 @@ def test_a_model_that_raises_in_its_forward_gives_errors_and_no_exception(tmp_pa
     settings = settings_of(str(tmp_path / "broken_unit.py"))
     results = train(lanes_of(settings, range(5)))
     assert len(results) == 5
-    assert {(r.outcome, r.steps, r.reason) for r in results.values()} == {
-        ("error", 0, "RuntimeError: no such gate")
-    }
+    assert {(r.outcome, r.steps, r.reason) for r in results.values()} == {("error", 0, "RuntimeError: no such gate")}
 
 
 def test_ranges_are_a_lanes_own_numbers() -> None:

@@ -47,9 +47,7 @@ def in_three_places(name: str, slots: int) -> list[LaneResult]:
     ("name", "sizes"),
     [("nau", (7, 25, 100)), ("nalu", (25,)), ("nmu", (25,))],
 )  # fmt: skip
-def test_a_lane_equals_itself_after_two_thousand_steps_in_every_place_of_packs_of_every_size(
-    name, sizes
-) -> None:
+def test_a_lane_equals_itself_after_two_thousand_steps_in_every_place_of_packs_of_every_size(name, sizes) -> None:
     first, *others = in_three_places(name, 3)
     assert first.steps == 2000 and math.isfinite(first.curve["error.interpolation"][-1])
     for slots in sizes:
@@ -80,9 +78,7 @@ def test_interrupted_refilled_and_moved_lanes_equal_undisturbed_ones() -> None:
     pack = pack_of(lanes_of(SHORT, [0, 1, 2]), compiled=True)
     assert pack.advance() == []
     saved = pack.checkpoints()
-    moved = [
-        Lane(lane.key, SHORT, lane.seed, saved.get(lane.key)) for lane in lanes_of(SHORT, [4, 2, 0, 3, 1])
-    ]
+    moved = [Lane(lane.key, SHORT, lane.seed, saved.get(lane.key)) for lane in lanes_of(SHORT, [4, 2, 0, 3, 1])]
     for key, result in train(moved, compiled=True).items():
         assert_same(result, undisturbed[key])
 
@@ -93,9 +89,7 @@ def test_compiled_and_uncompiled_agree_up_to_rounding_over_five_steps() -> None:
     for key, result in compiled.items():
         for name, tensor in tensors(result).items():
             torch.testing.assert_close(tensor, tensors(plain[key])[name], rtol=1e-4, atol=1e-5)
-        assert result.curve["error.extrapolation"] == pytest.approx(
-            plain[key].curve["error.extrapolation"], rel=1e-4
-        )
+        assert result.curve["error.extrapolation"] == pytest.approx(plain[key].curve["error.extrapolation"], rel=1e-4)
 
 
 def test_without_a_working_compiler_a_pack_trains_uncompiled_and_has_the_reason(tmp_path) -> None:

@@ -133,9 +133,7 @@ def test_a_child_does_not_depend_on_what_its_parent_has_drawn() -> None:
 
 def test_a_child_has_the_key_that_its_name_gives() -> None:
     parent = seed_key(7, "batch")
-    assert torch.equal(
-        stream().child("first").normal((9,)), Stream(derived_key(parent, "first")).normal((9,))
-    )
+    assert torch.equal(stream().child("first").normal((9,)), Stream(derived_key(parent, "first")).normal((9,)))
 
 
 def test_children_and_their_parent_are_independent() -> None:

@@ -17,9 +17,7 @@ NEAR = {**FAR, "interpolation": [1, 2], "extrapolation": [2, 6]}
 
 def inalu(steps: int = 60, lr: float = 1e-12, task: Any = FAR, **model: Any) -> dict[str, Any]:
     """A lane that does not learn, at errors of about a million. It restarts once more than 20 steps are stored: at step 20."""
-    return settings_of(
-        {"name": "inalu", "reinit_stored": 20, **model}, task, steps=steps, clip_value=0.1, lr=lr
-    )
+    return settings_of({"name": "inalu", "reinit_stored": 20, **model}, task, steps=steps, clip_value=0.1, lr=lr)
 
 
 def restarted_at(result: LaneResult) -> int:
@@ -60,9 +58,7 @@ def test_every_start_of_every_seed_has_its_own_weights() -> None:
             pack.advance()
         assert pack.tensors["state"]["restarted_at"].tolist() == [stored] * 3
         seen += [weights(pack, slot) for slot in range(3)]
-    seen += [
-        tensors(r)["params.unit.Wm_hat"] for r in train(lanes_of(inalu(reinit=False), range(3))).values()
-    ]
+    seen += [tensors(r)["params.unit.Wm_hat"] for r in train(lanes_of(inalu(reinit=False), range(3))).values()]
     distances = [(one - other).abs().max() for i, one in enumerate(seen) for other in seen[:i]]
     assert len(seen) == 9 and min(distances) > 1e-3
 
@@ -83,9 +79,7 @@ def test_a_lane_that_moves_by_its_checkpoint_restarts_where_it_would_have(rounds
     for _ in range(rounds):
         assert pack.advance() == []
     saved = pack.checkpoints()
-    moved = [
-        Lane(lane.key, lane.settings, lane.seed, saved[lane.key]) for lane in lanes_of(inalu(), [2, 0, 1])
-    ]
+    moved = [Lane(lane.key, lane.settings, lane.seed, saved[lane.key]) for lane in lanes_of(inalu(), [2, 0, 1])]
     for key, result in train(moved).items():
         assert_same(result, undisturbed[key])
 

@@ -28,9 +28,7 @@ def settings_of(model: Any, **train: Any) -> dict[str, Any]:
 
 
 DNGPU = settings_of({"name": "dngpu", "maps": 6}, optimizer="adamax", beta2=0.9995)
-NEURAL_GPU = settings_of(
-    {"name": "neural_gpu", "maps": 3, "relaxation": 2, "curriculum": {"mixing": "code", "first": 3.0}}
-)
+NEURAL_GPU = settings_of({"name": "neural_gpu", "maps": 3, "relaxation": 2, "curriculum": {"mixing": "code", "first": 3.0}})
 
 
 @cache
