@@ -127,15 +127,15 @@ _OUTSIDE: Mapping[str, Callable[[float], bool]] = {
 }
 
 
-def check_ranges(config: object, ranges: Mapping[str, Sequence[str]], *further: str) -> None:
-    """Raise a ValueError with one fault for each setting outside of its range, and the `further` ones.
+def check_ranges(config: object, ranges: Mapping[str, Sequence[str]], *found: str) -> None:
+    """Raise a ValueError with the faults `found` already, and one for each setting outside of its range.
 
     `ranges` maps a range, such as "be at least 1", to the names of settings. For the `__post_init__` of a Config.
     """
     values = ((name, getattr(config, name), must) for must, names in ranges.items() for name in names)
     faults = [f"{name} = {value} must {must}" for name, value, must in values if _OUTSIDE[must](value)]
-    if faults or further:
-        raise ValueError(*faults, *further)
+    if found or faults:
+        raise ValueError(*found, *faults)
 
 
 class Unit(nn.Module, ABC):
