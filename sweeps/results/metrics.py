@@ -29,6 +29,7 @@ from sweeps.config.space import Direction
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
+from sweeps.training.lane import SPARSITY_ERROR as SPARSITY_ERROR_NAME
 from sweeps.training.lane import LaneResult
 
 Lookup = Callable[[str], Interval]
@@ -230,7 +231,7 @@ CONVERGED_AT = LaneMetric(
     value=lambda result: result.converged_at,
 )
 SPARSITY_ERROR = LaneMetric(
-    name="sparsity_error",
+    name=SPARSITY_ERROR_NAME,
     meaning="largest min(|w|, |1 - |w||) of all weights, at the best step",
     source=CRITERIA,
     value=lambda result: result.sparsity_error,
