@@ -77,7 +77,7 @@ class Context(Protocol):
 
     @property
     def last_error(self) -> Tensor:
-        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before the first."""
+        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before the first, and 0 in an evaluation."""
 
     @property
     def memory(self) -> Memory:

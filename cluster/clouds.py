@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HEAD, WORKER = "head", "worker"
 TOKEN_PATH = "~/.ray/auth_token"
-"""Path of the token on every node, where Ray looks for it by default."""
+"""Path of the token on every node: Ray's default."""
 OBJECT_STORE_BYTES = 500 * 1024**2
 HEAD_PORT, OBJECT_PORT = 6379, 8076
 HEAD_OPTIONS = (

@@ -132,8 +132,9 @@ class SequentialDigits(Task):
         chosen = order[within * size + torch.arange(size, device=order.device)]
         indices_TB = indices[chosen].T
         digits_BT = data["labels"][indices_TB].T.to(torch.float32)
+        images = self.present(indices_TB, data)
         target_BT = digits_BT.cumsum(1) if self.config.operation == "sum" else digits_BT.cumprod(1)
-        return self.present(indices_TB, data), target_BT.unsqueeze(-1)
+        return images, target_BT.unsqueeze(-1)
 
     def present(self, x: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
         """Return the images of these indices."""
