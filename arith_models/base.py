@@ -77,7 +77,7 @@ class Context(Protocol):
 
     @property
     def last_error(self) -> Tensor:
-        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before the first, and 0 in an evaluation."""
+        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before it, 0 in an evaluation."""
 
     @property
     def memory(self) -> Memory:
@@ -152,7 +152,7 @@ class Unit(nn.Module, ABC):
 
     A float field may differ between lanes that train side by side; fields of other types may not. `__post_init__` raises a
     ValueError with one argument for each fault, which begins with the name of the setting:
-    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`."""
+    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`. `check_ranges` does."""
     is_cell: ClassVar[bool] = False
     """Whether it is a recurrent cell: x is [x_t, state] [B, I + S], y the new state [B, S], and the unit is built with
     num_inputs = I + H and num_outputs = H = S / state_parts."""

@@ -42,20 +42,23 @@ class Summary:
         """Finished seeds."""
         return len(self.results)
 
-    @cached_property
+    @property
     def solved(self) -> int:
         """Solved seeds."""
-        return sum(result.solved for result in self.results)
+        return self._count(metrics.SOLVED_SEEDS)
 
-    @cached_property
+    @property
     def diverged(self) -> int:
         """Seeds whose loss or weights became infinite or NaN."""
-        return sum(result.outcome == "diverged" for result in self.results)
+        return self._count(metrics.DIVERGED)
 
-    @cached_property
+    @property
     def errors(self) -> int:
         """Seeds that ended in an exception."""
-        return sum(result.outcome == "error" for result in self.results)
+        return self._count(metrics.ERRORS)
+
+    def _count(self, metric: metrics.ConfigurationMetric) -> int:
+        return int(self.value(metric.name).estimate or 0)
 
     @cached_property
     def log_error_median(self) -> float:
