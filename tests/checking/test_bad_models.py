@@ -240,7 +240,7 @@ def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what
 
 def test_a_rule_that_cannot_be_checked_is_named(tmp_path: Path) -> None:
     text = checked(written(tmp_path, "model", *FAULTS["a branch on data"][0])).text()
-    assert '-      lanes do not mix: not checked, because of "it does not look at tensors\' values"' in text
+    assert '-      lanes do not mix: not checked, because of "it does not read tensors\' values"' in text
 
 
 def test_a_unit_of_the_user_s_own_is_only_warned_of_a_missing_paper(tmp_path: Path) -> None:
