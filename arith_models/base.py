@@ -31,8 +31,8 @@ Reserved names: "sparsity", "out_of_bound" and "input" come from units unweighte
 (`arith_models/penalties.py`). "score" is the log-probability of weights that were sampled; the engine turns it into
 REINFORCE's surrogate loss. A unit weights terms of any other name itself."""
 NetworkTerms = dict[str, Any]
-"""A network's weighted penalties, and under "observed", optionally, a dict of tensors that is no penalty: the engine passes
-it to the network's own `remember`, as `Observation["noted"]`. Batch statistics are an example."""
+"""A network's weighted penalties and, optionally, under "observed", a dict of tensors that is not a penalty, such as batch
+statistics: the engine passes it to `Network.remember` as `Observation["noted"]`."""
 Memory = dict[str, Tensor]
 """Tensors that a network keeps from step to step besides its parameters, by name. They are part of a lane's checkpoint."""
 
@@ -77,7 +77,7 @@ class Context(Protocol):
 
     @property
     def last_error(self) -> Tensor:
-        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before the first."""
+        """Interpolation error at the lane's last evaluation, 0-dim float32; infinite before it, 0 in an evaluation."""
 
     @property
     def memory(self) -> Memory:
@@ -119,6 +119,25 @@ class NoSettings:
     """The Config of a unit or network that has no settings."""
 
 
+_OUTSIDE: Mapping[str, Callable[[float], bool]] = {
+    "be at least 1": lambda value: value < 1,
+    "be at least 0": lambda value: value < 0,
+    "be above 0": lambda value: not value > 0,
+    "lie in [0, 1)": lambda value: not 0 <= value < 1,
+}
+
+
+def check_ranges(config: object, ranges: Mapping[str, Sequence[str]], *found: str) -> None:
+    """Raise a ValueError with the faults `found` already, and one for each setting outside of its range.
+
+    `ranges` maps a range, such as "be at least 1", to the names of settings. For the `__post_init__` of a Config.
+    """
+    values = ((name, getattr(config, name), must) for must, names in ranges.items() for name in names)
+    faults = [f"{name} = {value} must {must}" for name, value, must in values if _OUTSIDE[must](value)]
+    if found or faults:
+        raise ValueError(*found, *faults)
+
+
 class Unit(nn.Module, ABC):
     """A layer. Shapes: x [B, I] -> y [B, O].
 
@@ -133,7 +152,7 @@ class Unit(nn.Module, ABC):
 
     A float field may differ between lanes that train side by side; fields of other types may not. `__post_init__` raises a
     ValueError with one argument for each fault, which begins with the name of the setting:
-    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`."""
+    `raise ValueError("hidden = 0 must be at least 1", "dropout = 1.0 must lie in [0, 1)")`. `check_ranges` does."""
     is_cell: ClassVar[bool] = False
     """Whether it is a recurrent cell: x is [x_t, state] [B, I + S], y the new state [B, S], and the unit is built with
     num_inputs = I + H and num_outputs = H = S / state_parts."""
@@ -211,20 +230,20 @@ class Network(nn.Module, ABC):
     """
 
     version: ClassVar[int]
-    """As of a unit."""
+    """As `Unit.version`."""
     Config: ClassVar[type[Any]] = NoSettings
-    """As of a unit."""
+    """As `Unit.Config`."""
     num_units: ClassVar[int]
     """Number of units it arranges; 0: it is a model by itself, which a sweep file names as `model: NAME`."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Published settings by the model's name: `model: nmu` in this network stands for these `units` and settings.
+    """Published settings by the model's name: `model: nmu` in this network selects these `units` and settings.
 
     Keys of a preset: `units` (default: the model's name, `num_units` times), settings of the network, settings of its units."""
     reads_symbols: ClassVar[bool] = False
     """Whether the input is a tuple of int64 tensors [B, n], one a bin of lengths, 0 for padding and -1 outside of an example,
     and the output a tuple of logits [B, n, O]."""
     small: ClassVar[Mapping[str, Any]] = {}
-    """As of a unit."""
+    """As `Unit.small`."""
     reported_memory: ClassVar[tuple[str, ...]] = ()
     """Names of the memory that is recorded in a lane's curve as `memory.NAME`."""
 
@@ -233,7 +252,7 @@ class Network(nn.Module, ABC):
     max_slots: ClassVar[int | None] = None
     """The most lanes that `resources.slots: auto` trains side by side; None: the engine's own maximum."""
     lanes_apart: ClassVar[bool] = False
-    """Whether every lane is trained by itself, because the lengths of lanes' batches differ."""
+    """Whether every lane is trained in its own pack, because the lengths of lanes' batches differ."""
 
     pieces: ClassVar[tuple[str, ...]] = ()
     """Names of the methods that `loop` calls, each compiled once for all steps. Empty: no loop, `forward` is compiled.
@@ -245,11 +264,11 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def initialise(self, stream: Stream) -> None:
-        """As of a unit. Each part has a child stream of its own."""
+        """Fill every parameter in place, as a unit does. Each part draws from its own child stream."""
 
     @abstractmethod
     def forward(self, x: Any, ctx: Context) -> tuple[Any, NetworkTerms]:
-        """Return (y, weighted penalties). As of a unit; networks with `pieces` inherit it from `looped.Looped`."""
+        """Return (y, weighted penalties), as `Unit.forward`; networks with `pieces` inherit it from `looped.Looped`."""
 
     def effective_weights(self) -> list[Tensor]:
         """Return the effective weights of the units. Empty: the sparsity error is not defined (NaN), as for whole models,
@@ -258,7 +277,7 @@ class Network(nn.Module, ABC):
         return []
 
     def constrain(self) -> None:
-        """As of a unit; calls `constrain` of every unit."""
+        """Clamp the parameters in place, as `Unit.constrain`; a network of units calls that of each. Default: they are free."""
 
     @classmethod
     def loop(cls, pieces: SimpleNamespace, x: Sequence[Tensor]) -> tuple[Any, NetworkTerms]:

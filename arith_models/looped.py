@@ -46,7 +46,7 @@ class Looped(Network):
 def over_time(penalties_T: Sequence[Penalties]) -> Penalties:
     """Return the penalties of all time steps as one: those of weights once, R_z averaged, the others summed.
 
-    "mean_input" [I], which is no penalty but the mean input of the cell, is averaged, too.
+    "mean_input" [I], which is not a penalty but the mean input of the cell, is averaged as well.
     """
     result: Penalties = {}
     for name, total in penalties_T[0].items():

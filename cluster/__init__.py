@@ -1,6 +1,6 @@
-"""Where sweeps run: clusters, which `clusters.yaml` describes by name, and one backend for each kind of cluster.
+"""Clusters, which `clusters.yaml` describes by name, and one backend for each kind of cluster.
 
-    backend         the contract of a backend, what passes through it, the registry
+    backend         the contract of a backend, its types, the registry
     description     the fields of clusters.yaml that every kind has, and the types of values
     clusters_file   reads clusters.yaml
     local           kind local: Ray nodes on this machine
@@ -8,10 +8,10 @@
     slurm           kind slurm: Ray inside jobs of Slurm
     kubernetes      kind kubernetes: RayJobs of the KubeRay operator
     clouds          kinds aws and gcp: files for Ray's cluster launcher
-    following       a job's log to its end
+    following       follows a job's log to its end
     records         records as lines of a log, for `sweeps fetch`
     job             the entry point of a job on a Ray cluster
     templates       an image and a compose file
 
-What is sent to a cluster is the text of a sweep file; this package imports nothing of models, tasks and training.
+A sweep is sent to a cluster as the text of its sweep file; this package imports no models, tasks or training code.
 """

@@ -61,9 +61,11 @@ class Submission:
     files: Mapping[str, Path] = field(default_factory=dict)
     """The user's own files that the sweep names (`./my_unit.py`), by their path in the sweep's folder."""
     cpus: float = 1.0
-    """CPUs of ONE worker, as are the next two."""
+    """CPUs of ONE worker."""
     gpus: float = 0.0
+    """GPUs of one worker."""
     memory_gb: float | None = None
+    """Memory of one worker."""
 
     def __post_init__(self) -> None:
         check_sweep_name(self.name)
@@ -144,8 +146,8 @@ class Backend(ABC, Generic[Described]):
     def submit(self, submission: Submission) -> Submitted:
         """Start a sweep, or find that the same content is running or done. Called by `sweeps submit`.
 
-        Whatever cannot work (no connection, a wrong token, a worker that fits on no node, files that cannot be sent,
-        other content under a name that is running: see `next_attempt`) raises UserError before anything starts.
+        Raises UserError, before anything starts, for a request that cannot work: no connection, a wrong token, a worker that
+        fits on no node, files that cannot be sent, or other content under a name that is running (see `next_attempt`).
         """
 
     @abstractmethod
@@ -159,8 +161,8 @@ class Backend(ABC, Generic[Described]):
     def logs(self, name: str, follow: bool, on_message: Callable[[str], None]) -> Iterator[str]:
         """Yield the lines of the latest job's log. Called by `sweeps logs` and `sweeps watch`.
 
-        With `follow` the lines are yielded as they are written, each once, until the job has ended, also when the
-        connection is lost in between; `on_message` receives notes about that. Without, what there is now.
+        With `follow` the lines are yielded as they are written, each once, until the job has ended, also if the connection is
+        lost in between, about which `on_message` receives notes. Without it, the lines written so far.
         """
 
     @abstractmethod
@@ -213,13 +215,13 @@ def backends() -> dict[str, type[Backend[Any]]]:
     return dict(sorted(found.items()))
 
 
-# ------------------------------------------------------------------------- what several backends share
+# ------------------------------------------------------------------------- shared by several backends
 
 
 def check_fits(submission: Submission, nodes: Sequence[NodeResources], where: str) -> None:
-    """Raise UserError if no node has what one worker needs: such a job would wait in a queue for ever.
+    """Raise UserError if one worker fits on no node: such a job would wait in a queue for ever.
 
-    A node without `memory_gb` has enough of it; an empty list of nodes is not checked.
+    A node without `memory_gb` counts as large enough; an empty list of nodes is not checked.
     """
 
     def fits(node: NodeResources) -> bool:
@@ -241,11 +243,11 @@ def check_fits(submission: Submission, nodes: Sequence[NodeResources], where: st
 
 @dataclass(frozen=True)
 class EarlierJob:
-    """A job as which a sweep of the same name was submitted before."""
+    """A job of an earlier submission of the same sweep name."""
 
     job: str
     digest: str
-    """Of everything that it was made of."""
+    """Digest of everything that the job was made of."""
     attempt: int
 
 
@@ -278,7 +280,7 @@ def next_attempt(
 
 
 def digest_of(files: Mapping[str, bytes], more: bytes = b"") -> str:
-    """Return the sha256 of files with their paths, and of whatever else a job is made of."""
+    """Return the sha256 of files with their paths, and of `more`, everything else that a job is made of."""
     total = hashlib.sha256(more)
     for name in sorted(files):
         for part in (name.encode(), files[name]):
@@ -287,5 +289,5 @@ def digest_of(files: Mapping[str, bytes], more: bytes = b"") -> str:
 
 
 def as_yaml(documents: Sequence[dict[str, Any]]) -> str:
-    """Return values as a stream of YAML documents."""
+    """Return documents as one stream of YAML."""
     return "---\n".join(dump(document) for document in documents)

@@ -1,8 +1,8 @@
 """Machines of a cloud by Ray's cluster launcher (`ray up`), kinds `aws` and `gcp`: only `show` works, on the launcher's file.
 
 The head is a machine on demand; workers are on spare capacity and come and go. The file is built as plain values and written
-as YAML. The token of Ray's authentication is copied from a file of this machine and never is in the text. Ports stay inside
-the cloud's network: the job API is reached by `ray dashboard` (a tunnel), the dashboard listens on loopback of the head.
+as YAML. The token of Ray's authentication is copied from a file of this machine and is never in the text. Ports are not open
+outside of the cloud's network: the dashboard listens on loopback of the head, and `ray dashboard` is a tunnel to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HEAD, WORKER = "head", "worker"
 TOKEN_PATH = "~/.ray/auth_token"
-"""Path of the token on every node, where Ray looks for it by default."""
+"""Path of the token on every node: Ray's default."""
 OBJECT_STORE_BYTES = 500 * 1024**2
 HEAD_PORT, OBJECT_PORT = 6379, 8076
 HEAD_OPTIONS = (
@@ -43,19 +43,19 @@ class CloudCluster(Cluster):
 
     region: Word
     zones: tuple[Word, ...] = ()
-    """Tried in this order; default: the region's own."""
+    """Availability zones, tried in this order; default: those of the region."""
     instance_type: Word
     """Type of a worker's machine."""
     head_instance_type: Word
     spot: bool = True
-    """Workers on spare capacity, which is cheaper and may be taken away; the head never is."""
+    """Whether workers are on spare capacity, which is cheaper and may be taken away; the head never is."""
     image: Image | None = None
     """Container image that has sweeps installed; without it `setup` installs it."""
     machine_image: Reference | None = None
     """AMI or source image of the machines; default: Ray's."""
     disk_gb: Annotated[int, Ge(20)] = 100
     idle_timeout: Duration = 600
-    """A worker without work for so long is removed."""
+    """Time after which a worker without work is removed."""
     ssh_user: Word = "ubuntu"
     token_file: TokenFile = "~/.ray/auth_token"
     """File on this machine that holds the token; it is copied to every node."""
@@ -174,7 +174,7 @@ class AwsBackend(CloudBackend[CloudCluster]):
         node: Values = {
             "InstanceType": cluster.head_instance_type if is_head else cluster.instance_type,
             "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
-            # A page that a process of the machine is made to fetch must not contain the credentials of its role.
+            # Version 2 of the metadata service, so that a forged request cannot read the credentials of the machine's role.
             "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
         }
         if cluster.machine_image:

@@ -1,7 +1,4 @@
-"""`clusters.yaml`: clusters by name. All faults of the file are reported at once, each with its line and the nearest name.
-
-Clusters are described once, by name; a sweep file never names one.
-"""
+"""`clusters.yaml`: clusters by name. All faults of the file are reported at once, each with its line and the nearest name."""
 
 from __future__ import annotations
 
@@ -79,10 +76,7 @@ def parse_clusters(text: str, source_name: str) -> dict[str, Backend[Any]]:
     faults = Faults(document.lines, found=document.faults)
     clusters: dict[str, Backend[Any]] = {"local": _local()}
     if document.values is not None and not isinstance(document.values, dict):
-        faults.add_line(
-            1,
-            "must be a mapping of names to clusters. For instance: lab: {kind: ray, address: http://head:8265}",
-        )
+        faults.add_line(1, "must be a mapping of names to clusters. For instance: lab: {kind: ray, address: http://head:8265}")
     elif document.values is not None:
         for name, given in document.values.items():
             wrong = cluster_name_fault(name)
@@ -128,7 +122,7 @@ def _read_cluster(name: str, given: Any, faults: Faults) -> Backend[Any] | None:
         faults.add(f"{name}.kind", unknown("kind", kind, kinds))
         return None
     if name == "local" and kind != "local":
-        faults.add(f"{name}.kind", f"`local` always is this machine, so its kind is local, not {kind}")
+        faults.add(f"{name}.kind", f"`local` is always this machine, so its kind is local, not {kind}")
     schema = kinds[kind].schema
     settings = {"name": name, **_known(kind, kinds, given, name, faults)}
     plain, wrong = section(schema, settings, name, None)
@@ -152,7 +146,7 @@ def _known(
             continue
         others = [other for other, backend in kinds.items() if key in _fields(backend)]
         if key in _SECRET_KEYS:
-            message = "a secret does not belong into this file: give the path of a file that holds it, `token_file`"
+            message = "a secret must not be in this file: give the path of a file that holds it, `token_file`"
         elif key == "name":
             message = "a cluster's name is the word above its settings"
         elif others:

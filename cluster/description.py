@@ -87,13 +87,13 @@ def _list(value: Any) -> Any:
     return tuple(value)
 
 
-def known_keys(*known: str) -> BeforeValidator:
-    """Return a validator that refuses a mapping (inside a list) with any other key."""
+def known_keys(*allowed: str) -> BeforeValidator:
+    """Return a validator that refuses a mapping with any other key, for mappings inside a list."""
 
     def check(value: Any) -> Any:
         for key in value if isinstance(value, dict) else ():
-            if key not in known:
-                raise ValueError(unknown("key", str(key), known))
+            if key not in allowed:
+                raise ValueError(unknown("key", str(key), allowed))
         return value
 
     return BeforeValidator(check)
@@ -116,7 +116,7 @@ _SET_ELSEWHERE = {
     "MLFLOW_TRACKING_URI": "give `mlflow`",
     "RAY_ADDRESS": "Ray sets it",
     "RAY_AUTH_MODE": "authentication by token is always on",
-    "RAY_AUTH_TOKEN_PATH": "the token is put where Ray looks",
+    "RAY_AUTH_TOKEN_PATH": "the token is written to Ray's default path",
 }
 
 

@@ -1,4 +1,4 @@
-"""A job's log to its end, each line once: over a connection (`follow`) or from a file on a shared disk (`follow_file`)."""
+"""Follow a job's log to its end, each line once: over a connection (`follow`) or in a file on a shared disk (`follow_file`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 from sweeps.errors import ClusterError, UserError
 
 SILENCE_S = 30.0
-"""A tail that has given nothing for so long is begun anew: a dead connection may look like a silent one."""
+"""Time without output after which a tail is restarted: a dead connection cannot be distinguished from a silent one."""
 PATIENCE_S = 600.0
-"""How long a cluster may be out of reach before following is given up."""
+"""Time for which a cluster may be out of reach before following is given up."""
 PAUSE_S = 1.0
-"""Between two tails, and between two looks into a file."""
+"""Pause between two tails, and between two reads of a file."""
 CHECK_S = 5.0
 """How often `follow_file` checks whether the job has ended."""
 
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     """The state of a log."""
 
     text: str
-    """Name of the text. Another name means another text, such as that of a job that was begun anew."""
+    """Name of the text. Another name means another text, such as that of a job that was restarted."""
     ended: bool
 
 
@@ -34,10 +34,10 @@ class Log(Protocol):
     """
 
     def look(self) -> Look:
-        """Return which text the log holds now, and whether the job has ended."""
+        """Return the name of the current text, and whether the job has ended."""
 
     def whole(self) -> str:
-        """Return all of the text that there is now."""
+        """Return the text written so far."""
 
     def tail(self) -> Iterator[str]:
         """Yield pieces of the text from its beginning, as they are written; may end early."""
@@ -66,7 +66,7 @@ class _Connection:
 
 
 def follow(log: Log, on_message: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Yield the lines of a log until the job has ended and all of them were given.
+    """Yield the lines of a log until the job has ended and all of them were yielded.
 
     `on_message` receives notes about lost connections. Raises ClusterError if the cluster stays out of reach.
     """
@@ -98,10 +98,10 @@ def follow(log: Log, on_message: Callable[[str], None] = lambda _: None) -> Iter
 
 
 class _Lines:
-    """Whole lines out of pieces of a text that begins anew with every tail."""
+    """Whole lines of a text that arrives in pieces, from its beginning with every tail."""
 
     def __init__(self) -> None:
-        self._given = 0  # characters of the text that were seen, over all tails
+        self._given = 0  # characters of the text that were read, over all tails
         self._position = 0  # of this tail
         self._part = ""
 
@@ -128,10 +128,10 @@ class _Lines:
 
 
 def follow_file(path: Path, is_active: Callable[[], bool], on_message: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Yield the lines of a file that grows on a shared disk, until the job has ended and all of them were given.
+    """Yield the lines of a file that grows on a shared disk, until the job has ended and all of them were yielded.
 
-    `is_active` returns whether the job has not ended, and raises ClusterError while that cannot be found out; the file
-    is read in the meantime. Raises this error if it lasts.
+    `is_active` returns whether the job has not ended, and raises ClusterError while that is unknown; the file is read in the
+    meantime. Raises this error if it lasts.
     """
     reader = _FileReader(path)
     connection = _Connection(on_message)
@@ -159,7 +159,7 @@ def file_lines(path: Path) -> list[str]:
 
 
 class _FileReader:
-    """Opens the file anew for each reading: over NFS only what was opened after a write is sure to contain it."""
+    """Opens the file again for each read: over NFS a file is certain to contain only what was written before it was opened."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._position, self._part = path, 0, b""

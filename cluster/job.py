@@ -1,7 +1,7 @@
 """The entry point of a job on a Ray cluster: `python -m cluster.job`, in the working folder that was sent along.
 
-A shell reads the line that starts a job, so it is always the same, and what is to be done is in order.json. Only the
-standard library is imported at first, so that a cluster that lacks libraries gives one sentence and not a traceback.
+A shell reads the line that starts a job, so it is always the same, and the options are in order.json. Only the standard
+library is imported at first, so that a cluster without the libraries prints one sentence and not a traceback.
 """
 
 from __future__ import annotations

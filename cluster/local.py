@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, kind `local`: several real nodes, a token of its own, its job server on loopback.
+"""A Ray cluster on this machine, kind `local`: several real nodes, its own token, its job server on loopback.
 
 `up` starts a keeper (`python -m cluster.local NODES CPUS FOLDER`), a process that holds the nodes and outlives the command.
 One small state file describes the cluster, and each of its processes has the cluster's mark in its environment: `down` ends
@@ -42,12 +42,7 @@ MARK = "SWEEPS_LOCAL_CLUSTER"
 NODE_ATTEMPTS = 3
 OBJECT_STORE_BYTES = 100 * 1024**2  # records and checkpoints of a pack are a few hundred KB
 # A raylet that is not given the ports of its agents waits 15 s for them and gives up: too short on a busy machine.
-AGENT_PORTS = (
-    "metrics_agent_port",
-    "metrics_export_port",
-    "dashboard_agent_listen_port",
-    "runtime_env_agent_port",
-)
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @dataclass(frozen=True)
@@ -76,13 +71,8 @@ class LocalBackend(RayJobsBackend[Cluster]):
         running = current()
         if running is None:
             raise UserError(NOT_UP)
-        return JobServer(
-            self.name,
-            running.job_server,
-            read_token(running.token_file),
-            running.token_file,
-            advice="`sweeps cluster status` shows the local one",
-        )
+        token, advice = read_token(running.token_file), "`sweeps cluster status` shows the local one"
+        return JobServer(self.name, running.job_server, token, running.token_file, advice=advice)
 
     @property
     def call_heading(self) -> str:
@@ -164,8 +154,8 @@ def _is_running(process: psutil.Process) -> bool:
 
 def _in_session(process: psutil.Process, state: RunningCluster) -> bool:
     """Return whether a process is in the keeper's session."""
-    # A session outlives its first process, and its number is not given to another while a member lives. After a boot, or
-    # where another process has the keeper's number, it is another session.
+    # A session outlives its first process, and its number is not used again while a member lives. After a boot, or if
+    # another process has the keeper's number, it is another session.
     if psutil.boot_time() > state.started_s + 1.0:
         return False
     with suppress(psutil.NoSuchProcess):
@@ -210,7 +200,7 @@ def _start(num_nodes: int, cpus_per_node: int) -> RunningCluster:
 
 
 def _first_line(keeper: subprocess.Popen[str]) -> dict[str, object] | None:
-    """Return what the keeper prints once all nodes are there, or None if it ended or took too long."""
+    """Return what the keeper prints once all nodes are up, or None if it ended or took too long."""
     assert keeper.stdout is not None
     if not select.select([keeper.stdout], [], [], START_S)[0]:
         return None
@@ -225,14 +215,14 @@ def _environment(mark: str, token_file: Path, ray_folder: str) -> dict[str, str]
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]),  # jobs call `python`
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_TMPDIR": ray_folder,  # or this would become the cluster that everybody's `ray.init("auto")` joins
+        "RAY_TMPDIR": ray_folder,  # otherwise every `ray.init("auto")` on this machine would join it
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_health_check_period_ms": "2000",  # a lost node is noticed in about 10 s
     }
 
 
 def _remove(state: RunningCluster | None) -> None:
-    """End what there is of a cluster, in order where possible, and remove its files."""
+    """End the processes of a cluster, in order where possible, and remove its files."""
     if state is None:
         return
     keeper = _keeper(state)

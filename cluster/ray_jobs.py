@@ -1,8 +1,7 @@
-"""Sweeps on a Ray cluster that is running, over its job API: kind `ray`, and what kind `local` shares with it.
+"""Sweeps on a Ray cluster that is running, over its job API: kind `ray`, and the base class of kind `local`.
 
-What is sent with a sweep is a working folder (`parcel`): order.json, the sweep file, the user's own files that it names,
-and this project's code. So the cluster needs the libraries only, and what runs there is what was checked here. Data are
-not sent.
+A sweep is sent with a working folder (`parcel`): order.json, the sweep file, the user's own files that it names, and this
+project's code. So the cluster needs the libraries only, and runs the code that was checked here. Data are not sent.
 """
 
 from __future__ import annotations
@@ -119,7 +118,7 @@ class RayJobsBackend(Backend[Described]):
         with parcel(self._order("run", name), submission) as made:
             if made.num_bytes > limit_bytes() / 2:
                 size = made.num_bytes / 1024**2
-                log.warning("%.0f MiB are sent with the sweep, more than half of what Ray takes", size)
+                log.warning("%.0f MiB are sent with the sweep, more than half of Ray's limit", size)
             digest = made.digest[:DIGEST_LETTERS]
             jobs = self._jobs(name)
             earlier = [EarlierJob(_id(job), job.metadata.get("digest", ""), _attempt(job)) for job in jobs]
@@ -203,10 +202,10 @@ class RayJobsBackend(Backend[Described]):
         self.server.check()
         jobs = self._jobs(name)
         if not jobs:
-            known = sorted({job.metadata["sweep"] for job in self._all_jobs() if "sweep" in job.metadata})
+            others = sorted({job.metadata["sweep"] for job in self._all_jobs() if "sweep" in job.metadata})
             raise UserError(
                 f"no sweep named {name!r} was submitted to {self.name!r} since it started"
-                + (f". It has: {', '.join(known)}" if known else "")
+                + (f". It has: {', '.join(others)}" if others else "")
             )
         return jobs[-1]
 
@@ -256,7 +255,7 @@ class RayBackend(RayJobsBackend[RayCluster]):
         return f"# submitted to {masked(cluster.address)}, with {token}; runs on the head:"
 
     def _token(self) -> tuple[str | None, str]:
-        """Return the token, and where it came from."""
+        """Return the token and its source."""
         if self.cluster.token_file:
             return read_token(self.cluster.token_file), self.cluster.token_file
         variable = self.cluster.token_variable
@@ -264,7 +263,7 @@ class RayBackend(RayJobsBackend[RayCluster]):
             return None, "token_file"
         token, source = os.environ.get(variable, "").strip(), f"variable {variable}"
         if not token:
-            raise UserError(f"cluster {self.name!r}: {source} is to hold its token, and is not set")
+            raise UserError(f"cluster {self.name!r}: {source} must hold its token, and is not set")
         check_token(token, source)
         return token, source
 
@@ -296,8 +295,8 @@ ANSWER_S = 60.0
 class JobServer:
     """Address of a cluster's job server and the token for it.
 
-    Ray's own client waits without end for an address that does not answer, and reports faults as tracebacks, so what
-    can be wrong is checked here first, with plain requests.
+    Ray's client waits without end for an address that does not answer, and reports faults as tracebacks, so the address, the
+    token and the versions are checked here first, with plain requests.
     """
 
     cluster: str
@@ -305,20 +304,20 @@ class JobServer:
     address: str
     token: str | None = field(default=None, repr=False)
     token_from: str = "token_file"
-    """Where the token came from, for people."""
+    """Source of the token, for messages."""
     verify: bool | str = True
     """Check the certificate; or the path of the authority's."""
     advice: str = (
         "is Ray up there, and the port open or tunnelled (ssh -L 8265:localhost:8265 HEAD)? The address is set in clusters.yaml"
     )
-    """What to do where nothing answers."""
+    """Advice if nothing answers."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def check(self) -> None:
-        """Raise UserError unless it answers, accepts the token, and runs the Ray and Python that run here."""
+        """Raise UserError unless it answers, accepts the token, and runs the same Ray and Python as this machine."""
         self._connect()
         theirs, ours = str(self.get("/api/version").get("ray_version")), version("ray")
         if theirs != ours:
@@ -351,10 +350,7 @@ class JobServer:
         """Return its answer. Raises UserError for a wrong token or address, ClusterError if there is none."""
         try:
             answer = requests.get(
-                f"{self.address}{path}",
-                headers=self.headers,
-                verify=self.verify,
-                timeout=(CONNECT_S, ANSWER_S),
+                f"{self.address}{path}", headers=self.headers, verify=self.verify, timeout=(CONNECT_S, ANSWER_S)
             )
             self._check_token_accepted(answer.status_code)
             answer.raise_for_status()
@@ -408,7 +404,7 @@ class JobServer:
 
     def _not_ray(self) -> str:
         return (
-            f"cluster {self.cluster!r}: what answers at {self.address} is not Ray's dashboard. "
+            f"cluster {self.cluster!r}: the server at {self.address} is not Ray's dashboard. "
             "The address in clusters.yaml must be the dashboard's, such as http://HEAD:8265"
         )
 
@@ -471,7 +467,7 @@ class _RayLog:
             loop.close()
 
 
-# --------------------------------------------------------------------------------------- what is sent along
+# --------------------------------------------------------------------------------------- the working folder
 
 
 class Parcel(NamedTuple):
@@ -484,13 +480,13 @@ class Parcel(NamedTuple):
 
 
 def limit_bytes() -> int:
-    """Return how large a working folder Ray takes."""
+    """Return Ray's limit for a working folder."""
     return int(os.environ.get(RAY_LIMIT, 512 * 1024**2))
 
 
 @contextmanager
 def parcel(order: Mapping[str, Any], submission: Submission | None = None) -> Iterator[Parcel]:
-    """Make a working folder, which is removed at the end. Raises UserError for more than Ray takes."""
+    """Make a working folder, which is removed at the end. Raises UserError if it exceeds Ray's limit."""
     root = Path(__file__).resolve().parent.parent
     code = (path for name in PACKAGES for path in files_below(root / name) if path.suffix in SENT_SUFFIXES)
     files = {path.relative_to(root).as_posix(): path for path in code}
@@ -518,6 +514,6 @@ def _too_large(files: Mapping[str, Path], num_bytes: int) -> str:
     largest = sorted(files, key=lambda name: -files[name].stat().st_size)[:3]
     listed = ", ".join(f"{name} ({files[name].stat().st_size / 1024**2:.1f} MiB)" for name in largest)
     return (
-        f"what the sweep needs is {num_bytes / 1024**2:.1f} MiB, and Ray takes {limit_bytes() / 1024**2:.1f} MiB at most. "
+        f"the sweep's files have {num_bytes / 1024**2:.1f} MiB, and Ray takes {limit_bytes() / 1024**2:.1f} MiB at most. "
         f"Largest: {listed}. Keep data out of the packages that the sweep names"
     )

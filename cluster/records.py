@@ -1,8 +1,8 @@
-"""The records of a sweep as lines of a log, with which `sweeps fetch` brings them home.
+"""The records of a sweep as lines of a log, from which `sweeps fetch` copies them.
 
-`python -m cluster.records NAME` prints them on the cluster, in checked pieces; `receive` takes them into a store here. A
-job's log needs nothing but the job server: no shared folder, no further port, and no pickle. What is sent is a SQLite
-store that holds this sweep alone.
+`python -m cluster.records NAME` prints them on the cluster, in pieces with checksums; `receive` copies them into a store
+here. A job's log needs the job server only: no shared folder, no further port, and no pickle. The data are a SQLite store
+that contains this sweep alone.
 """
 
 from __future__ import annotations

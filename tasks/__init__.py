@@ -1,1 +1,4 @@
-"""What is learned: one file a task. A file's existence is its registration. Nothing here imports anything of ours."""
+"""Tasks, one module each. The contract is in `base`; a module is registered by existing.
+
+The package imports torch and numpy, and nothing else of this project.
+"""

@@ -1,6 +1,6 @@
 """Parts of the arithmetic tasks: ranges of inputs, subsets of the inputs, and operations on the subsets' sums.
 
-Not a task itself, hence the underscore.
+Not a task itself: a module whose name begins with an underscore is not registered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 EVALUATION_SEEDS = {"interpolation": 43953907, "extrapolation": 8689336}  # published
 EVALUATION_ROWS = 10_000
 EPSILON = 1e-5
-"""How far a near-perfect solution's first-layer weights are from 0 and 1."""
+"""Distance of a near-perfect solution's first-layer weights from 0 and 1."""
 THRESHOLD_SEED = 20010516
 
 
@@ -51,7 +51,7 @@ def intervals(values: Range) -> tuple[Interval, ...]:
 
 
 def range_faults(split: str, values: Range) -> list[str]:
-    """Return the faults of a range, whatever it is for."""
+    """Return the faults of a range that no operation allows."""
     parts = intervals(values)
     faults = [f"{split} = {list(i)}: low must be below high" for i in parts if not i[0] < i[1]]
     widths = [high - low for low, high in parts]
@@ -83,7 +83,7 @@ def published_inputs(values: Range, split: str, num_inputs: int) -> Floats:
 
 
 def chain(config: Geometry) -> list[tuple[int, int]]:
-    """Return start and end of each subset before the seed moves them."""
+    """Return start and end of each subset, without the seed's offset."""
     size = math.floor(config.subset_ratio * config.input_size)
     step = size - math.floor(config.overlap_ratio * size)
     return [(k * step, k * step + size) for k in range(config.num_subsets)]
@@ -120,7 +120,7 @@ def geometry_faults(config: Geometry) -> list[str]:
 
 
 def geometry_warnings(operation: str, subsets: Sequence[tuple[int, int]], num_inputs: int) -> list[str]:
-    """Return why no network can be below the threshold of these subsets, where equal errors cancel."""
+    """Return warnings about subsets where equal errors cancel, so that no network can be below the threshold."""
     times = [sum(start <= i < end for start, end in subsets) for i in range(num_inputs)]
     if operation == "add" and all(2 * found == len(subsets) for found in times):
         return [
@@ -151,7 +151,7 @@ def combine(operation: str, sums: list[Tensor]) -> Tensor:
 
 
 def exact(operation: str, sums: list[Floats]) -> Floats:
-    """Return the same in float64: the oracle, which shares no code with `combine`."""
+    """Return the operation of the sums in float64: the oracle, which shares no code with `combine`."""
     operations: dict[str, Any] = {
         "add": lambda: np.sum(sums, axis=0),
         "sub": lambda: np.subtract(sums[0], sums[1]),

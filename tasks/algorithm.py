@@ -34,15 +34,10 @@ Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 PUBLISHED_BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
 PUBLISHED_BCD_BINS = (9, 17, 25, 33, 41)
 BITS = 24
-"""of the whole numbers that are drawn: the most that a stream has"""
+"""Bits of the integers that are drawn: the most that a stream can draw."""
 
 LARGEST_BASE, LARGEST_ALPHABET = 100, 100
-LEAST = {
-    "examples_per_length": 1,
-    "copied_percent": 0,
-    "test_rows": 1,
-    "extrapolation_rows": 1,
-}
+LEAST = {"examples_per_length": 1, "copied_percent": 0, "test_rows": 1, "extrapolation_rows": 1}
 
 
 class Algorithm(Task):
@@ -58,16 +53,16 @@ class Algorithm(Task):
         copy, reverse, sort: the same symbols, from the last to the first, in ascending order
         reverse_pairs, key_value_sort: of l / 2 pairs, the last pair first, or by the pairs' first symbols (equal ones stay in
             order)
-        duplicate: l / 2 symbols and as much room -> the symbols twice
+        duplicate: l / 2 symbols and as many of padding -> the symbols twice
         increment: a number in base `symbols` - 1, without a sign -> the next number; after the largest comes 0
         left, right: one symbol, the first or the last
-        left_shift, right_shift: every symbol moves one place, the one that falls off comes in at the other end
+        left_shift, right_shift: every symbol moves by one position, the last one to the other end
         search: (l - 1) / 2 pairs of key and value, then a key -> the value of its first pair, or padding if there is none
 
     Two examples worked by hand, of length 7 in base 2:
         multiply: 6 * 5 = 30: 0 1 1 * 1 0 1 -> 0 1 1 1 1 0 0, in symbols 1 2 2 12 2 1 2 -> 1 2 2 2 2 1 1
         add: 6 + 5 = 11: 1 2 2 11 2 1 2 -> 1 1 0 1, in symbols 2 2 1 2 0 0 0
-    And 3 1 2 1 sorted is 1 1 2 3; key_value_sort makes of the pairs 3 1, 2 1 the pairs 2 1, 3 1.
+    And 3 1 2 1 sorted is 1 1 2 3; key_value_sort turns the pairs 3 1, 2 1 into 2 1, 3 1.
 
     Bases up to 10 share the published alphabet of 13 symbols, where 11 is '+' and 12 is '*'; in larger bases these are
     base + 1 and base + 2. All inputs are [rows, n], one array for every bin n; an input of -1 lies outside of the working
@@ -77,12 +72,12 @@ class Algorithm(Task):
     and equal for all seeds (NumPy's RandomState([125459, length]), 125459 being the Neural GPU's own seed); a length goes
     into the next larger bin. Splits: "interpolation" has test examples of the training lengths, "extrapolation" of
     `test_length` (or the nearest length below that the operation has), both from RandomState([8689336, length]). No test
-    example is trained on, except where training takes every example there is: `shared_lengths` names these (in binary
-    addition, with 4 examples of length 3, those up to 13).
+    example is trained on, except at lengths where training uses every example: `shared_lengths` returns these (in binary
+    addition, which has 4 examples of length 3, those up to 13).
 
-    Deviations: the seeds of the examples are ours, and tests leave out what is trained on. Even lengths of add and multiply,
+    Deviations: the seeds of the examples are ours, and tests leave out trained examples. Even lengths of add and multiply,
     and odd ones of pairs, have no examples (published, they are shorter ones under another name, or missing). search has as
-    many pairs as its length has room for, where the original, by the precedence of - and /, has about twice as many. The
+    many pairs as fit into its length, where the original, by the precedence of - and /, has about twice as many. The
     published left-shift moves symbols to the right, and its right-shift reads past the end. `loss_over: unpadded` leaves out
     every position whose target is padding; the Neural GPU's mask leaves out those where the input is padding too.
     """
@@ -106,52 +101,54 @@ class Algorithm(Task):
             "add", "multiply", "bcd_multiply", "copy", "reverse", "reverse_pairs", "sort", "key_value_sort", "duplicate",
             "increment", "left", "right", "left_shift", "right_shift", "search",
         ] = "multiply"  # fmt: skip
-        """the rule from input to target"""
+        """the operation that maps the input to the target"""
         base: int = 2
-        """of add and multiply: 2 to 100"""
+        """base of add and multiply: 2 to 100"""
         symbols: int = 6
-        """of the other operations but bcd_multiply: how many, padding included (published: 6 for sort)"""
+        """size of the alphabet of the other operations but bcd_multiply, padding included (published: 6 for sort)"""
         high_zeros: Literal["published", "kept", "stripped"] = "published"
-        """of a result of add or multiply: zeros up to the input's length, or none; published: kept in multiply (as DNGPU
-        has it), stripped in add"""
+        """whether a result of add or multiply has zeros up to the input's length; published: kept in multiply (as in DNGPU),
+        stripped in add"""
         bins: tuple[int, ...] = ()
-        """positions of the training batches; none given: the published 8, 12, 16, 20, 25, 28, 31, 36, 41, and of
-        bcd_multiply 9, 17, 25, 33, 41"""
+        """positions of the training batches; empty: the published 8, 12, 16, 20, 25, 28, 31, 36, 41, or for bcd_multiply
+        9, 17, 25, 33, 41"""
         examples_per_length: int = 10_000
         """most training examples of a length"""
         copied_percent: int = 5
-        """examples that a bin has from shorter bins besides, in percent of its own"""
+        """additional examples of a bin, from shorter bins, in percent of the bin's own"""
         test_rows: int = 1024
         """examples of the interpolation split, spread over all training lengths"""
         test_length: int = 401
         """positions of the extrapolation split"""
         extrapolation_rows: int = 32
-        """its examples"""
+        """examples of the extrapolation split"""
         curve_lengths: tuple[int, ...] = (9, 12, 16, 21, 28, 37, 49, 65, 86, 114, 152, 202, 269, 358, 401)
         """lengths at which a finished lane is tested; published: from 7 by a factor of 4/3 up to 4001"""
         curve_rows: tuple[int, int] = (1024, 16)
-        """examples at each: the first up to the largest bin, then fewer as the square of the length grows (equal work), at
-        least the second; never more than there are"""
+        """examples at each of `curve_lengths`: the first number up to the largest bin, then fewer in inverse proportion to the
+        square of the length (equal work), at least the second number; never more than exist"""
         judged_by: Literal["sequence_error", "symbol_error"] = "sequence_error"
-        """the error: the share of sequences with a wrong symbol, or of wrong symbols"""
+        """the error of a lane: the share of sequences with a wrong symbol, or of wrong symbols"""
         padding_counts: bool = True
-        """whether a wrong symbol where the target is padding counts in the error: it does in DNGPU, not in the Neural GPU"""
+        """whether the error counts wrong symbols where the target is padding, as in DNGPU and not in the Neural GPU"""
         bound: float = 0.01
-        """solved is an error below this"""
+        """a lane is solved by an extrapolation error below this"""
         loss_over: Literal["all", "unpadded"] = "all"
         """positions whose cross-entropy is averaged: all, as in DNGPU, or those whose target is no padding"""
 
         def __post_init__(self) -> None:
-            found = [*_alphabet_faults(self)]
-            # How long examples are depends on the operation alone, how many there are on its alphabet too.
+            found = list(_alphabet_faults(self))
+            # The lengths of examples depend on the operation alone, their number on its alphabet as well.
             op = operation(self.operation, 2, 13, False) if found else _operation(self)
             found += _length_faults(self, op, _bins(self), countable=not found)
             found += _number_faults(self)
             if found:
-                raise ValueError("; ".join(found))
+                raise ValueError(*found)
+
+    config: Config
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.operation = _operation(config)
         self.bins = _bins(config)
         self.curve_lengths = config.curve_lengths
@@ -159,65 +156,57 @@ class Algorithm(Task):
         self.lengths = tuple(self.operation.lengths(0, self.bins[-1]))
 
     def shared_lengths(self) -> tuple[int, ...]:
-        """Lengths whose every example is trained on, so that tests repeat them."""
+        """Return the lengths at which every example is trained on, so that tests repeat trained examples."""
         most = self.config.examples_per_length
         return tuple(n for n in self.lengths if is_shared(self.operation, n, most))
 
     def warnings(self) -> list[str]:
-        """Sentences on settings that are allowed and unusual."""
+        """Return sentences about settings that are allowed and unusual."""
         tested = self.operation.longest(self.config.test_length)
         return list(_warnings(self.config, tested if tested in self.shared_lengths() else None))
 
     def bin_of(self, length: int) -> int:
-        """The bin that examples of a length are in."""
+        """Return the bin that examples of a length are in."""
         return next(n for n in self.bins if n >= length)
 
     def shared(self) -> Arrays:
-        """For every bin n: `x_n`, `y_n` int8 [rows, n], by length; where each length is, `first_n` and `count_n`, int64."""
+        """Return for every bin n `x_n`, `y_n` int8 [rows, n] by length, and each length's rows, `first_n`, `count_n` int64."""
         c = self.config
         return dict(tables(self.operation, self.bins, c.examples_per_length, c.copied_percent))
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> Batch:
-        """A batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as above."""
+        """Return a batch of every bin, the smallest first: x and y int64 [batch, n], 0 and -1 as in the class."""
         # One draw for all bins: with one for each the compiler takes twice as long (22 s against 11 for nine bins).
         drawn = stream.integers((len(self.bins), batch), 0, 2**BITS).unbind(0)
         parts = [self._rows(data, n, of_B, 0, len(data[f"x_{n}"])) for n, of_B in zip(self.bins, drawn, strict=True)]
         return tuple(x for (x,), _ in parts), tuple(y for _, (y,) in parts)
 
-    def sample_bin(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int) -> Batch:
-        """A batch of one bin."""
-        return self._rows(data, n, stream.integers((batch,), 0, 2**BITS), 0, len(data[f"x_{n}"]))
-
     def sample_exact(self, stream: Stream, data: Mapping[str, Tensor], batch: int, n: int, length: Tensor) -> Batch:
-        """A batch of the bin n with examples of one length, a 0-dim int64 tensor.
+        """Return a batch of the bin n with examples of one length, a 0-dim int64 tensor.
 
-        Of a length that the bin has no examples of: those of the next shorter one that it has, or of its shortest.
+        If the bin has no examples of this length: those of the next shorter length that it has, or of its shortest.
         """
         first, count = (data[f"{name}_{n}"][length.reshape(1)] for name in ("first", "count"))
         return self._rows(data, n, stream.integers((batch,), 0, 2**BITS), first, count)
 
-    def _rows(
-        self,
-        data: Mapping[str, Tensor],
-        n: int,
-        drawn_B: Tensor,
-        first: Tensor | int,
-        count: Tensor | int,
-    ) -> Batch:
-        """Rows of a table: what was drawn from [0, 2^BITS), scaled to [first, first + count)."""
+    def _rows(self, data: Mapping[str, Tensor], n: int, drawn_B: Tensor, first: Tensor | int, count: Tensor | int) -> Batch:
+        """Return rows of a table: numbers drawn from [0, 2^BITS) are scaled to [first, first + count)."""
         rows_B = first + (drawn_B * count >> BITS)
         x_Bn, y_Bn = (data[f"{name}_{n}"][rows_B].to(torch.int64) for name in ("x", "y"))
         return (x_Bn,), (y_Bn,)
 
     def evaluation_inputs(self, split: str) -> Symbols:
-        """Input symbols int64 [rows, n]: of every bin, the smallest first, or of `test_length` alone."""
+        """Return input symbols int64 [rows, n]: of every bin, the smallest first, or of `test_length` alone."""
         c = self.config
         if split == "interpolation":
             return inputs_of_bins(self.operation, self.bins, c.test_rows, c.examples_per_length)
         return self._of_length(c.test_length, c.extrapolation_rows)
 
     def curve_inputs(self, length: int) -> Symbols:
-        """Input symbols int64 [rows, length]: one of `curve_lengths`, or another. Raises ValueError for one too short."""
+        """Return input symbols int64 [rows, length], also for lengths that are not in `curve_lengths`.
+
+        Raises ValueError for a length that is too short.
+        """
         most, least = self.config.curve_rows
         share = (self.bins[-1] / max(length, self.bins[-1])) ** 2
         return self._of_length(length, max(least, int(most * share)))
@@ -232,24 +221,24 @@ class Algorithm(Task):
         return (inputs_of_length(self.operation, positions, rows, most),)
 
     def truth(self, x: Symbols, seed: int) -> Symbols:
-        """The targets int64 [rows, n] by Python's integers and lists, row by row: apart from what makes the examples."""
+        """Return the targets int64 [rows, n] by Python's integers and lists, row by row: independent of `sample`."""
         alphabet = oracles.Alphabet(self.operation.radix, sign(self.operation), self.operation.keep_zeros)
         name = self.operation.name
         return tuple(np.array([oracles.target(name, alphabet, row) for row in x_Bn.tolist()], np.int64) for x_Bn in x)
 
     def loss(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
-        """Cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""
+        """Return the cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""
         padding = self.config.loss_over == "all"
         bins = [_cross_entropy(logits, t, padding) for logits, t in zip(y, target, strict=True)]
         return torch.stack(bins).mean()
 
     def error(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
-        """What a lane is judged by, over all rows of all bins."""
+        """Return the error chosen by `judged_by`, over all rows of all bins."""
         measure = _sequence_error if self.config.judged_by == "sequence_error" else _symbol_error
         return measure(y, target, self.config.padding_counts)
 
     def scores(self, split: str, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Both errors, without and with padding, and the loss."""
+        """Return both errors, without and with padding, and the loss."""
         return {
             "symbol_error": _symbol_error(y, target, False),
             "sequence_error": _sequence_error(y, target, False),
@@ -259,7 +248,7 @@ class Algorithm(Task):
         }
 
     def threshold(self) -> float:
-        """Solved means an extrapolation error below `bound`, which the sweep file states."""
+        """Return `bound`."""
         return self.config.bound
 
 
@@ -275,27 +264,20 @@ def _bins(config: Algorithm.Config) -> tuple[int, ...]:
 
 
 def _alphabet_faults(config: Algorithm.Config) -> Iterator[str]:
-    """Faults of what the operation itself is made of."""
+    """Yield the faults of the settings that define an operation's alphabet."""
     if config.operation in ("add", "multiply") and not 2 <= config.base <= LARGEST_BASE:
-        yield (
-            f"base = {config.base}: the symbols hold the digits of bases from 2 to {LARGEST_BASE} (digit d is the symbol d + 1)"
-        )
+        yield f"base = {config.base} must be from 2 to {LARGEST_BASE} (digit d is the symbol d + 1)"
     if not 3 <= config.symbols <= LARGEST_ALPHABET:
-        yield (
-            f"symbols = {config.symbols} must be from 3 to {LARGEST_ALPHABET}: padding, and at least two that can be told apart"
-        )
+        yield f"symbols = {config.symbols} must be from 3 to {LARGEST_ALPHABET}: padding, and at least two others"
 
 
 def _warnings(config: Algorithm.Config, shared: int | None) -> Iterator[str]:
-    """Sentences on settings that are allowed and unusual. `shared`: the tests' length, if all its examples are trained on."""
+    """Yield warnings. `shared` is the length of the extrapolation split, if all its examples are trained on."""
     digits = ("add", "multiply")
     used = {
         "base": (config.operation in digits, "of add and multiply"),
         "high_zeros": (config.operation in digits, "of add and multiply"),
-        "symbols": (
-            config.operation not in (*digits, "bcd_multiply"),
-            "of operations other than add, multiply, bcd_multiply",
-        ),
+        "symbols": (config.operation not in (*digits, "bcd_multiply"), "of operations other than add, multiply, bcd_multiply"),
     }
     for name, (is_used, whose) in used.items():
         if not is_used and getattr(config, name) != getattr(type(config), name):
@@ -319,7 +301,7 @@ def _number_faults(config: Algorithm.Config) -> Iterator[str]:
 
 
 def _length_faults(config: Algorithm.Config, op: Operation, bins: tuple[int, ...], countable: bool = True) -> Iterator[str]:
-    """Lengths that an operation does not have, and examples that a length does not have, where these can be counted."""
+    """Yield faults of lengths that the operation does not have, and, if `countable`, of too few examples."""
     needs = f"operation {op.name} needs at least {op.least}"
     bad = [n for n in bins if n < op.least]
     if bad:
@@ -351,7 +333,7 @@ def _empty_bins(op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
 
 
 def _few_tests(config: Algorithm.Config, op: Operation, bins: tuple[int, ...]) -> Iterator[str]:
-    """Tests have different examples, none of which is trained on (where training does not take them all)."""
+    """Yield faults of splits that need more examples than there are: test examples differ, and none is trained on."""
     most = config.examples_per_length
     if most < 1:
         return
@@ -359,8 +341,8 @@ def _few_tests(config: Algorithm.Config, op: Operation, bins: tuple[int, ...]) -
     there = sum(available(op, length, most) for length in lengths)
     if config.test_rows > there:
         yield (
-            f"test_rows = {config.test_rows} different examples are asked for, but lengths {lengths[0]} to {lengths[-1]} of "
-            f"{op.name} have {there} for tests: ask for fewer, or make examples_per_length smaller or the bins longer"
+            f"test_rows = {config.test_rows} different examples are requested, but lengths {lengths[0]} to {lengths[-1]} of "
+            f"{op.name} have {there} for tests: request fewer, or make examples_per_length smaller or the bins longer"
         )
     elif config.test_rows < len(lengths):
         yield f"test_rows = {config.test_rows} must be at least {len(lengths)}: one for each length"
@@ -371,12 +353,12 @@ def _few_tests(config: Algorithm.Config, op: Operation, bins: tuple[int, ...]) -
     if config.extrapolation_rows > there:
         yield (
             f"extrapolation_rows = {config.extrapolation_rows} different examples of test_length = {config.test_length} are "
-            f"asked for, but {op.name} has {there} for tests there: ask for fewer, or make test_length longer"
+            f"requested, but {op.name} has {there} for tests there: request fewer, or make test_length longer"
         )
 
 
 def _cross_entropy(logits_BnS: Tensor, target_Bn: Tensor, padding: bool) -> Tensor:
-    """The mean over positions: all of them, or those whose target is no padding."""
+    """Return the mean over positions: all of them, or those whose target is not padding."""
     each_BN = F.cross_entropy(logits_BnS.flatten(0, 1), target_Bn.flatten(), reduction="none")
     if padding:
         return each_BN.mean()
@@ -385,19 +367,19 @@ def _cross_entropy(logits_BnS: Tensor, target_Bn: Tensor, padding: bool) -> Tens
 
 
 def _symbol_error(logits: Sequence[Tensor], targets: Sequence[Tensor], padding: bool) -> Tensor:
-    """Wrong symbols / symbols, over all rows of all bins; padding counts or not."""
+    """Return the share of wrong symbols over all rows of all bins, with or without padding."""
     wrong, counted = zip(*(_wrong(y, t, padding) for y, t in zip(logits, targets, strict=True)), strict=True)
     return _share(sum(w.sum() for w in wrong), sum(c.sum() for c in counted))
 
 
 def _sequence_error(logits: Sequence[Tensor], targets: Sequence[Tensor], padding: bool) -> Tensor:
-    """Rows with a wrong symbol / rows; padding counts or not."""
+    """Return the share of rows with a wrong symbol, with or without padding."""
     wrong = [_wrong(y, t, padding)[0].any(dim=1) for y, t in zip(logits, targets, strict=True)]
     return torch.cat(wrong).to(torch.float32).mean()
 
 
 def _wrong(logits_BnS: Tensor, target_Bn: Tensor, padding: bool) -> tuple[Tensor, Tensor]:
-    """Which positions are wrong, and which count, bool [B, n]."""
+    """Return which positions are wrong, and which are counted, bool [B, n]."""
     counted_Bn = torch.ones_like(target_Bn, dtype=torch.bool) if padding else target_Bn > 0
     return (logits_BnS.argmax(dim=-1) != target_Bn) & counted_Bn, counted_Bn
 

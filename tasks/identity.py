@@ -32,13 +32,13 @@ class Identity(Task):
         x = 3, y = 3
         x = -20, y = -20
 
-    Every training batch is the same 11 points, -5 to 5, whatever `train.batch` says: published is the full batch.
+    Every training batch is the same 11 points, -5 to 5, regardless of `train.batch`: published is the full batch.
     Splits: "interpolation" is those 11 points again, "extrapolation" the 41 from -20 to 20. "leftmost" and "rightmost" are
-    -20 and 20 alone, since the mean over networks of |error| at each x is what is published.
+    -20 and 20 alone, since the published figure is the mean over networks of |error| at each x.
 
     The score `mean_absolute_error` is the mean of |y - x| over a split; the published figures are those after the last
-    step, ours those of the step with the lowest interpolation error (the curve has both). A function that is constant
-    outside of the training range has 15 at both ends.
+    step, ours those of the step with the lowest interpolation error (the curve contains both). A function that is constant
+    outside of the training range has an error of 15 at both ends.
     """
 
     version = 1
@@ -50,15 +50,15 @@ class Identity(Task):
     num_outputs = 1
 
     def instance(self, seed: int) -> Arrays:
-        """`points` float32 [11, 1], the same for every seed."""
+        """Return `points` float32 [11, 1], the same for every seed."""
         return {"points": self.evaluation_inputs("interpolation").astype(np.float32)}
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """The 11 points, twice."""
+        """Return the 11 points as inputs and as targets."""
         return data["points"], data["points"]
 
     def evaluation_inputs(self, split: str) -> Floats:
-        """x [rows, 1] of a split, ascending."""
+        """Return x [rows, 1] of a split, ascending."""
         first, last = BORDERS[split]
         return np.arange(first, last + 1, dtype=np.float64)[:, np.newaxis]
 
@@ -66,7 +66,7 @@ class Identity(Task):
         return x_BI.copy()
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
+        """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:

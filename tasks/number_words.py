@@ -28,7 +28,7 @@ VOCABULARY = (
 """33 entries: the end of the sequence, the 30 words that 0 to 999 need, and `minus` and `,`, which never occur but are in
 the published vocabulary and so in its embedding."""
 ALWAYS_TRAINED = frozenset({*range(20), *range(20, 101, 10), 123})
-"""30 numbers that have every word between them."""
+"""30 numbers that together contain every word."""
 SIZES = {"train": 169, "validation": 200, "test": 631}
 SPLIT_SEED = 4_301
 
@@ -42,12 +42,12 @@ class NumberWords(Task):
         "twenty one", tokens 22 3 0: y = 21
         "one hundred and twenty three": y = 123
 
-    169 numbers train (every word is among them), 200 validate ("interpolation") and 631 test ("extrapolation"), as
-    published; which ones is not, so a fixed seed of ours draws them, the same for every seed of a sweep. A batch draws from
-    the 169 with replacement; published are 30 gradients at a time, summed up over an epoch of another order.
+    169 numbers are for training (every word is among them), 200 for validation ("interpolation") and 631 for testing
+    ("extrapolation"), as published; which numbers is not published, so a fixed seed of ours draws them, the same for every seed
+    of a sweep. A batch draws from the 169 with replacement; published are sums of 30 gradients, over epochs in random order.
 
     The score `mean_absolute_error` is the published one. Published code leaves outputs that are not finite, or above 1e9,
-    out of the mean; here they are in it.
+    out of the mean; here they are included.
     """
 
     version = 1
@@ -62,28 +62,28 @@ class NumberWords(Task):
         self.time_steps = all_tokens().shape[1]
 
     def instance(self, seed: int) -> dict[str, Ids]:
-        """`numbers` int64 [169] and `tokens` int64 [1000, 6]: the same for every seed."""
+        """Return `numbers` int64 [169] and `tokens` int64 [1000, 6]: the same for every seed."""
         return {"numbers": split_numbers().train, "tokens": all_tokens().copy()}
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """A training batch: tokens int64 [T, B] and target [B, 1], float32."""
+        """Return a training batch: tokens int64 [T, B] and target [B, 1], float32."""
         numbers = data["numbers"]
         chosen = numbers[stream.integers((batch,), 0, len(numbers))]
         return data["tokens"][chosen].T, chosen.to(torch.float32).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Ids:
-        """Tokens int64 [T, rows] of a split, equal for all seeds."""
+        """Return tokens int64 [T, rows] of a split, equal for all seeds."""
         parts = split_numbers()
         numbers = {"train": parts.train, "interpolation": parts.validation, "extrapolation": parts.test}[split]
         return np.ascontiguousarray(all_tokens()[numbers].T)
 
     def truth(self, x: Ids, seed: int) -> NDArray[np.float64]:
-        """The numbers [rows, 1], looked up by their words: independent of `sample`."""
-        known = {tuple(row): number for number, row in enumerate(all_tokens().tolist())}
-        return np.array([[known[tuple(row)]] for row in x.T.tolist()], np.float64)
+        """Return the numbers [rows, 1], looked up by their words: independent of `sample`."""
+        number_of = {tuple(row): number for number, row in enumerate(all_tokens().tolist())}
+        return np.array([[number_of[tuple(row)]] for row in x.T.tolist()], np.float64)
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
+        """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class Split:
 
 
 def words(number: int) -> list[str]:
-    """123 -> one hundred and twenty three"""
+    """Return the words of a number: 123 gives one hundred and twenty three."""
     from num2words import num2words  # imported here, because nothing else needs it
 
     text: str = num2words(number, lang="en")
@@ -108,7 +108,7 @@ def words(number: int) -> list[str]:
 
 
 def tokens(number: int) -> list[int]:
-    """The words' places in the vocabulary, and the end. 21 -> [22, 3, 0]. Raises ValueError outside of 0 to 999."""
+    """Return the words' indices in the vocabulary, and the end: 21 gives [22, 3, 0]. Raises ValueError outside of 0 to 999."""
     if not 0 <= number < NUMBERS:
         raise ValueError(f"number = {number} must lie in 0 to {NUMBERS - 1}")
     return [*(_IDS[word] for word in words(number)), END]
@@ -116,7 +116,7 @@ def tokens(number: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def all_tokens() -> NDArray[np.int64]:
-    """[1000, 6]: the tokens of each number, filled up with the end token. Read-only."""
+    """Return the tokens of each number, padded with the end token, [1000, 6]. Read-only."""
     found = [tokens(number) for number in range(NUMBERS)]
     table = np.full((NUMBERS, max(map(len, found))), END, np.int64)
     for row, ids in zip(table, found, strict=True):
@@ -126,7 +126,7 @@ def all_tokens() -> NDArray[np.int64]:
 
 
 def split_numbers(seed: int = SPLIT_SEED) -> Split:
-    """169, 200 and 631 numbers, as published; which ones is not, so a fixed seed of ours (RandomState) draws them."""
+    """Return 169, 200 and 631 numbers, drawn from a RandomState of this seed."""
     rest = np.array([n for n in range(NUMBERS) if n not in ALWAYS_TRAINED], np.int64)
     drawn = np.random.RandomState(seed).permutation(rest)
     first = SIZES["train"] - len(ALWAYS_TRAINED)

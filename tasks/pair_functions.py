@@ -29,26 +29,26 @@ BASELINES = 20
 
 
 class PairFunctions(Task):
-    """An operation on a pair that is given, with larger numbers in the test than in training: y = operation(a, b).
+    """An operation on a pair of numbers, which are larger in the test than in training: y = operation(a, b).
 
     a and b are sums: a = x0 + ... + x9 and b = x60 + ... + x99 of 100 numbers x that are uniform on [0, 1/2).
 
-    The network is given (a, b), never x. Two examples worked by hand, with a = 2 and b = 8:
+    The network's input is (a, b), never x. Two examples worked by hand, with a = 2 and b = 8:
         add: y = 2 + 8 = 10
         div: y = 2 / 8 = 0.25
-    squared and root are of a alone; b is then a distraction.
+    squared and root use a alone; b is then a distractor.
 
     Splits, 5,000 rows each, equal for all seeds: "interpolation" is drawn like the training data and keeps the rows whose
     a, b and y are all below the largest of 50,000 training rows; "extrapolation" draws x from [0, 5/2) and keeps the
-    rows that are not so. As published, but from seeds of our own (NumPy's RandomState), as the published ones had none.
+    rows for which that is not so. As published, but from seeds of ours (NumPy's RandomState): the published code has none.
 
     The score `relative_error` is 100 RMSE / R, where R is the mean RMSE of 20 untrained networks on the same rows: 2 -> 2
-    ReLU -> 1, weights and biases as in torch.nn.Linear, from a fixed seed of ours. 0 is perfect, 100 as bad as untrained.
+    ReLU -> 1, weights and biases as in torch.nn.Linear, from a fixed seed of ours. 0 is perfect, 100 is an untrained network.
 
     Deviations: published training has 50,000 fixed rows, all in every step; here every batch is fresh, of `train.batch`
     rows. Published is one network a cell, after its last step, and another for each of the two tests. Its dense networks
     start as in torch.nn.Linear, which is `model: {name: relu6, network: mlp, hidden: 2, depth: 1}` here. The ranges are
-    no settings, since the score's R belongs to them.
+    not settings, since the score's R depends on them.
     """
 
     version = 1
@@ -64,22 +64,22 @@ class PairFunctions(Task):
         """squared and root use a alone"""
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """A training batch: x [B, 2] and target [B, 1], float32. The 50 numbers that no sum has are not drawn."""
+        """Return a training batch: x [B, 2] and target [B, 1], float32. The 50 numbers in neither sum are not drawn."""
         first = FIRST.stop - FIRST.start
         x_NB = stream.uniform((first + SECOND.stop - SECOND.start, batch), 0.0, BOUND)
         a_B, b_B = x_NB[:first].sum(0), x_NB[first:].sum(0)
         return torch.stack([a_B, b_B], 1), _combine(self.config.operation, a_B, b_B).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
-        """The pairs [5000, 2] of a split."""
+        """Return the pairs [5000, 2] of a split."""
         return _pairs(self.config.operation, split)
 
     def truth(self, x_BI: Floats, seed: int) -> Floats:
-        """The exact target [B, 1] in float64, apart from `sample`."""
+        """Return the exact target [B, 1] in float64: independent of `sample`."""
         return _exact(self.config.operation, x_BI)[:, np.newaxis]
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
+        """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()
 
     def scores(self, split: str, y_BO: Tensor, target_BO: Tensor) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def _combine(operation: str, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _exact(operation: str, pairs: Floats) -> Floats:
-    """The float64 oracle of `_combine`, written apart from it."""
+    """Return the targets in float64: the oracle, which shares no code with `_combine`."""
     a, b = pairs.T
     operations: dict[str, Any] = {
         "add": lambda: pairs.sum(axis=1),
@@ -114,7 +114,7 @@ def _exact(operation: str, pairs: Floats) -> Floats:
 
 
 def _draws(seed: int, rows: int, bound: float) -> Iterator[Floats]:
-    """Batches of pairs, endlessly."""
+    """Yield batches of pairs without end."""
     rng = np.random.RandomState(seed)
     while True:
         x = rng.uniform(0.0, bound, (rows, INPUTS))
@@ -123,7 +123,7 @@ def _draws(seed: int, rows: int, bound: float) -> Iterator[Floats]:
 
 @lru_cache
 def _largest(operation: str) -> tuple[float, float, float]:
-    """The largest a, b and y of 50,000 training rows."""
+    """Return the largest a, b and y of 50,000 training rows."""
     pairs = next(_draws(SEEDS["maxima"], MAXIMA_ROWS, BOUND))
     a, b = pairs.max(axis=0).tolist()
     return a, b, float(_exact(operation, pairs).max())
@@ -143,11 +143,11 @@ def _pairs(operation: str, split: str) -> Floats:
 
 @lru_cache
 def random_rmse(operation: str, split: str) -> float:
-    """Mean RMSE of 20 untrained networks on a split: the same networks for every operation and split."""
+    """Return the mean RMSE of 20 untrained networks on a split: the same networks for every operation and split."""
     pairs = _pairs(operation, split)
     target = _exact(operation, pairs)
     rng = np.random.RandomState(SEEDS["baseline"])
-    r = 1.0 / math.sqrt(2)  # torch.nn.Linear's range where two values come in, as in both layers
+    r = 1.0 / math.sqrt(2)  # torch.nn.Linear's range for two inputs, which both layers have
     total = 0.0
     for _ in range(BASELINES):
         W1, b1, W2, b2 = (rng.uniform(-r, r, shape) for shape in ((2, 2), 2, 2, ()))

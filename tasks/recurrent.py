@@ -1,7 +1,7 @@
 """The recurrent arithmetic task.
 
 Trask et al., "Neural Arithmetic Logic Units" (2018), section 4.1, recurrent form, with the subsets of Madsen and Johansen
-(2020), whose script for it no longer runs: what it leaves open is chosen here and marked as ours.
+(2020), whose script for it no longer runs: choices that it leaves open are marked as ours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ THRESHOLD_ROWS, THRESHOLD_CHUNK = 10_000, 250
 class Recurrent(Static):
     """Sum two subsets of the inputs over time, and combine the sums.
 
-    y = operation(sums over time of subsets of x_t), x i.i.d. uniform, shown one time step after another. Subsets are the
-    static task's: contiguous, chained, moved by an offset that the seed draws.
+    y = operation(sums over time of subsets of x_t), x i.i.d. uniform, given one time step after another. Subsets are those of
+    the static task: contiguous, chained, moved by an offset that the seed draws.
 
     Two examples worked by hand, with 4 inputs, subsets {0, 1} and {1, 2} and length 2:
         x_1 = 1 2 3 4, x_2 = 1 1 1 1, operation add: a = (1 + 2) + (1 + 1) = 5, b = (2 + 3) + (1 + 1) = 7, y = 12
@@ -54,7 +54,7 @@ class Recurrent(Static):
     @dataclass(frozen=True, kw_only=True)
     class Config(Static.Config):
         input_size: int = 10
-        """numbers that are seen at each time"""
+        """number of inputs at each time step"""
         length: int = 10
         """time steps in training and interpolation"""
         extrapolation_length: int = 1_000
@@ -64,9 +64,10 @@ class Recurrent(Static):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("length", "extrapolation_length"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+            lengths = {"length": self.length, "extrapolation_length": self.extrapolation_length}
+            faults = [f"{name} = {length} must be at least 1" for name, length in lengths.items() if length < 1]
+            if faults:
+                raise ValueError(*faults)
 
     config: Config
 
@@ -75,22 +76,22 @@ class Recurrent(Static):
         self.time_steps = config.length
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """A training batch: x [T, B, I] and target [B, 1], float32."""
+        """Return a training batch: x [T, B, I] and target [B, 1], float32."""
         x_TIB = draw(stream, (self.config.length, self.num_inputs, batch), self.config.interpolation)
         sums_SB = data["masks"] @ x_TIB.sum(0)
         return x_TIB.transpose(1, 2), combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
-        """x [T, rows, I] of a split, float64, equal for all seeds."""
+        """Return x [T, rows, I] of a split, float64, equal for all seeds."""
         length = self.config.length if split == "interpolation" else self.config.extrapolation_length
         return _inputs(getattr(self.config, split), split, length, self.num_inputs)
 
     def truth(self, x_TBI: Floats, seed: int) -> Floats:
-        """The exact target [B, 1] in float64."""
+        """Return the exact target [B, 1] in float64."""
         return super().truth(x_TBI.sum(axis=0), seed)
 
     def threshold(self) -> float:
-        """Solved means an extrapolation error below this: that of a network whose sums are over weights off by 1e-5.
+        """Return the extrapolation error of a network whose weights are each off by 1e-5.
 
         As the static task's threshold, over 10,000 rows in place of a million: within about 1 %. Nothing is published.
         """

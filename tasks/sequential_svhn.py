@@ -23,7 +23,7 @@ from tasks.sequential_digits import SequentialDigits
 
 
 class SequentialSVHN(SequentialDigits):
-    """Sums and products of house numbers' digits that are seen as colour images, one after another.
+    """Sums and products of the digits of house numbers, given as colour images, one after another.
 
     y_t = d_1 + ... + d_t, or d_1 * ... * d_t, where colour image t [3, 32, 32] shows the digit d_t in its middle.
 
@@ -31,8 +31,8 @@ class SequentialSVHN(SequentialDigits):
         operation sum: y = 3, 7, 9
         operation product: y = 3, 12, 24
 
-    As `sequential_digits` in all else: sequences, splits, scores, threshold and deviations. Pixels are divided by 255, as
-    published, and not normalised otherwise. Pictures are kept as bytes, and made numbers when they are shown.
+    Otherwise as `sequential_digits`: sequences, splits, scores, threshold and deviations. Pixels are divided by 255, as
+    published, and not normalised otherwise. Images are kept as bytes and converted to floats when they are used.
 
     Deviation: an image that is twice in the published files is in one part only (`read_svhn`).
     """
@@ -46,19 +46,19 @@ class SequentialSVHN(SequentialDigits):
         """a folder with SVHN's train_32x32.mat and test_32x32.mat; or `optical`, to try it without a download: the grey
         digits that scikit-learn ships, in three equal channels"""
         fetch: bool = False
-        """bring SVHN's files (246 MB) into the folder if they are missing, with their checksums"""
+        """download SVHN's files (246 MB) into the folder if they are missing, and check their checksums"""
 
         @staticmethod
         def read(data: str, fetch: bool) -> DigitImages:
-            """The images that `data` names."""
+            """Return the images that `data` names."""
             return _data(data, fetch)
 
     def shared(self) -> Arrays:
-        """`images` uint8 [N, 3, 32, 32] and `labels` int64 [N]: training, validation and test images, in this order."""
+        """Return `images` uint8 [N, 3, 32, 32] and `labels` int64 [N]: training, validation and test images, in this order."""
         return _arrays(self.config.data, self.config.fetch)
 
     def present(self, x: Tensor, shared: Mapping[str, Tensor]) -> Tensor:
-        """The images of these indices, float32 [..., 3, 32, 32] in [0, 1]."""
+        """Return the images of these indices, float32 [..., 3, 32, 32] in [0, 1]."""
         return shared["images"][x].to(torch.float32) / 255.0
 
 

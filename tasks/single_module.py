@@ -32,7 +32,7 @@ Operation = Literal["add", "sub", "mul", "div"]
 class SingleModule(Task):
     """One operation on two neighbours out of the inputs: y = x_k operation x_{k+1}.
 
-    The seed chooses which; the others are distractors.
+    The seed chooses k; the other inputs are distractors.
 
     The offset k is the first draw of NumPy's RandomState(seed) from 0 to input_size - 2, as published (the generator of
     the static task with two subsets of one element and no overlap). With two inputs k is 0.
@@ -43,9 +43,9 @@ class SingleModule(Task):
 
     Splits: "train" is fresh, from the stream, on the interpolation range; "interpolation" and "extrapolation" are the
     published 10,000 rows each, drawn in float64, equal for all seeds. A union range [[a, b], [c, d]] draws both parts,
-    then a fair coin for each element. Training batches differ from the published ones in their generator only. It
-    has 2^24 values for each range, so on [-2, 2] it draws the 0 that float64 never meets, and a quotient would be
-    infinite: for div such an input is moved up by half the distance of two neighbouring values.
+    then a fair coin for each element. Training batches differ from the published ones in their generator only. It has
+    2^24 values for each range, so on [-2, 2] it can draw 0, which float64 practically never gives, and a quotient would
+    be infinite: for div such an input is moved up by half the distance of two neighbouring values.
     """
 
     version = 1
@@ -56,7 +56,7 @@ class SingleModule(Task):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         operation: Operation = "mul"
-        """what is done with the two inputs that count"""
+        """operation on the two inputs that are not distractors"""
         input_size: int = 2
         """number of inputs, all but two being distractors; published: 2, 10 and 100 (--input-size)"""
         interpolation: Range = (1.0, 2.0)
@@ -77,15 +77,17 @@ class SingleModule(Task):
             if self.operation == "div":
                 faults += _zero_faults(self.extrapolation)
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
+
+    config: Config
+    num_outputs = 1
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.num_inputs = config.input_size
-        self.num_outputs = 1
 
     def instance(self, seed: int) -> Arrays:
-        """What varies with the seed: `masks` float32 [2, I], 1 at the first and at the second operand."""
+        """Return `masks` float32 [2, I], 1 at the first and at the second operand."""
         masks = np.zeros((2, self.num_inputs), np.float32)
         k = self.offset(seed)
         masks[0, k] = masks[1, k + 1] = 1.0
@@ -96,7 +98,7 @@ class SingleModule(Task):
         return int(np.random.RandomState(seed).randint(0, self.num_inputs - 1))
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """A training batch: x [B, I] and target [B, 1], float32."""
+        """Return a training batch: x [B, I] and target [B, 1], float32."""
         c = self.config
         x_IB = draw(stream, (self.num_inputs, batch), c.interpolation)
         if c.operation == "div":
@@ -106,22 +108,22 @@ class SingleModule(Task):
         return x_IB.T, _combine(c.operation, first_B, second_B).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
-        """The published x [10000, I] of a split, float64."""
+        """Return the published x [10000, I] of a split, float64."""
         return published_inputs(getattr(self.config, split), split, self.num_inputs)
 
     def truth(self, x_BI: Floats, seed: int) -> Floats:
-        """The exact target [B, 1] in float64, by columns: independent of `sample`."""
+        """Return the exact target [B, 1] in float64, by columns: independent of `sample`."""
         k = self.offset(seed)
         ufunc = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
         result: Floats = ufunc[self.config.operation](x_BI[:, k : k + 1], x_BI[:, k + 1 : k + 2])
         return result
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
+        """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()
 
     def threshold(self) -> float:
-        """Solved means an extrapolation error below this.
+        """Return the extrapolation error of a near-perfect solution.
 
         It is the expected squared error, on the extrapolation range, of a near-perfect solution (published as a
         simulation; these are its closed forms):
@@ -130,7 +132,7 @@ class SingleModule(Task):
             div:      it is (1 - epsilon) / (1 + epsilon) x_k / x_{k+1}, times the same
 
         The published list of settings has epsilon = 1e-5, as the static task; the default of the script that simulates is
-        1e-4, which makes thresholds 100 times as high. Which of them the published figures use is not known.
+        1e-4, which makes thresholds 100 times as high. It is not documented which of them the published figures use.
         """
         c, n = self.config, self.num_inputs
         square, magnitude, inverse_square = _moments(c.extrapolation)
@@ -159,7 +161,7 @@ def _combine(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _moments(values: Range) -> tuple[float, float, float]:
-    """E x², E |x| and E x⁻² (infinite where the range holds 0), the mean of both parts of a union."""
+    """Return E x², E |x| and E x⁻² (infinite where the range contains 0), the mean of both parts of a union."""
     found = []
     for low, high in intervals(values):
         width = high - low
@@ -172,12 +174,12 @@ def _moments(values: Range) -> tuple[float, float, float]:
 
 
 def _squared_shortfall(log_factor: float, others: int, epsilon: float, square: float, magnitude: float) -> float:
-    """E (1 - f P)², P being the product of (1 - epsilon |x_j|) over the others, f = exp(log_factor).
+    """Return E (1 - f P)², P being the product of (1 - epsilon |x_j|) over the others, f = exp(log_factor).
 
     It is (1 - f E P)² + f² Var P, written so that nothing cancels for a small epsilon.
     """
     mean = 1 - epsilon * magnitude
-    if mean < 0.5:  # weights so poor that nothing can cancel, and that the logarithm may not exist
+    if mean < 0.5:  # nothing cancels for such a large epsilon, and the logarithm may not exist
         factor, second = math.exp(log_factor), mean**2 + epsilon**2 * (square - magnitude**2)
         return 1 - 2 * factor * mean**others + factor**2 * second**others
     log_product = log_factor + others * math.log1p(-epsilon * magnitude)

@@ -47,7 +47,7 @@ class Static(Task):
     Two examples worked by hand, with n = 4, s = 2, v = 1 and offset 1 (so a = x1 + x2, b = x2 + x3):
         x = 1 2 3 4, operation add: a = 2 + 3 = 5, b = 3 + 4 = 7, y = 12
         x = 1 2 3 4, operation sub: y = 5 - 7 = -2
-    With `simple` n = 4, a = x0 + x1 + x2 + x3 and b = x0 + x1, whatever the seed.
+    With `simple` n = 4, a = x0 + x1 + x2 + x3 and b = x0 + x1 for every seed.
 
     Splits: "train" is fresh, from the stream, on the interpolation range; "interpolation" and "extrapolation" are the
     published 10,000 rows each, drawn in float64, equal for all seeds. A union range [[a, b], [c, d]] draws both parts,
@@ -80,59 +80,61 @@ class Static(Task):
         """range of x in extrapolation (--extrapolation-range)"""
 
         def __post_init__(self) -> None:
-            faults = [*geometry_faults(self)]
+            faults = geometry_faults(self)
             for split in ("interpolation", "extrapolation"):
                 faults += _range_faults(split, getattr(self, split), self.operation)
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
+
+    config: Config
+    num_outputs = 1
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.num_inputs = 4 if config.simple else config.input_size
-        self.num_outputs = 1
 
     def instance(self, seed: int) -> Arrays:
-        """What varies with the seed: `masks` float32 [S, I], 1 where an input belongs to a subset."""
-        masks = np.zeros((len(self.subsets(seed)), self.num_inputs), np.float32)
-        for mask, (start, end) in zip(masks, self.subsets(seed), strict=True):
+        """Return `masks` float32 [S, I], 1 where an input belongs to a subset."""
+        subsets = self.subsets(seed)
+        masks = np.zeros((len(subsets), self.num_inputs), np.float32)
+        for mask, (start, end) in zip(masks, subsets, strict=True):
             mask[start:end] = 1.0
         return {"masks": masks}
 
     @property
     def geometry(self) -> tuple[tuple[int, int], ...]:
-        """The subsets before the seed moves them."""
+        """Start and end of each subset, without the seed's offset."""
         return ((0, 4), (0, 2)) if self.config.simple else tuple(chain(self.config))
 
     def subsets(self, seed: int) -> list[tuple[int, int]]:
-        """Start and end of each subset."""
-        relative = self.geometry
+        """Return start and end of each subset."""
         if self.config.simple:
-            return list(relative)
-        offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - relative[-1][1] + 1))
-        return [(start + offset, end + offset) for start, end in relative]
+            return list(self.geometry)
+        offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - self.geometry[-1][1] + 1))
+        return [(start + offset, end + offset) for start, end in self.geometry]
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-        """A training batch: x [B, I] and target [B, 1], float32."""
+        """Return a training batch: x [B, I] and target [B, 1], float32."""
         x_IB = draw(stream, (self.num_inputs, batch), self.config.interpolation)
         sums_SB = data["masks"] @ x_IB
         return x_IB.T, combine(self.config.operation, list(sums_SB.unbind(0))).unsqueeze(1)
 
     def evaluation_inputs(self, split: str) -> Floats:
-        """The published x [10000, I] of a split, float64."""
+        """Return the published x [10000, I] of a split, float64."""
         return published_inputs(getattr(self.config, split), split, self.num_inputs)
 
     def truth(self, x_BI: Floats, seed: int) -> Floats:
-        """The exact target [B, 1] in float64, by slices: independent of `sample`."""
+        """Return the exact target [B, 1] in float64, by slices: independent of `sample`."""
         sums = [x_BI[:, start:end].sum(axis=1) for start, end in self.subsets(seed)]
         result: Floats = exact(self.config.operation, sums)[:, np.newaxis]
         return result
 
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        """Mean squared error; also the error that evaluation reports."""
+        """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()
 
     def threshold(self) -> float:
-        """Solved means an extrapolation error below this.
+        """Return the extrapolation error of a near-perfect solution.
 
         It is the mean squared error, over a million fixed rows of the extrapolation range, of a network whose first
         layer has the right weights, each off by epsilon = 1e-5 (selected 1 - epsilon, others epsilon), and whose second
@@ -143,7 +145,7 @@ class Static(Task):
         return _threshold(c.operation, c.extrapolation, self.num_inputs, self.geometry)
 
     def warnings(self) -> list[str]:
-        """Sentences on settings with which no lane can be solved."""
+        """Return sentences about settings with which no lane can be solved."""
         return geometry_warnings(self.config.operation, self.geometry, self.num_inputs)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory
+from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory, check_ranges
 from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot
 
 GATE_BIAS, RESET_BIAS = 0.7, 0.5
@@ -50,7 +50,7 @@ class DNGPU(LineNetwork):
     num_units = 0
     reads_symbols = True
     reported_memory = ("saturation_weight",)
-    min_slots = max_slots = 1  # a lane fills a processor; on a GPU set more (resources.slots)
+    min_slots = max_slots = 1  # a lane fills a processor; on a GPU more may be faster (resources.slots)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -63,23 +63,19 @@ class DNGPU(LineNetwork):
         nonlinearity: Literal["hard", "soft"] = "hard"
         """soft: sigmoid and tanh, without a saturation cost"""
         saturation_limit: float = 0.9
-        """magnitude of a value beyond which it costs"""
+        """magnitude of a value from which on it is penalised"""
         saturation_weight: float = 1e-3
-        """the first, and the largest"""
+        """initial weight of the saturation cost, and its maximum"""
         gradient_noise: float = 1e-4
         """standard deviation of the noise on the gradients, as a share of the learning rate"""
 
         def __post_init__(self) -> None:
-            faults = []
-            if self.maps < 3:
-                faults.append(f"maps = {self.maps} must be at least 3: a third of them moves left, a third right")
-            if not 0 <= self.dropout < 1:
-                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
-            for name in ("saturation_limit", "saturation_weight", "gradient_noise"):
-                if getattr(self, name) < 0:
-                    faults.append(f"{name} = {getattr(self, name)} must be at least 0")
-            if faults:
-                raise ValueError(*faults)
+            ranges = {
+                "lie in [0, 1)": ["dropout"],
+                "be at least 0": ["saturation_limit", "saturation_weight", "gradient_noise"],
+            }
+            few = f"maps = {self.maps} must be at least 3: a third of them moves left, a third right"
+            check_ranges(self, ranges, *([few] if self.maps < 3 else []))
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -95,7 +91,7 @@ class DNGPU(LineNetwork):
         self.output_bias = nn.Parameter(torch.empty(num_outputs))
 
     def initialise(self, stream: Stream) -> None:
-        """Glorot uniform with the fans of the convolutions (each gate is one of its own); biases 0."""
+        """Glorot uniform with the fans of the convolutions (each gate counts as its own convolution); biases 0."""
         M = self.config.maps
         fans = {
             "embedding": sum(self.embedding.shape),

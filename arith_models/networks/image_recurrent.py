@@ -26,6 +26,7 @@ from arith_models.base import (
     Stream,
     Unit,
     UnitFactory,
+    check_ranges,
 )
 from arith_models.looped import Looped, cell_step, over_time
 from arith_models.penalties import PenaltyConfig, weighted
@@ -35,14 +36,14 @@ SIDE = 28
 
 
 def num_channels(num_inputs: int) -> int:
-    """Return 1 or 3, the channels of square images of so many numbers: 784 = 28 x 28 has 1, 3072 = 3 x 32 x 32 has 3."""
+    """Return 1 or 3, the channels of a square image: 784 = 28 x 28 inputs have 1, 3072 = 3 x 32 x 32 have 3."""
     for channels in (1, 3):
         side = math.isqrt(num_inputs // channels)
         if channels * side * side == num_inputs and side >= SIDE:
             return channels
     raise ValueError(
-        f"{num_inputs} inputs are no picture: a square one has side x side of them, or 3 x side x side in colour, the side "
-        f"being {SIDE} or more: 784 = 28 x 28, say, or 3072 = 3 x 32 x 32. Set the task's num_inputs to what a picture has"
+        f"{num_inputs} inputs are not an image: a square image has side x side inputs, or 3 x side x side in colour, with a "
+        f"side of at least {SIDE}, such as 784 = 28 x 28 or 3072 = 3 x 32 x 32. Set the task's num_inputs to such a number"
     )
 
 
@@ -54,14 +55,14 @@ class ImageModel(nn.Module, ABC):
 
     @abstractmethod
     def initialise(self, stream: Stream) -> None:
-        """As of a unit."""
+        """Fill every parameter in place, from the stream alone."""
 
     @abstractmethod
     def forward(self, x_BCHW: Tensor, ctx: Context) -> tuple[Tensor, Memory]:
         """Return the outputs, and the statistics of this batch that `remember` needs."""
 
     def initial_memory(self) -> Memory:
-        """As of a network."""
+        """As `Network.initial_memory`."""
         return {}
 
     def remember(self, memory: Memory, noted_T: Mapping[str, Tensor]) -> Memory:
@@ -118,7 +119,7 @@ class Statistics:
     """The mean and variance by which each layer of a ResNet is normalised, in the order in which the layers run.
 
     They are passed through the forward and never kept in the module. In training they are those of the batch (the variance
-    biased), and are noted for `remember` (the variance unbiased); in evaluation they are the running ones, `memory`:
+    biased), and are kept for `remember` (the variance unbiased); in evaluation they are the running ones, `memory`:
     {"mean": [S], "variance": [S]}, all layers concatenated.
     """
 
@@ -138,7 +139,7 @@ class Statistics:
         count = x_BCHW.numel() // C
         if count < 2:
             raise ValueError(
-                "a ResNet normalises by the variance over a batch, and one picture has none: train.batch must be at least 2"
+                "a ResNet normalises by the variance over a batch, and one image has none: train.batch must be at least 2"
             )
         variance, mean = torch.var_mean(x_BCHW, (0, 2, 3), correction=0)
         self._means.append(mean.detach())
@@ -296,8 +297,7 @@ class ImageRecurrent(Looped):
         """sum, product: the exact one in place of the cell; pass_through: y_t = l_t (--model-simplification)"""
 
         def __post_init__(self) -> None:
-            if self.image_outputs < 1:
-                raise ValueError(f"image_outputs = {self.image_outputs} must be at least 1")
+            check_ranges(self, {"be at least 1": ["image_outputs"]})
             if self.accumulator != "learnt" and self.image_outputs != 1:
                 raise ValueError(f"accumulator = {self.accumulator} needs image_outputs = 1, not {self.image_outputs}")
 

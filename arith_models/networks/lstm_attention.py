@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Penalties, Stream, UnitFactory
+from arith_models.base import Context, Penalties, Stream, UnitFactory, check_ranges
 from arith_models.looped import Looped
 
 State = tuple[tuple[Tensor, Tensor], ...]
@@ -41,11 +41,11 @@ class LSTMAttention(Looped):
     logits are b.
 
     Deviations: output t belongs to input position t, so there is no symbol that ends a sequence. The original is trained with
-    teacher forcing: an input of the decoder is the right previous symbol, which a network has no access to here. Its own
-    softmax is in that place, in training and in tests, where the original has its likeliest symbol. (With nothing in that
-    place, three seeds were no worse on binary addition of 13 positions after 1000 steps: p is a function of d and a, which are
-    inputs of the next position anyway.) The original reads the input in reverse, if it is as in Vinyals et al., which the
-    Neural GPU paper does not state. A layer has one bias, not the sum of two.
+    teacher forcing: an input of the decoder is the correct previous symbol, to which a network has no access here. The
+    network's softmax replaces it, in training and in tests, where the original has its likeliest symbol. (Without any input
+    in its place, three seeds were no worse on binary addition of 13 positions after 1000 steps: p is a function of d and a,
+    which are inputs of the next position anyway.) The original reads the input in reverse if it is as in Vinyals et al., which
+    the Neural GPU paper does not state. A layer has one bias, not the sum of two.
     """
 
     version = 1
@@ -57,20 +57,14 @@ class LSTMAttention(Looped):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         layers: int = 3
-        """of the encoder, and of the decoder"""
+        """number of layers of the encoder, and of the decoder"""
         hidden: int = 64
-        """values in a layer, and in the embedding of a symbol"""
+        """number of values in a layer, and in the embedding of a symbol"""
         dropout: float = 0.0
-        """of the values passed from a layer to the next, never from one position to the next (Zaremba et al. 2014)"""
+        """dropout rate of values passed from layer to layer, not from position to position (Zaremba et al. 2014)"""
 
         def __post_init__(self) -> None:
-            faults = [
-                f"{name} = {getattr(self, name)} must be at least 1" for name in ("layers", "hidden") if getattr(self, name) < 1
-            ]
-            if not 0 <= self.dropout < 1:
-                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
-            if faults:
-                raise ValueError(*faults)
+            check_ranges(self, {"be at least 1": ["layers", "hidden"], "lie in [0, 1)": ["dropout"]})
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from arith_models.base import Context, Network, Penalties, Stream, Unit, UnitFactory
+from arith_models.base import Context, Network, Penalties, Stream, Unit, UnitFactory, check_ranges
 from arith_models.penalties import PenaltyConfig, weighted
 
 ACTIVATIONS = (
@@ -43,9 +43,7 @@ class MLP(Network):
         """torch: dense layers start as torch.nn.Linear does, as published for this network. unit: as each unit's own paper"""
 
         def __post_init__(self) -> None:
-            faults = [f"{k} = {getattr(self, k)} must be at least 1" for k in ("hidden", "depth") if getattr(self, k) < 1]
-            if faults:
-                raise ValueError(*faults)
+            check_ranges(self, {"be at least 1": ["hidden", "depth"]})
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()

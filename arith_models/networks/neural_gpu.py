@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory
+from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory, check_ranges
 from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot
 
 HEIGHT = 4
@@ -29,8 +29,8 @@ class Curriculum:
     """A curriculum over lengths: train on longer examples once the shorter ones are learnt (Kaiser and Sutskever 2016, 3.3).
 
     It chooses the length of the next batch, and moves on to the next longer length when the mean sequence error of `period`
-    steps, of batches within the curriculum, is below `bound`. Mixing, paper: the present length, but with probability 0.2 one
-    from all lengths. code: uniform up to the present length; with probability 0.6 the larger of two draws; with 0.25 the
+    steps, of batches within the curriculum, is below `bound`. Mixing, paper: the current length, but with probability 0.2 one
+    from all lengths. code: uniform up to the current length; with probability 0.6 the larger of two draws; with 0.25 the
     larger of it and a draw from all lengths.
     """
 
@@ -43,12 +43,8 @@ class Curriculum:
     """steps between two tests of the bound, the fewest that a length takes; the code of 2015 has 100, that of 2016 has 200"""
 
     def __post_init__(self) -> None:
-        faults = [] if 0 < self.bound <= 1 else [f"bound = {self.bound} must lie in (0, 1]"]
-        faults += [
-            f"{name} = {getattr(self, name)} must be at least 1" for name in ("first", "period") if getattr(self, name) < 1
-        ]
-        if faults:
-            raise ValueError(*faults)
+        outside = [] if 0 < self.bound <= 1 else [f"bound = {self.bound} must lie in (0, 1]"]
+        check_ranges(self, {"be at least 1": ["first", "period"]}, *outside)
 
     def initial_memory(self) -> Memory:
         """Return the curriculum's `length`, the sum and number of sequence errors in this period, the last period's `error`."""
@@ -94,10 +90,10 @@ class Curriculum:
 
 
 class NeuralGPU(LineNetwork):
-    """The Neural GPU: y = O s_n + b, of an image s that is as many positions wide and takes as many steps as the input is long.
+    """The Neural GPU: y = O s_n + b, where the image s is as wide, and the number of steps n as large, as the input is long.
 
-    s_0: its first row is the embedded input, three more are 0. For as many steps as there are positions, and in each for
-    every layer:
+    The first row of s_0 is the embedded input, the other three are 0. For as many steps as there are positions, and in each
+    for every layer:
 
         u = σ'(U_u * s + b_u + 1), r = σ'(U_r * s + b_r + 1), s <- u s + (1 - u) tanh(U_c * (r s) + b_c)
 
@@ -142,40 +138,32 @@ class NeuralGPU(LineNetwork):
         relaxation: int = 6
         """R, sets of weights (rx_step); 1 is off"""
         pull: float = 0.0005
-        """the first weight of the sets' distance"""
+        """initial weight of the sets' distance from their mean"""
         pull_factor: float = 1.2
-        """by which it grows when the curriculum moves on"""
+        """factor by which `pull` grows when the curriculum moves on"""
         most_pull: float = 0.1
-        """from which on the sets are averaged instead"""
+        """value of `pull` from which on the sets are averaged instead"""
         averaged_lr_factor: float = 1.0
-        """of the learning rate, when sets are averaged at under a third of the curriculum's bound; the code: 0.98"""
+        """factor of the learning rate when sets are averaged at under a third of the curriculum's bound; the code: 0.98"""
         init_scale: float = 1.0
-        """of the weights' first range"""
+        """factor of the weights' initial range"""
         gradient_noise: float = 0.0
         """scale; the standard deviation is scale sqrt(t^-0.55 e), e the last sequence error above 0.02. The code of 2015 has
         1.0 at gradients clipped to 0.05 and another optimiser's scale, that of 2016, whose rate and clip the definitions
-        have, 0; the paper tried three and names none. Beside gradients clipped to 1 a scale of 1 drowns the gradient:
-        0.001 is a tenth of the gradient's norm"""
+        use, 0; the paper tried three and does not report which. With gradients clipped to 1 the noise of scale 1 is far
+        larger than the gradient: 0.001 is a tenth of the gradient's norm"""
         curriculum: Curriculum = field(default_factory=Curriculum)
         """from short to long sequences"""
 
         def __post_init__(self) -> None:
-            faults = [
-                f"{name} = {getattr(self, name)} must be at least 1"
-                for name in ("maps", "layers", "relaxation", "cutoff", "pull_factor")
-                if getattr(self, name) < 1
-            ]
-            faults += [
-                f"{name} = {getattr(self, name)} must be at least 0"
-                for name in ("pull", "most_pull", "init_scale", "gradient_noise")
-                if getattr(self, name) < 0
-            ]
-            if not 0 <= self.dropout < 1:
-                faults.append(f"dropout = {self.dropout} must lie in [0, 1)")
-            if not 0 < self.averaged_lr_factor <= 1:
-                faults.append(f"averaged_lr_factor = {self.averaged_lr_factor} must lie in (0, 1]")
-            if faults:
-                raise ValueError(*faults)
+            ranges = {
+                "be at least 1": ["maps", "layers", "relaxation", "cutoff", "pull_factor"],
+                "be at least 0": ["pull", "most_pull", "init_scale", "gradient_noise"],
+                "lie in [0, 1)": ["dropout"],
+            }
+            factor = self.averaged_lr_factor
+            outside = [] if 0 < factor <= 1 else [f"averaged_lr_factor = {factor} must lie in (0, 1]"]
+            check_ranges(self, ranges, *outside)
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -220,7 +208,8 @@ class NeuralGPU(LineNetwork):
         return [[{name: w[r, layer] for name, w in stacked.items()} for layer in L] for r in R]
 
     def begin(self, bins: tuple[Tensor, ...], ctx: Context) -> tuple[State, Tensor, State]:
-        """The state has `s` and `out`, its value after an example's last step, both [N, B, H M], and `left`, steps to come.
+        """The state has `s` and `out`, its value after an example's last step, both [N, B, H M], and
+        `left`, the number of steps left.
 
         The line has `mask` [N, B, 1] and `rate` [N, B, 1], the dropout rate of a position.
         """
@@ -237,7 +226,7 @@ class NeuralGPU(LineNetwork):
         first = linear(embedded, self.input) + self.input_bias
         s = torch.cat([first, torch.zeros_like(first).repeat(1, 1, HEIGHT - 1)], -1)
         s = _dropout(s, rate, ctx) * mask
-        return (  # `out` as `s` itself would be of other strides than the cell's later ones
+        return (  # `s` itself as `out` would have other strides than the cell's later ones
             {"s": s, "out": torch.zeros_like(s), "left": left},
             torch.zeros((), device=s.device),
             {"mask": mask, "rate": rate},
@@ -327,7 +316,7 @@ def _blocks(kernel: Tensor, parts: int) -> Tensor:
     """Return 3 x 3 kernels [R, L, 3 rows, 3 positions, M, parts M] as matrices [R, L, 3 H M, parts H M].
 
     Rows of a matrix: the position to the left, the one itself, the one to the right; in each the H image rows of M maps.
-    Columns: parts (update and reset, say), in each the H image rows. The block from image row i to row o is the kernel's row
+    Columns: parts (such as update and reset), in each the H image rows. The block from image row i to row o is the kernel's row
     i - o + 1, or zeros; it is picked by a product with zeros and ones, whose gradient is a product too.
     """
     i = torch.arange(HEIGHT, device=kernel.device)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Penalties, Stream, UnitFactory
+from arith_models.base import Context, Penalties, Stream, UnitFactory, check_ranges
 from arith_models.looped import CellThenUnit, cell_step
 from arith_models.penalties import PenaltyConfig
 
@@ -23,8 +23,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "nau": {"sparsity_penalty": _PENALTY},
     "nmu": {"units": ["nau", "nmu"], "sparsity_penalty": _PENALTY},
 }
-"""The papers' networks by name: sums run over time in an additive cell, the operation is the output layer's. A unit that is
-not listed here is both; `linear` as a cell is what their code calls RNN-linear."""
+"""The papers' networks by name: an additive cell sums over time, the output layer computes the operation. A unit that is
+not listed here is both; `linear` as a cell is the RNN-linear of their code."""
 
 
 class Recurrent(CellThenUnit):
@@ -50,10 +50,7 @@ class Recurrent(CellThenUnit):
         """probability that a value of the last state is set to 0 in training"""
 
         def __post_init__(self) -> None:
-            if self.hidden < 1:
-                raise ValueError(f"hidden = {self.hidden} must be at least 1")
-            if not 0 <= self.dropout < 1:
-                raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+            check_ranges(self, {"be at least 1": ["hidden"], "lie in [0, 1)": ["dropout"]})
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()

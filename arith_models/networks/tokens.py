@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Penalties, Stream, UnitFactory
+from arith_models.base import Context, Penalties, Stream, UnitFactory, check_ranges
 from arith_models.looped import CellThenUnit, cell_step
 from arith_models.penalties import PenaltyConfig
 
@@ -23,8 +23,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "nau": {"units": ["lstm", "nau"]},
     "nmu": {"units": ["lstm", "nmu"]},
 }
-"""The networks of the paper by name: an LSTM reads, the named unit makes the number; the plain cells read in its place. A unit
-that is not listed here is both."""
+"""The papers' networks by name: an LSTM reads the words and the named unit outputs the number; a plain cell replaces the LSTM,
+with a linear output. A unit that is not listed here is both cell and output."""
 
 
 class Tokens(CellThenUnit):
@@ -32,7 +32,7 @@ class Tokens(CellThenUnit):
 
     Shapes: words int64 [T, B], 0 being the end -> y [B, O]. After the end the state stays as it is. Trask et al., "Neural
     Arithmetic Logic Units" (2018), section 4.3. The embedding is drawn from N(0, 1), torch's default. A public version's
-    "LSTM + NALU" has no LSTM; this has.
+    "LSTM + NALU" has no LSTM; this network has one.
     """
 
     version = 1
@@ -49,11 +49,7 @@ class Tokens(CellThenUnit):
         """probability that a value of the last state is set to 0 in training"""
 
         def __post_init__(self) -> None:
-            for name in ("embedding", "hidden"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
-            if not 0 <= self.dropout < 1:
-                raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+            check_ranges(self, {"be at least 1": ["embedding", "hidden"], "lie in [0, 1)": ["dropout"]})
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -78,7 +74,7 @@ class Tokens(CellThenUnit):
         return torch.zeros(len(words_B), size, device=self.embedding.device)
 
     def cell(self, state_BS: Tensor, words_B: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
-        # By a product: the gradient of picking rows adds up in an order that is not fixed on a GPU.
+        # A product with one-hot rows, because the gradient of an index adds up in no fixed order on a GPU.
         one_hot_BV = (words_B.unsqueeze(1) == torch.arange(len(self.embedding), device=words_B.device)).float()
         new_BS, penalties = cell_step(self.unit, one_hot_BV @ self.embedding, state_BS, ctx)
         return torch.where((words_B == 0).unsqueeze(1), state_BS, new_BS), penalties

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from arith_models.base import Context, Network, Penalties, Stream, UnitFactory
+from arith_models.base import Context, Network, Penalties, Stream, UnitFactory, check_ranges
 from arith_models.penalties import PenaltyConfig, weighted
 
 MULTIPLICATION = {"weight": 10.0, "start": 1_000_000.0, "end": 2_000_000.0}
@@ -62,10 +62,7 @@ class TwoLayer(Network):
         """probability that a hidden value is set to 0 in training"""
 
         def __post_init__(self) -> None:
-            if self.hidden < 1:
-                raise ValueError(f"hidden = {self.hidden} must be at least 1")
-            if not 0 <= self.dropout < 1:
-                raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+            check_ranges(self, {"be at least 1": ["hidden"], "lie in [0, 1)": ["dropout"]})
 
     def __init__(self, config: Config, units: Sequence[UnitFactory], num_inputs: int, num_outputs: int) -> None:
         super().__init__()

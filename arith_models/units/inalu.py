@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Penalties, Stream, Unit
+from arith_models.base import Context, Penalties, Stream, Unit, check_ranges
 from arith_models.penalties import Steps
 from arith_models.units.nau_nmu import product
 
@@ -37,7 +37,7 @@ class INALU(Unit):
     Two more of the paper's improvements: clipping every element of the gradient to [-0.1, 0.1] is a setting of training,
     train.clip_value: 0.1; starting again when learning stalls is `restarts`.
 
-    Deviates: the original considers a restart at every tenth step, here it is at every evaluation.
+    Deviation: the original considers a restart at every tenth step, here it is at every evaluation.
     """
 
     version = 1
@@ -64,18 +64,11 @@ class INALU(Unit):
         """mean error above which a stalled lane starts again"""
 
         def __post_init__(self) -> None:
-            faults = [
-                f"{name} = {getattr(self, name)} must be above 0"
-                for name in ("epsilon", "largest_exponent", "penalty_reach")
-                if not getattr(self, name) > 0
-            ]
-            faults += [
-                f"{name} = {getattr(self, name)} must be at least 0"
-                for name in ("penalty", "penalty_start", "reinit_stored")
-                if getattr(self, name) < 0
-            ]
-            if faults:
-                raise ValueError(*faults)
+            ranges = {
+                "be above 0": ["epsilon", "largest_exponent", "penalty_reach"],
+                "be at least 0": ["penalty", "penalty_start", "reinit_stored"],
+            }
+            check_ranges(self, ranges)
 
     def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The mass-conserving units: each input's mass is shared out between the outputs, and a gate lets a part of it through.
+"""The mass-conserving units: each input's mass is distributed over the outputs, and a gate scales each output.
 
 Hoedt et al., "MC-LSTM: Mass-Conserving LSTM" (ICML 2021); the fully connected forms are those of the code of Mistry et al.,
 "A Primer for Neural Arithmetic Logic Modules" (2021).
@@ -35,12 +35,12 @@ class MassConserving(Unit):
     Shapes: R, S, W [O, I]; w, b, o [O]. Every column of S adds up to 1, so with a single output S is 1 throughout, R has no
     influence on it, and all inputs take part in full. R is the identity at first if it is square, and else orthogonal; w
     is a random unit vector (with one output -1 or 1), b = 0. The original's gate is a dense layer on a constant input
-    of 1, which is what w + b is.
+    of 1, which is equal to w + b.
     """
 
     version = 1
 
-    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+    def __init__(self, config: NoSettings | SignedConfig, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.redistribution = nn.Parameter(torch.empty(num_outputs, num_inputs))
         self.gate_weight = nn.Parameter(torch.empty(num_outputs))
@@ -75,13 +75,10 @@ class MCFC(MassConserving):
     Shapes: x [B, I] -> y [B, O]; R, S [O, I]; w, b, o [O]. Hoedt et al., "MC-LSTM: Mass-Conserving LSTM" (ICML 2021), section
     on neural arithmetic; its form here is that of the code of Mistry et al. (2021).
 
-    Every input is shared out in full between the outputs, so it adds but cannot subtract, and with a single output it
+    Every input is distributed in full over the outputs, so the unit adds but cannot subtract, and with a single output it
     cannot leave an input out. Penalty, unweighted: "sparsity", which grows the parameters (it has no lower bound).
-    Initial weights, and what the original writes otherwise: class MassConserving.
+    Initial weights, and a deviation from the original: class MassConserving.
     """
-
-    def __init__(self, config: NoSettings, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs)
 
     def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         return (self.effective_weight() @ x_BI.T).T, {"sparsity": self.growth_penalty()}
@@ -90,8 +87,8 @@ class MCFC(MassConserving):
 class MassConservingProduct(MassConserving):
     """A mass-conserving unit on logarithms, with a bias c [O] of the exponent that starts at 0. Abstract, as its base."""
 
-    def __init__(self, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs)
+    def __init__(self, config: NoSettings | SignedConfig, num_inputs: int, num_outputs: int) -> None:
+        super().__init__(config, num_inputs, num_outputs)
         self.bias = nn.Parameter(torch.empty(num_outputs))
 
     def initialise(self, stream: Stream) -> None:
@@ -110,12 +107,9 @@ class MulMCFC(MassConservingProduct):
     ICML 2021) in the code of Mistry et al., "A Primer for Neural Arithmetic Logic Modules" (2021).
 
     For positive inputs only, as the original: the logarithm of a negative one is not a number, and a lane with
-    one ends as diverged. See mul_mcfc_sign_inalu and mul_mcfc_sign_real_npu. It multiplies but does not divide. The
+    one ends as diverged (see mul_mcfc_sign_inalu and mul_mcfc_sign_real_npu). It multiplies but does not divide. The
     bias c starts at 0. Penalty, unweighted: "sparsity", as MC-FC's.
     """
-
-    def __init__(self, config: NoSettings, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs)
 
     def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         return self.product(torch.log(x_BI.T)).T, {"sparsity": self.growth_penalty()}
@@ -147,7 +141,7 @@ class MulMCFCSignINALU(MassConservingProduct):
     Config = SignedConfig
 
     def __init__(self, config: SignedConfig, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs)
+        super().__init__(config, num_inputs, num_outputs)
         self.config = config
 
     def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
@@ -174,7 +168,7 @@ class MulMCFCSignRealNPU(MassConservingProduct):
         """weight and schedule of the gate's penalty (--regualizer-gate with --reg-scale-type madsen)"""
 
     def __init__(self, config: Config, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs)
+        super().__init__(config, num_inputs, num_outputs)
         self.config = config
         self.gate = nn.Parameter(torch.empty(num_inputs))
 

@@ -1,14 +1,13 @@
-"""The neural accumulator and its relatives: y = x Wᵀ without a bias, each with weights of its own form.
+"""The neural accumulator and its relatives: y = x Wᵀ without a bias, with different forms of W.
 
 NAC is that of Trask et al., "Neural Arithmetic Logic Units" (2018). The others are from the code of Madsen and Johansen,
 "Neural Arithmetic Units" (ICLR 2020), which uses them in no experiment of the paper unless a unit names one. None has a
-penalty, a clamp or a part in R_z, unless its docstring names it.
+penalty, a clamp or a part in R_z, unless its docstring mentions it.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,24 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, NoSettings, Penalties, Stream, Unit
+from arith_models.base import Context, NoSettings, Penalties, Stream, Unit, check_ranges
 from arith_models.penalties import nau_input
 from arith_models.units.activations import xavier
 
 
 class Additive(Unit):
-    """y = x Wᵀ without a bias. Abstract: a unit defines `initialise` and `effective_weight`, and `weights` if it differs.
+    """y = x Wᵀ without a bias. Abstract: a unit defines `initialise` and `effective_weight`, and, where they differ, `weights`.
 
     Shapes: x [B, I] -> y [B, O]; W [O, I]. The product is written (W xᵀ)ᵀ, which is quicker for few outputs.
     """
 
     version = 1
-
-    @abstractmethod
-    def initialise(self, stream: Stream) -> None: ...
-
-    @abstractmethod
-    def effective_weight(self) -> Tensor: ...
 
     def forward(self, x_BI: Tensor, ctx: Context) -> tuple[Tensor, Penalties]:
         W_OI, penalties = self.weights(ctx)
@@ -135,11 +128,11 @@ class PosNAC(Additive):
 class LinearNAC(Additive):
     """LinearNAC, a NAC whose weights are free: y = x Wᵀ.
 
-    Shapes: x [B, I] -> y [B, O]; W [O, I]. No bias, which is what `linear` has besides. From the code of Madsen and
+    Shapes: x [B, I] -> y [B, O]; W [O, I]. Unlike `linear` it has no bias. From the code of Madsen and
     Johansen, "Neural Arithmetic Units" (ICLR 2020); no experiment of the paper uses it.
 
-    What the authors' code calls RegualizedLinearNAC, this with NAU's sparsity penalty, isn't offered; the nearest is
-    `nau` with clamp: false, whose forward clamps.
+    The authors' RegualizedLinearNAC, this unit with NAU's sparsity penalty, is not available; the nearest is `nau` with
+    clamp: false, whose forward clamps.
     """
 
     def __init__(self, config: NoSettings, num_inputs: int, num_outputs: int) -> None:
@@ -215,8 +208,8 @@ class HardSoftmaxNAC(SoftmaxNAC):
     Johansen, "Neural Arithmetic Units" (ICLR 2020); no experiment of the paper uses it. The gradient is that of
     SoftmaxNAC's W: the straight-through estimator of Bengio et al. (2013).
 
-    Deviates: in evaluation every weight is its most probable value, so that an error is a function of the weights; the
-    authors' code draws there too. The sparsity error is therefore 0 always. The value in training is the drawn weight
+    Deviation: in evaluation every weight is its most probable value, so that an error is a function of the weights; the
+    authors' code draws there too. The sparsity error is therefore always 0. The value in training is the drawn weight
     exactly: the gradient is that of an added difference that is 0.
     """
 
@@ -241,10 +234,9 @@ class GumbelConfig:
     """where the temperature stops falling; 1 keeps it at 1"""
 
     def __post_init__(self) -> None:
-        if self.cooling < 0:
-            raise ValueError(f"cooling = {self.cooling} must be at least 0")
-        if not 0 < self.lowest_temperature <= 1:
-            raise ValueError(f"lowest_temperature = {self.lowest_temperature} must lie in (0, 1]")
+        lowest = self.lowest_temperature
+        outside = [] if 0 < lowest <= 1 else [f"lowest_temperature = {lowest} must lie in (0, 1]"]
+        check_ranges(self, {"be at least 0": ["cooling"]}, *outside)
 
     def temperature(self, step: Tensor) -> Tensor:
         """Return max(lowest_temperature, exp(-cooling step))."""
@@ -300,9 +292,9 @@ class GradientBanditNAC(Additive):
     the draws' log-probabilities, whose gradient is onehot - π; the engine multiplies it by loss - running mean loss
     (decay 0.9, corrected for its start at 0).
 
-    Deviates: the published unit adds 1e-3 (baseline - loss) (onehot - π) to s by itself. Here that goes through the sweep's
+    Deviation: the published unit itself adds 1e-3 (baseline - loss) (onehot - π) to s. Here the update goes through the sweep's
     optimiser, whose plain form (train.optimizer: sgd, lr: 1e-3, no momentum) gives the published update, and whose Adam
-    scales it. The sparsity error of a weight that is 1, -1 or 0 is 0 always.
+    scales it. The sparsity error of a weight that is 1, -1 or 0 is always 0.
 
     Of equally probable values evaluation takes the first, 1, as an argmax does. All are equal before the first step, so on
     `add` alone the unit counts as solved at step 0, which shows nothing about learning.

@@ -125,8 +125,8 @@ class NACMulNMU(LogUnit):
     Shapes: x [B, I] -> y [B, O]; W [O, I]. Initial values, clamp, penalties and their settings are NMU's; the sign of x is
     lost, as published. Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020), section 4.1: an ablation.
 
-    R_z has NMU's form although 0, not 1, is the logarithm of a factor that changes nothing: so the authors' code. Other ways
-    to take the logarithm, and R_z: class LogUnit. The authors' command: --layer-type ReRegualizedLinearPosNAC --nac-mul
+    R_z has NMU's form, as in the authors' code, although 0, not 1, is the logarithm of a factor that changes nothing. Other
+    ways to take the logarithm, and R_z: class LogUnit. The authors' command: --layer-type ReRegualizedLinearPosNAC --nac-mul
     normal --first-layer ReRegualizedLinearNAC.
     """
 
@@ -146,7 +146,7 @@ class MNAC(Unit):
     Shapes: x [B, I] -> y [B, O]; Ŵ [O, I]. No bias, no penalty, no part in R_z. From the code of Madsen and Johansen,
     "Neural Arithmetic Units" (ICLR 2020); NMU: section 2.3.
 
-    A name with two meanings: the benchmark of Mistry et al. (2021) calls NAC• MNAC; that is `nac_mul` here.
+    The benchmark of Mistry et al. (2021) uses the name MNAC for NAC•, which is `nac_mul` here.
     """
 
     version = 1

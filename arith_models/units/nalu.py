@@ -42,7 +42,7 @@ class GateConfig(GumbelConfig):
     gate_bias: bool = False
     """gates have a bias, which starts at 0 (--nalu-bias)"""
     two_gates: bool = False
-    """the multiplicative branch has a gate of its own instead of 1 - g (--nalu-two-gate)"""
+    """the multiplicative branch has its own gate instead of 1 - g (--nalu-two-gate)"""
 
 
 class Gated(Unit):
@@ -131,7 +131,7 @@ class NALU(Gated):
 
     The authors' command: --layer-type NALU, or PosNALU, LinearNALU and so on where `nac` names another unit.
 
-    Deviates: mul: max_safe works, where the published code raises; the temperature of the gate falls (class Gated).
+    Deviations: mul: max_safe works, where the published code raises; the temperature of the gate falls (class Gated).
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class NALU(Gated):
         ] = "nac"  # fmt: skip
         """the unit whose weights are used; pos_nac makes a PosNALU, and so on (--layer-type)"""
         separate_weights: bool = False
-        """the multiplicative branch has weights of its own (--nalu-two-nac)"""
+        """the multiplicative branch has its own weights (--nalu-two-nac)"""
         mul: Literal["normal", "safe", "max_safe", "trig", "direct"] = "normal"
         """trig: sinh and log(x + sqrt(x² + 1) + epsilon); direct: MNAC, NMU or GumbelMNAC on x (--nalu-mul, there mnac)"""
 
@@ -150,7 +150,7 @@ class NALU(Gated):
             LogConfig.__post_init__(self)
             GateConfig.__post_init__(self)
             if self.mul == "direct" and not self.separate_weights:
-                raise ValueError("mul = direct needs weights of its own: set separate_weights: true")
+                raise ValueError("mul = direct needs separate weights: set separate_weights: true")
             if self.mul == "direct" and self.nac not in MULTIPLICATIVE:
                 raise ValueError(f"mul = direct goes with nac: {' or '.join(MULTIPLICATIVE)}, not {self.nac}")
 
@@ -263,7 +263,7 @@ LOG_PHI = math.log((1 + math.sqrt(5)) / 2)
 
 
 class GoldenNALU(Unit):
-    """G-NALU, the golden ratio NALU: y = g * a + (1 - g) * m, with φ = (1 + sqrt 5) / 2 in the place of e.
+    """G-NALU, the golden ratio NALU: y = g * a + (1 - g) * m, with φ = (1 + sqrt 5) / 2 in place of e.
 
     a = x Wᵀ, m = φ^(log_φ(|x| + ε) Wᵀ), g = σφ(x Gᵀ), W = tanhφ(Ŵ) * σφ(M̂), where tanhφ(z) = (φ^2z - 1) / (φ^2z + 1) and
     σφ(z) = 1 / (1 + φ^-z). Shapes: x [B, I] -> y [B, O]; Ŵ, M̂ [O, I] serve both branches; G [O, I], no bias. Rana et al.,
@@ -271,8 +271,8 @@ class GoldenNALU(Unit):
     Modules" (2021), section on G-NALU.
 
     The authors' command: --layer-type NALU --nalu-gate golden-ratio --nalu-mul golden-ratio --nac-weight golden-ratio.
-    The gate weights the additive branch and does not count towards the sparsity error. Computed in base e, which is
-    the same: φ^z = exp(z ln φ), so tanhφ(z) = tanh(z ln φ), σφ(z) = sigmoid(z ln φ), and m = exp(log(|x| + ε) Wᵀ) is NALU's.
+    The gate weights the additive branch and does not count towards the sparsity error. It is computed in base e, which is
+    equal: φ^z = exp(z ln φ), so tanhφ(z) = tanh(z ln φ), σφ(z) = sigmoid(z ln φ), and m = exp(log(|x| + ε) Wᵀ) is NALU's.
     The original raises φ to the power 2Ŵ, which overflows beyond Ŵ = 92 and gives inf / inf; tanh does not.
     """
 

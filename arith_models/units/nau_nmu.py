@@ -51,7 +51,7 @@ class NAU(Additive):
 
     The forward clamps W as the authors' code does; `clamp` also clamps the parameter itself after every step, which is
     their default. Penalties, unweighted: "sparsity" (eq. 7), "out_of_bound"; R_z of an additive layer. Their older unit
-    without any clamp (RegualizedLinearNAC) isn't offered; the nearest is clamp: false.
+    without any clamp (RegualizedLinearNAC) is not available; the nearest is clamp: false.
 
     The authors' command: --layer-type ReRegualizedLinearNAC --regualizer 0.01 --regualizer-scaling-start 5000
     --regualizer-scaling-end 50000.
@@ -100,7 +100,7 @@ class NMU(Unit):
 
     `clamp` clamps the parameter to [lower, 1] after every step (the authors' default); without it the forward clamps
     instead, as in their ablation. Penalties, unweighted: "sparsity", "out_of_bound"; R_z of a multiplicative layer. Their
-    older unit without any clamp (RegualizedLinearMNAC, W ~ U(1/2 - 0.866, 1/2 + 0.866)) isn't offered; the nearest is
+    older unit without any clamp (RegualizedLinearMNAC, W ~ U(1/2 - 0.866, 1/2 + 0.866)) is not available; the nearest is
     clamp: false.
 
     The authors' command: --layer-type ReRegualizedLinearNAC --nac-mul mnac, which makes the first layer a NAU.

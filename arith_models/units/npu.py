@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from arith_models.base import Context, Penalties, Scalar, Stream, Unit
+from arith_models.base import Context, Penalties, Scalar, Stream, Unit, check_ranges
 from arith_models.penalties import Steps, nau_sparsity
 from arith_models.units.activations import xavier
 
@@ -58,24 +58,18 @@ class GatedPowerConfig:
     """madsen: step at which s(t) is 1 (--regualizer-scaling-end)"""
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} = {getattr(self, name)} must be at least 0"
-            for name in ("weight_penalty", "gate_penalty")
-            if getattr(self, name) < 0
-        ]
-        faults += [
-            f"{name} = {getattr(self, name)} must be above 0"
-            for name in ("beta_start", "beta_end", "beta_every")
-            if not getattr(self, name) > 0
-        ]
+        faults = []
         if not self.beta_growth > 1:
             faults.append(f"beta_growth = {self.beta_growth} must be above 1; for a constant beta set beta_end = beta_start")
         if not 0 <= self.ramp_start < self.ramp_end:
             faults.append(
                 f"0 <= ramp_start < ramp_end must hold, but got ramp_start = {self.ramp_start}, ramp_end = {self.ramp_end}"
             )
-        if faults:
-            raise ValueError(*faults)
+        ranges = {
+            "be at least 0": ["weight_penalty", "gate_penalty"],
+            "be above 0": ["beta_start", "beta_end", "beta_every"],
+        }
+        check_ranges(self, ranges, *faults)
 
     def scale(self, step: Tensor) -> Tensor:
         """Return s(t), 0-dim."""

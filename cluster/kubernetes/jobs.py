@@ -2,9 +2,9 @@
 
 `stop` ends the driver with `ray job stop` in the head's pod, because nothing else ends it in order: the operator removes the
 cluster of a suspended RayJob without a signal to the driver, signals the driver of a deleted one without waiting for it, and
-the log is lost either way. Ray sends SIGTERM, waits for the driver to write its checkpoints, and the operator sees the job's
-end; retries are switched off before. Where there is no driver yet, or no head that answers, the job is suspended, which keeps
-the RayJob as a record.
+the log is lost either way. Ray sends SIGTERM, waits for the driver to write its checkpoints, and the operator records the
+job's end; retries are switched off before. If there is no driver yet, or no head that answers, the job is suspended, which
+keeps the RayJob as a record.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ ENDS_WITHIN_S = DRIVER_STOPS_S + 80.0
 """From `ray job stop` until the operator, which checks every few seconds, reports the job's end."""
 SUSPENDED_WITHIN_S = 180.0
 STARTS_WITHIN_S = 300.0
-"""A pod that sends records."""
+"""Time for the start of a pod that sends records."""
 COMMAND_SILENCE_S = 300.0
-"""A command in a pod that prints nothing for so long is given up."""
+"""Time without output after which a command in a pod is given up."""
 PAUSE_S = 2.0
 STOPPED = "sweeps/stopped"
 """Annotation: `sweeps stop` was called. A suspended job without it waits in a queue such as Kueue's."""
@@ -98,7 +98,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         if isinstance(attempt, Submitted):
             return attempt
         if jobs and driver_may_live(jobs[-1]):
-            self._stop_driver(jobs[-1])  # after its deadline it still holds the sweep
+            self._stop_driver(jobs[-1])  # a driver beyond its deadline still owns the sweep in the store
         fresh = self._create(manifests(self.cluster, submission, attempt))
         return Submitted(job_name(self.cluster, submission, attempt), "waiting", fresh, attempt)
 
@@ -147,7 +147,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         if submission is None:
             lines.append("no --sweep FILE was given: this is a RayCluster")
         elif self.cluster.job == "RayCluster":
-            lines.append("job is RayCluster, which contains no sweep: sweeps are submitted to it when it is up")
+            lines.append("job is RayCluster, which contains no sweep: sweeps are submitted to it once it runs")
         context = f" --context {shlex.quote(self.cluster.context)}" if self.cluster.context else ""
         return [*lines, f"start it with: sweeps cluster show {self.name} ... | kubectl{context} create -f -"]
 
@@ -159,7 +159,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         files, job = made
         try:
             self.kubectl.call("create", "--filename=-", stdin=as_yaml([files]))
-        except AlreadyExists:  # its name has its content's digest
+        except AlreadyExists:  # with the same content, whose digest is in the name
             log.debug("%s exists already", name_of(files))
         try:
             self.kubectl.call("create", "--filename=-", stdin=as_yaml([job]))
@@ -195,7 +195,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         raise UserError(f"job {name_of(job)} was deleted from {self.name!r}")
 
     def _log(self, job: Values) -> DriverLog:
-        """Return the log of the job as it was read."""
+        """Return the log of this job."""
         found = DriverLog(self.kubectl, lambda: job)
         found.look()
         return found
@@ -246,7 +246,7 @@ def _selector(wanted: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in wanted.items())
 
 
-# ----------------------------------------------------------------------------- what a RayJob's status means
+# ----------------------------------------------------------------------------- the status of a RayJob
 
 
 def name_of(found: Values) -> str:
@@ -296,8 +296,8 @@ def has_ended(job: Values) -> bool:
 
 
 def driver_may_live(job: Values) -> bool:
-    """Return whether a driver may be running, also after the end: at its deadline the operator lets it go on until its
-    cluster is removed.
+    """Return whether a driver may be running, also after the job's end: after the deadline the operator leaves it running until
+    its cluster is removed.
     """
     return bool(status_of(job, "rayClusterName")) and status_of(job, "jobStatus") in ("PENDING", "RUNNING")
 
@@ -312,7 +312,7 @@ def message_of(job: Values) -> str:
         if status_of(job, "jobDeploymentStatus") == "Suspended":
             return "it is suspended: a queue such as Kueue, or a user with spec.suspend, holds it back"
         if not job.get("status"):
-            return "the operator has not taken it up yet. If that lasts: does KubeRay's operator watch this namespace?"
+            return "the operator has not accepted it yet. If that lasts: does KubeRay's operator watch this namespace?"
         failures = (job["status"] or {}).get("failed") or 0
         if failures:
             return f"the operator starts it again, after {failures} failures"
@@ -346,8 +346,7 @@ class PodLog:
 
     def __init__(self, kubectl: Kubectl, pod: str) -> None:
         self._kubectl, self._pod = kubectl, pod
-        self.phase, self.start_problem = "", ""
-        """As found by the last `look`."""
+        self.phase, self.start_problem = "", ""  # as of the last `look`
 
     def look(self) -> Look:
         pod = _reconnecting(lambda: self._kubectl.objects("pods", f"sweeps/pod={self._pod}"))
@@ -380,7 +379,7 @@ class DriverLog:
     def whole(self) -> str:
         pod = self._newest()
         text = _reconnecting(lambda: whole_log(self._kubectl, pod)) if pod else ""
-        return "".join(drivers_part([text])) or text  # without a driver, the submitter's own messages
+        return "".join(drivers_part([text])) or text  # without a driver, the submitter's messages
 
     def tail(self) -> Iterator[str]:
         pod = self._newest()
@@ -393,7 +392,7 @@ class DriverLog:
 
 
 def drivers_part(chunks: Iterator[str] | list[str]) -> Iterator[str]:
-    """Yield what follows the submitter's own lines, which differ from pod to pod."""
+    """Yield the text after the submitter's own lines, which differ from pod to pod."""
     held, found = "", False
     for chunk in chunks:
         if found:
@@ -410,7 +409,7 @@ def drivers_part(chunks: Iterator[str] | list[str]) -> Iterator[str]:
 
 
 def whole_log(kubectl: Kubectl, pod: str) -> str:
-    """Return the log of a pod, which is empty where it has none."""
+    """Return the log of a pod; empty if it has none."""
     try:
         return kubectl.call("logs", pod)
     except NotFound:
@@ -428,7 +427,7 @@ def pod_tail(kubectl: Kubectl, pod: str) -> Iterator[str]:
 
 
 def _reconnecting(request: Callable[[], Result]) -> Result:
-    """Return the result of a request. A server that cannot be reached counts as a lost connection, which is waited for."""
+    """Return the result of a request. Raises ConnectionError, after which `follow` retries, if the server is unreachable."""
     try:
         return request()
     except ServerUnreachable as error:

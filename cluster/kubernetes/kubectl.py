@@ -1,4 +1,4 @@
-"""`kubectl`, called with lists of arguments, never through a shell. It has the user's contexts and credentials.
+"""Calls of `kubectl`, with lists of arguments and never through a shell. It uses the user's contexts and credentials.
 
 The last line of its error messages is passed on, with advice.
 """
@@ -20,7 +20,7 @@ from sweeps.store.location import masked
 Values = dict[str, Any]
 REQUEST_S = 30
 PATIENCE_S = 120.0
-"""Signing in may take a while: kubectl calls the cloud's own program for credentials."""
+"""Time limit of a call. Signing in may take long: kubectl calls the cloud's program for credentials."""
 
 
 class ServerUnreachable(UserError):
@@ -46,13 +46,13 @@ _AWAY = (
 )  # fmt: skip
 _REFUSALS = (
     (("context was not found", "context \"", "no context exists", "invalid configuration"),
-     "`kubectl config get-contexts` lists the contexts that are known here; `context` in clusters.yaml names one"),
+     "`kubectl config get-contexts` lists the contexts of this machine; `context` in clusters.yaml names one"),
     (("exceeded quota",), "The namespace's quota is full: wait for other jobs, or make `workers` and `resources` smaller"),
     (("(forbidden)", "is forbidden"),
-     "Ask whoever runs the cluster for the rights to get, create and patch rayjobs, to get, create and delete pods and "
+     "Ask the cluster's administrator for the rights to get, create and patch rayjobs, to get, create and delete pods and "
      "configmaps, to get pods/log and to create pods/exec in that namespace"),
     (("doesn't have a resource type", "no matches for kind"),
-     "KubeRay's operator is not installed there (docs/clusters.md names the version): ask whoever runs the cluster"),
+     "KubeRay's operator is not installed there (docs/clusters.md names the version): ask the cluster's administrator"),
     (("namespaces \"",), "`namespace` in clusters.yaml names one that exists"),
     (("is invalid", "strict decoding error", "denied the request", "(badrequest)", "unknown field"),
      "The manifest is made from clusters.yaml; `sweeps cluster show` prints it. Is the operator too old?"),
@@ -64,23 +64,13 @@ class Kubectl:
 
     def __init__(self, cluster: str, context: str | None, namespace: str) -> None:
         self.cluster = cluster
-        self._command = [
-            "kubectl",
-            *([f"--context={context}"] if context else []),
-            f"--namespace={namespace}",
-        ]
+        self._command = ["kubectl", *([f"--context={context}"] if context else []), f"--namespace={namespace}"]
 
     def call(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what the command prints."""
         command = [*self._command, f"--request-timeout={REQUEST_S}s", *arguments]
         try:
-            done = subprocess.run(
-                command,
-                input=(stdin or "").encode(),
-                capture_output=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
+            done = subprocess.run(command, input=(stdin or "").encode(), capture_output=True, timeout=PATIENCE_S, check=False)
         except OSError as error:
             raise _missing(error) from error
         except subprocess.TimeoutExpired as error:
@@ -100,10 +90,7 @@ class Kubectl:
         with tempfile.TemporaryFile() as errors:
             try:
                 process = subprocess.Popen(
-                    [*self._command, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
+                    [*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
                 )
             except OSError as error:
                 raise _missing(error) from error
@@ -134,8 +121,8 @@ class Kubectl:
 
 
 def _known_failure(text: str, message: str) -> UserError | ClusterError | None:
-    def has(known: tuple[str, ...]) -> bool:
-        return any(part in text for part in known)
+    def has(parts: tuple[str, ...]) -> bool:
+        return any(part in text for part in parts)
 
     if "(alreadyexists)" in text:
         return AlreadyExists(message)
@@ -145,8 +132,8 @@ def _known_failure(text: str, message: str) -> UserError | ClusterError | None:
         return UserError(f"{message} Sign in again, as for any use of kubectl")
     if has(_AWAY):
         return ServerUnreachable(f"{message} Is the cluster up, and your VPN or tunnel to it? {_REFUSALS[0][1]}")
-    for known, advice in _REFUSALS:
-        if has(known):
+    for parts, advice in _REFUSALS:
+        if has(parts):
             return UserError(f"{message} {advice}")
     return NotFound(message) if "(notfound)" in text else None
 

@@ -49,9 +49,9 @@ STOP_S = 60
 USER_ID = 1000
 """Id of the Dockerfile's user."""
 SENDING_S = 1800
-"""A pod that sends records and was never deleted ends after so long."""
+"""Time after which a pod that sends records ends, if it was not deleted."""
 MAX_JOB_NAME = 47
-"""KubeRay refuses longer names of a RayJob: it appends suffixes of its own, and Kubernetes allows 63 letters in all."""
+"""KubeRay refuses longer names of a RayJob: it appends suffixes, and Kubernetes allows 63 letters in total."""
 OBJECT_STORE_BYTES = 500 * 1024**2
 """Reports and checkpoints are small: most of Ray's default, 30 % of a pod's memory, would never be used."""
 DRIVER = ("env", f"--chdir={SWEEP_FOLDER}", "python", "-m", "sweeps.cli", "run")
@@ -109,20 +109,15 @@ class KubernetesCluster(Cluster):
         in_url = self.store.startswith("postgresql")
         kept = [bool(self.storage_claim), bool(self.store_secret), in_url]
         if not any(kept):
-            yield (
-                "storage_claim",
-                (
-                    "is missing, and so is store_secret: a pod's own disk is lost with it, and a retry is a new cluster. "
-                    "Name a PersistentVolumeClaim, or the Secret that holds a postgresql:// URL"
-                ),
+            missing = (
+                "is missing, and so is store_secret: a pod's own disk is lost with it, and a retry is a new cluster. "
+                "Name a PersistentVolumeClaim, or the Secret that holds a postgresql:// URL"
             )
+            yield "storage_claim", missing
         if sum(kept) > 1:
             yield "store", "give one of storage_claim, store_secret and a postgresql:// URL in store"
         if in_url and masked(self.store) != self.store:
-            yield (
-                "store",
-                "has a user name or password: put the URL into a Secret and name it in store_secret",
-            )
+            yield "store", "has a user name or password: put the URL into a Secret and name it in store_secret"
 
 
 def kubernetes_name(sweep: str, longest: int = MAX_JOB_NAME) -> str:
@@ -143,7 +138,7 @@ def kubernetes_name(sweep: str, longest: int = MAX_JOB_NAME) -> str:
 
 
 def manifests(cluster: KubernetesCluster, sweep: Submission | None, attempt: int = 1) -> list[Values]:
-    """Return what `kubectl create` reads: for a sweep its ConfigMap and its RayJob, else a RayCluster.
+    """Return the manifests for `kubectl create`: for a sweep its ConfigMap and its RayJob, else a RayCluster.
 
     Raises UserError for files that are too large.
     """
@@ -219,7 +214,7 @@ def _contents(sweep: Submission) -> Values:
 
 
 def _job_spec(cluster: KubernetesCluster, sweep: Submission, name: str) -> Values:
-    """Return the spec of one sweep's RayJob, with a cluster of its own."""
+    """Return the spec of one sweep's RayJob, with its own cluster."""
     options = [] if cluster.mlflow else ["--no-mlflow"]  # `fetch` writes MLflow's runs at home
     spec: Values = {
         # Two shells read it, the submitter's and Ray's: plain words only. With -m the user's own packages are importable.
@@ -247,17 +242,13 @@ def _cluster_spec(cluster: KubernetesCluster, sweep_volume: Values | None) -> Va
         spec["autoscalerOptions"] = {"idleTimeoutSeconds": IDLE_S, "upscalingMode": "Default"}
     spec["headGroupSpec"] = {
         # Other pods can reach the dashboard, but not without the token.
-        "rayStartParams": {
-            **_start_parameters(NodeResources()),
-            "num-cpus": "0",
-            "dashboard-host": "0.0.0.0",
-        },
+        "rayStartParams": {**_start_parameters(NodeResources()), "num-cpus": "0", "dashboard-host": "0.0.0.0"},
         "template": head_pod(cluster, sweep_volume),
     }
     spec["workerGroupSpecs"] = [
         {
             "groupName": "workers",
-            "replicas": max(low, 1),  # the driver looks for workers when it starts
+            "replicas": max(low, 1),  # the driver needs a worker when it starts
             "minReplicas": low,
             "maxReplicas": high,
             "rayStartParams": _start_parameters(cluster.resources),
@@ -346,10 +337,7 @@ def _ray_pod(cluster: KubernetesCluster, container: str, node: NodeResources, va
         # KubeRay appends its own `ray start` to a container's command, with && between them.
         main["command"] = [_literal("\n".join(_setup(cluster)))]
     is_head = container == "ray-head"
-    spec = {
-        **_placement(cluster),
-        "automountServiceAccountToken": is_head,
-    }  # for the autoscaler in the head's pod
+    spec = {**_placement(cluster), "automountServiceAccountToken": is_head}  # for the autoscaler in the head's pod
     if not is_head and cluster.node_selector:
         spec["nodeSelector"] = dict(cluster.node_selector)
     if not is_head and cluster.tolerations:
@@ -402,7 +390,7 @@ def _variables(cluster: KubernetesCluster) -> list[Values]:
 
 
 def _driver_variables(cluster: KubernetesCluster) -> list[Values]:
-    """Return what only the head needs: the store, progress for `watch`, and time to end in order."""
+    """Return the variables of the head alone: the store, progress for `watch`, and the time to end in order."""
     own = {"SWEEPS_PROGRESS": "lines", "RAY_JOB_STOP_WAIT_TIME_S": str(DRIVER_STOPS_S)}
     given = cluster.driver_environment
     return [

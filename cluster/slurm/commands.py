@@ -1,4 +1,4 @@
-"""Slurm's own commands, called with lists of arguments and never by a shell. Their messages are passed on."""
+"""Calls of Slurm's commands, with lists of arguments and never through a shell. Their messages are passed on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cluster.backend import State
 from sweeps.errors import ClusterError, UserError
 
 COMMANDS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
-PATIENCE_S = 120.0  # they try a busy controller again for about as long
+PATIENCE_S = 120.0  # the commands themselves retry a busy controller for about as long
 _OUT_OF_REACH = re.compile(
     r"unable to contact|timed out|connect|communication|slurm_receive|zero bytes|controller|authentication",
     re.IGNORECASE,
@@ -25,7 +25,7 @@ _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that Slurm still has in its queue; of an array each element that runs, and one for those that wait."""
+    """A job in Slurm's queue; of an array each element that runs, and one for all that wait."""
 
     number: str
     """Number of the job; for an element of an array the array's."""
@@ -38,7 +38,7 @@ class QueuedJob:
 
     @property
     def why(self) -> str:
-        """`: REASON`, to be put after a sentence; nothing while Slurm has no reason yet."""
+        """`: REASON`, to be appended to a sentence; empty while Slurm has no reason yet."""
         return f": {self.reason}" if self.reason not in ("", "None") else ""
 
 
@@ -58,7 +58,7 @@ class SlurmCommands:
             )
 
     def check_script(self, script: str, folder: Path) -> None:
-        """Raise UserError for a script that Slurm would refuse, or would let wait for ever."""
+        """Raise UserError for a script that Slurm would refuse, or would keep waiting for ever."""
         self.call(["sbatch", "--test-only", script], folder)
 
     def submit(self, call: Sequence[str], folder: Path, more: Mapping[str, str]) -> str:

@@ -49,7 +49,7 @@ DIGEST_LETTERS = 12
 ORDERLY_S = 120.0
 """How long a stop waits for the head: its driver ends in order within 25 s, then Ray has to end."""
 FORCED_S = 90.0
-"""How long it waits once the job was cancelled: Slurm kills 30 s after SIGTERM."""
+"""How long it waits after the job was cancelled: Slurm kills 30 s after SIGTERM."""
 FETCH_S = 600.0
 JOBS = "jobs.json"
 WORKER_JOBS = "worker-jobs"
@@ -98,7 +98,7 @@ class SlurmBackend(Backend[SlurmCluster]):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 folder.add(Attempt(job, workers, scripts.log_name(self.resolved, job), digest, number, now))
                 self.slurm.call(scripts.release(job))
-            except BaseException:  # held until here, so nothing of it has begun
+            except BaseException:  # the job is held until it is released, so nothing has begun
                 self.slurm.call(["scancel", "--quiet", job, *([workers] if workers else [])])
                 raise
         return Submitted(job, "waiting", True, number)
@@ -180,16 +180,8 @@ class SlurmBackend(Backend[SlurmCluster]):
 
     def _sent(self, folder: SweepFolder, latest: Attempt) -> str:
         """Return the records of a sweep that is running, by a step of its job: two machines must not open one SQLite file."""
-        call = [
-            "srun",
-            f"--jobid={latest.job}",
-            "--overlap",
-            "--nodes=1",
-            "--ntasks=1",
-            "bash",
-            scripts.FETCH,
-        ]
-        # srun sets this variable only for a job that it makes.
+        call = ["srun", f"--jobid={latest.job}", "--overlap", "--nodes=1", "--ntasks=1", "bash", scripts.FETCH]
+        # srun sets this variable only for a job that it creates.
         environment = {**os.environ, "SLURM_SUBMIT_DIR": str(folder.path)}
         try:
             return self.slurm.call(call, folder.path, environment, FETCH_S)
@@ -197,7 +189,7 @@ class SlurmBackend(Backend[SlurmCluster]):
             raise ClusterError(f"the head of {folder.name!r} did not send its records: {refused}") from refused
 
     def _num_workers(self, submission: Submission) -> int:
-        """Return how many workers there will be once all nodes have joined."""
+        """Return the number of workers when all nodes have joined."""
         node = self.resolved.resources
         fits = [node.cpus / submission.cpus] if submission.cpus else []
         fits += [node.gpus / submission.gpus] if submission.gpus else []
@@ -218,10 +210,10 @@ class SlurmBackend(Backend[SlurmCluster]):
         self.slurm.check()
         attempts = folder.attempts()
         if not attempts:
-            known = folder.names()
+            others = folder.names()
             raise UserError(
                 f"no sweep named {name!r} was submitted to {self.name!r} (folder {folder.base})"
-                + (f". It has: {', '.join(known)}" if known else "")
+                + (f". It has: {', '.join(others)}" if others else "")
             )
         return folder, attempts[-1]
 
@@ -344,7 +336,7 @@ class SweepFolder:
             new.replace(self.path / JOBS)
 
     def recorded_end(self, job: str) -> State | None:
-        """Return what a job's script wrote when it ended: done, stopped or failed."""
+        """Return the state that a job's script wrote when it ended: done, stopped or failed."""
         try:
             text = (self.path / f"ended-{job}").read_text(encoding="utf-8").strip()
         except OSError:
@@ -352,7 +344,7 @@ class SweepFolder:
         return next((state for state in STATE_AT_END.values() if state == text), "failed") if text else None
 
     def record_end(self, job: str, state: str) -> None:
-        """Write the end of a job that never began, and so wrote nothing."""
+        """Write the state of a job that ended before it began, and so wrote none."""
         with self._readable():
             (self.path / f"ended-{job}").write_text(f"{state}\n", encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""Fields of a Slurm cluster in clusters.yaml, and the batch scripts that are made of them.
+"""Fields of a Slurm cluster in clusters.yaml, and the batch scripts that are made from them.
 
 Two modes: an elastic head with workers that come and go, or all nodes at once. A script has three parts: #SBATCH lines,
-values as quoted assignments, and a fixed text from `templates/`. Nothing that a user wrote is in the fixed text; what they
-wrote as shell (`setup`) is copied as it is.
+values as quoted assignments, and a fixed text from `templates/`. The fixed text contains nothing from a user; lines of shell
+from a user (`setup`) are copied unchanged.
 
 `cluster.slurm.jobs` makes a folder for the sweep that all nodes can read, writes the scripts, the sweep file, `token` and,
 where `secrets` contains it, `store-url` into it (both with mode 600), and calls there `head_submission`,
@@ -191,19 +191,11 @@ def _partition(name: str | None) -> list[str]:
 
 
 def _script(
-    cluster: SlurmCluster,
-    sweep: Submission,
-    options: list[str],
-    node: NodeResources,
-    templates: tuple[str, ...],
+    cluster: SlurmCluster, sweep: Submission, options: list[str], node: NodeResources, templates: tuple[str, ...],
     limit_s: int = 0,
-) -> str:
+) -> str:  # fmt: skip
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
-    lines += [
-        "set -euo pipefail",
-        "umask 077",
-        'cd -- "${SLURM_SUBMIT_DIR:?is set by Slurm: submit this with sbatch}"',
-    ]
+    lines += ["set -euo pipefail", "umask 077", 'cd -- "${SLURM_SUBMIT_DIR:?is set by Slurm: submit this with sbatch}"']
     folder = str(PurePosixPath(cluster.python).parent)
     if folder != ".":
         lines.append(f'export PATH={shlex.quote(folder)}:"$PATH"')

@@ -1,4 +1,4 @@
-"""The checker: the rules that a unit, a network and a task keep to, in order, and the report on one definition."""
+"""The checker: the rules for units, networks and tasks, in order, and the report on one definition."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_rules(title: str, rules: Sequence[Rule[S]], subject: S) -> Report:
     An exception inside a rule is a fault, at the line of the definition that raised it.
     """
     outcomes: list[Outcome] = []
-    exceptions: dict[Fault, str] = {}  # fault -> the rule that met it first
+    exceptions: dict[Fault, str] = {}  # fault -> the rule that reported it first
     unreliable: dict[str, str] = {}  # rule that is broken or skipped -> the broken rule that is the reason
     for rule in rules:
         reason = next((unreliable[need] for need in rule.needs if need in unreliable), None)
@@ -101,7 +101,7 @@ def run_rules(title: str, rules: Sequence[Rule[S]], subject: S) -> Report:
         if reason is None:
             try:
                 faults.extend(rule.check(subject))
-            except Exception as error:  # whatever a definition raises is the fault
+            except Exception as error:  # any exception of the definition is a fault
                 fault = fault_of_exception(error, subject.sources)
                 if fault in exceptions and not faults:  # reported already, and this rule cannot be checked
                     reason = exceptions[fault]
@@ -120,7 +120,7 @@ def run_rules(title: str, rules: Sequence[Rule[S]], subject: S) -> Report:
 
 
 def _without_repetitions(faults: Iterable[Fault]) -> Iterator[Fault]:
-    """The first fault of each line; several settings often meet the same fault."""
+    """Yield the first fault of each line; several settings often have the same fault."""
     seen: set[Any] = set()
     for fault in faults:
         key = (fault.location, fault.warning) if fault.location else (fault.found, fault.warning)
@@ -139,13 +139,13 @@ GLOBAL = "it draws from no global generator"
 PURE = "the same input gives the same output, and nothing else changes"
 EVALUATES = "evaluation draws nothing"
 SILENT = "it neither prints nor logs"
-BLIND = "it does not look at tensors' values"
+BLIND = "it does not read tensors' values"
 ROWS = "rows of a batch do not influence each other"
 LEARNS = "every parameter learns"
 CONSTRAINS = "constrain keeps to its bounds"
 APART = "lanes do not mix"
 RECORDS = "the engine can record it"
-TRAINS = "it trains in a pack, whatever the neighbours are"
+TRAINS = "it trains in a pack, the same with any neighbours"
 COMPILES = "compiled, a lane equals itself alone and in a pack"
 
 UNIT_RULES: tuple[Rule[UnitSubject], ...] = (
@@ -201,7 +201,7 @@ TASK_RULES: tuple[Rule[TaskSubject], ...] = (
 def check_model(name: str, compiled: bool = False, last: str | None = None) -> Report:
     """Check a unit or a network, by its name, file or class, against every rule.
 
-    `compiled` adds the rule that needs a compiler and half a minute; `last` ends with the rule of that name.
+    `compiled` adds the rule that needs a compiler and half a minute; `last` is the name of the last rule to check.
     """
     title = f"model {name}"
     try:
@@ -233,7 +233,7 @@ def _check(title: str, rules: Sequence[Rule[Any]], subject: Subject, compiled: b
 
 
 def _unloadable(title: str, kind: registry.Kind, error: registry.BrokenDefinition) -> Report:
-    """The report on a definition whose file cannot be used."""
+    """Return the report on a definition whose file cannot be used."""
     location = Location(real_path(error.file), error.line) if error.file and error.line else None
     do = "repair this line" if error.__cause__ else f"`sweeps new {kind} NAME` writes a working one to compare with"
     return Report(title, (Outcome(LOADS, "broken", (Fault(str(error), do, location),)),))

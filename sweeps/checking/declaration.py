@@ -1,4 +1,4 @@
-"""The definition under check, and the rules that need no run: its declaration, its documentation and the calls it makes.
+"""The definition under check, and the rules that read it without running it: declaration, documentation, forbidden calls.
 
 Forbidden calls are read from the source, so that branches which no run reaches are checked too.
 """
@@ -49,9 +49,9 @@ class Subject:
 
     kind: ClassVar[registry.Kind]
     documentation: ClassVar[tuple[tuple[str, str, str], ...]]
-    """(pattern, what it stands for, what to write) of everything that a docstring must contain"""
+    """(pattern, what it finds, what to write) of everything that a docstring must contain."""
     instead_of_random: ClassVar[str]
-    """what to do in place of a draw from a global generator"""
+    """What to do in place of a draw from a global generator."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,12 +61,12 @@ class Subject:
 
     @cached_property
     def variants(self) -> list[Variant]:
-        """The default settings, and every value of a setting that has few values."""
+        """The default settings, and one variant for every value of a setting that has few."""
         return variants(self.cls)
 
 
 def _forbidden_calls(sources: Sources, what: Literal["random", "output"]) -> Iterator[tuple[Location, str]]:
-    """Line and name of every such call in the classes of the definition and the functions that they call."""
+    """Yield line and name of every such call in the classes of the definition and the functions that they call."""
     for file, tree in sources.trees.items():
         modules = _modules(tree)
         for call in _calls(tree):
@@ -76,7 +76,7 @@ def _forbidden_calls(sources: Sources, what: Literal["random", "output"]) -> Ite
 
 
 def _calls(tree: ast.Module) -> Iterator[ast.Call]:
-    """Calls inside classes, and inside the module's functions that these reach."""
+    """Yield the calls inside classes, and inside the module's functions that these reach."""
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     reached: list[ast.AST] = [n for n in tree.body if isinstance(n, ast.ClassDef)]
     seen: set[str] = set()
@@ -90,7 +90,7 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 
 def _modules(tree: ast.Module) -> dict[str, str]:
-    """Local name -> what was imported under it."""
+    """Return local name -> full name of everything that is imported."""
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -101,7 +101,7 @@ def _modules(tree: ast.Module) -> dict[str, str]:
 
 
 def _full_name(function: ast.expr, modules: dict[str, str]) -> str:
-    """`np.random.rand` -> numpy.random.rand; "" for a method of something that is not imported."""
+    """Return numpy.random.rand for `np.random.rand`; ".NAME" for a method of an object that is not a module."""
     parts: list[str] = []
     while isinstance(function, ast.Attribute):
         parts.append(function.attr)
@@ -152,7 +152,7 @@ def variants(cls: type[Unit] | type[Network] | type[Task]) -> list[Variant]:
 
 
 def _choices(hint: Any) -> Iterator[Any]:
-    """The values of a setting that has few, by its type."""
+    """Yield the values of a setting that has few, by its type."""
     if hint is bool:
         yield from (False, True)
     elif get_origin(hint) is Literal:
@@ -200,7 +200,7 @@ def _fields(subject: Subject, here: Location) -> Iterator[Fault]:
 
 
 def documented(subject: Subject) -> Iterator[Fault]:
-    """A docstring with equation, shapes and source; for a user's own definition what is missing is a warning."""
+    """A docstring has equation, shapes and source; in a user's own definition a missing one is a warning."""
     cls = subject.cls
     module = sys.modules[cls.__module__].__doc__ or ""
     location = subject.sources.of_class()
@@ -234,6 +234,6 @@ def outputs_nothing(subject: Subject) -> Iterator[Fault]:
 
 
 SILENCE = (
-    "remove it: the engine records the code once and replays only its tensor operations; return what is to be seen with "
+    "remove it: the engine records the code once and replays only its tensor operations; to report a value, return it with "
     "the penalties"
 )

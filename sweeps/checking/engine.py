@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,18 +24,18 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
         "extrapolation_rows": 4, "curve_lengths": [8],
     },
 }  # fmt: skip
-"""Settings with which a task takes little time; of others its defaults."""
+"""Settings of a task with which checking a model takes little time; for other tasks `Task.small`."""
 STEPS, COMPILED_STEPS, MANY = 3, 20, 7
 
-VALUES = "looks at a tensor's value (a branch, .item(), float(), a function of Python's math)"
-LOOKS = (
-    "all lanes run the same operations: torch.where, clamp or a product with a mask instead; a setting that is a float "
-    "is a lane's own, and a tensor here"
+VALUES = "reads a tensor's value (a branch, .item(), float(), a function of Python's math)"
+NO_VALUES = (
+    "use torch.where, clamp or a product with a mask instead: all lanes run the same operations; a float setting may differ "
+    "between lanes, and is a tensor here"
 )
 TRANSLATIONS = (
-    ("data-dependent control flow", VALUES, LOOKS),
-    ("data dependent", VALUES, LOOKS),
-    ("dynamic shape", "makes a tensor whose shape depends on values (a mask as index, nonzero, unique)", LOOKS),
+    ("data-dependent control flow", VALUES, NO_VALUES),
+    ("data dependent", VALUES, NO_VALUES),
+    ("dynamic shape", "makes a tensor whose shape depends on values (a mask as index, nonzero, unique)", NO_VALUES),
     ("random operation", "draws from torch's own generator", "draw from the stream that is passed in"),
     ("inplace arithmetic", "writes into a tensor that all lanes share", "compute a new tensor instead"),
     ("randomness", "draws from torch's own generator", "draw from the stream that is passed in"),
@@ -44,12 +45,12 @@ TRANSLATIONS = (
 )  # fmt: skip
 
 
-class EngineSubject(Subject):
+class EngineSubject(Subject, ABC):
     """A definition that can be trained: a model with a task, or a task with a model."""
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the settings of a small lane, as a sweep file would give them."""
-        raise NotImplementedError
 
     def resolved(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the explicit settings of a small lane, None where there are faults, and the faults."""
@@ -58,15 +59,12 @@ class EngineSubject(Subject):
 
 
 def translated(error: Exception, sources: Sources) -> Fault:
-    """Return the fault that an exception of vmap or the recorder stands for, in terms of these rules."""
+    """Return an exception of vmap or of the recording as a fault, in terms of these rules."""
     message = str(error)
     for part, found, do in TRANSLATIONS:
         if part in message:
             return Fault(found, do, fault_of_exception(error, sources).location)
     return fault_of_exception(error, sources, "let it run under torch.vmap: plain tensor operations, all of fixed shapes")
-
-
-Step = Callable[[int], Any]
 
 
 def _filled(settings: dict[str, Any], seeds: range, slots: int, compiled: bool = False) -> tuple[Pack, Any]:
@@ -83,12 +81,12 @@ def records(subject: EngineSubject) -> Iterator[Fault]:
         return
     try:
         _filled(settings, range(LEAST_SLOTS), LEAST_SLOTS)
-    except Exception as error:  # whatever the definition raises is the fault
+    except Exception as error:  # any exception of the definition is a fault
         yield translated(error, subject.sources)
 
 
 def trains(subject: EngineSubject) -> Iterator[Fault]:
-    """After a few steps in packs, parameters are finite and have the same bits whatever the neighbours are, NaN included."""
+    """After a few steps in packs, parameters are finite and have the same bits with any neighbours, NaN included."""
     location = subject.sources.of_class()
     settings, _ = subject.resolved()
     assert settings is not None  # `records` has passed
@@ -98,7 +96,7 @@ def trains(subject: EngineSubject) -> Iterator[Fault]:
     usual = _trained(settings, seeds)
     for name, value in usual.items():
         if not value.isfinite().all():
-            yield Fault(f"after {STEPS} steps {name} is not finite", "look at what forward divides by", location)
+            yield Fault(f"after {STEPS} steps {name} is not finite", "check the divisions in forward", location)
     do = "compute with this lane's own tensors only"
     if apart:
         others = {"a second run": _trained(settings, seeds)}
@@ -114,7 +112,7 @@ def trains(subject: EngineSubject) -> Iterator[Fault]:
 
 
 def _trained(settings: dict[str, Any], seeds: range, spoilt: int | None = None) -> dict[str, Tensor]:
-    """The stacked parameters after a few steps; those of a lane that diverged are NaN."""
+    """Return the stacked parameters after a few steps; those of a lane that diverged are NaN."""
     pack, step = _filled(settings, seeds, len(seeds))
     state = pack.tensors["state"]
     if spoilt is not None:
@@ -126,32 +124,25 @@ def _trained(settings: dict[str, Any], seeds: range, spoilt: int | None = None) 
 
 
 def compiles(subject: EngineSubject) -> Iterator[Fault]:
-    """Compiled, a lane has the same bits alone and in a pack of seven, and nearly those of the uncompiled step."""
+    """Compiled, a lane has the same bits alone and in a pack of seven, and nearly the values of the uncompiled step."""
     location = subject.sources.of_class()
     settings, _ = subject.resolved()
     assert settings is not None  # `records` has passed
     alone, step = _filled(settings, range(1), LEAST_SLOTS, compiled=True)
     if alone.why_uncompiled is not None:
-        yield Fault(
-            f"it does not compile: {alone.why_uncompiled}",
-            "use operations that torch.compile supports",
-            location,
-        )
+        found = f"it does not compile: {alone.why_uncompiled}"
+        yield Fault(found, "use operations that torch.compile supports", location)
         return
     among, step_among = _filled(settings, range(MANY), MANY, compiled=True)
     step(STEPS)
     plain = _trained(settings, range(LEAST_SLOTS))
     for name, value in alone.tensors["state"]["params"].items():
         if not torch.allclose(value[0], plain[name][0], rtol=1e-3, atol=1e-4):
-            found = f"after {STEPS} steps the compiled {name} is not what the uncompiled step gives"
-            yield Fault(found, "look for a value that the recording kept from its first run", location)
+            found = f"after {STEPS} steps the compiled {name} differs from that of the uncompiled step"
+            yield Fault(found, "search for a value that the recording kept from its first run", location)
     step(COMPILED_STEPS - STEPS)
     step_among(COMPILED_STEPS)
     for name, value in alone.tensors["state"]["params"].items():
         if not torch.equal(value[0], among.tensors["state"]["params"][name][0]):
             found = f"compiled, {name} of a lane alone and among {MANY} differ after {COMPILED_STEPS} steps"
-            yield Fault(
-                found,
-                "reduce over a lane's own axes, in an order that does not depend on their layout",
-                location,
-            )
+            yield Fault(found, "reduce over a lane's own axes, in an order that does not depend on their layout", location)

@@ -1,12 +1,13 @@
 """Units and networks under check, and the rules for their numbers.
 
-A unit is built in small networks of two layers, a network for the inputs and outputs of a task that it can learn. Both get
-what the engine would pass to them.
+A unit is built in small networks of two layers, a network for the inputs and outputs of a task that it can learn. Both receive
+the arguments that the engine would pass to them.
 """
 
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
@@ -34,7 +35,7 @@ LATE = 1_500_000.0
 """A step at which schedules of penalties have begun."""
 PENALTIES = {"sparsity_penalty": {"weight": 0.1}, "out_of_bound_penalty": 0.1, "input_penalty": 0.1}
 STARTS = range(5)
-"""Seeds of the starts that are tried: a rectifier may be silent in one of several."""
+"""Seeds of the starts that are tried: a rectifier may have no gradient in one of them."""
 SHAPES_DOCUMENTED = (r"Shapes:", "shapes", "write a line such as: Shapes: x [B, I] -> y [B, O]; W [O, I]")
 PAPER_DOCUMENTED = (
     r"\((?:[A-Z][A-Za-z]+ )?(?:19|20)\d\d[,)]", "paper with its year", "name paper and section",
@@ -49,13 +50,13 @@ class ModelSubject(EngineSubject):
         "initialise, ctx.stream in forward"
     )
 
+    @abstractmethod
     def uninitialised(self, config: Any, penalties: bool = True) -> base.Network:
         """Return the network; `penalties` switches on those that are off by default."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch(self, seed: int = 9) -> Any:
         """Return the inputs of a training batch."""
-        raise NotImplementedError
 
     def starts(self, config: Any) -> Iterator[tuple[base.Network, Any, int, bool]]:
         """Yield networks, batches, seeds and whether gradients must be finite there, without optional penalties."""
@@ -250,7 +251,7 @@ def fits_task(network: NetworkSubject) -> Iterator[Fault]:
         for value in model.effective_weights():
             if not isinstance(value, Tensor) or value.dim() != 2 or not value.isfinite().all():
                 found = f"effective_weights() has {_kind(value)} that is no finite matrix{variant.label}"
-                do = "return the weights [O, I] of its units; [] where nothing says that they should be -1, 0 or 1"
+                do = "return the weights [O, I] of its units; [] if they have no reason to be -1, 0 or 1"
                 yield Fault(found, do, network.sources.of_method("effective_weights"))
 
 
@@ -271,7 +272,7 @@ def _shaped(unit: UnitSubject, model: nn.Module, inputs: int, outputs: int, whic
 
 def _wrong_penalties(penalties: base.Penalties, where: str, forward: Location) -> Iterator[Fault]:
     for name, value in penalties.items():
-        if name == "observed":  # no penalty: what the network passes on to its own `remember`
+        if name == "observed":  # not a penalty: see `NetworkTerms`
             continue
         for found in _wrong(f"penalty {name!r}", value, ()):
             do = "a penalty is one finite float32 number: take the mean or the sum"
@@ -284,7 +285,7 @@ def _weighs(unit: UnitSubject, value: Any, shape: tuple[int, int], which: str) -
     if stacked and value.shape[1] == shape[1]:
         shape = (len(value), shape[1])
     for found in _wrong("effective_weight()", value, shape):
-        do = "return the weights [O, I] that the sparsity error looks at; concatenate several matrices along the first axis"
+        do = "return the weights [O, I] of the sparsity error; concatenate several matrices along the first axis"
         yield Fault(found + which, do, unit.sources.of_method("effective_weight"))
 
 
@@ -321,7 +322,7 @@ def initialises(subject: ModelSubject) -> Iterator[Fault]:
 
 
 def _parameter(subject: ModelSubject, path: str) -> Location:
-    """The line that makes a parameter of the network, or that of the class."""
+    """Return the line that makes a parameter of the network, or that of the class."""
     name = path.rpartition(".")[2]
     return subject.sources.of_parameter(name) or subject.sources.of_class()
 
@@ -369,7 +370,7 @@ def pure(subject: ModelSubject) -> Iterator[Fault]:
 
 
 def evaluates(subject: ModelSubject) -> Iterator[Fault]:
-    """In evaluation the output is the same whatever the stream holds."""
+    """In evaluation the output does not depend on the stream."""
     for variant in subject.variants:
         model = subject.model(config=variant.config)
         resting = (context(training=False, seed=seed, last_error=0.0, memory=model.initial_memory()) for seed in (1, 2))
@@ -389,11 +390,11 @@ def silent(subject: ModelSubject) -> Iterator[Fault]:
 
 
 def blind(subject: ModelSubject) -> Iterator[Fault]:
-    """Forward and constrain run the same operations whatever the values: lanes are computed together."""
+    """Forward and constrain run the same operations for all values: lanes are computed together."""
     do = "use torch.where, clamp or a product with a mask instead: all lanes run the same operations"
     for event in subject.events:
         if event.kind == "value":
-            yield Fault(f"{event.what} looks at a value", do, event.location)
+            yield Fault(f"{event.what} reads a value", do, event.location)
 
 
 def rows(unit: UnitSubject) -> Iterator[Fault]:
@@ -405,7 +406,7 @@ def rows(unit: UnitSubject) -> Iterator[Fault]:
         for when in ("in a late step", "in evaluation"):
             whole = model(x, dict(contexts(model))[when])[0]
             if not torch.equal(whole, model(x, context(LATE, when != "in evaluation", 2, last_error=0.1))[0]):
-                continue  # noise that was drawn for a whole batch is other noise for a row
+                continue  # noise drawn for a whole batch differs from that drawn for a row
             for row in range(BATCH):
                 alone = model(x[row : row + 1], dict(contexts(model))[when])[0]
                 if not torch.allclose(alone, whole[row : row + 1], rtol=1e-5, atol=1e-5):
@@ -418,8 +419,8 @@ def rows(unit: UnitSubject) -> Iterator[Fault]:
 def learns(subject: ModelSubject) -> Iterator[Fault]:
     """In at least one of several starts a gradient reaches every parameter; for x in [1, 2] all gradients are finite.
 
-    Several, since a rectifier may be silent in one, an imaginary weight needs negative inputs, and a share of one output
-    is always the whole.
+    Several starts, since a rectifier may have no gradient in one, an imaginary weight needs negative inputs, and the share of
+    a single output is always 1.
     """
     for variant in subject.variants:
         names, reached, infinite = set[str](), set[str](), set[str]()
@@ -444,7 +445,7 @@ def learns(subject: ModelSubject) -> Iterator[Fault]:
 
 
 def _gradients(model: base.Network, x: Any, seed: int) -> dict[str, Tensor]:
-    """Gradients as the engine takes them: of a function of the parameters."""
+    """Return gradients as the engine computes them: of a function of the parameters."""
     ctx = context(LATE, seed=seed, last_error=0.1, memory=model.initial_memory())
 
     def loss(params: dict[str, Tensor]) -> Tensor:
@@ -486,7 +487,7 @@ def constrains(subject: ModelSubject) -> Iterator[Fault]:
 
 
 def _constrained(model: base.Network) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters before and after `constrain`."""
+    """Return the parameters before and after `constrain`."""
     before = [p.detach().clone() for p in model.parameters()]
     with torch.no_grad():
         model.constrain()
@@ -506,17 +507,14 @@ def apart(unit: UnitSubject) -> Iterator[Fault]:
         arguments = [_arguments(unit, variant.config, seed) for seed in range(LANES)]
         try:
             together = _together(lane, arguments)
-        except Exception as error:  # what vmap cannot do is a fault of the unit, and has a line
+        except Exception as error:  # an operation that vmap does not support is a fault of the unit
             yield translated(error, unit.sources)
             continue
         for name, value in lane(*arguments[0]).items():
             scale = float(value.abs().max()) if value.numel() else 0.0
             if not torch.allclose(together[name][0], value, rtol=1e-4, atol=1e-5 * max(1.0, scale)):
-                yield Fault(
-                    f"{name} of a lane among {LANES} differs from that of the lane alone{variant.label}",
-                    do,
-                    location,
-                )
+                found = f"{name} of a lane among {LANES} differs from that of the lane alone{variant.label}"
+                yield Fault(found, do, location)
         other = arguments.copy()
         other[MIDDLE] = _arguments(unit, variant.config, 9)
         nan = arguments.copy()
@@ -532,7 +530,7 @@ def apart(unit: UnitSubject) -> Iterator[Fault]:
 
 
 def _lane(unit: UnitSubject, config: Any) -> Callable[..., Values]:
-    """The numbers of one lane as a function of its parameters, its batch and the key of its stream."""
+    """Return a function of a lane's parameters, batch and stream key that returns the lane's numbers."""
     model = unit.model(config=config)
 
     def lane(params: Values, x_BI: Tensor, key: Tensor) -> Values:

@@ -1,7 +1,7 @@
 """Side effects of a definition, each with the line that causes it.
 
-Changes of variables are found by a snapshot at every line of the definition's files, draws and looks at values by torch's
-own modes, and output by replacing what would write it.
+Changes of variables are found by a snapshot at every line of the definition's files, draws and reads of values by torch's
+modes for functions and operations, and output by replacing the functions that write it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GENERATORS = {
 
 
 def _numpy_state() -> tuple[bytes, Any]:
-    # A model must not draw from this generator: only its state, read before and after, shows that it did not.
+    # A model must not draw from this generator, which only its state before and after can show.
     state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  nothing newer returns has_gauss
     return state["state"]["key"].tobytes(), (state["state"]["pos"], state["has_gauss"], state["gauss"])
 
@@ -46,7 +46,7 @@ def generators() -> dict[str, Any]:
 
 
 def variables(model: nn.Module, sources: Sources) -> dict[str, Any]:
-    """Return marks of all that code could leave behind: attributes of a model and its parts, class and module variables."""
+    """Return a mark of every variable that code could change: of a model and its parts, of classes and of modules."""
     found: dict[str, Any] = {}
     for path, part in model.named_modules():
         for name, value in vars(part).items():
@@ -74,11 +74,11 @@ def _mark(value: Any) -> Any:
 
 
 class Tracer:
-    """A context manager that collects `changes`: (name, line) of whatever in the snapshot changes."""
+    """A context manager that collects `changes`: (name, line) of every entry of the snapshot that changes."""
 
     def __init__(self, sources: Sources, snapshot: Snapshot) -> None:
         self.changes: list[tuple[str, Location | None]] = []
-        self.busy = False  # while a snapshot is taken, which itself looks at tensors
+        self.busy = False  # whether a snapshot is being taken, which itself reads tensors
         self._files = frozenset(sources.files)
         self._snapshot, self._seen = snapshot, dict(snapshot())
         self._last_line: Location | None = None
@@ -110,13 +110,13 @@ class Tracer:
         finally:
             self.busy = False
         for name, value in now.items():
-            if self._seen.get(name) != value and name not in [known for known, _ in self.changes]:
+            if self._seen.get(name) != value and name not in [changed for changed, _ in self.changes]:
                 self.changes.append((name, self._last_line))
         self._seen = now
 
 
 Kind = Literal["random", "value", "write", "output", "change"]
-LOOKS = {
+VALUE_METHODS = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__", "__complex__", "equal",
     "allclose", "nonzero", "unique",
 }  # fmt: skip
@@ -159,7 +159,7 @@ Note = Callable[[Kind, str], None]
 
 
 class _ValueMethods(TorchFunctionMode):
-    """Methods of tensors that turn a value into Python's; some of them reach no operation."""
+    """Reports methods that turn a tensor's value into a Python object; some of them run no operation."""
 
     def __init__(self, note: Note) -> None:
         super().__init__()
@@ -167,13 +167,13 @@ class _ValueMethods(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in LOOKS:
+        if name in VALUE_METHODS:
             self.note("value", _described(name))
         return func(*args, **(kwargs or {}))
 
 
 class _Operations(TorchDispatchMode):
-    """Operations by torch's own tags: those that draw, depend on values or write in place."""
+    """Reports operations that draw, depend on values or write in place, by torch's tags."""
 
     def __init__(self, note: Note, given: dict[str, Tensor]) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class _Output:
 
 @contextmanager
 def _output_noted(note: Note) -> Iterator[None]:
-    """Note whatever is printed, logged, warned of, read or opened; torch's own warnings and files are left out."""
+    """Report what is printed, logged, warned of, read or opened; torch's own warnings and files are left out."""
     opened = builtins.open
 
     def opens(file: Any, *rest: Any, **options: Any) -> Any:
@@ -253,6 +253,6 @@ def _output_noted(note: Note) -> Iterator[None]:
 
 
 def _from_definition() -> bool:
-    """Whether the caller of a replacement is no library that works for itself."""
+    """Return whether the caller of a replacement is neither torch nor Python's import system."""
     caller = sys._getframe(2).f_code.co_filename
     return "torch" not in caller.split("/") and not caller.startswith("<frozen")

@@ -55,7 +55,7 @@ def _resolved(file: str) -> str:
 
 
 def _is_library(path: str) -> bool:
-    """Whether a file belongs to Python, torch, the engine or the contracts, which are never at fault."""
+    """Return whether a file belongs to Python, torch, the engine or the contracts, which are never reported."""
     if path.startswith((ENGINE, TORCH, "<")) or path in CONTRACTS:
         return True
     return path.startswith(PYTHON) and "-packages" + os.sep not in path
@@ -80,7 +80,7 @@ class Sources:
         return {f: ast.parse(Path(f).read_text(encoding="utf-8"), f) for f in self.files}
 
     def classes(self) -> Iterator[tuple[str, ast.ClassDef]]:
-        """(file, node) of the class, then of those that it inherits from."""
+        """Yield (file, node) of the class, then of its base classes."""
         for cls in self.cls.__mro__:
             for file, tree in self.trees.items():
                 for node in ast.walk(tree):
@@ -95,7 +95,7 @@ class Sources:
         return next((Location(file, node.lineno) for file, node in self.classes()), Location(self.own, 1))
 
     def of_method(self, name: str) -> Location:
-        """The location of a method or a nested class; else of the class."""
+        """Return the location of a method or a nested class; else of the class."""
         for file, node in self.classes():
             for item in node.body:
                 if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == name:
@@ -110,7 +110,7 @@ class Sources:
         return self.of_class()
 
     def of_function(self, *names: str) -> Location | None:
-        """The location of a function or method of the first of these names that the files define."""
+        """Return the location of a function or method of the first of these names that the files define."""
         for name in names:
             for file, tree in self.trees.items():
                 for node in ast.walk(tree):
@@ -119,7 +119,7 @@ class Sources:
         return None
 
     def of_parameter(self, name: str) -> Location | None:
-        """The line that makes `self.name`, or, if there is one, the line of the constructor that computes with it."""
+        """Return the line that makes `self.name` or, if there is one, a line of the constructor that computes with it."""
         made = None
         for file, tree in self.trees.items():
             for function in ast.walk(tree):
@@ -147,18 +147,18 @@ def _reads(node: ast.AST) -> set[str]:
 
 
 def location_of_error(error: BaseException, sources: Sources) -> Location | None:
-    """The innermost line of the definition that an exception passed through."""
+    """Return the innermost line of the definition that an exception passed through."""
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     return innermost(reversed(frames), sources)
 
 
 def location_of_stack(frame: FrameType | None, sources: Sources) -> Location | None:
-    """The innermost line of the definition in a stack."""
+    """Return the innermost line of the definition in a stack."""
     return innermost(((f.f_code.co_filename, f.f_lineno) for f in _outwards(frame)), sources)
 
 
 def innermost(frames: Iterable[tuple[str, int]], sources: Sources) -> Location | None:
-    """Of frames from the inside out: the first in the definition's own file, else in one that it builds upon."""
+    """Return the first of frames, innermost first, in the definition's own file, else in that of a base class."""
     inherited: Location | None = None
     for file, line in frames:
         path = real_path(file)
@@ -177,7 +177,7 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What was found against a rule, where, and what to do. A warning does not break the rule."""
+    """A fault against a rule: what was found, what to do, and where. A warning does not break the rule."""
 
     found: str
     do: str
@@ -186,6 +186,6 @@ class Fault:
 
 
 def fault_of_exception(error: Exception, sources: Sources, do: str = "repair what raises") -> Fault:
-    """Return the fault that an exception stands for, at the line of the definition that raised it."""
+    """Return an exception as a fault, at the line of the definition that raised it."""
     first = next(iter(str(error).strip().splitlines()), "")
     return Fault(f"{type(error).__name__}: {first}", do, location_of_error(error, sources))

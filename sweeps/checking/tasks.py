@@ -47,7 +47,7 @@ class TaskSubject(EngineSubject):
     cls: type[Task]
 
     def settings(self) -> dict[str, Any]:
-        # Units cannot learn a task on symbols: the network that it names is the model.
+        # Units cannot learn a task on symbols: the model is the task's network.
         model = self.cls.network if self.cls.reads_symbols else "linear"
         return {"model": model, "task": {"name": self.name, **self.cls.small}, "train": SMALL}
 
@@ -103,7 +103,7 @@ def _plain(value: Any) -> NDArray[Any]:
 
 
 def _exact_output(task: Task, target: Any) -> Any:
-    """The output of an exact model: the target itself, or logits that are certain of its symbols."""
+    """Return the output of an exact model: the target itself, or logits that are certain of its symbols."""
     if not task.reads_symbols:
         return target
     return pytree.tree_map(lambda t: CERTAIN * torch.nn.functional.one_hot(t, task.num_outputs).float(), target)
@@ -151,12 +151,12 @@ def _foreign_symbols(what: str, symbols: Any, allowed: tuple[int, int], location
 
 
 def _wrong_output(exact: Any) -> Any:
-    """Logits that are certain of another symbol everywhere."""
+    """Return logits that are certain of another symbol at every position."""
     return pytree.tree_map(lambda y: y.roll(1, dims=-1), exact)
 
 
 def _same_cost(name: str, wrong: Tensor, least: Tensor, label: str, location: Location) -> Iterator[Fault]:
-    """A loss or error at which symbols that are all wrong cost no more than those that are all right."""
+    """Yield a fault if the loss or error of wrong symbols is not larger than that of the exact ones."""
     if not float(wrong) > float(least):
         found = f"the {name} of wrong symbols is {float(wrong):g}, that of the exact target {float(least):g}{label}"
         yield Fault(found, f"let the {name} grow with wrong symbols", location)
@@ -188,7 +188,7 @@ def named(subject: TaskSubject) -> Iterator[Fault]:
 
 
 def instances(subject: TaskSubject) -> Iterator[Fault]:
-    """Equal seeds give equal arrays, in whatever order; all seeds give the same names, shapes and types."""
+    """Equal seeds give equal arrays, in any order; all seeds give the same names, shapes and types."""
     location = subject.sources.of_method("instance")
     for variant in subject.variants:
         task = subject.task(variant)
@@ -265,18 +265,18 @@ def global_generators(subject: TaskSubject) -> Iterator[Fault]:
 
 
 def blind(subject: TaskSubject) -> Iterator[Fault]:
-    """Methods that are recorded run the same operations whatever the values, and print nothing."""
+    """Methods that are recorded run the same operations for all values, and print nothing."""
     for method, event in _events(subject):
         if event.kind == "value" and method in RECORDED:
             do = "use torch.where or a product with a mask instead: all lanes run the same operations"
-            yield Fault(f"{method}: {event.what} looks at a value", do, event.location)
+            yield Fault(f"{method}: {event.what} reads a value", do, event.location)
         if event.kind == "output" and method in RECORDED:
             yield Fault(f"{method} calls {event.what}", SILENCE, event.location)
     yield from (f for f in outputs_nothing(subject) if "open" not in f.found)
 
 
 def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
-    """Side effects of each method."""
+    """Yield the side effects of each method."""
     task = subject.task()
     _, target = sampled(task)
     output = pytree.tree_map(lambda t: t + 1, _exact_output(task, target))
@@ -288,9 +288,9 @@ def _events(subject: TaskSubject) -> Iterator[tuple[str, Event]]:
         "loss": lambda: task.loss(output, target),
         "evaluation_inputs": lambda: task.evaluation_inputs(split),
         "truth": lambda: task.truth(task.evaluation_inputs(split), 0),
+        "error": lambda: task.error(output, target),
+        "scores": lambda: task.scores(split, output, target),
     }
-    calls["error"] = lambda: task.error(output, target)
-    calls["scores"] = lambda: task.scores(split, output, target)
     subject.task()  # empties the caches, so that the calls compute everything again
     for method, call in calls.items():
         with watched(subject.sources, snapshot=generators) as seen:
@@ -335,7 +335,7 @@ def truths(subject: TaskSubject) -> Iterator[Fault]:
     location = subject.sources.of_method("truth")
     for variant in subject.variants:
         task = subject.task(variant)
-        # A batch of pictures does not contain their indices.
+        # A batch of images does not contain their indices.
         for seed in () if task.inputs_are_indices else SEEDS:
             x, target = sampled(task, seed)
             exact = task.truth(_as_arrays(x), seed)
@@ -353,7 +353,7 @@ def truths(subject: TaskSubject) -> Iterator[Fault]:
 def _disagreement(
     task: Task, x: Tensor, target: Tensor, exact: NDArray[Any], seed: int, label: str, location: Location
 ) -> Iterator[Fault]:
-    """Where the oracle and the target of a batch differ."""
+    """Yield a fault where the oracle and the target of a batch differ."""
     scale = max(1.0, float(np.abs(exact).max()))
     if exact.shape != tuple(target.shape):
         found = f"truth has shape {list(exact.shape)}, the targets {list(target.shape)}{label}"
@@ -385,13 +385,13 @@ def _few(values: Any) -> str:
 
 
 def losses(subject: TaskSubject) -> Iterator[Fault]:
-    """One finite number, the least at the exact target; so is the error, if the task has one of its own."""
+    """Loss and error are one finite number, which is smallest at the exact target."""
     for variant in subject.variants:
         task = subject.task(variant)
         _, target = sampled(task)
         exact = _exact_output(task, target)
-        for name in ("loss", "error"):
-            location, measure = subject.sources.of_method(name), getattr(task, name)
+        for name, measure in (("loss", task.loss), ("error", task.error)):
+            location = subject.sources.of_method(name)
             least = measure(exact, target)
             if least.shape != () or not least.isfinite():
                 found = f"the {name} of the exact target is {least}{variant.label}"
@@ -407,7 +407,7 @@ def losses(subject: TaskSubject) -> Iterator[Fault]:
 
 
 def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
-    """Outputs that are off by a little and by more, each with by how much."""
+    """Yield (size, output) of outputs that differ from the exact one by a small and by a larger size."""
     spans = leaves(exact)
     ways = [[Stream(seed_key(seed, "noise")).normal(tuple(y.shape)) for y in spans] for seed in range(3)]
     spec = pytree.tree_structure(exact)
@@ -417,7 +417,7 @@ def _moved(exact: Any) -> Iterator[tuple[float, Any]]:
 
 
 def scores(subject: TaskSubject) -> Iterator[Fault]:
-    """`score_names` has what `scores` returns, so that a search can be for it; each is one number."""
+    """`scores` returns the names in `score_names`, which may be objectives; each is one number."""
     task, named = subject.task(), tuple(subject.cls.score_names)
     _, target = sampled(task)
     found = task.scores(task.splits[0], _exact_output(task, target), target)

@@ -1,4 +1,4 @@
-"""best.yaml: a sweep's best configuration as a sweep file that anyone can run again, with its results.
+"""best.yaml: a sweep's best configuration as a sweep file, with its results.
 
 The file holds the resolved configuration and, under `exported`, its results: `sweeps reproduce` trains it again and
 compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`compare_rates`).
@@ -23,7 +23,7 @@ from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
 PRIVATE = ("host", "hostname", "pid", "node", "user", "git", "commit", "path")
-"""Words in keys of provenance that name the place rather than the kind of machine; these stay out of the file."""
+"""Words in keys of provenance that identify a machine or a user and not the kind of machine; the file leaves them out."""
 
 
 class ExportError(UserError):
@@ -143,7 +143,7 @@ def _best_of(candidates: Sequence[RankedConfiguration], objective: Objective, na
 
 
 def _file_name(chosen: RankedConfiguration, found: Report) -> str:
-    """A sweep's name for the exported file, of the letters and the length that names may have."""
+    """Return a valid sweep name for the exported file."""
     labels = [str(label) for label in chosen.configuration.labels.values()] if len(found.cells()) > 1 else []
     text = "-".join([found.name, *labels, "best"])
     plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)
@@ -166,7 +166,7 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
 
 
 def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
-    """Versions, device and source hashes of the lanes; several values of one key are separated by commas."""
+    """Return versions, device and source hashes of the lanes; several values of one key are separated by commas."""
     found: dict[str, set[str]] = {}
     for result in results:
         for key, value in result.provenance.items():
@@ -176,8 +176,7 @@ def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
 
 
 def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:
-    name, summary, entry = found.name, chosen.summary, chosen.configuration
-    cells = found.cells()
+    name, summary, entry, cells = found.name, chosen.summary, chosen.configuration, found.cells()
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
     lines = [
         f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
@@ -201,7 +200,7 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
 
 
 def _lane_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What must be equal: the outcome, every metric that the file has, and the errors by split."""
+    """Return the differences in the outcome, in every metric that the file has, and in the errors by split."""
     compared = ["outcome", *(metric.name for metric in metrics.lane_metrics() if metric.name in was)]
     differences = [f"{key} was {was.get(key)}, is {now[key]}" for key in compared if was.get(key) != now[key]]
     before, after = was.get("error") or {}, now["error"]

@@ -26,7 +26,7 @@ from sweeps.training.lane import LaneResult
 
 
 class FigureError(UserError):
-    """Nothing to draw, or no such column. The message lists what there is."""
+    """There is nothing to draw, or no such column. The message lists the columns that exist."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """What is drawn in one colour."""
+    """The lines of one colour."""
 
     label: str
     lanes: int
@@ -89,9 +89,8 @@ def against_length(label: str, results: Sequence[LaneResult], y: str) -> Group:
 
 def _share_line(metric: StepMetric, results: Sequence[LaneResult]) -> Line:
     points = metric.value(results, None)
-    rates = [rate for _, rate in points]
-    low, high = ([float(getattr(rate, end) or 0.0) for rate in rates] for end in ("low", "high"))
-    return Line([float(step) for step, _ in points], [float(rate.estimate or 0.0) for rate in rates], (low, high))
+    band = [rate.low or 0.0 for _, rate in points], [rate.high or 0.0 for _, rate in points]
+    return Line([float(step) for step, _ in points], [rate.estimate or 0.0 for _, rate in points], band)
 
 
 def _columns(
@@ -129,7 +128,7 @@ def _no_column(y: str, x: str, names: Sequence[str]) -> str:
 
 
 def _median(lines: Sequence[Line]) -> Line:
-    """Over the lines that have a value there. Lines that end early, as solved lanes may, keep their last value."""
+    """Return the median over the lines with a value at a step. A line that ends early, as of a solved lane, keeps its last."""
     xs = sorted({x for line in lines for x in line.x})
     middle = []
     for at in xs:
@@ -164,23 +163,20 @@ def position_of(one: RankedConfiguration, x: str) -> float | str | None:
     return float(found[0]) if is_number else str(found[0])
 
 
-def _hint(word: str, known: Sequence[str]) -> str:
-    near = nearest(word, known)
+def _hint(word: str, names: Sequence[str]) -> str:
+    near = nearest(word, names)
     return f" Did you mean {near!r}?" if near else ""
 
 
 def _accuracies() -> dict[str, str]:
-    """Share of right outputs -> the error it is one minus of."""
+    """Return name of an accuracy -> name of the error, which is one minus the accuracy."""
     pairs = {share.accuracy: share.name for share in metrics.SYMBOL_ERRORS}
     return pairs | {f"{right}_with_padding": f"{wrong}_with_padding" for right, wrong in pairs.items()}
 
 
 def _axis(name: str) -> tuple[str, str]:
     """Return (label, unit) of the axis of a metric or a column."""
-    drawn: list[StepMetric | ConfigurationMetric] = [
-        *metrics.step_metrics(),
-        *metrics.configuration_metrics(),
-    ]
+    drawn: list[StepMetric | ConfigurationMetric] = [*metrics.step_metrics(), *metrics.configuration_metrics()]
     for metric in drawn:
         if metric.name == metrics.canonical_name(name):
             return metric.label or metric.name.replace("_", " "), metric.unit
@@ -190,16 +186,7 @@ def _axis(name: str) -> tuple[str, str]:
     return name.replace("_", " "), "share" if name.partition(".")[0] in _accuracies() else ""
 
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#B2A800",
-)  # Okabe and Ito 2008
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A800")  # Okabe and Ito 2008
 MARKERS = "osD^vPX*"
 DEFAULT_Y = {
     "step": (metrics.SOLVED_FRACTION.name, "error.extrapolation"),
@@ -267,7 +254,7 @@ def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Seque
 
 
 def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str]) -> Figure:
-    """One point with its interval for the best configuration of a cell; for all of them against a searched setting."""
+    """Draw a point with its interval for the best configuration of each cell; against a searched setting, for all."""
     placed = [(label, one, position_of(one, x)) for label, one in labelled if one.results]
     ended = [(label, one, position) for label, one, position in placed if position is not None]
     if not ended:
@@ -303,17 +290,17 @@ def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequ
 
 
 def _intervals(panel: Axes, xs: Sequence[float], figures: Sequence[Interval], number: int, label: str) -> None:
-    known = [(at, f.estimate, f) for at, f in zip(xs, figures, strict=True) if f.estimate is not None]
-    ends = [[value - (f.low if f.low is not None else value) for _, value, f in known],
-            [(f.high if f.high is not None else value) - value for _, value, f in known]]  # fmt: skip
+    points = [(at, f.estimate, f) for at, f in zip(xs, figures, strict=True) if f.estimate is not None]
+    ends = [[value - (f.low if f.low is not None else value) for _, value, f in points],
+            [(f.high if f.high is not None else value) - value for _, value, f in points]]  # fmt: skip
     panel.errorbar(
-        [at for at, _, _ in known], [value for _, value, _ in known], yerr=ends, label=label,
+        [at for at, _, _ in points], [value for _, value, _ in points], yerr=ends, label=label,
         fmt=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)], markersize=5, capsize=2, linewidth=1,
     )  # fmt: skip
 
 
 def _is_best(one: RankedConfiguration) -> bool:
-    """The best of its cell, or, while none is complete, the file's own values."""
+    """Return whether it is the best of its cell or, while none is complete, has the file's own values."""
     return bool(one.results) and (one.rank == 1 or (one.rank is None and one.configuration.number == 0))
 
 
@@ -323,7 +310,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
-    """Fractions from 0 to 100 %; errors on a log axis that has a place for 0."""
+    """Set the y axis: fractions from 0 to 100 %, errors on a logarithmic axis, with a linear part if one is 0."""
     label, unit = _axis(name)
     panel.set_ylabel(label)
     finite = [value for value in values if math.isfinite(value)]
@@ -339,7 +326,7 @@ def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
 
 
 def _numbers(panel: Axes, positions: Sequence[float]) -> None:
-    """The same axis for all panels, also where a metric is unknown at some positions."""
+    """Set the x axis, which is the same for all panels, also where a metric is unknown at some positions."""
     positive = [position for position in positions if position > 0]
     if not positive or max(positive) <= 30 * min(positive):
         return

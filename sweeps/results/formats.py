@@ -21,7 +21,7 @@ from sweeps.results.summary import RankedConfiguration
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_REASONS = 3
-"""Different errors that the remarks on a cell list."""
+"""Number of different errors that the remarks on a cell list."""
 WIDTH = 118
 """Columns that prose is wrapped to, so that it is readable in a terminal."""
 
@@ -65,7 +65,7 @@ def as_csv(report: Report) -> str:
         rows.append(row | {name: values[name] for name in sorted(values, key=lambda name: "." in name)})
 
     def group(column: str) -> int:
-        """Groups keep this order, and within each the order of first appearance."""
+        """Return the position of a column's group; within a group columns are in order of first appearance."""
         groups = ("cell.", "rank", "number", "state", "parameters.")
         prefix = column.partition(".")[0] + "." if "." in column else column
         return groups.index(prefix) if prefix in groups else len(groups)
@@ -115,7 +115,7 @@ def parameters(values: Mapping[str, Any], space: Mapping[str, Dimension]) -> str
         name = SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path
         off = path in space and space[path].has_off and value == space[path].off
         named.append((name, "off" if off else _shown(value)))
-    named.sort(key=lambda item: (item[0] != "lr", item[0]))  # the learning rate first: everybody looks for it
+    named.sort(key=lambda item: (item[0] != "lr", item[0]))  # the learning rate first
     return ", ".join(f"{name} {value}" for name, value in named)
 
 
@@ -151,7 +151,7 @@ def _columns() -> list[tuple[ConfigurationMetric, Column]]:
 
 
 def _own_column(objective: Objective) -> list[ConfigurationMetric]:
-    """The objective, where no column shows it."""
+    """Return the objective if no column shows it, else nothing."""
     shown = {name for metric, column in _columns() for name in (metric.name, *column.shows)}
     metric = metrics.find(objective.name, objective.direction)
     return [] if metric.name in shown else [metric]
@@ -183,12 +183,7 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
 def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
     own = _own_column(report.search.objective)
-    header = [
-        "#",
-        *(column.header for _, column in _columns()),
-        *(metric.name for metric in own),
-        "parameters",
-    ]
+    header = ["#", *(column.header for _, column in _columns()), *(metric.name for metric in own), "parameters"]
     rows = []
     for one in cell:
         lookup = one.summary.value
@@ -203,7 +198,7 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
 
 
 def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
-    """Errors of each cell's best configuration at the lengths at which its lanes were evaluated."""
+    """Return the errors of each cell's best configuration by length."""
     measured = []
     for cell in cells:
         lanes = [result.by_length for result in cell[0].results if result.by_length]
@@ -238,7 +233,7 @@ def _spread(values: Sequence[float], unit: float) -> str:
 
 
 def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
-    """What the table has no column for."""
+    """Return remarks on diverged, failed and incomplete configurations, for which the table has no column."""
     lines = []
     for text, counts in (
         ("Diverged seeds", [one.summary.diverged for one in cell]),
@@ -270,8 +265,7 @@ def _totals(totals: Mapping[str, Any]) -> str:
     if totals["lanes"] < totals["lanes_asked"]:
         lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
     return _wrapped(
-        f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, "
-        f"{lanes}: "
+        f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, {lanes}: "
         f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
         f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
         f"State: {totals['state']}."

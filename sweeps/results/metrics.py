@@ -29,6 +29,7 @@ from sweeps.config.space import Direction
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
+from sweeps.training.lane import SPARSITY_ERROR as SPARSITY_ERROR_NAME
 from sweeps.training.lane import LaneResult
 
 Lookup = Callable[[str], Interval]
@@ -49,19 +50,19 @@ class Aggregation:
     """Values in order of the seeds, None where a lane has none."""
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
-    """The finite values in ascending order, so that sums are the same for any order of arrival."""
+def _finite(values: Sequence[float | None]) -> list[float]:
+    """Return the finite values in ascending order, so that sums are the same for any order of arrival."""
     return sorted(float(value) for value in values if value is not None and math.isfinite(value))
 
 
 def _median(values: Sequence[float | None]) -> Interval:
-    known = _known(values)
-    return Interval(float(np.median(known))) if known else Interval()
+    finite = _finite(values)
+    return Interval(float(np.median(finite))) if finite else Interval()
 
 
 def _mean(values: Sequence[float | None]) -> Interval:
-    known = [value for value in values if value is not None]
-    return Interval(sum(known) / len(known)) if known else Interval()
+    present = [value for value in values if value is not None]
+    return Interval(sum(present) / len(present)) if present else Interval()
 
 
 def _median_of_all(values: Sequence[float | None], worst: float) -> Interval:
@@ -74,8 +75,8 @@ def _median_of_all(values: Sequence[float | None], worst: float) -> Interval:
 
 
 SHARE = Aggregation("share", "Wilson", lambda values: wilson(sum(map(bool, values)), len(values)))
-GAMMA_MEAN = Aggregation("mean", "gamma", lambda values: gamma_mean(_known(values)))
-BETA_MEAN = Aggregation("mean", "beta", lambda values: beta_mean(_known(values)))
+GAMMA_MEAN = Aggregation("mean", "gamma", lambda values: gamma_mean(_finite(values)))
+BETA_MEAN = Aggregation("mean", "beta", lambda values: beta_mean(_finite(values)))
 MEAN = Aggregation("mean", None, _mean)
 MEDIAN = Aggregation("median", None, _median)
 """Of the lanes that have a value."""
@@ -132,8 +133,8 @@ class ConfigurationMetric:
     seeds: Literal["all", "solved"] = "all"
     aggregation: Aggregation
     direction: Direction | None
-    """Which way is better, and the default direction as an objective. None: it is no objective, or, for a score of a task,
-    the sweep file has to define it."""
+    """The default direction as an objective. None: it is not an objective or, for a score of a task, the sweep file defines the
+    direction."""
     format: Callable[[float | None], str] = number
     column: Column | None = None
     label: str = ""
@@ -189,8 +190,8 @@ def penalised_steps(result: LaneResult) -> float:
 def solved_fraction(results: Sequence[LaneResult], at: Sequence[int] | None = None) -> list[tuple[int, Interval]]:
     """Return (step, share of seeds that have converged by it) with Wilson's interval, over all seeds.
 
-    A seed has converged by a step if its converged-at is not later, whatever its error is afterwards, so the share never
-    falls. Empty where no result has a threshold or a converged-at: then the task does not define it.
+    A seed has converged by a step if its converged-at is not later, regardless of its error afterwards, so the share never
+    falls. Empty if no result has a threshold or a converged-at: then the task does not define it.
     """
     if all(result.threshold is None and result.converged_at is None for result in results):
         return []
@@ -230,7 +231,7 @@ CONVERGED_AT = LaneMetric(
     value=lambda result: result.converged_at,
 )
 SPARSITY_ERROR = LaneMetric(
-    name="sparsity_error",
+    name=SPARSITY_ERROR_NAME,
     meaning="largest min(|w|, |1 - |w||) of all weights, at the best step",
     source=CRITERIA,
     value=lambda result: result.sparsity_error,
@@ -360,7 +361,7 @@ _registry: list[Metric] = [
 """In the order of the reports."""
 
 ALIASES = {CONVERGED_AT.name: CONVERGED_AT_MEAN.name}
-"""Former name of a configuration metric -> its name. Sweep files may still use it."""
+"""Former name of a configuration metric -> its name. Sweep files may still use the former name."""
 
 
 def error_median(split: str) -> ConfigurationMetric:
@@ -377,8 +378,8 @@ def error_median(split: str) -> ConfigurationMetric:
 def score_median(score: str, direction: Direction | None = None) -> ConfigurationMetric:
     """Return the metric `<score>.<split>.median` of a task's score, such as `relative_error.extrapolation`.
 
-    It is the median over all seeds, a missing score counting as the worst. A task does not define which way its scores are
-    better; without a direction lower is taken to be better.
+    It is the median over all seeds, a missing score counting as the worst. A task does not define whether higher or lower
+    scores are better; without a direction lower scores are.
     """
     return ConfigurationMetric(
         name=f"{score}.median",
@@ -440,7 +441,7 @@ def lane_values(result: LaneResult) -> dict[str, float | None]:
 
 
 def canonical_name(name: str) -> str:
-    """Return today's name of a configuration metric that may be named by a former one."""
+    """Return the current name of a configuration metric, given this or a former name."""
     return ALIASES.get(name, name)
 
 
@@ -457,11 +458,11 @@ def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
     first, _, split = base.partition(".")
     if split and last == "median":
         return error_median(split) if first == "error" else score_median(base, direction)
-    known = list(default_directions())
-    near = difflib.get_close_matches(name, (*known, error_median("extrapolation").name), n=1)
+    names = list(default_directions())
+    near = difflib.get_close_matches(name, (*names, error_median("extrapolation").name), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(
-        f"no objective named {name!r}.{hint} It may be {', '.join(known)}, error.<split>.median or <score>.<split>.median."
+        f"no objective named {name!r}.{hint} It may be {', '.join(names)}, error.<split>.median or <score>.<split>.median."
     )
 
 
@@ -505,7 +506,7 @@ def listing() -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class SymbolError:
-    """A share of wrong outputs of a task on symbols; figures can draw the share of right ones too."""
+    """A share of wrong outputs of a task on symbols; figures can also draw the accuracy, one minus it."""
 
     name: str
     header: str
@@ -517,4 +518,4 @@ SYMBOL_ERRORS = (
     SymbolError("symbol_error", "% of symbols wrong", "symbol_accuracy", "symbols right"),
     SymbolError("sequence_error", "% of sequences wrong", "sequence_accuracy", "sequences right"),
 )
-"""What a task on symbols is tested for at other lengths. Padding counts only in those that end on `_with_padding`."""
+"""Errors by length of a task on symbols. Padding counts only in those whose names end on `_with_padding`."""

@@ -8,7 +8,7 @@ UNKNOWN = "–"
 
 
 def steps(value: float | None) -> str:
-    """Three significant digits with k, M or G: 850, 4.5k, 1.52M. A dash for None."""
+    """Return three significant digits with k, M or G: 850, 4.5k, 1.52M. A dash for None."""
     if value is None:
         return UNKNOWN
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -19,7 +19,7 @@ def steps(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Significant digits, with an exponent as people write it: 0.41, 4.2e-7. A dash for None."""
+    """Return significant digits, with a short exponent: 0.41, 4.2e-7. A dash for None."""
     if value is None:
         return UNKNOWN
     if not math.isfinite(value):
@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """Whole percent, or one decimal where 0 or 100 would be wrong: 98, 99.8, 100. A dash for None."""
+    """Return whole percent, or one decimal where 0 or 100 would be wrong: 98, 99.8, 100. A dash for None."""
     if fraction is None:
         return UNKNOWN
     rounded = round(100 * fraction)

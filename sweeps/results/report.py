@@ -25,7 +25,7 @@ class Report:
 
     row: SweepRow
     search: Search
-    """As the stored sweep file has it; the default objective and an empty space where nothing is searched."""
+    """Of the stored sweep file; the default objective and an empty space if nothing is searched."""
     configurations: tuple[RankedConfiguration, ...]
     """By cell: best first, unranked last."""
 

@@ -80,9 +80,7 @@ def rate_difference(first: tuple[int, int], second: tuple[int, int], confidence:
     low = difference - math.hypot(b.estimate - b.low, a.high - a.estimate)
     high = difference + math.hypot(b.high - b.estimate, a.estimate - a.low)
     table = [[second[0], second[1] - second[0]], [first[0], first[1] - first[0]]]
-    from scipy import (
-        stats,  # here, as `optimize` below: they take seconds to import, and most commands need neither
-    )
+    from scipy import stats  # here, as `optimize` below: they take seconds to import, and most commands need neither
 
     p_value = min(1.0, float(stats.fisher_exact(table).pvalue))
     return RateDifference(Interval(difference, low, high), p_value)
@@ -108,7 +106,7 @@ def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return the profile-likelihood interval of the mean of a gamma, for converged-at in steps.
 
     The estimate is the sample mean, which is the maximum likelihood estimate of a gamma's mean. The interval
-    holds each mean mu whose likelihood, at the shape that suits mu best, is within chi2(1)/2 of the greatest.
+    contains each mean mu whose likelihood, at the shape that suits mu best, is within chi2(1)/2 of the greatest.
 
     Falls back to a t interval, clipped at 0, where a gamma cannot be fitted: values that hardly differ
     (relative standard deviation up to 1e-4; the published script: standard deviation up to 1e-5), or a zero
@@ -143,7 +141,7 @@ def gamma_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def _gamma_profile(log_ratio: float, spread: float) -> float:
-    """Mean log-likelihood, up to a constant, at mu = mean * exp(log_ratio) and the best shape for it."""
+    """Return the mean log-likelihood, up to a constant, at mu = mean * exp(log_ratio) and the best shape for it."""
     distance = spread + log_ratio + math.expm1(-log_ratio)
 
     def slope(log_shape: float) -> float:  # of the likelihood in the shape: falls from +inf to -distance
@@ -158,13 +156,13 @@ def beta_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Return the profile-likelihood interval of the mean of sparsity errors, as a beta stretched over [0, 0.5].
 
     With y = 2x a beta on [0, 1] of mean m, the sparsity error has mean m / 2. The estimate is the maximum
-    likelihood one: close to the sample mean of values that look like a beta; it can be twice as large for a
-    few big errors among many tiny ones, which look like none. As published, values are clipped to [1e-16, 0.5
+    likelihood one: close to the sample mean of values that are distributed like a beta; it can be twice as large for a
+    few big errors among many tiny ones, which are not. As published, values are clipped to [1e-16, 0.5
     - 1e-16] first (a beta has no likelihood at its ends) and the interval's ends stay in [0, 0.5].
 
     Falls back to a t interval where a beta cannot be fitted: values that hardly differ (standard deviation up
     to 1e-4 of the distance to the nearer end of [0, 0.5]), and, clipped at 0 only, where one is above 0.5, as
-    happens to linear networks. One value has no ends.
+    happens with linear networks. One value has no ends.
 
     The published script evaluates that density, whose mean is 2 mu, at x instead of 2x, so its sparsity
     errors are half of what was measured wherever the beta fit is used: NAC+ on addition is 0.227 in print and
@@ -203,7 +201,7 @@ def beta_mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def _gamma_ends(x: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """(estimate, low, high) of at least two values, as a gamma's mean, clipped to [0, 0.5]."""
+    """Return (estimate, low, high) of at least two values, as a gamma's mean, clipped to [0, 0.5]."""
     fit = gamma_mean(x.tolist(), confidence)
     assert fit.estimate is not None and fit.low is not None
     high = SPARSITY_CEILING if fit.high is None else min(SPARSITY_CEILING, fit.high)
@@ -244,7 +242,7 @@ class _BetaProfile:
 
 
 def _crossing(shortfall: Callable[[float], float], start: float, direction: int) -> float | None:
-    """Where `shortfall`, negative at `start`, becomes positive going in `direction`; None if out of reach."""
+    """Return where `shortfall`, negative at `start`, becomes positive in `direction`; None if beyond `_FARTHEST`."""
     step, inside = 0.05, start
     while True:
         outside = start + direction * step
@@ -256,7 +254,7 @@ def _crossing(shortfall: Callable[[float], float], start: float, direction: int)
 
 
 def _root(falling: Callable[[float], float], guess: float) -> float:
-    """Root of a falling function, bracketed by steps that double from `guess`."""
+    """Return the root of a falling function, bracketed by steps that double from `guess`."""
     step, left = 1.0, guess
     while falling(left) < 0:
         left, step = left - step, step * 2
@@ -273,7 +271,7 @@ def _zero(function: Callable[[float], float], low: float, high: float, relative:
 
 
 def _chi_squared(probability: float) -> float:
-    """The quantile with one degree of freedom."""
+    """Return the quantile of chi-squared with one degree of freedom."""
     return 2 * float(special.gammaincinv(0.5, probability))
 
 
@@ -282,8 +280,7 @@ def _is_narrow(x: np.ndarray, scale: float) -> bool:
 
 
 def _mean(x: np.ndarray) -> float:
-    """The mean, kept inside the sample: rounding may leave it an ulp outside, and then an interval misses
-    it."""
+    """Return the mean, clipped to the sample: rounding may leave it an ulp outside, and then an interval misses it."""
     return float(min(max(x.mean(), x.min()), x.max()))
 
 

@@ -1,7 +1,7 @@
 """A configuration with the results of its seeds, and the order of configurations.
 
-A seed whose lane diverged, or ended in an exception, is an unsolved seed and is also counted by its outcome. What a
-configuration's values are, and over which seeds, is defined in `sweeps.results.metrics`.
+A seed whose lane diverged, or ended in an exception, is an unsolved seed and is also counted by its outcome. The metrics of a
+configuration are defined in `sweeps.results.metrics`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
 LOG_OF_NO_ERROR = 400.0
-"""log10 of an error that is missing or infinite, for medians: greater than that of any double (308.3), and
-finite. An error of exactly 0 counts as 10 to the minus this."""
+"""log10 of an error that is missing or infinite, for medians: finite, and greater than that of any double (308.3). An error of
+exactly 0 has minus this."""
 
 WORST = 1e300
 """Replaces an objective that no seed defines, such as the median converged-at of no solved seed. Finite, so that samplers
@@ -42,20 +42,23 @@ class Summary:
         """Finished seeds."""
         return len(self.results)
 
-    @cached_property
+    @property
     def solved(self) -> int:
         """Solved seeds."""
-        return sum(result.solved for result in self.results)
+        return self._count(metrics.SOLVED_SEEDS)
 
-    @cached_property
+    @property
     def diverged(self) -> int:
         """Seeds whose loss or weights became infinite or NaN."""
-        return sum(result.outcome == "diverged" for result in self.results)
+        return self._count(metrics.DIVERGED)
 
-    @cached_property
+    @property
     def errors(self) -> int:
         """Seeds that ended in an exception."""
-        return sum(result.outcome == "error" for result in self.results)
+        return self._count(metrics.ERRORS)
+
+    def _count(self, metric: metrics.ConfigurationMetric) -> int:
+        return int(self.value(metric.name).estimate or 0)
 
     @cached_property
     def log_error_median(self) -> float:

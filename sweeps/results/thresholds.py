@@ -2,7 +2,7 @@
 
 Madsen and Johansen (2020), appendix on sequential MNIST: for each test length mean + t * sd / √k of the test errors of k
 reference runs, each at its best validation step, t being the 0.99 quantile of Student's distribution. Their script has 8
-degrees of freedom whatever k is; here it is k - 1.
+degrees of freedom for every k; here there are k - 1.
 """
 
 from __future__ import annotations

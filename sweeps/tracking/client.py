@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # MLflow retries a server that is down for minutes; the records are safe, so the sweep does not wait for it.
+    # By default MLflow retries for minutes if a server is down; a sweep does not wait, because `sync` can write later.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # A line and a GET for every run that ends.
+    # Otherwise a line and a GET request for every run that ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Set unless the user has set them."""
@@ -82,7 +82,7 @@ class Client:
             yield
         except TrackingError:
             raise
-        # MLflow raises errors of SQLAlchemy, requests, the file system and its own; none may end a sweep.
+        # MLflow raises exceptions of SQLAlchemy, requests, the file system and its own; none may end a sweep.
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrackingError(f"MLflow at {without_password(self.uri)} could not {what}: {first}") from error
@@ -124,12 +124,7 @@ class Client:
             return Run(run.info.run_id, run.info.status, dict(tags))
 
     def log(
-        self,
-        run: Run,
-        created_ms: int,
-        points: Sequence[Point],
-        params: Mapping[str, str],
-        tags: Mapping[str, str],
+        self, run: Run, created_ms: int, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         """Log metrics, parameters and tags in one call; MLflow's client splits it at the limits of its server."""
         from mlflow.entities import Metric, Param, RunTag
@@ -150,7 +145,7 @@ class Client:
         with self._typed_errors(f"set a run to {status}"):
             if status == "RUNNING":
                 self._mlflow.update_run(run.id, status=status)
-            else:  # half the calls of update_run
+            else:  # half the requests of update_run
                 self._mlflow.set_terminated(run.id, status=status, end_time=ended_ms)
             run.status = status
 
@@ -179,10 +174,10 @@ def _connect(uri: str) -> MlflowClient:
             connection.close()
     from mlflow.tracking import MlflowClient
 
-    # "Creating initial MLflow database tables", and a line for each of its migrations
+    # Hide "Creating initial MLflow database tables", and a line for each of its migrations.
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A line for every attempt; the last failure is raised
+    # Hide a line for every attempt; the last failure is raised.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # opens the database, or calls the server: errors are raised here

@@ -23,9 +23,9 @@ from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
 MOST_POINTS = 200
-"""Of one curve; a longer one is thinned evenly, and its first crossing of the threshold is kept."""
+"""Most points of one curve; a longer one is thinned evenly, and its first crossing of the threshold is kept."""
 NAME_LIMIT = 200
-"""Characters of a run's name; MLflow's own limit is 250."""
+"""Most characters of a run's name; MLflow's limit is 250."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _as_text(value: Any) -> str:
 
 
 def seed_points(result: LaneResult) -> list[Point]:
-    """Return a seed's metrics, and its curves under names of their own, such as `curve.error.extrapolation`."""
+    """Return a seed's metrics, and its curves, such as `curve.error.extrapolation`."""
     age = 0 if result.outcome == "error" else 1
     return [
         *_at(metrics.lane_values(result), result.budget, age),
@@ -197,7 +197,7 @@ def _curve_points(result: LaneResult) -> list[Point]:
 
 
 def _length_points(result: LaneResult) -> list[Point]:
-    """Errors by length, such as `by_length.symbol_error`, with the length as MLflow's step."""
+    """Return errors by length, such as `by_length.symbol_error`, with the length as MLflow's step."""
     lengths = result.by_length.get("length", [])
     return [
         Point(f"by_length.{name}", float(value), length, 0)

@@ -29,11 +29,11 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: 
     if uri.startswith(("http://", "https://")):
         raise UserError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
     _check_port(host, port)
-    # The job runner is for hosted language-model evaluations; it starts processes of its own.
+    # The job runner is for hosted language-model evaluations, and starts further processes.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not in the command line, which every user can read: it may hold a password
     with tempfile.TemporaryFile() as output:
-        # A session of its own, so that `stop` ends the server's workers too.
+        # A new session, so that `stop` ends the server's workers as well.
         process = subprocess.Popen(
             _command(uri, host, port),
             env=environment,

@@ -27,7 +27,7 @@ STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed
 """State of a sweep -> status of its run."""
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 NOTE_LIMIT = 4500
-"""Characters of a description; MLflow takes 5,000 for an experiment's."""
+"""Most characters of a description; MLflow's limit for an experiment is 5,000."""
 
 Key = tuple[str, str, str, str]
 """Level, cell, configuration, seed; the empty text where a level has none."""
@@ -46,9 +46,9 @@ class _Connection:
 class Tracker:
     """Writes one sweep into MLflow.
 
-    `created` is when the store began the sweep (SweepRow.created, ISO 8601): a sweep begun again under an old name
-    has runs of its own besides the old ones. `name` is the sweep's name and the experiment's; `command` reproduces it.
-    MLflow is imported and opened at the first call. Every method raises TrackingError and no other; it may be called
+    `created` is the time at which the store began the sweep (SweepRow.created, ISO 8601): a sweep that is begun again under
+    an old name has new runs besides the old ones. `name` is the sweep's and the experiment's name; `command` reproduces the
+    sweep. MLflow is imported and opened at the first call. Methods raise TrackingError and nothing else, and may be called
     again.
     """
 
@@ -151,7 +151,7 @@ class Tracker:
 
     @property
     def experiment_id(self) -> str:
-        """Of the sweep's experiment, for a link: <server>/#/experiments/<id>."""
+        """Id of the sweep's experiment, for a link: <server>/#/experiments/<id>."""
         return self._open().experiment
 
     # --------------------------------------------------------------------------------------------- runs
@@ -173,7 +173,7 @@ class Tracker:
         return self._opened
 
     def _create_sweep_run(self, client: Client, experiment: str) -> Run:
-        # A resolved cell has a name for its model and its task, an unresolved one a name or a mapping with one.
+        # Model and task of a cell are a name, or a mapping with a name.
         def named(section: str) -> str:
             given = [cell.settings.get(section) for cell in self._sweep.cells]
             names = [one.get("name") if isinstance(one, Mapping) else one for one in given]
@@ -201,14 +201,9 @@ class Tracker:
         return run
 
     def _lane(
-        self,
-        opened: _Connection,
-        parent: Run,
-        configuration: Configuration,
-        result: LaneResult,
-        params: Mapping[str, str],
-        rank: int | None,
-    ) -> None:
+        self, opened: _Connection, parent: Run, configuration: Configuration, result: LaneResult,
+        params: Mapping[str, str], rank: int | None,
+    ) -> None:  # fmt: skip
         tags = {**rows.seed_tags(configuration, result), **_rank_tag(rank)}
         run = opened.runs.get(_key(tags))
         if run is not None and run.ended and not _changed(run, tags):
@@ -266,7 +261,7 @@ Write = Callable[[Tracker], object]
 
 
 class BackgroundTracker:
-    """A tracker that is written to by a thread of its own, from `begin` on.
+    """A tracker whose calls are made in a background thread, from `begin` on.
 
     MLflow is a projection of the store: when it fails, that is logged once, nothing more is written, and the sweep
     continues. The thread is a daemon: a server that does not respond keeps no process from ending.
@@ -293,16 +288,13 @@ class BackgroundTracker:
         return self._queued - self._written
 
     def write(self, what: Write) -> None:
-        """Queue a call of `what` with the tracker, in the other thread. It must hold all its data, and none that change."""
+        """Queue a call of `what` with the tracker, in the background thread. Its data must not change until it is called."""
         self._raise_bug()
         self._queued += 1
         self._queue.put(what)
 
     def flush(
-        self,
-        timeout_s: float | None = None,
-        on_progress: Callable[[int], None] = lambda _: None,
-        every_s: float = 5.0,
+        self, timeout_s: float | None = None, on_progress: Callable[[int], None] = lambda _: None, every_s: float = 5.0
     ) -> bool:
         """Wait until all is written, and return whether it is; after that nothing more is written.
 

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+SPARSITY_ERROR = "sparsity_error"
+"""Name of the sparsity error in an evaluation, in a learning curve and in reports."""
 OUTCOMES = ("solved", "unsolved", "diverged", "error")
 """How a lane ends. `error` is the only one that a later record of the same key and budget may replace."""
 
@@ -86,7 +88,7 @@ class LaneResult:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"a record's outcome is {self.outcome!r}; it must be one of {', '.join(OUTCOMES)}")
         if self.solved != (self.outcome == "solved"):
-            raise ValueError(f"a record says solved={self.solved} and outcome={self.outcome!r}: they contradict each other")
+            raise ValueError(f"a record has solved={self.solved} and outcome={self.outcome!r}: they contradict each other")
 
     @property
     def id(self) -> tuple[str, int]:
@@ -103,7 +105,7 @@ class LaneResult:
         return {
             name: column[row]
             for name, column in sorted(self.curve.items())
-            if name not in ("step", "sparsity_error") and not name.startswith("error.")
+            if name not in ("step", SPARSITY_ERROR) and not name.startswith("error.")
         }
 
 
@@ -135,7 +137,7 @@ class Curve:
             del column[keep:]
         self.step.append(step)
         for name, value in values.items():
-            if name == "sparsity_error":
+            if name == SPARSITY_ERROR:
                 self.sparsity_error.append(value)
             elif name.startswith("error."):
                 self.error.setdefault(name.removeprefix("error."), []).append(value)
@@ -145,7 +147,7 @@ class Curve:
     def as_dict(self) -> dict[str, list[Any]]:
         """Return the columns as plain data; None where a number is not finite."""
         columns = {f"error.{split}": values for split, values in self.error.items()}
-        columns |= {"sparsity_error": self.sparsity_error} | self.scores
+        columns |= {SPARSITY_ERROR: self.sparsity_error} | self.scores
         return {"step": list(self.step)} | {name: [_finite(value) for value in column] for name, column in columns.items()}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sweeps.training.compile import Recorded, in_place
+from sweeps.training.lane import SPARSITY_ERROR
 from sweeps.training.optimizers import Params
 from sweeps.training.state import LaneState
 from sweeps.training.step import Context, LaneFunctions, with_params
@@ -106,7 +107,7 @@ class LoopedEvaluation:
             for split, x in inputs.items():
                 y = self.outputs(params, memory, floats, x, shared)
                 result |= pieces.errors(split, y, targets[split])
-            result["sparsity_error"] = pieces.sparsity_error()
+            result[SPARSITY_ERROR] = pieces.sparsity_error()
         return result
 
     def outputs(self, params: Params, memory: dict[str, Params], floats: Params, x: Any, shared: Params | None = None) -> Any:

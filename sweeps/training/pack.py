@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from sweeps.training.compile import Recorded, in_place
-from sweeps.training.lane import Checkpoint, Curve, Lane, LaneResult, error_result, judge
+from sweeps.training.lane import SPARSITY_ERROR, Checkpoint, Curve, Lane, LaneResult, error_result, judge
 from sweeps.training.looped import LoopedEvaluation, LoopedStep
 from sweeps.training.random import seed_key, signed
 from sweeps.training.settings import REMOVABLE, Build, Built, float_leaves, structure
@@ -138,7 +138,7 @@ class LengthCurve:
         params, memory, floats = (self._tensors[name] for name in ("params", "memory", "floats"))
         values = self._evaluation(params, memory, floats, {"at": inputs}, {"at": targets}, {})
         row = {"length": length, "rows": len(x[0])} | {
-            name.removesuffix(".at"): v.item() for name, v in values.items() if name != "sparsity_error"
+            name.removesuffix(".at"): v.item() for name, v in values.items() if name != SPARSITY_ERROR
         }
         for name, value in row.items():
             self._columns.setdefault(name, []).append(value)

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 import arith_models.base
 import tasks.base
 from arith_models.base import Memory, Network, Observation, Penalties, Scalar
+from sweeps.training.lane import SPARSITY_ERROR
 from sweeps.training.optimizers import OPTIMIZERS, Params, add_noise, annealed_variance, clip_norm, clip_value
 from sweeps.training.random import Stream
 from sweeps.training.settings import Built, Train, replaced, with_floats
@@ -187,7 +188,7 @@ class LaneFunctions:
             x_BI = self.built.task.present(of_split, shared)
             y_BO, _ = functional_call(model, params, (x_BI, ctx))
             result |= self.errors(split, floats, y_BO, targets[split])
-        result["sparsity_error"] = self.sparsity_error(params, floats)
+        result[SPARSITY_ERROR] = self.sparsity_error(params, floats)
         return result
 
     def errors(self, split: str, floats: Params, y: Any, target: Any) -> dict[str, Tensor]:

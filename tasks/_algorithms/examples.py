@@ -1,6 +1,6 @@
 """Examples that are all different: the tables of training examples, one a bin, and the inputs of the tests.
 
-Tests are equal for all seeds, and have no example that is trained on where a length has more than training takes.
+Tests are equal for all seeds, and contain no trained example unless training uses all examples of a length.
 
 Legend of suffixes: N examples or rows, F free digits, n positions.
 """
@@ -25,22 +25,22 @@ together with the length."""
 
 
 def training_count(op: Operation, length: int, most: int) -> int:
-    """How many examples of a length are trained on."""
+    """Return the number of training examples of a length."""
     return min(most, op.space(length))
 
 
 def training(op: Operation, length: int, most: int) -> Free:
-    """The training examples of a length, as free digits [N, F]."""
+    """Return the training examples of a length, as free digits [N, F]."""
     return different(op, length, training_count(op, length, most), TRAINING_SEED)
 
 
 def is_shared(op: Operation, length: int, most: int) -> bool:
-    """Whether training takes every example of this length, so that a test of it has to repeat them."""
+    """Return whether training uses every example of a length, so that its tests repeat trained examples."""
     return op.space(length) <= most
 
 
 def untrained(op: Operation, length: int, count: int, most: int) -> Free:
-    """Up to `count` test examples of a length; none that is trained on, unless all are. `most` is 0 beyond training."""
+    """Return up to `count` test examples of a length; none is trained on, unless all are. `most` is 0 beyond training."""
     taken = None
     if most and not is_shared(op, length, most):
         taken = training(op, length, most)
@@ -48,13 +48,13 @@ def untrained(op: Operation, length: int, count: int, most: int) -> Free:
 
 
 def available(op: Operation, length: int, most: int) -> int:
-    """How many different test examples of a length there are."""
+    """Return the number of different test examples of a length."""
     space = op.space(length)
     return space if space <= most else space - most
 
 
 def different(op: Operation, length: int, count: int, seed: int, without: Free | None = None) -> Free:
-    """`count` different examples, none of them among `without`. The same call gives the same examples."""
+    """Return `count` different examples, none of them among `without`. The same call gives the same examples."""
     rng = np.random.RandomState([seed, length])
     space, free = op.space(length), op.free(length)
     taken = _codes(without, op.radix) if without is not None else np.zeros(0, np.uint64)
@@ -77,9 +77,9 @@ def _powers(radix: int, free: int) -> NDArray[np.uint64]:
 
 
 def _codes(free_NF: Free, radix: int) -> NDArray[np.uint64]:
-    """The number that the digits stand for, modulo 2^64: examples with different codes are different.
+    """Return the number that the digits represent, modulo 2^64: examples with different codes are different.
 
-    Of long ones, two that differ may have one code; the second is then left out, which does no harm.
+    Two long examples that differ may have the same code; the second is then left out, which is harmless.
     """
     codes = np.zeros(len(free_NF), np.uint64)
     for digits, power in zip(free_NF.T, _powers(radix, free_NF.shape[1]), strict=True):
@@ -89,7 +89,7 @@ def _codes(free_NF: Free, radix: int) -> NDArray[np.uint64]:
 
 
 def padded(op: Operation, free_NF: Free, positions: int) -> tuple[Table, Table]:
-    """Input and target symbols [N, n] of examples. Where both are padding the input is OUTSIDE."""
+    """Return input and target symbols [N, n] of examples. Where both are padding the input is OUTSIDE."""
     symbols = op.written(free_NF)
     x, y = (np.full((len(free_NF), positions), PAD, np.int8) for _ in range(2))
     for table, written in zip((x, y), symbols, strict=True):
@@ -100,7 +100,7 @@ def padded(op: Operation, free_NF: Free, positions: int) -> tuple[Table, Table]:
 
 @lru_cache(maxsize=4)
 def tables(op: Operation, bins: tuple[int, ...], most: int, copied_percent: int) -> dict[str, NDArray[Any]]:
-    """`x_n`, `y_n` int8 [N, n] for every bin n, by length; rows of length l begin at first_n[l] and are count_n[l].
+    """Return `x_n`, `y_n` int8 [N, n] for every bin n, by length; rows of length l begin at first_n[l] and are count_n[l].
 
     A length without examples in the bin has those of the next shorter one, or else of the shortest. first_n, count_n int64
     [n + 1].
@@ -118,7 +118,7 @@ def tables(op: Operation, bins: tuple[int, ...], most: int, copied_percent: int)
 
 
 def _copies(shorter: Sequence[list[tuple[int, Free]]], count: int, n: int) -> list[tuple[int, Free]]:
-    """`count` examples of shorter bins, each of a bin that is drawn first, by length."""
+    """Return `count` examples of shorter bins, by length. The bin of each is drawn first."""
     if not shorter or not count:
         return []
     rng = np.random.RandomState([COPY_SEED, n])
@@ -126,16 +126,16 @@ def _copies(shorter: Sequence[list[tuple[int, Free]]], count: int, n: int) -> li
     copies = []
     for examples, wanted in zip(shorter, drawn, strict=True):
         ends = np.cumsum([len(free) for _, free in examples])
-        places = rng.randint(0, ends[-1], wanted)
+        rows = rng.randint(0, ends[-1], wanted)
         for (length, free), end in zip(examples, ends, strict=True):
-            here = places[(places < end) & (places >= end - len(free))] - (end - len(free))
-            if len(here):
-                copies.append((length, free[here]))
+            of_length = rows[(rows < end) & (rows >= end - len(free))] - (end - len(free))
+            if len(of_length):
+                copies.append((length, free[of_length]))
     return copies
 
 
 def _row_ranges(counts: Sequence[tuple[int, int]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first row of each length 0 ... n, and the number of its rows."""
+    """Return the first row of each length 0 ... n, and the number of its rows."""
     lengths = np.array([length for length, _ in counts])
     count = np.array([rows for _, rows in counts])
     used = np.maximum(np.searchsorted(lengths, np.arange(n + 1), side="right") - 1, 0)
@@ -144,9 +144,9 @@ def _row_ranges(counts: Sequence[tuple[int, int]], n: int) -> tuple[NDArray[np.i
 
 @lru_cache(maxsize=8)
 def inputs_of_bins(op: Operation, bins: tuple[int, ...], rows: int, most: int) -> tuple[Symbols, ...]:
-    """Input symbols [N, n], one array a bin; in all `rows` different examples, spread evenly over the lengths.
+    """Return input symbols [N, n], one array a bin: in total `rows` different examples, spread evenly over the lengths.
 
-    Where a length has fewer, the longer ones have the more.
+    Where a length has too few, longer lengths have more.
     """
     lengths = op.lengths(0, bins[-1])
     wanted = dict(zip(lengths, _shares(rows, [available(op, n, most) for n in lengths]), strict=True))
@@ -158,7 +158,7 @@ def inputs_of_bins(op: Operation, bins: tuple[int, ...], rows: int, most: int) -
 
 @lru_cache(maxsize=8)
 def inputs_of_length(op: Operation, positions: int, rows: int, most: int) -> Symbols:
-    """Input symbols [N, n] of the longest length that n positions have room for; `most` is 0 if none is trained on."""
+    """Return input symbols [N, n] of the longest length that fits into n positions; `most` is 0 if none is trained on."""
     return _inputs(op, op.longest(positions), rows, most, positions)
 
 
@@ -168,7 +168,7 @@ def _inputs(op: Operation, length: int, rows: int, most: int, positions: int) ->
 
 
 def _shares(rows: int, available_rows: list[int]) -> list[int]:
-    """Equal shares of the rows, none above the rows that are available."""
+    """Return equal shares of the rows, none above the rows that are available."""
     shares = [0] * len(available_rows)
     by_size = sorted(range(len(available_rows)), key=lambda i: available_rows[i])
     for done, i in enumerate(by_size):

@@ -1,4 +1,4 @@
-"""The operations: the lengths that each has, and how a row of free digits becomes input and target.
+"""The operations: the lengths of their examples, and the input and target of a row of free digits.
 
 An example of length l has l input symbols. Its content is a row of free digits, each from 0 to radix - 1, so the number of
 different examples of a length is radix to the power of the free digits.
@@ -21,7 +21,7 @@ Symbols = NDArray[np.int64]
 Pair = tuple[Symbols, Symbols]
 PAD = 0
 MOST_DIGITS = 10
-"""bases up to this share one alphabet: 13 symbols, of which 11 is '+' and 12 is '*'"""
+"""Largest base of the published alphabet: 13 symbols, of which 11 is '+' and 12 is '*'."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Operation:
 
     name: str
     radix: int
-    """values of a free digit"""
+    """Number of values of a free digit."""
     num_inputs: int
     num_outputs: int
     keep_zeros: bool
-    """whether a result is padded with zero digits to the length of the input"""
+    """Whether a result is padded with zero digits to the length of the input."""
 
     @property
     def least(self) -> int:
@@ -42,30 +42,30 @@ class Operation:
         return sum(_FORMS[self.name][:2])
 
     def longest(self, limit: int) -> int:
-        """The largest length up to `limit`; 0 if there is none."""
+        """Return the largest length up to `limit`; 0 if there is none."""
         step, rest, _, _ = _FORMS[self.name]
         return (limit - rest) // step * step + rest if limit >= self.least else 0
 
     def lengths(self, above: int, limit: int) -> list[int]:
-        """All lengths above the first number, up to the second."""
+        """Return the lengths in (above, limit]."""
         step = _FORMS[self.name][0]
         return [n for n in range(self.least, limit + 1, step) if n > above]
 
     def free(self, length: int) -> int:
-        """How many digits of an example are free."""
+        """Return the number of free digits of an example."""
         return _FORMS[self.name][2](length)
 
     def space(self, length: int) -> int:
-        """How many different examples of a length there are."""
+        """Return the number of different examples of a length."""
         return self.radix ** self.free(length)
 
     def written(self, free_NF: NDArray[Any]) -> Pair:
-        """Input symbols [N, L] and target symbols [N, up to L] of examples that are given by their free digits."""
+        """Return input symbols [N, L] and target symbols [N, up to L] of examples that are given by their free digits."""
         return _FORMS[self.name][3](self, free_NF.astype(np.int64))
 
 
 def operation(name: str, base: int, symbols: int, keep_zeros: bool) -> Operation:
-    """An operation by its name and the settings that it uses of the others."""
+    """Return the operation of a name; it uses those of the other settings that apply to it."""
     if name in ("add", "multiply"):
         return Operation(name, base, max(base, MOST_DIGITS) + 3, base + 1, keep_zeros)
     if name == "bcd_multiply":
@@ -74,28 +74,28 @@ def operation(name: str, base: int, symbols: int, keep_zeros: bool) -> Operation
 
 
 def sign(op: Operation) -> int:
-    """The symbol between two numbers: '+' and '*' follow the digits directly."""
+    """Return the symbol between two numbers: '+' and '*' follow the digits directly."""
     return op.num_inputs - (2 if op.name == "add" else 1)
 
 
 def _carried(values_ND: Digits, base: int) -> Digits:
-    """The digits of numbers whose places hold more than a digit; what overflows the last place is lost."""
-    places_DN = np.ascontiguousarray(values_ND.T)
-    carry = np.zeros_like(places_DN[0])
-    for place in places_DN:
-        place += carry
-        np.floor_divide(place, base, out=carry)
-        place -= carry * base
-    return places_DN.T
+    """Return the digits after all carries; a carry out of the last digit is lost."""
+    digits_DN = np.ascontiguousarray(values_ND.T)
+    carry = np.zeros_like(digits_DN[0])
+    for digit in digits_DN:
+        digit += carry
+        np.floor_divide(digit, base, out=carry)
+        digit -= carry * base
+    return digits_DN.T
 
 
 def _added(a_NK: Digits, b_NK: Digits, base: int) -> Digits:
-    """The K + 1 digits of a + b."""
+    """Return the K + 1 digits of a + b."""
     return _carried(np.pad(a_NK + b_NK, ((0, 0), (0, 1))), base)
 
 
 def _multiplied(a_NK: Digits, b_NK: Digits, base: int) -> Digits:
-    """The 2 K digits of a b, as it is done by hand: shifted multiples of b, added up."""
+    """Return the 2 K digits of a b by long multiplication: shifted multiples of b, added up."""
     N, K = a_NK.shape
     sums_DN = np.zeros((2 * K, N), np.int64)
     a_KN, b_KN = np.ascontiguousarray(a_NK.T), np.ascontiguousarray(b_NK.T)
@@ -105,7 +105,7 @@ def _multiplied(a_NK: Digits, b_NK: Digits, base: int) -> Digits:
 
 
 def _incremented(a_NK: Digits, base: int) -> Digits:
-    """The K digits of a + 1; the largest number becomes 0."""
+    """Return the K digits of a + 1; the largest number becomes 0."""
     plus = a_NK.copy()
     plus[:, 0] += 1
     return _carried(plus, base)
@@ -122,7 +122,7 @@ def _two_numbers(combine: Callable[[Digits, Digits, int], Digits]) -> Callable[[
 
 
 def _number(op: Operation, digits: Digits, length: int) -> Symbols:
-    """A result as symbols: zero digits up to `length`, or none above the highest other digit."""
+    """Return a result as symbols: with zeros up to `length`, or without leading zeros."""
     if op.keep_zeros:
         return np.pad(digits, ((0, 0), (0, length - digits.shape[1]))) + 1
     counts = np.maximum.accumulate((digits != 0)[:, ::-1], axis=1)[:, ::-1]
@@ -137,7 +137,7 @@ def _bcd_multiply(op: Operation, free_NF: Digits) -> Pair:
 
 
 def _nibbles(digits_NK: Digits) -> Symbols:
-    """Four symbols a digit, lowest bit first: 1 and 2 are the bits 0 and 1; 3 and 4 the same in the highest place."""
+    """Return four symbols a digit, lowest bit first: 1 and 2 are the bits 0 and 1; 3 and 4 the same for the highest bit."""
     bits = digits_NK[:, :, np.newaxis] >> np.arange(4) & 1
     return (bits + np.array([1, 1, 1, 3])).reshape(len(digits_NK), -1)
 
@@ -178,7 +178,7 @@ def _all(length: int) -> int:
 
 
 _FORMS: dict[str, tuple[int, int, Callable[[int], int], Callable[[Operation, Digits], Pair]]] = {
-    # name: step, rest, free digits of a length, how it is written
+    # name: step, rest, free digits of a length, function that writes examples
     "add": (2, 1, lambda length: length - 1, _two_numbers(_added)),
     "multiply": (2, 1, lambda length: length - 1, _two_numbers(_multiplied)),
     "bcd_multiply": (8, 1, lambda length: (length - 1) // 4, _bcd_multiply),

@@ -1,4 +1,4 @@
-"""The oracles: the target of a row of input symbols by Python's integers and lists, without any code that makes examples.
+"""The oracles: the target of a row of input symbols by Python's integers and lists. They share no code with the examples.
 
 A row is parsed up to the end of its working space: numbers on both sides of the sign, pairs, or a block. -1 lies outside
 of the working space.
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Alphabet:
-    """How numbers are written: little-endian, the digit d as the symbol d + 1, `sign` between two of them."""
+    """The notation of numbers: little-endian, the digit d as the symbol d + 1, `sign` between two numbers."""
 
     base: int
     sign: int
     zeros_kept: bool
-    """results have as many digits as the input has symbols, or no zeros above the highest other digit"""
+    """Whether results have zeros up to the length of the input; else they have no leading zeros."""
 
 
 def target(operation: str, alphabet: Alphabet, row: list[int]) -> list[int]:
-    """The target symbols of an input row, as many as there are positions; padding is 0."""
+    """Return the target symbols of an input row, one for each position; padding is 0."""
     inside = [symbol for symbol in row if symbol != -1]
     if operation in _ARITHMETIC:
         result = _ARITHMETIC[operation](alphabet, inside)
@@ -49,7 +49,7 @@ def _numbers(alphabet: Alphabet, row: list[int]) -> tuple[int, int]:
 
 
 def _value(digits: list[int], base: int) -> int:
-    """The number that little-endian digits stand for. (Python's int(text, base) refuses more than 4,300 digits.)"""
+    """Return the number of little-endian digits. (Python's int(text, base) refuses more than 4,300 digits.)"""
     if len(digits) <= 32:
         return sum(digit * base**place for place, digit in enumerate(digits))
     half = len(digits) // 2
@@ -72,7 +72,7 @@ def _written(alphabet: Alphabet, number: int, length: int) -> list[int]:
 
 
 def _bcd_multiply(alphabet: Alphabet, row: list[int]) -> list[int]:
-    """Decimal digits of four bits each, lowest first; the symbol of a digit's last bit is 2 higher."""
+    """Multiply decimal numbers of four bits a digit, lowest bit first; the symbol of a digit's last bit is 2 higher."""
     at = row.index(alphabet.sign)
     a, b = (_value(_bcd_digits(part), 10) for part in (row[:at], row[at + 1 :]))
     digits = _digits(a * b, 10)
@@ -93,7 +93,7 @@ def _bcd_digits(symbols: list[int]) -> list[int]:
 
 
 def _increment(alphabet: Alphabet, row: list[int]) -> list[int]:
-    """Without a sign: a number of its own alphabet, whose largest becomes 0."""
+    """Increment a number without a sign; the largest becomes 0."""
     number = _value([symbol - 1 for symbol in row], alphabet.base) + 1
     digits = _digits(number % alphabet.base ** len(row), alphabet.base)
     return [digit + 1 for digit in digits] + [1] * (len(row) - len(digits))

@@ -50,7 +50,7 @@ SVHN_FILES = {
 SVHN_SOURCES = ("http://ufldl.stanford.edu/housenumbers",)
 SVHN_SIDE = 32
 SVHN_VALIDATION_SHARE = 5_000 / 73_257
-"""Share of the training images that validate, the last ones, as published."""
+"""Share of the training images that are the validation set: the last ones, as published."""
 
 OPTICAL_SIZE = 28
 OPTICAL_LARGEST = 16.0
@@ -58,16 +58,17 @@ OPTICAL_TEST_SHARE, OPTICAL_VALIDATION_SHARE = 1 / 5, 1 / 8
 
 
 def fetch_mnist(folder: Path, sources: Sequence[str] = MNIST_SOURCES) -> list[Path]:
-    """MNIST's four files, 11 MB, checked. `sources`: base URLs or local folders. Raises DataError."""
+    """Download MNIST's four files, 11 MB, and return them. `sources`: base URLs or local folders. Raises DataError."""
     return fetch_files(MNIST_FILES, folder, sources)
 
 
 def read_mnist(folder: Path) -> DigitImages:
-    """The data of a folder with MNIST's four files, gzipped or not: first 55,000, last 5,000, and the 10,000 test images.
+    """Return the images of a folder with MNIST's four files, gzipped or not: 55,000 for training, 5,000 for validation, 10,000
+    for testing.
 
-    A smaller set in files of these names is split in the same way: the last twelfth of its training file, rounded down,
-    validates. Raises DataError for what is missing, cut off or not MNIST's format. Checksums are compared when files are
-    fetched, not here.
+    A smaller set in files of these names is split in the same way: the last twelfth of its training file, rounded down, is
+    the validation set. Raises DataError for a file that is missing, cut off or not in MNIST's format. Checksums are compared
+    when files are fetched, not here.
     """
     return split(_mnist_pair(folder, "train"), _mnist_pair(folder, "t10k"), str(folder))
 
@@ -83,12 +84,12 @@ def _mnist_pair(folder: Path, prefix: str) -> Images:
 
 
 def _read_images(folder: Path, stem: str) -> Bytes:
-    """[N, height, width] of `stem` or `stem`.gz in a folder. Raises DataError."""
+    """Return [N, height, width] of `stem` or `stem`.gz in a folder. Raises DataError."""
     return read_idx(find_idx(folder, stem), axes=3)
 
 
 def read_labels(folder: Path, stem: str) -> Bytes:
-    """[N], each 0 to 9. Raises DataError."""
+    """Return labels [N], each 0 to 9. Raises DataError."""
     path = find_idx(folder, stem)
     labels = read_idx(path, axes=1)
     if labels.size and labels.max() > 9:
@@ -97,7 +98,7 @@ def read_labels(folder: Path, stem: str) -> Bytes:
 
 
 def find_idx(folder: Path, stem: str) -> Path:
-    """The file itself, or else its gzipped form. Raises DataError where neither exists."""
+    """Return the file, or else its gzipped form. Raises DataError if neither exists."""
     for path in (folder / stem, folder / f"{stem}.gz"):
         if path.is_file():
             return path
@@ -108,7 +109,7 @@ def find_idx(folder: Path, stem: str) -> Path:
 
 
 def read_idx(path: Path, axes: int) -> Bytes:
-    """The entries, in their shape. Raises DataError for a file that is no IDX file of so many axes, or is cut off."""
+    """Return the entries of an IDX file. Raises DataError for another format or number of axes, or a file that is cut off."""
     content = _content(path)
     wanted = bytes((0, 0, IDX_UNSIGNED_BYTES, axes))
     head = 4 + 4 * axes
@@ -140,12 +141,12 @@ def _content(path: Path) -> bytes:
 
 
 def fetch_svhn(folder: Path, sources: Sequence[str] = SVHN_SOURCES) -> list[Path]:
-    """The two files, 246 MB, checked. `sources`: base URLs or local folders. Raises DataError."""
+    """Download SVHN's two files, 246 MB, and return them. `sources`: base URLs or local folders. Raises DataError."""
     return fetch_files(SVHN_FILES, folder, sources)
 
 
 def read_svhn(folder: Path) -> DigitImages:
-    """The data of a folder with both files: of the 73,257 training images the last 5,000 validate; 26,032 test.
+    """Return the images of a folder with both files: the last 5,000 of 73,257 for validation, 26,032 for testing.
 
     Pixels [N, 3, 32, 32]. A training or validation image that is byte for byte in a later part is left out. A smaller
     set in files of these names is split in the same way. Raises DataError. Checksums are compared when files are fetched,
@@ -164,7 +165,7 @@ def _svhn_part(path: Path) -> Images:
     found = _read_matlab(path)
     X, y = found.get("X"), found.get("y")
     if X is None or y is None:
-        raise DataError(f"{path}: has {sorted(found)}, but X (pictures) and y (labels) are expected. {REMOVE_AND_FETCH}")
+        raise DataError(f"{path}: has {sorted(found)}, but X (images) and y (labels) are expected. {REMOVE_AND_FETCH}")
     if X.ndim != 4 or X.shape[:3] != (32, 32, 3) or X.dtype != np.uint8:
         raise DataError(f"{path}: X is {X.dtype} {X.shape}, but uint8 (32, 32, 3, N) is expected. {REMOVE_AND_FETCH}")
     labels = np.asarray(y).reshape(-1).astype(np.int64)
@@ -175,7 +176,7 @@ def _svhn_part(path: Path) -> Images:
 
 
 def _read_matlab(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat  # imported here, because no other data need it
+    from scipy.io import loadmat  # imported here, because no other data set needs it
 
     try:
         found: dict[str, Any] = loadmat(path)
@@ -191,8 +192,8 @@ def read_optical(side: int = OPTICAL_SIZE, channels: int = 1) -> DigitImages:
 
     The 8 x 8 images are enlarged to MNIST's size (bilinear) and rounded to 256 levels; several channels are equal.
 
-    The last fifth (359) are the test part, the last eighth of the others (179) validate, 1,259 train: in the set's own
-    order, which seems to go by writers, so that most of these are in one part only.
+    The last fifth (359) are the test set, the last eighth of the others (179) the validation set, 1,259 the training set: in
+    the set's own order, which seems to be by writers, so that most writers are in one set only.
     """
     from sklearn.datasets import load_digits  # imported here, because it takes two seconds
 
@@ -207,11 +208,11 @@ def read_optical(side: int = OPTICAL_SIZE, channels: int = 1) -> DigitImages:
 
 
 def fetch_files(files: Mapping[str, str], folder: Path, sources: Sequence[str]) -> list[Path]:
-    """The files, by name -> checksum such as "sha256:440f..." or "md5:e26d...", from the first source that has each.
+    """Download files into a folder, each from the first source that has it, and return them.
 
-    A source is a base URL (http, https or file) or a local folder. A file of the
-    folder that has the right checksum stays as it is. Raises DataError, with the error of each source, for the first file
-    that none of them has.
+    `files` maps names to checksums such as "sha256:440f..." or "md5:e26d...". A source is a base URL (http, https or file) or
+    a local folder. A file of the folder that has the right checksum is kept. Raises DataError, with the error of each source,
+    for the first file that none of them has.
     """
     import pooch  # imported here, because only fetching needs it
 
@@ -226,13 +227,11 @@ def _fetch_one(pooch: Any, name: str, checksum: str, folder: Path, sources: Sequ
         url = _url(source, name)
         try:
             log.info("%s from %s", target, url)
-            pooch.retrieve(url, checksum, fname=name, path=folder, downloader=_downloader(pooch, url))
-            target.chmod(0o644)  # pooch leaves it to its owner alone, and data folders are shared
+            downloader = _copied if url.startswith("file:") else pooch.HTTPDownloader(timeout=TIMEOUT_S)
+            pooch.retrieve(url, checksum, fname=name, path=folder, downloader=downloader)
+            target.chmod(0o644)  # pooch makes it readable by its owner alone, and data folders are shared
             return target
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # no such file, no network, or a wrong checksum: the next source
+        except (OSError, ValueError) as error:  # no such file, no network, or a wrong checksum: the next source
             errors.append(f"  {url}: {_reason(error)}")
     raise DataError(
         f"{target}: no source gave a file with checksum {checksum}:\n" + "\n".join(errors or ["  (no source given)"])
@@ -245,17 +244,13 @@ def _url(source: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def _downloader(pooch: Any, url: str) -> Any:
-    return _copied if url.startswith("file:") else pooch.HTTPDownloader(timeout=TIMEOUT_S)
-
-
 def _copied(url: str, target: Any, _: Any) -> None:
     """The downloader that pooch calls for a local file."""
     shutil.copyfile(url2pathname(unquote(urlparse(url).path)), target)
 
 
 def _reason(error: Exception) -> str:
-    _, known, found = str(error).partition("does not match the known hash")
-    if known:
+    _, mismatch, found = str(error).partition("does not match the known hash")
+    if mismatch:
         return f"wrong checksum, {found.rpartition('but got ')[2].split('.')[0]}: damaged, or another file"
     return f"{type(error).__name__}: {error}"

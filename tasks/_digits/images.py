@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MEAN, DEVIATION = 0.1307, 0.3081
-"""Of MNIST's training images in [0, 1]; the published code normalises by them."""
+"""Mean and standard deviation of MNIST's training images in [0, 1], by which the published code normalises."""
 VALIDATION_SHARE = 1 / 12
-"""Share of the training images that validate, the last ones: 5,000 of MNIST's 60,000, as published."""
+"""Share of the training images that are the validation set: the last ones, 5,000 of MNIST's 60,000, as published."""
 
 
 class DataError(ValueError):
-    """Data that are missing, broken, or not enough. The message names the file, what is expected and what to do."""
+    """Data that are missing, broken or too few. The message contains the file, what is expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Images:
         return len(self.labels)
 
     def normalised(self, rows: Any = slice(None)) -> NDArray[np.float32]:
-        """float32 [N, C, H, W]: (pixel / 255 - 0.1307) / 0.3081. Of all images, or of these rows."""
+        """Return (pixel / 255 - 0.1307) / 0.3081 of all images, or of these rows, float32 [N, C, H, W]."""
         scaled = self.pixels[rows].astype(np.float32) / np.float32(255.0)
         result: NDArray[np.float32] = (scaled - np.float32(MEAN)) / np.float32(DEVIATION)
         return result
@@ -39,13 +39,13 @@ class Images:
         return Images(self.pixels[start:end], self.labels[start:end])
 
     def digests(self) -> list[bytes]:
-        """sha256 of each image: images are equal where these are."""
+        """Return the sha256 of each image."""
         return [hashlib.sha256(image.tobytes()).digest() for image in self.pixels]
 
     def without(self, *others: Images) -> Images:
-        """The images that are in none of the others."""
+        """Return the images that are in none of the others."""
         elsewhere = {digest for other in others for digest in other.digests()}
-        kept = [place for place, digest in enumerate(self.digests()) if digest not in elsewhere]
+        kept = [i for i, digest in enumerate(self.digests()) if digest not in elsewhere]
         return self if len(kept) == len(self) else Images(self.pixels[kept], self.labels[kept])
 
 
@@ -59,7 +59,7 @@ class DigitImages:
 
 
 def images(pixels: NDArray[np.uint8], labels: NDArray[Any], source: str) -> Images:
-    """`pixels` [N, H, W] or [N, C, H, W] with as many labels. Raises DataError, which names the source."""
+    """Return images of `pixels` [N, H, W] or [N, C, H, W]. Raises DataError, with the source, for another number of labels."""
     if len(pixels) != len(labels):
         raise DataError(
             f"{source}: {len(pixels)} images, but {len(labels)} labels. Are they of different sets? Fetch both again"
@@ -75,9 +75,9 @@ def split(
     share: float = VALIDATION_SHARE,
     drop_copies: bool = False,
 ) -> DigitImages:
-    """The last of the training images, that share rounded down, are the validation images.
+    """Split data into training, validation and test images; the last `share` of the training images is for validation.
 
-    `drop_copies`: an image that is in two parts stays in the test part, or else in the validation part.
+    With `drop_copies` an image that is in two parts stays in the test part, or else in the validation part.
 
     Raises DataError for a part that is empty, images of two sizes, and an image that is in two parts.
     """
@@ -105,6 +105,6 @@ def _refuse_shared(parts: dict[str, Images], source: str) -> None:
         if shared:
             raise DataError(
                 f"{source}: {len(shared)} {name} images are also {' or '.join(sorted(set(shared)))} images. A test on "
-                "pictures that were trained on says nothing: remove the copies"
+                "images that were trained on is meaningless: remove the copies"
             )
         seen |= dict.fromkeys(own, name)

@@ -50,16 +50,16 @@ FAULTS = {
          checker.GLOBAL, "torch.randn(", "torch.randn() draws from a generator that all lanes share"),
     "a branch on data":
         ([before(FORWARD, "if x_BI.sum() > 0:\n            x_BI = 2 * x_BI")],
-         checker.BLIND, "if x_BI.sum() > 0", "a branch on (or bool() of) a tensor looks at a value"),
+         checker.BLIND, "if x_BI.sum() > 0", "a branch on (or bool() of) a tensor reads a value"),
     ".item()":
         ([before(FORWARD, "x_BI = x_BI / x_BI.abs().max().item()"), ("version = 1", "mixes_rows = True\n    version = 1")],
-         checker.BLIND, "max().item()", ".item() looks at a value"),
+         checker.BLIND, "max().item()", ".item() reads a value"),
     ".tolist()":
         ([before(FORWARD, "scale = max(self.weight.tolist()[0])")],
-         checker.BLIND, ".tolist()", ".tolist() looks at a value"),
+         checker.BLIND, ".tolist()", ".tolist() reads a value"),
     "an index by a mask":
         ([before(FORWARD, "penalty = self.weight[self.weight > 0].sum()")],
-         checker.BLIND, "self.weight > 0", "an index by a mask looks at a value"),
+         checker.BLIND, "self.weight > 0", "an index by a mask reads a value"),
     "print in forward":
         ([before(FORWARD, 'print("forward", x_BI.shape)')], checker.SILENT, "print(", "forward calls print"),
     "logging in forward":
@@ -129,10 +129,10 @@ FAULTS = {
          checker.CONSTRAINS, "def constrain", "constrain changes a fresh first.weight"),
     "a Python function of a setting that is a lane's own":
         ([before(FORWARD, "x_BI = x_BI * math.sqrt(self.config.bound)")],
-         checker.RECORDS, "math.sqrt(self", "looks at a tensor's value"),
+         checker.RECORDS, "math.sqrt(self", "reads a tensor's value"),
     "a branch on a setting that is a lane's own":
         ([before(FORWARD, "if self.config.bound > 3:\n            x_BI = 2 * x_BI")],
-         checker.RECORDS, "if self.config.bound > 3", "looks at a tensor's value"),
+         checker.RECORDS, "if self.config.bound > 3", "reads a tensor's value"),
     "a tensor that the constructor made":
         ([(PARAMETER, PARAMETER + "\n        self.ones = torch.ones(num_inputs)"),
           ("@ x_BI.T)", "@ (x_BI * self.ones).T)")], checker.RECORDS, "x_BI * self.ones", "a tensor that the constructor made"),
@@ -240,7 +240,7 @@ def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what
 
 def test_a_rule_that_cannot_be_checked_is_named(tmp_path: Path) -> None:
     text = checked(written(tmp_path, "model", *FAULTS["a branch on data"][0])).text()
-    assert '-      lanes do not mix: not checked, because of "it does not look at tensors\' values"' in text
+    assert '-      lanes do not mix: not checked, because of "it does not read tensors\' values"' in text
 
 
 def test_a_unit_of_the_user_s_own_is_only_warned_of_a_missing_paper(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ FAULTS = {
         ([(COMBINED, f"print(x_BI)\n        {COMBINED}")], checker.BLIND, "print(x_BI)", "sample calls print"),
     "a branch on a range that is a lane's own":
         ([(COMBINED, f"if self.config.interpolation[1] > 50:\n            x_BI = -x_BI\n        {COMBINED}")],
-         checker.RECORDS, "if self.config.interpolation[1]", "looks at a tensor's value"),
+         checker.RECORDS, "if self.config.interpolation[1]", "reads a tensor's value"),
     "evaluation inputs that are drawn anew":
         ([(INPUTS, "return np.random.default_rng().uniform(")], FIXED, "def evaluation_inputs", "two calls give different"),
     "a split that does not exist":

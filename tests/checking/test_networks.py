@@ -115,13 +115,13 @@ FAULTS = {
     "print": ([before(FORWARD, "print(h_BH)")], checker.SILENT, "print(h_BH)", "forward calls print"),
     "a branch on data":
         ([before(FORWARD, "if h_BH.sum() > 0:\n            h_BH = -h_BH")], checker.BLIND, "if h_BH.sum() > 0",
-         "looks at a value"),
+         "reads a value"),
     "a parameter that is not used":
         ([(RESULT, "return (self.second @ h_BH.T).T, {}")], checker.LEARNS, "self.second_bias = nn",
          "never receives a gradient"),
     "a branch on a setting that is a lane's own":
         ([before(FORWARD, "if self.config.dropout > 0.5:\n            h_BH = -h_BH")],
-         checker.RECORDS, "if self.config.dropout > 0.5", "looks at a tensor's value"),
+         checker.RECORDS, "if self.config.dropout > 0.5", "reads a tensor's value"),
     "no docstring of shapes": ([("Shapes: x [B, I]", "x [B, I]")], checker.DOCUMENTED, "class MyNetwork", "no shapes"),
     "no num_units": ([("num_units = 0", "units = 0")], checker.LOADS, "class MyNetwork", "it lacks num_units"),
     "no forward": ([("def forward", "def backward")], checker.LOADS, "class MyNetwork", "it lacks forward"),

@@ -106,7 +106,7 @@ FAULTS = {
     "an error for each row":
         ("return torch.cat(wrong).float().mean()", "return torch.cat(wrong).float()", LEAST, "def error",
          "the error of the exact target is"),
-    "an error that looks at a value":
+    "an error that reads a value":
         ("return torch.cat(wrong).float().mean()", "return torch.tensor(float(torch.cat(wrong).sum().item()))", checker.BLIND,
          "return torch.tensor(float(", "error: .item()"),
 }  # fmt: skip

@@ -211,7 +211,7 @@ def test_an_unknown_cluster_is_reported_with_the_nearest(tmp_path: Path, monkeyp
 
 def test_local_is_this_machine_and_may_be_described() -> None:
     assert parse_clusters("local: {kind: local, workers: 3}", "c")["local"].cluster.workers.max == 3
-    assert "always is this machine" in faults("local: {kind: ray, address: 'http://h:1'}")
+    assert "is always this machine" in faults("local: {kind: ray, address: 'http://h:1'}")
 
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")

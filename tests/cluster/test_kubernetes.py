@@ -137,7 +137,7 @@ def test_a_user_s_own_unit_travels_and_one_from_elsewhere_is_refused(kube: Kuber
 
 def test_status_has_the_last_block_of_progress_and_why_pods_do_not_start(kube: Kubernetes) -> None:
     submitted()
-    assert "has not taken it up yet" in call("status", "long", "--on", "kube").out
+    assert "has not accepted it yet" in call("status", "long", "--on", "kube").out
     kube.starts()
     output = call("status", "long", "--on", "kube").out
     assert "running" in output and "0:00:30  lanes 4/6, 3 solved\n  best so far: é" in output

@@ -218,5 +218,5 @@ def test_whether_images_are_in_colour_follows_from_how_many_numbers_they_have(in
 
 @pytest.mark.parametrize("inputs", [785, 100, 3])
 def test_inputs_that_are_no_image_are_an_error(inputs) -> None:
-    with pytest.raises(ValueError, match=rf"{inputs} inputs are no picture: .* 784 = 28 x 28"):
+    with pytest.raises(ValueError, match=rf"{inputs} inputs are not an image: .* 784 = 28 x 28"):
         num_channels(inputs)

@@ -218,7 +218,7 @@ def test_a_house_number_that_is_in_two_files_is_left_out_of_the_earlier_part(tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X": None}, "has ['y'], but X (pictures) and y (labels) are expected"),
+        ({"X": None}, "has ['y'], but X (images) and y (labels) are expected"),
         (
             {"X": np.zeros((32, 31, 3, 10), np.uint8)},
             "X is uint8 (32, 31, 3, 10), but uint8 (32, 32, 3, N) is expected",

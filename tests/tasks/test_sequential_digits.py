@@ -94,7 +94,7 @@ def test_only_the_digits_that_are_allowed_are_shown() -> None:
         ({"length": 0}, "length = 0 must be at least 1"),
         ({"test_lengths": ()}, "test_lengths = \\[\\] must be different lengths"),
         ({"thresholds": (1.0,)}, "one for each of the 3 test_lengths"),
-        ({"test_lengths": (400,)}, "a sequence of 400 test pictures is asked for, but optical has 359"),
+        ({"test_lengths": (400,)}, "a sequence of 400 test images is requested, but optical has 359"),
         ({"data": "/nowhere/mnist"}, "no train-images-idx3-ubyte.gz"),
     ],
 )

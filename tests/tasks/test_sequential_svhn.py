@@ -109,7 +109,7 @@ def test_what_is_missing_broken_or_too_little_is_reported(folder: Path, tmp_path
 
     empty = tmp_path_factory.mktemp("empty")
     assert f"no train_32x32.mat in {empty}. Put SVHN's two .mat files" in fault_of(empty)
-    assert "a sequence of 9 test pictures is asked for" in fault_of(folder, test_lengths=(9,))
+    assert "a sequence of 9 test images is requested" in fault_of(folder, test_lengths=(9,))
     broken = tmp_path_factory.mktemp("broken") / "copy"
     shutil.copytree(folder, broken)
     (broken / "test_32x32.mat").write_bytes((folder / "test_32x32.mat").read_bytes()[:5000])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -136,8 +135,9 @@ def test_the_loss_is_the_mean_squared_error() -> None:
     ],
 )
 def test_every_fault_of_a_config_is_reported(config, message) -> None:
-    with pytest.raises(ValueError, match=rf"\A{re.escape(message)}\Z"):
+    with pytest.raises(ValueError, match=".") as error:
         SingleModule.Config(**config)
+    assert "; ".join(error.value.args) == message
 
 
 def test_every_published_pair_of_ranges_is_allowed() -> None:

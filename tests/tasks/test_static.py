@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -167,8 +166,9 @@ def test_the_loss_is_the_mean_squared_error() -> None:
     ],
 )
 def test_every_fault_of_a_config_is_reported(config, message) -> None:
-    with pytest.raises(ValueError, match=rf"\A{re.escape(message)}\Z"):
+    with pytest.raises(ValueError, match=".") as error:
         Static.Config(**config)
+    assert "; ".join(error.value.args) == message
 
 
 def test_the_smallest_subset_and_the_fullest_chain_are_allowed() -> None:

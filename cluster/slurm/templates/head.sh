@@ -60,5 +60,5 @@ mv -- "$address_file.new" "$address_file" # in one step: no worker reads half an
 echo "Ray's head is up at $RAY_ADDRESS"
 
 run_to_end python3 -m cluster.slurm.wait_for_workers --timeout-s "$wait_s"
-export SWEEPS_WAIT_S="$wait_s" # the first worker may leave before the driver looks for workers
+export SWEEPS_WAIT_S="$wait_s" # the first worker may leave before the driver needs one
 run_to_end sweeps run "$sweep_file" "$mlflow"
