@@ -148,7 +148,7 @@ class Algorithm(Task):
             found += _length_faults(self, op, _bins(self), countable=not found)
             found += _number_faults(self)
             if found:
-                raise ValueError("; ".join(found))
+                raise ValueError(*found)
 
     def __init__(self, config: Config) -> None:
         self.config = config

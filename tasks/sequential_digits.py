@@ -87,7 +87,7 @@ class SequentialDigits(Task):
                     f"thresholds = {list(self.thresholds)}: one for each of the {len(self.test_lengths)} test_lengths"
                 )
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
             _check_data(self)  # a file that is missing or broken, or too few images: before anything runs
 
         @staticmethod

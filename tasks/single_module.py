@@ -77,7 +77,7 @@ class SingleModule(Task):
             if self.operation == "div":
                 faults += _zero_faults(self.extrapolation)
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(self, config: Config) -> None:
         self.config = config

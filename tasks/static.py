@@ -84,7 +84,7 @@ class Static(Task):
             for split in ("interpolation", "extrapolation"):
                 faults += _range_faults(split, getattr(self, split), self.operation)
             if faults:
-                raise ValueError("; ".join(faults))
+                raise ValueError(*faults)
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -279,9 +279,9 @@ def test_a_sweep_file_gives_lists_and_its_faults_are_reported() -> None:
 
 
 def test_all_faults_are_reported_at_once() -> None:
-    with pytest.raises(ValueError, match=r"bins = .*; test_length = 1.*; bound = 7"):
+    with pytest.raises(ValueError, match=r"bins = .*, .test_length = 1.*, .bound = 7"):
         Algorithm.Config(bins=(1,), test_length=1, bound=7.0)
-    with pytest.raises(ValueError, match=r"base = 101.*; bins = .*2 is too short; test_length = 0"):
+    with pytest.raises(ValueError, match=r"base = 101.*, .bins = .*2 is too short., .test_length = 0"):
         Algorithm.Config(base=101, bins=(2, 8), test_length=0)
 
 
