@@ -107,18 +107,18 @@ def _run_packs(driver: Driver, workers: int, sample: LaneResult, on_progress: Ca
     packs, reported_s = 0, time.perf_counter()
     running: deque[tuple[PackRequest, bool]] = deque()
     while not driver.done:
-        while len(running) < workers and (order := driver.next_pack(f"pack{packs}")):
+        while len(running) < workers and (request := driver.next_pack(f"pack{packs}")):
             packs += 1
-            running.append((order, False))
-        order, has_reported = running.popleft()
+            running.append((request, False))
+        request, has_reported = running.popleft()
         if not has_reported:
-            checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in order.lanes}
-            driver.receive(order.pack_id, PackReport(checkpoints=checkpoints))
-            running.append((order, True))
+            checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in request.lanes}
+            driver.receive(request.pack_id, PackReport(checkpoints=checkpoints))
+            running.append((request, True))
             continue
-        results = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
-        driver.receive(order.pack_id, PackReport(results=results, seed_steps=len(results) * STEPS))
-        driver.pack_ended(order.pack_id)
+        results = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in request.lanes]
+        driver.receive(request.pack_id, PackReport(results=results, seed_steps=len(results) * STEPS))
+        driver.pack_ended(request.pack_id)
         if time.perf_counter() - reported_s > 10:
             reported_s = time.perf_counter()
             on_progress(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
@@ -127,9 +127,9 @@ def _run_packs(driver: Driver, workers: int, sample: LaneResult, on_progress: Ca
 
 def _sample(driver: Driver) -> LaneResult:
     """The result of a lane that is really trained; the lanes of its pack are queued again."""
-    order = driver.next_pack("sample")
-    assert order is not None
-    run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
+    request = driver.next_pack("sample")
+    assert request is not None
+    run = PackRun(dataclasses.replace(request, lanes=request.lanes[:1], slots=3), compiled=False)
     results: list[LaneResult] = []
     while not run.done:
         results += run.work(60.0).results

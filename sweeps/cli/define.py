@@ -7,7 +7,7 @@ import keyword
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,15 @@ from sweeps.cli.app import StoreOption, app, console, load_sweep, require_store,
 from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
+from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from arith_models.base import Network, Unit
+    from tasks.base import Task
 
 
 @app.command()
@@ -35,7 +40,7 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
 
 
 class Template(StrEnum):
-    """What `sweeps new` writes; a model is a unit, a network a model by itself."""
+    """What `sweeps new` writes: a unit, a whole network, or a task."""
 
     model = "model"
     network = "network"
@@ -44,7 +49,7 @@ class Template(StrEnum):
 
 @app.command()
 def new(
-    what: Annotated[Template, typer.Argument(help="model: a unit; network: a model by itself; task")],
+    what: Annotated[Template, typer.Argument(help="model: a unit; network: a whole network; task")],
     name: Annotated[str, typer.Argument(help="its name, and that of its file")],
     folder: Annotated[Path, typer.Argument(help="where to write it")] = Path(),
 ) -> None:
@@ -184,7 +189,7 @@ def summary_line(kind: registry.Kind, name: str) -> str:
 
 
 def listing(kind: registry.Kind) -> list[tuple[str, str]]:
-    """Return names with what they stand for; models are units, and networks that are models by themselves."""
+    """Return names with the summaries of their classes; models are units and whole networks."""
     found = [(name, summary_line(kind, name)) for name in registry.names(kind)]
     if kind == "model":
         found += [(name, summary_line("network", name)) for name in registry.standalone_networks()]
@@ -226,7 +231,7 @@ def about_model(name: str) -> str:
     if settings is None:
         raise UserError("; ".join(f.message for f in faults))
     model: dict[str, Any] = settings["model"]
-    parts = [f"{name} stands for\n", dump({"model": model})]
+    parts = [f"{name} is short for\n", dump({"model": model})]
     network = model["network"]
     parts += ["", *_about(registry.find("network", network), f"network {network}")]
     for unit in dict.fromkeys(u["name"] for u in model["units"]):
@@ -259,7 +264,7 @@ def about_file(sweep: Sweep) -> str:
     return "\n".join(parts)
 
 
-def _dimension(dimension: Any) -> dict[str, Any]:
+def _dimension(dimension: Dimension) -> dict[str, Any]:
     if dimension.kind == "choice":
         text: dict[str, Any] = {"choice": list(dimension.choices)}
     else:
@@ -269,7 +274,7 @@ def _dimension(dimension: Any) -> dict[str, Any]:
     )
 
 
-def _about(cls: type[Any], title: str) -> Iterator[str]:
+def _about(cls: type[Unit | Network | Task], title: str) -> Iterator[str]:
     module = inspect.getmodule(cls)
     yield f"{title} (version {cls.version}, {inspect.getsourcefile(cls)})"
     for text in (inspect.getdoc(module), inspect.getdoc(cls)):

@@ -118,7 +118,7 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
         row = opened.sweep(name)
     if row is None:
         return None
-    console.print(f"{name} goes on as it was begun in {masked(store)}", highlight=False)
+    console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     changed = overrides if "name" in row.document else [f"name={name}", *overrides]
     sweep = parse(row.definition, name, changed)
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
