@@ -118,11 +118,13 @@ def list_(
     if what is Listed.sweeps:
         require_store(store)
         with Store(store) as opened:
-            rows = sweep_listing(opened)
+            rows = [(row.name, state_of(opened, row.name)) for row in opened.sweeps()]
     elif what is Listed.definitions:
-        rows = definition_listing()
+        rows = [(name, question_of(name)) for name in definitions()]
     elif what is Listed.clusters:
-        rows = cluster_listing()
+        from cluster.clusters_file import load_clusters
+
+        rows = [(name, cluster.where) for name, cluster in load_clusters().items()]
     elif what is Listed.metrics:
         from sweeps.results import metrics
 
@@ -167,7 +169,7 @@ def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
 
 
 def _check_name(kind: registry.Kind, name: str) -> None:
-    """Raise UserError for what cannot be the name of a definition."""
+    """Raise UserError for a word that cannot be the name of a definition."""
     rule = "a name is lower-case letters, digits and _, and begins with a letter: my_unit"
     if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[:1].isalpha():
         near = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_0123456789")
@@ -196,23 +198,8 @@ def listing(kind: registry.Kind) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def definition_listing() -> list[tuple[str, str]]:
-    return [(name, question_of(name)) for name in definitions()]
-
-
-def cluster_listing() -> list[tuple[str, str]]:
-    """Return the clusters and what they are, without credentials."""
-    from cluster.clusters_file import load_clusters
-
-    return [(name, cluster.where) for name, cluster in load_clusters().items()]
-
-
-def sweep_listing(store: Store) -> list[tuple[str, str]]:
-    """Return every sweep of a store and its state; a sweep whose driver was killed is interrupted."""
-    return [(row.name, state_of(store, row.name)) for row in store.sweeps()]
-
-
 def state_of(store: Store, name: str) -> str:
+    """Return a sweep's state for display; a sweep whose driver was killed is interrupted."""
     row = store.sweep(name)
     state = row.state if row else "unknown"
     holder = store.holder(name)

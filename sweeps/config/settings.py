@@ -37,7 +37,7 @@ MOST_CHOICES = 64
 def section(
     cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, also: set[str] | None = None
 ) -> tuple[dict[str, Any] | None, list[Fault]]:
-    """Explicit plain values of one Config, and faults; the values are None where there is a fault.
+    """Return explicit plain values of one Config, and faults; the values are None where there is a fault.
 
     Parameters
     ----------
