@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
 from sweeps.config.faults import Fault, join
+from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -317,7 +318,7 @@ def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[
         return None, faults
     try:
         cls = registry.find("task", name)
-    except ValueError as error:
+    except UserError as error:
         return None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
     plain, faults = section(cls.Config, rest, "task", steps)
     return ({"name": name, **plain} if plain is not None else None), faults
@@ -337,7 +338,7 @@ def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tupl
         given_units = rest.pop("units", None) or preset_units or [name] * network.num_units
         units = [u if isinstance(u, Mapping) else {"name": u} for u in given_units]
         classes = [registry.find("model", str(u.get("name"))) for u in units]
-    except ValueError as error:
+    except UserError as error:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
     unnamed = network.num_units == 0 and given_network is None and name != network_name
     reason = _no_whole_network(name, task) if unnamed else None

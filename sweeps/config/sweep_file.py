@@ -384,10 +384,10 @@ def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cel
 def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
     """The figures that the file's tasks report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
     sections = [base.get("task"), *(entry.settings.get("task") for axis in axes for entry in axis.entries)]
-    tasks = {as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))}
+    given = [as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))]
     found: set[str] = set()
-    for task in sorted(task for task in tasks if isinstance(task, str)):
-        with contextlib.suppress(ValueError):  # a task that does not exist is a fault of the cells
+    for task in {name for name in given if isinstance(name, str)}:
+        with contextlib.suppress(UserError):  # a task that does not exist is a fault of the cells
             found |= _reported(find("task", task))
     return found or {figure for task in names("task") for figure in _reported(find("task", task))}
 
