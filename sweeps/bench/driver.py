@@ -1,6 +1,6 @@
-"""`sweeps bench --driver`: how many packs a second the driver can send and receive, with pretended workers.
+"""`sweeps bench --driver`: how many packs a second the driver can send and receive, with simulated workers.
 
-A pretended worker returns at once: first a checkpoint of every lane, then its results, which are those of one trained lane
+A simulated worker returns at once: first a checkpoint of every lane, then its results, which are those of one trained lane
 under other keys. Store, search, records and MLflow (SQLite) are real; there is no Ray, so the figure is the driver's own
 limit.
 """
@@ -24,7 +24,7 @@ from sweeps.training.lane import Checkpoint, LaneResult
 
 SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
 SWEEP = """\
-name: pretended
+name: simulated
 task: {{name: static, operation: add}}
 model: nau
 train: {{steps: {steps}, evaluate_every: 10}}
@@ -56,7 +56,7 @@ class DriverBench:
 
     def line(self) -> str:
         return (
-            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
+            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} simulated workers: {self.packs / self.seconds:.1f} "
             f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
             f"sampling; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
         )
@@ -65,9 +65,9 @@ class DriverBench:
 def bench_driver(
     lanes: int = 10_000, workers: int = 200, tracked: bool = True, on_progress: Callable[[str], None] = print
 ) -> DriverBench:
-    """Run a whole sweep of pretended packs in a temporary folder."""
+    """Run a whole sweep of simulated packs in a temporary folder."""
     text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
-    sweep = parse(text, "pretended", [])
+    sweep = parse(text, "simulated", [])
     with (
         tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder,
         Store(folder) as store,

@@ -70,9 +70,7 @@ def bench_(
     lanes: Annotated[int, typer.Option(min=3)] = 100,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
-    driver: Annotated[
-        bool, typer.Option("--driver", help="packs a second of the driver, with workers that only pretend")
-    ] = False,
+    driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
 ) -> None:
     """Measure the engine against a plain PyTorch loop."""
     from sweeps.bench.engine import bench

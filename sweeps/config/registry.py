@@ -110,7 +110,7 @@ def standalone_networks() -> list[str]:
 
 
 def models() -> list[str]:
-    """Return what `model:` may name of what ships with this project: units and standalone networks, sorted."""
+    """Return the shipped definitions that `model:` may name: units and standalone networks, sorted."""
     return sorted([*names("model"), *standalone_networks()])
 
 

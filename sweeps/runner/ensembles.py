@@ -41,7 +41,7 @@ def ensemble_table(
     if not built.task.reads_symbols:
         raise UserError(f"outputs can be averaged where they are logits of symbols, but task {task['name']} has numbers")
     chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
-    for length in chosen:  # the first ones take minutes: a wrong last one is refused before
+    for length in chosen:  # checked before any is measured, which takes minutes
         try:
             built.task.curve_inputs(length)
         except ValueError as error:

@@ -61,7 +61,7 @@ class Store:
     # --------------------------------------------------------------------------------------- one driver a sweep
 
     def hold(self, name: str, count_time: bool = True) -> AbstractContextManager[None]:
-        """Be the only driver of the sweep `name` for as long as the block lasts. See `Ownership.hold`."""
+        """Hold the sweep `name`, as its only driver, for as long as the block lasts. See `Ownership.hold`."""
         return self._ownership.hold(name, count_time)
 
     def heartbeat(self, name: str) -> None:
