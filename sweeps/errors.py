@@ -44,7 +44,7 @@ class ClusterError(SweepsError):
 
 
 class TrackingError(SweepsError):
-    """MLflow did not accept something. The records are in the store; `sweeps sync NAME` writes all of it again."""
+    """MLflow did not accept a write. The records are in the store; `sweeps sync NAME` writes all of it again."""
 
 
 class SweepFailed(SweepsError):

@@ -229,7 +229,7 @@ def test_a_task_that_a_model_can_learn(model, task) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("dngpu", "dngpu is a network of its own, and no unit"), ("two_layer", "two_layer is a network that arranges units")],
+    [("dngpu", "dngpu is a whole network, and no unit"), ("two_layer", "two_layer is a network that arranges units")],
 )  # fmt: skip
 def test_a_network_where_a_unit_belongs_is_named_as_one(name, said) -> None:
     with pytest.raises(UnknownName, match=said):

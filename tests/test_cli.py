@@ -286,7 +286,7 @@ def test_every_model_is_shown_with_its_paper_and_settings(sweeps: Command) -> No
     for name in registry.names("model"):
         answer = sweeps("show", "model", name)
         assert answer.status == 0, name
-        assert f"{name} stands for" in answer.out and "network: " in answer.out
+        assert f"{name} is short for" in answer.out and "network: " in answer.out
         assert f"unit {name} (version" in answer.out
         assert "settings:" in answer.out
 

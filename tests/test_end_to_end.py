@@ -288,6 +288,6 @@ def test_a_sweep_that_is_done_is_not_trained_again(survived: Started, sweep: Dis
     with chdir(sweep.folder):
         answer = call("run", "small", "--store", sweep.store)
     assert answer.status == 0
-    assert "small goes on as it was begun in" in answer.out
+    assert "small continues as it was begun in" in answer.out
     assert f"{LANES} lanes are in the store already" in answer.out
     assert records_of(sweep.store) == before

@@ -25,8 +25,8 @@ train: {steps: 4, batch: 4, evaluate_every: 4, lr: 0.01, optimizer: adamax}
 """
 
 
-def trained(folder: Path, seeds: int) -> Store:
-    store, sweep = Store(folder), parse(SWEEP + f"seeds: {seeds}", "tiny")
+def trained(folder: Path, seeds: int, text: str = SWEEP) -> Store:
+    store, sweep = Store(folder), parse(text + f"seeds: {seeds}", "tiny")
     with store.hold("tiny"):
         store.begin_sweep("tiny", sweep.text, sweep.document)
         driver = Driver(sweep, "tiny", store, None, 1)
@@ -76,6 +76,12 @@ def test_one_seed_is_no_ensemble(tmp_path) -> None:
         trained(tmp_path, 1) as store,
         pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"),
     ):
+        ensemble_table(store, "tiny")
+
+
+def test_a_task_on_numbers_has_no_ensemble(tmp_path) -> None:
+    text = "name: tiny\ntask: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 2}\n"
+    with trained(tmp_path, 2, text) as store, pytest.raises(UserError, match="but task static has numbers"):
         ensemble_table(store, "tiny")
 
 

@@ -66,7 +66,6 @@ class Bounds:
 
     low: float = 0.0
     high: float = 1.0
-    joined: bool = False
 
     def __post_init__(self) -> None:
         found = []
@@ -77,7 +76,7 @@ class Bounds:
         if not self.low < self.high:
             found.append("the bounds must be in order")
         if found:
-            raise ValueError("; ".join(found)) if self.joined else ValueError(*found)
+            raise ValueError(*found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +92,6 @@ def test_every_argument_of_a_config_s_error_is_a_fault_of_its_own_setting() -> N
     assert found == [low, Fault("model.high", "high must be at most 1")]
     _, found = section(Nested, {"bounds": {"low": 1}}, "model", None)
     assert found == [Fault("model.bounds", "the bounds must be in order")]
-
-
-def test_faults_that_a_config_joins_are_separated_where_the_next_one_begins_with_a_setting() -> None:
-    _, found = section(Bounds, {"low": -1, "high": 2, "joined": True}, "model", None)
-    low = Fault("model.low", "low = -1.0 must be at least 0; for no bound leave it out")
-    assert found == [low, Fault("model.high", "high must be at most 1")]
 
 
 def test_names_alone_get_every_default() -> None:
@@ -188,9 +181,9 @@ def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
         ({"model": "nua"}, "model: no model named 'nua'. Did you mean 'nau'?"),
         ({"model": {"name": "nua"}}, "model.name: no model named 'nua'. Did you mean 'nau'?"),
         ({"model": "dngppu", "task": "algorithm"}, "model: no model named 'dngppu'. Did you mean 'dngpu'?"),
-        ({"model": "nmu", "task": "algorithm"}, "model: nmu cannot learn task algorithm, where a model is a network of"),
+        ({"model": "nmu", "task": "algorithm"}, "model: nmu cannot learn task algorithm, where a model is a whole network"),
         ({"model": {"units": ["nau"]}, "task": "algorithm"}, "model.name: a list of units cannot learn task algorithm"),
-        ({"model": {"units": ["dngpu", "nau"]}}, "model.name: dngpu is a network of its own, and no unit that"),
+        ({"model": {"units": ["dngpu", "nau"]}}, "model.name: dngpu is a whole network, and no unit that"),
         ({"task": "statics"}, "task: no task named 'statics'. Did you mean 'static'?"),
         ({"model": {"name": "nau", "hiden": 3}}, "model.hiden: is not a setting here. Did you mean 'hidden'? Known: "),
         ({"model": {"name": "nau", "lower": 0}}, "model.lower: is not a setting here."),

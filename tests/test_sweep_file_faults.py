@@ -155,6 +155,11 @@ def test_a_fault_of_the_search_is_reported(search: str, part: str) -> None:
     assert part in found, found
 
 
+def test_the_name_of_a_searched_task_must_be_a_word() -> None:
+    search = "search: {configurations: 2, space: {train.lr: [0.1, 0.2]}}"
+    assert "task.name: must be a name" in faults(f"task: {{name: {{a: 1}}}}\nmodel: nau\ntrain: {{steps: 1}}\n{search}\n")
+
+
 def test_a_setting_that_only_some_cells_have_is_one_fault_with_the_condition_to_add() -> None:
     text = "task: static\ntrain: {steps: 1000}\ncompare: {model: [nau, nac, linear], train.lr: [1e-3, 1e-2]}\n"
     found = faults(text + "search: {configurations: 3, space: {model.clamp: [true, false]}}")

@@ -1,6 +1,6 @@
-"""`sweeps bench --driver`: how many packs a second the driver can send and receive, with pretended workers.
+"""`sweeps bench --driver`: how many packs a second the driver can send and receive, with simulated workers.
 
-A pretended worker returns at once: first a checkpoint of every lane, then its results, which are those of one trained lane
+A simulated worker returns at once: first a checkpoint of every lane, then its results, which are those of one trained lane
 under other keys. Store, search, records and MLflow (SQLite) are real; there is no Ray, so the figure is the driver's own
 limit.
 """
@@ -24,7 +24,7 @@ from sweeps.training.lane import Checkpoint, LaneResult
 
 SEEDS, SLOTS, STEPS = 100, 10, 200  # and twenty evaluations, as a lane of 20,000 steps has
 SWEEP = """\
-name: pretended
+name: simulated
 task: {{name: static, operation: add}}
 model: nau
 train: {{steps: {steps}, evaluate_every: 10}}
@@ -56,7 +56,7 @@ class DriverBench:
 
     def line(self) -> str:
         return (
-            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} pretended workers: {self.packs / self.seconds:.1f} "
+            f"{self.lanes:,} lanes in {self.packs:,} packs, {self.workers} simulated workers: {self.packs / self.seconds:.1f} "
             f"packs and {self.lanes / self.seconds:.0f} lanes a second ({self.seconds:.0f} s after {self.begin_s:.0f} s of "
             f"sampling; MLflow {self.mlflow_s:.0f} s more); it leaves {self.files} files, {self.megabytes:.0f} MB"
         )
@@ -65,9 +65,9 @@ class DriverBench:
 def bench_driver(
     lanes: int = 10_000, workers: int = 200, tracked: bool = True, on_progress: Callable[[str], None] = print
 ) -> DriverBench:
-    """Run a whole sweep of pretended packs in a temporary folder."""
+    """Run a whole sweep of simulated packs in a temporary folder."""
     text = SWEEP.format(steps=STEPS, seeds=SEEDS, slots=SLOTS, configurations=max(1, lanes // SEEDS))
-    sweep = parse(text, "pretended", [])
+    sweep = parse(text, "simulated", [])
     with (
         tempfile.TemporaryDirectory(prefix="sweeps-bench-", ignore_cleanup_errors=True) as folder,
         Store(folder) as store,
@@ -107,18 +107,18 @@ def _run_packs(driver: Driver, workers: int, sample: LaneResult, on_progress: Ca
     packs, reported_s = 0, time.perf_counter()
     running: deque[tuple[PackRequest, bool]] = deque()
     while not driver.done:
-        while len(running) < workers and (order := driver.next_pack(f"pack{packs}")):
+        while len(running) < workers and (request := driver.next_pack(f"pack{packs}")):
             packs += 1
-            running.append((order, False))
-        order, has_reported = running.popleft()
+            running.append((request, False))
+        request, has_reported = running.popleft()
         if not has_reported:
-            checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in order.lanes}
-            driver.receive(order.pack_id, PackReport(checkpoints=checkpoints))
-            running.append((order, True))
+            checkpoints = {lane.key: Checkpoint(STEPS // 2, sample.state) for lane in request.lanes}
+            driver.receive(request.pack_id, PackReport(checkpoints=checkpoints))
+            running.append((request, True))
             continue
-        results = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in order.lanes]
-        driver.receive(order.pack_id, PackReport(results=results, seed_steps=len(results) * STEPS))
-        driver.pack_ended(order.pack_id)
+        results = [dataclasses.replace(sample, key=lane.key, seed=lane.seed) for lane in request.lanes]
+        driver.receive(request.pack_id, PackReport(results=results, seed_steps=len(results) * STEPS))
+        driver.pack_ended(request.pack_id)
         if time.perf_counter() - reported_s > 10:
             reported_s = time.perf_counter()
             on_progress(f"{driver.lanes_done:,} of {driver.lanes_planned:,} lanes")
@@ -127,9 +127,9 @@ def _run_packs(driver: Driver, workers: int, sample: LaneResult, on_progress: Ca
 
 def _sample(driver: Driver) -> LaneResult:
     """The result of a lane that is really trained; the lanes of its pack are queued again."""
-    order = driver.next_pack("sample")
-    assert order is not None
-    run = PackRun(dataclasses.replace(order, lanes=order.lanes[:1], slots=3), compiled=False)
+    request = driver.next_pack("sample")
+    assert request is not None
+    run = PackRun(dataclasses.replace(request, lanes=request.lanes[:1], slots=3), compiled=False)
     results: list[LaneResult] = []
     while not run.done:
         results += run.work(60.0).results

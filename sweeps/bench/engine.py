@@ -23,7 +23,7 @@ PLAIN_STEPS, PACK_STEPS = 1000, 200
 
 @dataclass(frozen=True)
 class Bench:
-    """Seed-steps a second, one number a round; rounds alternate, so that both meet the same machine."""
+    """Seed-steps a second, one number a round; rounds alternate, so that both run under the same load."""
 
     lanes: int
     plain: list[float] = field(default_factory=list)

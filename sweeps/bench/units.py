@@ -1,6 +1,6 @@
 """`sweeps bench --units`: for every unit, seed-steps a second of a pack against its own plain one-seed loop.
 
-Both on one thread and in turn, so that they meet the same machine. The case is the static task, 100-2-1, batch 128, Adam, in
+Both on one thread and in turn, so that they run under the same load. The case is the static task, 100-2-1, batch 128, Adam, in
 the unit's network of the papers.
 """
 

@@ -7,7 +7,7 @@ import keyword
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +15,15 @@ from sweeps.cli.app import StoreOption, app, console, load_sweep, require_store,
 from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
+from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from arith_models.base import Network, Unit
+    from tasks.base import Task
 
 
 @app.command()
@@ -35,7 +40,7 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
 
 
 class Template(StrEnum):
-    """What `sweeps new` writes; a model is a unit, a network a model by itself."""
+    """What `sweeps new` writes: a unit, a whole network, or a task."""
 
     model = "model"
     network = "network"
@@ -44,7 +49,7 @@ class Template(StrEnum):
 
 @app.command()
 def new(
-    what: Annotated[Template, typer.Argument(help="model: a unit; network: a model by itself; task")],
+    what: Annotated[Template, typer.Argument(help="model: a unit; network: a whole network; task")],
     name: Annotated[str, typer.Argument(help="its name, and that of its file")],
     folder: Annotated[Path, typer.Argument(help="where to write it")] = Path(),
 ) -> None:
@@ -113,11 +118,13 @@ def list_(
     if what is Listed.sweeps:
         require_store(store)
         with Store(store) as opened:
-            rows = sweep_listing(opened)
+            rows = [(row.name, state_of(opened, row.name)) for row in opened.sweeps()]
     elif what is Listed.definitions:
-        rows = definition_listing()
+        rows = [(name, question_of(name)) for name in definitions()]
     elif what is Listed.clusters:
-        rows = cluster_listing()
+        from cluster.clusters_file import load_clusters
+
+        rows = [(name, cluster.where) for name, cluster in load_clusters().items()]
     elif what is Listed.metrics:
         from sweeps.results import metrics
 
@@ -162,7 +169,7 @@ def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
 
 
 def _check_name(kind: registry.Kind, name: str) -> None:
-    """Raise UserError for what cannot be the name of a definition."""
+    """Raise UserError for a word that cannot be the name of a definition."""
     rule = "a name is lower-case letters, digits and _, and begins with a letter: my_unit"
     if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[:1].isalpha():
         near = "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_0123456789")
@@ -184,30 +191,15 @@ def summary_line(kind: registry.Kind, name: str) -> str:
 
 
 def listing(kind: registry.Kind) -> list[tuple[str, str]]:
-    """Return names with what they stand for; models are units, and networks that are models by themselves."""
+    """Return names with the summaries of their classes; models are units and whole networks."""
     found = [(name, summary_line(kind, name)) for name in registry.names(kind)]
     if kind == "model":
         found += [(name, summary_line("network", name)) for name in registry.standalone_networks()]
     return sorted(found)
 
 
-def definition_listing() -> list[tuple[str, str]]:
-    return [(name, question_of(name)) for name in definitions()]
-
-
-def cluster_listing() -> list[tuple[str, str]]:
-    """Return the clusters and what they are, without credentials."""
-    from cluster.clusters_file import load_clusters
-
-    return [(name, cluster.where) for name, cluster in load_clusters().items()]
-
-
-def sweep_listing(store: Store) -> list[tuple[str, str]]:
-    """Return every sweep of a store and its state; a sweep whose driver was killed is interrupted."""
-    return [(row.name, state_of(store, row.name)) for row in store.sweeps()]
-
-
 def state_of(store: Store, name: str) -> str:
+    """Return a sweep's state for display; a sweep whose driver was killed is interrupted."""
     row = store.sweep(name)
     state = row.state if row else "unknown"
     holder = store.holder(name)
@@ -226,7 +218,7 @@ def about_model(name: str) -> str:
     if settings is None:
         raise UserError("; ".join(f.message for f in faults))
     model: dict[str, Any] = settings["model"]
-    parts = [f"{name} stands for\n", dump({"model": model})]
+    parts = [f"{name} is short for\n", dump({"model": model})]
     network = model["network"]
     parts += ["", *_about(registry.find("network", network), f"network {network}")]
     for unit in dict.fromkeys(u["name"] for u in model["units"]):
@@ -259,7 +251,7 @@ def about_file(sweep: Sweep) -> str:
     return "\n".join(parts)
 
 
-def _dimension(dimension: Any) -> dict[str, Any]:
+def _dimension(dimension: Dimension) -> dict[str, Any]:
     if dimension.kind == "choice":
         text: dict[str, Any] = {"choice": list(dimension.choices)}
     else:
@@ -269,7 +261,7 @@ def _dimension(dimension: Any) -> dict[str, Any]:
     )
 
 
-def _about(cls: type[Any], title: str) -> Iterator[str]:
+def _about(cls: type[Unit | Network | Task], title: str) -> Iterator[str]:
     module = inspect.getmodule(cls)
     yield f"{title} (version {cls.version}, {inspect.getsourcefile(cls)})"
     for text in (inspect.getdoc(module), inspect.getdoc(cls)):

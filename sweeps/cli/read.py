@@ -116,13 +116,14 @@ def ensemble(
     from sweeps.store import Store
 
     require_store(store)
-    unclear = [part for part in lengths.split(",") if part and not part.strip().isdecimal()]
-    if unclear:
-        raise UserError(f"lengths are whole numbers with commas between, such as 41,401; {unclear[0]!r} is none")
+    parts = [part.strip() for part in lengths.split(",") if part]
+    for part in parts:
+        if not part.isdecimal():
+            raise UserError(f"lengths are whole numbers with commas between, such as 41,401, not {part!r}")
     with Store(store) as opened:
         typer.echo(
             ensemble_table(
-                opened, name, cell, [int(part) for part in lengths.split(",") if part],
+                opened, name, cell, [int(part) for part in parts],
                 on_progress=lambda line: errors.print(line, highlight=False),
             )
         )  # fmt: skip

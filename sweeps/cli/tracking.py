@@ -37,7 +37,7 @@ def ui(
     from sweeps.tracking import default_uri, serve, stop
 
     require_store(store)
-    # SIGTERM must end the server too, which is a session of its own.
+    # SIGTERM must end the server too, which is in another session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = serve(default_uri(store), host, port)
     # Without the query MLflow opens its pages for language models.

@@ -70,9 +70,7 @@ def bench_(
     lanes: Annotated[int, typer.Option(min=3)] = 100,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
-    driver: Annotated[
-        bool, typer.Option("--driver", help="packs a second of the driver, with workers that only pretend")
-    ] = False,
+    driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
 ) -> None:
     """Measure the engine against a plain PyTorch loop."""
     from sweeps.bench.engine import bench
@@ -118,7 +116,7 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
         row = opened.sweep(name)
     if row is None:
         return None
-    console.print(f"{name} goes on as it was begun in {masked(store)}", highlight=False)
+    console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     changed = overrides if "name" in row.document else [f"name={name}", *overrides]
     sweep = parse(row.definition, name, changed)
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)

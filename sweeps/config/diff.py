@@ -40,14 +40,10 @@ class Change:
         )
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
-    """Compare two `Sweep.document`s: that with which the sweep began, and the new one.
-
-    Raises SweepFileError if `new` is not a valid sweep file.
-    """
-    if old == new:
+def difference(old: Mapping[str, Any], after: Sweep) -> Change:
+    """Compare the `Sweep.document` with which a sweep began with the sweep as its file is now."""
+    if old == after.document:
         return Change("nothing")
-    after = from_document(new, "new-definition")
     try:
         before = from_document(old, "begun-definition")
     except SweepFileError as error:

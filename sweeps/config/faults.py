@@ -46,7 +46,7 @@ class SweepFileError(UserError):
 class Faults:
     """Collects faults while a file is read; the `take` methods check one value each and add what is wrong.
 
-    A `take` method that finds a fault returns None, so that reading goes on and finds the others.
+    A `take` method that finds a fault returns None, so that reading continues and finds the others.
 
     Parameters
     ----------

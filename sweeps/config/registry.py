@@ -58,7 +58,7 @@ SOURCES: dict[Kind, _Source] = {
 
 
 class UnknownName(UserError):
-    """No definition of that name; the message offers the nearest one and says how to add one."""
+    """No definition of that name; the message contains the nearest one, and how to add one."""
 
 
 class BrokenDefinition(UserError):
@@ -110,12 +110,12 @@ def standalone_networks() -> list[str]:
 
 
 def models() -> list[str]:
-    """Return what `model:` may name of what ships with this project: units and standalone networks, sorted."""
+    """Return the shipped definitions that `model:` may name: units and standalone networks, sorted."""
     return sorted([*names("model"), *standalone_networks()])
 
 
 def is_network(name: str) -> bool:
-    """Return whether a model's name, which may be a user's file or class, stands for a network and not for a unit.
+    """Return whether a model's name, which may be a user's file or class, is that of a network and not of a unit.
 
     Raises UnknownName and BrokenDefinition as `find` does.
     """
@@ -131,7 +131,7 @@ def find(kind: Literal["network"], name: str) -> type[Network]: ...
 @overload
 def find(kind: Literal["task"], name: str) -> type[Task]: ...
 def find(kind: Kind, name: str) -> type[Any]:
-    """Return the class that a name stands for.
+    """Return the class of that name.
 
     Raises UnknownName, or BrokenDefinition where a file exists but cannot be imported or defines no such class.
     """
@@ -139,7 +139,7 @@ def find(kind: Kind, name: str) -> type[Any]:
 
 
 def clear_cache() -> None:
-    """Forget every class that was found: a user's file may have been edited since."""
+    """Clear the caches of classes and names, as after an edit of a user's file."""
     for cached in (_find, _referred, _modules, standalone_networks):
         cached.cache_clear()
 
@@ -162,7 +162,7 @@ def _find(kind: Kind, name: str) -> type[Any]:
 def _unknown(kind: Kind, name: str) -> str:
     known = models() if kind == "model" else names(kind)
     if name in known:
-        return f"{name} is a network of its own, and no unit that a network arranges: write `model: {name}`"
+        return f"{name} is a whole network, and no unit that a network arranges: write `model: {name}`"
     if kind == "model" and name in names("network"):
         return f"{name} is a network that arranges units, and no unit: write `model: {{name: nmu, network: {name}}}`"
     near = nearest(name, known)
@@ -206,7 +206,7 @@ def source_hash(kind: Kind, name: str) -> str:
 
 
 def _is_reference(name: str) -> bool:
-    """Whether a name stands for a user's own class: ./my_unit.py or my_pkg.units:Mine."""
+    """Whether a name refers to a user's own class: ./my_unit.py or my_pkg.units:Mine."""
     return name.endswith(".py") or ":" in name
 
 
@@ -303,8 +303,8 @@ def _import_file(path: Path) -> ModuleType:
         folder = "./" if path.parent == Path() else f"{path.parent}/"
         guess = f". Did you mean {folder}{near}?" if near else ""
         raise UnknownName(f"no file {path} (looked in {Path.cwd()}){guess}")
-    place = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"_user_{place}_{path.stem}", path)
+    folder_digest = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"_user_{folder_digest}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BrokenDefinition(f"{path} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)

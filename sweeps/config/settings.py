@@ -20,9 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
 from sweeps.config.faults import Fault, join
+from sweeps.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from arith_models.base import Network, Unit
     from sweeps.training.settings import Built
+    from tasks.base import Task
 
 # sweeps.training.settings is imported inside functions: it imports torch, which most commands can do without.
 
@@ -33,7 +38,7 @@ MOST_CHOICES = 64
 def section(
     cls: type[Any], given: Mapping[str, Any], path: str, steps: float | None, also: set[str] | None = None
 ) -> tuple[dict[str, Any] | None, list[Fault]]:
-    """Explicit plain values of one Config, and faults; the values are None where there is a fault.
+    """Return explicit plain values of one Config, and faults; the values are None where there is a fault.
 
     Parameters
     ----------
@@ -89,7 +94,7 @@ def _integral(value: Any) -> Any:
     return [_integral(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _faults_of(error: Any, path: str, cls: type[Any], given: Mapping[str, Any]) -> list[Fault]:
+def _faults_of(error: ErrorDetails, path: str, cls: type[Any], given: Mapping[str, Any]) -> list[Fault]:
     """The faults of one of pydantic's errors."""
     name = str(error["loc"][0]) if error["loc"] else ""
     forms = get_args(fields_of(cls).get(name))
@@ -126,14 +131,10 @@ def _config_at(cls: type[Any], keys: Sequence[str]) -> type[Any] | None:
 def _faults_of_config(cls: type[Any], error: ValueError, path: str) -> list[Fault]:
     """The faults in a ValueError that a Config's `__post_init__` raised, each at its own setting where it begins with one.
 
-    Every argument is one fault: `raise ValueError("lr = 0 must be above 0", "batch = 0 must be at least 1")`. An argument
-    that joins several with "; " is split before the name of a setting. Nothing else takes the text of a fault apart.
+    Every argument is one fault: `raise ValueError("lr = 0 must be above 0", "batch = 0 must be at least 1")`.
     """
-    settings = "|".join(map(re.escape, fields_of(cls)))
-    split = re.compile(rf"; (?=(?:{settings})\b)") if settings else re.compile("(?!)")
-    messages = [message for argument in error.args for message in split.split(str(argument))]
-    names = [re.match(rf"(?:{settings})\b", message) if settings else None for message in messages]
-    return [Fault(join(path, n[0]) if n else path, m) for n, m in zip(names, messages, strict=True)]
+    first_words = [(re.match(r"\w*", str(argument)), str(argument)) for argument in error.args]
+    return [Fault(join(path, word[0]) if word and word[0] in fields_of(cls) else path, text) for word, text in first_words]
 
 
 def _faults_besides(cls: type[Any], known: Mapping[str, Any], path: str, wrong: set[str]) -> list[Fault]:
@@ -209,8 +210,8 @@ def _steps_from_shares(
     result = dict(given)
     for key, hint in fields_of(cls).items():
         value = result.get(key)
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            result[key] = _steps_from_shares(_as_class(hint), value, f"{path}.{key}", steps, faults)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            result[key] = _steps_from_shares(hint, value, f"{path}.{key}", steps, faults)
         elif get_origin(hint) is Annotated and "steps" in get_args(hint) and isinstance(value, str):
             try:
                 share = float(value.strip().removesuffix("%")) / 100 if value.strip().endswith("%") else None
@@ -221,11 +222,6 @@ def _steps_from_shares(
                 faults.append(Fault(join(path, key), message))
             else:
                 result[key] = share * steps
-    return result
-
-
-def _as_class(hint: Any) -> type[Any]:
-    result: type[Any] = hint
     return result
 
 
@@ -289,7 +285,7 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
     model, task = resolved["model"], resolved["task"]
     task_class = registry.find("task", task["name"])
     identity = {
-        # The model's name is only a name: its network and units say what it is.
+        # The model's name is only a label: its network and units define it.
         "model": {key: value for key, value in model.items() if key != "name"},
         # A task that reads files is identified by their contents, not by where they are.
         "task": task_class.identity(task),
@@ -322,7 +318,7 @@ def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[
         return None, faults
     try:
         cls = registry.find("task", name)
-    except ValueError as error:
+    except UserError as error:
         return None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
     plain, faults = section(cls.Config, rest, "task", steps)
     return ({"name": name, **plain} if plain is not None else None), faults
@@ -337,27 +333,28 @@ def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tupl
         given_network = rest.pop("network", None)
         network_name = given_network or _usual_network(name, task, "units" in rest)
         network = registry.find("network", network_name)
-        paper = copy.deepcopy(dict(network.presets.get(name, {})))
-        given_units = rest.pop("units", None) or paper.pop("units", None) or [name] * network.num_units
-        paper.pop("units", None)
+        preset = copy.deepcopy(dict(network.presets.get(name, {})))
+        preset_units = preset.pop("units", None)
+        given_units = rest.pop("units", None) or preset_units or [name] * network.num_units
         units = [u if isinstance(u, Mapping) else {"name": u} for u in given_units]
         classes = [registry.find("model", str(u.get("name"))) for u in units]
-    except ValueError as error:
+    except UserError as error:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
     unnamed = network.num_units == 0 and given_network is None and name != network_name
-    told = _no_whole_network(name, task) if unnamed else None
-    if told or (task and (told := _unreadable(network_name, network, task["name"]))):
-        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", told)]
+    reason = _no_whole_network(name, task) if unnamed else None
+    reason = reason or (_unreadable(network_name, network, task["name"]) if task else None)
+    if reason:
+        return None, [Fault("model.name" if isinstance(given, Mapping) else "model", reason)]
     if len(units) != network.num_units:
         return None, [Fault("model.units", f"network {network_name} takes {network.num_units} units, but got {len(units)}")]
     misplaced = _misplaced_cell(network_name, network, units, classes)
     if misplaced:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", misplaced)]
-    return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), paper, rest, steps)
+    return _assemble(name, network_name, network, list(zip(units, classes, strict=True)), preset, rest, steps)
 
 
-def _misplaced_cell(network_name: str, network: type[Any], units: list[Any], classes: list[type[Any]]) -> str | None:
-    """Why a recurrent cell is in the wrong place, or None: only the first unit of a looped network is repeated."""
+def _misplaced_cell(network_name: str, network: type[Network], units: list[Any], classes: list[type[Unit]]) -> str | None:
+    """The reason why a recurrent cell is in the wrong place, or None: only the first unit of a looped network is repeated."""
     repeated = 1 if network.pieces else 0
     for unit, cls in list(zip(units, classes, strict=True))[repeated:]:
         if cls.is_cell:
@@ -369,18 +366,17 @@ def _misplaced_cell(network_name: str, network: type[Any], units: list[Any], cla
 
 
 def _usual_network(name: str | None, task: dict[str, Any] | None, units_given: bool) -> str:
-    """A model that is a network of its own, or what the task usually arranges units in.
+    """The name of a model that is a whole network, else of the network in which the task usually arranges units.
 
     With units, the name is only a label.
     """
     if name in registry.standalone_networks() or (isinstance(name, str) and not units_given and registry.is_network(name)):
         return str(name)
-    usual: str = registry.find("task", task["name"]).network if task else "two_layer"
-    return usual
+    return registry.find("task", task["name"]).network if task else "two_layer"
 
 
 def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
-    """Why a name does not do where the task arranges no units."""
+    """The reason why a model does not fit a task that arranges no units."""
     if name is not None:
         try:
             registry.find("model", name)
@@ -388,12 +384,12 @@ def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
             return str(error)
     where = f"task {task['name']}" if task else "this task"
     known = ", ".join(registry.standalone_networks())
-    return f"{name or 'a list of units'} cannot learn {where}, where a model is a network of its own: {known}"
+    return f"{name or 'a list of units'} cannot learn {where}, where a model is a whole network: {known}"
 
 
-def _unreadable(name: str, network: type[Any], task_name: str) -> str | None:
-    """Why a network cannot read what a task gives, or None."""
-    needs, gives = (cls.reads_symbols for cls in (network, registry.find("task", task_name)))
+def _unreadable(name: str, network: type[Network], task_name: str) -> str | None:
+    """The reason why a network cannot read the inputs of a task, or None."""
+    needs, gives = network.reads_symbols, registry.find("task", task_name).reads_symbols
     if needs == gives:
         return None
     known = [n for n in registry.names("network") if registry.find("network", n).reads_symbols]
@@ -409,12 +405,12 @@ def _mistyped(given: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _assemble(
-    name: str | None, network_name: str, network: type[Any], units: list[tuple[Any, type[Any]]],
-    paper: dict[str, Any], rest: dict[str, Any], steps: float | None,
+    name: str | None, network_name: str, network: type[Network], units: list[tuple[Any, type[Unit]]],
+    preset: dict[str, Any], rest: dict[str, Any], steps: float | None,
 ) -> tuple[dict[str, Any] | None, list[Fault]]:  # fmt: skip
     """Distribute settings between a network and its units; a setting of units goes to every unit that has it."""
     unit_fields = {f.name for _, c in units for f in dataclasses.fields(c.Config)}
-    given = merge(paper, rest)
+    given = merge(preset, rest)
     shared = {k: given.pop(k) for k in list(given) if k in unit_fields and k not in fields_of(network.Config)}
     plain, faults = section(network.Config, given, "model", steps, also=unit_fields)
     resolved_units = []
@@ -472,7 +468,7 @@ def _warnings(resolved: Mapping[str, Any]) -> Iterator[Fault]:
     """Warnings about explicit settings that are allowed and hardly intended."""
     train, settings = resolved["train"], dict(resolved["task"])
     yield from _late_schedules(resolved["model"], "model", train["steps"])
-    cls: Any = registry.find("task", settings.pop("name"))
+    cls: type[Task] = registry.find("task", settings.pop("name"))
     task = cls(validated(cls.Config, settings))
     if train["stop"] == "solved" and not task.has_threshold():
         yield Fault(

@@ -90,6 +90,11 @@ class Sweep:
     document: dict[str, Any]
     """The file's plain values, overrides applied."""
 
+    @property
+    def objective(self) -> Objective:
+        """The search's; the default one where nothing is searched."""
+        return self.search.objective if self.search is not None else Objective()
+
     def configurations(self, cell: Cell) -> int:
         """The most configurations that a cell has, number 0 included; 1 where it has nothing to search."""
         return self.search.configurations if self.search is not None and cell.space else 1
@@ -97,7 +102,6 @@ class Sweep:
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file, with KEY=VALUE overrides applied. Raises SweepFileError, also for a missing file."""
-    source = Path(source)
     try:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -346,18 +350,13 @@ def _check_objective(given: Any, objective: Objective, figures: Iterable[str], f
     if name not in known:
         faults.add("search.objective", unknown("objective", name, known))
     elif not isinstance(given, dict) and name not in always and not name.startswith("error."):
-        message = f"{name} is a score: say which is better, {{{name}: maximize}} or {{{name}: minimize}}"
+        message = f"{name} is a score: write which is better, {{{name}: maximize}} or {{{name}: minimize}}"
         faults.add("search.objective", message)
 
 
 def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
     """Check the sampler's name and options with every cell's space; a grid without a count is tried in full."""
-    from sweeps.search import (  # here, because it loads optuna
-        SAMPLERS,
-        CellSearch,
-        check_sampler,
-        file_values,
-    )
+    from sweeps.search import SAMPLERS, CellSearch, check_sampler, file_values  # here, because it loads optuna
 
     if search.sampler not in SAMPLERS:
         named = isinstance(given.get("sampler"), dict) and "name" in given["sampler"]
@@ -385,10 +384,10 @@ def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cel
 def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:
     """The figures that the file's tasks report of each lane: `error.<split>`, and `<score>.<split>` of their scores."""
     sections = [base.get("task"), *(entry.settings.get("task") for axis in axes for entry in axis.entries)]
-    tasks = {as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))}
+    given = [as_section(section, "task").get("name") for section in sections if isinstance(section, (str, dict))]
     found: set[str] = set()
-    for task in sorted(task for task in tasks if isinstance(task, str)):
-        with contextlib.suppress(ValueError):  # a task that does not exist is a fault of the cells
+    for task in {name for name in given if isinstance(name, str)}:
+        with contextlib.suppress(UserError):  # a task that does not exist is a fault of the cells
             found |= _reported(find("task", task))
     return found or {figure for task in names("task") for figure in _reported(find("task", task))}
 

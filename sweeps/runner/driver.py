@@ -33,7 +33,7 @@ from sweeps.training.pack import LEAST_SLOTS
 MAX_SLOTS = 100
 """Slots of a pack at most, where the sweep file leaves them open: a larger stacked batch leaves a processor's cache."""
 MAX_LOSSES = 3
-"""A lane whose worker was lost this often without progress is recorded as an error: it may be what ends the worker."""
+"""A lane whose worker was lost this often without progress is recorded as an error: it may be the cause."""
 
 
 @dataclass(frozen=True)
@@ -361,28 +361,24 @@ class Driver:
         self.solved += sum(result.solved for result in results)
         if entry.missing or entry.summary is not None:
             return
-        by_seed = sorted(entry.results.values(), key=lambda result: result.seed)
-        summary = entry.summary = summarise(by_seed)
+        summary = entry.summary = summarise(entry.results.values())
         state = "failed" if summary.errors == summary.seeds else "complete"
         value = self._objective(summary)[0] if state == "complete" else None
         old = entry.configuration
         self.store.finish_configuration(self.name, old.cell, old.number, state, value)
         finished = entry.configuration = dataclasses.replace(old, state=state, value=value)
-        completed = RankedConfiguration(configuration=finished, results=tuple(by_seed))
+        completed = RankedConfiguration(configuration=finished, results=summary.results)
         self.track(lambda tracker: tracker.complete(completed))
 
     def _finished(self, entry: ConfigurationProgress) -> Finished:
-        """Return a configuration as the search sees it; without a value while it runs and where it failed."""
+        """Return a configuration for the search; without a value while it runs and where it failed."""
         if entry.summary is None or entry.summary.errors == entry.summary.seeds:
             return Finished(entry.configuration.parameters, None)
         return Finished(entry.configuration.parameters, *self._objective(entry.summary))
 
     def _objective(self, summary: Summary) -> tuple[float, float]:
         """Return the objective's value and the tie-break."""
-        search = self.sweep.search
-        if search is None:
-            return objective_value(summary)
-        return objective_value(summary, search.objective.name, search.objective.direction)
+        return objective_value(summary, self.sweep.objective.name, self.sweep.objective.direction)
 
 
 def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:

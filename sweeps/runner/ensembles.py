@@ -37,11 +37,11 @@ def ensemble_table(
     if len(states) < 2:
         raise UserError(f"an average needs at least 2 trained seeds, but {name} has {len(states)}")
     task = settings["task"]
-    chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
     built = build(settings)
     if not built.task.reads_symbols:
         raise UserError(f"outputs can be averaged where they are logits of symbols, but task {task['name']} has numbers")
-    for length in chosen:  # the first ones take minutes: a wrong last one is refused before
+    chosen = list(lengths or task["curve_lengths"] or [task["test_length"]])
+    for length in chosen:  # checked before any is measured, which takes minutes
         try:
             built.task.curve_inputs(length)
         except ValueError as error:

@@ -97,8 +97,7 @@ class Progress:
         return [first, *self._best_of_cells()] if self._live or self._in_log else [first]
 
     def _best_of_cells(self) -> list[str]:
-        search = self._driver.sweep.search
-        sign = -1 if search and search.objective.direction == "maximize" else 1
+        sign = -1 if self._driver.sweep.objective.direction == "maximize" else 1
         lines = []
         for cell in self._driver.cells:
             finished = [

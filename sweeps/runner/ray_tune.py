@@ -172,7 +172,7 @@ def ray_cluster(
 
 
 def _init_ray(**options: Any) -> None:
-    """Call `ray.init`, again where a node of our own was not up in time. Left-over processes end with this one."""
+    """Call `ray.init`, again where a node that it starts was not up in time. Left-over processes end with this one."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**options)

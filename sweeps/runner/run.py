@@ -95,7 +95,7 @@ def _begin(sweep: Sweep, store: Store, console: Console) -> None:
     if row is None:
         store.begin_sweep(sweep.name, sweep.text, sweep.document)
         return
-    change = difference(row.document, sweep.document)
+    change = difference(row.document, sweep)
     if change.kind == "refusal":
         raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
     if change.kind == "extension":
@@ -105,9 +105,7 @@ def _begin(sweep: Sweep, store: Store, console: Console) -> None:
 
 
 def _train(driver: Driver, console: Console, workers: int | None) -> None:
-    from sweeps.runner import (
-        ray_tune,
-    )  # importing Ray takes seconds, and a sweep that is done does not need it
+    from sweeps.runner import ray_tune  # it takes seconds to import, and a sweep that is done does not need it
 
     def before_exit() -> None:
         _finish(driver, "stopped", console)

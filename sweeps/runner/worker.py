@@ -34,25 +34,25 @@ class PackRun:
     `compiled`: None is the environment variable SWEEPS_COMPILE, by default true.
     """
 
-    def __init__(self, order: PackRequest, compiled: bool | None = None) -> None:
+    def __init__(self, request: PackRequest, compiled: bool | None = None) -> None:
         if compiled is None:
             compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-        self._checkpoint_s = order.checkpoint_s
+        self._checkpoint_s = request.checkpoint_s
         self._failed: list[LaneResult] = []
         self.pack: Pack | None = None
         try:
-            self.pack = Pack(order.lanes, order.slots, build, order.zeros, order.device, compiled)
-            self._provenance = _provenance(order)
+            self.pack = Pack(request.lanes, request.slots, build, request.zeros, request.device, compiled)
+            self._provenance = _provenance(request)
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
-            self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in order.lanes]
+            self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in request.lanes]
 
     @property
     def done(self) -> bool:
         return self.pack is None or self.pack.done
 
     def work(self, period_s: float | None = None) -> PackReport:
-        """Train until lanes have ended or `period_s` (None: the order's `checkpoint_s`) is over, and at least a step."""
+        """Train until lanes have ended or `period_s` (None: the request's `checkpoint_s`) is over, and at least a step."""
         period_s = self._checkpoint_s if period_s is None else period_s
         if self.pack is None:
             return PackReport(results=self._failed)
@@ -70,15 +70,15 @@ class PackRun:
         )
 
 
-def _provenance(order: PackRequest) -> dict[str, str]:
+def _provenance(request: PackRequest) -> dict[str, str]:
     """What may differ between equal lanes: the device, versions, and the source of task, network and units."""
-    model, task = order.lanes[0].settings["model"], order.lanes[0].settings["task"]
+    model, task = request.lanes[0].settings["model"], request.lanes[0].settings["task"]
     sources = [
         registry.source_hash("task", task["name"]),
         registry.source_hash("network", model["network"]),
         *(registry.source_hash("model", unit["name"]) for unit in model["units"]),
     ]
-    on_cpu = order.device == "cpu"
+    on_cpu = request.device == "cpu"
     return {
         "device": f"cpu {torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(),
         "machine": platform.machine(),

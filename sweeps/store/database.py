@@ -144,7 +144,7 @@ def utc_now() -> str:
 
 
 def exists(location: str | Path) -> bool:
-    """Return whether a folder contains a store, which opening it would create. A URL is not looked at: True."""
+    """Return whether a folder contains a store, which opening it would create. True for every URL."""
     return "://" in str(location) or (Path(location) / FILE_NAME).is_file()
 
 
@@ -183,7 +183,7 @@ class Database:
         return sqlite.insert(table) if self.engine.dialect.name == "sqlite" else postgresql.insert(table)
 
     def insert_new(self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
-        """Insert a row unless one with the same unique key is there. Return whether it was inserted."""
+        """Insert a row unless one has the same unique key already. Return whether it was inserted."""
         insert = self.insert(table).values(values).on_conflict_do_nothing()
         # Not `rowcount`, which some drivers set to -1.
         return connection.execute(insert.returning(sa.literal(1))).first() is not None
@@ -224,7 +224,7 @@ class Database:
         try:
             yield
         except sa.exc.SQLAlchemyError as fault:
-            cause = getattr(fault, "orig", None) or fault
+            cause = (fault.orig if isinstance(fault, sa.exc.StatementError) else None) or fault
             raise StoreError(f"store {self.where}: {_advice(cause)}") from fault
         except (OSError, OverflowError, UnicodeError) as fault:
             raise StoreError(f"store {self.where}: {_advice(fault)}") from fault
@@ -256,7 +256,7 @@ def _sqlite(folder: Path, journal: str) -> sa.Engine:
     lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
 
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # otherwise the driver begins transactions by itself, and too late
+        connection.isolation_level = None  # otherwise the database driver begins transactions, and too late
         connection.execute("PRAGMA foreign_keys=ON")
         if connection.execute("PRAGMA journal_mode").fetchone() != (journal,):
             with lock:

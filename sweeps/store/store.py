@@ -61,7 +61,7 @@ class Store:
     # --------------------------------------------------------------------------------------- one driver a sweep
 
     def hold(self, name: str, count_time: bool = True) -> AbstractContextManager[None]:
-        """Be the only driver of the sweep `name` for as long as the block lasts. See `Ownership.hold`."""
+        """Hold the sweep `name`, as its only driver, for as long as the block lasts. See `Ownership.hold`."""
         return self._ownership.hold(name, count_time)
 
     def heartbeat(self, name: str) -> None:
@@ -151,7 +151,7 @@ class Store:
     def add_seeds(self, name: str, cell: str, number: int, keys: Mapping[int, str]) -> Configuration:
         """Add seeds to a configuration; with any that are new it is `running` again, without a value.
 
-        Seeds that it has are left alone. Raises StoreError if one of them has another lane key than the stored one, as
+        Seeds that it has are kept. Raises StoreError if one of them has another lane key than the stored one, as
         after a new version of the model or task, and then changes nothing.
         """
         with self.database.write() as connection:
@@ -161,7 +161,7 @@ class Store:
                 raise StoreError(
                     f"sweep {name!r}, cell {cell!r}, configuration {number}: seeds {changed[:5]} are other lanes than "
                     "when the sweep began; the model, the task or the engine has a new version. "
-                    "Go on with the release that began it, or start anew with --name."
+                    "Continue with the release that began it, or start anew with --name."
                 )
             new = {seed: key for seed, key in keys.items() if seed not in present}
             if new:

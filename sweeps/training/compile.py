@@ -68,20 +68,20 @@ class Recorded:
             self._compile([*example, *map(_copy, self._constants)])
 
     def _compile(self, example: list[Tensor]) -> None:
-        for way in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
+        for method in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
             try:
                 with self._mode():
-                    way(example)
+                    method(example)
                 self.why_uncompiled = None
                 return
-            except Exception as error:  # the compiler fails in many ways, and each has this one remedy
+            except Exception as error:  # the compiler raises many exceptions, and all have this one remedy
                 message = (str(error).strip() or repr(error)).splitlines()[0]
                 self.why_uncompiled = f"{type(error).__name__}: {message[:300]}"
-                log.debug("not compiled (%s): %s", way.__name__, self.why_uncompiled)
+                log.debug("not compiled (%s): %s", method.__name__, self.why_uncompiled)
         log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
     def _ahead_of_time(self, example: list[Tensor]) -> None:
-        """Compile into a program that other processes load. torch calls this experimental: what it refuses is traced."""
+        """Compile into a program that other processes load. Experimental in torch: a function that it refuses is traced."""
 
         def compile_it() -> Any:
             _register_lowerings()
@@ -138,7 +138,7 @@ def _register_lowerings() -> None:
 def _lift_constants(graph: GraphModule) -> list[Tensor]:
     """Turn tensors that the recorded function holds itself into last arguments, and return them.
 
-    Programs that differ in them alone are one, and torch (2.13) saves no function that looks up tensors in its module.
+    Programs that differ only in them are one, and torch (2.13) saves no function that looks up tensors in its module.
     Other modules inside, as `torch.cond` makes, stay where they are.
     """
     held = [node for node in graph.graph.find_nodes(op="get_attr") if isinstance(getattr(graph, node.target), Tensor)]
@@ -222,7 +222,7 @@ class ProgramFile:
     def one_tracer_at_a_time(self) -> Iterator[None]:
         """Hold the lock while a function is traced that is not yet in torch's cache of kernels.
 
-        One that is there is traced without waiting: that takes seconds too, and a node has many workers.
+        A function in the cache is traced without waiting: that takes seconds too, and a node has many workers.
         """
         with nullcontext() if self._traced.exists() else FileLock(self._lock):
             yield

@@ -1,4 +1,4 @@
-"""Several trained lanes judged as one model: the outputs of all, averaged (Kaiser and Sutskever 2016, section 4).
+"""Several trained lanes evaluated as one model: the outputs of all, averaged (Kaiser and Sutskever 2016, section 4).
 
 Legend of suffixes: B rows, n positions, S symbols.
 """
@@ -6,11 +6,9 @@ Legend of suffixes: B rows, n positions, S symbols.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from sweeps.training.looped import LoopedEvaluation
 from sweeps.training.settings import Built
@@ -48,21 +46,21 @@ class Ensemble:
         inputs = tensors_of(x, self._device)
         targets = tensors_of(self.task.truth(x, 0), self._device)
 
-        def judged(logits_BnS: tuple[Tensor, ...]) -> dict[str, float]:
+        def evaluated(logits_BnS: tuple[Tensor, ...]) -> dict[str, float]:
             values = {"error": self.task.error(logits_BnS, targets)}
             values |= self.task.scores("at", logits_BnS, targets)
             return {name: float(value) for name, value in values.items()} | {"rows": float(len(x[0]))}
 
         rows: list[dict[str, float]] = []
-        total: Any = None
+        total: tuple[Tensor, ...] | None = None
         for number, member in enumerate(self._members, start=1):
             on_progress(f"length {length}: member {number} of {len(self._members)}")
             stacked_logits = self._evaluation.outputs(member["params"], member["memory"], self._floats, inputs)
             logits = tuple(y[0] for y in stacked_logits)
-            rows.append(judged(logits))
+            rows.append(evaluated(logits))
             probabilities = tuple(y.softmax(dim=-1) for y in logits)
-            total = probabilities if total is None else pytree.tree_map(torch.add, total, probabilities)
+            total = probabilities if total is None else tuple(map(torch.add, total, probabilities))
         if total is None:
             raise ValueError("an ensemble has at least one member")
-        rows.append(judged(tuple(summed.log() for summed in total)))
+        rows.append(evaluated(tuple(summed.log() for summed in total)))
         return rows

@@ -109,9 +109,6 @@ class LaneResult:
         }
 
 
-Errors = list[float]
-
-
 @dataclass
 class Curve:
     """Evaluations of one lane in order of steps: the error of each split, and the sparsity error, before that step's update.
@@ -120,20 +117,15 @@ class Curve:
     """
 
     step: list[int] = field(default_factory=list)
-    error: dict[str, Errors] = field(default_factory=dict)
-    sparsity_error: Errors = field(default_factory=list)
-    scores: dict[str, Errors] = field(default_factory=dict)
+    error: dict[str, list[float]] = field(default_factory=dict)
+    sparsity_error: list[float] = field(default_factory=list)
+    scores: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Append an evaluation; one of the same or a later step (from before a restart) is replaced."""
         keep = next((i for i, s in enumerate(self.step) if s >= step), len(self.step))
-        columns: list[list[Any]] = [
-            self.step,
-            self.sparsity_error,
-            *self.error.values(),
-            *self.scores.values(),
-        ]
-        for column in columns:
+        del self.step[keep:]
+        for column in (self.sparsity_error, *self.error.values(), *self.scores.values()):
             del column[keep:]
         self.step.append(step)
         for name, value in values.items():

@@ -78,7 +78,7 @@ class LoopedStep:
 
 
 class LoopedEvaluation:
-    """The errors of every split, and the sparsity error, of stacked lanes; each split has a length of its own."""
+    """The errors of every split, and the sparsity error, of stacked lanes; splits may differ in length."""
 
     def __init__(self, functions: LaneFunctions, compiled: bool, inputs_shared: bool) -> None:
         """`inputs_shared`: inputs are the same for all lanes, and have no slot axis."""

@@ -128,7 +128,7 @@ def add_noise(grads: Params, variance: Any, stream: Stream) -> Params:
 
 
 PERIODS = 4
-"""Whose mean losses are kept."""
+"""Number of periods whose mean losses are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class LrDecay:
         if self.period < 1:
             faults.append(f"period = {self.period} must be at least 1")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(*faults)
 
     @staticmethod
     def initial_memory() -> Params:

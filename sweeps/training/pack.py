@@ -107,12 +107,12 @@ class Slot:
 
     @cached_property
     def threshold(self) -> float | None:
-        """Computed when the lane is first judged: it takes a second or two, and training can begin before."""
+        """Computed at the lane's first evaluation: it takes a second or two, and training can begin before."""
         return self.built.task.threshold()
 
 
 class LengthCurve:
-    """The errors of a finished lane by length, measured one length a call of `advance` until `result` is there."""
+    """The errors of a finished lane by length, measured one length a call of `advance` until `result` is set."""
 
     def __init__(self, finished: LaneResult, functions: LaneFunctions, tensors: dict[str, Any], compiled: bool) -> None:
         """`tensors` has the lane's own `params`, `memory` and `floats`, with a slot axis of one."""
@@ -245,7 +245,7 @@ class Pack:
                 lane = self.queued.popleft()
                 try:
                     self._start(k, lane)
-                except Exception as error:  # one lane's settings must not take its neighbours along
+                except Exception as error:  # a fault of one lane's settings is no reason to lose the others
                     failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
         return failed
 
@@ -330,8 +330,8 @@ class Pack:
         for k, slot in enumerate(self.slots):
             if slot is None:
                 continue
-            goes_on = status[k] == RUNNING and steps[k] < slot.lane.budget
-            if goes_on and slot.built.train.stop != "solved":
+            unfinished = status[k] == RUNNING and steps[k] < slot.lane.budget
+            if unfinished and slot.built.train.stop != "solved":
                 continue
             diverged = None
             if status[k] != RUNNING:
@@ -339,11 +339,11 @@ class Pack:
                 diverged = f"diverged at step {steps[k]}: {what} is not finite"
             try:
                 result = judge(slot.lane, slot.curve, slot.threshold, steps[k], diverged)
-            except Exception as error:  # of its threshold; one lane's must not take its neighbours along
+            except Exception as error:  # the threshold of one lane is no reason to lose the others
                 results.append(error_result(slot.lane, f"{type(error).__name__}: {error}"))
                 self._free(k)
                 continue
-            if goes_on and result.converged_at is None:
+            if unfinished and result.converged_at is None:
                 continue
             result = replace(
                 result,
@@ -352,14 +352,10 @@ class Pack:
                 state=self._bytes_of(k, slot),
             )
             if diverged is None and slot.built.task.curve_lengths:
-                alone = {
-                    "params": state["params"],
-                    "memory": state["memory"],
-                    "floats": self.tensors["floats"],
-                }
-                alone = pytree.tree_map(lambda x, k=k: x[k : k + 1].clone(), alone)
+                tensors = {"params": state["params"], "memory": state["memory"], "floats": self.tensors["floats"]}
+                one_lane = pytree.tree_map(lambda x, k=k: x[k : k + 1].clone(), tensors)
                 functions = LaneFunctions(slot.built, self.zero_floats)
-                self.measuring.append(LengthCurve(result, functions, alone, self.compiled))
+                self.measuring.append(LengthCurve(result, functions, one_lane, self.compiled))
             else:
                 results.append(result)
             self._free(k)

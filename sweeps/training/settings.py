@@ -81,7 +81,7 @@ class Train:
             if not 0 <= getattr(self, k) < 1
         ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(*faults)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sweeps.training.state import LOSS_NOT_FINITE, RUNNING, WEIGHT_NOT_FINITE, L
 from tasks.base import Task
 
 PURPOSES = ("batch", "model", "noise")
-"""Streams of random numbers that a step draws from; each has a key of its own per lane."""
+"""Streams of random numbers that a step draws from; each has its own key in every lane."""
 MEAN_LOSS_DECAY = 0.9
 Observed = dict[str, Any]
 """What one step adds to an `Observation`, detached: `loss`, `penalties`, `noted`, `mean_loss` (the new running mean),

@@ -165,10 +165,10 @@ def test_compiled_a_users_network_is_itself_alone_and_in_a_pack(folder: Path) ->
 def test_shown_and_listed() -> None:
     call("new", "network", "mine")
     shown = call("show", "model", "./mine.py").out
-    assert "./mine.py stands for" in shown and 'network: "./mine.py"' in shown and "units: []" in shown
+    assert "./mine.py is short for" in shown and 'network: "./mine.py"' in shown and "units: []" in shown
     assert "network ./mine.py (version 1" in shown and "number of hidden values" in shown
     shown = call("show", "model", "dngpu").out
-    assert "dngpu stands for" in shown and "network dngpu (version" in shown and "settings:" in shown
+    assert "dngpu is short for" in shown and "network dngpu (version" in shown and "settings:" in shown
     assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(call("list", "models", "--names").out.split())
 
 

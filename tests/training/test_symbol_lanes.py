@@ -99,7 +99,7 @@ def test_a_model_on_symbols_has_no_sparsity_error() -> None:
     [
         ("dngpu", "static", "network dngpu reads symbols, but task static gives numbers"),
         ({"name": "nau", "network": "two_layer"}, TASK, "network two_layer reads numbers, but task algorithm gives symbols"),
-        ("nau", TASK, "nau cannot learn task algorithm, where a model is a network of its own: dngpu"),
+        ("nau", TASK, "nau cannot learn task algorithm, where a model is a whole network: dngpu"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_read_a_task_are_refused(model, task, message) -> None:
