@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from rich.console import Console
 
 from sweeps.config.sweep_file import Resources, from_document
 from sweeps.errors import ClusterError, StoreError
 from sweeps.runner import ray_tune
+from sweeps.runner import run as run_module
 from sweeps.runner.driver import Driver
 from sweeps.store import Store
+
+SMALL: dict[str, Any] = {
+    "name": "s", "task": {"name": "static", "input_size": 10}, "model": "nau", "seeds": 2,
+    "train": {"steps": 20, "batch": 8, "evaluate_every": 10},
+}  # fmt: skip
 
 
 def test_ctrl_c_stops_the_driver_and_a_second_one_ends_at_once() -> None:
@@ -44,6 +53,32 @@ def test_the_process_ends_where_ray_does_not_shut_down_after_sigterm(monkeypatch
         signal.raise_signal(signal.SIGTERM)
         assert left.wait(10)
     assert calls == ["abandoned", 1]
+
+
+def test_a_sweep_whose_ray_does_not_shut_down_is_stopped_in_the_store_and_the_reason_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left, printed = threading.Event(), StringIO()
+    monkeypatch.setattr(ray_tune, "RAY_SHUTDOWN_S", 0.05)
+    monkeypatch.setattr(ray_tune.os, "_exit", lambda status: left.set())
+
+    @contextmanager
+    def hanging(*arguments: Any) -> Iterator[None]:
+        signal.raise_signal(signal.SIGTERM)
+        assert left.wait(30)
+        raise ClusterError("only a test is still running here")
+        yield
+
+    monkeypatch.setattr(ray_tune, "ray_cluster", hanging)
+    sweep = from_document(SMALL)
+    with Store(tmp_path) as store, store.hold("s"):
+        store.begin_sweep("s", sweep.text, sweep.document)
+        driver = Driver(sweep, "s", store, None, 1)
+        with pytest.raises(ClusterError, match="only a test"):
+            run_module._train(driver, Console(file=printed, width=200), 1)
+        row = store.sweep("s")
+    assert row is not None and row.state == "stopped"
+    assert printed.getvalue() == "the sweep stopped: SIGTERM was received, and Ray did not end\n"
 
 
 def test_the_process_goes_on_where_ray_shuts_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +139,7 @@ def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch
     """Ray Tune itself would raise a TuneError that contains only the text."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
-    sweep = from_document(
-        {"name": "s", "task": {"name": "static", "input_size": 10}, "model": "nau", "seeds": 2,
-         "train": {"steps": 20, "batch": 8, "evaluate_every": 10}}
-    )  # fmt: skip
+    sweep = from_document(SMALL)
     full = StoreError("the disk is full")
 
     def refuse(new: object) -> None:

@@ -123,6 +123,8 @@ def test_tags_parameters_and_metrics_are_those_of_the_design(uri: str, sweep: Sw
               "outcome": "solved", "digest": "key-0-1-0"}  # fmt: skip
     assert wanted.items() <= seed.data.tags.items()
     assert lost.data.tags["outcome"] == "diverged" and parent.data.tags["outcome"] == "unsolved"
+    of_sweep = {"level": "sweep", "model": "linear, nau", "task": "static"}
+    assert of_sweep.items() <= the_run(uri, "small").data.tags.items()
     assert seed.data.params == {**parent.data.params, "seed": "0"}
     assert seed.data.params["train.lr"] == "0.0032" and seed.data.params["task.operation"] == "add"
     values = {"solved": 1.0, "converged_at": 2000.0, "sparsity_error": 0.01, "error.interpolation": 5e-6,

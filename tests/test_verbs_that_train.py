@@ -75,6 +75,20 @@ def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> N
     assert failed.out.count("seed 1: error.extrapolation was") == failed.out.count("seed ") == 1
 
 
+def test_fresh_seeds_pass_or_fail_by_their_success_rate() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    assert call("export", "small", "--cell", "nau", "-o", "best.yaml").status == 0
+    passed = call("reproduce", "best.yaml", "--fresh-seeds")
+    assert passed.status == 0, passed.out + passed.err
+    assert "PASS: the rates agree: exported 0/2" in passed.out and "fresh seeds 0/2" in passed.out
+    values = read(Path("best.yaml").read_text()).values
+    values["exported"]["lanes"] = [{"seed": seed, "solved": True} for seed in range(20)]
+    Path("wrong.yaml").write_text(dump(values))
+    failed = call("reproduce", "wrong.yaml", "--fresh-seeds")
+    assert failed.status == 1
+    assert "FAIL: the rates differ: exported 20/20" in failed.out
+
+
 def test_own_units_are_trained_and_those_that_diverge_or_raise_are_reported() -> None:
     assert call("run", "own.yaml").status == 0
     text = call("report", "own", "--format", "json").out

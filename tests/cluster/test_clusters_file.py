@@ -128,6 +128,7 @@ def test_every_fault_is_reported_at_once_with_its_line_and_the_nearest_name() ->
         ("{kind: kubernetes, image: a, storage_claim: c, tolerations: [{oper: x}]}", "unknown key 'oper'"),
         ("{kind: gcp, project: p, region: r, instance_type: i, head_instance_type: h}", "zones: is missing"),
         ("{kind: ray, address: 'ftp://h'}", "must be an address such as http://host:8265"),
+        ("{kind: slurm, store: 'results?mode=ro'}", "store: must be a folder, or a postgresql:// URL"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_what_can(entry: str, message: str) -> None:
@@ -154,6 +155,11 @@ def test_a_secret_is_refused_and_not_repeated(entry: str) -> None:
     message = faults(f"x: {entry}")
     if "token_variable: hunter2" not in entry:  # might be a name after all, so it is shown
         assert "hunter2" not in message
+
+
+def test_a_store_may_be_a_folder_with_a_space_in_its_name() -> None:
+    found = parse_clusters("x: {kind: slurm, store: /scratch/my results}", "c")["x"]
+    assert found.cluster.store == "/scratch/my results"
 
 
 def test_a_password_in_the_store_s_url_is_not_printed() -> None:

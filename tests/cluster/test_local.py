@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -34,6 +36,21 @@ def test_processes_of_the_keeper_s_session_and_marked_ones_are_the_cluster_s() -
         found = {p.pid for p in processes(state(keeper.pid, psutil.Process(keeper.pid).create_time()))}
         assert {keeper.pid, marked.pid} <= found
         assert stranger.pid not in found
+
+
+def test_descendants_of_a_marked_process_are_the_cluster_s_though_they_have_no_mark() -> None:
+    """A job's driver, and what it starts, may replace their environment."""
+    nested = "env -i sh -c 'sleep 60 & wait' & wait"
+    environment = {MARK: "m-1", "PATH": os.environ["PATH"]}
+    with sleeping() as keeper, subprocess.Popen(["sh", "-c", nested], start_new_session=True, env=environment) as marked:
+        try:
+            deadline, descendants = time.monotonic() + 30.0, set[int]()
+            while len(descendants) < 2 and time.monotonic() < deadline:
+                descendants = {p.pid for p in psutil.Process(marked.pid).children(recursive=True)}
+            found = {p.pid for p in processes(state(keeper.pid, psutil.Process(keeper.pid).create_time()))}
+            assert len(descendants) == 2 and {marked.pid, *descendants} <= found
+        finally:
+            os.killpg(marked.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("age_s", [3600.0, 3 * 86_400.0])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, pack_of, settings_of, tensors, train
 
+from sweeps.training.compile import Recorded
 from sweeps.training.lane import Checkpoint, Lane
 from tasks.static import Static
 
@@ -273,6 +274,16 @@ def test_a_second_pack_of_one_structure_reuses_the_programs_of_the_first() -> No
     larger = pack_of(lanes_of(NAU, range(3)), 7)
     finish(larger)
     assert larger.programs is not first.programs
+
+
+def test_programs_whose_own_tensors_alone_differ_have_one_graph_and_each_its_values() -> None:
+    x = torch.linspace(0.0, 1.0, 7)
+    tables = [torch.full((7,), factor) for factor in (2.0, 3.0)]
+    recorded = [Recorded(lambda x, table=table: x * table, (x,), compiled=False) for table in tables]
+    assert recorded[0].graph.code == recorded[1].graph.code
+    for program, table in zip(recorded, tables, strict=True):
+        assert not program.graph.graph.find_nodes(op="get_attr")
+        assert torch.equal(program(x), x * table)
 
 
 def test_seed_steps_count_the_updates_of_live_lanes_only() -> None:
