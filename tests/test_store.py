@@ -423,19 +423,35 @@ def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     assert f"store {tmp_path}: its sweeps.db cannot be opened" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("closed", ["the folder", "the database"])
-def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(tmp_path: Path, closed: str) -> None:
-    Store(tmp_path).close()
-    path = tmp_path if closed == "the folder" else tmp_path / "sweeps.db"
+NOBODY = 65534
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of an ordinary user, whom a file's mode restricts, and that user as this process's own."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:  # every user can enter its parent, unlike tmp_path's
+        if root:
+            os.chown(folder, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", [".", "sweeps.db"])
+def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(unprivileged: Path, closed: str) -> None:
+    Store(unprivileged).close()
+    path = unprivileged / closed
     mode = path.stat().st_mode
     path.chmod(mode & ~0o222)
     try:
-        if os.access(path, os.W_OK):
-            pytest.skip("nothing is closed to this user")
-        message = refusal(tmp_path)
-        assert message.startswith(f"store {tmp_path}: ") and "writable, or give another --store" in message
+        message = refusal(unprivileged)
     finally:
         path.chmod(mode)
+    assert message.startswith(f"store {unprivileged}: ") and "writable, or give another --store" in message
 
 
 def test_what_is_not_a_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
