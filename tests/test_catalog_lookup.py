@@ -152,10 +152,7 @@ def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
 def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("version = 1", "version = = 1"))
     line = MINE.splitlines().index("    version = 1") + 1
-    with pytest.raises(
-        BrokenDefinition,
-        match=rf"^my_unit\.py \(line {line}\): SyntaxError: invalid syntax: `version = = 1`$",
-    ):
+    with pytest.raises(BrokenDefinition, match=rf"^my_unit\.py \(line {line}\): SyntaxError: invalid syntax: `version = = 1`$"):
         find("model", "./my_unit.py")
     _, faults, _ = resolve({"model": "./my_unit.py", "task": "static", "train": {"steps": 100}})
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
@@ -164,8 +161,7 @@ def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> Non
 def test_an_exception_in_a_users_file_is_reported_with_its_kind(folder) -> None:
     (folder / "my_unit.py").write_text("import no_such_library\n")
     with pytest.raises(
-        BrokenDefinition,
-        match=r"^my_unit.py \(line 1\): ModuleNotFoundError: No module named 'no_such_library'",
+        BrokenDefinition, match=r"^my_unit.py \(line 1\): ModuleNotFoundError: No module named 'no_such_library'"
     ):
         find("model", "./my_unit.py")
 
@@ -198,8 +194,7 @@ def test_a_class_must_subclass_the_contract(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("class Mine(Unit)", "class Mine(nn.Module)"))
     line = MINE.splitlines().index("class Mine(Unit):") + 1
     with pytest.raises(
-        BrokenDefinition,
-        match=rf"my_unit\.py \(line {line}\): class Mine must subclass arith_models\.base\.Unit",
+        BrokenDefinition, match=rf"my_unit\.py \(line {line}\): class Mine must subclass arith_models\.base\.Unit"
     ):
         find("model", "./my_unit.py")
 
@@ -239,14 +234,8 @@ def test_a_network_where_a_unit_belongs_is_named_as_one(name, said) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "no_such_package.units:Mine",
-            "no_such_package.units cannot be imported: .* Install its package in this",
-        ),
-        (
-            "arith_models.units.nau_nmu:Nau",
-            "arith_models.units.nau_nmu has no class 'Nau'. Did you mean 'NAU'",
-        ),
+        ("no_such_package.units:Mine", "no_such_package.units cannot be imported: .* Install its package in this"),
+        ("arith_models.units.nau_nmu:Nau", "arith_models.units.nau_nmu has no class 'Nau'. Did you mean 'NAU'"),
         ("arith_models.units.nau_nmu:nn", "arith_models.units.nau_nmu:nn is not a class"),
         ("arith_models.units.nau_nmu:Tensor", "class Tensor must subclass arith_models.base.Unit"),
     ],

@@ -24,12 +24,7 @@ DOCUMENT: dict[str, Any] = {
     "train": {"steps": 20, "batch": 8, "evaluate_every": 10},
     "compare": {"model": ["linear", "nau"]},
     "seeds": 3,
-    "search": {
-        "sampler": "random",
-        "configurations": 3,
-        "parallel": 2,
-        "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}},
-    },
+    "search": {"sampler": "random", "configurations": 3, "parallel": 2, "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}}},
     # Of the same size whatever the number of workers: uncompiled, packs of other sizes differ by rounding.
     "resources": {"slots": 4},
 }

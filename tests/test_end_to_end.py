@@ -116,11 +116,7 @@ def test_mlflow_has_the_sweep_its_configurations_and_their_seeds(calm: str) -> N
     assert parents == {("configuration", "sweep"): 6, ("seed", "configuration"): LANES}
     by_lane = {(r.seed, r.budget, r.error["extrapolation"]) for r in records_of(calm)}
     written = {
-        (
-            int(run.data.params["seed"]),
-            int(run.data.metrics["steps"]),
-            run.data.metrics["error.extrapolation"],
-        )
+        (int(run.data.params["seed"]), int(run.data.metrics["steps"]), run.data.metrics["error.extrapolation"])
         for run in runs
         if run.data.tags["level"] == "seed"
     }

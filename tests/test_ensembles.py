@@ -72,10 +72,7 @@ def test_a_length_that_the_task_does_not_have_is_refused_before_any_is_measured(
 
 
 def test_one_seed_is_no_ensemble(tmp_path) -> None:
-    with (
-        trained(tmp_path, 1) as store,
-        pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"),
-    ):
+    with trained(tmp_path, 1) as store, pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"):
         ensemble_table(store, "tiny")
 
 

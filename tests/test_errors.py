@@ -91,9 +91,7 @@ def test_a_store_that_fails_at_the_end_exits_with_1(train_with: Any, monkeypatch
     assert (answer.status, answer.err) == (1, f"the server does not answer\n{CONTINUES}\n")
 
 
-def test_a_driver_that_is_replaced_by_another_exits_with_1_and_leaves_the_sweep_as_it_is(
-    train_with: Any,
-) -> None:
+def test_a_driver_that_is_replaced_by_another_exits_with_1_and_leaves_the_sweep_as_it_is(train_with: Any) -> None:
     def replaced(driver: Driver) -> None:
         with driver.store.database.write() as connection:
             connection.execute(sa.update(holders).values(token="of another driver", host="elsewhere"))
@@ -160,10 +158,7 @@ def test_a_server_that_is_to_be_served_again_is_a_user_s_error(monkeypatch: pyte
         pass
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
     answer = call("ui")
-    assert (answer.status, answer.err) == (
-        2,
-        "http://there:5000 is an MLflow server already: open it in a browser\n",
-    )
+    assert (answer.status, answer.err) == (2, "http://there:5000 is an MLflow server already: open it in a browser\n")
 
 
 def test_an_error_of_numpy_during_training_is_a_bug_with_traceback_and_address(train_with: Any) -> None:

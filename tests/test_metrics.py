@@ -63,10 +63,7 @@ def test_counts_and_metrics_by_hand() -> None:
 
 def test_the_mean_and_the_median_of_converged_at_are_two_metrics() -> None:
     skewed = [solved(seed, at) for seed, at in enumerate((1000, 2000, 9000))]
-    assert (estimate(skewed, "converged_at.mean"), estimate(skewed, "converged_at.median")) == (
-        4000.0,
-        2000.0,
-    )
+    assert (estimate(skewed, "converged_at.mean"), estimate(skewed, "converged_at.median")) == (4000.0, 2000.0)
     assert estimate(skewed, "converged_at") == 4000.0  # the former name
     assert list(summarise(skewed).columns())[6:12] == [
         "success_rate.high", "converged_at.mean", "converged_at.low", "converged_at.high", "converged_at.median",
@@ -81,10 +78,7 @@ def test_par2_counts_an_unsolved_seed_as_twice_the_budget() -> None:
 
 
 def test_a_missing_error_counts_as_infinite_in_the_medians() -> None:
-    assert (estimate(LANES, "error.interpolation.median"), estimate(LANES, "error.extrapolation.median")) == (
-        100,
-        100,
-    )
+    assert (estimate(LANES, "error.interpolation.median"), estimate(LANES, "error.extrapolation.median")) == (100, 100)
     assert summarise(LANES).log_error_median == 2.0
     assert estimate(LANES[2:], "error.extrapolation.median") is None
     assert summarise(LANES[2:]).log_error_median == LOG_OF_NO_ERROR
@@ -100,11 +94,7 @@ def test_a_configuration_without_solved_seeds_has_nulls_and_no_nan() -> None:
 
 def test_no_results_make_an_empty_summary() -> None:
     summary = summarise([])
-    assert (summary.seeds, summary.value("par2").estimate, summary.value("success_rate").estimate) == (
-        0,
-        None,
-        None,
-    )
+    assert (summary.seeds, summary.value("par2").estimate, summary.value("success_rate").estimate) == (0, None, None)
     assert objective_value(summary) == (WORST, LOG_OF_NO_ERROR)
 
 
@@ -114,12 +104,7 @@ def test_the_fraction_of_seeds_that_have_converged_never_falls() -> None:
         lane(0, "solved", converged_at=20), lane(1, converged_at=60), lane(2, threshold=1e-3),
         lane(3, "diverged", converged_at=20),
     ]  # fmt: skip
-    assert solved_fraction(seeds) == [
-        (0, wilson(0, 4)),
-        (20, wilson(2, 4)),
-        (60, wilson(3, 4)),
-        (10_000, wilson(3, 4)),
-    ]
+    assert solved_fraction(seeds) == [(0, wilson(0, 4)), (20, wilson(2, 4)), (60, wilson(3, 4)), (10_000, wilson(3, 4))]
     assert [(step, rate.estimate) for step, rate in solved_fraction(seeds, [19, 20, 59, 9000])] == [
         (19, 0.0), (20, 0.5), (59, 0.5), (9000, 0.75),
     ]  # fmt: skip
@@ -207,10 +192,7 @@ def test_reports_and_mlflow_hold_scores_under_their_own_names() -> None:
     assert lane_figures(made)["scores"] == {SCORE: 40.0}
     assert "scores" not in lane_figures(with_curve({}))
     points = [(p.key, p.value, p.step) for p in rows.seed_points(made) if SCORE in p.key]
-    assert points == [
-        (SCORE, 40.0, 20),
-        *((f"curve.{SCORE}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0))),
-    ]
+    assert points == [(SCORE, 40.0, 20), *((f"curve.{SCORE}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0)))]
 
 
 def test_a_report_holds_the_median_of_a_score(tmp_path: Path) -> None:

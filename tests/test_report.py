@@ -209,14 +209,7 @@ def test_numbers_are_short() -> None:
     assert [number(value) for value in (None, 0.0, 0.41, 4.2e-7, 1e-3, 0.0099, 64.0, 2.5e6)] == [
         "–", "0", "0.41", "4.2e-7", "1e-3", "9.9e-3", "64", "2.5e6",
     ]  # fmt: skip
-    assert [percent(value) for value in (None, 0.0, 0.002, 0.98, 0.9982, 1.0)] == [
-        "–",
-        "0",
-        "0.2",
-        "98",
-        "99.8",
-        "100",
-    ]
+    assert [percent(value) for value in (None, 0.0, 0.002, 0.98, 0.9982, 1.0)] == ["–", "0", "0.2", "98", "99.8", "100"]
 
 
 def test_parameters_keep_their_path_where_the_last_part_is_not_enough() -> None:
@@ -271,9 +264,7 @@ def reference(store: Store, *errors: dict[str, float | None], configurations: in
     return report(store, "reference")
 
 
-def test_a_threshold_is_the_mean_and_two_point_eight_nine_six_standard_errors_for_nine_runs(
-    store: Store,
-) -> None:
+def test_a_threshold_is_the_mean_and_two_point_eight_nine_six_standard_errors_for_nine_runs(store: Store) -> None:
     """t(0.99, 8) = 2.896, as published. Errors 1 to 9: mean 5, sd sqrt(7.5)."""
     runs = ({"interpolation": 9.0, "extrapolation": float(error)} for error in range(1, 10))
     found = thresholds(reference(store, *runs))

@@ -77,10 +77,7 @@ def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
     monkeypatch.setattr(ray, "init", busy)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     refused = pytest.raises(ClusterError, match="timed out")
-    with (
-        nullcontext() if failures == 1 else refused,
-        ray_tune.ray_cluster(Resources(), 2) as capacity,
-    ):
+    with nullcontext() if failures == 1 else refused, ray_tune.ray_cluster(Resources(), 2) as capacity:
         assert capacity.current() == 2
     assert len(tries) == min(failures + 1, ray_tune.START_ATTEMPTS)
     assert all(options == tries[0] for options in tries)
@@ -118,10 +115,7 @@ def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch
         driver = Driver(sweep, "s", store, None, 1)
         driver.begin()
         monkeypatch.setattr(store, "add_records", refuse)
-        with (
-            ray_tune.ray_cluster(sweep.resources, 1) as capacity,
-            pytest.raises(StoreError) as raised,
-        ):
+        with ray_tune.ray_cluster(sweep.resources, 1) as capacity, pytest.raises(StoreError) as raised:
             ray_tune.run(driver, sweep.resources, capacity, lambda: None)
     assert raised.value is full
 

@@ -27,24 +27,12 @@ SPACE = {
     "model.hidden": Dimension(kind="integer", low=1, high=4),
     "train.optimizer": Dimension(kind="choice", choices=("adam", "sgd")),
 }
-FILE = {
-    "train.lr": 1e-3,
-    "model.dropout": 0.0,
-    "train.momentum": 0.5,
-    "model.hidden": 2,
-    "train.optimizer": "adam",
-}
+FILE = {"train.lr": 1e-3, "model.dropout": 0.0, "train.momentum": 0.5, "model.hidden": 2, "train.optimizer": "adam"}
 INSTALLED = [name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid]
 
 
 def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: Any) -> Search:
-    return Search(
-        sampler=sampler,
-        sampler_options=options,
-        seed=seed,
-        configurations=40,
-        parallel=parallel,
-    )
+    return Search(sampler=sampler, sampler_options=options, seed=seed, configurations=40, parallel=parallel)
 
 
 def loss(parameters: dict[str, Any]) -> float:
@@ -285,10 +273,7 @@ def test_a_grid_over_a_range_has_its_ends_and_its_off_value() -> None:
     lrs = sorted({s.parameters["train.lr"] for s in suggestions[1:]})
     assert lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1]) and (lrs[0], lrs[-1]) == (1e-4, 1e-1)
     assert {s.parameters["model.dropout"] for s in suggestions[1:]} >= {0, 1e-6, 0.2}
-    assert len(suggestions) in (
-        4 * 5,
-        4 * 5 + 1,
-    )  # 1e-3 off the log grid by rounding may or may not be the file's
+    assert len(suggestions) in (4 * 5, 4 * 5 + 1)  # 1e-3 off the log grid by rounding may or may not be the file's
 
 
 def test_check_sampler_names_what_is_known() -> None:

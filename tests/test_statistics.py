@@ -117,9 +117,7 @@ def test_the_beta_mean_is_not_halved_as_in_the_published_table() -> None:
     ],
 )
 def test_about_95_of_100_intervals_hold_the_true_mean(
-    interval_of: Callable[[list[float]], Interval],
-    draw: Callable[[np.random.Generator], np.ndarray],
-    truth: float,
+    interval_of: Callable[[list[float]], Interval], draw: Callable[[np.random.Generator], np.ndarray], truth: float
 ) -> None:
     rng = np.random.default_rng(20200115)
     held = 0

@@ -143,20 +143,12 @@ compare:
 """
     cells = parse(text, "x.yaml").cells
     assert [cell.labels["noise"] for cell in cells] == ["off", "on"]
-    assert cells[1].settings["model"] == {
-        "name": "nmu",
-        "sparsity_penalty": {"start": 10, "end": 20, "weight": 1},
-    }
+    assert cells[1].settings["model"] == {"name": "nmu", "sparsity_penalty": {"start": 10, "end": 20, "weight": 1}}
     assert cells[1].settings["train"] == {"steps": 1000, "gradient_noise": 0.1}
 
 
 def test_values_of_a_dotted_axis_are_its_labels() -> None:
-    sweep = small(
-        "compare:",
-        "  train.lr: [1e-3, 1e-2]",
-        "  train.batch: [32, 1e2]",
-        "  task.interpolation: [[1, 2], [2, 3]]",
-    )
+    sweep = small("compare:", "  train.lr: [1e-3, 1e-2]", "  train.batch: [32, 1e2]", "  task.interpolation: [[1, 2], [2, 3]]")
     assert [cell.key for cell in sweep.cells][::4] == [
         "task.interpolation=[1, 2] train.batch=32 train.lr=0.001",
         "task.interpolation=[1, 2] train.batch=32 train.lr=0.01",
@@ -292,9 +284,7 @@ def faults(text: str, *overrides: str) -> str:
 
 def test_overrides_set_leaves_and_make_missing_ones() -> None:
     sweep = parse(
-        COMPARED,
-        "x.yaml",
-        ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"],
+        COMPARED, "x.yaml", ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"]
     )
     assert sweep.seeds == tuple(range(5))
     assert sweep.cells[0].settings["train"]["steps"] == 2000
@@ -316,11 +306,7 @@ def test_dotted_keys_of_spaces_and_axes_can_be_added() -> None:
     sweep = parse(
         SMALL,
         "x.yaml",
-        [
-            "search.configurations=3",
-            "search.space.train.lr={log_uniform: [1e-3, 1]}",
-            "compare.task.operation=[add, sub]",
-        ],
+        ["search.configurations=3", "search.space.train.lr={log_uniform: [1e-3, 1]}", "compare.task.operation=[add, sub]"],
     )
     assert [cell.key for cell in sweep.cells] == ["task.operation=add", "task.operation=sub"]
     assert sweep.cells[0].space["train.lr"].high == 1.0

@@ -175,11 +175,7 @@ def test_shown_and_listed() -> None:
 def settings(model: object, **train: object) -> dict[str, object]:
     task = {"name": "static", "input_size": 4, "subset_ratio": 0.5}
     found, faults, _ = resolve(
-        {
-            "model": model,
-            "task": task,
-            "train": {"steps": 300, "batch": 64, "evaluate_every": 100, "lr": 0.01, **train},
-        }
+        {"model": model, "task": task, "train": {"steps": 300, "batch": 64, "evaluate_every": 100, "lr": 0.01, **train}}
     )
     assert found is not None, faults
     return found

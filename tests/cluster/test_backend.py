@@ -41,14 +41,7 @@ from sweeps.store import Store
 CLUSTERS = f"""
 lab: {{kind: ray, address: "http://127.0.0.1:1", token_variable: LAB_TOKEN}}
 {KUBERNETES}{SLURM}{CLOUDS}"""
-ONE_OF_EACH = {
-    "local": "local",
-    "ray": "lab",
-    "kubernetes": "kube",
-    "slurm": "hpc",
-    "aws": "east",
-    "gcp": "west",
-}
+ONE_OF_EACH = {"local": "local", "ray": "lab", "kubernetes": "kube", "slurm": "hpc", "aws": "east", "gcp": "west"}
 every_kind = pytest.mark.parametrize("kind", ONE_OF_EACH)
 SMALL = Submission("small", "name: small\n")
 

@@ -13,13 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.backend import backends
-from cluster.clusters_file import (
-    UnknownCluster,
-    cluster_name_fault,
-    find_cluster,
-    load_clusters,
-    parse_clusters,
-)
+from cluster.clusters_file import UnknownCluster, cluster_name_fault, find_cluster, load_clusters, parse_clusters
 from cluster.description import Workers
 from cluster.kubernetes.manifests import KubernetesCluster
 from cluster.ray_jobs import RayCluster

@@ -31,10 +31,7 @@ def play() -> Iterator[Play]:
     started: list[ThreadingHTTPServer] = []
 
     def start(
-        ray: str = version("ray"),
-        python: str = platform.python_version(),
-        token: str | None = TOKEN,
-        page: str = "",
+        ray: str = version("ray"), python: str = platform.python_version(), token: str | None = TOKEN, page: str = ""
     ) -> JobServer:
         answers: dict[str, Any] = {
             "/api/version": {"ray_version": ray},
@@ -203,10 +200,7 @@ def test_more_than_ray_takes_is_refused_before_it_is_sent(home: Path, monkeypatc
     assert ray_jobs.limit_bytes() == 2 * 1024**2
     large = Submission("mine", files=own_files({"model": "my_pkg_for_shipping.units:Mine"}, home))
     with (
-        pytest.raises(
-            UserError,
-            match=r"takes 2.0 MiB at most. Largest: my_pkg_for_shipping/weights.bin \(3.0 MiB\)",
-        ),
+        pytest.raises(UserError, match=r"takes 2.0 MiB at most. Largest: my_pkg_for_shipping/weights.bin \(3.0 MiB\)"),
         parcel(ORDER, large),
     ):
         raise AssertionError("it was made")

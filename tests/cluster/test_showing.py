@@ -84,9 +84,6 @@ def test_an_unknown_cluster_and_a_broken_file_end_with_2(
 
 def test_the_program_that_waits_for_workers_is_there_for_batch_scripts() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cluster.slurm.wait_for_workers", "--help"],
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-m", "cluster.slurm.wait_for_workers", "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and "--timeout-s" in done.stdout

@@ -141,11 +141,7 @@ def test_inalus_initial_weights_have_the_published_means_and_deviations() -> Non
 
 @pytest.mark.parametrize(
     ("weights", "inputs", "r"),
-    [
-        ("xavier-uniform", 2, math.sqrt(2)),
-        ("xavier-uniform-constrained", 2, 0.5),
-        ("xavier-uniform-constrained", 95, 0.25),
-    ],
+    [("xavier-uniform", 2, math.sqrt(2)), ("xavier-uniform-constrained", 2, 0.5), ("xavier-uniform-constrained", 95, 0.25)],
 )
 @pytest.mark.parametrize("name", ["npu", "real_npu"])
 def test_power_units_start_with_half_open_gates_and_weights_in_their_range(name, weights, inputs, r) -> None:
@@ -254,21 +250,11 @@ def test_faults_of_a_power_units_settings(settings, message) -> None:
 
 @pytest.mark.parametrize(
     ("step", "last_error", "acts"),
-    [
-        (10_000, 0.5, False),
-        (10_001, 0.5, True),
-        (50_000, 0.999, True),
-        (50_000, 1.0, False),
-        (50_000, math.inf, False),
-    ],
+    [(10_000, 0.5, False), (10_001, 0.5, True), (50_000, 0.999, True), (50_000, 1.0, False), (50_000, math.inf, False)],
 )
 def test_inalus_penalty_acts_late_and_while_the_last_error_is_below_one(step, last_error, acts) -> None:
     """Five tensors, each of parameters -19 and 25: mean of 1 and 0."""
-    made = put(
-        unit("inalu"),
-        **{n: torch.tensor([-19.0, 25.0]) for n in ("Wa_hat", "Ma_hat", "Wm_hat", "Mm_hat")},
-        gate=19.5,
-    )
+    made = put(unit("inalu"), **{n: torch.tensor([-19.0, 25.0]) for n in ("Wa_hat", "Ma_hat", "Wm_hat", "Mm_hat")}, gate=19.5)
     by_hand = 0.05 * (4 * 0.5 + 0.5) if acts else 0.0
     assert terms(made, step, last_error) == {"discreteness": pytest.approx(by_hand)}
 

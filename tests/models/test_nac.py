@@ -6,28 +6,10 @@ import math
 
 import pytest
 import torch
-from made_units import (
-    X,
-    assert_fills,
-    context,
-    drawn,
-    initialised,
-    output,
-    presolved,
-    put,
-    stream,
-    unit,
-)
+from made_units import X, assert_fills, context, drawn, initialised, output, presolved, put, stream, unit
 from safetensors.torch import load
 
-from arith_models.units.nac import (
-    GumbelConfig,
-    gumbel_noise,
-    likeliest_weight,
-    mean_weight,
-    nac_range,
-    sample_one_hot,
-)
+from arith_models.units.nac import GumbelConfig, gumbel_noise, likeliest_weight, mean_weight, nac_range, sample_one_hot
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
@@ -225,13 +207,7 @@ def test_draws_have_their_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("logit", "weight"),
-    [
-        ([2.0, 1.0, 0.0], 1),
-        ([1.0, 2.0, 0.0], -1),
-        ([1.0, 0.0, 2.0], 0),
-        ([-1.0, 3.0, 2.0], -1),
-        ([0.0, 0.0, 0.0], 1),
-    ],
+    [([2.0, 1.0, 0.0], 1), ([1.0, 2.0, 0.0], -1), ([1.0, 0.0, 2.0], 0), ([-1.0, 3.0, 2.0], -1), ([0.0, 0.0, 0.0], 1)],
 )
 def test_the_likeliest_weight(logit, weight) -> None:
     assert likeliest_weight(torch.tensor([[logit]])).tolist() == [[weight]]

@@ -78,10 +78,7 @@ def test_the_multiplicative_branches_by_hand(mul, by_hand) -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [
-        ("gated_nau_nmu", {}),
-        *(("nalu", {"nac": n, "separate_weights": True, "mul": "direct"}) for n in MULTIPLICATIVE),
-    ],
+    [("gated_nau_nmu", {}), *(("nalu", {"nac": n, "separate_weights": True, "mul": "direct"}) for n in MULTIPLICATIVE)],
 )
 def test_direct_products_are_exact_whatever_the_signs(name, settings) -> None:
     x = torch.tensor([[-1.5, 4.0, 2.5], [3.0, 0.5, -2.0]])

@@ -60,9 +60,7 @@ def test_the_exp_schedule_by_hand() -> None:
 def test_a_network_weights_each_penalty_by_its_own_weight_and_leaves_others_alone() -> None:
     """NMU, W = 3/2 and unclamped, mean input 3: sparsity 1/2, out of bound 1/2, R_z 0 for the clamped weight 1."""
     config = PenaltyConfig(
-        sparsity_penalty=RampedPenalty(weight=4.0, start=0.0, end=2.0),
-        out_of_bound_penalty=3.0,
-        input_penalty=5.0,
+        sparsity_penalty=RampedPenalty(weight=4.0, start=0.0, end=2.0), out_of_bound_penalty=3.0, input_penalty=5.0
     )
     made = OneLayer(config, [lambda i, o: unit("nmu", i, o, clamp=False)], 2, 1)
     set_weights(made.unit, [[1.5, 0.5]])
@@ -78,10 +76,7 @@ def test_penalties_without_a_weight_are_left_out_and_scores_and_gates_pass() -> 
     config = PenaltyConfig()
     any_unit = unit("nac", 1)
     one = torch.tensor(1.0)
-    layers = [
-        (any_unit, one, {"score": one, "out_of_bound": one, "input": one}),
-        (any_unit, one, {"score": one, "gate": one}),
-    ]
+    layers = [(any_unit, one, {"score": one, "out_of_bound": one, "input": one}), (any_unit, one, {"score": one, "gate": one})]
     found = penalties.weighted(config, torch.tensor(0.0), layers)
     assert {k: v.item() for k, v in found.items()} == {"score": 2.0, "gate": 1.0}
 

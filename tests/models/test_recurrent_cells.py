@@ -22,12 +22,7 @@ def cell(name: str) -> Any:
 
 def with_weights_of(made: Any, theirs: Any) -> Any:
     with torch.no_grad():
-        for name, weight in (
-            ("weight_ih", made.W_x),
-            ("weight_hh", made.W_h),
-            ("bias_ih", made.b_x),
-            ("bias_hh", made.b_h),
-        ):
+        for name, weight in (("weight_ih", made.W_x), ("weight_hh", made.W_h), ("bias_ih", made.b_x), ("bias_hh", made.b_h)):
             getattr(theirs, name).copy_(weight)
     return theirs
 
@@ -38,11 +33,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [
-        ("gru", nn.GRUCell),
-        ("rnn_tanh", nn.RNNCell),
-        ("rnn_relu", lambda i, h: nn.RNNCell(i, h, nonlinearity="relu")),
-    ],
+    [("gru", nn.GRUCell), ("rnn_tanh", nn.RNNCell), ("rnn_relu", lambda i, h: nn.RNNCell(i, h, nonlinearity="relu"))],
 )
 def test_the_state_is_that_of_torchs_cell(name, make) -> None:
     made = cell(name)

@@ -98,11 +98,7 @@ def test_every_network_is_listed_as_a_model_and_printed_with_its_settings() -> N
 
 LEARNERS: dict[str, tuple[str, dict[str, Any], float]] = {
     "lstm_attention": ("reverse", {"layers": 1, "hidden": 32}, 0.01),
-    "transformer": (
-        "left_shift",
-        {"layers": 2, "width": 32, "inner": 64, "farthest": 8, "dropout": 0.0},
-        0.005,
-    ),
+    "transformer": ("left_shift", {"layers": 2, "width": 32, "inner": 64, "farthest": 8, "dropout": 0.0}, 0.005),
 }
 """Operation, settings, learning rate. Reversing is slow to learn for a Transformer, which has no positions of its own."""
 

@@ -149,8 +149,7 @@ def test_labels_may_lie_beside_in_either_form(folder: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not REAL.is_dir(),
-    reason="MNIST's files are downloaded, not shipped; the other tests make files of the same format",
+    not REAL.is_dir(), reason="MNIST's files are downloaded, not shipped; the other tests make files of the same format"
 )
 def test_real_digits_are_read() -> None:
     found = read_mnist(REAL)
@@ -219,10 +218,7 @@ def test_a_house_number_that_is_in_two_files_is_left_out_of_the_earlier_part(tmp
     ("change", "message"),
     [
         ({"X": None}, "has ['y'], but X (pictures) and y (labels) are expected"),
-        (
-            {"X": np.zeros((32, 31, 3, 10), np.uint8)},
-            "X is uint8 (32, 31, 3, 10), but uint8 (32, 32, 3, N) is expected",
-        ),
+        ({"X": np.zeros((32, 31, 3, 10), np.uint8)}, "X is uint8 (32, 31, 3, 10), but uint8 (32, 32, 3, N) is expected"),
         ({"y": np.full((10, 1), 11, np.uint8)}, "labels reach from 11 to 11, not 1 to 10"),
         ({"y": np.ones((9, 1), np.uint8)}, "10 images, but 9 labels"),
     ],
@@ -278,11 +274,7 @@ def test_sequences_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("allowed", "length", "message"),
-    [
-        (set(), 2, "at least one"),
-        ({1, 12}, 2, "must be digits 0 to 9"),
-        ({1}, 0, "length = 0 must be at least 1"),
-    ],
+    [(set(), 2, "at least one"), ({1, 12}, 2, "must be digits 0 to 9"), ({1}, 0, "length = 0 must be at least 1")],
 )
 def test_sequences_that_make_no_sense_are_refused(allowed, length, message) -> None:
     with pytest.raises(ValueError, match=message):

@@ -111,14 +111,7 @@ def test_an_empty_network_is_a_fault(field, value) -> None:
 
 
 def test_each_activation_is_torchs_own_with_its_defaults() -> None:
-    theirs = {
-        "relu6": "ReLU6",
-        "leaky_relu": "LeakyReLU",
-        "relu": "ReLU",
-        "prelu": "PReLU",
-        "elu": "ELU",
-        "selu": "SELU",
-    }
+    theirs = {"relu6": "ReLU6", "leaky_relu": "LeakyReLU", "relu": "ReLU", "prelu": "PReLU", "elu": "ELU", "selu": "SELU"}
     for name in ACTIVATIONS:
         cls = find("model", name)
         unit = cls(cls.Config(), 1, 1)

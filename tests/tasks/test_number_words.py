@@ -86,11 +86,7 @@ def test_a_split_has_the_published_sizes_and_every_number_once(seed) -> None:
 
 def test_the_numbers_that_are_always_trained_have_every_word() -> None:
     assert len(ALWAYS_TRAINED) == 20 + 9 + 1
-    assert {word for number in ALWAYS_TRAINED for word in words(number)} == set(VOCABULARY) - {
-        "",
-        "minus",
-        ",",
-    }
+    assert {word for number in ALWAYS_TRAINED for word in words(number)} == set(VOCABULARY) - {"", "minus", ","}
 
 
 def test_the_split_is_the_same_in_every_process() -> None:
@@ -127,11 +123,7 @@ def test_the_parts_have_the_published_sizes_and_share_no_number() -> None:
 @pytest.mark.parametrize("model", ["lstm", pytest.param("nalu", marks=pytest.mark.slow)])
 def test_training_brings_the_error_down_and_reports_the_published_score(model) -> None:
     found, faults, _ = resolve(
-        {
-            "model": model,
-            "task": "number_words",
-            "train": {"steps": 60, "batch": 30, "evaluate_every": 30, "lr": 0.01},
-        }
+        {"model": model, "task": "number_words", "train": {"steps": 60, "batch": 30, "evaluate_every": 30, "lr": 0.01}}
     )
     assert found is not None, faults
     pack = Pack([Lane("a", found, 0)], 3, build, compiled=False)

@@ -19,8 +19,7 @@ from tasks.sequential_digits import SequentialDigits
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 with_mnist = pytest.mark.skipif(
-    not MNIST.is_dir(),
-    reason="MNIST's files are downloaded, not shipped; the other tests use scikit-learn's digits",
+    not MNIST.is_dir(), reason="MNIST's files are downloaded, not shipped; the other tests use scikit-learn's digits"
 )
 
 
@@ -144,11 +143,7 @@ def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
     ("model", "settings", "steps"),
     [
         ("nau", {"operation": "sum", "length": 3, "test_lengths": [1, 20]}, 78),  # two epochs
-        (
-            "nmu",
-            {"operation": "product", "length": 2, "digits": list(range(1, 10)), "test_lengths": [1, 3]},
-            68,
-        ),
+        ("nmu", {"operation": "product", "length": 2, "digits": list(range(1, 10)), "test_lengths": [1, 3]}, 68),
     ],
 )
 def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps) -> None:
@@ -163,13 +158,7 @@ def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps
 def test_a_few_steps_on_mnists_own_files_bring_the_error_down() -> None:
     for operation, model in (("sum", "nau"), ("product", "nmu")):
         digits = list(range(operation == "product", 10))
-        settings = {
-            "operation": operation,
-            "data": str(MNIST),
-            "length": 2,
-            "digits": digits,
-            "test_lengths": [1, 3],
-        }
+        settings = {"operation": operation, "data": str(MNIST), "length": 2, "digits": digits, "test_lengths": [1, 3]}
         for result in trained(model, 60, **settings):
             error = result.curve["error.interpolation"]
             assert error[-1] < 0.5 * error[0], result.reason

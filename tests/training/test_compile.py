@@ -45,10 +45,7 @@ def tripled_sine(x: Tensor) -> Tensor:
 def test_what_was_compiled_before_is_loaded_and_gives_the_same_bits(no_tracing: Callable[[], None]) -> None:
     def step(state: dict[str, Tensor], key: Tensor) -> dict[str, Tensor]:
         first, second = threefry2x32(key[0], key[1], state["counter"], state["counter"] + 1)
-        return {
-            "counter": state["counter"] + 1,
-            "value": (state["value"] + first * 1e-9 - second * 1e-9).tanh(),
-        }
+        return {"counter": state["counter"] + 1, "value": (state["value"] + first * 1e-9 - second * 1e-9).tanh()}
 
     def start() -> dict[str, Tensor]:
         return {"counter": torch.arange(9, dtype=torch.int32), "value": torch.linspace(-1.0, 1.0, 9)}

@@ -33,8 +33,7 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
-    ["nau", "nalu", "lstm", "rnn_tanh", "gumbel_nac", {"name": "nau", "dropout": 0.2, "input_penalty": 1.0}],
+    "model", ["nau", "nalu", "lstm", "rnn_tanh", "gumbel_nac", {"name": "nau", "dropout": 0.2, "input_penalty": 1.0}]
 )
 def test_training_is_the_same_looped_and_unrolled(model, monkeypatch) -> None:
     """What is drawn too: weights that are drawn at every time, and dropout."""

@@ -78,11 +78,7 @@ def test_the_first_step_of_adam_by_hand() -> None:
     """The first moments are (1 - beta) g and (1 - beta) g^2, so corrected g and g^2: a step of lr against the sign."""
     zero, grad = {"w": torch.zeros(2)}, {"w": torch.tensor([4.0, -0.5])}
     params, moments = optimizers.adam(
-        {"w": torch.tensor([1.0, 1.0])},
-        grad,
-        {"first": zero, "second": zero},
-        torch.tensor(0),
-        **ADAM,
+        {"w": torch.tensor([1.0, 1.0])}, grad, {"first": zero, "second": zero}, torch.tensor(0), **ADAM
     )
     assert params["w"].tolist() == pytest.approx([0.99, 1.01])
     assert moments["first"]["w"].tolist() == pytest.approx([0.4, -0.05])
