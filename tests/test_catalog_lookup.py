@@ -137,18 +137,6 @@ def test_two_files_of_one_name_in_two_folders_are_two_models(folder) -> None:
     assert first.__module__ != second.__module__
 
 
-def test_a_users_own_network_may_be_a_file_too(folder) -> None:
-    (folder / "my_network.py").write_text(Path(inspect.getfile(find("network", "two_layer"))).read_text())
-    model = {"name": "nmu", "network": "./my_network.py"}
-    found, faults, _ = resolve({"model": model, "task": "static", "train": {"steps": 100}})
-    assert found is not None, faults
-    assert [unit["name"] for unit in found["model"]["units"]] == ["nau", "nmu"]
-
-
-def test_a_users_own_class_may_stand_in_an_installed_module() -> None:
-    assert find("model", "arith_models.units.nau_nmu:NAU") is find("model", "nau")
-
-
 def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("version = 1", "version = = 1"))
     line = MINE.splitlines().index("    version = 1") + 1
@@ -156,14 +144,6 @@ def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> Non
         find("model", "./my_unit.py")
     _, faults, _ = resolve({"model": "./my_unit.py", "task": "static", "train": {"steps": 100}})
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
-
-
-def test_an_exception_in_a_users_file_is_reported_with_its_kind(folder) -> None:
-    (folder / "my_unit.py").write_text("import no_such_library\n")
-    with pytest.raises(
-        BrokenDefinition, match=r"^my_unit.py \(line 1\): ModuleNotFoundError: No module named 'no_such_library'"
-    ):
-        find("model", "./my_unit.py")
 
 
 def test_a_missing_file_is_reported_with_the_folder(folder) -> None:
@@ -187,22 +167,6 @@ def test_a_file_must_define_one_class(folder, source, count) -> None:
 def test_helpers_whose_name_begins_with_an_underscore_are_no_definitions(folder) -> None:
     (folder / "my_unit.py").write_text(MINE.replace("class Mine(", "class _Base(") + "\n\nclass Mine(_Base):\n    pass\n")
     assert find("model", "./my_unit.py").__name__ == "Mine"
-
-
-def test_a_class_must_subclass_the_contract(folder) -> None:
-    """Its methods do not make it a unit."""
-    (folder / "my_unit.py").write_text(MINE.replace("class Mine(Unit)", "class Mine(nn.Module)"))
-    line = MINE.splitlines().index("class Mine(Unit):") + 1
-    with pytest.raises(
-        BrokenDefinition, match=rf"my_unit\.py \(line {line}\): class Mine must subclass arith_models\.base\.Unit"
-    ):
-        find("model", "./my_unit.py")
-
-
-def test_a_class_that_lacks_a_method_is_named_with_it(folder) -> None:
-    (folder / "my_unit.py").write_text(MINE.replace("def effective_weight", "def weight_in_effect"))
-    with pytest.raises(BrokenDefinition, match="class Mine is not a model: it lacks effective_weight"):
-        find("model", "./my_unit.py")
 
 
 def test_what_is_a_network_and_what_a_unit(folder) -> None:

@@ -118,17 +118,3 @@ def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch
         with ray_tune.ray_cluster(sweep.resources, 1) as capacity, pytest.raises(StoreError) as raised:
             ray_tune.run(driver, sweep.resources, capacity, lambda: None)
     assert raised.value is full
-
-
-def test_a_connection_that_is_refused_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries = []
-
-    def refuse(**options: Any) -> None:
-        tries.append(options)
-        raise ConnectionError("wrong token")
-
-    monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
-    with pytest.raises(ClusterError, match=r"\ARay does not start at ray://there:10001: wrong token\Z"):
-        ray_tune.ray_cluster(Resources()).__enter__()
-    assert len(tries) == 1

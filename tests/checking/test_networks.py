@@ -79,14 +79,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["dngpu", "neural_gpu", "transformer", "lstm_attention", "two_layer", "recurrent"])
-def test_a_shipped_network_keeps_every_rule(name: str) -> None:
-    """Whole networks on symbols, and two that arrange units, one of them over time."""
-    report = check_model(name)
-    assert report.sound and not report.warnings, report.text()
-    assert not [outcome for outcome in report.outcomes if outcome.state == "skipped"]
-
-
 def before(what: str, line: str) -> tuple[str, str]:
     return what, f"{line}\n        {what}"
 
@@ -106,16 +98,9 @@ FAULTS = {
     "a parameter that is left out of initialise":
         ([("        self.second_bias.zero_()\n", "")], checker.INITIALISES, "self.second_bias = nn",
          "leaves second_bias as it was"),
-    "torch's generator":
-        ([(FORWARD, "h_BH = h_BH + torch.randn_like(h_BH)")], checker.GLOBAL, "randn_like", "draws from torch's randn_like"),
-    "x changed in place": ([before(FORWARD, "x_BI.mul_(2)")], checker.PURE, "x_BI.mul_(2)", "forward changes x in place"),
     "a draw in evaluation":
         ([(FORWARD, "h_BH = h_BH + ctx.stream.normal(h_BH.shape)")], checker.EVALUATES, "def forward",
          "depends on what is drawn"),
-    "print": ([before(FORWARD, "print(h_BH)")], checker.SILENT, "print(h_BH)", "forward calls print"),
-    "a branch on data":
-        ([before(FORWARD, "if h_BH.sum() > 0:\n            h_BH = -h_BH")], checker.BLIND, "if h_BH.sum() > 0",
-         "looks at a value"),
     "a parameter that is not used":
         ([(RESULT, "return (self.second @ h_BH.T).T, {}")], checker.LEARNS, "self.second_bias = nn",
          "never receives a gradient"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinds import CLOUDS, KUBERNETES
 
 from cluster.backend import backends
 from cluster.clusters_file import UnknownCluster, cluster_name_fault, find_cluster, load_clusters, parse_clusters
@@ -20,8 +21,8 @@ from cluster.ray_jobs import RayCluster
 from cluster.slurm.scripts import SlurmCluster
 from sweeps.config.faults import SweepFileError
 
-ONE_OF_EACH = """
-here: {kind: local, workers: 3}
+ONE_OF_EACH = f"""
+here: {{kind: local, workers: 3}}
 lab:
   kind: ray
   address: https://head.lab:8265/
@@ -29,30 +30,14 @@ lab:
   verify: certs/lab.pem
 hpc:
   kind: slurm
-  workers: {max: 8}
-  resources: {cpus: 8, gpus: 1, memory_gb: 31.5}
+  workers: {{max: 8}}
+  resources: {{cpus: 8, gpus: 1, memory_gb: 31.5}}
   setup: ["module load python # 3.12", 'echo "$(hostname)"']
-  environment: {OMP_NUM_THREADS: 1}
+  environment: {{OMP_NUM_THREADS: 1}}
   time_limit: 1d12h
   worker_time_limit: 01:30:00
   extra: [--constraint=a100, --mail-type=END]
-kube:
-  kind: kubernetes
-  image: registry.example/sweeps:1.0
-  store_secret: records/url
-  secrets: {MLFLOW_TRACKING_PASSWORD: mlflow/password}
-  tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]
-east: {kind: aws, region: us-east-1, instance_type: g5.xlarge, head_instance_type: m5.large}
-west:
-  kind: gcp
-  project: my-project
-  region: us-west1
-  zones: [us-west1-a]
-  instance_type: g2-standard-4
-  head_instance_type: e2-standard-2
-  resources: {cpus: 4, gpus: 1}
-  gpu_type: nvidia-l4
-"""
+{KUBERNETES}{CLOUDS}"""
 
 
 def faults(text: str) -> str:

@@ -40,12 +40,6 @@ def test_the_linear_penalty_of_a_positive_unit_pulls_minus_one_towards_zero_and_
 MEAN = torch.tensor([2.0, -0.5])
 
 
-def test_r_z_by_hand() -> None:
-    """Means 2 and -1/2: (1 - |W|) x̄² for addition, (1 - W) (1 - x̄)² for multiplication, mean over both weights."""
-    assert penalties.nau_input(torch.tensor([[-0.5, 0.0]]), MEAN).item() == (0.5 * 4 + 0.25) / 2
-    assert penalties.nmu_input(torch.tensor([[0.5, 0.0]]), MEAN).item() == (0.5 * 1 + 2.25) / 2
-
-
 def test_units_without_r_z_have_none() -> None:
     for name in ("linear_nac", "pos_nac", "mnac", "nalu", "gumbel_nac", "gradient_bandit_nac"):
         assert unit(name, 2).input_penalty(MEAN) is None, name

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from arith_models.networks.mlp import ACTIVATIONS, MLP
+from arith_models.networks.mlp import MLP
 from sweeps.config.registry import find
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Checkpoint, Lane
@@ -108,20 +108,6 @@ def test_an_arithmetic_unit_is_used_in_every_layer_and_starts_in_its_own_way() -
 def test_an_empty_network_is_a_fault(field, value) -> None:
     with pytest.raises(ValueError, match=f"{field} = 0 must be at least 1"):
         MLP.Config(**{field: value})
-
-
-def test_each_activation_is_torchs_own_with_its_defaults() -> None:
-    theirs = {"relu6": "ReLU6", "leaky_relu": "LeakyReLU", "relu": "ReLU", "prelu": "PReLU", "elu": "ELU", "selu": "SELU"}
-    for name in ACTIVATIONS:
-        cls = find("model", name)
-        unit = cls(cls.Config(), 1, 1)
-        with torch.no_grad():
-            unit.initialise(Stream(seed_key(0, "initialise")))
-            unit.weight.fill_(1.0)
-            unit.bias.zero_()
-            x = torch.linspace(-8, 8, 65).unsqueeze(1)
-            expected = getattr(torch.nn, theirs.get(name, name.capitalize()))()(x)
-            torch.testing.assert_close(unit(x, CTX)[0], expected, msg=name)
 
 
 def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
