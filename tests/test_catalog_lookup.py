@@ -8,6 +8,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from lanes import resolved
 
 from sweeps.config import registry
 from sweeps.config.registry import BrokenDefinition, UnknownName, find, names, nearest, source_hash
@@ -119,8 +120,7 @@ def test_the_nearest_name_is_the_likeliest_slip(word, known, expected) -> None:
 def test_a_users_own_file_is_a_model_with_settings_like_any_other(folder) -> None:
     (folder / "my_unit.py").write_text(MINE)
     model = {"name": "./my_unit.py", "scale": 3, "start": "50%"}
-    found, faults, _ = resolve({"model": model, "task": "static", "train": {"steps": 100}})
-    assert found is not None, faults
+    found = resolved(model, steps=100)
     assert found["model"]["units"] == [{"name": "./my_unit.py", "scale": 3.0, "start": 50.0}] * 2
     built = build(found)
     assert [cls.__name__ for cls, _ in built.units] == ["Mine", "Mine"]

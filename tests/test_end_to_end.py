@@ -1,6 +1,6 @@
 """Whole sweeps with Ray, Optuna and MLflow, in a folder and on PostgreSQL: undisturbed, interrupted, killed, continued.
 
-The same verbs without Ray are tested in test_cli.py, test_errors.py and test_verbs_that_train.py.
+The same verbs without Ray are tested in test_cli.py, test_errors.py and test_runner.py.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from commands import call, train_in_process
 from kept import runs_of
 
 import cluster
+import sweeps.cli
 from cluster.backend import backends
 from sweeps.cli.app import app
 from sweeps.config import registry, sweep_file
@@ -46,6 +47,17 @@ search:
   configurations: 3
   objective: lowest_error_at.median
   space: {train.lr: [0.01, 0.02]}
+"""
+VERB = """\
+from sweeps.cli.app import StoreOption, app
+from sweeps.results import FORMATS, report
+from sweeps.store import Store
+
+
+@app.command()
+def brief(name: str, store: StoreOption = "results") -> None:
+    with Store(store) as opened:
+        print(FORMATS["count"].render(report(opened, name), False), end="")
 """
 BACKEND = """\
 from dataclasses import dataclass
@@ -114,12 +126,6 @@ def sign_descent(params: Any, grads: Any, moments: Any, step: Any, *, lr: Any) -
     return {name: p - lr * grads[name].sign() for name, p in params.items()}, moments
 
 
-def brief(name: str) -> None:
-    """Print a sweep in the format `count`."""
-    with Store("results") as store:
-        print(FORMATS["count"].render(report(store, name), False), end="")
-
-
 def registries() -> list[Any]:
     verbs = [command.callback for command in app.registered_commands]
     return [list(SAMPLERS), list(FORMATS), list(OPTIMIZERS), metrics.listing(), verbs, list(backends()),
@@ -139,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         registry.clear_cache()
         for kind, name in (("model", "my_unit"), ("network", "my_network"), ("task", "my_task")):
             assert call("new", kind, name).status == 0
-        for path, text in (("definitions/extended.yaml", DEFINITION), ("backends/toy.py", BACKEND)):
+        for path, text in (("definitions/extended.yaml", DEFINITION), ("backends/toy.py", BACKEND), ("verbs/brief.py", VERB)):
             Path(path).parent.mkdir()
             Path(path).write_text(text)
         Path("clusters.yaml").write_text("box: {kind: toy, colour: blue}\n")
@@ -154,12 +160,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(training_settings, "OptimizerName", Literal[tuple(OPTIMIZERS)])
         patch.setattr(config_settings, "_ADAPTERS", {})
         patch.setattr(app, "registered_commands", [*app.registered_commands])
-        app.command()(brief)
+        patch.setattr(sweeps.cli, "__path__", [*sweeps.cli.__path__, str(folder / "verbs")])
+        sweeps.cli.import_verbs()
         patch.setattr(run, "_train", lambda driver, console, workers: train_in_process(driver))
         done = call("run", "extended")
         assert done.status == 0, done.err
         yield folder
-    sys.modules.pop("cluster.toy", None)
+    for module in ("cluster.toy", "sweeps.cli.brief"):
+        sys.modules.pop(module, None)
     assert registries() == before
 
 

@@ -120,7 +120,7 @@ def test_an_empty_sweep_can_be_reported(store: Store) -> None:
     assert as_csv(found) == "\n"
 
 
-def test_a_sweep_without_a_search_says_so(store: Store) -> None:
+def test_a_sweep_without_a_search_has_the_parameters_of_its_file(store: Store) -> None:
     store.begin_sweep("plain", "", {"name": "plain", "question": None})
     entry = configuration("nau", 0)
     store.add_configuration("plain", entry)

@@ -46,7 +46,7 @@ def origin(suggestion: Suggestion | None) -> str:
 
 
 def walk(search: CellSearch, count: int, objective: Callable[[dict[str, Any]], float | None] = loss) -> list[Suggestion]:
-    """The suggestions of a whole search in which every configuration ends before the next is asked for."""
+    """The suggestions of a whole search in which every configuration ends before the next is requested."""
     finished: dict[int, Finished] = {}
     suggestions = []
     for number in range(count):

@@ -119,7 +119,7 @@ records_of_any_kind = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(records_of_any_kind, max_size=5, unique_by=lambda r: r.id))
-def test_records_come_back_as_they_were(new: list[LaneResult]) -> None:
+def test_records_are_read_as_they_were_written(new: list[LaneResult]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with Store(folder) as first:
             first.add_records(new)
@@ -142,7 +142,7 @@ json_values = st.recursive(
     keys=st.dictionaries(st.integers(0, 2**60), st.text("0123456789abcdef", min_size=1)),
     value=st.none() | finite,
 )
-def test_configurations_come_back_as_they_were(parameters: dict[str, Any], keys: dict[int, str], value: Any) -> None:
+def test_configurations_are_read_as_they_were_written(parameters: dict[str, Any], keys: dict[int, str], value: Any) -> None:
     added = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         store.begin_sweep("s", "name: s", parameters)

@@ -193,7 +193,7 @@ def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
     assert sweep.warnings == (f"line 4: search.space: {message}",)
 
 
-def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_otherwise() -> None:
+def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_sets_the_direction() -> None:
     for objective, expected in [
         ("par2", Objective("par2", "minimize")),
         ("success_rate", Objective("success_rate", "maximize")),

@@ -38,7 +38,7 @@ from sweeps.config.yaml import dump, read, read_value
         ("", None),
     ],
 )
-def test_a_word_is_what_yaml_1_2_says_it_is(text: str, value: object) -> None:
+def test_a_word_has_the_type_of_yaml_1_2(text: str, value: object) -> None:
     assert read_value(text) == value
     assert type(read_value(text)) is type(value)
 

@@ -212,7 +212,7 @@ def test_watching_a_sweep_that_fails_ends_with_1(kube: Kubernetes) -> None:
 
 
 @pytest.mark.slow
-def test_records_come_home_from_the_head_and_later_from_a_pod_of_their_own(kube: Kubernetes) -> None:
+def test_records_are_fetched_from_the_head_and_later_from_a_pod_of_their_own(kube: Kubernetes) -> None:
     with Store(kube.folder / "claims/records") as there:
         made_sweep(there)
     Path("small.yaml").write_text(LONG.replace("long", "small"))

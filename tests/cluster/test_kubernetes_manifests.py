@@ -100,7 +100,7 @@ def test_what_is_printed_is_what_was_built_also_to_a_reader_of_yaml_1_1() -> Non
     assert list(yaml.safe_load_all(as_yaml(built))) == built
 
 
-def test_ray_asks_for_its_token_and_the_head_trains_nothing() -> None:
+def test_ray_requires_a_token_and_the_head_trains_nothing() -> None:
     spec = ray_job()["spec"]["rayClusterSpec"]
     assert spec["authOptions"] == {"mode": "token"}
     assert tuple(int(part) for part in spec["rayVersion"].split(".")) >= (2, 52, 0)

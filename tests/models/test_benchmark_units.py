@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import assert_fills, context, drawn, first_column, initialise, initialised, penalties, put
 from torch import Tensor, nn
 
@@ -15,7 +16,6 @@ from arith_models.units.inalu import INALU
 from arith_models.units.mcfc import orthogonal
 from arith_models.units.npu import grown
 from sweeps.config.registry import find
-from sweeps.config.settings import resolve
 from sweeps.training.random import Stream, seed_key
 
 SIGNED = torch.tensor([[1.5, 4.0], [-3.0, 0.5], [-2.0, -8.0], [2.5, -0.5]])
@@ -266,9 +266,8 @@ def test_mc_fcs_penalty_grows_its_parameters_and_is_the_networks_to_weigh() -> N
 
 
 def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
-    resolved, _, _ = resolve({"model": "mul_mcfc_sign_real_npu", "task": "single_module", "train": {"steps": 50_000}})
-    assert resolved is not None
-    assert resolved["model"]["units"][0]["gate_penalty"] == {
+    found = resolved("mul_mcfc_sign_real_npu", "single_module", steps=50_000)
+    assert found["model"]["units"][0]["gate_penalty"] == {
         "weight": 1.0, "start": 20_000.0, "end": 35_000.0, "schedule": "linear"
     }  # fmt: skip
     made = put(unit("mul_mcfc_sign_real_npu"), gate=torch.tensor([0.25, 0.5]))
@@ -277,8 +276,7 @@ def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
 
 def test_the_papers_settings_of_a_unit_yield_to_a_files() -> None:
     def settings(**model: Any) -> Any:
-        found, faults, _ = resolve({"model": {"name": "npu", **model}, "task": "single_module", "train": {"steps": 50_000}})
-        assert found is not None, faults
+        found = resolved({"name": "npu", **model}, "single_module", steps=50_000)
         return found["model"]["units"][0]
 
     assert (settings()["l1"], settings()["beta_start"], settings()["beta_end"]) == (True, 1e-7, 1e-5)

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import X, assert_fills, context, drawn, initialised, output, presolved, put, stream, unit
 from safetensors.torch import load
 
 from arith_models.units.nac import GumbelConfig, gumbel_noise, likeliest_weight, mean_weight, nac_range, sample_one_hot
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -275,8 +276,7 @@ def logits_after(steps: int) -> torch.Tensor:
     """All of a two-layer network's logits after so many steps of plain SGD: they start at 0."""
     train = {"steps": steps, "batch": 8, "evaluate_every": 1, "optimizer": "sgd", "lr": 1e-3}
     task = {"name": "static", "input_size": 10}
-    settings, faults, _ = resolve({"model": "gradient_bandit_nac", "task": task, "train": train})
-    assert settings is not None, faults
+    settings = resolved("gradient_bandit_nac", task, **train)
     pack, done = Pack([Lane("one", settings, 0)], 3, build, compiled=False), []
     while not pack.done:
         done += pack.advance()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import context, initialised
 from torch import nn
 
@@ -73,6 +74,5 @@ def test_a_cell_is_refused_where_nothing_is_repeated(task, model, message) -> No
 @pytest.mark.parametrize("task", ["recurrent", "number_words"])
 def test_a_cells_name_stands_for_the_cell_and_a_linear_output(task) -> None:
     for name in UNITS:
-        settings, _, _ = resolve({"model": name, "task": task, "train": {"steps": 10}})
-        assert settings is not None, name
+        settings = resolved(name, task, steps=10)
         assert [unit["name"] for unit in settings["model"]["units"]] == [name, "linear"]

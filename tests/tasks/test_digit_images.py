@@ -297,15 +297,15 @@ def mirror(tmp_path: Path) -> Path:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
 
     def log_message(self, *_: Any) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
 
 
 @pytest.fixture
 def server(mirror: Path) -> Iterator[str]:
-    Quiet.asked.clear()
+    Quiet.requested.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(mirror))) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}"
@@ -321,7 +321,7 @@ def test_files_are_fetched_from_a_web_server_once(tmp_path: Path, server: str) -
     assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
     assert contents(target) == CONTENT
     assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
-    assert Quiet.asked == ["/a.gz", "/b.gz"]
+    assert Quiet.requested == ["/a.gz", "/b.gz"]
 
 
 @pytest.mark.parametrize("form", [str, Path.as_uri])

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from lanes import resolved
 from safetensors.torch import load
 
 from arith_models.networks import image_recurrent
 from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
-from sweeps.config.settings import build, lane_key, resolve
+from sweeps.config.settings import build, lane_key
 from sweeps.training import pack
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
@@ -49,9 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task: Any) -> dict[str, Any]:
     given = {"name": "sequential_svhn", "operation": "product", "length": length, "test_lengths": [1, 3]}
     train = {"steps": 4, "batch": 8, "evaluate_every": 2}
-    found, faults, _ = resolve({"model": model, "task": {**given, "data": str(folder), **task}, "train": train})
-    assert found is not None, faults
-    return found
+    return resolved(model, {**given, "data": str(folder), **task}, **train)
 
 
 def trained(settings: dict[str, Any], seeds: Any = range(3), compiled: bool = False) -> dict[int, LaneResult]:
@@ -123,7 +122,7 @@ def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_
         SequentialSVHN.Config(data=str(tmp_path_factory.mktemp("to_be_filled")), fetch=True)
 
 
-def test_a_lane_is_known_by_its_pictures_and_its_network(folder: Path, tmp_path_factory: Any) -> None:
+def test_a_lanes_key_depends_on_its_pictures_and_its_network(folder: Path, tmp_path_factory: Any) -> None:
     copy = tmp_path_factory.mktemp("elsewhere") / "copy"
     shutil.copytree(folder, copy)
     there, copied, optical = (lane_key(settings_of(data), 0) for data in (folder, copy, "optical"))

@@ -217,7 +217,7 @@ def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(tmp_path: P
     assert done.stdout.strip() == str(tmp_path / "sweeps" / "compiled")
 
 
-def test_outputs_that_are_views_of_one_tensor_come_right_out_of_the_disk_cache() -> None:
+def test_outputs_that_are_views_of_one_tensor_are_right_from_the_disk_cache() -> None:
     """torch 2.13 makes such outputs out of freed memory when the compiled function is loaded from its disk cache."""
 
     def halves(w: torch.Tensor) -> dict[str, Any]:

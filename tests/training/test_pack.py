@@ -55,7 +55,7 @@ def test_a_lane_equals_itself_in_every_place_of_packs_of_every_size_beside_a_lan
         assert all(results[lane.key].outcome == "unsolved" for lane in neighbours)
 
 
-def test_a_lane_whose_loss_is_not_finite_says_when_and_keeps_its_last_finite_weights() -> None:
+def test_a_lane_whose_loss_is_not_finite_reports_the_step_and_keeps_its_last_finite_weights() -> None:
     results = train([Lane("bad", NOT_A_NUMBER, 1), *lanes_of(NAU, [1])])
     bad = results["bad"]
     assert (bad.outcome, bad.steps) == ("diverged", 0)
