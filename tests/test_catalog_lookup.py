@@ -51,13 +51,6 @@ class Mine(Unit):
 '''
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    registry.clear_cache()
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("kind", "some"),
     [("model", ["linear", "nac", "nac_mul", "nalu", "nau", "nmu"]), ("network", ["two_layer"]), ("task", ["static"])],
@@ -169,7 +162,7 @@ def test_helpers_whose_name_begins_with_an_underscore_are_no_definitions(folder)
     assert find("model", "./my_unit.py").__name__ == "Mine"
 
 
-def test_what_is_a_network_and_what_a_unit(folder) -> None:
+def test_networks_are_distinguished_from_units(folder) -> None:
     (folder / "my_unit.py").write_text(MINE)
     (folder / "my_network.py").write_text(Path(inspect.getfile(find("network", "two_layer"))).read_text())
     kinds = {"nau": False, "dngpu": True, "two_layer": True, "./my_unit.py": False, "./my_network.py": True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,8 +56,6 @@ Command = Callable[..., Answer]
 def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """The command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
     return call
 
 
@@ -131,21 +128,6 @@ def test_a_wrong_request_has_status_2_and_one_clear_message_and_makes_nothing(
 # ------------------------------------------------------------------------------------------- bad stores
 
 
-def test_a_file_in_the_place_of_the_store_is_left_alone(sweeps: Command, file: Path) -> None:
-    answer = sweeps("run", "small.yaml", "--store", "small.yaml")
-    assert answer.status == 2
-    assert "store small.yaml is a file; a store is a folder" in answer.err
-    assert file.read_text() == FILE
-
-
-@pytest.mark.parametrize("place", ["small.yaml/results", "/proc/results"])
-def test_a_store_that_cannot_be_made_is_refused_before_anything_starts(sweeps: Command, file: Path, place: str) -> None:
-    answer = sweeps("run", "small.yaml", "--store", place)
-    assert answer.status == 2
-    assert f"store {place} cannot be created: " in answer.err
-    assert "--store" in answer.err
-
-
 def test_a_damaged_store_is_refused(sweeps: Command, file: Path) -> None:
     (file.parent / "results").mkdir()
     (file.parent / "results" / "sweeps.db").write_bytes(b"no database" * 100)
@@ -195,14 +177,6 @@ def test_an_edit_that_changes_a_begun_sweep_is_refused_with_the_difference(
         assert row is not None and (row.document, row.state) == (begun.document, "stopped")
         assert store.holder("small") is None
     assert not (file.parent / "results" / "mlflow.db").exists()
-
-
-def test_a_second_driver_is_refused_with_the_holder_of_the_name(sweeps: Command, file: Path) -> None:
-    with Store(file.parent / "results") as store, store.hold("small"):
-        answer = sweeps("run", "small.yaml")
-    assert answer.status == 2
-    assert f"is being driven by process {os.getpid()} on " in answer.err
-    assert "--name" in answer.err
 
 
 def test_nothing_is_exported_before_a_configuration_is_complete(sweeps: Command, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def edited(*changes: tuple[str, str], begun: str = BEGUN) -> Change:
          "  range: [{label: low, task: {interpolation: [1, 2]}}]\n  model: [nau, nac]"),
     ],
 )  # fmt: skip
-def test_what_changes_no_lane_is_nothing(change: tuple[str, str]) -> None:
+def test_an_edit_that_changes_no_lane_is_no_difference(change: tuple[str, str]) -> None:
     assert edited(change) == Change("nothing")
     assert edited(change).message == ""
 

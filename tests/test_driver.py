@@ -152,7 +152,7 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed)
     assert text(store) == undisturbed
 
 
-def test_what_a_lost_worker_reported_before_is_kept(store) -> None:
+def test_results_that_a_lost_worker_reported_are_kept(store) -> None:
     short = sweep_of(PLAIN, compare={"model": ["nau"]}, seeds=5)
     driver = started(short, store)
     request = driver.next_pack("lost")

@@ -48,8 +48,6 @@ LANES = 2 * 3 * 4
 def _uncompiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPS_COMPILE", "0")
-        for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-            patch.delenv(name, raising=False)
         yield
 
 

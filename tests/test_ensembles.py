@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commands import train_in_process
 
 from sweeps.config.sweep_file import parse
 from sweeps.errors import UserError
@@ -13,7 +14,6 @@ from sweeps.results.figures import draw
 from sweeps.results.numbers import number
 from sweeps.runner.driver import Driver
 from sweeps.runner.ensembles import ensemble_table
-from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 
 SWEEP = """
@@ -31,13 +31,7 @@ def trained(folder: Path, seeds: int) -> Store:
         store.begin_sweep("tiny", sweep.text, sweep.document)
         driver = Driver(sweep, "tiny", store, None, 1)
         driver.begin()
-        while not driver.done:
-            request = driver.next_pack("pack")
-            assert request is not None
-            run = PackRun(request, compiled=False)
-            while not run.done:
-                driver.receive("pack", run.work())
-            driver.pack_ended("pack")
+        train_in_process(driver)
     return store
 
 

@@ -32,8 +32,6 @@ CONTINUES = "The sweep stopped. What is recorded is kept; the same command conti
 @pytest.fixture(autouse=True)
 def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
     (tmp_path / "small.yaml").write_text(FILE)
 
 

@@ -139,8 +139,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert get_args(training_settings.OptimizerName) == tuple(OPTIMIZERS)
     with pytest.MonkeyPatch.context() as patch, metrics.registered(LANE, MEDIAN):
         patch.chdir(folder)
-        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SWEEPS_CLUSTERS"):
-            patch.delenv(name, raising=False)
         patch.setenv("SWEEPS_STORE", str(folder / "results"))  # absolute: MLflow caches stores by URI
         registry.clear_cache()
         for kind, name in (("model", "my_unit"), ("network", "my_network"), ("task", "my_task")):

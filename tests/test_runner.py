@@ -47,8 +47,6 @@ BROKEN = UNIT.replace("return x\n", 'raise ArithmeticError("it has never worked"
 @pytest.fixture(autouse=True)
 def _in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SWEEPS_STORE", str(tmp_path / "results"))  # absolute: MLflow caches stores by URI
     monkeypatch.setattr(run, "_train", lambda driver, console, workers: train_in_process(driver))
     files = {"small.yaml": SMALL, "own.yaml": OWN, "my_unit.py": UNIT, "my_broken_unit.py": BROKEN}

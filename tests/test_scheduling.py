@@ -66,7 +66,6 @@ def test_a_job_without_a_working_directory_lacks_the_user_s_files() -> None:
 def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failures: int
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     tries = []
 
     def busy(**options: Any) -> None:
@@ -99,7 +98,6 @@ def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: py
 
 def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray Tune itself would raise a TuneError that contains only the text."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
     sweep = from_document(
         {"name": "s", "task": {"name": "static", "input_size": 10}, "model": "nau", "seeds": 2,

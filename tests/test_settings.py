@@ -314,7 +314,7 @@ def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
         {"model": {"clamp": False}}, {"model": {"sparsity_penalty": {"end": 6e4}}},
     ],
 )  # fmt: skip
-def test_whatever_moves_a_lanes_numbers_changes_its_key(change) -> None:
+def test_a_setting_that_changes_a_lanes_numbers_changes_its_key(change) -> None:
     plain = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": TRAIN}
     assert lane_key(resolved(**merge(plain, change)), 0) != lane_key(resolved(**plain), 0)
 

@@ -86,7 +86,7 @@ def test_a_curve_comes_back_as_it_was_to_the_last_bit_and_type(curve: dict[str, 
     assert repr(unpack(pack(curve))) == repr(curve)
 
 
-def test_what_is_not_finite_in_a_curve_comes_back_as_none() -> None:
+def test_values_of_a_curve_that_are_not_finite_are_read_as_none() -> None:
     assert unpack(pack({"error": [1.5, math.nan, math.inf, -math.inf]})) == {"error": [1.5, None, None, None]}
 
 
@@ -428,7 +428,7 @@ def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(unprivilege
     assert message.startswith(f"store {unprivileged}: ") and "writable, or give another --store" in message
 
 
-def test_what_is_not_a_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "sweeps.db").write_text("dear diary, " * 100)
     assert "is not a database" in refusal(tmp_path)
     assert (tmp_path / "sweeps.db").read_text().startswith("dear diary")

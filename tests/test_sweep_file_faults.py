@@ -169,7 +169,7 @@ def test_a_key_that_is_not_built_yet_may_be_there_without_a_value() -> None:
     assert sweep.document["early_stopping"] is None
 
 
-def test_what_is_compared_cannot_be_searched_as_well() -> None:
+def test_a_compared_setting_cannot_be_searched_as_well() -> None:
     search = "\nsearch: {configurations: 3, space: {train.lr: {uniform: [1, 2]}}}"
     assert "is compared on axis 'train.lr' too" in faults(SMALL + "compare: {train.lr: [1, 2]}" + search)
     assert "is compared on axis 'x' too" in faults(SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search)

@@ -357,7 +357,6 @@ def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) 
 
 
 def test_the_default_store_of_runs_is_in_the_folder_of_the_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
     assert default_uri(tmp_path) == "http://somewhere"

@@ -211,9 +211,7 @@ def test_a_rule_for_vmap_that_takes_a_mean_over_lanes_is_caught_there(tmp_path: 
     assert {line for rule, line, _ in faults_of(report) if rule == checker.APART} == {line_of(path, "def vmap")}
 
 
-def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_names_the_line_the_rule_the_finding_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, "model", *FAULTS["print in forward"][0])
     monkeypatch.chdir(tmp_path)
     text = checked(path).text()

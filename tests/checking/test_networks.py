@@ -15,6 +15,8 @@ from sweeps.config import registry
 from sweeps.config.settings import build, lane_key, resolve
 from sweeps.training.lane import Lane
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 FORWARD = "h_BH = ctx.dropout(h_BH, self.config.dropout)"
 RESULT = "return (self.second @ h_BH.T).T + self.second_bias, {}"
 ARRANGER = '''"""One layer of a unit, twice as large."""
@@ -70,13 +72,6 @@ class Positionwise(Network):
         symbols = torch.arange(len(self.table), device=self.table.device)
         return tuple((bin.unsqueeze(-1) == symbols).float() @ self.table for bin in x), {}
 '''
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    registry.clear_cache()
-    return tmp_path
 
 
 # What is changed, the rule that is broken, a piece of the line to blame, and a piece of the finding.

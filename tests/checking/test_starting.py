@@ -9,18 +9,12 @@ from commands import call
 from definitions import line_of
 
 from sweeps.cli.define import listing, summary_line
-from sweeps.config import registry
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    registry.clear_cache()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(("template", "kind"), [("model", "model"), ("network", "model"), ("task", "task")])
-def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(template: str, kind: str) -> None:
+def test_a_new_file_is_sound_and_the_printed_commands_work(template: str, kind: str) -> None:
     answer = call("new", template, "mine")
     assert answer.status == 0
     assert answer.out.startswith("wrote ./mine.py. Edit it, then:\n")

@@ -251,12 +251,12 @@ def wants(cpus: float, gpus: float = 0.0, memory_gb: float | None = None) -> Sub
 
 
 @pytest.mark.parametrize("fits", [wants(8), wants(2, 4, 64.0), wants(0.5, 0.25), wants(1, memory_gb=64.0)])
-def test_what_one_node_has_is_taken(fits: Submission) -> None:
+def test_a_worker_that_fits_on_one_node_is_accepted(fits: Submission) -> None:
     check_fits(fits, NODES, "node of 'lab'")
 
 
 @pytest.mark.parametrize("short", [wants(9), wants(8, 1), wants(1, 5), wants(1, 0, 65.0), wants(8, 0, 17.0)])
-def test_what_only_several_nodes_together_have_is_refused(short: Submission) -> None:
+def test_a_worker_that_fits_only_on_several_nodes_together_is_refused(short: Submission) -> None:
     with pytest.raises(UserError, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"):
         check_fits(short, NODES, "node of 'lab'")
 

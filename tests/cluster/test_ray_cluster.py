@@ -32,8 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, text in (("many.yaml", MANY), ("long.yaml", LONG), ("my_unit.py", UNIT)):
         (made / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE"):
-            patch.delenv(name, raising=False)
         patch.setenv("SWEEPS_COMPILE", "0")  # the nodes inherit it
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
@@ -102,7 +100,7 @@ def test_hostile_names_are_refused_before_anything_starts(cluster: local.Running
     assert not list(folder.rglob("owned"))
 
 
-def test_what_no_node_has_and_a_cluster_of_no_name_are_refused(cluster: local.RunningCluster) -> None:
+def test_too_large_workers_and_unknown_clusters_are_refused(cluster: local.RunningCluster) -> None:
     answer = call("submit", "long.yaml", "--on", "local", "resources.cpus=64")
     assert answer.status == 2
     assert "one worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err

@@ -84,7 +84,7 @@ def test_a_missing_and_a_wrong_token_are_refused_and_neither_is_printed(play: Pl
     assert TOKEN not in repr(play())
 
 
-def test_what_is_not_rays_dashboard_is_refused_as_something_else(play: Play) -> None:
+def test_a_server_that_is_not_rays_dashboard_is_refused(play: Play) -> None:
     for page in ("<html>Welcome to nginx</html>", "[1, 2]"):
         with pytest.raises(UserError, match="is not Ray's dashboard"):
             play(page=page).check()

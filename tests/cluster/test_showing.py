@@ -19,7 +19,6 @@ lab: {{kind: ray, address: "http://head:8265", token_variable: LAB_TOKEN}}
 @pytest.fixture(autouse=True)
 def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clusters.yaml").write_text(FILE)
-    monkeypatch.delenv("SWEEPS_CLUSTERS", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -182,7 +182,7 @@ def test_mc_fc_starts_orthogonal_or_as_the_identity_without_a_bias(name) -> None
         ("real_npu", "g", 1.5, None, 1.0), ("real_npu", "wg", 1.0, None, 1.0),
     ],
 )  # fmt: skip
-def test_what_a_clip_clamps(name, clip, real, imaginary, gate) -> None:
+def test_a_clip_clamps_the_parameters_that_it_names(name, clip, real, imaginary, gate) -> None:
     made = put(unit(name, clip=clip), gate=1.25)
     made = put(made, W_real=1.5, W_imaginary=-1.5) if name == "npu" else put(made, weight=1.5)
     with torch.no_grad():

@@ -264,7 +264,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("config", "message"), FAULTS)
-def test_what_an_operation_cannot_do_is_reported_before_training(config, message) -> None:
+def test_impossible_settings_of_an_operation_are_reported_before_training(config, message) -> None:
     with pytest.raises(ValueError, match=message):
         Algorithm.Config(**config)
 

@@ -31,7 +31,7 @@ from tasks._digits.datasets import (
     read_optical,
     read_svhn,
 )
-from tasks._digits.images import DataError, Images, images, split
+from tasks._digits.images import DataError, images, split
 from tasks.sequential_digits import EVALUATION_SEEDS, sequences
 
 REAL = (Path(__file__).parents[2] / ".." / "shared" / "data" / "mnist").resolve()
@@ -371,9 +371,3 @@ def test_published_checksums_are_whole(files, algorithm, length) -> None:
 def test_a_smaller_set_is_not_taken_for_mnist(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match="no source gave a file with checksum sha256:440fcabf"):
         fetch_mnist(tmp_path / "data", [str(folder)])
-
-
-def test_a_part_keeps_pictures_and_labels_together() -> None:
-    made = Images(pictures(4)[:, np.newaxis], digits(4).astype(np.int64))
-    assert made.part(1, 3).labels.tolist() == [1, 2]
-    assert np.array_equal(made.part(1, 3).pixels, made.pixels[1:3])
