@@ -83,21 +83,6 @@ def test_units_with_constant_starts_start_at_zero(name) -> None:
 # ------------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("name", ["nac", "pos_nac", "independent_nac", "nac_mul", "nac_mul_sigma", "mnac", "softmax_nac"])
-def test_a_step_on_the_hidden_weights_moves_the_effective_weight(name) -> None:
-    """The fault of public NACs: W computed once, in the constructor, so that nothing is trained."""
-    made = initialised(name, 3, 2)
-    before = made.effective_weight().detach().clone()
-    (made(X, context())[0].square()).sum().backward()
-    assert all(p.grad.all() for p in made.parameters())
-    first = output(made)
-    with torch.no_grad():
-        for p in made.parameters():
-            p -= 0.1 * p.grad.sign()
-    assert (made.effective_weight() != before).all()
-    assert output(made) != first
-
-
 def hidden_gradients(gradient: str | None, W_hat: float, M_hat: float) -> tuple[float, float]:
     """of y = 2 W, so that dW = 2; None is NAC itself."""
     made = unit("nac", 1) if gradient is None else unit("independent_nac", 1, gradient=gradient)
