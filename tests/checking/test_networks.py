@@ -142,9 +142,9 @@ def test_shown_and_listed() -> None:
     assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(call("list", "models", "--names").out.split())
 
 
-def settings(model: object, **train: object) -> dict[str, object]:
+def settings(model: object) -> dict[str, object]:
     task = {"name": "static", "input_size": 4, "subset_ratio": 0.5}
-    return resolved(model, task, steps=300, batch=64, evaluate_every=100, lr=0.01, **train)
+    return resolved(model, task, steps=300, batch=64, evaluate_every=100, lr=0.01)
 
 
 def test_a_users_network_is_a_model_with_settings_and_learns(folder: Path) -> None:

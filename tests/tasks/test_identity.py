@@ -23,7 +23,7 @@ CTX: Any = SimpleNamespace(step=torch.tensor(0.0), training=True, dropout=lambda
 
 
 def settings(model: Any, **train: Any) -> dict[str, Any]:
-    return resolved(model, "identity", steps=20, evaluate_every=10, **train)
+    return resolved(model, "identity", **{"steps": 20, "evaluate_every": 10, **train})
 
 
 def mlp(unit: str, seed: int = 0, **config: Any) -> Any:

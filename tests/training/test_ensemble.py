@@ -17,7 +17,7 @@ def ensemble_of(settings: dict[str, Any], states: list[Any]) -> Ensemble:
     return Ensemble(build(settings), float_leaves(settings), states, compiled=False)
 
 
-@pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])
+@pytest.mark.parametrize("settings", [DNGPU, pytest.param(NEURAL_GPU, marks=pytest.mark.slow)], ids=["dngpu", "neural_gpu"])
 def test_members_are_judged_as_their_lanes_were(settings) -> None:
     lanes = train(lanes_of(settings, range(2)), 1)
     rows = ensemble_of(settings, [lane.state for lane in lanes.values()]).measure(6)
