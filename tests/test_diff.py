@@ -51,7 +51,7 @@ def edited(*changes: tuple[str, str], begun: str = BEGUN) -> Change:
          "  range: [{label: low, task: {interpolation: [1, 2]}}]\n  model: [nau, nac]"),
     ],
 )  # fmt: skip
-def test_what_changes_no_lane_is_nothing(change: tuple[str, str]) -> None:
+def test_an_edit_that_changes_no_lane_is_no_difference(change: tuple[str, str]) -> None:
     assert edited(change) == Change("nothing")
     assert edited(change).message == ""
 
@@ -74,11 +74,7 @@ def test_more_of_the_same_is_an_extension(change: tuple[str, str], expected: str
 
 
 def test_several_extensions_are_listed_together() -> None:
-    found = edited(
-        ("seeds: 25", "seeds: 50"),
-        ("configurations: 6", "configurations: 8"),
-        ("[nau, nac]", "[nau, nac, nmu]"),
-    )
+    found = edited(("seeds: 25", "seeds: 50"), ("configurations: 6", "configurations: 8"), ("[nau, nac]", "[nau, nac, nmu]"))
     assert (found.kind, len(found.differences)) == ("extension", 3)
 
 
@@ -91,26 +87,17 @@ def test_several_extensions_are_listed_together() -> None:
         (("configurations: 6", "configurations: 6\n  parallel: 2"), "search.parallel: 8 -> 2"),
         (("sampler: tpe", "sampler: random"), "search.sampler: 'tpe' -> 'random'"),
         (("sampler: tpe", "sampler: {name: tpe, seed: 1}"), "search.seed: 0 -> 1"),
-        (
-            ("sampler: tpe", "sampler: {name: tpe, n_startup_trials: 2}"),
-            "search.sampler_options: {} -> {n_startup_trials: 2}",
-        ),
+        (("sampler: tpe", "sampler: {name: tpe, n_startup_trials: 2}"), "search.sampler_options: {} -> {n_startup_trials: 2}"),
         (("sampler: tpe", "objective: success_rate"), "search.objective: 'par2' -> 'success_rate'"),
         (("1e-1", "1e0"), "search.space.train.lr: log_uniform [0.0001, 0.1] -> log_uniform [0.0001, 1.0]"),
         (("[1e-4, 1e-1]", "[1e-4, 1e-1], or: 0.5"), "log_uniform [0.0001, 0.1] or 0.5"),
-        (
-            (", model.dropout: {uniform: [0, 0.5]}", ""),
-            "search.space.model.dropout: uniform [0.0, 0.5] -> not searched",
-        ),
+        ((", model.dropout: {uniform: [0, 0.5]}", ""), "search.space.model.dropout: uniform [0.0, 0.5] -> not searched"),
         (("[nau, nac]", "[nau]"), "cell model=nac range=low left out"),
         (("label: low", "label: small"), "left out, model=nau range=small, model=nac range=small new"),
         (("lr: 1e-3", "lr: 2e-3"), "train.lr: 0.001 -> 0.002"),
         (("lr: 1e-3", "lr: 1e-3, stop: solved"), "train.stop: 'never' -> 'solved'"),
         (("operation: add", "operation: sub"), "task.operation: 'add' -> 'sub'"),
-        (
-            ("[nau, nac]", "[{name: nau, clamp: false, label: nau}, nac]"),
-            "clamp: true -> false (in model=nau range=low)",
-        ),
+        (("[nau, nac]", "[{name: nau, clamp: false, label: nau}, nac]"), "clamp: true -> false (in model=nau range=low)"),
         (("steps: 10_000", "steps: 9_000"), "train.steps: 10,000 -> 9,000; there can only be more"),
     ],
 )

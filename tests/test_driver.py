@@ -24,12 +24,7 @@ DOCUMENT: dict[str, Any] = {
     "train": {"steps": 20, "batch": 8, "evaluate_every": 10},
     "compare": {"model": ["linear", "nau"]},
     "seeds": 3,
-    "search": {
-        "sampler": "random",
-        "configurations": 3,
-        "parallel": 2,
-        "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}},
-    },
+    "search": {"sampler": "random", "configurations": 3, "parallel": 2, "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}}},
     # Of the same size whatever the number of workers: uncompiled, packs of other sizes differ by rounding.
     "resources": {"slots": 4},
 }
@@ -157,7 +152,7 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed)
     assert text(store) == undisturbed
 
 
-def test_what_a_lost_worker_reported_before_is_kept(store) -> None:
+def test_results_that_a_lost_worker_reported_are_kept(store) -> None:
     short = sweep_of(PLAIN, compare={"model": ["nau"]}, seeds=5)
     driver = started(short, store)
     request = driver.next_pack("lost")

@@ -1,6 +1,6 @@
 """Whole sweeps with Ray, Optuna and MLflow, in a folder and on PostgreSQL: undisturbed, interrupted, killed, continued.
 
-The same verbs without Ray are tested in test_cli.py, test_errors.py and test_verbs_that_train.py.
+The same verbs without Ray are tested in test_cli.py, test_errors.py and test_runner.py.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ LANES = 2 * 3 * 4
 def _uncompiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPS_COMPILE", "0")
-        for name in ("SWEEPS_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-            patch.delenv(name, raising=False)
         yield
 
 
@@ -116,11 +114,7 @@ def test_mlflow_has_the_sweep_its_configurations_and_their_seeds(calm: str) -> N
     assert parents == {("configuration", "sweep"): 6, ("seed", "configuration"): LANES}
     by_lane = {(r.seed, r.budget, r.error["extrapolation"]) for r in records_of(calm)}
     written = {
-        (
-            int(run.data.params["seed"]),
-            int(run.data.metrics["steps"]),
-            run.data.metrics["error.extrapolation"],
-        )
+        (int(run.data.params["seed"]), int(run.data.metrics["steps"]), run.data.metrics["error.extrapolation"])
         for run in runs
         if run.data.tags["level"] == "seed"
     }

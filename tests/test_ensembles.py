@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commands import train_in_process
 
 from sweeps.config.sweep_file import parse
 from sweeps.errors import UserError
@@ -13,7 +14,6 @@ from sweeps.results.figures import draw
 from sweeps.results.numbers import number
 from sweeps.runner.driver import Driver
 from sweeps.runner.ensembles import ensemble_table
-from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 
 SWEEP = """
@@ -31,13 +31,7 @@ def trained(folder: Path, seeds: int, text: str = SWEEP) -> Store:
         store.begin_sweep("tiny", sweep.text, sweep.document)
         driver = Driver(sweep, "tiny", store, None, 1)
         driver.begin()
-        while not driver.done:
-            request = driver.next_pack("pack")
-            assert request is not None
-            run = PackRun(request, compiled=False)
-            while not run.done:
-                driver.receive("pack", run.work())
-            driver.pack_ended("pack")
+        train_in_process(driver)
     return store
 
 
@@ -72,10 +66,7 @@ def test_a_length_that_the_task_does_not_have_is_refused_before_any_is_measured(
 
 
 def test_one_seed_is_no_ensemble(tmp_path) -> None:
-    with (
-        trained(tmp_path, 1) as store,
-        pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"),
-    ):
+    with trained(tmp_path, 1) as store, pytest.raises(UserError, match="at least 2 trained seeds, but tiny has 1"):
         ensemble_table(store, "tiny")
 
 

@@ -67,10 +67,7 @@ def test_the_export_holds_metrics_and_provenance_but_no_host(store: Store) -> No
     made_sweep(store)
     expected = exported(store)
     assert expected["summary"]["par2"] == expected["summary"]["objective"] == 5000.0
-    assert (expected["summary"]["converged_at"]["mean"], expected["summary"]["converged_at"]["median"]) == (
-        5000,
-        4000,
-    )
+    assert (expected["summary"]["converged_at"]["mean"], expected["summary"]["converged_at"]["median"]) == (5000, 4000)
     assert expected["summary"]["error"]["extrapolation"]["median"] == 1e-9
     assert expected["provenance"] == {"device": "cpu", "model_source": "ab12", "torch": "2.13.0"}
     assert "secret-node" not in best(store, "small")

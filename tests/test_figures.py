@@ -11,15 +11,7 @@ import pytest
 from made_sweep import BUDGET, made_sweep
 
 from sweeps.results import report
-from sweeps.results.figures import (
-    FigureError,
-    against_length,
-    against_step,
-    draw,
-    figure_of,
-    position_of,
-    write,
-)
+from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, position_of, write
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 

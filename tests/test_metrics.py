@@ -1,24 +1,22 @@
-"""Metrics: their values by hand, the order of configurations, and a metric that is added as one entry."""
+"""Metrics: their values by hand, the order of configurations, scores of a task, and the listing."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_sweep import DOCUMENT, made_sweep
+from made_sweep import made_sweep
 
 from sweeps.config.space import Objective
-from sweeps.config.sweep_file import SweepFileError, parse
-from sweeps.results import RankedConfiguration, as_csv, as_json, as_markdown, metrics, report
-from sweeps.results.figures import draw, figure_of
-from sweeps.results.metrics import Column, ConfigurationMetric, LaneMetric, penalised_steps, solved_fraction
+from sweeps.config.sweep_file import parse
+from sweeps.results import RankedConfiguration, as_csv, metrics, report
+from sweeps.results.metrics import penalised_steps, solved_fraction
 from sweeps.results.report import lane_figures
 from sweeps.results.statistics import Interval, wilson
 from sweeps.results.summary import LOG_OF_NO_ERROR, WORST, objective_value, rank, summarise
@@ -65,10 +63,7 @@ def test_counts_and_metrics_by_hand() -> None:
 
 def test_the_mean_and_the_median_of_converged_at_are_two_metrics() -> None:
     skewed = [solved(seed, at) for seed, at in enumerate((1000, 2000, 9000))]
-    assert (estimate(skewed, "converged_at.mean"), estimate(skewed, "converged_at.median")) == (
-        4000.0,
-        2000.0,
-    )
+    assert (estimate(skewed, "converged_at.mean"), estimate(skewed, "converged_at.median")) == (4000.0, 2000.0)
     assert estimate(skewed, "converged_at") == 4000.0  # the former name
     assert list(summarise(skewed).columns())[6:12] == [
         "success_rate.high", "converged_at.mean", "converged_at.low", "converged_at.high", "converged_at.median",
@@ -83,10 +78,7 @@ def test_par2_counts_an_unsolved_seed_as_twice_the_budget() -> None:
 
 
 def test_a_missing_error_counts_as_infinite_in_the_medians() -> None:
-    assert (estimate(LANES, "error.interpolation.median"), estimate(LANES, "error.extrapolation.median")) == (
-        100,
-        100,
-    )
+    assert (estimate(LANES, "error.interpolation.median"), estimate(LANES, "error.extrapolation.median")) == (100, 100)
     assert summarise(LANES).log_error_median == 2.0
     assert estimate(LANES[2:], "error.extrapolation.median") is None
     assert summarise(LANES[2:]).log_error_median == LOG_OF_NO_ERROR
@@ -102,11 +94,7 @@ def test_a_configuration_without_solved_seeds_has_nulls_and_no_nan() -> None:
 
 def test_no_results_make_an_empty_summary() -> None:
     summary = summarise([])
-    assert (summary.seeds, summary.value("par2").estimate, summary.value("success_rate").estimate) == (
-        0,
-        None,
-        None,
-    )
+    assert (summary.seeds, summary.value("par2").estimate, summary.value("success_rate").estimate) == (0, None, None)
     assert objective_value(summary) == (WORST, LOG_OF_NO_ERROR)
 
 
@@ -116,12 +104,7 @@ def test_the_fraction_of_seeds_that_have_converged_never_falls() -> None:
         lane(0, "solved", converged_at=20), lane(1, converged_at=60), lane(2, threshold=1e-3),
         lane(3, "diverged", converged_at=20),
     ]  # fmt: skip
-    assert solved_fraction(seeds) == [
-        (0, wilson(0, 4)),
-        (20, wilson(2, 4)),
-        (60, wilson(3, 4)),
-        (10_000, wilson(3, 4)),
-    ]
+    assert solved_fraction(seeds) == [(0, wilson(0, 4)), (20, wilson(2, 4)), (60, wilson(3, 4)), (10_000, wilson(3, 4))]
     assert [(step, rate.estimate) for step, rate in solved_fraction(seeds, [19, 20, 59, 9000])] == [
         (19, 0.0), (20, 0.5), (59, 0.5), (9000, 0.75),
     ]  # fmt: skip
@@ -209,10 +192,7 @@ def test_reports_and_mlflow_hold_scores_under_their_own_names() -> None:
     assert lane_figures(made)["scores"] == {SCORE: 40.0}
     assert "scores" not in lane_figures(with_curve({}))
     points = [(p.key, p.value, p.step) for p in rows.seed_points(made) if SCORE in p.key]
-    assert points == [
-        (SCORE, 40.0, 20),
-        *((f"curve.{SCORE}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0))),
-    ]
+    assert points == [(SCORE, 40.0, 20), *((f"curve.{SCORE}", v, s) for s, v in ((0, 50.0), (10, 40.0), (20, 30.0)))]
 
 
 def test_a_report_holds_the_median_of_a_score(tmp_path: Path) -> None:
@@ -237,60 +217,7 @@ def test_an_objective_may_be_the_median_of_a_score_and_a_missing_one_is_the_wors
     assert rank([summarise(lanes[:1]), summarise(lanes[1:])], objective, "maximize") == [1, 0]
 
 
-# ------------------------------------------------------------------------------------------- a metric that is added
-
-LOWEST_ERROR_AT = LaneMetric(
-    name="lowest_error_at",
-    meaning="step of the lowest extrapolation error",
-    unit="steps",
-    value=lambda result: (
-        min(zip(result.curve["error.extrapolation"], result.curve["step"], strict=True), default=(0, None))[1]
-        if result.curve
-        else None
-    ),
-)
-MEDIAN_STEP = ConfigurationMetric(
-    name="lowest_error_at.median",
-    meaning="median step of the lowest extrapolation error",
-    unit="steps",
-    lane_value=LOWEST_ERROR_AT.value,
-    aggregation=metrics.MEDIAN,
-    direction="maximize",
-    format=lambda value: f"at {value:g}" if value is not None else "never",
-    column=Column(header="lowest error", legend="its step"),
-    label="step of the lowest error",
-)
-
-
-def test_a_metric_is_added_as_one_entry_and_everything_shows_it(tmp_path: Path) -> None:
-    document = DOCUMENT | {"search": DOCUMENT["search"] | {"objective": MEDIAN_STEP.name}}
-    columns = {"step": [0, 7000, 14_000], "error.extrapolation": [3.0, 1e-9, 1e-8]}
-    with Store(tmp_path) as store, metrics.registered(LOWEST_ERROR_AT, MEDIAN_STEP):
-        made_sweep(store, document=document, curve=columns)
-        found = report(store, "small")
-        best = found.configurations[0]
-        text = as_markdown(found)
-        assert "## Best of each cell: highest lowest_error_at.median" in text
-        assert "| lowest error |" in text and "| at 7000 " in text and "lowest error: its step." in " ".join(text.split())
-        entry = json.loads(as_json(found))["configurations"][0]
-        assert entry["lowest_error_at"] == {"median": 7000.0} and entry["lanes"][0]["lowest_error_at"] == 7000
-        assert entry["objective"] == 7000.0
-        assert next(csv.DictReader(io.StringIO(as_csv(found))))["lowest_error_at.median"] == "7000.0"
-        seed = {point.key: point.value for point in rows.seed_points(best.results[0])}
-        whole = {p.key: p.value for p in rows.configuration_points(best, found.search.objective)}
-        assert seed[LOWEST_ERROR_AT.name] == whole[MEDIAN_STEP.name] == whole["objective"] == 7000.0
-        panel = draw(store, ["small"], x="model", y=[MEDIAN_STEP.name]).axes[0]
-        assert panel.get_ylabel() == MEDIAN_STEP.label and figure_of(best, MEDIAN_STEP.name).estimate == 7000.0
-        file = "task: static\nmodel: nau\ntrain: {steps: 10}\n" + search_for(MEDIAN_STEP.name)
-        sweep = parse(file, "added.yaml")
-        assert sweep.search is not None and sweep.search.objective == Objective(MEDIAN_STEP.name, "maximize")
-        assert dict(metrics.listing())[MEDIAN_STEP.name] == f"configuration: {MEDIAN_STEP.meaning}; objective: maximize"
-        with pytest.raises(ValueError, match="LaneMetric named 'lowest_error_at'"):
-            metrics.register(LOWEST_ERROR_AT)
-        with pytest.raises(ValueError, match=r"named 'lowest_error_at\.median' already"):
-            metrics.register(dataclasses.replace(MEDIAN_STEP, name="lowest_error_at"))
-    with pytest.raises(SweepFileError, match="lowest_error_at"):
-        parse(file, "added.yaml")
+# ------------------------------------------------------------------------------------------- the registry
 
 
 def search_for(objective: str) -> str:

@@ -77,10 +77,7 @@ def test_a_second_driver_is_refused_with_the_holder_and_a_killed_one_is_taken_ov
     first = driver()
     proceed(first)
     assert output_line(first) == "holds"
-    with (
-        pytest.raises(HeldByAnother, match=f"driven by process {first.pid} on .* since 20") as refused,
-        store.hold("s"),
-    ):
+    with pytest.raises(HeldByAnother, match=f"driven by process {first.pid} on .* since 20") as refused, store.hold("s"):
         pass
     assert refused.value.pid == first.pid
     holder = store.holder("s")

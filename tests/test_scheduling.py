@@ -101,7 +101,6 @@ def test_a_job_without_a_working_directory_lacks_the_user_s_files() -> None:
 def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failures: int
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     tries = []
 
     def busy(**options: Any) -> None:
@@ -112,10 +111,7 @@ def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
     monkeypatch.setattr(ray, "init", busy)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     refused = pytest.raises(ClusterError, match="timed out")
-    with (
-        nullcontext() if failures == 1 else refused,
-        ray_tune.ray_cluster(Resources(), 2) as capacity,
-    ):
+    with nullcontext() if failures == 1 else refused, ray_tune.ray_cluster(Resources(), 2) as capacity:
         assert capacity.current() == 2
     assert len(tries) == min(failures + 1, ray_tune.START_ATTEMPTS)
     assert all(options == tries[0] for options in tries)
@@ -137,7 +133,6 @@ def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: py
 
 def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray Tune itself would raise a TuneError that contains only the text."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
     sweep = from_document(SMALL)
     full = StoreError("the disk is full")
@@ -150,23 +145,6 @@ def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch
         driver = Driver(sweep, "s", store, None, 1)
         driver.begin()
         monkeypatch.setattr(store, "add_records", refuse)
-        with (
-            ray_tune.ray_cluster(sweep.resources, 1) as capacity,
-            pytest.raises(StoreError) as raised,
-        ):
+        with ray_tune.ray_cluster(sweep.resources, 1) as capacity, pytest.raises(StoreError) as raised:
             ray_tune.run(driver, sweep.resources, capacity, lambda: None)
     assert raised.value is full
-
-
-def test_a_connection_that_is_refused_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries = []
-
-    def refuse(**options: Any) -> None:
-        tries.append(options)
-        raise ConnectionError("wrong token")
-
-    monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
-    with pytest.raises(ClusterError, match=r"\ARay does not start at ray://there:10001: wrong token\Z"):
-        ray_tune.ray_cluster(Resources()).__enter__()
-    assert len(tries) == 1

@@ -1,27 +1,24 @@
-"""Known answers from the papers, at a budget that fits, and the engine's speed as a ratio within one run."""
+"""Known answers from the papers, at a budget that fits, and both benchmarks: the engine's speed, and the driver's."""
 
 from __future__ import annotations
 
 import statistics
 
 import pytest
+from lanes import finish, resolved
 
+from sweeps.bench.driver import bench_driver
 from sweeps.bench.engine import bench
-from sweeps.config.settings import build, float_leaves, lane_key, resolve
+from sweeps.config.settings import build, float_leaves, lane_key
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
 
 
 def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResult]:
-    settings, faults, _ = resolve(
-        {"model": model, "task": {"name": "static", "operation": operation}, "train": {"steps": steps}}
-    )
-    assert settings is not None, faults
+    settings = resolved(model, {"name": "static", "operation": operation}, steps=steps)
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
     pack = Pack([Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, build, zero_floats)
-    results: list[LaneResult] = []
-    while not pack.done:
-        results += pack.advance()
+    results = list(finish(pack).values())
     assert pack.why_uncompiled is None
     return results
 
@@ -41,3 +38,12 @@ def test_a_pack_of_100_lanes_is_many_times_as_fast_as_a_plain_loop() -> None:
     result = bench(100, rounds=3)
     assert statistics.median(result.ratios) > 10, result.line()
     assert "times as fast" in result.line()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_sweep_of_pretended_packs_ends_whole_and_leaves_few_files(tracked: bool) -> None:
+    result = bench_driver(lanes=200, workers=7, tracked=tracked, on_progress=lambda line: None)
+    assert (result.lanes, result.packs) == (200, 20)
+    assert result.files < 10
+    assert "200 lanes in 20 packs, 7 pretended workers" in result.line()

@@ -11,16 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.config.faults import SweepFileError
 from sweeps.config.space import Dimension, Kind, Objective, Search
-from sweeps.config.sweep_file import parse
 from sweeps.search import SAMPLERS, CellSearch, Finished, Suggestion, check_sampler, file_values
-from sweeps.search.samplers import Option, Sampler
 
 LR = Dimension(kind="log_uniform", low=1e-4, high=1e-1)
 DROPOUT = Dimension(kind="log_uniform", low=1e-6, high=0.2, off=0, has_off=True)
@@ -31,24 +27,12 @@ SPACE = {
     "model.hidden": Dimension(kind="integer", low=1, high=4),
     "train.optimizer": Dimension(kind="choice", choices=("adam", "sgd")),
 }
-FILE = {
-    "train.lr": 1e-3,
-    "model.dropout": 0.0,
-    "train.momentum": 0.5,
-    "model.hidden": 2,
-    "train.optimizer": "adam",
-}
+FILE = {"train.lr": 1e-3, "model.dropout": 0.0, "train.momentum": 0.5, "model.hidden": 2, "train.optimizer": "adam"}
 INSTALLED = [name for name, sampler in SAMPLERS.items() if not check_sampler(name, {}) and not sampler.is_grid]
 
 
 def a_search(sampler: str = "tpe", parallel: int = 1, seed: int = 0, **options: Any) -> Search:
-    return Search(
-        sampler=sampler,
-        sampler_options=options,
-        seed=seed,
-        configurations=40,
-        parallel=parallel,
-    )
+    return Search(sampler=sampler, sampler_options=options, seed=seed, configurations=40, parallel=parallel)
 
 
 def loss(parameters: dict[str, Any]) -> float:
@@ -62,7 +46,7 @@ def origin(suggestion: Suggestion | None) -> str:
 
 
 def walk(search: CellSearch, count: int, objective: Callable[[dict[str, Any]], float | None] = loss) -> list[Suggestion]:
-    """The suggestions of a whole search in which every configuration ends before the next is asked for."""
+    """The suggestions of a whole search in which every configuration ends before the next is requested."""
     finished: dict[int, Finished] = {}
     suggestions = []
     for number in range(count):
@@ -289,10 +273,7 @@ def test_a_grid_over_a_range_has_its_ends_and_its_off_value() -> None:
     lrs = sorted({s.parameters["train.lr"] for s in suggestions[1:]})
     assert lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1]) and (lrs[0], lrs[-1]) == (1e-4, 1e-1)
     assert {s.parameters["model.dropout"] for s in suggestions[1:]} >= {0, 1e-6, 0.2}
-    assert len(suggestions) in (
-        4 * 5,
-        4 * 5 + 1,
-    )  # 1e-3 off the log grid by rounding may or may not be the file's
+    assert len(suggestions) in (4 * 5, 4 * 5 + 1)  # 1e-3 off the log grid by rounding may or may not be the file's
 
 
 def test_check_sampler_names_what_is_known() -> None:
@@ -309,23 +290,6 @@ def test_check_sampler_names_what_is_known() -> None:
     assert "must be 2 or more, not 1" in check_sampler("grid", {"points": 1})[0]
     assert "must be 0 or more, not -1" in check_sampler("tpe", {"n_startup_trials": -1})[0]
     assert list(SAMPLERS) == sorted(SAMPLERS)
-
-
-def test_a_sampler_is_added_as_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = Sampler(
-        make=optuna.samplers.BruteForceSampler,
-        options={"avoid_premature_stop": Option(bool)},
-        conditional=True,
-    )
-    monkeypatch.setitem(SAMPLERS, "brute_force", entry)
-    text = "task: static\nmodel: nau\ntrain: {steps: 10}\nsearch: {configurations: 4, sampler: SAMPLER, SPACE}"
-    text = text.replace("SPACE", "space: {train.lr: [1, 2, 3]}")
-    sweep = parse(text.replace("SAMPLER", "{name: brute_force, seed: 1, avoid_premature_stop: true}"), "x.yaml")
-    assert sweep.search is not None
-    search = CellSearch(sweep.cells[0].space, sweep.search, "all", {"train.lr": 1e-3})
-    assert sorted(s.parameters["train.lr"] for s in walk(search, 4, lambda p: 0.0)[1:]) == [1, 2, 3]
-    with pytest.raises(SweepFileError, match="Did you mean 'avoid_premature_stop'"):
-        parse(text.replace("SAMPLER", "{name: brute_force, avoid_premature_stops: true}"), "x.yaml")
 
 
 def test_a_faulty_sampler_is_refused_when_the_search_is_made() -> None:

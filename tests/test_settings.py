@@ -43,14 +43,7 @@ def fault(**settings: Any) -> str:
 def test_a_misspelt_word_does_not_hide_what_else_is_wrong() -> None:
     model = {"name": "neural_gpu", "maps": 0, "dropout": 1.5, "dropout_scale": "shorter"}
     found = faults(model, "algorithm", {"steps": 0, "lr": -1, "optimizer": "adamx"})
-    for words in (
-        "dropout_scale: must be",
-        "maps = 0",
-        "dropout = 1.5",
-        "optimizer: must be",
-        "steps = 0",
-        "lr = -1",
-    ):
+    for words in ("dropout_scale: must be", "maps = 0", "dropout = 1.5", "optimizer: must be", "steps = 0", "lr = -1"):
         assert any(words in fault for fault in found), (words, found)
 
 
@@ -139,12 +132,7 @@ def test_a_models_name_stands_for_the_papers_network_and_schedule(model, units, 
 
 def test_part_of_a_penalty_leaves_the_rest_as_published() -> None:
     found = resolved({"name": "nmu", "sparsity_penalty": {"weight": 1}})
-    assert found["model"]["sparsity_penalty"] == {
-        "weight": 1.0,
-        "start": 1e6,
-        "end": 2e6,
-        "schedule": "linear",
-    }
+    assert found["model"]["sparsity_penalty"] == {"weight": 1.0, "start": 1e6, "end": 2e6, "schedule": "linear"}
 
 
 def test_a_setting_reaches_every_unit_that_has_it() -> None:
@@ -167,12 +155,7 @@ def test_units_may_be_given_one_by_one_each_with_its_own_settings() -> None:
 @pytest.mark.parametrize(("given", "steps"), [("40%", 400.0), (" 12.5% ", 125.0), (250, 250.0), (1e2, 100.0)])
 def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
     found = resolved({"name": "nau", "sparsity_penalty": {"start": given, "end": "90%"}})
-    assert found["model"]["sparsity_penalty"] == {
-        "weight": 0.01,
-        "start": steps,
-        "end": 900.0,
-        "schedule": "linear",
-    }
+    assert found["model"]["sparsity_penalty"] == {"weight": 0.01, "start": steps, "end": 900.0, "schedule": "linear"}
 
 
 @pytest.mark.parametrize(
@@ -259,11 +242,7 @@ def test_a_range_of_another_form_is_one_fault_with_the_allowed_forms(given) -> N
 
 
 def test_all_faults_are_returned_at_once() -> None:
-    found = faults(
-        {"name": "nau", "hiden": 2},
-        {"name": "static", "operation": "plus"},
-        {"steps": 5, "lr": "fast", "stepz": 1},
-    )
+    found = faults({"name": "nau", "hiden": 2}, {"name": "static", "operation": "plus"}, {"steps": 5, "lr": "fast", "stepz": 1})
     paths = [f.partition(":")[0] for f in found]
     assert paths == ["train.stepz", "train.lr", "task.operation", "model.hiden"]
     assert faults(train={"steps": 0, "lr": 0}) == [
@@ -274,9 +253,7 @@ def test_all_faults_are_returned_at_once() -> None:
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 anything = st.recursive(
-    leaves,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=5
 )
 PATHS = ("model", "task", "train", "model.network", "model.units", "train.lr", "task.interpolation")
 
@@ -330,7 +307,7 @@ def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
         {"model": {"clamp": False}}, {"model": {"sparsity_penalty": {"end": 6e4}}},
     ],
 )  # fmt: skip
-def test_whatever_moves_a_lanes_numbers_changes_its_key(change) -> None:
+def test_a_setting_that_changes_a_lanes_numbers_changes_its_key(change) -> None:
     plain = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": TRAIN}
     assert lane_key(resolved(**merge(plain, change)), 0) != lane_key(resolved(**plain), 0)
 
@@ -355,13 +332,7 @@ def test_a_share_of_another_budget_is_another_lane() -> None:
 
 def test_the_leaves_that_a_file_may_set_are_named_once() -> None:
     paths = settable_paths(resolved("nmu"))
-    assert {
-        "model.clamp",
-        "model.lower",
-        "model.sparsity_penalty.weight",
-        "train.lr",
-        "task.extrapolation",
-    } <= set(paths)
+    assert {"model.clamp", "model.lower", "model.sparsity_penalty.weight", "train.lr", "task.extrapolation"} <= set(paths)
     assert len(paths) == len(set(paths)) and not any("units." in path for path in paths)
 
 
@@ -383,12 +354,7 @@ def warnings(task: Any, model: str = "linear", **train: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("task", "model"),
-    [
-        ("identity", "linear"),
-        ("pair_functions", "nalu"),
-        ("number_words", "lstm"),
-        ("sequential_digits", "nac"),
-    ],
+    [("identity", "linear"), ("pair_functions", "nalu"), ("number_words", "lstm"), ("sequential_digits", "nac")],
 )
 def test_stopping_at_solved_is_a_warning_where_a_task_has_no_threshold(task, model) -> None:
     (warning,) = warnings(task, model, stop="solved")
@@ -406,10 +372,7 @@ def test_stopping_at_solved_is_no_warning_where_there_is_a_threshold() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"operation": "add", "subset_ratio": 0.5, "overlap_ratio": 0.0},
-            "equal errors of all weights cancel",
-        ),
+        ({"operation": "add", "subset_ratio": 0.5, "overlap_ratio": 0.0}, "equal errors of all weights cancel"),
         ({"operation": "sub", "overlap_ratio": 1.0}, "sub always gives 0"),
         ({"operation": "div", "overlap_ratio": 1.0}, "div always gives 1"),
         ({"operation": "mul", "subset_ratio": 0.5, "overlap_ratio": 0.0}, None),
@@ -428,10 +391,7 @@ def test_a_threshold_that_nothing_can_reach_is_a_warning_and_no_other(settings, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"operation": "sort", "base": 10},
-            "base = 10 changes nothing: it is a setting of add and multiply, not of sort",
-        ),
+        ({"operation": "sort", "base": 10}, "base = 10 changes nothing: it is a setting of add and multiply, not of sort"),
         ({"operation": "bcd_multiply", "symbols": 9}, "symbols = 9 changes nothing"),
         ({"operation": "increment", "high_zeros": "kept"}, "high_zeros = kept changes nothing"),
         ({"operation": "add", "base": 10, "high_zeros": "kept"}, None),

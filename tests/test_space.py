@@ -131,10 +131,7 @@ def test_a_condition_on_the_cell_itself_is_decided_there() -> None:
 def test_a_condition_on_another_dimension_stays() -> None:
     left = restrict(space(MOMENTUM), lambda path: [])
     assert left["train.momentum"].when == {"train.optimizer": ("sgd",)}
-    assert active(left, {"train.optimizer": "sgd", "train.momentum": 0.5}) == {
-        "train.optimizer": "sgd",
-        "train.momentum": 0.5,
-    }
+    assert active(left, {"train.optimizer": "sgd", "train.momentum": 0.5}) == {"train.optimizer": "sgd", "train.momentum": 0.5}
     assert active(left, {"train.optimizer": "adam", "train.momentum": 0.5}) == {"train.optimizer": "adam"}
     assert active(left, {}) == {}
 

@@ -64,7 +64,7 @@ def test_the_gamma_estimate_is_the_sample_mean_even_of_a_skewed_sample() -> None
     assert gamma_mean(values).estimate == pytest.approx(np.mean(values), rel=1e-12)
 
 
-def test_the_gamma_interval_is_where_the_likelihood_ratio_says() -> None:
+def test_the_gamma_interval_ends_where_the_likelihood_ratio_is_critical() -> None:
     """Against a brute-force profile over a grid of shapes, from scipy's density."""
     from scipy import stats
 
@@ -80,7 +80,7 @@ def test_the_gamma_interval_is_where_the_likelihood_ratio_says() -> None:
         assert 2 * (profile(float(values.mean())) - profile(end)) == pytest.approx(3.8415, abs=1e-3)
 
 
-def test_the_beta_interval_is_where_the_likelihood_ratio_says() -> None:
+def test_the_beta_interval_ends_where_the_likelihood_ratio_is_critical() -> None:
     """The density is scipy's, stretched over [0, 0.5]: the change of variable that the published script
     forgets."""
     from scipy import stats
@@ -117,9 +117,7 @@ def test_the_beta_mean_is_not_halved_as_in_the_published_table() -> None:
     ],
 )
 def test_about_95_of_100_intervals_hold_the_true_mean(
-    interval_of: Callable[[list[float]], Interval],
-    draw: Callable[[np.random.Generator], np.ndarray],
-    truth: float,
+    interval_of: Callable[[list[float]], Interval], draw: Callable[[np.random.Generator], np.ndarray], truth: float
 ) -> None:
     rng = np.random.default_rng(20200115)
     held = 0
@@ -171,7 +169,7 @@ def test_a_beta_interval_mirrors_when_its_values_do(values: list[float]) -> None
 
 
 @pytest.mark.parametrize("interval_of", [gamma_mean, beta_mean])
-def test_few_or_equal_values_say_only_what_they_can(interval_of: Callable[[list[float]], Interval]) -> None:
+def test_few_values_have_no_interval_and_equal_ones_an_empty_one(interval_of: Callable[[list[float]], Interval]) -> None:
     assert interval_of([]) == Interval(None, None, None)
     assert interval_of([0.25]) == Interval(0.25, None, None)
     assert interval_of([0.25] * 7) == Interval(0.25, 0.25, 0.25)

@@ -47,11 +47,7 @@ def record(key: str = "k", budget: int = 1000, **chosen: Any) -> LaneResult:
 
 
 def configuration(cell: str = "model=nau", number: int = 0, **chosen: Any) -> Configuration:
-    values: dict[str, Any] = {
-        "parameters": {},
-        "settings": {"train": {"lr": 1e-3}},
-        "keys": {0: "k0", 1: "k1"},
-    }
+    values: dict[str, Any] = {"parameters": {}, "settings": {"train": {"lr": 1e-3}}, "keys": {0: "k0", 1: "k1"}}
     return Configuration(cell=cell, labels={"model": "nau"}, number=number, **values | chosen)
 
 
@@ -90,19 +86,14 @@ def test_a_curve_comes_back_as_it_was_to_the_last_bit_and_type(curve: dict[str, 
     assert repr(unpack(pack(curve))) == repr(curve)
 
 
-def test_what_is_not_finite_in_a_curve_comes_back_as_none() -> None:
+def test_values_of_a_curve_that_are_not_finite_are_read_as_none() -> None:
     assert unpack(pack({"error": [1.5, math.nan, math.inf, -math.inf]})) == {"error": [1.5, None, None, None]}
 
 
 def test_a_curve_of_5000_points_takes_less_than_60_kilobytes() -> None:
     errors = [math.exp(-i / 250) * (1 + 0.1 * math.sin(i * i)) for i in range(5000)]
     errors = list(struct.unpack("5000f", struct.pack("5000f", *errors)))  # computed in float32, as in training
-    curve: dict[str, list[Any]] = {
-        "step": list(range(0, 5_000_000, 1000)),
-        "a": errors,
-        "b": errors[::-1],
-        "c": errors,
-    }
+    curve: dict[str, list[Any]] = {"step": list(range(0, 5_000_000, 1000)), "a": errors, "b": errors[::-1], "c": errors}
     assert len(pack(curve)) < 60_000
     assert unpack(pack(curve)) == curve
 
@@ -128,7 +119,7 @@ records_of_any_kind = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(records_of_any_kind, max_size=5, unique_by=lambda r: r.id))
-def test_records_come_back_as_they_were(new: list[LaneResult]) -> None:
+def test_records_are_read_as_they_were_written(new: list[LaneResult]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with Store(folder) as first:
             first.add_records(new)
@@ -151,7 +142,7 @@ json_values = st.recursive(
     keys=st.dictionaries(st.integers(0, 2**60), st.text("0123456789abcdef", min_size=1)),
     value=st.none() | finite,
 )
-def test_configurations_come_back_as_they_were(parameters: dict[str, Any], keys: dict[int, str], value: Any) -> None:
+def test_configurations_are_read_as_they_were_written(parameters: dict[str, Any], keys: dict[int, str], value: Any) -> None:
     added = configuration(parameters=parameters, settings=parameters, keys=keys, origin="model")
     with tempfile.TemporaryDirectory() as folder, Store(folder) as store:
         store.begin_sweep("s", "name: s", parameters)
@@ -166,11 +157,7 @@ def test_nan_figures_of_a_record_are_kept_as_none(store: Store) -> None:
     nan = math.nan
     store.add_records([record(sparsity_error=nan, threshold=math.inf, error={"interpolation": nan, "x": 0.1})])
     found = store.records([("k", 1000)])["k", 1000]
-    assert (found.sparsity_error, found.threshold, found.error) == (
-        None,
-        None,
-        {"interpolation": None, "x": 0.1},
-    )
+    assert (found.sparsity_error, found.threshold, found.error) == (None, None, {"interpolation": None, "x": 0.1})
 
 
 def test_numbers_of_numpy_are_kept_as_numbers(store: Store) -> None:
@@ -229,13 +216,7 @@ def test_configurations_are_ordered_by_first_appearance_of_their_cell_then_numbe
     store.begin_sweep("s", "", {})
     for cell, number in [("z", 1), ("a", 0), ("z", 0), ("a", 2), ("a", 1)]:
         store.add_configuration("s", configuration(cell, number))
-    assert [(c.cell, c.number) for c in store.configurations("s")] == [
-        ("z", 0),
-        ("z", 1),
-        ("a", 0),
-        ("a", 1),
-        ("a", 2),
-    ]
+    assert [(c.cell, c.number) for c in store.configurations("s")] == [("z", 0), ("z", 1), ("a", 0), ("a", 1), ("a", 2)]
 
 
 def test_more_seeds_make_a_finished_configuration_run_again(store: Store) -> None:
@@ -274,10 +255,7 @@ def test_the_furthest_state_within_the_budget_is_where_a_lane_goes_on(store: Sto
     store.add_records([record(budget=1000, state=b"at 1000", curve={"step": [0]}), record("bare", budget=1000)])
     store.save_checkpoints({"k": Checkpoint(1500, b"at 1500"), "new": Checkpoint(300, b"at 300")})
     found = store.checkpoints(["new", "k", "bare", "unknown"], at_most_steps=2000)
-    assert {key: (c.steps, c.state) for key, c in found.items()} == {
-        "new": (300, b"at 300"),
-        "k": (1500, b"at 1500"),
-    }
+    assert {key: (c.steps, c.state) for key, c in found.items()} == {"new": (300, b"at 300"), "k": (1500, b"at 1500")}
     earlier = store.checkpoints(["k", "new"], at_most_steps=1200)
     assert earlier == {"k": Checkpoint(1000, b"at 1000"), "new": Checkpoint(300, b"at 300")}
     assert store.checkpoints(["k", "new"], at_most_steps=200) == {}
@@ -355,11 +333,7 @@ def test_threads_of_a_driver_may_share_a_store(store: Store) -> None:
 
 def test_ten_thousand_records_are_read_back_with_few_queries(store: Store) -> None:
     errors = [0.1 * 0.7**i for i in range(20)]
-    curve = {
-        "step": list(range(0, 20_000, 1000)),
-        "error.interpolation": errors,
-        "error.extrapolation": errors,
-    }
+    curve = {"step": list(range(0, 20_000, 1000)), "error.interpolation": errors, "error.extrapolation": errors}
     new = [record(f"{i:064x}", 20_000, curve=curve, provenance={"device": "cpu"}, state=bytes(2000)) for i in range(10_000)]
     for start in range(0, len(new), 1000):
         store.add_records(new[start : start + 1000])
@@ -423,22 +397,38 @@ def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     assert f"store {tmp_path}: its sweeps.db cannot be opened" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("closed", ["the folder", "the database"])
-def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(tmp_path: Path, closed: str) -> None:
-    Store(tmp_path).close()
-    path = tmp_path if closed == "the folder" else tmp_path / "sweeps.db"
+NOBODY = 65534
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of an ordinary user, whom a file's mode restricts, and that user as this process's own."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:  # every user can enter its parent, unlike tmp_path's
+        if root:
+            os.chown(folder, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", [".", "sweeps.db"])
+def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(unprivileged: Path, closed: str) -> None:
+    Store(unprivileged).close()
+    path = unprivileged / closed
     mode = path.stat().st_mode
     path.chmod(mode & ~0o222)
     try:
-        if os.access(path, os.W_OK):
-            pytest.skip("nothing is closed to this user")
-        message = refusal(tmp_path)
-        assert message.startswith(f"store {tmp_path}: ") and "writable, or give another --store" in message
+        message = refusal(unprivileged)
     finally:
         path.chmod(mode)
+    assert message.startswith(f"store {unprivileged}: ") and "writable, or give another --store" in message
 
 
-def test_what_is_not_a_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "sweeps.db").write_text("dear diary, " * 100)
     assert "is not a database" in refusal(tmp_path)
     assert (tmp_path / "sweeps.db").read_text().startswith("dear diary")
@@ -505,10 +495,7 @@ def test_a_disk_of_this_machine_below_a_network_disk_is_none(tmp_path: Path, mon
     [
         ("at http://u:p@ss/w@host/x and https://h/y", "at http://***@host/x and https://h/y"),
         ("postgresql://h/db?password=x&sslmode=require", "postgresql://h/db?password=***&sslmode=require"),
-        (
-            "postgresql://h/db?sslmode=require&SSLPASSWORD=x",
-            "postgresql://h/db?sslmode=require&SSLPASSWORD=***",
-        ),
+        ("postgresql://h/db?sslmode=require&SSLPASSWORD=x", "postgresql://h/db?sslmode=require&SSLPASSWORD=***"),
         ("'https://h/?passfile=/a/b'.", "'https://h/?passfile=***'."),
         ("password=x in no URL", "password=x in no URL"),
     ],

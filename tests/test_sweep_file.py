@@ -143,20 +143,12 @@ compare:
 """
     cells = parse(text, "x.yaml").cells
     assert [cell.labels["noise"] for cell in cells] == ["off", "on"]
-    assert cells[1].settings["model"] == {
-        "name": "nmu",
-        "sparsity_penalty": {"start": 10, "end": 20, "weight": 1},
-    }
+    assert cells[1].settings["model"] == {"name": "nmu", "sparsity_penalty": {"start": 10, "end": 20, "weight": 1}}
     assert cells[1].settings["train"] == {"steps": 1000, "gradient_noise": 0.1}
 
 
 def test_values_of_a_dotted_axis_are_its_labels() -> None:
-    sweep = small(
-        "compare:",
-        "  train.lr: [1e-3, 1e-2]",
-        "  train.batch: [32, 1e2]",
-        "  task.interpolation: [[1, 2], [2, 3]]",
-    )
+    sweep = small("compare:", "  train.lr: [1e-3, 1e-2]", "  train.batch: [32, 1e2]", "  task.interpolation: [[1, 2], [2, 3]]")
     assert [cell.key for cell in sweep.cells][::4] == [
         "task.interpolation=[1, 2] train.batch=32 train.lr=0.001",
         "task.interpolation=[1, 2] train.batch=32 train.lr=0.01",
@@ -201,7 +193,7 @@ def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
     assert sweep.warnings == (f"line 4: search.space: {message}",)
 
 
-def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_says_otherwise() -> None:
+def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_sets_the_direction() -> None:
     for objective, expected in [
         ("par2", Objective("par2", "minimize")),
         ("success_rate", Objective("success_rate", "maximize")),
@@ -292,9 +284,7 @@ def faults(text: str, *overrides: str) -> str:
 
 def test_overrides_set_leaves_and_make_missing_ones() -> None:
     sweep = parse(
-        COMPARED,
-        "x.yaml",
-        ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"],
+        COMPARED, "x.yaml", ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"]
     )
     assert sweep.seeds == tuple(range(5))
     assert sweep.cells[0].settings["train"]["steps"] == 2000
@@ -316,11 +306,7 @@ def test_dotted_keys_of_spaces_and_axes_can_be_added() -> None:
     sweep = parse(
         SMALL,
         "x.yaml",
-        [
-            "search.configurations=3",
-            "search.space.train.lr={log_uniform: [1e-3, 1]}",
-            "compare.task.operation=[add, sub]",
-        ],
+        ["search.configurations=3", "search.space.train.lr={log_uniform: [1e-3, 1]}", "compare.task.operation=[add, sub]"],
     )
     assert [cell.key for cell in sweep.cells] == ["task.operation=add", "task.operation=sub"]
     assert sweep.cells[0].space["train.lr"].high == 1.0

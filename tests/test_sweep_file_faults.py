@@ -96,18 +96,9 @@ seeds: 3
         ("compare: {x: [{label: a}, {label: a}]}", "the label 'a' is used twice on axis x"),
         ("compare: {x: [{label: [a]}]}", "compare.x.0.label: must be a short word"),
         ("compare: {train.lr: [1e-3, 0.001]}", "the label '0.001' is used twice"),
-        (
-            "compare: {train.lr: [1, 2], x: [{label: a, train: {lr: 3}}]}",
-            "sets train.lr, which axis 'train.lr' sets too",
-        ),
-        (
-            "compare: {train.lr: [1, -1]}",
-            "line 4: compare.train.lr.1: lr = -1.0 must be above 0 (in cell train.lr=-1)",
-        ),
-        (
-            "compare: {task.operashun: [add]}",
-            "compare.task.operashun.0: is not a setting here. Did you mean 'operation'?",
-        ),
+        ("compare: {train.lr: [1, 2], x: [{label: a, train: {lr: 3}}]}", "sets train.lr, which axis 'train.lr' sets too"),
+        ("compare: {train.lr: [1, -1]}", "line 4: compare.train.lr.1: lr = -1.0 must be above 0 (in cell train.lr=-1)"),
+        ("compare: {task.operashun: [add]}", "compare.task.operashun.0: is not a setting here. Did you mean 'operation'?"),
     ],
 )
 def test_a_fault_is_reported(more: str, part: str) -> None:
@@ -183,7 +174,7 @@ def test_a_key_that_is_not_built_yet_may_be_there_without_a_value() -> None:
     assert sweep.document["early_stopping"] is None
 
 
-def test_what_is_compared_cannot_be_searched_as_well() -> None:
+def test_a_compared_setting_cannot_be_searched_as_well() -> None:
     search = "\nsearch: {configurations: 3, space: {train.lr: {uniform: [1, 2]}}}"
     assert "is compared on axis 'train.lr' too" in faults(SMALL + "compare: {train.lr: [1, 2]}" + search)
     assert "is compared on axis 'x' too" in faults(SMALL + "compare: {x: [{label: a, train: {lr: 1}}]}" + search)

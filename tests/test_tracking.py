@@ -41,9 +41,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh mlflow.db, made once: that takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
     Tracker(
-        uri_of(folder),
-        parse("name: other\ntask: static\nmodel: nau\ntrain: {steps: 10}\n", "o.yaml"),
-        created=CREATED,
+        uri_of(folder), parse("name: other\ntask: static\nmodel: nau\ntrain: {steps: 10}\n", "o.yaml"), created=CREATED
     ).begin()
     return folder / "mlflow.db"
 
@@ -200,11 +198,7 @@ def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri:
     tracker = Tracker(uri, sweep, created=CREATED)
     tracker.complete(ranked(dataclasses.replace(one, state="complete"), [record(one, 0)]))
     run = the_run(uri, "c001 s000")
-    assert (run.info.status, run.data.tags["outcome"], run.data.metrics["solved"]) == (
-        "FINISHED",
-        "solved",
-        1.0,
-    )
+    assert (run.info.status, run.data.tags["outcome"], run.data.metrics["solved"]) == ("FINISHED", "solved", 1.0)
 
 
 def test_more_seeds_replace_a_configurations_metrics(uri: str, sweep: Sweep) -> None:
@@ -225,11 +219,7 @@ def test_more_steps_continue_the_same_runs(uri: str, sweep: Sweep) -> None:
     tracker.complete(ranked(one, [lost]))
     tracker.complete(ranked(longer, [won]))
     run = the_run(uri, "c001 s000")
-    assert (run.data.tags["budget"], run.data.metrics["solved"], run.data.metrics["steps"]) == (
-        "9000",
-        1.0,
-        9000.0,
-    )
+    assert (run.data.tags["budget"], run.data.metrics["solved"], run.data.metrics["steps"]) == ("9000", 1.0, 9000.0)
 
 
 def test_a_sweep_begun_again_has_runs_of_its_own(uri: str, sweep: Sweep) -> None:
@@ -369,7 +359,6 @@ def test_a_thinned_curve_keeps_its_ends_and_its_crossing(count: int, keep: int) 
 
 
 def test_the_default_store_of_runs_is_in_the_folder_of_the_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere")
     assert default_uri(tmp_path) == "http://somewhere"

@@ -38,7 +38,7 @@ from sweeps.config.yaml import dump, read, read_value
         ("", None),
     ],
 )
-def test_a_word_is_what_yaml_1_2_says_it_is(text: str, value: object) -> None:
+def test_a_word_has_the_type_of_yaml_1_2(text: str, value: object) -> None:
     assert read_value(text) == value
     assert type(read_value(text)) is type(value)
 
@@ -81,7 +81,7 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
         ("a: \x00\n", None, "not YAML"),
     ],
 )
-def test_what_cannot_be_read_is_a_fault_with_its_line(text: str, line: int | None, part: str) -> None:
+def test_unreadable_yaml_is_a_fault_with_its_line(text: str, line: int | None, part: str) -> None:
     faults = read(text).faults
     assert [fault for fault in faults if fault.line == line and part in fault.message], faults
 
@@ -110,7 +110,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-def test_what_is_dumped_reads_back_the_same(values: object) -> None:
+def test_dumped_yaml_reads_back_the_same(values: object) -> None:
     document = read(dump({"x": values}))
     assert document.faults == []
     assert document.values == {"x": values}

@@ -34,6 +34,20 @@ def line_of(path: Path, fragment: str) -> int:
     return lines[0]
 
 
+def before(what: str, line: str) -> tuple[str, str]:
+    """Put a line of code in front of another, with the same indentation."""
+    return what, f"{line}\n        {what}"
+
+
+def assert_caught(path: Path, rule: str, fragment: str, said: str) -> Report:
+    """Assert that a rule is broken, or warned of, with these words at the line with the fragment; return the report."""
+    report = checked(path, last=rule)
+    lines = [line for broken, line, found in faults_of(report) if broken == rule and said in found]
+    lines += [fault.location.line for fault in report.warnings if fault.location and said in fault.found]
+    assert line_of(path, fragment.rstrip("\n")) in lines, report.text()
+    return report
+
+
 def faults_of(report: Report) -> list[tuple[str, int | None, str]]:
     """(rule, line, what was found) of every fault."""
     return [

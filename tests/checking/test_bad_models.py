@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, faults_of, line_of, written
+from definitions import assert_caught, before, checked, faults_of, line_of, written
 
 from sweeps.checking import check_model, checker
 from sweeps.cli.define import TEMPLATES
@@ -20,12 +20,7 @@ TEMPLATE = (TEMPLATES / "model.txt").read_text(encoding="utf-8")
 DOCSTRING = TEMPLATE[TEMPLATE.index('    """y = x W') : TEMPLATE.index("    version = 1")], ""
 
 
-def before(what: str, line: str) -> tuple[str, str]:
-    """Puts a line of code in front of another, equally far in."""
-    return what, f"{line}\n        {what}"
-
-
-# What is changed, the rule that is broken, a piece of the line to blame, and a piece of what is said.
+# What is changed, the rule that is broken, a piece of the line to blame, and a piece of the message.
 FAULTS = {
     "torch's generator in initialise":
         ([(INITIALISE, "self.weight.copy_(r * (2 * torch.rand(self.weight.shape) - 1))")],
@@ -170,12 +165,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
     changes, rule, fragment, said = FAULTS[fault]
-    path = written(tmp_path, "model", *changes)
-    report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
-    assert faults, report.text()
-    if fragment is not None:
-        assert line_of(path, fragment) in [line for line, _ in faults], report.text()
+    report = assert_caught(written(tmp_path, "model", *changes), rule, fragment, said)
     assert not report.sound and all(f.do for found in report.broken.values() for f in found)
 
 
@@ -221,9 +211,7 @@ def test_a_rule_for_vmap_that_takes_a_mean_over_lanes_is_caught_there(tmp_path: 
     assert {line for rule, line, _ in faults_of(report) if rule == checker.APART} == {line_of(path, "def vmap")}
 
 
-def test_what_the_checker_prints_names_the_line_the_rule_what_was_found_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_names_the_line_the_rule_the_finding_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, "model", *FAULTS["print in forward"][0])
     monkeypatch.chdir(tmp_path)
     text = checked(path).text()

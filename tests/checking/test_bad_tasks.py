@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, faults_of, line_of, written
+from definitions import assert_caught, checked, faults_of, written
 
 from sweeps.checking import checker
 
@@ -85,11 +85,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_task_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
     changes, rule, fragment, said = FAULTS[fault]
-    path = written(tmp_path, "task", *changes)
-    report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
-    assert faults, report.text()
-    assert line_of(path, fragment.rstrip("\n")) in [line for line, _ in faults], report.text()
+    report = assert_caught(written(tmp_path, "task", *changes), rule, fragment, said)
     assert not report.sound
 
 

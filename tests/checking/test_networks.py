@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from commands import call
-from definitions import checked, faults_of, line_of, written
+from definitions import assert_caught, before, checked, written
+from lanes import resolved, train
 
 from sweeps.checking import check_model, checker
 from sweeps.config import registry
 from sweeps.config.settings import build, lane_key, resolve
 from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 FORWARD = "h_BH = ctx.dropout(h_BH, self.config.dropout)"
 RESULT = "return (self.second @ h_BH.T).T + self.second_bias, {}"
@@ -72,25 +74,6 @@ class Positionwise(Network):
 '''
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    registry.clear_cache()
-    return tmp_path
-
-
-@pytest.mark.parametrize("name", ["dngpu", "neural_gpu", "transformer", "lstm_attention", "two_layer", "recurrent"])
-def test_a_shipped_network_keeps_every_rule(name: str) -> None:
-    """Whole networks on symbols, and two that arrange units, one of them over time."""
-    report = check_model(name)
-    assert report.sound and not report.warnings, report.text()
-    assert not [outcome for outcome in report.outcomes if outcome.state == "skipped"]
-
-
-def before(what: str, line: str) -> tuple[str, str]:
-    return what, f"{line}\n        {what}"
-
-
 # What is changed, the rule that is broken, a piece of the line to blame, and a piece of the finding.
 FAULTS = {
     "the wrong number of outputs":
@@ -106,16 +89,9 @@ FAULTS = {
     "a parameter that is left out of initialise":
         ([("        self.second_bias.zero_()\n", "")], checker.INITIALISES, "self.second_bias = nn",
          "leaves second_bias as it was"),
-    "torch's generator":
-        ([(FORWARD, "h_BH = h_BH + torch.randn_like(h_BH)")], checker.GLOBAL, "randn_like", "draws from torch's randn_like"),
-    "x changed in place": ([before(FORWARD, "x_BI.mul_(2)")], checker.PURE, "x_BI.mul_(2)", "forward changes x in place"),
     "a draw in evaluation":
         ([(FORWARD, "h_BH = h_BH + ctx.stream.normal(h_BH.shape)")], checker.EVALUATES, "def forward",
          "depends on what is drawn"),
-    "print": ([before(FORWARD, "print(h_BH)")], checker.SILENT, "print(h_BH)", "forward calls print"),
-    "a branch on data":
-        ([before(FORWARD, "if h_BH.sum() > 0:\n            h_BH = -h_BH")], checker.BLIND, "if h_BH.sum() > 0",
-         "reads a value"),
     "a parameter that is not used":
         ([(RESULT, "return (self.second @ h_BH.T).T, {}")], checker.LEARNS, "self.second_bias = nn",
          "never receives a gradient"),
@@ -131,13 +107,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_network_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
     changes, rule, fragment, said = FAULTS[fault]
-    path = written(tmp_path, "network", *changes)
-    report = checked(path, last=rule)
-    found = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
-    found += [(f.location.line, f.found) for f in report.warnings if f.location and said in f.found]
-    assert found, report.text()
-    if fragment is not None:
-        assert line_of(path, fragment) in [line for line, _ in found], report.text()
+    assert_caught(written(tmp_path, "network", *changes), rule, fragment, said)
 
 
 def test_a_network_that_reads_symbols_is_checked_on_a_task_on_symbols(folder: Path) -> None:
@@ -172,51 +142,19 @@ def test_shown_and_listed() -> None:
     assert {"dngpu", "neural_gpu", "transformer", "lstm_attention"} <= set(call("list", "models", "--names").out.split())
 
 
-def settings(model: object, **train: object) -> dict[str, object]:
+def settings(model: object) -> dict[str, object]:
     task = {"name": "static", "input_size": 4, "subset_ratio": 0.5}
-    found, faults, _ = resolve(
-        {
-            "model": model,
-            "task": task,
-            "train": {"steps": 300, "batch": 64, "evaluate_every": 100, "lr": 0.01, **train},
-        }
-    )
-    assert found is not None, faults
-    return found
+    return resolved(model, task, steps=300, batch=64, evaluate_every=100, lr=0.01)
 
 
-def test_a_users_network_is_a_model_of_a_sweep_file_and_trains_in_a_pack(folder: Path) -> None:
+def test_a_users_network_is_a_model_with_settings_and_learns(folder: Path) -> None:
     written(folder, "network")
-    (folder / "mine.yaml").write_text(
-        "name: mine\ntask: {name: static, input_size: 10}\ntrain: {steps: 300}\nseeds: 2\n"
-        "compare:\n  model: [./my_network.py, nau]\n"
-    )
-    answer = call("check", "mine.yaml")
-    assert answer.status == 0 and "2 cells, 4 lanes" in answer.out, answer.err
-
     found = settings({"name": "./my_network.py", "hidden": 16, "dropout": 0.01})
-    assert found["model"] == {
-        "name": "./my_network.py",
-        "network": "./my_network.py",
-        "units": [],
-        "hidden": 16,
-        "dropout": 0.01,
-    }
-    assert build(found).network.__name__ == "MyNetwork"
-    pack = Pack([Lane(str(seed), found, seed) for seed in range(3)], 3, build, compiled=False)
-    results = []
-    while not pack.done:
-        results += pack.advance()
-    assert len(results) == 3
-    for result in results:
-        errors = result.curve["error.interpolation"]
-        assert len(errors) == 4 and errors[-1] < 0.1 * errors[0]
-    alone = Pack([Lane("1", found, 1)], 3, build, compiled=False)
-    again = []
-    while not alone.done:
-        again += alone.advance()
-    same = next(result for result in results if result.seed == 1)
-    assert again[0].curve == same.curve
+    network = {"name": "./my_network.py", "network": "./my_network.py", "units": [], "hidden": 16, "dropout": 0.01}
+    assert found["model"] == network
+    (result,) = train([Lane("1", found, 1)]).values()
+    errors = result.curve["error.interpolation"]
+    assert len(errors) == 4 and errors[-1] < 0.1 * errors[0]
 
 
 def test_the_address_of_a_lane_holds_the_source_of_a_users_network(folder: Path) -> None:

@@ -9,19 +9,12 @@ from commands import call
 from definitions import line_of
 
 from sweeps.cli.define import listing, summary_line
-from sweeps.config import registry
-from sweeps.config.settings import build, resolve
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    registry.clear_cache()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(("template", "kind"), [("model", "model"), ("network", "model"), ("task", "task")])
-def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(template: str, kind: str) -> None:
+def test_a_new_file_is_sound_and_the_printed_commands_work(template: str, kind: str) -> None:
     answer = call("new", template, "mine")
     assert answer.status == 0
     assert answer.out.startswith("wrote ./mine.py. Edit it, then:\n")
@@ -34,15 +27,6 @@ def test_what_new_writes_is_sound_and_the_commands_that_it_prints_work(template:
     assert "settings:" in call(*show.split()[1:]).out
     as_file = call("check", *run.replace("--name mine", "name=mine").split()[2:])
     assert as_file.status == 0 and "1 cells, 20 lanes" in as_file.out, as_file.err
-
-
-def test_a_new_model_trains_on_a_new_task() -> None:
-    call("new", "model", "my_unit")
-    call("new", "task", "my_task")
-    given = {"model": {"name": "./my_unit.py", "bound": 2}, "task": "./my_task.py", "train": {"steps": 10}}
-    resolved, faults, _ = resolve(given)
-    assert resolved is not None, faults
-    assert [cls.__name__ for cls, _ in build(resolved).units] == ["MyUnit", "MyUnit"]
 
 
 def test_a_class_of_an_installed_module_is_checked_too() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from definitions import checked, faults_of, line_of
+from definitions import assert_caught, checked
 
 from sweeps.checking import check_task, checker
 from sweeps.checking.declaration import variants
@@ -128,11 +128,8 @@ def test_a_sound_task_on_symbols_keeps_every_rule_on_the_way_to_the_engine(tmp_p
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_task_on_symbols_is_caught_under_its_rule_and_at_its_line(tmp_path: Path, fault: str) -> None:
     old, new, rule, fragment, said = FAULTS[fault]
-    path = made(tmp_path, old, new)
-    report = checked(path, last=rule)
-    faults = [(line, found) for broken, line, found in faults_of(report) if broken == rule and said in found]
-    assert faults, report.text()
-    assert line_of(path, fragment) in [line for line, _ in faults], report.text()
+    report = assert_caught(made(tmp_path, old, new), rule, fragment, said)
+    assert not report.sound
 
 
 def test_every_operation_is_looked_at_with_small_settings() -> None:

@@ -12,10 +12,7 @@ from own_slurm import Missing, OwnSlurm, own_slurm
 def slurm(request: pytest.FixtureRequest) -> Iterator[OwnSlurm]:
     """Its daemons on this machine, and its programs in the environment. A module may set JOBS_APART."""
     try:
-        with (
-            own_slurm(getattr(request.module, "JOBS_APART", False)) as made,
-            pytest.MonkeyPatch.context() as patch,
-        ):
+        with own_slurm(getattr(request.module, "JOBS_APART", False)) as made, pytest.MonkeyPatch.context() as patch:
             for name, value in made.environment.items():
                 patch.setenv(name, value)
             yield made

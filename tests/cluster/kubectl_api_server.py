@@ -9,11 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-RESOURCES = {
-    "rayjobs": ("apis/ray.io/v1", "RayJob"),
-    "pods": ("api/v1", "Pod"),
-    "configmaps": ("api/v1", "ConfigMap"),
-}
+RESOURCES = {"rayjobs": ("apis/ray.io/v1", "RayJob"), "pods": ("api/v1", "Pod"), "configmaps": ("api/v1", "ConfigMap")}
 OBJECT = re.compile(r"/(?:api/v1|apis/ray\.io/v1)/namespaces/research/(\w+)(?:/([^/]+))?(/log)?")
 Objects = dict[str, dict[str, dict[str, Any]]]
 
@@ -129,11 +125,7 @@ def _described(path: str) -> dict[str, Any] | None:
             }
             for r, k in names.items()
         }  # fmt: skip
-        answers[f"/openapi/v3/{root}"] = {
-            "openapi": "3.0.0",
-            "info": {"title": "", "version": ""},
-            "paths": paths,
-        }
+        answers[f"/openapi/v3/{root}"] = {"openapi": "3.0.0", "info": {"title": "", "version": ""}, "paths": paths}
     return answers.get(path)
 
 

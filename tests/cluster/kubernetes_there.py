@@ -14,12 +14,7 @@ from schemas import NoSchemas, pod_schema, schema
 
 CLUSTER = "{kind: kubernetes, image: 'sweeps:1', namespace: research, workers: 2, resources: {cpus: 4, memory_gb: 8}"
 STORE_URL = "postgresql://sweeps:hunter2@db/sweeps"
-RUNNING = {
-    "jobDeploymentStatus": "Running",
-    "jobStatus": "RUNNING",
-    "rayClusterName": "ray-1",
-    "jobId": "job-1",
-}
+RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "rayClusterName": "ray-1", "jobId": "job-1"}
 DONE = {**RUNNING, "jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 SUBMITTER = "Waiting for Ray Dashboard GCS to become healthy ...\nJob submission server address: http://ray-1\n"
 """What a submitter's pod prints before the driver does."""

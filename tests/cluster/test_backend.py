@@ -1,4 +1,4 @@
-"""The contract of backends: what every backend does alike, what they share, and that a new one is one file."""
+"""The contract of backends: what every backend does alike, and what they share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds import CLOUDS, KUBERNETES, SLURM, SWEEP
-from sample_sweeps import LONG
 
 import cluster
 from cluster import local
@@ -43,14 +41,7 @@ from sweeps.store import Store
 CLUSTERS = f"""
 lab: {{kind: ray, address: "http://127.0.0.1:1", token_variable: LAB_TOKEN}}
 {KUBERNETES}{SLURM}{CLOUDS}"""
-ONE_OF_EACH = {
-    "local": "local",
-    "ray": "lab",
-    "kubernetes": "kube",
-    "slurm": "hpc",
-    "aws": "east",
-    "gcp": "west",
-}
+ONE_OF_EACH = {"local": "local", "ray": "lab", "kubernetes": "kube", "slurm": "hpc", "aws": "east", "gcp": "west"}
 every_kind = pytest.mark.parametrize("kind", ONE_OF_EACH)
 SMALL = Submission("small", "name: small\n")
 
@@ -173,92 +164,15 @@ def test_a_sweep_that_was_never_submitted_is_refused_by_its_name(kind: str, empt
                 calls[verb]()
 
 
-# -------------------------------------------------------------------------------------- a backend is one file
-
-TOY = """
-from dataclasses import dataclass
-
-from cluster.backend import Backend, JobStatus, Submitted, check_fits
-from cluster.description import Cluster, Word
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToyCluster(Cluster):
-    colour: Word = "red"
-
-
-class ToyBackend(Backend[ToyCluster]):
-    kind = "toy"
-    schema = ToyCluster
-    submitted = []
-
-    def submit(self, submission):
-        check_fits(submission, [self.cluster.resources], "toy")
-        self.submitted.append(submission)
-        return Submitted("toy-1", "waiting", True)
-
-    def status(self, name):
-        return JobStatus("toy-1", "done", 1, "today", progress=["0:00:01  lanes 1/1"])
-
-    def logs(self, name, follow, on_message):
-        on_message("a note")
-        yield "a line"
-
-    def stop(self, name):
-        return JobStatus("toy-1", "stopped", 1, "today")
-
-    def fetch(self, name, store):
-        from made_sweep import made_sweep
-
-        made_sweep(store)
-        return 12
-
-    def show(self, submission):
-        return f"paint it {self.cluster.colour}\\n"
-"""
+# -------------------------------------------------------------------------------------- the registry
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "toy.py").write_text(TOY)
     monkeypatch.setattr(cluster, "__path__", [*cluster.__path__, str(tmp_path / "modules")])
-    monkeypatch.delenv("SWEEPS_CLUSTERS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    Path("clusters.yaml").write_text("box: {kind: toy, colour: blue}\n")
-    Path("long.yaml").write_text(LONG)
     yield
     sys.modules.pop("cluster.toy", None)
-
-
-def test_a_new_backend_is_one_file_and_every_verb_reaches_it(toy: None) -> None:
-    assert "box  toy: 1 worker node of 1 CPU" in re.sub(
-        r" +", lambda m: "  " if len(m[0]) > 1 else " ", call("list", "clusters").out
-    )
-    shown = call("cluster", "show", "box")
-    assert (shown.status, shown.out) == (0, "paint it blue\n"), shown
-    assert "no --sweep FILE was given" in shown.err
-    assert "long is submitted to box as job toy-1" in call("submit", "long.yaml", "--on", "box").out
-    (submission,) = backends()["toy"].submitted  # type: ignore[attr-defined]
-    assert submission.name == "long" and "seeds" in submission.text
-    refused = call("submit", "long.yaml", "--on", "box", "resources.cpus=64")
-    assert (refused.status, "and no toy has that" in refused.err) == (2, True), refused
-    assert "long on box: done (job toy-1, since today)\n0:00:01  lanes 1/1" in call("status", "long", "--on", "box").out
-    watched = call("watch", "long", "--on", "box")
-    assert (watched.status, "a line\nlong is done on box" in watched.out) == (0, True), watched
-    assert "note: a note" in watched.err
-    assert "long on box: stopped" in call("stop", "long", "--on", "box").out
-    fetched = call("fetch", "small", "--on", "box", "--store", "home")
-    assert (fetched.status, "small: 12 new records" in fetched.out) == (0, True), fetched
-
-
-def test_the_fields_of_a_new_backend_are_checked_like_any_other_s(toy: None) -> None:
-    Path("clusters.yaml").write_text("box: {kind: toy, color: blue}\nlab: {kind: local, colour: red}\nc: {kind: tou}")
-    refused = call("list", "clusters")
-    assert refused.status == 2
-    assert "unknown key 'color'. Did you mean 'colour'?" in refused.err
-    assert "colour: is a setting of kind toy, not of local" in refused.err
-    assert "unknown kind 'tou'. Did you mean 'toy'?" in refused.err
 
 
 def test_a_backend_may_build_on_another_and_a_kind_that_exists_is_refused(toy: None, tmp_path: Path) -> None:
@@ -337,12 +251,12 @@ def wants(cpus: float, gpus: float = 0.0, memory_gb: float | None = None) -> Sub
 
 
 @pytest.mark.parametrize("fits", [wants(8), wants(2, 4, 64.0), wants(0.5, 0.25), wants(1, memory_gb=64.0)])
-def test_what_one_node_has_is_taken(fits: Submission) -> None:
+def test_a_worker_that_fits_on_one_node_is_accepted(fits: Submission) -> None:
     check_fits(fits, NODES, "node of 'lab'")
 
 
 @pytest.mark.parametrize("short", [wants(9), wants(8, 1), wants(1, 5), wants(1, 0, 65.0), wants(8, 0, 17.0)])
-def test_what_only_several_nodes_together_have_is_refused(short: Submission) -> None:
+def test_a_worker_that_fits_only_on_several_nodes_together_is_refused(short: Submission) -> None:
     with pytest.raises(UserError, match=r"no node of 'lab' has that: the largest have 8 CPUs, 4 GPUs and 64 GB"):
         check_fits(short, NODES, "node of 'lab'")
 

@@ -95,12 +95,12 @@ def test_a_broken_manifest_is_not_accepted(index: int) -> None:
     assert faults(manifest) != []
 
 
-def test_what_is_printed_is_what_was_built_also_to_a_reader_of_yaml_1_1() -> None:
+def test_printed_yaml_reads_back_as_built_also_as_yaml_1_1() -> None:
     built = manifests(KUBE, SWEEP)
     assert list(yaml.safe_load_all(as_yaml(built))) == built
 
 
-def test_ray_asks_for_its_token_and_the_head_trains_nothing() -> None:
+def test_ray_requires_a_token_and_the_head_trains_nothing() -> None:
     spec = ray_job()["spec"]["rayClusterSpec"]
     assert spec["authOptions"] == {"mode": "token"}
     assert tuple(int(part) for part in spec["rayVersion"].split(".")) >= (2, 52, 0)
@@ -197,7 +197,7 @@ def test_nothing_that_a_user_wrote_becomes_another_key(value: str, line: str, te
 
 @settings(deadline=None)  # a busy machine is slow
 @given(st.text(max_size=120))
-def test_whatever_a_sweep_is_called_its_kubernetes_name_is_a_label(name: str) -> None:
+def test_the_kubernetes_name_of_any_sweep_is_a_valid_label(name: str) -> None:
     mapped = kubernetes_name(name)
     assert LABEL.fullmatch(mapped)
     assert len(mapped) <= MAX_JOB_NAME

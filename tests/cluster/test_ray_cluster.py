@@ -32,14 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, text in (("many.yaml", MANY), ("long.yaml", LONG), ("my_unit.py", UNIT)):
         (made / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        for name in (
-            "SWEEPS_STORE",
-            "SWEEPS_CLUSTERS",
-            "MLFLOW_TRACKING_URI",
-            "RAY_ADDRESS",
-            "RAY_AUTH_MODE",
-        ):
-            patch.delenv(name, raising=False)
         patch.setenv("SWEEPS_COMPILE", "0")  # the nodes inherit it
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
@@ -69,9 +61,7 @@ def jobs() -> list[str]:
     return sorted(job.submission_id for job in find_cluster("local").client.list_jobs() if job.submission_id)
 
 
-def test_all_nodes_live_a_second_cluster_is_refused_and_the_token_is_private(
-    cluster: local.RunningCluster,
-) -> None:
+def test_all_nodes_live_a_second_cluster_is_refused_and_the_token_is_private(cluster: local.RunningCluster) -> None:
     answer = call("cluster", "status")
     assert (answer.status, answer.out.count("alive")) == (0, 3)
     again = call("cluster", "up", "--nodes", "2")
@@ -84,12 +74,7 @@ def test_all_nodes_live_a_second_cluster_is_refused_and_the_token_is_private(
 
 
 def test_without_the_token_every_call_is_refused(cluster: local.RunningCluster, folder: Path) -> None:
-    calls = [
-        ("GET", "/api/version"),
-        ("GET", "/api/jobs/"),
-        ("GET", "/api/jobs/any/logs"),
-        ("GET", "/api/v0/nodes"),
-    ]
+    calls = [("GET", "/api/version"), ("GET", "/api/jobs/"), ("GET", "/api/jobs/any/logs"), ("GET", "/api/v0/nodes")]
     calls += [("POST", "/api/jobs/"), ("POST", "/api/jobs/any/stop"), ("DELETE", "/api/jobs/any")]
     calls += [("PUT", "/api/packages/gcs/a.zip"), ("GET", "/nodes?view=summary")]
     for method, path in calls:
@@ -98,13 +83,7 @@ def test_without_the_token_every_call_is_refused(cluster: local.RunningCluster, 
             assert answer.status_code == status, (method, path)
     (folder / "clusters.yaml").write_text(f"lab: {{kind: ray, address: '{cluster.job_server}'}}\n")
     (folder / "wrong").write_text("f00d" * 16)
-    for verb in (
-        ("submit", "long.yaml"),
-        ("status", "long"),
-        ("logs", "long"),
-        ("stop", "long"),
-        ("fetch", "long"),
-    ):
+    for verb in (("submit", "long.yaml"), ("status", "long"), ("logs", "long"), ("stop", "long"), ("fetch", "long")):
         answer = call(*verb, "--on", "lab")
         assert (answer.status, "requires a token" in answer.err) == (2, True), answer
     (folder / "clusters.yaml").write_text(f"lab: {{kind: ray, address: '{cluster.job_server}', token_file: wrong}}\n")
@@ -121,7 +100,7 @@ def test_hostile_names_are_refused_before_anything_starts(cluster: local.Running
     assert not list(folder.rglob("owned"))
 
 
-def test_what_no_node_has_and_a_cluster_of_no_name_are_refused(cluster: local.RunningCluster) -> None:
+def test_too_large_workers_and_unknown_clusters_are_refused(cluster: local.RunningCluster) -> None:
     answer = call("submit", "long.yaml", "--on", "local", "resources.cpus=64")
     assert answer.status == 2
     assert "one worker needs 64 CPUs, 0 GPUs, and no node of 'local' has that" in answer.err

@@ -31,10 +31,7 @@ def play() -> Iterator[Play]:
     started: list[ThreadingHTTPServer] = []
 
     def start(
-        ray: str = version("ray"),
-        python: str = platform.python_version(),
-        token: str | None = TOKEN,
-        page: str = "",
+        ray: str = version("ray"), python: str = platform.python_version(), token: str | None = TOKEN, page: str = ""
     ) -> JobServer:
         answers: dict[str, Any] = {
             "/api/version": {"ray_version": ray},
@@ -87,7 +84,7 @@ def test_a_missing_and_a_wrong_token_are_refused_and_neither_is_printed(play: Pl
     assert TOKEN not in repr(play())
 
 
-def test_what_is_not_rays_dashboard_is_refused_as_something_else(play: Play) -> None:
+def test_a_server_that_is_not_rays_dashboard_is_refused(play: Play) -> None:
     for page in ("<html>Welcome to nginx</html>", "[1, 2]"):
         with pytest.raises(UserError, match="is not Ray's dashboard"):
             play(page=page).check()
@@ -203,10 +200,7 @@ def test_more_than_ray_takes_is_refused_before_it_is_sent(home: Path, monkeypatc
     assert ray_jobs.limit_bytes() == 2 * 1024**2
     large = Submission("mine", files=own_files({"model": "my_pkg_for_shipping.units:Mine"}, home))
     with (
-        pytest.raises(
-            UserError,
-            match=r"takes 2.0 MiB at most. Largest: my_pkg_for_shipping/weights.bin \(3.0 MiB\)",
-        ),
+        pytest.raises(UserError, match=r"takes 2.0 MiB at most. Largest: my_pkg_for_shipping/weights.bin \(3.0 MiB\)"),
         parcel(ORDER, large),
     ):
         raise AssertionError("it was made")

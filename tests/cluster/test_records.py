@@ -1,4 +1,4 @@
-"""Records come home through a job's log: whole, or with a sentence."""
+"""Records are fetched through a job's log: complete, or with an error."""
 
 from __future__ import annotations
 

@@ -307,22 +307,6 @@ def program(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "programs" / name).chmod(0o755)
 
 
-def test_without_slurm_s_commands_every_verb_is_refused_with_advice(hpc: SlurmCluster, tmp_path: Path) -> None:
-    jobs = SlurmBackend(hpc)
-    for verb in (lambda: jobs.submit(SMALL), lambda: jobs.status("small"), lambda: jobs.stop("small")):
-        with pytest.raises(UserError, match="sbatch.* cannot be found on this machine: call `sweeps` on a login"):
-            verb()
-    assert not (tmp_path / "jobs").exists()
-
-
-@pytest.mark.parametrize("name", ["a b", "$(touch owned)", "../up", "-rf", "", "a;b", "a\nb"])
-def test_a_name_that_no_sweep_has_reaches_no_folder_and_no_command(name: str, hpc: SlurmCluster) -> None:
-    jobs = SlurmBackend(hpc)
-    for verb in (jobs.status, jobs.stop, lambda name: jobs.submit(replace(SMALL, name=name))):
-        with pytest.raises(ValueError, match="cannot be the name of a sweep"):
-            verb(name)
-
-
 def test_a_folder_that_cannot_be_written_is_reported_before_slurm_is_called(hpc: SlurmCluster, tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file")
     for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):

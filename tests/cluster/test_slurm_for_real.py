@@ -38,14 +38,12 @@ def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         (made / name).write_text(text)
     (shared / "clusters.yaml").touch()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SWEEPS_STORE", "SWEEPS_CLUSTERS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-            patch.delenv(name, raising=False)
         patch.setenv("SWEEPS_COMPILE", "0")
         patch.chdir(made)
         yield made
 
 
-def test_what_cannot_work_is_refused_and_nothing_is_started(slurm: OwnSlurm, folder: Path) -> None:
+def test_impossible_requests_are_refused_and_nothing_is_started(slurm: OwnSlurm, folder: Path) -> None:
     answer = call("submit", "long.yaml", "--on", "lost")
     assert answer.status == 2
     assert "Slurm of 'lost' refuses sbatch: invalid partition specified: nowhere" in answer.err

@@ -187,7 +187,7 @@ def test_all_nodes_at_once_is_one_job_that_stops_in_order_and_goes_on(jobs: Slur
     assert flat.status("small").state == "done"
 
 
-def test_what_slurm_refuses_is_passed_on_and_nothing_is_started(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
+def test_a_refusal_of_slurm_is_passed_on_and_nothing_is_started(jobs: SlurmBackend, slurm: OwnSlurm) -> None:
     given = jobs.resolved
     for wrong, message in (
         (replace(given, partition="nowhere"), "invalid partition specified: nowhere"),

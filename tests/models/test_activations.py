@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from made_units import X, assert_fills, drawn, initialised, output, put, unit
+from made_units import assert_fills, drawn, initialised, output, put
 from torch import nn
 
 from arith_models.units.activations import UNITS
@@ -29,24 +29,6 @@ def test_every_activation_is_that_of_torch_on_a_linear_layer() -> None:
         with torch.no_grad():
             expected = activation(linear(x))
         torch.testing.assert_close(torch.tensor(output(made, x)), expected, msg=lambda m, n=name: f"{n}: {m}")
-
-
-@pytest.mark.parametrize(
-    ("name", "by_hand"),
-    [
-        ("linear", -7.0), ("relu", 0.0), ("relu6", 0.0), ("tanh", math.tanh(-7)), ("softsign", -7 / 8),
-        ("sigmoid", 1 / (1 + math.exp(7))), ("elu", math.exp(-7) - 1),
-        ("selu", 1.0507009873554805 * 1.6732632423543772 * (math.exp(-7) - 1)),
-    ],
-)  # fmt: skip
-def test_dense_units_apply_their_function_to_weights_and_bias(name, by_hand) -> None:
-    """1 * 1.5 - 2 * 4 + 0 * 2.5 - 0.5 = -7"""
-    made = put(unit(name, 3), weight=torch.tensor([[1.0, -2.0, 0.0]]), bias=-0.5)
-    assert output(made, X[:1])[0] == pytest.approx([by_hand], rel=1e-5, abs=1e-8)
-
-
-def test_relu6_ends_at_six() -> None:
-    assert output(put(unit("relu6", 3), weight=1.0, bias=0.0)) == [[6.0], [5.5]]
 
 
 @pytest.mark.parametrize(

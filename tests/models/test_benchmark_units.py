@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import assert_fills, context, drawn, first_column, initialise, initialised, penalties, put
 from torch import Tensor, nn
 
@@ -15,7 +16,6 @@ from arith_models.units.inalu import INALU
 from arith_models.units.mcfc import orthogonal
 from arith_models.units.npu import grown
 from sweeps.config.registry import find
-from sweeps.config.settings import resolve
 from sweeps.training.random import Stream, seed_key
 
 SIGNED = torch.tensor([[1.5, 4.0], [-3.0, 0.5], [-2.0, -8.0], [2.5, -0.5]])
@@ -141,11 +141,7 @@ def test_inalus_initial_weights_have_the_published_means_and_deviations() -> Non
 
 @pytest.mark.parametrize(
     ("weights", "inputs", "r"),
-    [
-        ("xavier-uniform", 2, math.sqrt(2)),
-        ("xavier-uniform-constrained", 2, 0.5),
-        ("xavier-uniform-constrained", 95, 0.25),
-    ],
+    [("xavier-uniform", 2, math.sqrt(2)), ("xavier-uniform-constrained", 2, 0.5), ("xavier-uniform-constrained", 95, 0.25)],
 )
 @pytest.mark.parametrize("name", ["npu", "real_npu"])
 def test_power_units_start_with_half_open_gates_and_weights_in_their_range(name, weights, inputs, r) -> None:
@@ -186,7 +182,7 @@ def test_mc_fc_starts_orthogonal_or_as_the_identity_without_a_bias(name) -> None
         ("real_npu", "g", 1.5, None, 1.0), ("real_npu", "wg", 1.0, None, 1.0),
     ],
 )  # fmt: skip
-def test_what_a_clip_clamps(name, clip, real, imaginary, gate) -> None:
+def test_a_clip_clamps_the_parameters_that_it_names(name, clip, real, imaginary, gate) -> None:
     made = put(unit(name, clip=clip), gate=1.25)
     made = put(made, W_real=1.5, W_imaginary=-1.5) if name == "npu" else put(made, weight=1.5)
     with torch.no_grad():
@@ -254,21 +250,11 @@ def test_faults_of_a_power_units_settings(settings, message) -> None:
 
 @pytest.mark.parametrize(
     ("step", "last_error", "acts"),
-    [
-        (10_000, 0.5, False),
-        (10_001, 0.5, True),
-        (50_000, 0.999, True),
-        (50_000, 1.0, False),
-        (50_000, math.inf, False),
-    ],
+    [(10_000, 0.5, False), (10_001, 0.5, True), (50_000, 0.999, True), (50_000, 1.0, False), (50_000, math.inf, False)],
 )
 def test_inalus_penalty_acts_late_and_while_the_last_error_is_below_one(step, last_error, acts) -> None:
     """Five tensors, each of parameters -19 and 25: mean of 1 and 0."""
-    made = put(
-        unit("inalu"),
-        **{n: torch.tensor([-19.0, 25.0]) for n in ("Wa_hat", "Ma_hat", "Wm_hat", "Mm_hat")},
-        gate=19.5,
-    )
+    made = put(unit("inalu"), **{n: torch.tensor([-19.0, 25.0]) for n in ("Wa_hat", "Ma_hat", "Wm_hat", "Mm_hat")}, gate=19.5)
     by_hand = 0.05 * (4 * 0.5 + 0.5) if acts else 0.0
     assert terms(made, step, last_error) == {"discreteness": pytest.approx(by_hand)}
 
@@ -280,9 +266,8 @@ def test_mc_fcs_penalty_grows_its_parameters_and_is_the_networks_to_weigh() -> N
 
 
 def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
-    resolved, _, _ = resolve({"model": "mul_mcfc_sign_real_npu", "task": "single_module", "train": {"steps": 50_000}})
-    assert resolved is not None
-    assert resolved["model"]["units"][0]["gate_penalty"] == {
+    found = resolved("mul_mcfc_sign_real_npu", "single_module", steps=50_000)
+    assert found["model"]["units"][0]["gate_penalty"] == {
         "weight": 1.0, "start": 20_000.0, "end": 35_000.0, "schedule": "linear"
     }  # fmt: skip
     made = put(unit("mul_mcfc_sign_real_npu"), gate=torch.tensor([0.25, 0.5]))
@@ -291,8 +276,7 @@ def test_the_gate_of_the_signed_mc_fc_has_a_ramped_penalty() -> None:
 
 def test_the_papers_settings_of_a_unit_yield_to_a_files() -> None:
     def settings(**model: Any) -> Any:
-        found, faults, _ = resolve({"model": {"name": "npu", **model}, "task": "single_module", "train": {"steps": 50_000}})
-        assert found is not None, faults
+        found = resolved({"name": "npu", **model}, "single_module", steps=50_000)
         return found["model"]["units"][0]
 
     assert (settings()["l1"], settings()["beta_start"], settings()["beta_end"]) == (True, 1e-7, 1e-5)

@@ -132,11 +132,7 @@ def test_the_weight_of_the_saturation_cost_follows_the_loss_after_every_200_step
     """Mean loss 0.5 and mean penalty 0.02 at lr 0.01: 1e-3 * 0.01 * 0.5 / 0.02 = 2.5e-4."""
     model = network()
     memory = model.initial_memory()
-    seen = {
-        "loss": torch.tensor(0.5),
-        "penalties": {"saturation": torch.tensor(0.02)},
-        "lr": torch.tensor(0.01),
-    }
+    seen = {"loss": torch.tensor(0.5), "penalties": {"saturation": torch.tensor(0.02)}, "lr": torch.tensor(0.01)}
     for step in range(199):
         memory = model.remember(memory, seen, torch.tensor(step))
     assert memory["saturation_weight"].item() == pytest.approx(1e-3)
@@ -147,11 +143,7 @@ def test_the_weight_of_the_saturation_cost_follows_the_loss_after_every_200_step
 
 def test_the_weight_of_the_saturation_cost_never_exceeds_its_first() -> None:
     model = network()
-    nothing = {
-        "loss": torch.tensor(9.0),
-        "penalties": {"saturation": torch.tensor(0.0)},
-        "lr": torch.tensor(1.0),
-    }
+    nothing = {"loss": torch.tensor(9.0), "penalties": {"saturation": torch.tensor(0.0)}, "lr": torch.tensor(1.0)}
     memory = model.remember(model.initial_memory(), nothing, torch.tensor(199))
     assert memory["saturation_weight"].item() == pytest.approx(1e-3)
 

@@ -90,10 +90,7 @@ def norms(plain_network: nn.Module) -> list[Any]:
 def running(plain_network: nn.Module) -> dict[str, Tensor]:
     """Return its running statistics in the order of ours: all layers concatenated."""
     found = norms(plain_network)
-    return {
-        "mean": torch.cat([m.running_mean for m in found]),
-        "variance": torch.cat([m.running_var for m in found]),
-    }
+    return {"mean": torch.cat([m.running_mean for m in found]), "variance": torch.cat([m.running_var for m in found])}
 
 
 @pytest.fixture
@@ -114,10 +111,7 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("name", "published"),
-    [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)],
-)
+@pytest.mark.parametrize(("name", "published"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)])
 def test_there_are_as_many_weights_as_in_the_published_networks(name, published) -> None:
     with torch.device("meta"):
         assert sum(p.numel() for p in ResNet(name, 3, 1000).parameters()) == published

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import (
     SATURATED,
     X,
@@ -29,7 +30,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from arith_models.units.nac import gumbel_noise
 from arith_models.units.nalu import ADDITIVE, MULTIPLICATIVE
 from sweeps.config.registry import find, names
-from sweeps.config.settings import resolve
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("nalu", {"nac": nac}) for nac in ADDITIVE),
@@ -78,10 +78,7 @@ def test_the_multiplicative_branches_by_hand(mul, by_hand) -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [
-        ("gated_nau_nmu", {}),
-        *(("nalu", {"nac": n, "separate_weights": True, "mul": "direct"}) for n in MULTIPLICATIVE),
-    ],
+    [("gated_nau_nmu", {}), *(("nalu", {"nac": n, "separate_weights": True, "mul": "direct"}) for n in MULTIPLICATIVE)],
 )
 def test_direct_products_are_exact_whatever_the_signs(name, settings) -> None:
     x = torch.tensor([[-1.5, 4.0, 2.5], [3.0, 0.5, -2.0]])
@@ -247,11 +244,9 @@ def test_every_weight_of_every_variant_is_trained_alone_and_in_lanes_side_by_sid
     ],
 )  # fmt: skip
 def test_a_models_name_stands_for_the_papers_network(name, units, weight) -> None:
-    resolved, faults, _ = resolve({"model": name, "task": "static", "train": {"steps": 5_000_000}})
-    assert resolved is not None, faults
-    assert [u["name"] for u in resolved["model"]["units"]] == units
-    penalty = resolved["model"]["sparsity_penalty"]
-    assert penalty == {"weight": weight, "start": 1e6, "end": 2e6, "schedule": "linear"}
+    found = resolved(name, steps=5_000_000)["model"]
+    assert [unit["name"] for unit in found["units"]] == units
+    assert found["sparsity_penalty"] == {"weight": weight, "start": 1e6, "end": 2e6, "schedule": "linear"}
 
 
 # ------------------------------------------------------------------------------------------- G-NALU

@@ -89,12 +89,7 @@ MEAN = torch.tensor([2.0, -0.5])
 
 
 @pytest.mark.parametrize(
-    ("name", "by_hand"),
-    [
-        ("nau", (0.5 * 4 + 0.25) / 2),
-        ("nmu", (0.5 * 1 + 2.25) / 2),
-        ("silly_nmu", (0.5 * 1 + 2.25) / 2),
-    ],
+    ("name", "by_hand"), [("nau", (0.5 * 4 + 0.25) / 2), ("nmu", (0.5 * 1 + 2.25) / 2), ("silly_nmu", (0.5 * 1 + 2.25) / 2)]
 )
 def test_r_z_by_hand(name, by_hand) -> None:
     assert presolved(name, [[0.5, 0.0]]).input_penalty(MEAN).item() == by_hand

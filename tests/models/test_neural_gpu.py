@@ -7,11 +7,12 @@ from typing import Any
 import made_units
 import pytest
 import torch
+from lanes import finish, resolved
 from made_units import initialise
 from torch.nn.functional import conv2d
 
 from arith_models.networks.neural_gpu import Curriculum, NeuralGPU
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -187,11 +188,8 @@ def test_compiled_it_trains_at_the_lengths_of_two_bins() -> None:
             "extrapolation_rows": 16, "curve_lengths": [12]}  # fmt: skip
     train = {"steps": 30, "batch": 4, "lr": 1e-3, "clip_norm": 1.0, "evaluate_every": 30}
     model = {"name": "neural_gpu", "maps": 2, "dropout": 0.1}
-    settings, faults, _ = resolve({"model": model, "task": task, "train": train})
-    assert settings is not None, faults
+    settings = resolved(model, task, **train)
     pack = Pack([Lane("0", settings, 0)], 1, build)
-    results = []
-    while not pack.done:
-        results += pack.advance()
+    results = list(finish(pack).values())
     assert pack.why_uncompiled is None
     assert [(r.outcome, r.reason) for r in results] == [("unsolved", None)]

@@ -40,12 +40,6 @@ def test_the_linear_penalty_of_a_positive_unit_pulls_minus_one_towards_zero_and_
 MEAN = torch.tensor([2.0, -0.5])
 
 
-def test_r_z_by_hand() -> None:
-    """Means 2 and -1/2: (1 - |W|) x̄² for addition, (1 - W) (1 - x̄)² for multiplication, mean over both weights."""
-    assert penalties.nau_input(torch.tensor([[-0.5, 0.0]]), MEAN).item() == (0.5 * 4 + 0.25) / 2
-    assert penalties.nmu_input(torch.tensor([[0.5, 0.0]]), MEAN).item() == (0.5 * 1 + 2.25) / 2
-
-
 def test_units_without_r_z_have_none() -> None:
     for name in ("linear_nac", "pos_nac", "mnac", "nalu", "gumbel_nac", "gradient_bandit_nac"):
         assert unit(name, 2).input_penalty(MEAN) is None, name
@@ -60,9 +54,7 @@ def test_the_exp_schedule_by_hand() -> None:
 def test_a_network_weights_each_penalty_by_its_own_weight_and_leaves_others_alone() -> None:
     """NMU, W = 3/2 and unclamped, mean input 3: sparsity 1/2, out of bound 1/2, R_z 0 for the clamped weight 1."""
     config = PenaltyConfig(
-        sparsity_penalty=RampedPenalty(weight=4.0, start=0.0, end=2.0),
-        out_of_bound_penalty=3.0,
-        input_penalty=5.0,
+        sparsity_penalty=RampedPenalty(weight=4.0, start=0.0, end=2.0), out_of_bound_penalty=3.0, input_penalty=5.0
     )
     made = OneLayer(config, [lambda i, o: unit("nmu", i, o, clamp=False)], 2, 1)
     set_weights(made.unit, [[1.5, 0.5]])
@@ -78,10 +70,7 @@ def test_penalties_without_a_weight_are_left_out_and_scores_and_gates_pass() -> 
     config = PenaltyConfig()
     any_unit = unit("nac", 1)
     one = torch.tensor(1.0)
-    layers = [
-        (any_unit, one, {"score": one, "out_of_bound": one, "input": one}),
-        (any_unit, one, {"score": one, "gate": one}),
-    ]
+    layers = [(any_unit, one, {"score": one, "out_of_bound": one, "input": one}), (any_unit, one, {"score": one, "gate": one})]
     found = penalties.weighted(config, torch.tensor(0.0), layers)
     assert {k: v.item() for k, v in found.items()} == {"score": 2.0, "gate": 1.0}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import resolved
 from made_units import context, initialised
 from torch import nn
 
@@ -22,12 +23,7 @@ def cell(name: str) -> Any:
 
 def with_weights_of(made: Any, theirs: Any) -> Any:
     with torch.no_grad():
-        for name, weight in (
-            ("weight_ih", made.W_x),
-            ("weight_hh", made.W_h),
-            ("bias_ih", made.b_x),
-            ("bias_hh", made.b_h),
-        ):
+        for name, weight in (("weight_ih", made.W_x), ("weight_hh", made.W_h), ("bias_ih", made.b_x), ("bias_hh", made.b_h)):
             getattr(theirs, name).copy_(weight)
     return theirs
 
@@ -38,11 +34,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [
-        ("gru", nn.GRUCell),
-        ("rnn_tanh", nn.RNNCell),
-        ("rnn_relu", lambda i, h: nn.RNNCell(i, h, nonlinearity="relu")),
-    ],
+    [("gru", nn.GRUCell), ("rnn_tanh", nn.RNNCell), ("rnn_relu", lambda i, h: nn.RNNCell(i, h, nonlinearity="relu"))],
 )
 def test_the_state_is_that_of_torchs_cell(name, make) -> None:
     made = cell(name)
@@ -82,6 +74,5 @@ def test_a_cell_is_refused_where_nothing_is_repeated(task, model, message) -> No
 @pytest.mark.parametrize("task", ["recurrent", "number_words"])
 def test_a_cells_name_stands_for_the_cell_and_a_linear_output(task) -> None:
     for name in UNITS:
-        settings, _, _ = resolve({"model": name, "task": task, "train": {"steps": 10}})
-        assert settings is not None, name
+        settings = resolved(name, task, steps=10)
         assert [unit["name"] for unit in settings["model"]["units"]] == [name, "linear"]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lanes import resolved
 from numpy.typing import NDArray
 
-from sweeps.config.settings import float_leaves, resolve, section, validated
+from sweeps.config.settings import float_leaves, section, validated
 from sweeps.training.random import Stream, seed_key, signed
 from tasks._algorithms import examples
 from tasks.algorithm import PUBLISHED_BCD_BINS, PUBLISHED_BINS, Algorithm
@@ -233,8 +234,7 @@ def test_solved_is_an_error_below_the_bound() -> None:
 
 def test_settings_that_make_the_tables_are_no_numbers_of_a_lane() -> None:
     """A float would be a lane's own, and lanes of a pack share one table."""
-    found, faults, _ = resolve({"model": "linear", "task": {"name": "static"}, "train": {"steps": 1}})
-    assert found is not None, faults
+    found = resolved("linear", {"name": "static"}, steps=1)
     found["task"] = {"name": "algorithm", "copied_percent": 5, "bound": 0.01}
     assert not [path for path in float_leaves(found) if path.startswith("task.")]
 
@@ -264,7 +264,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("config", "message"), FAULTS)
-def test_what_an_operation_cannot_do_is_reported_before_training(config, message) -> None:
+def test_impossible_settings_of_an_operation_are_reported_before_training(config, message) -> None:
     with pytest.raises(ValueError, match=message):
         Algorithm.Config(**config)
 

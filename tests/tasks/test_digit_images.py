@@ -31,7 +31,7 @@ from tasks._digits.datasets import (
     read_optical,
     read_svhn,
 )
-from tasks._digits.images import DataError, Images, images, split
+from tasks._digits.images import DataError, images, split
 from tasks.sequential_digits import EVALUATION_SEEDS, sequences
 
 REAL = (Path(__file__).parents[2] / ".." / "shared" / "data" / "mnist").resolve()
@@ -149,8 +149,7 @@ def test_labels_may_lie_beside_in_either_form(folder: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not REAL.is_dir(),
-    reason="MNIST's files are downloaded, not shipped; the other tests make files of the same format",
+    not REAL.is_dir(), reason="MNIST's files are downloaded, not shipped; the other tests make files of the same format"
 )
 def test_real_digits_are_read() -> None:
     found = read_mnist(REAL)
@@ -219,10 +218,7 @@ def test_a_house_number_that_is_in_two_files_is_left_out_of_the_earlier_part(tmp
     ("change", "message"),
     [
         ({"X": None}, "has ['y'], but X (images) and y (labels) are expected"),
-        (
-            {"X": np.zeros((32, 31, 3, 10), np.uint8)},
-            "X is uint8 (32, 31, 3, 10), but uint8 (32, 32, 3, N) is expected",
-        ),
+        ({"X": np.zeros((32, 31, 3, 10), np.uint8)}, "X is uint8 (32, 31, 3, 10), but uint8 (32, 32, 3, N) is expected"),
         ({"y": np.full((10, 1), 11, np.uint8)}, "labels reach from 11 to 11, not 1 to 10"),
         ({"y": np.ones((9, 1), np.uint8)}, "10 images, but 9 labels"),
     ],
@@ -278,11 +274,7 @@ def test_sequences_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("allowed", "length", "message"),
-    [
-        (set(), 2, "at least one"),
-        ({1, 12}, 2, "must be digits 0 to 9"),
-        ({1}, 0, "length = 0 must be at least 1"),
-    ],
+    [(set(), 2, "at least one"), ({1, 12}, 2, "must be digits 0 to 9"), ({1}, 0, "length = 0 must be at least 1")],
 )
 def test_sequences_that_make_no_sense_are_refused(allowed, length, message) -> None:
     with pytest.raises(ValueError, match=message):
@@ -305,15 +297,15 @@ def mirror(tmp_path: Path) -> Path:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
 
     def log_message(self, *_: Any) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
 
 
 @pytest.fixture
 def server(mirror: Path) -> Iterator[str]:
-    Quiet.asked.clear()
+    Quiet.requested.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(mirror))) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}"
@@ -329,7 +321,7 @@ def test_files_are_fetched_from_a_web_server_once(tmp_path: Path, server: str) -
     assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
     assert contents(target) == CONTENT
     assert fetch_files(FILES, target, [server]) == [target / "a.gz", target / "b.gz"]
-    assert Quiet.asked == ["/a.gz", "/b.gz"]
+    assert Quiet.requested == ["/a.gz", "/b.gz"]
 
 
 @pytest.mark.parametrize("form", [str, Path.as_uri])
@@ -379,9 +371,3 @@ def test_published_checksums_are_whole(files, algorithm, length) -> None:
 def test_a_smaller_set_is_not_taken_for_mnist(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match="no source gave a file with checksum sha256:440fcabf"):
         fetch_mnist(tmp_path / "data", [str(folder)])
-
-
-def test_a_part_keeps_pictures_and_labels_together() -> None:
-    made = Images(pictures(4)[:, np.newaxis], digits(4).astype(np.int64))
-    assert made.part(1, 3).labels.tolist() == [1, 2]
-    assert np.array_equal(made.part(1, 3).pixels, made.pixels[1:3])

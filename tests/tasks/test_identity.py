@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lanes import resolved, train
 
-from arith_models.networks.mlp import ACTIVATIONS, MLP
+from arith_models.networks.mlp import MLP
 from sweeps.config.registry import find
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build
 from sweeps.training.lane import Checkpoint, Lane
-from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.identity import Identity
 
@@ -23,9 +23,7 @@ CTX: Any = SimpleNamespace(step=torch.tensor(0.0), training=True, dropout=lambda
 
 
 def settings(model: Any, **train: Any) -> dict[str, Any]:
-    found, faults, _ = resolve({"model": model, "task": "identity", "train": {"steps": 20, "evaluate_every": 10, **train}})
-    assert found is not None, faults
-    return found
+    return resolved(model, "identity", **{"steps": 20, "evaluate_every": 10, **train})
 
 
 def mlp(unit: str, seed: int = 0, **config: Any) -> Any:
@@ -110,33 +108,9 @@ def test_an_empty_network_is_a_fault(field, value) -> None:
         MLP.Config(**{field: value})
 
 
-def test_each_activation_is_torchs_own_with_its_defaults() -> None:
-    theirs = {
-        "relu6": "ReLU6",
-        "leaky_relu": "LeakyReLU",
-        "relu": "ReLU",
-        "prelu": "PReLU",
-        "elu": "ELU",
-        "selu": "SELU",
-    }
-    for name in ACTIVATIONS:
-        cls = find("model", name)
-        unit = cls(cls.Config(), 1, 1)
-        with torch.no_grad():
-            unit.initialise(Stream(seed_key(0, "initialise")))
-            unit.weight.fill_(1.0)
-            unit.bias.zero_()
-            x = torch.linspace(-8, 8, 65).unsqueeze(1)
-            expected = getattr(torch.nn, theirs.get(name, name.capitalize()))()(x)
-            torch.testing.assert_close(unit(x, CTX)[0], expected, msg=name)
-
-
 def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     found = settings("prelu", lr=0.01)
-    pack = Pack([Lane(f"lane {seed}", found, seed) for seed in range(3)], 3, build, compiled=False)
-    results = []
-    while not pack.done:
-        results += pack.advance()
+    results = list(train([Lane(f"lane {seed}", found, seed) for seed in range(3)]).values())
     assert {r.outcome for r in results} == {"unsolved"} and results[0].threshold is None
     curve = results[0].curve
     assert curve["step"] == [0, 10, 20]
@@ -146,10 +120,7 @@ def test_scores_reach_a_lanes_curve_and_its_checkpoint() -> None:
     assert curve["mean_absolute_error.leftmost"] == pytest.approx(left, rel=1e-5)
     longer = settings("prelu", lr=0.01, steps=30)
     checkpoint = Checkpoint(results[0].steps, results[0].state)
-    again = Pack([Lane("lane", longer, results[0].seed, checkpoint)], 3, build, compiled=False)
-    resumed = []
-    while not again.done:
-        resumed += again.advance()
+    resumed = list(train([Lane("lane", longer, results[0].seed, checkpoint)]).values())
     assert resumed[0].curve["mean_absolute_error.extrapolation"][:3] == pytest.approx(
         curve["mean_absolute_error.extrapolation"]
     )

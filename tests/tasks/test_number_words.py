@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lanes import resolved, train
 
-from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.number_words import (
     ALWAYS_TRAINED,
@@ -86,11 +85,7 @@ def test_a_split_has_the_published_sizes_and_every_number_once(seed) -> None:
 
 def test_the_numbers_that_are_always_trained_have_every_word() -> None:
     assert len(ALWAYS_TRAINED) == 20 + 9 + 1
-    assert {word for number in ALWAYS_TRAINED for word in words(number)} == set(VOCABULARY) - {
-        "",
-        "minus",
-        ",",
-    }
+    assert {word for number in ALWAYS_TRAINED for word in words(number)} == set(VOCABULARY) - {"", "minus", ","}
 
 
 def test_the_split_is_the_same_in_every_process() -> None:
@@ -126,18 +121,8 @@ def test_the_parts_have_the_published_sizes_and_share_no_number() -> None:
 
 @pytest.mark.parametrize("model", ["lstm", pytest.param("nalu", marks=pytest.mark.slow)])
 def test_training_brings_the_error_down_and_reports_the_published_score(model) -> None:
-    found, faults, _ = resolve(
-        {
-            "model": model,
-            "task": "number_words",
-            "train": {"steps": 60, "batch": 30, "evaluate_every": 30, "lr": 0.01},
-        }
-    )
-    assert found is not None, faults
-    pack = Pack([Lane("a", found, 0)], 3, build, compiled=False)
-    results = []
-    while not pack.done:
-        results += pack.advance()
+    found = resolved(model, "number_words", steps=60, batch=30, evaluate_every=30, lr=0.01)
+    results = list(train([Lane("a", found, 0)]).values())
     curve = results[0].curve
     assert curve["error.train"][-1] < curve["error.train"][0], results[0].reason
     assert {n for n in curve if "absolute" in n} == {f"mean_absolute_error.{split}" for split in TASK.splits}

@@ -24,8 +24,7 @@ def task(operation: Any = "add") -> PairFunctions:
 
 
 @pytest.mark.parametrize(
-    ("operation", "by_hand"),
-    [("add", 10), ("sub", -6), ("mul", 16), ("div", 0.25), ("squared", 4), ("root", math.sqrt(2))],
+    ("operation", "by_hand"), [("add", 10), ("sub", -6), ("mul", 16), ("div", 0.25), ("squared", 4), ("root", math.sqrt(2))]
 )
 def test_operations_by_hand(operation, by_hand) -> None:
     """a = 2, b = 8"""

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lanes import resolved, train
 
-from sweeps.config.settings import build, lane_key, resolve
+from sweeps.config.settings import build, lane_key
 from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
 from tasks.sequential_digits import SequentialDigits
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 with_mnist = pytest.mark.skipif(
-    not MNIST.is_dir(),
-    reason="MNIST's files are downloaded, not shipped; the other tests use scikit-learn's digits",
+    not MNIST.is_dir(), reason="MNIST's files are downloaded, not shipped; the other tests use scikit-learn's digits"
 )
 
 
@@ -109,7 +108,7 @@ def test_the_longest_test_length_decides_what_is_solved() -> None:
 
 
 @with_mnist
-def test_a_lane_is_known_by_what_its_pictures_are_and_not_by_where_they_lie(tmp_path: Path) -> None:
+def test_a_lanes_key_depends_on_its_pictures_and_not_on_their_folder(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(MNIST, copy)
     keys = {
@@ -121,22 +120,13 @@ def test_a_lane_is_known_by_what_its_pictures_are_and_not_by_where_they_lie(tmp_
 
 def settings_with(data: str) -> dict[str, Any]:
     task = {"name": "sequential_digits", "length": 2, "test_lengths": [1], "data": data}
-    found, faults, _ = resolve({"model": "nau", "task": task, "train": {"steps": 10}})
-    assert found is not None, faults
-    return found
+    return resolved("nau", task, steps=10)
 
 
 def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
     given = {"name": "sequential_digits", "most_sequences": 50, **settings}
-    found, faults, _ = resolve(
-        {"model": model, "task": given, "train": {"steps": steps, "batch": 32, "evaluate_every": steps // 2}}
-    )
-    assert found is not None, faults
-    pack = Pack([Lane(f"seed {seed}", found, seed) for seed in range(2)], 3, build, compiled=False)
-    results = []
-    while not pack.done:
-        results += pack.advance()
-    return results
+    found = resolved(model, given, steps=steps, batch=32, evaluate_every=steps // 2)
+    return list(train([Lane(f"seed {seed}", found, seed) for seed in range(2)]).values())
 
 
 @pytest.mark.slow
@@ -144,11 +134,7 @@ def trained(model: Any, steps: int, **settings: Any) -> list[Any]:
     ("model", "settings", "steps"),
     [
         ("nau", {"operation": "sum", "length": 3, "test_lengths": [1, 20]}, 78),  # two epochs
-        (
-            "nmu",
-            {"operation": "product", "length": 2, "digits": list(range(1, 10)), "test_lengths": [1, 3]},
-            68,
-        ),
+        ("nmu", {"operation": "product", "length": 2, "digits": list(range(1, 10)), "test_lengths": [1, 3]}, 68),
     ],
 )
 def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps) -> None:
@@ -163,29 +149,17 @@ def test_a_few_epochs_on_real_digits_bring_the_error_down(model, settings, steps
 def test_a_few_steps_on_mnists_own_files_bring_the_error_down() -> None:
     for operation, model in (("sum", "nau"), ("product", "nmu")):
         digits = list(range(operation == "product", 10))
-        settings = {
-            "operation": operation,
-            "data": str(MNIST),
-            "length": 2,
-            "digits": digits,
-            "test_lengths": [1, 3],
-        }
+        settings = {"operation": operation, "data": str(MNIST), "length": 2, "digits": digits, "test_lengths": [1, 3]}
         for result in trained(model, 60, **settings):
             error = result.curve["error.interpolation"]
             assert error[-1] < 0.5 * error[0], result.reason
 
 
-def test_the_network_reads_pictures_and_accumulates_exactly_where_asked() -> None:
+def test_the_network_reads_pictures_and_accumulates_exactly_where_set() -> None:
     """h_t = h_{t-1} * l_t with l_t of the CNN, from 1; and its mean squared error is that of the digits it reads."""
-    found, faults, _ = resolve(
-        {
-            "model": {"name": "nmu", "accumulator": "product"},
-            "task": {"name": "sequential_digits", "operation": "product", "length": 2},
-            "train": {"steps": 10},
-        }
+    found = resolved(
+        {"name": "nmu", "accumulator": "product"}, {"name": "sequential_digits", "operation": "product", "length": 2}, steps=10
     )
-    assert found is not None, faults
-    from sweeps.config.settings import build
     from sweeps.training.step import Context
 
     model = build(found).model()

@@ -104,10 +104,6 @@ def test_a_divisor_of_zero_moves_by_half_the_distance_of_two_draws() -> None:
     assert product.sample(Middle(), instance, 1)[0].tolist() == [[0.0, 0.0]]
 
 
-def test_the_loss_is_the_mean_squared_error() -> None:
-    assert single().loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[3.0], [5.0]])).item() == 2.5
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [

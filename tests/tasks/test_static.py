@@ -109,12 +109,7 @@ def masks(task: Static, seed: int) -> dict[str, torch.Tensor]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    operation=st.sampled_from(OPERATIONS),
-    seed=st.integers(0, 1000),
-    simple=st.booleans(),
-    size=st.integers(8, 60),
-)
+@given(operation=st.sampled_from(OPERATIONS), seed=st.integers(0, 1000), simple=st.booleans(), size=st.integers(8, 60))
 def test_a_sampled_batch_has_the_true_targets(operation, seed, simple, size) -> None:
     """`truth` adds slices in float64, `sample` multiplies by masks in float32."""
     task = static(operation=operation, simple=simple, input_size=size)

@@ -42,13 +42,10 @@ def tripled_sine(x: Tensor) -> Tensor:
     return torch.sin(x) * 3.0
 
 
-def test_what_was_compiled_before_is_loaded_and_gives_the_same_bits(no_tracing: Callable[[], None]) -> None:
+def test_compiled_code_is_loaded_and_gives_the_same_bits(no_tracing: Callable[[], None]) -> None:
     def step(state: dict[str, Tensor], key: Tensor) -> dict[str, Tensor]:
         first, second = threefry2x32(key[0], key[1], state["counter"], state["counter"] + 1)
-        return {
-            "counter": state["counter"] + 1,
-            "value": (state["value"] + first * 1e-9 - second * 1e-9).tanh(),
-        }
+        return {"counter": state["counter"] + 1, "value": (state["value"] + first * 1e-9 - second * 1e-9).tanh()}
 
     def start() -> dict[str, Tensor]:
         return {"counter": torch.arange(9, dtype=torch.int32), "value": torch.linspace(-1.0, 1.0, 9)}
@@ -93,7 +90,7 @@ def test_another_process_in_another_folder_loads_what_one_has_compiled(tmp_path:
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_what_was_compiled_before_waits_for_no_other_worker(tmp_path: Path, gradients: bool) -> None:
+def test_loading_compiled_code_waits_for_no_other_worker(tmp_path: Path, gradients: bool) -> None:
     x = X.clone().requires_grad_(gradients)
     Recorded(tripled_sine, (x,), differentiable=gradients)
     (lock,) = (tmp_path / "sweeps-programs").glob("*.lock")
@@ -123,7 +120,7 @@ def test_a_loaded_program_refuses_other_shapes(no_tracing: Callable[[], None]) -
         loaded(torch.linspace(0.0, 1.0, 8))
 
 
-def test_what_is_bound_for_many_runs_must_be_what_it_was_compiled_for() -> None:
+def test_inputs_that_are_bound_must_be_those_that_were_compiled_for() -> None:
     def both(state: list[Tensor]) -> list[Tensor]:
         return [state[0] + 1.0, state[1] * 2.0]
 
@@ -175,7 +172,7 @@ def test_code_is_neither_read_from_nor_put_where_others_may_write(
     assert files() == []
 
 
-def test_what_nobody_has_used_for_months_is_removed(files: Callable[[], list[Path]]) -> None:
+def test_compiled_code_unused_for_months_is_removed(files: Callable[[], list[Path]]) -> None:
     Recorded(tripled_sine, (X,))
     (old,) = files()
     os.utime(old, (0.0, 0.0))
@@ -188,7 +185,7 @@ def test_what_nobody_has_used_for_months_is_removed(files: Callable[[], list[Pat
 
 
 @pytest.mark.parametrize("broken", ["aot_compile", "load"])
-def test_what_torch_cannot_compile_ahead_of_time_is_traced_as_ever(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_code_that_torch_cannot_compile_ahead_of_time_is_traced(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def refuse(*given: Any, **options: Any) -> None:
         raise RuntimeError
 
@@ -220,7 +217,7 @@ def test_a_worker_s_programs_and_kernels_lie_in_the_user_s_own_cache(tmp_path: P
     assert done.stdout.strip() == str(tmp_path / "sweeps" / "compiled")
 
 
-def test_outputs_that_are_views_of_one_tensor_come_right_out_of_the_disk_cache() -> None:
+def test_outputs_that_are_views_of_one_tensor_are_right_from_the_disk_cache() -> None:
     """torch 2.13 makes such outputs out of freed memory when the compiled function is loaded from its disk cache."""
 
     def halves(w: torch.Tensor) -> dict[str, Any]:

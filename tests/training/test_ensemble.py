@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from lanes import lanes_of, train
+from lanes import lanes_of, resolved, train
 from test_symbol_lanes import DNGPU, NEURAL_GPU
 
-from sweeps.config.settings import build, float_leaves, resolve
+from sweeps.config.settings import build, float_leaves
 from sweeps.training.ensemble import Ensemble
 
 
@@ -17,7 +17,7 @@ def ensemble_of(settings: dict[str, Any], states: list[Any]) -> Ensemble:
     return Ensemble(build(settings), float_leaves(settings), states, compiled=False)
 
 
-@pytest.mark.parametrize("settings", [DNGPU, NEURAL_GPU], ids=["dngpu", "neural_gpu"])
+@pytest.mark.parametrize("settings", [DNGPU, pytest.param(NEURAL_GPU, marks=pytest.mark.slow)], ids=["dngpu", "neural_gpu"])
 def test_members_are_judged_as_their_lanes_were(settings) -> None:
     lanes = train(lanes_of(settings, range(2)), 1)
     rows = ensemble_of(settings, [lane.state for lane in lanes.values()]).measure(6)
@@ -53,7 +53,6 @@ def test_the_average_is_that_of_softmaxes(monkeypatch) -> None:
 
 
 def test_a_task_of_numbers_has_nothing_to_average() -> None:
-    settings, faults, _ = resolve({"model": "nau", "task": "static", "train": {"steps": 10}})
-    assert settings is not None, faults
+    settings = resolved("nau", steps=10)
     with pytest.raises(ValueError, match="those of Static are numbers"):
         ensemble_of(settings, [])

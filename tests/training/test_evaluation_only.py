@@ -39,7 +39,7 @@ def test_all_lanes_of_the_shipped_sweep_have_one_structure() -> None:
     assert len(cells) == 9 and len({cell.key for cell in cells}) == 9
 
 
-def test_what_training_sees_is_structure_still() -> None:
+def test_settings_that_the_step_reads_are_structure() -> None:
     plain: dict[str, Any] = {"name": "single_module", "input_size": 2}
     ranges = {"interpolation": [[-2, -1], [1, 2]]}
     union, other = settings_of("nmu", {**plain, **ranges}), settings_of("nmu", {**plain, "operation": "add"})

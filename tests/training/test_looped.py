@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from lanes import assert_same, lanes_of, pack_of, train
+from lanes import assert_same, lanes_of, pack_of, resolved, train
 
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build
 from sweeps.training import pack
 from sweeps.training.lane import Lane
 from sweeps.training.random import Stream, seed_key
@@ -19,9 +19,7 @@ TASK = {"name": "recurrent", "operation": "add", "input_size": 4, "length": 3, "
 
 def settings_of(model: Any, **train: Any) -> dict[str, Any]:
     given = {"steps": 10, "batch": 8, "evaluate_every": 5, "lr": 0.01, **train}
-    found, faults, _ = resolve({"model": model, "task": TASK, "train": given})
-    assert found is not None, faults
-    return found
+    return resolved(model, TASK, **given)
 
 
 EVERYTHING = settings_of({"name": "nau", "dropout": 0.1, "input_penalty": 0.1}, gradient_noise=1e-4, clip_norm=1.0)
@@ -33,8 +31,7 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
-    ["nau", "nalu", "lstm", "rnn_tanh", "gumbel_nac", {"name": "nau", "dropout": 0.2, "input_penalty": 1.0}],
+    "model", ["nau", "nalu", "lstm", "rnn_tanh", "gumbel_nac", {"name": "nau", "dropout": 0.2, "input_penalty": 1.0}]
 )
 def test_training_is_the_same_looped_and_unrolled(model, monkeypatch) -> None:
     """What is drawn too: weights that are drawn at every time, and dropout."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -80,11 +78,7 @@ def test_the_first_step_of_adam_by_hand() -> None:
     """The first moments are (1 - beta) g and (1 - beta) g^2, so corrected g and g^2: a step of lr against the sign."""
     zero, grad = {"w": torch.zeros(2)}, {"w": torch.tensor([4.0, -0.5])}
     params, moments = optimizers.adam(
-        {"w": torch.tensor([1.0, 1.0])},
-        grad,
-        {"first": zero, "second": zero},
-        torch.tensor(0),
-        **ADAM,
+        {"w": torch.tensor([1.0, 1.0])}, grad, {"first": zero, "second": zero}, torch.tensor(0), **ADAM
     )
     assert params["w"].tolist() == pytest.approx([0.99, 1.01])
     assert moments["first"]["w"].tolist() == pytest.approx([0.4, -0.05])
@@ -181,30 +175,3 @@ def test_an_unknown_optimizer_is_refused_with_the_names_of_the_registry() -> Non
     assert [str(fault) for fault in faults] == [
         "train.optimizer: must be 'adam', 'adamax' or 'sgd', but got 'adm'. Did you mean 'adam'?"
     ]
-
-
-ADDED = """
-from sweeps.training import optimizers
-
-def sign_descent(params, grads, moments, step, *, lr):
-    return {name: p - lr * grads[name].sign() for name, p in params.items()}, moments
-
-optimizers.OPTIMIZERS["sign_descent"] = optimizers.Optimizer(sign_descent, moments=(), settings=("lr",))
-from sweeps.config.settings import build, resolve
-from sweeps.training.lane import Lane
-from sweeps.training.pack import Pack
-train = {"steps": 3, "batch": 8, "optimizer": "sign_descent"}
-settings, faults, _ = resolve({"model": "nau", "task": {"name": "static", "input_size": 10}, "train": train})
-pack, results = Pack([Lane("a", settings, 0)], 3, build, compiled=False), []
-while not pack.done:
-    results += pack.advance()
-print(results[0].outcome, results[0].steps)
-"""
-
-
-def test_an_optimizer_is_added_by_one_entry() -> None:
-    """In a process of its own, since the registry is read when the settings of training are defined."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ADDED], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout.split() == ["unsolved", "3"]

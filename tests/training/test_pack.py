@@ -43,9 +43,7 @@ def test_a_freed_slot_takes_the_next_lane_while_its_neighbours_go_on() -> None:
 
 
 @pytest.mark.parametrize("slots", [7, 25])
-def test_a_lane_equals_itself_in_every_place_of_packs_of_every_size_beside_a_lane_that_diverges(
-    slots,
-) -> None:
+def test_a_lane_equals_itself_in_every_place_of_packs_of_every_size_beside_a_lane_that_diverges(slots) -> None:
     alone = train(lanes_of(NAU, [5]))["seed 5"]
     neighbours = lanes_of(NAU, range(100, 98 + slots), "other")
     bad = Lane("bad", NOT_A_NUMBER, 1)
@@ -58,7 +56,7 @@ def test_a_lane_equals_itself_in_every_place_of_packs_of_every_size_beside_a_lan
         assert all(results[lane.key].outcome == "unsolved" for lane in neighbours)
 
 
-def test_a_lane_whose_loss_is_not_finite_says_when_and_keeps_its_last_finite_weights() -> None:
+def test_a_lane_whose_loss_is_not_finite_reports_the_step_and_keeps_its_last_finite_weights() -> None:
     results = train([Lane("bad", NOT_A_NUMBER, 1), *lanes_of(NAU, [1])])
     bad = results["bad"]
     assert (bad.outcome, bad.steps) == ("diverged", 0)
@@ -132,9 +130,7 @@ def test_a_lane_that_moves_to_another_pack_by_its_checkpoint_is_as_if_undisturbe
 
 
 @pytest.mark.parametrize("steps_done", [1, 4, 13])
-def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at_other_steps(
-    steps_done,
-) -> None:
+def test_a_lane_cut_off_between_evaluations_is_as_if_undisturbed_beside_lanes_at_other_steps(steps_done) -> None:
     settings = settings_of({"name": "nau", "dropout": 0.1}, steps=35, **TRAIN)
     undisturbed = train(lanes_of(settings, range(4)), slots=7)
     pack = pack_of(lanes_of(settings, range(2)), 7)
@@ -185,10 +181,7 @@ def test_a_checkpoint_of_another_model_is_an_error_of_its_lane_alone() -> None:
 def test_terms_that_are_left_out_because_they_are_zero_change_no_number() -> None:
     plain = settings_of("nau")
     zero_floats = frozenset({"model.dropout", "train.gradient_noise", "train.clip_norm", "train.momentum"})
-    with_terms, without = (
-        train(lanes_of(plain, range(3))),
-        train(lanes_of(plain, range(3)), zero_floats=zero_floats),
-    )
+    with_terms, without = (train(lanes_of(plain, range(3))), train(lanes_of(plain, range(3)), zero_floats=zero_floats))
     for key, result in with_terms.items():
         assert_same(result, without[key])
 

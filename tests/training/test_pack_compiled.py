@@ -18,7 +18,7 @@ from sweeps.training.lane import Lane, LaneResult
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EVERYTHING = {"lr": 0.01, "gradient_noise": 1e-4, "clip_norm": 1.0}
-TEST_FOLDER = Path(__file__).parent
+TEST_FOLDER = Path(__file__).parents[1]
 
 
 def model_with_dropout(name: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ print(pack.why_uncompiled)
     environment = {**os.environ, "CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
-        cwd=TEST_FOLDER.parents[1], env=environment, capture_output=True, text=True, timeout=300,
+        cwd=TEST_FOLDER.parent, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     outcomes, why = done.stdout.strip().splitlines()

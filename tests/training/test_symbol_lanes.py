@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from lanes import assert_same, lanes_of, pack_of, train
+from lanes import assert_same, lanes_of, pack_of, resolved, train
 
 from sweeps.config.settings import resolve
 from sweeps.training.lane import LaneResult
@@ -22,9 +22,7 @@ DECAY = {"rule": "two_worse", "factor": 0.5, "period": 2}
 
 def settings_of(model: Any, **train: Any) -> dict[str, Any]:
     given = {"steps": 8, "batch": 4, "evaluate_every": 4, "lr": 0.01, "lr_decay": DECAY, **train}
-    found, faults, _ = resolve({"model": model, "task": TASK, "train": given})
-    assert found is not None, faults
-    return found
+    return resolved(model, TASK, **given)
 
 
 DNGPU = settings_of({"name": "dngpu", "maps": 6}, optimizer="adamax", beta2=0.9995)

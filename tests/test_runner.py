@@ -1,7 +1,8 @@
-"""`sweeps run` and `sweeps reproduce` with packs in this process instead of Ray: extended, own units, reproduced."""
+"""Sweeps whose packs are trained in this process instead of on Ray: extended, reproduced, with own units; their progress."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import pytest
 from commands import call, train_in_process
 from kept import records_of, states
+from rich.console import Console
 from sample_sweeps import UNIT
 
+from sweeps.config.sweep_file import parse
 from sweeps.config.yaml import dump, read
 from sweeps.runner import run
+from sweeps.runner.driver import Driver
+from sweeps.runner.progress import Progress
+from sweeps.runner.progress_log import MARK, is_first, last_block, plain
+from sweeps.store import Store
 
 SMALL = """\
 name: small
@@ -40,8 +47,6 @@ BROKEN = UNIT.replace("return x\n", 'raise ArithmeticError("it has never worked"
 @pytest.fixture(autouse=True)
 def _in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SWEEPS_STORE", str(tmp_path / "results"))  # absolute: MLflow caches stores by URI
     monkeypatch.setattr(run, "_train", lambda driver, console, workers: train_in_process(driver))
     files = {"small.yaml": SMALL, "own.yaml": OWN, "my_unit.py": UNIT, "my_broken_unit.py": BROKEN}
@@ -107,3 +112,75 @@ def test_own_units_are_trained_and_those_that_diverge_or_raise_are_reported() ->
     lanes = [lane for entry in by_model["broken"] for lane in entry["lanes"]]
     assert {lane["reason"] for lane in lanes} == {"ArithmeticError: it has never worked"}
     assert {status for _, status in states(Path("results").absolute(), "own")} == {"FINISHED", "FAILED"}
+
+
+# ------------------------------------------------------------------------------------------- progress
+
+SEARCH = "search: {sampler: {name: random, seed: 0}, configurations: 2, space: {train.lr: {log_uniform: [1e-4, 1e-1]}}}\n"
+LOG = [
+    "2026-11-21 15:16:00,020\tINFO job_manager.py:581 -- Runtime env is setting up.",
+    "Running entrypoint for job small-1: exec python -m cluster.job",
+    "3 workers",
+    f"{MARK}0:00:05  configurations 0/9  lanes 0/36, 0 solved",
+    f"{MARK}0:00:20  configurations 0/9  lanes 4/36, 0 solved",
+    f"{MARK}  model=nau: best #0",
+    f"{MARK}0:00:25  configurations 1/9  lanes 8/36, 0 solved",
+    f"{MARK}0:00:30  configurations 1/9  lanes 8/36, 0 solved",
+    f"{MARK}0:00:36  configurations 2/9  lanes 12/36, 0 solved",
+    f"{MARK}0:00:38  configurations 9/9  lanes 36/36, 0 solved",
+    f"{MARK}  model=nau: best #1",
+    f"{MARK}  model=nac: best #0",
+    "# small",
+]
+
+
+def test_a_plain_log_has_a_line_where_lanes_have_ended_and_the_last_one() -> None:
+    assert [line[:45] for line in plain(iter(LOG))] == [
+        "3 workers",
+        "0:00:20  configurations 0/9  lanes 4/36, 0 so",
+        "0:00:36  configurations 2/9  lanes 12/36, 0 s",
+        "0:00:38  configurations 9/9  lanes 36/36, 0 s",
+        "# small",
+    ]
+
+
+def test_the_last_block_is_the_whole_screen() -> None:
+    assert [line[:20] for line in last_block(LOG)] == [
+        "0:00:38  configurati", "  model=nau: best #1", "  model=nac: best #0",
+    ]  # fmt: skip
+    assert last_block([]) == []
+
+
+def test_the_clock_of_a_continued_driver_starts_at_0() -> None:
+    log = [f"{MARK}0:10:00  lanes 4/36", f"{MARK}0:00:20  lanes 8/36", f"{MARK}0:00:40  lanes 12/36"]
+    assert len(list(plain(iter(log)))) == 3
+
+
+def shown(folder: Path) -> list[str]:
+    """Return the lines that are printed during a sweep of 8 lanes: one event before it, and the end."""
+    sweep, output = parse(SMALL + SEARCH, "s"), io.StringIO()
+    with Store(folder) as store, store.hold("small"):
+        store.begin_sweep("small", sweep.text, sweep.document)
+        driver = Driver(sweep, "small", store, None, 1)
+        driver.begin()
+        with Progress(driver, Console(file=output, width=200)) as progress:
+            progress()
+            train_in_process(driver)
+    return output.getvalue().splitlines()
+
+
+def test_a_sweep_prints_a_line_now_and_then_and_one_at_its_end(tmp_path: Path) -> None:
+    first, last = shown(tmp_path)
+    assert first.startswith("0:00:00  configurations 0/4  lanes 0/8, 0 solved  0 seed-steps/s")
+    assert "configurations 4/4  lanes 8/8, 0 solved [0%, 32%]  " in last
+    assert "seed-steps/s  left about 0:00:00" in last
+
+
+def test_a_log_has_the_best_configuration_of_every_cell_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPS_PROGRESS", "lines")
+    lines = shown(tmp_path)
+    assert all(line.startswith(MARK) for line in lines) and [is_first(line) for line in lines[:2]] == [True] * 2
+    head, nau, linear = last_block(lines)
+    assert "lanes 8/8" in head
+    for line, cell in ((nau, "model=nau"), (linear, "model=linear")):
+        assert line.startswith(f"  {cell}: best #") and "0 of 2 solved, " in line

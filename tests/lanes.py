@@ -1,4 +1,4 @@
-"""Small lanes for the tests of packs, trained with or without the compiler."""
+"""Settings and lanes for tests, trained in one pack with or without the compiler."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ TRAIN = {"steps": 20, "batch": 8, "evaluate_every": 10}
 TOO_LARGE = {"interpolation": [1.0, 3e37]}
 
 
+def resolved(model: Any, task: Any = "static", **train: Any) -> dict[str, Any]:
+    """Return settings with every default filled in."""
+    found, faults, _ = resolve({"model": model, "task": task, "train": train})
+    assert found is not None, faults
+    return found
+
+
 def settings_of(model: Any = "nau", task: Mapping[str, Any] | None = None, **train: Any) -> dict[str, Any]:
-    resolved, faults, _ = resolve({"model": model, "task": {**TASK, **(task or {})}, "train": {**TRAIN, **train}})
-    assert resolved is not None, faults
-    return resolved
+    return resolved(model, {**TASK, **(task or {})}, **{**TRAIN, **train})
 
 
 def lanes_of(settings: dict[str, Any], seeds: Iterable[int], prefix: str = "seed") -> list[Lane]:
