@@ -1,1 +1,1 @@
-"""What to try, and what came of it: sweep files, search, scheduling, records and reports."""
+"""A distributed hyperparameter-sweep system for models that learn arithmetic and algorithms."""

@@ -180,6 +180,26 @@ def test_a_task_that_a_model_can_learn(model, task) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("num_units = 2", 'num_units = "a"'), "has num_units = 'a': it must be a whole number"),
+        (("class TwoLayer", "class Other(Network):\n    pass\n\n\nclass TwoLayer"), "exactly one network class, .* but defines 2"),
+    ],
+)
+def test_a_broken_network_of_a_user_is_reported_as_a_network(folder, change, message) -> None:
+    text = Path(inspect.getfile(find("network", "two_layer"))).read_text()
+    (folder / "my_network.py").write_text(text.replace(*change))
+    assert registry.is_network("./my_network.py")
+    with pytest.raises(registry.BrokenDefinition, match=message):
+        find("network", "./my_network.py")
+
+
+def test_a_class_in_a_file_is_named_by_the_file_alone() -> None:
+    with pytest.raises(registry.UnknownName, match=r"write \./my_network.py alone"):
+        find("network", "./my_network.py:Mine")
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [("dngpu", "dngpu is a whole network, and no unit"), ("two_layer", "two_layer is a network that arranges units")],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from kept import records_of, states
 from rich.console import Console
 from sample_sweeps import UNIT
 
+from sweeps.config import registry
 from sweeps.config.sweep_file import parse
 from sweeps.config.yaml import dump, read
 from sweeps.runner import run
@@ -63,6 +64,19 @@ def test_more_seeds_train_what_is_missing_and_leave_the_rest() -> None:
     after = records_of("results")
     assert len(after) == 6
     assert [record for record in after if record.seed < 2] == before, "their wall times too"
+
+
+def test_a_unit_that_was_edited_since_the_sweep_began_is_refused_and_nothing_is_mixed() -> None:
+    mine = SMALL.replace("[nau, linear]", "[./my_unit.py]")
+    Path("mine.yaml").write_text(mine.replace("small", "mine"))
+    assert call("run", "mine.yaml", "--no-mlflow").status == 0
+    before = records_of("results")
+    Path("my_unit.py").write_text(UNIT + "\n# edited\n")
+    registry.clear_cache()
+    for more in ([], ["seeds=3"]):
+        answer = call("run", "mine.yaml", *more, "--no-mlflow")
+        assert answer.status == 2 and "a file of yours has changed" in answer.err
+    assert records_of("results") == before
 
 
 def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> None:

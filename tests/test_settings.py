@@ -177,6 +177,10 @@ def test_a_schedule_may_be_steps_or_a_share_of_the_budget(given, steps) -> None:
         ({"model": {"name": "nau", "sparsity_penalty": {"strat": 1}}},
          "model.sparsity_penalty.strat: is not a setting here. Did you mean 'start'?"),
         ({"model": {"name": "nmu", "units": ["nau"]}}, "model.units: network two_layer takes 2 units, but got 1"),
+        (
+            {"model": {"name": "nmu", "network": "dngpu"}},
+            "model.network: dngpu is a whole network, which arranges no unit nmu: write `model: dngpu`",
+        ),
         ({"model": {"units": [{"name": "nau", "clmp": 1}, "nmu"]}}, "model.units.0.clmp: is not a setting here."),
         ({"train": None}, "train.steps: is missing"),
         ({"train": {"steps": 1.5}}, "train.steps: input should be a valid integer, but got 1.5"),

@@ -50,9 +50,14 @@ def with_warnings(sweep: Sweep) -> Sweep:
 
 
 def require_store(store: str) -> None:
-    """Raise UserError where the store's folder does not exist, for verbs that read and must not create one."""
-    if "://" not in store and not Path(store).is_dir():
-        raise UserError(f"there is no store {store!r} here: `sweeps run` makes one; --store or SWEEPS_STORE names another")
+    """Raise UserError where there is no store, for verbs that read and must not create one."""
+    from sweeps.store.database import exists
+
+    if not exists(store):
+        found = (
+            f"{store!r} is a file, and a store is a folder" if Path(store).is_file() else f"there is no store {store!r} here"
+        )
+        raise UserError(f"{found}: `sweeps run` makes one; --store or SWEEPS_STORE names another")
 
 
 @contextmanager

@@ -177,8 +177,8 @@ def _check_name(kind: registry.Kind, name: str) -> None:
         raise UserError(f"{name!r} cannot be the name of a {kind}: {rule}{suggestion}")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UserError(f"{name!r} is a keyword of Python: take another, for instance {'my_' + name!r}")
-    if name in registry.names(kind):
-        raise UserError(f"{name!r} is the name of a {kind} that exists already: take another")
+    if name in {*registry.names(kind), *(registry.names("model") + registry.names("network") if kind != "task" else [])}:
+        raise UserError(f"{name!r} is the name of a definition that exists already: take another")
 
 
 def summary_line(kind: registry.Kind, name: str) -> str:

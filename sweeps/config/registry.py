@@ -119,9 +119,9 @@ def is_network(name: str) -> bool:
 
     Raises UnknownName and BrokenDefinition as `find` does.
     """
-    if not _is_reference(name):
+    if not is_reference(name):
         return name in names("network") and name not in names("model")
-    return not _candidates(name, "model") and len(_candidates(name, "network")) == 1
+    return not _candidates(name, "model") and bool(_candidates(name, "network"))
 
 
 @overload
@@ -146,7 +146,7 @@ def clear_cache() -> None:
 
 @lru_cache
 def _find(kind: Kind, name: str) -> type[Any]:
-    if _is_reference(name):
+    if is_reference(name):
         return _the_candidate(name, kind)
     module = _modules(kind).get(name)
     if module is None:
@@ -205,7 +205,7 @@ def source_hash(kind: Kind, name: str) -> str:
     return hashlib.sha256(Path(inspect.getfile(_find(kind, name))).read_bytes()).hexdigest()[:16]
 
 
-def _is_reference(name: str) -> bool:
+def is_reference(name: str) -> bool:
     """Whether a name refers to a user's own class: ./my_unit.py or my_pkg.units:Mine."""
     return name.endswith(".py") or ":" in name
 
@@ -215,6 +215,8 @@ def _referred(name: str) -> tuple[ModuleType, tuple[type[Any], ...]]:
     """The module of a reference or of a shipped definition, and the public classes that it names."""
     if ":" in name:
         module_name, _, attribute = name.partition(":")
+        if module_name.endswith(".py"):
+            raise UnknownName(f"{name}: write {module_name} alone, since a file defines one class, or my_package.units:Mine")
         module = _import(module_name)
         if not hasattr(module, attribute):
             near = nearest(attribute, [known for known, value in vars(module).items() if inspect.isclass(value)])
@@ -275,6 +277,8 @@ def _complete(cls: type[Any], kind: Kind, name: str) -> type[Any]:
         raise BrokenDefinition(f"{where} must subclass {source.module}.{source.base}{also}", file, line)
     required = ("version", "num_units") if kind == "network" else ("version",)
     missing = [field for field in required if not hasattr(cls, field)] + sorted(cls.__abstractmethods__)
+    if kind == "network" and not missing and not isinstance(cls.num_units, int):
+        raise BrokenDefinition(f"{where} has num_units = {cls.num_units!r}: it must be a whole number", file, line)
     if missing:
         raise BrokenDefinition(f"{where} is not a {kind}: it lacks {', '.join(missing)}", file, line)
     return cls

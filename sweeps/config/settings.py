@@ -67,6 +67,8 @@ def section(
             found += _faults_besides(cls, known, path, wrong)
         reported = {fault.path for fault in faults}
         return None, faults + [fault for fault in dict.fromkeys(found) if fault.path not in reported]
+    except Exception as error:  # a user's Config may raise anything in its own checks
+        return None, [*faults, Fault(path, f"{cls.__qualname__} in {cls.__module__} raises {type(error).__name__}: {error}")]
     return (None, faults) if faults else (plain, [])
 
 
@@ -333,6 +335,11 @@ def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tupl
         given_network = rest.pop("network", None)
         network_name = given_network or _usual_network(name, task, "units" in rest)
         network = registry.find("network", network_name)
+        reason = _not_arranged(name, network_name, network, given_network is not None, "units" in rest)
+        if reason:
+            return None, [
+                Fault("model" if isinstance(given, str) else "model.network" if given_network else "model.name", reason)
+            ]
         preset = copy.deepcopy(dict(network.presets.get(name, {})))
         preset_units = preset.pop("units", None)
         given_units = rest.pop("units", None) or preset_units or [name] * network.num_units
@@ -370,9 +377,24 @@ def _usual_network(name: str | None, task: dict[str, Any] | None, units_given: b
 
     With units, the name is only a label.
     """
-    if name in registry.standalone_networks() or (isinstance(name, str) and not units_given and registry.is_network(name)):
-        return str(name)
+    if isinstance(name, str) and (name in registry.standalone_networks() or (not units_given and registry.is_network(name))):
+        return name
     return registry.find("task", task["name"]).network if task else "two_layer"
+
+
+def _not_arranged(
+    name: str | None, network_name: str, network: type[Network], network_given: bool, units_given: bool
+) -> str | None:
+    """The reason why a network does not go with a model's name, or None: a whole network has no units, others need them."""
+    if network.num_units == 0 and network_given and name not in (None, network_name):
+        return f"{network_name} is a whole network, which arranges no unit {name}: write `model: {network_name}`"
+    if network.num_units > 0 and name == network_name and not units_given:
+        units = "unit" if network.num_units == 1 else "units"
+        return (
+            f"network {network_name} arranges {network.num_units} {units}: name a unit beside it, "
+            f"`model: {{name: nmu, network: {network_name}}}`"
+        )
+    return None
 
 
 def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:

@@ -313,8 +313,8 @@ class Driver:
     def _extended(self, cell: Cell, configuration: Configuration) -> Configuration:
         """Return a stored configuration with the seeds and settings, such as more steps, that the file has now."""
         settings = _resolved(cell, configuration.parameters)
-        keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds if seed not in configuration.keys}
-        if keys:
+        keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds}
+        if keys != configuration.keys:  # also where a user's file has changed, which the store refuses
             configuration = self.store.add_seeds(self.name, cell.key, configuration.number, keys)
         if settings != configuration.settings:
             configuration = self.store.update_settings(self.name, cell.key, configuration.number, settings)

@@ -160,8 +160,8 @@ class Store:
             if changed:
                 raise StoreError(
                     f"sweep {name!r}, cell {cell!r}, configuration {number}: seeds {changed[:5]} are other lanes than "
-                    "when the sweep began; the model, the task or the engine has a new version. "
-                    "Continue with the release that began it, or start anew with --name."
+                    "when the sweep began: a file of yours has changed, or the model, the task or the engine has a new "
+                    "version. Continue with what the sweep began with, or start anew with --name."
                 )
             new = {seed: key for seed, key in keys.items() if seed not in present}
             if new:

@@ -173,7 +173,7 @@ def test_a_users_network_that_arranges_units_is_named_beside_them(folder: Path) 
         model.unit.weight.fill_(0.5)
     assert [w.tolist() for w in model.effective_weights()] == [[[0.5] * 4]]
     _, faults, _ = resolve({"model": "./mine.py", "task": "static", "train": {"steps": 1}})
-    assert "class Doubled is a network, and no unit" in str(faults[0])
+    assert "network ./mine.py arranges 1 unit: name a unit beside it" in str(faults[0])
     assert "`model: {name: nmu, network: ./mine.py}`" in str(faults[0])
 
 

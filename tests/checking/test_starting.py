@@ -49,9 +49,9 @@ def test_new_writes_into_a_folder() -> None:
         (["model", "2nau"], "Perhaps 'nau'?"),
         (["model", "a/b"], "cannot be the name of a model"),
         (["task", "lambda"], "'lambda' is a keyword of Python: take another, for instance 'my_lambda'"),
-        (["model", "nau"], "'nau' is the name of a model that exists already"),
+        (["model", "nau"], "'nau' is the name of a definition that exists already"),
         (["model", "mine", "nowhere"], "there is no folder nowhere"),
-        (["network", "two_layer"], "'two_layer' is the name of a network that exists already"),
+        (["network", "two_layer"], "'two_layer' is the name of a definition that exists already"),
         (["unit", "mine"], "'unit' is not one of"),
     ],
 )  # fmt: skip
