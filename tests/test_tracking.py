@@ -377,3 +377,14 @@ def test_an_uri_of_postgresql_names_the_driver_that_is_installed(
 def test_passwords_are_not_shown() -> None:
     assert without_password("https://me:secret@host:5000/x@y") == "https://host:5000/x@y"
     assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
+
+
+def test_runs_that_an_earlier_release_wrote_are_replaced(uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.tracking.tracker.LAYOUT", "1")
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    before = runs(uri)
+    monkeypatch.undo()
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    after = runs(uri)
+    assert len(after) == len(before) and {run.data.tags["layout"] for run in after} == {"2"}
+    assert not {run.info.run_id for run in before} & {run.info.run_id for run in after}

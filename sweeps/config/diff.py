@@ -141,20 +141,21 @@ def _explicit(cell: Cell) -> dict[str, Any]:
     """Dotted path -> value of a cell's explicit settings, defaults included."""
     resolved, _, _ = resolve(cell.settings)
     assert resolved is not None  # the sweep was read, so its cells resolve
-    return dict(_leaves(resolved, ""))
+    return dict(leaves(resolved))
 
 
-def _leaves(node: Any, path: str) -> list[tuple[str, Any]]:
+def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted path, value) of every leaf of nested mappings. A list is a leaf unless it contains mappings."""
     if isinstance(node, Mapping):
-        return [leaf for key, value in node.items() for leaf in _leaves(value, join(path, key))]
-    if isinstance(node, list) and any(isinstance(item, Mapping) for item in node):
-        return [leaf for i, item in enumerate(node) for leaf in _leaves(item, join(path, i))]
+        return [leaf for key, value in node.items() for leaf in leaves(value, join(path, key))]
+    if isinstance(node, list | tuple) and any(isinstance(item, Mapping) for item in node):
+        return [leaf for i, item in enumerate(node) for leaf in leaves(item, join(path, i))]
     return [(path, node)]
 
 
 def _shares(node: Any, path: str) -> list[str]:
     """Paths of values such as `40%`."""
-    return [p for p, value in _leaves(node, path) for v in (value if isinstance(value, list) else [value])
+    return [p for p, value in leaves(node, path) for v in (value if isinstance(value, list) else [value])
             if isinstance(v, str) and v.strip().endswith("%")]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.compare import values_at
+from sweeps.config.diff import leaves
 from sweeps.config.space import Dimension, Objective, same
 from sweeps.results import metrics
 from sweeps.results.summary import RankedConfiguration, Summary
@@ -130,17 +131,9 @@ def parameters(configuration: Configuration) -> dict[str, str]:
 
     Without train.steps, which is the tag `budget`: MLflow's parameters cannot change and a budget may grow.
     """
-    leaves = dict(_leaves(configuration.settings)) | dict(configuration.parameters)
-    leaves.pop("train.steps", None)
-    return {path: _as_text(value) for path, value in leaves.items()}
-
-
-def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
-    if isinstance(node, (list, tuple)) and any(isinstance(item, Mapping) for item in node):
-        return [leaf for i, item in enumerate(node) for leaf in _leaves(item, f"{path}.{i}")]
-    return [(path, node)]
+    values = dict(leaves(configuration.settings)) | dict(configuration.parameters)
+    values.pop("train.steps", None)
+    return {path: _as_text(value) for path, value in values.items()}
 
 
 def _as_text(value: Any) -> str:

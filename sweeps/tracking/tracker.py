@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
 
-from sweeps.config.space import Objective
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.results.summary import RankedConfiguration
@@ -25,6 +24,9 @@ from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a sweep -> status of its run."""
+LAYOUT = "2"
+"""Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall; MLflow
+cannot delete points of a metric, so runs of an earlier layout are deleted and written anew from the records."""
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 NOTE_LIMIT = 4500
 """Most characters of a description; MLflow's limit for an experiment is 5,000."""
@@ -60,7 +62,7 @@ class Tracker:
         self.name = name or sweep.name
         self._command = command or f"sweeps run {self.name}"
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
-        self._objective = sweep.search.objective if sweep.search else Objective()
+        self._objective = sweep.objective
         self._opened: _Connection | None = None
 
     def begin(self) -> None:
@@ -163,7 +165,9 @@ class Tracker:
             runs: dict[Key, Run] = {}
             for run in client.runs(experiment, "sweep", self._created):
                 key = _key(run.tags)
-                if key in runs:  # a server created a run, its response was lost, and it was requested again
+                # A run of an earlier layout is created anew. One that exists twice: a server created it, its response was
+                # lost, and it was requested again.
+                if key in runs or run.tags.get("layout") != LAYOUT:
                     client.delete(run)
                 else:
                     runs[key] = run
@@ -181,6 +185,7 @@ class Tracker:
 
         tags = {
             "sweep": self._created,
+            "layout": LAYOUT,
             "level": "sweep",
             "model": named("model"),
             "task": named("task"),
@@ -216,7 +221,7 @@ class Tracker:
         self._end(opened, run, "FAILED" if result.outcome == "error" else "FINISHED")
 
     def _create(self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
-        all_tags = {**tags, "sweep": self._created, PARENT: parent.id}
+        all_tags = {**tags, "sweep": self._created, "layout": LAYOUT, PARENT: parent.id}
         run = opened.client.create(opened.experiment, name, all_tags, started_ms)
         opened.runs[_key(tags)] = run
         return run
