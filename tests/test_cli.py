@@ -104,6 +104,7 @@ def test_a_bad_file_is_refused_with_its_line_and_the_nearest_name_and_nothing_is
         (["show", "model", "nmuu"], "no model named 'nmuu'. Did you mean 'nmu'?"),
         (["show", "task", "statik"], "no task named 'statik'. Did you mean 'static'?"),
         (["show", "model"], "`sweeps list models` lists them"),
+        (["show", "task", "static", "algorithm"], "needs one name: `sweeps list tasks` lists them"),
         (["status", "small"], "there is no store 'results' here"),
         (["report", "small"], "there is no store 'results' here"),
         (["export", "small"], "there is no store 'results' here"),
@@ -221,9 +222,9 @@ def test_a_penalty_that_starts_after_the_end_is_a_warning_and_no_fault(sweeps: C
 
 
 def test_a_file_is_shown_with_its_defaults_filled_in_and_can_be_read_again(sweeps: Command, file: Path) -> None:
-    answer = sweeps("show", "small.yaml", "train.batch=8")
+    answer = sweeps("show", "small.yaml", "train.batch=8", "seeds=5")
     assert answer.status == 0
-    for line in ("2 cells, 4 seeds, 24 lanes", "# cell model=relu, 3 configurations", "optimizer: adam",
+    for line in ("2 cells, 5 seeds, 30 lanes", "# cell model=relu, 3 configurations", "optimizer: adam",
                  "batch: 8", "log_uniform: [0.0001, 0.1]"):  # fmt: skip
         assert line in answer.out
 

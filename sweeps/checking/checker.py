@@ -235,5 +235,6 @@ def _check(title: str, rules: Sequence[Rule[Any]], subject: Subject, compiled: b
 def _unloadable(title: str, kind: registry.Kind, error: registry.BrokenDefinition) -> Report:
     """Return the report on a definition whose file cannot be used."""
     location = Location(real_path(error.file), error.line) if error.file and error.line else None
-    do = "repair this line" if error.__cause__ else f"`sweeps new {kind} NAME` writes a working one to compare with"
+    other = " (`sweeps new network NAME` for a whole network)" if kind == "model" else ""
+    do = "repair this line" if error.__cause__ else f"`sweeps new {kind} NAME` writes a working one to compare with{other}"
     return Report(title, (Outcome(LOADS, "broken", (Fault(str(error), do, location),)),))

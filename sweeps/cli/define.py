@@ -86,16 +86,20 @@ def check(
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="FILE, or `model`, or `task`")],
-    name: Annotated[str | None, typer.Argument(help="name of the model or task")] = None,
+    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),
+    ] = None,
 ) -> None:
     """Print a sweep file with defaults filled in, or the documentation and settings of a model or task."""
     if what in ("model", "task"):
-        if name is None:
-            raise UserError(f"`sweeps show {what} NAME` needs a name: `sweeps list {what}s` lists them")
+        if len(rest or []) != 1:
+            raise UserError(f"`sweeps show {what} NAME` needs one name: `sweeps list {what}s` lists them")
+        (name,) = rest or []
         text = about_model(name) if what == "model" else about_task(name)
     else:
-        text = about_file(load_sweep(what, [name] if name else None))
+        text = about_file(load_sweep(what, rest))
     typer.echo(text)
 
 
