@@ -164,7 +164,7 @@ def test_an_error_of_numpy_during_training_is_a_bug_with_traceback_and_address(t
     assert "Traceback" in answer.err and "ValueError: operands could not be broadcast" in answer.err
     last = answer.err.strip().splitlines()[-1]
     assert last.startswith("This is a bug of sweeps. Please report the traceback above")
-    assert "to whoever maintains this installation. What is recorded is kept" in last
+    assert "to the maintainers of this installation. What is recorded is kept" in last
     assert state() == "failed"
 
 
@@ -182,7 +182,7 @@ def test_an_error_before_the_start_that_is_not_ours_is_a_bug_too(monkeypatch: py
     [
         (["Homepage, https://a", "Issues, https://a/issues"], "https://a/issues"),
         (["Homepage, https://a"], "https://a"),
-        ([], "whoever maintains this installation"),
+        ([], "the maintainers of this installation"),
     ],
 )
 def test_bugs_are_reported_to_the_address_of_the_package(

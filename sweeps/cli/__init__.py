@@ -56,4 +56,4 @@ def _report_address() -> str:
     for label in ("issues", "bug tracker", "repository", "source", "homepage"):
         if label in by_label:
             return by_label[label]
-    return "whoever maintains this installation"
+    return "the maintainers of this installation"
