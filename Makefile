@@ -57,7 +57,7 @@ test: check  ## lint, types, import rules and the tests that a change must pass 
 	$(PYTEST) -m "not slow and not cluster"
 
 test-cluster: venv  ## real Slurm, three Ray nodes, Kubernetes and launcher checks
-	$(PYTEST) -m "cluster and not slow"
+	$(PYTEST) -m cluster
 
 test-slow: venv  ## every unit and network compiled, long training
 	$(PYTEST) -m slow

@@ -209,7 +209,6 @@ def test_watching_a_sweep_that_fails_ends_with_1(kube: Kubernetes) -> None:
     assert (answer.status, "long on kube: failed" in answer.err) == (1, True)
 
 
-@pytest.mark.slow
 def test_records_are_fetched_from_the_head_and_later_from_a_pod_of_their_own(kube: Kubernetes) -> None:
     with Store(kube.folder / "claims/records") as there:
         made_sweep(there)

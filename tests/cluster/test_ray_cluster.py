@@ -19,7 +19,7 @@ from sample_sweeps import HOSTILE, LONG, UNIT, many
 from cluster import local
 from cluster.clusters_file import find_cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 LANES = 2 * 4 * 25
 MANY = many(seeds=25, configurations=4, slots=13, steps=300)

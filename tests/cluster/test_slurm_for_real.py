@@ -17,7 +17,7 @@ from sample_sweeps import HOSTILE, LONG, UNIT, many
 
 from cluster.clusters_file import find_cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 LANES = 2 * 3 * 15
 MANY = many(seeds=15, configurations=3, slots=5, steps=300)

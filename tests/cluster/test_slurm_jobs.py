@@ -22,7 +22,7 @@ from cluster.slurm import SlurmBackend
 from cluster.slurm.scripts import SlurmCluster
 from sweeps.errors import UserError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PATIENCE_S = 240.0
 STAND_INS = {

@@ -13,7 +13,7 @@ from own_slurm import OwnSlurm, described
 from remote_progress import trains, until
 from sample_sweeps import LONG, UNIT, many
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 JOBS_APART = True
 
