@@ -52,6 +52,22 @@ def train_in_process(driver: Driver) -> None:
         packs += 1
 
 
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+def proceed(process: Process) -> None:
+    """Write the line that a process of the fixture `python` waits for."""
+    assert process.stdin is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+
+
+def output_line(process: Process) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
 class Started:
     """A command in a session of its own, so that the processes that it starts can be found and ended."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -75,6 +77,30 @@ def new_database(postgresql: str) -> str:
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new store may be made, of each kind."""
     return str(request.getfixturevalue("new_database") if request.param == "postgresql" else tmp_path / "results")
+
+
+@pytest.fixture
+def store(where: str) -> Iterator[Any]:
+    from sweeps.store import Store
+
+    with Store(where) as opened:
+        yield opened
+
+
+@pytest.fixture
+def python(where: str) -> Iterator[Any]:
+    """Starts a python that runs the given code with `where` and the arguments in sys.argv; none outlives the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, where, *map(str, arguments)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

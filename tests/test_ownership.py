@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from commands import Start, output_line, proceed
 
 from sweeps.errors import StoreError
 from sweeps.store import HeldByAnother, Store, ownership
@@ -31,40 +30,10 @@ except HeldByAnother as refused:
 """
 
 
-Start = Callable[[], "subprocess.Popen[str]"]
-
-
 @pytest.fixture
-def driver(where: str) -> Iterator[Start]:
-    """Start a process that holds `s` once it reads a line; none outlives the test."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", DRIVER, where]
-        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def proceed(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go on\n")
-    process.stdin.flush()
-
-
-def output_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-@pytest.fixture
-def store(where: str) -> Any:
-    with Store(where) as opened:
-        yield opened
+def driver(python: Start) -> Start:
+    """Start a process that holds `s` once it reads a line."""
+    return functools.partial(python, DRIVER)
 
 
 def rewrite(store: Store, **values: Any) -> None:

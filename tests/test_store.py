@@ -7,11 +7,9 @@ import os
 import signal
 import sqlite3
 import struct
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from commands import Start, proceed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,12 +34,6 @@ from sweeps.tracking.client import without_password
 from sweeps.training.lane import Checkpoint, LaneResult
 
 
-@pytest.fixture
-def store(where: str) -> Any:
-    with Store(where) as opened:
-        yield opened
-
-
 def record(key: str = "k", budget: int = 1000, **chosen: Any) -> LaneResult:
     values: dict[str, Any] = {"seed": 0, "steps": budget, "outcome": "unsolved"} | chosen
     return LaneResult(key=key, budget=budget, solved=values["outcome"] == "solved", **values)
@@ -49,25 +42,6 @@ def record(key: str = "k", budget: int = 1000, **chosen: Any) -> LaneResult:
 def configuration(cell: str = "model=nau", number: int = 0, **chosen: Any) -> Configuration:
     values: dict[str, Any] = {"parameters": {}, "settings": {"train": {"lr": 1e-3}}, "keys": {0: "k0", 1: "k1"}}
     return Configuration(cell=cell, labels={"model": "nau"}, number=number, **values | chosen)
-
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def in_another_process() -> Iterator[Start]:
-    """Starts a python that runs the given code, with the arguments in sys.argv; none outlives the test."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, text=True))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 # Round trips
@@ -277,7 +251,7 @@ def test_a_record_drops_the_checkpoints_that_it_overtakes_and_no_others(store: S
 # Durable, concurrent, quick
 
 
-def test_a_batch_survives_a_kill_right_after_it_was_added(where: str, in_another_process: Start) -> None:
+def test_a_batch_survives_a_kill_right_after_it_was_added(where: str, python: Start) -> None:
     code = """
 import os, signal, sys
 from sweeps.training.lane import Checkpoint, LaneResult
@@ -287,7 +261,7 @@ store.add_records([LaneResult(key=f"k{i}", seed=i, budget=9, steps=9, outcome="u
                    for i in range(100)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    process = in_another_process(code, where)
+    process = python(code)
     assert process.wait(60) == -signal.SIGKILL
     with Store(where) as store:
         assert len(store.records((f"k{i}", 9) for i in range(100))) == 100
@@ -300,7 +274,7 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store) -> None:
     store.add_records([record("fine")])
 
 
-def test_processes_that_open_a_new_store_at_once_all_get_it(where: str, in_another_process: Start) -> None:
+def test_processes_that_open_a_new_store_at_once_all_get_it(where: str, python: Start) -> None:
     code = """
 import sys, time
 from sweeps.training.lane import Checkpoint, LaneResult
@@ -309,12 +283,10 @@ sys.stdin.readline()
 store = Store(sys.argv[1])
 store.add_records([LaneResult(key=sys.argv[2], seed=0, budget=1, steps=1, outcome="unsolved", solved=False)])
 """
-    processes = [in_another_process(code, where, i) for i in range(4)]
+    processes = [python(code, i) for i in range(4)]
     time.sleep(0.5)
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        proceed(process)
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     with Store(where) as store:
         assert len(store.records((str(i), 1) for i in range(4))) == 4
