@@ -259,22 +259,6 @@ def test_a_stored_search_has_the_default_objective_and_direction() -> None:
 
 # ---------------------------------------------------------------------------------------------- KEY=VALUE
 
-COMPARED = """\
-task: {name: static, operation: mul}
-train: {steps: 3_000_000, lr: 1e-3}
-compare:
-  model: [nmu, nalu]
-  range:
-    - {label: "U[1,2]",   task: {interpolation: [1, 2],   extrapolation: [2, 6]}}
-    - {label: "U[10,20]", task: {interpolation: [10, 20], extrapolation: [20, 40]}}
-seeds: {first: 0, count: 100}
-search:
-  sampler: {name: tpe, seed: 3}
-  configurations: 40
-  space:
-    train.lr: {log_uniform: [1e-4, 1e-1]}
-"""
-
 
 def faults(text: str, *overrides: str) -> str:
     with pytest.raises(SweepFileError) as error:
@@ -283,9 +267,7 @@ def faults(text: str, *overrides: str) -> str:
 
 
 def test_overrides_set_leaves_and_make_missing_ones() -> None:
-    sweep = parse(
-        COMPARED, "x.yaml", ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"]
-    )
+    sweep = parse(FULL, "x.yaml", ["train.steps=2000", "seeds.count=5", "search.space.train.lr.or=0.5", "compare.model=[nmu]"])
     assert sweep.seeds == tuple(range(5))
     assert sweep.cells[0].settings["train"]["steps"] == 2000
     assert sweep.cells[0].space["train.lr"].off == 0.5
@@ -313,7 +295,7 @@ def test_dotted_keys_of_spaces_and_axes_can_be_added() -> None:
 
 
 def test_the_text_of_a_sweep_has_its_overrides_in_it() -> None:
-    sweep = parse(COMPARED, "x.yaml", ["train.steps=2000", "search=null"])
+    sweep = parse(FULL, "x.yaml", ["train.steps=2000", "search=null"])
     again = parse(sweep.text, "x.yaml")
     assert again.document == sweep.document
     assert again.cells == sweep.cells

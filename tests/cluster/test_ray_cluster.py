@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import requests
 from commands import Commands, call
 from kept import steps_saved
 from proxy import CuttingProxy
-from remote_progress import lanes_done, trains, until
+from remote import assert_reports_as_here, lanes_done, stop, until
 from sample_sweeps import HOSTILE, LONG, UNIT, many
 
 from cluster import local
@@ -123,10 +122,7 @@ def test_submit_twice_is_one_job_a_stop_keeps_checkpoints_and_a_submit_then_goes
     assert other.status == 2
     assert "runs on 'local' already, with other settings, other files" in other.err
     assert len(jobs()) == 1
-    until(lambda: trains("long", "local"), "step")
-    stopped = call("stop", "long", "--on", "local")
-    assert (stopped.status, "long on local: stopped" in stopped.out) == (0, True), stopped
-    assert "SIGTERM was received" in call("logs", "long", "--on", "local").out
+    stop("long", "local")
     assert call("fetch", "long", "--on", "local", "--store", "home").status == 0
     assert steps_saved(folder / "home") > 0
     more = call("submit", "long.yaml", "--on", "local")
@@ -156,13 +152,7 @@ def test_a_lost_node_and_a_torn_connection_change_nothing_in_the_report(
     assert "many is done on lab" in watched.out
     assert watched.out.count("3 workers, packs of 13 slots") == 1
     assert call("cluster", "status").out.count("alive") == 2
-    assert call("fetch", "many", "--on", "local", "--store", "torn").status == 0
-    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
-    assert calm.ended() == 0, calm.output
-    reports = [call("report", "many", "--format", "json", "--no-timing", "--store", store).out for store in ("torn", "calm")]
-    assert json.loads(reports[0])["totals"]["lanes"] == LANES
-    assert reports[0] == reports[1]
-    assert "nothing to submit" in call("submit", "many.yaml", "--on", "local").out
+    assert_reports_as_here("many", "local", LANES, folder, commands)
 
 
 def kill_a_worker_node(cluster: local.RunningCluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 from commands import Commands, call
 from kept import steps_saved
 from own_slurm import OwnSlurm, described
-from remote_progress import lanes_done, trains, until
+from remote import assert_reports_as_here, lanes_done, stop, trains, until
 from sample_sweeps import HOSTILE, LONG, UNIT, many
 
 from cluster.clusters_file import find_cluster
@@ -71,13 +70,7 @@ def test_a_requeued_worker_changes_nothing_in_the_report(slurm: OwnSlurm, folder
     watched = call("watch", "many", "--on", "hpc")
     assert watched.status == 0, watched
     assert "many is done on hpc" in watched.out
-    assert call("fetch", "many", "--on", "hpc", "--store", "there").status == 0
-    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--workers", "2", "--no-mlflow")
-    assert calm.ended() == 0, calm.output
-    reports = [call("report", "many", "--format", "json", "--no-timing", "--store", store).out for store in ("there", "calm")]
-    assert json.loads(reports[0])["totals"]["lanes"] == LANES
-    assert reports[0] == reports[1]
-    assert "nothing to submit" in call("submit", "many.yaml", "--on", "hpc").out
+    assert_reports_as_here("many", "hpc", LANES, folder, commands)
 
 
 def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm, folder: Path) -> None:
@@ -87,9 +80,7 @@ def test_a_stop_keeps_checkpoints_and_a_submit_goes_on_from_them(slurm: OwnSlurm
     assert other.status == 2
     assert "runs on 'hpc' already, with other settings" in other.err
     assert call("fetch", "long", "--on", "hpc", "--store", "running").status == 0  # while it runs
-    stopped = call("stop", "long", "--on", "hpc")
-    assert (stopped.status, "long on hpc: stopped" in stopped.out) == (0, True), stopped
-    assert "SIGTERM was received" in call("logs", "long", "--on", "hpc").out
+    stop("long", "hpc")
     assert call("fetch", "long", "--on", "hpc", "--store", "first").status == 0
     more = call("submit", "long.yaml", "--on", "hpc")
     assert "attempt 2" in more.out

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from commands import Commands, call
 from own_slurm import OwnSlurm, described
-from remote_progress import trains, until
+from remote import assert_reports_as_here, stop, trains, until
 from sample_sweeps import LONG, UNIT, many
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 JOBS_APART = True
+LANES = 2 * 2 * 5
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +42,12 @@ def test_a_sweep_in_one_job_reports_like_a_local_one(slurm: OwnSlurm, folder: Pa
     watched = call("watch", "many", "--on", "flat")
     assert watched.status == 0, watched
     assert "many is done on flat" in watched.out
-    assert "nothing to submit" in call("submit", "many.yaml", "--on", "flat").out
-    assert call("fetch", "many", "--on", "flat", "--store", "fetched").status == 0
-    calm = commands.start(folder, "run", "many.yaml", "--store", "calm", "--no-mlflow")
-    assert calm.ended() == 0, calm.output
-    texts = [call("report", "many", "--store", store, "--format", "json", "--no-timing").out for store in ("fetched", "calm")]
-    assert texts[0] == texts[1]
+    assert_reports_as_here("many", "flat", LANES, folder, commands)
 
 
 def test_a_stop_reaches_the_driver_and_a_submit_goes_on(slurm: OwnSlurm, folder: Path) -> None:
     assert call("submit", "long.yaml", "--on", "flat").status == 0
-    until(lambda: trains("long", "flat"), "step")
-    stopped = call("stop", "long", "--on", "flat")
-    assert (stopped.status, "long on flat: stopped" in stopped.out) == (0, True), stopped
-    assert "SIGTERM was received" in call("logs", "long", "--on", "flat").out
+    stop("long", "flat")
     assert "attempt 2" in call("submit", "long.yaml", "--on", "flat").out
     until(lambda: trains("long", "flat"), "second attempt")
     assert call("stop", "long", "--on", "flat").status == 0
