@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import proxy as proxies
@@ -160,4 +161,5 @@ def kill_a_worker_node(cluster: local.RunningCluster) -> None:
     raylets = [psutil.Process(node["raylet"]) for node in cluster.nodes]
     headless = [p for p in raylets if not any("JobSupervisor" in " ".join(c.cmdline()) for c in p.children())]
     for process in (*headless[0].children(recursive=True), headless[0]):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # a child may end by itself, as a fetch's does
+            process.kill()
