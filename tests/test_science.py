@@ -42,8 +42,8 @@ def test_a_pack_of_100_lanes_is_many_times_as_fast_as_a_plain_loop() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tracked", [False, True])
-def test_a_sweep_of_pretended_packs_ends_whole_and_leaves_few_files(tracked: bool) -> None:
+def test_a_sweep_of_simulated_packs_ends_whole_and_leaves_few_files(tracked: bool) -> None:
     result = bench_driver(lanes=200, workers=7, tracked=tracked, on_progress=lambda line: None)
     assert (result.lanes, result.packs) == (200, 20)
     assert result.files < 10
-    assert "200 lanes in 20 packs, 7 pretended workers" in result.line()
+    assert "200 lanes in 20 packs, 7 simulated workers" in result.line()

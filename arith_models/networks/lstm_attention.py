@@ -48,7 +48,7 @@ class LSTMAttention(Looped):
     the Neural GPU paper does not state. A layer has one bias, not the sum of two.
     """
 
-    version = 1
+    version = 2
     num_units = 0
     reads_symbols = True
     max_slots = 4  # four lanes on a core take 140 ms a step each, one alone 234 (three bins)

@@ -51,7 +51,7 @@ class Transformer(Looped):
     Deviations from Vaswani et al.: an encoder alone, since output t stands for input position t; no dropout of attention.
     """
 
-    version = 1
+    version = 2
     num_units = 0
     reads_symbols = True
     min_slots = max_slots = 1  # four lanes on a core take 95 ms a step each, one alone 108 (three bins)

@@ -98,7 +98,9 @@ class Recorded:
         _register_lowerings()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         with ProgramFile(self.graph, example).one_tracer_at_a_time():
-            out = [t for t in candidate(*example) if isinstance(t, Tensor) and t.requires_grad]
+            out = _with_gradients(candidate(*example))
+            if len(out) < len(_with_gradients(self.graph(*example))):
+                raise RuntimeError("the compiled function loses gradients")
             if out:
                 torch.autograd.backward(out, [torch.ones_like(t) for t in out])
         self._run = self._repeat = candidate
@@ -163,6 +165,10 @@ def _without_aliases(leaves: list[Any], inputs: tuple[Tensor, ...]) -> list[Any]
     owners = Counter(_storage(t) for t in (*leaves, *inputs) if isinstance(t, Tensor))
     # All of those that share memory are copied, so that equal outputs keep equal strides, for which functions are compiled.
     return [t.clone() if isinstance(t, Tensor) and owners[_storage(t)] > 1 else t for t in leaves]
+
+
+def _with_gradients(out: Sequence[Any]) -> list[Tensor]:
+    return [t for t in out if isinstance(t, Tensor) and t.requires_grad]
 
 
 def _storage(t: Tensor) -> int:

@@ -92,7 +92,7 @@ class LaneFunctions:
         def loss(params: Params) -> Any:
             y_BO, penalties = functional_call(self.model(floats), params, (x_BI, ctx))
             total, observed = self.total(state, floats, y_BO, target_BO, penalties)
-            return total, (total, observed)
+            return total, (total, pytree.tree_map(torch.detach, observed))
 
         grads, (value, observed) = grad(loss, has_aux=True)(state["params"])
         return self.update(state, grads, value, observed, floats, keys, budget)
@@ -124,7 +124,7 @@ class LaneFunctions:
         return self._task(floats).sample_exact(stream, data, self.built.train.batch, bin_, length)
 
     def total(self, state: LaneState, floats: Params, y: Any, target: Any, penalties: Penalties) -> tuple[Tensor, Observed]:
-        """Return the task's loss and the penalties as one number, and what was observed on the way."""
+        """Return the task's loss and the penalties as one number, and what was observed on the way, not yet detached."""
         task = self._task(floats)
         loss = task.loss(y, target)
         terms, mean_loss = dict(penalties), state["mean_loss"]
@@ -134,7 +134,9 @@ class LaneFunctions:
         observed = {"loss": loss, "penalties": terms, "mean_loss": mean_loss, "noted": noted}
         if "model" in state["memory"] and task.score_names:
             observed["scores"] = task.scores("train", y, target)
-        return loss + sum(terms.values()), pytree.tree_map(torch.detach, observed)
+        # Neither `loss + 0` nor a detached copy of the result: from two outputs that the compiler finds equal, torch (2.13)
+        # makes one, and if one is detached, no gradient flows to either.
+        return loss + sum(terms.values()) if terms else loss, observed
 
     def update(
         self, state: LaneState, grads: Params, loss: Tensor, observed: Observed,

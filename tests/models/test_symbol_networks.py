@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lanes import resolved
+from lanes import resolved, train
 from symbols import NUM_OUTPUTS, examples, logits, network
 
 from sweeps.config import registry
@@ -53,7 +53,9 @@ def test_two_of_three_seeds_learn_an_operation_of_up_to_eight_symbols(name: str)
         "name": "algorithm", "operation": operation, "bins": [8], "examples_per_length": 2000, "test_rows": 128,
         "test_length": 8, "extrapolation_rows": 64, "curve_lengths": [8], "bound": 0.1,
     }  # fmt: skip
-    train = {"steps": 600, "batch": 32, "lr": lr, "clip_norm": 1.0, "evaluate_every": 50, "stop": "solved"}
-    settings = resolved({"name": name, **config}, task, **train)
-    results = list(train([Lane(str(seed), settings, seed) for seed in range(3)]).values())
+    settings = resolved(
+        {"name": name, **config}, task,
+        steps=600, batch=32, lr=lr, clip_norm=1.0, evaluate_every=50, stop="solved",
+    )  # fmt: skip
+    results = train([Lane(str(seed), settings, seed) for seed in range(3)]).values()
     assert sum(r.converged_at is not None for r in results) >= 2, [r.error for r in results]

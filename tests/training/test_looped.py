@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from lanes import assert_same, lanes_of, pack_of, resolved, train
+from torch import Tensor
 
 from sweeps.config.settings import build
 from sweeps.training import pack
+from sweeps.training.compile import Recorded
 from sweeps.training.lane import Lane
 from sweeps.training.random import Stream, seed_key
 from sweeps.training.step import Context
@@ -80,3 +82,16 @@ def test_the_whole_network_of_one_seed_is_the_loop_over_its_pieces_by_hand() -> 
         y_BO, penalties = model(x_TBI, ctx)
     assert y_BO.tolist() == [[(1 - 4) + (5 - 8) + (9 - 12)]]
     assert penalties["sparsity"].item() == 0.0
+
+
+def test_a_compiled_function_never_loses_the_gradient_of_its_uncompiled_form() -> None:
+    """torch (2.13) makes one output of `loss + 0` and the detached loss: neither had a gradient, and nothing was trained."""
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
+        loss = x.square().mean()
+        return loss + sum([]), loss.detach()
+
+    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    loss, _ = Recorded(total, (x,), compiled=True, differentiable=True)(x)
+    (gradient,) = torch.autograd.grad(loss, [x])
+    torch.testing.assert_close(gradient, torch.tensor([2.0, 4.0, 6.0]) / 3)
