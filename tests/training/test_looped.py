@@ -91,7 +91,7 @@ def test_a_compiled_function_never_loses_the_gradient_of_its_uncompiled_form() -
         loss = x.square().mean()
         return loss + sum([]), loss.detach()
 
-    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    loss, _ = Recorded(total, (x,), compiled=True, differentiable=True)(x)
-    (gradient,) = torch.autograd.grad(loss, [x])
-    torch.testing.assert_close(gradient, torch.tensor([2.0, 4.0, 6.0]) / 3)
+    x_KB = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    loss_K, _ = Recorded(torch.vmap(total), (x_KB,), compiled=True, differentiable=True)(x_KB)
+    (gradient,) = torch.autograd.grad(loss_K.sum(), [x_KB])
+    torch.testing.assert_close(gradient, x_KB.detach())
