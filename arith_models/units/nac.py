@@ -179,18 +179,20 @@ class SoftmaxNAC(Additive):
     Shapes: x [B, I] -> y [B, O]; s [O, I, 2]. W is the mean of a choice among 1, -1 and 0, whose logits are s and 0. From
     the code of Madsen and Johansen, "Neural Arithmetic Units" (ICLR 2020); no experiment of the paper uses it.
 
-    Initial range: I and O are counted as for W [O, I]; how the authors' code counts them for its array of logits was not
-    settled, and if it took the last axis as a kernel's, its range is smaller by sqrt(1/2).
+    Initial range: that of torch.nn.init.xavier_uniform_ on [O, I, 2] in the authors' code, which takes the last axis for a
+    kernel's and counts 2 I inputs and 2 O outputs.
     """
+
+    version = 2
 
     def __init__(self, config: NoSettings, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.empty(num_outputs, num_inputs, 2))
 
     def initialise(self, stream: Stream) -> None:
-        """s Xavier uniform with gain sqrt(1/2): a range of sqrt(3 / (I + O))."""
-        num_outputs, num_inputs, _ = self.logit.shape
-        r = xavier(num_inputs, num_outputs, gain=0.5**0.5)
+        """s Xavier uniform with gain sqrt(1/2): a range of sqrt(1.5 / (I + O))."""
+        num_outputs, num_inputs, choices = self.logit.shape
+        r = xavier(choices * num_inputs, choices * num_outputs, gain=0.5**0.5)
         self.logit.copy_(stream.uniform(self.logit.shape, -r, r))
 
     def logits(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Optimisers, and what is done to gradients and the learning rate around them, as pure functions of one lane.
 
 To add an optimiser, write its update and enter it in `OPTIMIZERS`: sweep files then accept its name. Settings are those of
-`Train` (sweeps.training.settings), each a float, or inside the engine the lane's own 0-dim tensor.
+`Train` (sweeps.training.settings), each a float, or inside the engine the lane's own 0-dim tensor: in float64 where it is a
+setting of the optimiser, as in torch.optim.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ Moments = dict[str, Params]
 """Moment name -> parameter name -> tensor."""
 
 
+def double(value: Scalar) -> Any:
+    """Return a lane's number in float64, in which torch.optim computes with learning rates and decays."""
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
+
+
+def single(value: Scalar) -> Any:
+    """Return a lane's number in float32, as an operation of torch on float32 tensors takes a Python float."""
+    return value.to(torch.float32) if isinstance(value, Tensor) else value
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """An entry of `OPTIMIZERS`."""
@@ -33,26 +44,30 @@ class Optimizer:
     """What it keeps of every parameter from step to step; starts at zero."""
     settings: tuple[str, ...]
     """Fields of `Train` that it uses."""
+    guarded: tuple[str, ...] = ()
+    """Moments that make a weight stand still for ever once they are infinite: such a lane has diverged."""
 
 
 def adam(
     params: Params, grads: Params, moments: Moments, step: Tensor,
     *, lr: Scalar, beta1: Scalar, beta2: Scalar, epsilon: Scalar,
 ) -> tuple[Params, Moments]:  # fmt: skip
-    """Kingma and Ba (2015), with the formulas of torch.optim.Adam."""
+    """Kingma and Ba (2015), operation by operation as torch.optim.Adam (foreach=False, capturable=False).
 
-    def in_double(value: Any) -> Any:
-        return value.to(torch.float64) if isinstance(value, Tensor) else value
-
-    count = step.to(torch.float64) + 1.0  # 1 - beta^t loses its digits in float32
-    correction1 = (1.0 - in_double(beta1) ** count).to(torch.float32)
-    correction2 = (1.0 - in_double(beta2) ** count).sqrt().to(torch.float32)
+    The order matters: (grad * (1 - beta2)) * grad overflows from 5.8e20 on, as torch's does, and grad * grad * (1 - beta2)
+    would from 1.8e19 on. As there, what does not depend on the weights is computed in float64.
+    """
+    count = step.to(torch.float64) + 1.0
+    correction1 = 1.0 - double(beta1) ** count
+    correction2 = single((1.0 - double(beta2) ** count).sqrt())
+    step_size = single(double(lr) / correction1)
+    rest1, rest2 = single(1.0 - double(beta1)), single(1.0 - double(beta2))
     first, second, updated = {}, {}, {}
     for name, grad in grads.items():
-        first[name] = moments["first"][name] + (grad - moments["first"][name]) * (1.0 - beta1)
-        second[name] = moments["second"][name] * beta2 + grad * grad * (1.0 - beta2)
-        scale = second[name].sqrt() / correction2 + epsilon
-        updated[name] = params[name] - (lr / correction1) * (first[name] / scale)
+        first[name] = torch.lerp(moments["first"][name], grad, rest1)
+        second[name] = moments["second"][name] * single(beta2) + rest2 * grad * grad
+        scale = second[name].sqrt() / correction2 + single(epsilon)
+        updated[name] = params[name] - step_size * first[name] / scale
     return updated, {"first": first, "second": second}
 
 
@@ -66,6 +81,7 @@ def adamax(
     b = min(beta2, 1 - 0.01 0.5^(step / 2000)). Unlike Kingma and Ba's (2015) there is no bias correction: v starts at 0, so
     the first gradients are clipped to ±1e-4, which is a warm-up.
     """
+    lr, beta1, beta2, epsilon = map(single, (lr, beta1, beta2, epsilon))
     decay = torch.clamp(1.0 - 0.01 * 0.5 ** (step.to(torch.float32) / 2000.0), max=beta2)
     first, largest, updated = {}, {}, {}
     for name, grad in grads.items():
@@ -80,17 +96,19 @@ def adamax(
 def sgd(
     params: Params, grads: Params, moments: Moments, step: Tensor, *, lr: Scalar, momentum: Scalar
 ) -> tuple[Params, Moments]:
-    """Stochastic gradient descent with plain momentum, with the formulas of torch.optim.SGD."""
-    velocity = {name: moments["velocity"][name] * momentum + grad for name, grad in grads.items()}
-    return {name: params[name] - lr * velocity[name] for name in params}, {"velocity": velocity}
+    """Stochastic gradient descent with plain momentum, operation by operation as torch.optim.SGD."""
+    velocity = {name: moments["velocity"][name] * single(momentum) + grad for name, grad in grads.items()}
+    return {name: params[name] - single(lr) * velocity[name] for name in params}, {"velocity": velocity}
 
 
 OPTIMIZERS = {
-    "adam": Optimizer(adam, ("first", "second"), ("lr", "beta1", "beta2", "epsilon")),
-    "adamax": Optimizer(adamax, ("first", "largest"), ("lr", "beta1", "beta2", "epsilon")),
+    "adam": Optimizer(adam, ("first", "second"), ("lr", "beta1", "beta2", "epsilon"), guarded=("second",)),
+    "adamax": Optimizer(adamax, ("first", "largest"), ("lr", "beta1", "beta2", "epsilon"), guarded=("largest",)),
     "sgd": Optimizer(sgd, ("velocity",), ("lr", "momentum")),
 }
 """By the name that `train.optimizer` takes."""
+DOUBLE = frozenset(f"train.{name}" for optimizer in OPTIMIZERS.values() for name in optimizer.settings)
+"""Paths of settings that a lane holds in float64."""
 
 
 def clip_norm(grads: Params, largest: Scalar) -> Params:

@@ -16,10 +16,11 @@ from torch.utils import _pytree as pytree
 from sweeps.training.compile import Recorded, in_place
 from sweeps.training.lane import SPARSITY_ERROR, Checkpoint, Curve, Lane, LaneResult, error_result, judge
 from sweeps.training.looped import LoopedEvaluation, LoopedStep
+from sweeps.training.optimizers import DOUBLE
 from sweeps.training.random import seed_key, signed
 from sweeps.training.settings import REMOVABLE, Build, Built, float_leaves, structure
 from sweeps.training.state import (
-    LOSS_NOT_FINITE,
+    NOT_FINITE,
     RUNNING,
     LaneState,
     from_bytes,
@@ -335,8 +336,7 @@ class Pack:
                 continue
             diverged = None
             if status[k] != RUNNING:
-                what = "the loss" if status[k] == LOSS_NOT_FINITE else "an updated weight"
-                diverged = f"diverged at step {steps[k]}: {what} is not finite"
+                diverged = f"diverged at step {steps[k]}: {NOT_FINITE[status[k]]} is not finite"
             try:
                 result = judge(slot.lane, slot.curve, slot.threshold, steps[k], diverged)
             except Exception as error:  # the threshold of one lane is no reason to lose the others
@@ -430,7 +430,11 @@ class Pack:
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
         return {
             "state": stacked([initial_state(self.built, 0, device)] * K),
-            "floats": {p: torch.full((K,), v, device=device) for p, v in floats.items() if p not in self.zero_floats},
+            "floats": {
+                p: torch.full((K,), v, dtype=torch.float64 if p in DOUBLE else torch.float32, device=device)
+                for p, v in floats.items()
+                if p not in self.zero_floats
+            },
             "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
             "budget": torch.zeros(K, dtype=torch.int64, device=device),
             "instance": {n: torch.stack([a] * K) for n, a in instance.items()},

@@ -16,7 +16,13 @@ from sweeps.training.optimizers import OPTIMIZERS, Params
 from sweeps.training.random import Stream, seed_key
 from sweeps.training.settings import Built
 
-RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE = 0, 1, 2
+RUNNING, LOSS_NOT_FINITE, WEIGHT_NOT_FINITE, MOMENT_NOT_FINITE = 0, 1, 2, 3
+NOT_FINITE = {
+    LOSS_NOT_FINITE: "the loss",
+    WEIGHT_NOT_FINITE: "an updated weight",
+    MOMENT_NOT_FINITE: "the optimiser's second moment",
+}
+"""Status of a lane that diverged -> what was not finite."""
 
 LaneState = dict[str, Any]
 """params {name: tensor}, moments {moment: {name: tensor}}, step int64, status int64 (one of the codes above),

@@ -6,7 +6,7 @@ tensor in a lane's `floats`, `keys` and state may therefore differ between the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -19,10 +19,10 @@ import arith_models.base
 import tasks.base
 from arith_models.base import Memory, Network, Observation, Penalties, Scalar
 from sweeps.training.lane import SPARSITY_ERROR
-from sweeps.training.optimizers import OPTIMIZERS, Params, add_noise, annealed_variance, clip_norm, clip_value
+from sweeps.training.optimizers import OPTIMIZERS, Params, add_noise, annealed_variance, clip_norm, clip_value, single
 from sweeps.training.random import Stream
 from sweeps.training.settings import Built, Train, replaced, with_floats
-from sweeps.training.state import LOSS_NOT_FINITE, RUNNING, WEIGHT_NOT_FINITE, LaneState
+from sweeps.training.state import LOSS_NOT_FINITE, MOMENT_NOT_FINITE, RUNNING, WEIGHT_NOT_FINITE, LaneState
 from tasks.base import Task
 
 PURPOSES = ("batch", "model", "noise")
@@ -155,7 +155,7 @@ class LaneFunctions:
         grads = clip_value(clip_norm(grads, train.clip_norm), train.clip_value)
         stream = _stream(keys, "noise", step)
         variance = annealed_variance(train.gradient_noise, step)
-        deviation = model.noise_deviation(step, of_model, train.lr)
+        deviation = model.noise_deviation(step, of_model, single(train.lr))
         if deviation is not None:
             variance = variance + deviation.square()
         grads = add_noise(grads, variance, stream)
@@ -168,7 +168,7 @@ class LaneFunctions:
         if "lr" in memory:
             memory["lr"] = train.lr_decay.remember(memory["lr"], observed["loss"], step)
         if "model" in memory:
-            observed = {**observed, "lr": train.lr}
+            observed = {**observed, "lr": single(train.lr)}
             if self.built.network.has_curriculum:
                 observed["shortest"] = self.built.task.lengths[0]
             memory["model"] = model.remember(of_model, cast(Observation, observed), step)
@@ -177,7 +177,8 @@ class LaneFunctions:
         with torch.no_grad():
             with_params(model, params, lambda model: model.constrain())
             with_params(model, params, lambda model: model.settle(memory.get("model", {})))
-        return _advanced(state, params, moments, loss, observed["mean_loss"], memory, budget)
+        guarded = [p for moment in optimizer.guarded for p in moments[moment].values()]
+        return _advanced(state, params, moments, guarded, loss, observed["mean_loss"], memory, budget)
 
     def evaluate(
         self, params: Params, memory: Any, floats: Params, inputs: Params, targets: Params, shared: Params
@@ -258,16 +259,22 @@ def _advanced(
     state: LaneState,
     params: Params,
     moments: Any,
+    guarded: Sequence[Tensor],
     loss: Tensor,
     mean_loss: Tensor,
     memory: Any,
     budget: Tensor,
 ) -> LaneState:
-    """The new state, or the old one where the lane is done, has failed, or fails now: the last finite weights stay."""
-    finite = torch.stack([torch.isfinite(p).all() for p in params.values()]).all()
+    """The new state, or the old one where the lane is done, has failed, or fails now: the last finite weights stay.
+
+    `guarded` are moments that have to be finite, as the weights have to.
+    """
+    weights_finite = _all_finite(list(params.values()))
+    moments_finite = _all_finite(guarded) if guarded else torch.ones_like(weights_finite)
     running = (state["status"] == RUNNING) & (state["step"] < budget)
-    good = running & torch.isfinite(loss) & finite
-    failed = torch.where(torch.isfinite(loss), WEIGHT_NOT_FINITE, LOSS_NOT_FINITE)
+    good = running & torch.isfinite(loss) & weights_finite & moments_finite
+    failed = torch.where(weights_finite, MOMENT_NOT_FINITE, WEIGHT_NOT_FINITE)
+    failed = torch.where(torch.isfinite(loss), failed, LOSS_NOT_FINITE)
 
     def pick(new: Any, old: Any) -> Any:
         if isinstance(new, dict):
@@ -283,3 +290,7 @@ def _advanced(
         "step": state["step"] + good.to(torch.int64),
         "status": torch.where(running & ~good, failed, state["status"]),
     }
+
+
+def _all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([torch.isfinite(t).all() for t in tensors]).all()

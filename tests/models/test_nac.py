@@ -52,8 +52,8 @@ def test_the_range_of_nac_is_the_reference_value(inputs, outputs, r) -> None:
         ("nac", 100, 2, ("W_hat", "M_hat"), 0.50391),
         ("independent_nac", 100, 2, ("M_hat",), 0.50391),
         ("linear_nac", 4, 2, ("weight",), 1.0),
-        ("softmax_nac", 10, 2, ("logit",), 0.5),  # sqrt(1/2) sqrt(6 / 12)
-        ("hard_softmax_nac", 10, 2, ("logit",), 0.5),
+        ("softmax_nac", 10, 2, ("logit",), 0.125**0.5),  # sqrt(1/2) sqrt(6 / 24)
+        ("hard_softmax_nac", 10, 2, ("logit",), 0.125**0.5),
     ],
 )
 def test_initial_values_are_uniform_on_the_published_range(name, inputs, outputs, parameters, r) -> None:

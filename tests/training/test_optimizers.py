@@ -61,6 +61,48 @@ def test_adam_follows_torchs_for_fifty_steps(change) -> None:
     assert_close(with_ours("adam", train), theirs)
 
 
+@pytest.mark.parametrize("change", [{}, {"beta1": 0.3, "beta2": 0.9}, {"epsilon": 1e-4, "lr": 0.0123}])
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_adam_computes_what_torchs_does_to_the_last_bits(change, as_tensors) -> None:
+    """The same operations in the same order on the same gradients: what is left is one rounding where torch fuses two."""
+    train = ADAM | change
+    ours = start()
+    theirs = {name: torch.nn.Parameter(p.clone()) for name, p in ours.items()}
+    optimizer = torch.optim.Adam(
+        theirs.values(), lr=train["lr"], betas=(train["beta1"], train["beta2"]), eps=train["epsilon"], foreach=False
+    )
+    settings = {name: torch.tensor(value, dtype=torch.float64) for name, value in train.items()} if as_tensors else train
+    moments = {m: {n: torch.zeros_like(p) for n, p in ours.items()} for m in OPTIMIZERS["adam"].moments}
+    for step in range(50):
+        grads = torch.func.grad(loss)(ours)
+        for name, parameter in theirs.items():
+            parameter.grad = grads[name].clone()
+        optimizer.step()
+        ours, moments = optimizers.adam(ours, grads, moments, torch.tensor(step), **settings)
+    for name, parameter in theirs.items():
+        torch.testing.assert_close(ours[name], parameter.detach(), rtol=5e-7, atol=5e-7)
+        state = optimizer.state[parameter]
+        torch.testing.assert_close(moments["first"][name], state["exp_avg"], rtol=5e-7, atol=1e-7)
+        torch.testing.assert_close(moments["second"][name], state["exp_avg_sq"], rtol=5e-7, atol=0.0)
+
+
+@pytest.mark.parametrize("exponent", [18, 19, 20, 21])
+def test_adam_overflows_where_torchs_does(exponent) -> None:
+    """torch's second moment is finite to 5.8e20, where grad * grad alone would be infinite from 1.8e19 on."""
+    parameter = torch.nn.Parameter(torch.ones(1))
+    theirs = torch.optim.Adam([parameter], lr=0.01, foreach=False)
+    gradient = torch.tensor([5.0 * 10**exponent])
+    parameter.grad = gradient.clone()
+    theirs.step()
+    zero = {"w": torch.zeros(1)}
+    params, moments = optimizers.adam(
+        {"w": torch.ones(1)}, {"w": gradient}, {"first": zero, "second": zero}, torch.tensor(0), **ADAM
+    )
+    assert params["w"].tolist() == parameter.tolist()
+    assert moments["second"]["w"].tolist() == theirs.state[parameter]["exp_avg_sq"].tolist()
+    assert (moments["second"]["w"].item() == float("inf")) == (exponent == 21)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_follows_torchs_for_fifty_steps(momentum) -> None:
     theirs = with_torch(torch.optim.SGD, lr=SGD["lr"], momentum=momentum)
