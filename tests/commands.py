@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -17,7 +18,7 @@ from unittest import mock
 import psutil
 
 from sweeps.cli import main
-from sweeps.runner.driver import Driver
+from sweeps.runner.driver import Driver, PackRequest
 from sweeps.runner.worker import PackRun
 
 PATIENCE_S = 200.0  # cores are shared, and Ray's workers have a low priority
@@ -41,11 +42,16 @@ def call(*arguments: str, bug: bool = False) -> Answer:
     return Answer(status, out.getvalue(), err.getvalue())
 
 
+def plain(request: PackRequest) -> PackRequest:
+    """Return the request of a pack that is not compiled, whatever the sweep's numerics are."""
+    return dataclasses.replace(request, numerics=dataclasses.replace(request.numerics, compiled=False))
+
+
 def train_in_process(driver: Driver) -> None:
     """Train the packs of a driver one after another in this process, uncompiled, without Ray."""
     packs = 0
     while (request := driver.next_pack(f"pack {packs}")) is not None:
-        pack = PackRun(request, compiled=False)
+        pack = PackRun(plain(request))
         while not pack.done:
             driver.receive(request.pack_id, pack.work())
         driver.pack_ended(request.pack_id)
@@ -75,7 +81,7 @@ class Started:
         self._output = folder / f"{arguments[0]}-{time.monotonic_ns()}.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.cli", *arguments],
+                [sys.executable, "-P", "-m", "sweeps.cli", *arguments],  # -P: as the command `sweeps`
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 # In the background of a shell SIGINT is ignored, which the command would inherit.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

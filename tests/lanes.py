@@ -11,11 +11,13 @@ from safetensors.torch import load
 
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane, LaneResult
+from sweeps.training.numerics import Numerics
 from sweeps.training.pack import Pack
 
 # Sums of two inputs out of ten: small enough that three lanes take a second, uncompiled.
 TASK = {"name": "static", "input_size": 10}
 TRAIN = {"steps": 20, "batch": 8, "evaluate_every": 10}
+PLAIN = Numerics("cpu-x86-64-v3", compiled=False)
 # Inputs are finite in float32, and so are their sums; the squared error is not.
 TOO_LARGE = {"interpolation": [1.0, 3e37]}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lanes import PLAIN
+
 from sweeps.config.settings import lane_key, resolve
 from sweeps.store import Store
 from sweeps.store.records import Configuration
@@ -41,7 +43,7 @@ def configuration(model: str, number: int, parameters: dict[str, Any] | None = N
     assert settings is not None, faults
     return Configuration(
         cell=f"model={model}", labels={"model": model}, number=number, parameters=parameters or {},
-        settings=settings, keys={seed: lane_key(settings, seed) for seed in range(seeds)}, state="complete",
+        settings=settings, keys={seed: lane_key(settings, seed, PLAIN) for seed in range(seeds)}, state="complete",
     )  # fmt: skip
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
-from lanes import resolved
+from lanes import PLAIN, resolved
 
 from sweeps.config import registry
-from sweeps.config.registry import BrokenDefinition, UnknownName, find, names, nearest, source_hash
+from sweeps.config.registry import BrokenDefinition, UnknownName, clear_cache, find, names, nearest, source_hash, version_key
 from sweeps.config.settings import build, lane_key, resolve
+from sweeps.config.source import imported_files
 
 MINE = '''"""y = scale x W. Shapes: x [B, I] -> y [B, O]."""
 
@@ -118,7 +119,7 @@ def test_a_users_own_file_is_a_model_with_settings_like_any_other(folder) -> Non
     built = build(found)
     assert [cls.__name__ for cls, _ in built.units] == ["Mine", "Mine"]
     assert [tuple(p.shape) for p in built.model().parameters()] == [(2, 100), (1, 2)]
-    assert len(lane_key(found, 0)) == 64
+    assert len(lane_key(found, 0, PLAIN)) == 64
 
 
 def test_two_files_of_one_name_in_two_folders_are_two_models(folder) -> None:
@@ -225,6 +226,35 @@ def test_a_broken_reference_to_a_module_is_reported(name, message) -> None:
         find("model", name)
 
 
-def test_the_source_hash_is_that_of_the_file(folder) -> None:
-    (folder / "my_unit.py").write_text(MINE)
-    assert source_hash("model", "./my_unit.py") == hashlib.sha256(MINE.encode()).hexdigest()[:16]
+def test_the_source_hash_ignores_comments_and_docstrings_and_changes_with_code(folder) -> None:
+    mine = folder / "my_unit.py"
+    mine.write_text(MINE)
+    before = source_hash("model", "./my_unit.py")
+
+    def after(text: str) -> str:
+        mine.write_text(text)
+        clear_cache()
+        return source_hash("model", "./my_unit.py")
+
+    assert after('"""Another description."""\n# and a comment\n' + MINE.replace("\n", "\n\n")) == before
+    assert after(MINE + "\nHALF = 0.5\n") != before
+
+
+def test_a_key_of_a_users_unit_changes_with_a_file_that_it_imports(folder, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    (folder / "constants_beside.py").write_text("START = 0.3\n")
+    (folder / "my_unit.py").write_text("from constants_beside import START\n" + MINE)
+    before = version_key("model", "./my_unit.py")
+    (folder / "constants_beside.py").write_text("START = 0.4\n")
+    clear_cache()
+    assert version_key("model", "./my_unit.py") != before
+
+
+def test_the_source_of_a_lane_is_that_of_its_own_definitions() -> None:
+    """Editing NPU's file is no reason to doubt the records of NAU; what both use is in both digests."""
+    files = {
+        name: {path.name for path in imported_files(sys.modules[find("model", name).__module__], [Path("arith_models")])}
+        for name in ("nau", "npu")
+    }
+    assert "npu.py" in files["npu"] and "npu.py" not in files["nau"]
+    assert "base.py" in files["nau"] & files["npu"]

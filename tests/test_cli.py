@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,16 @@ search:
 
 
 Command = Callable[..., Answer]
+
+
+def test_a_package_that_hides_one_of_sweeps_is_named_and_nothing_is_started(tmp_path) -> None:
+    """A user's own tasks.py, which `python -m` finds before the installation."""
+    (tmp_path / "tasks.py").write_text("def deploy(): ...\n")
+    command = [sys.executable, "-m", "sweeps.cli", "list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    message = " ".join(done.stderr.split())
+    assert done.returncode == 2 and f"`tasks` would be imported from {tmp_path / 'tasks.py'}" in message
+    assert "run `sweeps` instead of `python -m sweeps.cli`" in message and "Traceback" not in message
 
 
 @pytest.fixture

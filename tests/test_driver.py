@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import plain
 
 from sweeps.config.sweep_file import Sweep, from_document, parse
 from sweeps.results import as_json, report
@@ -55,7 +56,7 @@ def rounds(driver: Driver, workers: int = 1, requests: list[PackRequest] | None 
                 break
             if requests is not None:
                 requests.append(request)
-            runs[request.pack_id] = PackRun(request, compiled=False)
+            runs[request.pack_id] = PackRun(plain(request))
             count += 1
         if not runs:
             return
@@ -140,7 +141,7 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed)
     driver = started(sweep_of(), store)
     request = driver.next_pack("lost")
     assert request is not None
-    result = PackRun(request, compiled=False).work(period_s=0.01)
+    result = PackRun(plain(request)).work(period_s=0.01)
     assert not result.results and {c.steps for c in result.checkpoints.values()} == {1}  # between evaluations
     driver.receive("lost", result)
     driver.pack_ended("lost", "its process died")
@@ -157,7 +158,7 @@ def test_results_that_a_lost_worker_reported_are_kept(store) -> None:
     driver = started(short, store)
     request = driver.next_pack("lost")
     assert request is not None and len(request.lanes) == 4
-    running, result = PackRun(request, compiled=False), None
+    running, result = PackRun(plain(request)), None
     while result is None or not result.results:
         result = running.work()
         driver.receive("lost", result)
@@ -269,7 +270,7 @@ def test_results_of_a_pack_that_was_ended_before_are_kept_and_counted_once(store
     driver = started(sweep_of(PLAIN, seeds=2), store)
     request = driver.next_pack("slow")
     assert request is not None
-    running = PackRun(request, compiled=False)
+    running = PackRun(plain(request))
     driver.pack_ended("slow", "no sign of life")
     while not running.done:
         driver.receive("slow", running.work())
@@ -291,7 +292,7 @@ def test_a_lane_that_cannot_be_built_ends_as_an_error_in_the_report(store) -> No
     impossible = copy.deepcopy(request.lanes[1].settings)
     impossible["task"]["interpolation"] = [2.0, 1.0]
     broken = request.lanes[1] = dataclasses.replace(request.lanes[1], settings=impossible)
-    running = PackRun(request, compiled=False)
+    running = PackRun(plain(request))
     while not running.done:
         driver.receive("pack", running.work())
     driver.pack_ended("pack")
@@ -331,7 +332,7 @@ def drive(store: Store, text: str, name: str = "s", losses: int = 0) -> Driver:
             request = driver.next_pack(f"pack{packs}")
             assert request is not None, "the sweep waits for a lane that no worker trains"
             assert len({lane.key for lane in request.lanes}) == len(request.lanes), "a lane twice in one pack"
-            pack = PackRun(request, compiled=False)
+            pack = PackRun(plain(request))
             if packs < losses:
                 driver.receive(request.pack_id, pack.work(0.0))
             else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import urllib.request
@@ -67,6 +68,27 @@ def reports(store: str) -> list[str]:
     ]
     assert all(answer.status == 0 for answer in answers)
     return [answer.out for answer in answers]
+
+
+# --------------------------------------------------------------------------------- which code a worker trains
+
+
+def test_the_working_directory_does_not_decide_which_code_trains(commands: Commands, folder: Path) -> None:
+    """Beside another checkout whose learning rate is halved, and a file `arith_models.py` of the user's own."""
+    (folder / "tiny.yaml").write_text(SMALL.partition("compare")[0].replace("small", "tiny") + "model: linear\nseeds: 2\n")
+    other = folder / "another checkout"
+    other.mkdir()
+    for package in ("sweeps", "tasks"):
+        shutil.copytree(Path(__file__).parent.parent / package, other / package)
+    (other / "arith_models.py").write_text("raise SystemExit('nothing to do with sweeps')\n")
+    altered = other / "sweeps/training/optimizers.py"
+    altered.write_text(altered.read_text().replace("double(lr) / correction1", "double(lr) / 2 / correction1"))
+    found = []
+    for place in (folder, other):
+        command = commands.start(place, "run", str(folder / "tiny.yaml"), "--store", "tiny", "--no-mlflow")
+        assert command.ended() == 0, command.output
+        found.append(call("report", "tiny", "--format", "json", "--no-timing", "--store", str(place / "tiny")).out)
+    assert found[0] == found[1] and json.loads(found[0])["totals"]["seed_steps"] == 400
 
 
 # --------------------------------------------------------------------------------- an undisturbed sweep in a folder

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lanes import PLAIN
 from made_sweep import DOCUMENT, made_sweep
 
 from sweeps.config.settings import lane_key, resolve
@@ -45,7 +46,7 @@ def test_the_file_is_a_sweep_of_exactly_the_lanes_that_were_trained(store: Store
     assert (sweep.seeds, sweep.search, len(sweep.cells), sweep.warnings) == ((0, 1, 2), None, 1, ())
     settings, faults, _ = resolve(sweep.cells[0].settings)
     assert settings is not None and not faults
-    assert [lane_key(settings, seed) for seed in sweep.seeds] == [record.key for record in lanes]
+    assert [lane_key(settings, seed, PLAIN) for seed in sweep.seeds] == [record.key for record in lanes]
 
 
 def test_the_best_of_all_cells_is_exported_unless_one_is_named(store: Store) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import socket
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from sweeps.runner import run
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress import Progress
 from sweeps.runner.progress_log import MARK, is_first, last_block, plain
+from sweeps.runner.worker import PackRun
 from sweeps.store import Store
+from sweeps.training.compile import Recorded
 
 SMALL = """\
 name: small
@@ -66,12 +71,96 @@ def test_more_seeds_train_what_is_missing_and_leave_the_rest() -> None:
     assert [record for record in after if record.seed < 2] == before, "their wall times too"
 
 
+def test_a_sweep_of_an_older_engine_keeps_its_results_under_another_name_and_is_trained_anew() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    before = call("report", "small", "--format", "csv", "--no-timing").out
+    with sqlite3.connect("results/sweeps.db") as database:
+        (numerics,) = database.execute("SELECT numerics FROM sweeps").fetchone()
+        database.execute("UPDATE sweeps SET numerics = NULL")  # as in a store of schema 1
+        database.execute("UPDATE lanes SET key = 'old ' || key")
+        database.execute("UPDATE records SET key = 'old ' || key")
+    database.close()
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 0
+    assert "trained with version 1 of the engine's numerics, and this is version 2" in " ".join(answer.out.split())
+    assert "lanes are in the store already" not in answer.out and len(records_of("results")) == 8
+    kept = call("report", "small-numerics-1", "--format", "csv", "--no-timing").out
+    assert kept == before.replace("small", "small-numerics-1")
+    assert call("report", "small", "--format", "csv", "--no-timing").out == before
+    assert numerics.startswith("2 cpu-")
+
+
+def test_stored_lanes_that_other_code_trained_are_reused_with_one_warning_that_names_both() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    here = {record.provenance["source_hash"] for record in records_of("results")}
+    with sqlite3.connect("results/sweeps.db") as database:
+        database.execute("UPDATE records SET provenance = json_replace(provenance, '$.source_hash', 'ab12ab12ab12ab12')")
+    database.close()
+    answer = call("run", "small.yaml", "seeds=3", "--no-mlflow")
+    assert answer.status == 0 and "4 lanes are in the store already" in answer.out
+    (warning,) = [line for line in answer.out.splitlines() if line.startswith("warning")]
+    assert "source ab12ab12ab12ab12 then" in warning and any(f"{one} here" in warning for one in here)
+    assert "warning" not in call("run", "small.yaml", "seeds=3", "--name", "other", "--store", "new", "--no-mlflow").out
+
+
+def test_a_sweep_keeps_the_numerics_with_which_it_began(monkeypatch) -> None:
+    assert call("run", "small.yaml", "--numerics", "plain", "--no-mlflow").status == 0
+    before = records_of("results")
+    monkeypatch.delenv("SWEEPS_COMPILE", raising=False)
+    answer = call("run", "small.yaml", "seeds=3", "--no-mlflow")
+    assert answer.status == 0 and "4 lanes are in the store already" in answer.out
+    assert {record.provenance["numerics"].split()[-1] for record in records_of("results")} == {"plain"}
+    refused = call("run", "small.yaml", "--numerics", "compiled", "--no-mlflow")
+    assert refused.status == 2 and "Leave --numerics out, or start another sweep with --name" in refused.err
+    wrong = call("run", "small.yaml", "--numerics", "compilled", "--no-mlflow")
+    assert wrong.status == 2 and "Did you mean 'compiled'?" in wrong.err
+    assert len(records_of("results")) == 6 and records_of("results")[: len(before)]
+
+
+@pytest.mark.parametrize("differs", ["source", "device", "compiler", "file"])
+def test_a_worker_that_would_compute_other_numbers_trains_nothing_and_the_sweep_says_why(differs, monkeypatch) -> None:
+    message = {
+        "source": "its code is another (source ",
+        "device": "and the sweep's numbers are those of cpu-of-another-kind. Use workers of that kind",
+        "compiler": "it cannot compile the step: RuntimeError: no such compiler. Start the sweep under another --name with",
+        "file": "no file my_unit.py",
+    }[differs]
+
+    def train(driver: Driver) -> None:
+        request = driver.next_pack("pack")
+        assert request is not None
+        other = dataclasses.replace(request.numerics, device="cpu-of-another-kind")
+        if differs == "source":
+            request = dataclasses.replace(request, source="0123456789abcdef")
+        elif differs == "device":
+            request = dataclasses.replace(request, numerics=other)
+        elif differs == "file":  # of the user's own, which this machine does not have
+            Path("my_unit.py").unlink()
+            registry.clear_cache()
+        pack = PackRun(request)
+        while not pack.done:
+            driver.receive("pack", pack.work())
+        driver.receive("pack", pack.work())
+
+    def fail(self: Recorded, example: object) -> None:
+        raise RuntimeError("no such compiler")
+
+    monkeypatch.setattr(run, "_train", lambda driver, console, workers: train(driver))
+    monkeypatch.setattr(Recorded, "_ahead_of_time", fail)
+    monkeypatch.setattr(Recorded, "_traced", fail)
+    Path("mine.yaml").write_text(SMALL.replace("[nau, linear]", "[./my_unit.py]").replace("small", "mine"))
+    answer = call("run", "mine.yaml", "--no-mlflow", "--numerics", "compiled" if differs == "compiler" else "plain")
+    assert answer.status == 1 and message in " ".join(answer.err.split()), answer.err
+    assert socket.gethostname() in answer.err and records_of("results") == []
+    assert "failed" in call("list").out
+
+
 def test_a_unit_that_was_edited_since_the_sweep_began_is_refused_and_nothing_is_mixed() -> None:
     mine = SMALL.replace("[nau, linear]", "[./my_unit.py]")
     Path("mine.yaml").write_text(mine.replace("small", "mine"))
     assert call("run", "mine.yaml", "--no-mlflow").status == 0
     before = records_of("results")
-    Path("my_unit.py").write_text(UNIT + "\n# edited\n")
+    Path("my_unit.py").write_text(UNIT + "\nEDITED = True\n")
     registry.clear_cache()
     for more in ([], ["seeds=3"]):
         answer = call("run", "mine.yaml", *more, "--no-mlflow")

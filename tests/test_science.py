@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from lanes import finish, resolved
+from lanes import PLAIN, finish, resolved
 
 from sweeps.bench.driver import bench_driver
 from sweeps.bench.engine import bench
@@ -17,7 +17,7 @@ from sweeps.training.pack import Pack
 def trained(model: str, operation: str, steps: int, seeds: int) -> list[LaneResult]:
     settings = resolved(model, {"name": "static", "operation": operation}, steps=steps)
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
-    pack = Pack([Lane(lane_key(settings, seed), settings, seed) for seed in range(seeds)], seeds, build, zero_floats)
+    pack = Pack([Lane(lane_key(settings, seed, PLAIN), settings, seed) for seed in range(seeds)], seeds, build, zero_floats)
     results = list(finish(pack).values())
     assert pack.why_uncompiled is None
     return results

@@ -6,12 +6,13 @@ import copy
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lanes import PLAIN
 
 from sweeps.config.faults import Fault
 from sweeps.config.registry import find, learnable_task, names
@@ -296,11 +297,11 @@ def reversed_keys(node: Any) -> Any:
 
 def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
     found = resolved("nmu", train={"steps": 2_000_000})
-    key = lane_key(found, 3)
+    key = lane_key(found, 3, PLAIN)
     assert len(key) == 64
-    assert lane_key(reversed_keys(found), 3) == key
-    assert lane_key(resolved({"units": ["nau", "nmu"], "sparsity_penalty": {"weight": 10}}), 3) == key
-    assert lane_key(resolved({"name": "nmu", "label": "ours"}, train={"steps": 5}), 3) == key
+    assert lane_key(reversed_keys(found), 3, PLAIN) == key
+    assert lane_key(resolved({"units": ["nau", "nmu"], "sparsity_penalty": {"weight": 10}}), 3, PLAIN) == key
+    assert lane_key(resolved({"name": "nmu", "label": "ours"}, train={"steps": 5}), 3, PLAIN) == key
 
 
 @pytest.mark.parametrize(
@@ -313,25 +314,29 @@ def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
 )  # fmt: skip
 def test_a_setting_that_changes_a_lanes_numbers_changes_its_key(change) -> None:
     plain = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": TRAIN}
-    assert lane_key(resolved(**merge(plain, change)), 0) != lane_key(resolved(**plain), 0)
+    assert lane_key(resolved(**merge(plain, change)), 0, PLAIN) != lane_key(resolved(**plain), 0, PLAIN)
 
 
 def test_seeds_and_versions_change_a_lanes_key(monkeypatch) -> None:
     found = resolved("nau")
-    keys = {lane_key(found, seed) for seed in range(5)}
+    keys = {lane_key(found, seed, PLAIN) for seed in range(5)}
     for kind, name in (("model", "nau"), ("network", "two_layer"), ("task", "static")):
         with monkeypatch.context() as patch:
             patch.setattr(find(kind, name), "version", 99)  # type: ignore[arg-type]
-            keys.add(lane_key(found, 0))
-    monkeypatch.setattr("sweeps.training.settings.NUMERICS", 99)
-    keys.add(lane_key(found, 0))
-    assert len(keys) == 9
+            keys.add(lane_key(found, 0, PLAIN))
+    assert len(keys) == 8
+
+
+def test_the_engines_version_the_kind_of_device_and_the_compiler_change_a_lanes_key() -> None:
+    """A compiled step rounds otherwise, as does another width of the vector registers."""
+    numerics = [PLAIN, replace(PLAIN, compiled=True), replace(PLAIN, device="cuda"), replace(PLAIN, version=99)]
+    assert len({lane_key(resolved("nau"), 0, one) for one in numerics}) == 4
 
 
 def test_a_share_of_another_budget_is_another_lane() -> None:
     relative = {"name": "nau", "sparsity_penalty": {"start": "10%", "end": "50%"}}
     short, long = resolved(relative), resolved(relative, train={"steps": 2000})
-    assert lane_key(short, 0) != lane_key(long, 0)
+    assert lane_key(short, 0, PLAIN) != lane_key(long, 0, PLAIN)
 
 
 def test_the_leaves_that_a_file_may_set_are_named_once() -> None:

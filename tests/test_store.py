@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +24,7 @@ import sqlalchemy as sa
 from commands import Start, proceed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_sweep import BUDGET, made_sweep
 
 from sweeps.errors import StoreError
 from sweeps.store import Store
@@ -412,11 +414,36 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "database of something else: it has tables named records" in refusal(tmp_path)
 
 
+def test_a_store_of_schema_1_is_brought_up_to_date_and_keeps_what_it_has(where: str) -> None:
+    with Store(where) as before:
+        before.begin_sweep("old", "name: old", {"name": "old"})
+        with before.database.write() as connection:
+            connection.execute(sa.text("ALTER TABLE sweeps DROP COLUMN numerics"))
+            connection.execute(sa.text("UPDATE sweeps_schema SET version = 1"))
+    for _ in range(2):
+        with Store(where) as after:
+            after.begin_sweep(f"new {uuid.uuid4()}", "", {}, "2 cpu-x86-64-v3 plain")
+            assert [row.numerics for row in after.sweeps()][:2] == [None, "2 cpu-x86-64-v3 plain"]
+
+
+def test_a_sweep_is_renamed_with_all_that_it_has_and_never_over_another(store: Store) -> None:
+    made_sweep(store)
+    before, described = store.configurations("small"), store.sweep("small")
+    store.rename_sweep("small", "kept")
+    assert store.sweep("small") is None and store.configurations("kept") == before
+    assert described is not None and store.sweep("kept") == replace(described, name="kept")
+    assert len(store.records((key, BUDGET) for entry in before for key in entry.keys.values())) > 0
+    store.begin_sweep("small", "", {})
+    with pytest.raises(StoreError, match="has a sweep named 'kept' already"):
+        store.rename_sweep("small", "kept")
+    assert store.configurations("kept") == before and store.configurations("small") == []
+
+
 def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as newer:
         newer.execute("UPDATE sweeps_schema SET version = 99")
-    assert "schema version 99; this installation of sweeps reads up to 1" in refusal(tmp_path)
+    assert "schema version 99; this installation of sweeps reads up to 2" in refusal(tmp_path)
 
 
 def test_other_kinds_of_database_are_refused_without_showing_a_password() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweeps.config.settings import build, float_leaves, lane_key, resolve
+from sweeps.config.settings import build, float_leaves, resolve
 from sweeps.errors import UserError
 from sweeps.training.lane import Lane
 from sweeps.training.pack import Pack
@@ -28,7 +28,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def pack_steps(num_lanes: int, settings: dict[str, Any]) -> Steps:
     """Return the steps of a compiled pack, which draws its batches itself."""
-    lanes = [Lane(lane_key(settings, seed), settings, seed) for seed in range(num_lanes)]
+    lanes = [Lane(str(seed), settings, seed) for seed in range(num_lanes)]
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
     return Pack(lanes, num_lanes, build, zero_floats).stepper()
 

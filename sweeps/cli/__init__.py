@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import pkgutil
 import sys
 import traceback
+from pathlib import Path
 
 from sweeps.cli.app import app, errors
 from sweeps.errors import SweepsError
@@ -25,11 +27,36 @@ def import_verbs() -> None:
             importlib.import_module(f"{__name__}.{module.name}")
 
 
-import_verbs()
+def hidden_packages() -> dict[str, str]:
+    """Return those packages of this project in whose place Python would import another one, with its location.
+
+    A folder on the path before the installation does that: PYTHONPATH, or the working directory with `python -m`.
+    """
+    here, found = Path(__file__).resolve().parents[2], {}
+    for name in ("arith_models", "cluster", "tasks"):
+        spec = importlib.util.find_spec(name)
+        place = Path(spec.origin).parent if spec is not None and spec.origin and spec.submodule_search_locations else None
+        if place is None or place.resolve() != here / name:
+            locations = list(spec.submodule_search_locations or [spec.origin or "?"]) if spec is not None else ["nowhere"]
+            found[name] = locations[0]
+    return found
+
+
+_HIDDEN = hidden_packages()
+if not _HIDDEN:
+    import_verbs()
 
 
 def main() -> None:
     """Run the command and exit. An exception that is not a SweepsError is a bug: its traceback is printed as well."""
+    if _HIDDEN:
+        others = "; ".join(f"`{name}` would be imported from {place}" for name, place in _HIDDEN.items())
+        errors.print(
+            f"sweeps is installed in {Path(__file__).resolve().parents[2]}, but {others}. Leave that folder out of PYTHONPATH, "
+            "and run `sweeps` instead of `python -m sweeps.cli` there.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        sys.exit(2)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         app(prog_name="sweeps")

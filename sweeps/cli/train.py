@@ -25,6 +25,9 @@ def run(
     store: StoreOption = "results",
     workers: Annotated[int | None, typer.Option(min=1, help="at most so many worker processes")] = None,
     mlflow: Annotated[bool, typer.Option(help="write MLflow's runs; `sweeps sync` can write them later")] = True,
+    numerics: Annotated[
+        str | None, typer.Option(help="of a new sweep: compiled or plain, and a kind of device, as in cpu-x86-64-v3,plain")
+    ] = None,
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.results import as_markdown, report
@@ -34,7 +37,7 @@ def run(
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
-        outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow)
+        outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
         with after_start():
             found = report(opened, sweep.name)
         typer.echo("\n" + as_markdown(found))

@@ -22,11 +22,12 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints, overload
 
+from sweeps.config.source import digest, imported_files
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and many modules need `nearest` alone
@@ -140,7 +141,7 @@ def find(kind: Kind, name: str) -> type[Any]:
 
 def clear_cache() -> None:
     """Clear the caches of classes and names, as after an edit of a user's file."""
-    for cached in (_find, _referred, _modules, standalone_networks):
+    for cached in (_find, _referred, _modules, _source_hash, standalone_networks):
         cached.cache_clear()
 
 
@@ -178,11 +179,13 @@ def _unknown(kind: Kind, name: str) -> str:
 def version_key(kind: Kind, name: str) -> int | str:
     """Return what enters a lane's content address for a definition: its version.
 
-    A user's own file contributes its source's hash as well: nobody raises the version of a file that is still being
-    written.
+    A user's own file contributes a digest of its code, and of what it imports beside it, as well: nobody raises the
+    version of a file that is still being written.
     """
     version: int = _find(kind, name).version
-    return version if name in names(kind) else f"{version} {source_hash(kind, name)}"
+    if name in names(kind):
+        return version
+    return f"{version} {_source_hash(kind, name, own_only=True)}"
 
 
 def learnable_task(model: str) -> str:
@@ -201,8 +204,37 @@ def learnable_task(model: str) -> str:
 
 
 def source_hash(kind: Kind, name: str) -> str:
-    """Return the sha256 of the file that defines a name, for the record's provenance."""
-    return hashlib.sha256(Path(inspect.getfile(_find(kind, name))).read_bytes()).hexdigest()[:16]
+    """Return a digest of the code that defines a name, with what it imports of this project and of the user's own.
+
+    It is that of the files when they were first read, as the imported code is.
+    """
+    return _source_hash(kind, name, own_only=False)
+
+
+@lru_cache
+def _source_hash(kind: Kind, name: str, own_only: bool) -> str:
+    cls = _find(kind, name)
+    file = Path(inspect.getfile(cls))
+    folders = [*_packages(), *([] if _is_shipped(file) else [_own_folder(cls, file)])]
+    files = imported_files(sys.modules[cls.__module__], folders)
+    return digest(path for path in files if not (own_only and _is_shipped(path)))
+
+
+def _own_folder(cls: type[Any], file: Path) -> Path:
+    """Return the folder whose files belong to a user's own class: its package, or the folder of a single file."""
+    top = getattr(sys.modules.get(cls.__module__.partition(".")[0]), "__file__", None)
+    path = Path(top) if top else file
+    return path if path.parent.name == "site-packages" else path.parent
+
+
+@cache
+def _packages() -> tuple[Path, ...]:
+    return tuple(Path(inspect.getfile(importlib.import_module(name))).resolve().parent for name in ("arith_models", "tasks"))
+
+
+def _is_shipped(file: Path) -> bool:
+    """Whether a file is part of `arith_models` or `tasks`."""
+    return any(file.resolve().is_relative_to(package) for package in _packages())
 
 
 def is_reference(name: str) -> bool:

@@ -14,18 +14,22 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
 from sweeps.config.faults import Fault, join
+from sweeps.config.source import LENGTH, digest
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from arith_models.base import Network, Unit
+    from sweeps.training.numerics import Numerics
     from sweeps.training.settings import Built
     from tasks.base import Task
 
@@ -280,10 +284,8 @@ def structure(resolved: Mapping[str, Any]) -> str:
     return training.structure(resolved, registry.find("task", resolved["task"]["name"]).evaluation_only)
 
 
-def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
-    """Return the content address of a lane: its settings except the budget, its seed, and the versions of its code."""
-    from sweeps.training.settings import NUMERICS
-
+def lane_key(resolved: Mapping[str, Any], seed: int, numerics: Numerics) -> str:
+    """Return the content address of a lane: its settings except the budget, its seed, versions of its code and numerics."""
     model, task = resolved["model"], resolved["task"]
     task_class = registry.find("task", task["name"])
     identity = {
@@ -297,10 +299,26 @@ def lane_key(resolved: Mapping[str, Any], seed: int) -> str:
             "network": registry.version_key("network", model["network"]),
             "units": [registry.version_key("model", u["name"]) for u in model["units"]],
             "task": registry.version_key("task", task["name"]),
-            "numerics": NUMERICS,
+            "numerics": str(numerics),
         },
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def source_of(resolved: Mapping[str, Any]) -> str:
+    """Return a digest of the code that trains a lane: the engine, its model and its task, with what they import of this
+    project and of the user's own."""
+    model, task = resolved["model"], resolved["task"]
+    parts = {_engine_source(), registry.source_hash("task", task["name"]), registry.source_hash("network", model["network"])}
+    parts |= {registry.source_hash("model", unit["name"]) for unit in model["units"]}
+    return hashlib.sha256(" ".join(sorted(parts)).encode()).hexdigest()[:LENGTH]
+
+
+@cache
+def _engine_source() -> str:
+    import sweeps.training
+
+    return digest(Path(sweeps.training.__path__[0]).glob("*.py"))
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:

@@ -14,20 +14,22 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from sweeps.config import registry
 from sweeps.config.compare import Cell
-from sweeps.config.settings import float_leaves, lane_key, resolve, structure
+from sweeps.config.settings import float_leaves, lane_key, resolve, source_of, structure
 from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import Sweep
-from sweeps.errors import SweepFailed
+from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results.summary import RankedConfiguration, Summary, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.store import Store
 from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
+from sweeps.training.numerics import Numerics
 from sweeps.training.pack import LEAST_SLOTS
 
 MAX_SLOTS = 100
@@ -46,6 +48,12 @@ class PackRequest:
     """Lanes that train at once; the others follow as slots become free."""
     zeros: frozenset[str]
     """Dotted paths of float settings that are 0 in every lane of the sweep."""
+    numerics: Numerics
+    """The sweep's: a worker that differs trains nothing."""
+    source: str
+    """Digest of the code that trains the lanes (`source_of`), which the worker's must be equal to."""
+    installation: str
+    """Folder of the driver's code, for messages."""
     device: str = "cpu"
     checkpoint_s: float = 5.0
     """Seconds between two reports of a worker."""
@@ -60,8 +68,8 @@ class PackReport:
     """By lane key."""
     seed_steps: int = 0
     """Optimiser updates since the last report, all lanes together."""
-    why_uncompiled: str | None = None
-    """Why the step runs without torch.compile; None where it is compiled, or was not to be."""
+    refusal: str | None = None
+    """Why this worker may not train the lanes: a sentence with the remedy. The sweep stops."""
 
 
 @dataclass
@@ -140,12 +148,14 @@ class Driver:
         self.seed_steps = 0
         """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
-        self.why_uncompiled: str | None = None
         self._queued: dict[tuple[str, int], QueuedLane] = {}
         self._running: dict[str, dict[tuple[str, int], QueuedLane]] = {}  # by pack
         self._started_s = time.monotonic()
         row = store.sweep(name)
         self._seconds_before = row.seconds if row else 0.0
+        self.numerics = Numerics.parse(row.numerics) if row and row.numerics else Numerics.here(device_of(sweep))
+        self.other_sources: set[tuple[str, str]] = set()
+        """Digest of the code that trained stored lanes, and that of the code at hand, where they differ."""
         own_settings = [_resolved(cell, {}) for cell in sweep.cells]  # each cell with the file's own values
         self.zeros = _always_zero(own_settings, [cell.space for cell in sweep.cells])
         self._max_slots = _max_slots(own_settings)
@@ -227,16 +237,21 @@ class Driver:
             [dataclasses.replace(q.lane, checkpoint=checkpoints.get(q.lane.key)) for q in chosen],
             self.slots,
             self.zeros,
-            device="cuda" if self.sweep.resources.gpus else "cpu",
+            self.numerics,
+            source_of(chosen[0].lane.settings),
+            str(Path(registry.__file__).parents[2]),
+            device=device_of(self.sweep),
             checkpoint_s=self.sweep.resources.checkpoint_s,
         )
 
     def receive(self, pack_id: str, report: PackReport) -> None:
         """Write a worker's report to the store, then to MLflow, and request the configurations that it makes possible.
 
-        Raises HeldByAnother where another driver has taken the sweep over, as after a long sleep of this machine, and
-        StoreError where the store cannot be written.
+        Raises HeldByAnother where another driver has taken the sweep over, as after a long sleep of this machine,
+        StoreError where the store cannot be written, and ClusterError where the worker is not what the sweep needs.
         """
+        if report.refusal is not None:
+            raise ClusterError(report.refusal)
         self.store.heartbeat(self.name)
         self.store.save_checkpoints(report.checkpoints)
         self.store.add_records(report.results)
@@ -246,7 +261,6 @@ class Driver:
             if checkpoint is not None and checkpoint.steps > queued.steps:
                 queued.steps, queued.losses = checkpoint.steps, 0
         self.seed_steps += report.seed_steps
-        self.why_uncompiled = self.why_uncompiled or report.why_uncompiled
         if self.tracker is not None:
             self.tracker.begin()
         arrived: dict[int, tuple[ConfigurationProgress, list[LaneResult]]] = {}
@@ -306,19 +320,22 @@ class Driver:
                 settings = _resolved(progress.cell, parameters)
                 configuration = Configuration(
                     cell=progress.cell.key, labels=progress.cell.labels, number=number, parameters=parameters,
-                    settings=settings, keys={seed: lane_key(settings, seed) for seed in self.sweep.seeds}, origin=origin,
+                    settings=settings, keys=self._keys(settings), origin=origin,
                 )  # fmt: skip
                 self._start_configuration(index, self.store.add_configuration(self.name, configuration))
 
     def _extended(self, cell: Cell, configuration: Configuration) -> Configuration:
         """Return a stored configuration with the seeds and settings, such as more steps, that the file has now."""
         settings = _resolved(cell, configuration.parameters)
-        keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds}
+        keys = self._keys(settings)
         if keys != configuration.keys:  # also where a user's file has changed, which the store refuses
             configuration = self.store.add_seeds(self.name, cell.key, configuration.number, keys)
         if settings != configuration.settings:
             configuration = self.store.update_settings(self.name, cell.key, configuration.number, settings)
         return configuration
+
+    def _keys(self, settings: Mapping[str, Any]) -> dict[int, str]:
+        return {seed: lane_key(settings, seed, self.numerics) for seed in self.sweep.seeds}
 
     def _start_configuration(self, cell_index: int, configuration: Configuration) -> None:
         """Add the results that the store has of a configuration's lanes, and queue its other lanes."""
@@ -340,6 +357,10 @@ class Driver:
         if self._queued:
             self.track(lambda tracker: tracker.start(configuration))
         self.lanes_reused += len(present)
+        if present:
+            here = source_of(configuration.settings)
+            sources = {result.provenance.get("source_hash", here) for result in present}
+            self.other_sources |= {(then, here) for then in sources - {here}}
         self._track_lanes(configuration, present)
         self._add_results(entry, present)
 
@@ -379,6 +400,11 @@ class Driver:
     def _objective(self, summary: Summary) -> tuple[float, float]:
         """Return the objective's value and the tie-break."""
         return objective_value(summary, self.sweep.objective.name, self.sweep.objective.direction)
+
+
+def device_of(sweep: Sweep) -> str:
+    """Return torch's name of the device that a sweep's workers train on: cpu or cuda."""
+    return "cuda" if sweep.resources.gpus else "cpu"
 
 
 def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ from ray.tune.stopper import Stopper
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
-from sweeps.runner.driver import Driver, PackReport, PackRequest
-from sweeps.runner.worker import PackRun, prepare_process
+from sweeps.runner.driver import Driver, PackReport
+from sweeps.runner.trial import Opaque, PackTrial
 
 log = logging.getLogger(__name__)
 
@@ -207,42 +207,6 @@ def _job_has_working_dir(job_config: str | None) -> bool:
     return "working_dir" in ((json.loads(job_config).get("runtime_env") or {}) if job_config else {})
 
 
-class PackTrial(tune.Trainable):
-    """Train one pack in a worker process. Processes are reused, so compiled functions stay."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        prepare_process()
-        self.run = PackRun(config["request"].value)
-
-    def step(self) -> dict[str, Any]:
-        report = self.run.work()
-        return {"report": report, tune.result.DONE: self.run.done}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Return nothing: checkpoints are part of the reports."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: object) -> None:
-        """Do nothing: checkpoints are part of the request."""
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.run = PackRun(new_config["request"].value)
-        return True
-
-
-class _Opaque:
-    """A pack's request in a trial's configuration, where Ray Tune would otherwise print and copy every value of it."""
-
-    def __init__(self, value: PackRequest) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return self.value.pack_id
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
-        return self
-
-
 class _Session:
     """What Ray Tune's searcher, callback and stopper share: the driver, and the first exception that it raised.
 
@@ -300,7 +264,7 @@ class _PackSearcher(Searcher):
         if request is None:
             return None
         self._running.add(trial_id)
-        return {"request": _Opaque(request)}
+        return {"request": Opaque(trial_id, request.installation, request)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._running.discard(trial_id)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
 from sweeps.config.diff import difference
+from sweeps.config.faults import unknown
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.results import as_markdown, report
-from sweeps.runner.driver import Driver
+from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.tracking import BackgroundTracker, Tracker, default_uri
+from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, why_no_compiler
 
 STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
@@ -41,16 +44,18 @@ def run_sweep(
     console: Console,
     workers: int | None = None,
     tracked: bool = True,
+    numerics: str | None = None,
 ) -> RunOutcome:
     """Train the lanes of a sweep that the store lacks, with at most `workers` worker processes.
 
-    `folder` is the store's location, where MLflow's database is by default; with `tracked` MLflow is written.
+    `folder` is the store's location, where MLflow's database is by default; with `tracked` MLflow is written. `numerics` is
+    the text of --numerics, see `chosen_numerics`.
 
-    Raises UserError where the file contradicts the sweep in the store, StoreError (HeldByAnother for a second driver)
-    before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.
+    Raises UserError where the file or `numerics` contradicts the sweep in the store, StoreError (HeldByAnother for a
+    second driver) before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.
     """
     with _sigterm_interrupts(), store.hold(sweep.name):
-        _begin(sweep, store, console)
+        _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
         assert row is not None
         mlflow = Tracker(default_uri(folder), sweep, created=row.created)
@@ -60,6 +65,8 @@ def run_sweep(
             driver.begin()
             if driver.lanes_reused:
                 console.print(f"{driver.lanes_reused} lanes are in the store already", highlight=False)
+            if driver.other_sources:
+                console.print(_other_sources(driver.other_sources), highlight=False, soft_wrap=True)
             if not driver.done and not driver.out_of_time():
                 with after_start():
                     _train(driver, console, workers)
@@ -74,9 +81,32 @@ def run_sweep(
             raise
         with after_start():
             _finish(driver, outcome.state, console)
-    if driver.why_uncompiled:
-        console.print(f"note: training ran uncompiled, several times slower: {driver.why_uncompiled}", highlight=False)
     return outcome
+
+
+def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
+    """Return the numerics of a new sweep: this machine's, with `chosen` parts in place of its own.
+
+    `chosen` has `compiled` or `plain`, a kind of device, or both, such as cpu-x86-64-v3,plain. Raises UserError.
+    """
+    result = Numerics.here(device_of(sweep))
+    for word in (chosen or "").replace(",", " ").split():
+        if word in MODES:
+            result = replace(result, compiled=word == "compiled")
+        elif word in DEVICE_KINDS or word == result.device:
+            result = replace(result, device=word)
+        else:
+            raise UserError(f"--numerics: {unknown('numerics', word, [*MODES, *DEVICE_KINDS])} Such as cpu-x86-64-v3,plain")
+    return result
+
+
+def _other_sources(pairs: Iterable[tuple[str, str]]) -> str:
+    first, *others = (f"{then} then, {here} here" for then, here in sorted(pairs))
+    more = f", and {len(others)} other pairs" if others else ""
+    return (
+        f"warning: stored lanes are reused that other code trained (source {first}{more}). If the difference changes "
+        "results, raise the `version` of what changed, or train with another --store."
+    )
 
 
 @contextmanager
@@ -89,12 +119,37 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _begin(sweep: Sweep, store: Store, console: Console) -> None:
+def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> None:
     """Write a new sweep to the store, or update the definition of one that is continued."""
+    numerics = chosen_numerics(sweep, chosen)
     row = store.sweep(sweep.name)
+    before = None if row is None or row.numerics is None else Numerics.parse(row.numerics)
+    if row is not None and (before is None or before.version < NUMERICS):
+        version = before.version if before else 1
+        kept = next(n for n in _free_names(f"{sweep.name}-numerics-{version}") if store.sweep(n) is None)
+        store.rename_sweep(sweep.name, kept)
+        console.print(
+            f"{sweep.name} was trained with version {version} of the engine's numerics, and this is version {NUMERICS}, whose "
+            f"numbers differ. Its results are kept as {kept}; {sweep.name} is trained anew.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        row = None
     if row is None:
-        store.begin_sweep(sweep.name, sweep.text, sweep.document)
+        store.begin_sweep(sweep.name, sweep.text, sweep.document, str(numerics))
+        if not numerics.compiled and (reason := why_no_compiler()):
+            console.print(f"note: training runs uncompiled, several times slower: {reason}", highlight=False)
         return
+    assert before is not None
+    if before.version > NUMERICS:
+        raise UserError(
+            f"sweep {sweep.name!r} in {store.location} has numerics {before}, of a newer engine than this "
+            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
+        )
+    if chosen is not None and before != numerics:
+        raise UserError(
+            f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {numerics}: all its lanes have the "
+            "same. Leave --numerics out, or start another sweep with --name"
+        )
     change = difference(row.document, sweep)
     if change.kind == "refusal":
         raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
@@ -102,6 +157,11 @@ def _begin(sweep: Sweep, store: Store, console: Console) -> None:
         console.print(change.message, highlight=False)
     store.update_definition(sweep.name, sweep.text, sweep.document)
     store.set_state(sweep.name, "running")
+
+
+def _free_names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def _train(driver: Driver, console: Console, workers: int | None) -> None:

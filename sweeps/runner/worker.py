@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import torch
 
 from sweeps.config import registry
-from sweeps.config.settings import build
+from sweeps.config.settings import build, source_of
+from sweeps.errors import UserError
 from sweeps.runner.driver import PackReport, PackRequest
 from sweeps.training.lane import LaneResult, error_result
+from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
-from sweeps.training.settings import NUMERICS
 
 
 def prepare_process() -> None:
@@ -31,18 +33,22 @@ def prepare_process() -> None:
 class PackRun:
     """The training of one pack. If the pack cannot be set up, all its lanes are returned with outcome "error".
 
-    `compiled`: None is the environment variable SWEEPS_COMPILE, by default true.
+    Where this process is not what the request is for (other code, another kind of device, no compiler) it trains nothing,
+    and its report has the reason: its numbers would be stored as those of other lanes.
     """
 
-    def __init__(self, request: PackRequest, compiled: bool | None = None) -> None:
-        if compiled is None:
-            compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-        self._checkpoint_s = request.checkpoint_s
+    def __init__(self, request: PackRequest) -> None:
+        self._request = request
         self._failed: list[LaneResult] = []
         self.pack: Pack | None = None
+        self._refusal = _why_not_here(request)
+        if self._refusal is not None:
+            return
         try:
-            self.pack = Pack(request.lanes, request.slots, build, request.zeros, request.device, compiled)
             self._provenance = _provenance(request)
+            self.pack = Pack(
+                request.lanes, request.slots, build, request.zeros, request.device, compiled=request.numerics.compiled
+            )
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
             self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in request.lanes]
@@ -53,37 +59,61 @@ class PackRun:
 
     def work(self, period_s: float | None = None) -> PackReport:
         """Train until lanes have ended or `period_s` (None: the request's `checkpoint_s`) is over, and at least a step."""
-        period_s = self._checkpoint_s if period_s is None else period_s
+        period_s = self._request.checkpoint_s if period_s is None else period_s
         if self.pack is None:
-            return PackReport(results=self._failed)
+            return PackReport(results=self._failed, refusal=self._refusal)
         started, before = time.monotonic(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
             ended = self.pack.advance(started + period_s)
+            if self._request.numerics.compiled and self.pack.why_uncompiled:
+                return PackReport(refusal=_refused(f"it cannot compile the step: {self.pack.why_uncompiled}", PLAIN))
             if time.monotonic() - started >= period_s:
                 break
         return PackReport(
             results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=self.pack.checkpoints(),
             seed_steps=self.pack.seed_steps - before,
-            why_uncompiled=self.pack.why_uncompiled,
         )
 
 
+PLAIN = "Start the sweep under another --name with --numerics plain: slower, and without a compiler."
+"""The remedy where a step cannot be compiled."""
+
+
+def _why_not_here(request: PackRequest) -> str | None:
+    """Return why this process may not train the lanes of a request, or None."""
+    wanted, kind = request.numerics, device_kind(request.device)
+    if kind != wanted.device:
+        return _refused(
+            f"it is {kind}, and the sweep's numbers are those of {wanted.device}",
+            f"Use workers of that kind, or start the sweep under another --name with --numerics {kind}.",
+        )
+    try:
+        here = source_of(request.lanes[0].settings)
+    except UserError as error:  # the driver has read the same definitions
+        return _refused(str(error), "Every machine needs the files of the one where the sweep was started.")
+    if here != request.source:
+        return _refused(
+            f"its code is another (source {here}, in {Path(registry.__file__).parents[2]}) than that of the command "
+            f"(source {request.source}, in {request.installation})",
+            "Install the same version of sweeps on every machine, and keep your own files equal.",
+        )
+    return None
+
+
+def _refused(reason: str, remedy: str) -> str:
+    return f"the worker on {socket.gethostname()} cannot train this sweep: {reason}. {remedy}"
+
+
 def _provenance(request: PackRequest) -> dict[str, str]:
-    """What may differ between equal lanes: the device, versions, and the source of task, network and units."""
-    model, task = request.lanes[0].settings["model"], request.lanes[0].settings["task"]
-    sources = [
-        registry.source_hash("task", task["name"]),
-        registry.source_hash("network", model["network"]),
-        *(registry.source_hash("model", unit["name"]) for unit in model["units"]),
-    ]
+    """What may differ between equal lanes: the device, versions, and the source of what trains them."""
     on_cpu = request.device == "cpu"
     return {
         "device": f"cpu {torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(),
         "machine": platform.machine(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "numerics": str(NUMERICS),
-        "source_hash": "-".join(sources),
+        "numerics": str(request.numerics),
+        "source_hash": request.source,
     }

@@ -43,7 +43,7 @@ class HeldByAnother(StoreError):
         self.host, self.pid, self.since = host, pid, since
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -59,6 +59,7 @@ sweeps = Table(
     Column("created", Text, nullable=False),  # UTC, ISO 8601
     Column("updated", Text, nullable=False),
     Column("seconds", Double, nullable=False),
+    Column("numerics", Text),  # of its lanes; null in a sweep that began with schema 1, which did not record them
 )
 
 # The drivers of sweeps. A name may be held before its sweep is created, so there is no foreign key.
@@ -207,8 +208,10 @@ class Database:
                     f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
                     f"{SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
                 )
-            # A write that changes nothing: a store that cannot be written fails now, not after an hour's training.
-            connection.execute(sa.update(schema_version).values(version=found))
+            if found < 2:
+                connection.execute(sa.text("ALTER TABLE sweeps ADD COLUMN numerics TEXT"))
+            # Also where it changes nothing: a store that cannot be written fails now, not after an hour's training.
+            connection.execute(sa.update(schema_version).values(version=SCHEMA_VERSION))
 
     def _refuse_foreign(self, present: set[str]) -> None:
         clash = sorted(present & set(metadata.tables))

@@ -53,3 +53,5 @@ class SweepRow:
     updated: str
     seconds: float
     """Wall time of its drivers, all runs together."""
+    numerics: str | None = None
+    """Of all its lanes (`sweeps.training.numerics`); None where it was begun without."""

@@ -74,11 +74,11 @@ class Store:
 
     # --------------------------------------------------------------------------------------- sweeps
 
-    def begin_sweep(self, name: str, definition: str, document: Mapping[str, Any]) -> SweepRow:
+    def begin_sweep(self, name: str, definition: str, document: Mapping[str, Any], numerics: str | None = None) -> SweepRow:
         """Write a new sweep, in state `running`. Raises StoreError if the name is taken: nothing is overwritten."""
         now = utc_now()
-        row = {"name": name, "definition": definition, "document": json.dumps(document), "state": "running"}
-        row |= {"created": now, "updated": now}
+        text = {"name": name, "definition": definition, "document": json.dumps(document), "state": "running"}
+        row: dict[str, Any] = text | {"created": now, "updated": now, "numerics": numerics}
         with self.database.write() as connection:
             if not self.database.insert_new(connection, sweeps, row | {"seconds": 0.0}):
                 raise StoreError(
@@ -98,6 +98,23 @@ class Store:
         with self.database.read() as connection:
             rows = connection.execute(sa.select(sweeps).order_by("created", "name"))
             return [_sweep_row(row) for row in rows]
+
+    def rename_sweep(self, name: str, new_name: str) -> None:
+        """Give a sweep another name, with everything that belongs to it. Raises StoreError where that is taken or unknown."""
+        with self.database.write() as connection:
+            _require_sweep(connection, self.location, name)
+            row = dict(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one())
+            if not self.database.insert_new(connection, sweeps, row | {"name": new_name}):
+                raise StoreError(f"store {self.location} has a sweep named {new_name!r} already.")
+            # Rows refer to rows by the sweep's name: they are copied from the outermost inwards, and deleted outwards.
+            for table in (configurations, lanes):
+                columns = [column for column in table.c if column.name != "id"]
+                copied = sa.select(*(sa.literal(new_name) if c.name == "sweep" else c for c in columns))
+                ordered = copied.where(table.c.sweep == name).order_by(*table.primary_key)
+                connection.execute(sa.insert(table).from_select([c.name for c in columns], ordered))
+            for table in (lanes, configurations):
+                connection.execute(sa.delete(table).where(table.c.sweep == name))
+            connection.execute(sa.delete(sweeps).where(sweeps.c.name == name))
 
     def set_state(self, name: str, state: str) -> None:
         """Set a sweep to running, done, stopped or failed. Raises StoreError for an unknown name or state."""

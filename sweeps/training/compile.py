@@ -25,7 +25,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from sweeps.training.settings import NUMERICS
+from sweeps.training.numerics import NUMERICS
 
 log = logging.getLogger(__name__)
 

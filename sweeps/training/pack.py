@@ -128,6 +128,11 @@ class LengthCurve:
         """The lane's result with `by_length`, or None while lengths are left."""
         return None if self._remaining else replace(self.finished, by_length=self._columns)
 
+    @property
+    def why_uncompiled(self) -> str | None:
+        """Why a part of its evaluation is not compiled, or None."""
+        return self._evaluation.why_uncompiled
+
     def advance(self) -> None:
         """Measure the next length."""
         length = self._remaining.popleft()
@@ -191,7 +196,8 @@ class Pack:
 
     @property
     def why_uncompiled(self) -> str | None:
-        return self.programs.why_uncompiled if self.programs else None
+        reasons = (programs.why_uncompiled for programs in (self.programs, *self.measuring) if programs is not None)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def advance(self, until: float = math.inf) -> list[LaneResult]:
         """Evaluate, free the slots of finished lanes and fill them, where an evaluation is due; then train to the next one.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the registry is the one list of names
 
-NUMERICS = 1
-"""Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
 REMOVABLE = frozenset({"train.gradient_noise", "train.clip_norm", "train.clip_value", "train.momentum"})
 NOT_STRUCTURE = ("train.steps", "train.stop", "model.name")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import call
 from definitions import assert_caught, before, checked, written
-from lanes import resolved, train
+from lanes import PLAIN, resolved, train
 
 from sweeps.checking import check_model, checker
 from sweeps.config import registry
@@ -159,10 +159,10 @@ def test_a_users_network_is_a_model_with_settings_and_learns(folder: Path) -> No
 
 def test_the_address_of_a_lane_holds_the_source_of_a_users_network(folder: Path) -> None:
     path = written(folder, "network")
-    first = lane_key(settings("./my_network.py"), 0)
+    first = lane_key(settings("./my_network.py"), 0, PLAIN)
     path.write_text(path.read_text().replace("torch.tanh(", "torch.sin("))
     registry.clear_cache()
-    assert lane_key(settings("./my_network.py"), 0) != first
+    assert lane_key(settings("./my_network.py"), 0, PLAIN) != first
 
 
 def test_a_users_network_that_arranges_units_is_named_beside_them(folder: Path) -> None:

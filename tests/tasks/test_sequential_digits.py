@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lanes import resolved, train
+from lanes import PLAIN, resolved, train
 
 from sweeps.config.settings import build, lane_key
 from sweeps.training.lane import Lane
@@ -112,7 +112,7 @@ def test_a_lanes_key_depends_on_its_pictures_and_not_on_their_folder(tmp_path: P
     copy = tmp_path / "elsewhere"
     shutil.copytree(MNIST, copy)
     keys = {
-        name: lane_key(settings_with(data), 0)
+        name: lane_key(settings_with(data), 0, PLAIN)
         for name, data in (("there", str(MNIST)), ("copied", str(copy)), ("others", "optical"))
     }
     assert keys["there"] == keys["copied"] != keys["others"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from lanes import assert_same, finish, resolved, train
+from lanes import PLAIN, assert_same, finish, resolved, train
 from safetensors.torch import load
 
 from arith_models.networks import image_recurrent
@@ -107,9 +107,9 @@ def test_fetched_files_must_have_the_published_checksums(folder: Path, tmp_path_
 def test_a_lanes_key_depends_on_its_pictures_and_its_network(folder: Path, tmp_path_factory: Any) -> None:
     copy = tmp_path_factory.mktemp("elsewhere") / "copy"
     shutil.copytree(folder, copy)
-    there, copied, optical = (lane_key(settings_of(data), 0) for data in (folder, copy, "optical"))
+    there, copied, optical = (lane_key(settings_of(data), 0, PLAIN) for data in (folder, copy, "optical"))
     assert there == copied != optical
-    assert lane_key(settings_of(folder, {"name": "nmu", "images": "resnet18"}), 0) != there
+    assert lane_key(settings_of(folder, {"name": "nmu", "images": "resnet18"}), 0, PLAIN) != there
 
 
 @pytest.mark.usefixtures("small")

@@ -1,0 +1,79 @@
+"""The numerics of a lane: what its bits depend on besides its settings, its seed and the versions of its definitions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+NUMERICS = 2
+"""Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
+CPU_KINDS = {"AVX512": "cpu-x86-64-v4", "AVX2": "cpu-x86-64-v3", "DEFAULT": "cpu-x86-64"}
+"""torch's name of an instruction set -> kind of device. Sums are split by the width of a vector, and so round differently."""
+DEVICE_KINDS = (*CPU_KINDS.values(), "cpu-arm64", "cuda")
+MODES = ("compiled", "plain")
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Engine version, kind of device, and whether the step is compiled: part of every lane's key.
+
+    A compiled function rounds otherwise than the same operations one by one: its tanh, for instance, is 1 from 8.7 on
+    instead of 9.0, and Adam makes full steps of gradients in between, however small.
+    """
+
+    device: str
+    """One of `DEVICE_KINDS`, or another name that `device_kind` returns."""
+    compiled: bool
+    version: int = NUMERICS
+
+    @classmethod
+    def here(cls, device: str) -> Self:
+        """Return the numerics of new lanes on this machine; `device` is torch's: cpu or cuda.
+
+        They are compiled, unless SWEEPS_COMPILE is 0 or there is no compiler.
+        """
+        return cls(device_kind(device), os.environ.get("SWEEPS_COMPILE", "1") != "0" and why_no_compiler() is None)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the numerics of a text that `str` made. Raises ValueError."""
+        version, device, mode = text.split()
+        if mode not in MODES:
+            raise ValueError(f"numerics end in {' or '.join(MODES)}, not {mode!r}")
+        return cls(device, mode == "compiled", int(version))
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.device} {self.mode}"
+
+    @property
+    def mode(self) -> str:
+        """compiled or plain."""
+        return "compiled" if self.compiled else "plain"
+
+
+def device_kind(device: str) -> str:
+    """Return the kind of this machine's cpu or cuda: devices of one kind give a lane the same bits."""
+    if torch.device(device).type != "cpu":
+        return torch.device(device).type
+    capability, machine = torch.backends.cpu.get_cpu_capability(), platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return "cpu-arm64" if capability == "DEFAULT" else f"cpu-arm64-{capability.lower()}"
+    return CPU_KINDS.get(capability, f"cpu-{machine}-{capability.lower()}")
+
+
+def why_no_compiler() -> str | None:
+    """Return why torch.compile cannot work on this machine, or None. It is looked for, not tried."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler.split()[0]) is None:
+        return f"there is no C++ compiler ({compiler})"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "there is no Python.h (Debian, Ubuntu: apt-get install python3-dev)"
+    return None
