@@ -122,7 +122,7 @@ def test_a_worker_that_would_compute_other_numbers_trains_nothing_and_the_sweep_
     message = {
         "source": "its code is another (source ",
         "device": "and the sweep's numbers are those of cpu-of-another-kind. Use workers of that kind",
-        "compiler": "it cannot compile the step: RuntimeError: no such compiler. Start the sweep under another --name with",
+        "compiler": "it cannot compile the step: RuntimeError: no such compiler. Install a C++ compiler there, or",
         "file": "no file my_unit.py",
     }[differs]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,6 +15,7 @@ from sweeps.results.export import compare_rates, compare_seeds
 from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
+from sweeps.training.numerics import MODES
 
 
 def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None) -> bool:
@@ -31,7 +34,7 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
         expected = sweep.expected
         assert expected is not None
     with tempfile.TemporaryDirectory(prefix="sweeps-reproduce-") as folder, Store(folder) as store:
-        outcome = run_sweep(sweep, store, folder, console, workers, tracked=False)
+        outcome = run_sweep(sweep, store, folder, console, workers, tracked=False, numerics=_mode(expected))
         if outcome.state != "done":
             console.print(f"FAIL: it was not trained to the end: {outcome.reason}", highlight=False)
             return False
@@ -46,3 +49,12 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
     verdict = "FAIL: the figures differ" if differences else "PASS: every figure of every seed is the same"
     console.print(f"{verdict} ({len(records)} seeds)", highlight=False)
     return not differences
+
+
+def _mode(expected: Mapping[str, Any]) -> str | None:
+    """Return compiled or plain, as the seeds were trained; None where the file does not say so, as one of an older engine.
+
+    Not their kind of device: another one gives other figures, and the comparison names the difference.
+    """
+    mode = str((expected.get("provenance") or {}).get("numerics", "")).rpartition(" ")[-1]
+    return mode if mode in MODES else None

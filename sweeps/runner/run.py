@@ -87,10 +87,11 @@ def run_sweep(
 def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
     """Return the numerics of a new sweep: this machine's, with `chosen` parts in place of its own.
 
-    `chosen` has `compiled` or `plain`, a kind of device, or both, such as cpu-x86-64-v3,plain. Raises UserError.
+    `chosen`, by default the environment variable SWEEPS_NUMERICS, has `compiled` or `plain`, a kind of device, or both, such
+    as cpu-x86-64-v3,plain. Raises UserError.
     """
     result = Numerics.here(device_of(sweep))
-    for word in (chosen or "").replace(",", " ").split():
+    for word in (chosen or os.environ.get("SWEEPS_NUMERICS", "")).replace(",", " ").split():
         if word in MODES:
             result = replace(result, compiled=word == "compiled")
         elif word in DEVICE_KINDS or word == result.device:

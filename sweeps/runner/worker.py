@@ -77,7 +77,10 @@ class PackRun:
         )
 
 
-PLAIN = "Start the sweep under another --name with --numerics plain: slower, and without a compiler."
+PLAIN = (
+    "Install a C++ compiler there, or start the sweep under another --name with --numerics plain (on a cluster: "
+    "SWEEPS_NUMERICS=plain in the `environment` of its entry), which is several times slower."
+)
 """The remedy where a step cannot be compiled."""
 
 
@@ -87,7 +90,8 @@ def _why_not_here(request: PackRequest) -> str | None:
     if kind != wanted.device:
         return _refused(
             f"it is {kind}, and the sweep's numbers are those of {wanted.device}",
-            f"Use workers of that kind, or start the sweep under another --name with --numerics {kind}.",
+            f"Use workers of that kind, or start the sweep under another --name with --numerics {kind} (on a cluster: "
+            f"SWEEPS_NUMERICS={kind} in the `environment` of its entry).",
         )
     try:
         here = source_of(request.lanes[0].settings)
