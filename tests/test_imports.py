@@ -25,7 +25,7 @@ MAY_IMPORT = {
 # Abstract classes that hold no numbers: whatever is typed by them may import them.
 CONTRACTS = ("arith_models.base", "tasks.base")
 # Modules of the engine that other packages may import; the others are its own.
-ENGINE = tuple(f"sweeps.training.{name}" for name in ("lane", "settings", "pack", "ensemble", "random", "step"))
+ENGINE = tuple(f"sweeps.training.{name}" for name in ("lane", "numerics", "settings", "pack", "ensemble", "random", "step"))
 # Where the only mention of a library may stand: a file, or the folder it has grown into.
 ONLY_IN = {
     "optuna": ("sweeps.search",),
