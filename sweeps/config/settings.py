@@ -316,9 +316,9 @@ def source_of(resolved: Mapping[str, Any]) -> str:
 
 @cache
 def _engine_source() -> str:
-    import sweeps.training
+    from sweeps.training import numerics
 
-    return digest(Path(sweeps.training.__path__[0]).glob("*.py"))
+    return digest(Path(numerics.__file__).parent.glob("*.py"))
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
