@@ -379,6 +379,124 @@ def test_passwords_are_not_shown() -> None:
     assert without_password("sqlite:////a/mlflow.db") == "sqlite:////a/mlflow.db"
 
 
+def everything(uri: str) -> dict[str, list[str]]:
+    """The names of all runs by the name of their experiment, deleted ones too."""
+    from mlflow.entities import ViewType
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    return {
+        one.name: sorted(run.info.run_name for run in client.search_runs([one.experiment_id], "", ViewType.ALL, 5000))
+        for one in client.search_experiments(ViewType.ALL)
+        if one.name not in ("Default", "other")
+    }
+
+
+def sync_all(uri: str, sweep: Sweep, created: str = CREATED) -> None:
+    found = []
+    for cell in (0, 1):
+        for number in (0, 1):
+            one = configuration(sweep, cell, number, state="complete")
+            found.append(ranked(one, records_of(one), rank=number + 1))
+    Tracker(uri, sweep, created=created).sync(found, "done")
+
+
+def experiment_of(uri: str, name: str = "small") -> str:
+    from mlflow.tracking import MlflowClient
+
+    found = MlflowClient(uri).get_experiment_by_name(name)
+    assert found is not None
+    return str(found.experiment_id)
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_an_experiment_that_was_renamed_keeps_its_runs_and_its_name(
+    uri: str, sweep: Sweep, tagged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sync_all(uri, sweep)
+    before = everything(uri)["small"]
+    if not tagged:  # as earlier releases wrote it
+        MlflowClient(uri).delete_tag(the_run(uri, "small").info.run_id, "name")
+    MlflowClient(uri).rename_experiment(experiment_of(uri), "addition, final")
+    sync_all(uri, sweep)
+    Tracker(uri, sweep, created=CREATED).begin()
+    assert everything(uri) == {"addition, final": before}
+    assert "the runs of 'small' are in MLflow's experiment 'addition, final'" in caplog.text
+
+
+def test_an_experiment_that_was_deleted_is_restored_by_sync_without_a_second_copy(
+    uri: str, sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sync_all(uri, sweep)
+    before = content(uri)
+    MlflowClient(uri).rename_experiment(experiment_of(uri), "final")
+    MlflowClient(uri).delete_experiment(experiment_of(uri, "final"))
+    sync_all(uri, sweep)
+    assert {name: len(found) for name, found in everything(uri).items()} == {"final": 17}
+    MlflowClient(uri).rename_experiment(experiment_of(uri, "final"), "small")
+    assert content(uri) == before
+    assert "the experiment 'final' was deleted in MLflow: it is restored, with its runs" in caplog.text
+
+
+def test_runs_that_were_deleted_stay_so_while_the_sweep_runs_and_are_restored_by_sync(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sync_all(uri, sweep)
+    before = content(uri)
+    seed, parent = the_run(uri, "c001 s000"), the_run(uri, "c000 s001", "model=linear").data.tags["mlflow.parentRunId"]
+    for deleted in (seed.info.run_id, parent):
+        MlflowClient(uri).delete_run(deleted)
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    assert len(runs(uri)) == 15
+    sync_all(uri, sweep)
+    assert content(uri).keys() == before.keys() and len(everything(uri)["small"]) == 17
+    assert the_run(uri, "c001 s000").data.metrics == seed.data.metrics
+    MlflowClient(uri).delete_run(the_run(uri, "small").info.run_id)
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    assert len(runs(uri)) == len(everything(uri)["small"]) == 17
+
+
+def test_an_experiment_of_somebody_else_with_the_sweeps_name_is_left_alone(
+    uri: str, sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    theirs = MlflowClient(uri).create_experiment("small", tags={"mlflow.note.content": "mine!"})
+    MlflowClient(uri).create_run(theirs, run_name="baseline")
+    for _ in range(2):
+        sync_all(uri, sweep)
+    found = everything(uri)
+    assert found["small"] == ["baseline"] and len(found[f"small {CREATED}"]) == 17 and len(found) == 2
+    assert MlflowClient(uri).get_experiment(theirs).tags["mlflow.note.content"] == "mine!"
+    assert f"named 'small': the runs are in 'small {CREATED}'" in caplog.text
+
+
+def test_an_empty_experiment_of_the_sweeps_name_is_used(uri: str, sweep: Sweep) -> None:
+    """A sweep that was killed left it, or somebody prepared it."""
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(uri).create_experiment("small")
+    sync_all(uri, sweep)
+    assert {name: len(found) for name, found in everything(uri).items()} == {"small": 17}
+
+
+def test_a_sweep_begun_again_does_not_restore_the_deleted_experiment_of_the_old_one(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    sync_all(uri, sweep)
+    MlflowClient(uri).delete_experiment(experiment_of(uri))
+    again = "2026-01-03T03:04:05+00:00"
+    for _ in range(2):
+        sync_all(uri, sweep, again)
+    found = everything(uri)
+    assert len(found["small"]) == len(found[f"small {again}"]) == 17
+    assert MlflowClient(uri).get_experiment_by_name("small").lifecycle_stage == "deleted"  # type: ignore[union-attr]
+
+
 def test_runs_that_an_earlier_release_wrote_are_replaced(uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeps.tracking.tracker.LAYOUT", "1")
     write_all(Tracker(uri, sweep, created=CREATED), sweep)

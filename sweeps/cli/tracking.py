@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -34,12 +35,13 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's pages of the store's sweeps, by default for this machine only."""
+    from sweeps.runner.run import sync_all
     from sweeps.tracking import default_uri, serve, stop
 
     require_store(store)
     # SIGTERM must end the server too, which is in another session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = serve(default_uri(store), host, port)
+    process = serve(default_uri(store), host, port, refill=partial(sync_all, store))
     # Without the query MLflow opens its pages for language models.
     page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
     console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)

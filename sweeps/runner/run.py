@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +17,16 @@ from rich.console import Console
 
 from sweeps.config.diff import difference
 from sweeps.config.faults import unknown
-from sweeps.config.sweep_file import Sweep
+from sweeps.config.sweep_file import Sweep, from_document
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.results import as_markdown, report
 from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
-from sweeps.tracking import BackgroundTracker, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, why_no_compiler
+
+log = logging.getLogger(__name__)
 
 STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
@@ -58,7 +62,7 @@ def run_sweep(
         _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
         assert row is not None
-        mlflow = Tracker(default_uri(folder), sweep, created=row.created)
+        mlflow = Tracker(default_uri(folder), sweep, created=row.created, refill=partial(sync_all, folder))
         tracker = BackgroundTracker(mlflow) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers or os.cpu_count() or 1)
         try:
@@ -217,6 +221,26 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
 
 def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:
     """Write all MLflow runs of a sweep from its records. Raises TrackingError and StoreError."""
+    _write_runs(sweep, store, default_uri(folder), partial(sync_all, folder))
+
+
+def sync_all(folder: str | Path, uri: str) -> None:
+    """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError.
+
+    Sweeps whose files cannot be read any more, such as those of a model that is not on this machine, are left out, with a
+    warning.
+    """
+    with Store(folder) as store:
+        for row in store.sweeps():
+            try:
+                sweep = from_document(row.document, row.name)
+            except UserError as error:
+                log.warning("the runs of %r are not written to MLflow: %s", row.name, str(error).splitlines()[0])
+            else:
+                _write_runs(sweep, store, uri)
+
+
+def _write_runs(sweep: Sweep, store: Store, uri: str, refill: Refill | None = None) -> None:
     found = report(store, sweep.name)
-    tracker = Tracker(default_uri(folder), sweep, created=found.row.created, name=found.name)
+    tracker = Tracker(uri, sweep, created=found.row.created, name=found.name, refill=refill)
     tracker.sync(found.configurations, found.row.state, as_markdown(found, timing=False))

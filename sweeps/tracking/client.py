@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import TrackingError
-from sweeps.store.location import network_file_system, parameters_masked
+from sweeps.store.location import parameters_masked
+from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
 from sweeps.tracking.rows import Point
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Set unless the user has set them."""
-SQLITE = "sqlite:///"
+_SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?://")
 
 
 def default_uri(store: str | Path) -> str:
@@ -44,7 +44,8 @@ def default_uri(store: str | Path) -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite URI; None for any other."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    path = uri.removeprefix(SQLITE)
+    return Path(path) if path != uri and path not in ("", ":memory:") and "?" not in path else None
 
 
 def without_password(uri: str) -> str:
@@ -54,6 +55,9 @@ def without_password(uri: str) -> str:
     return parameters_masked(f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}")
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass
 class Run:
     """A run in MLflow."""
@@ -61,65 +65,120 @@ class Run:
     id: str
     status: str
     tags: dict[str, str]
+    deleted: bool = False
 
     @property
     def ended(self) -> bool:
         return self.status not in ("RUNNING", "SCHEDULED")
 
 
+@contextmanager
+def typed_errors(uri: str, what: str) -> Iterator[None]:
+    """Raise any exception of MLflow as a TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    # MLflow raises exceptions of SQLAlchemy, requests, the file system and its own; none may end a sweep.
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrackingError(f"MLflow at {without_password(uri)} could not {what}: {first}") from error
+
+
 class Client:
     """The calls that the tracker needs. Every method raises TrackingError and nothing else."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, refill: Refill | None = None) -> None:
         self.uri = uri
-        with self._typed_errors("be opened"):
+        prepare(uri, refill)
+        with typed_errors(uri, "be opened"):
             self._mlflow = _connect(uri)
 
-    @contextmanager
-    def _typed_errors(self, what: str) -> Iterator[None]:
-        """Raise any exception of MLflow as a TrackingError."""
-        try:
-            yield
-        except TrackingError:
-            raise
-        # MLflow raises exceptions of SQLAlchemy, requests, the file system and its own; none may end a sweep.
-        except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TrackingError(f"MLflow at {without_password(self.uri)} could not {what}: {first}") from error
+    def experiment(self, name: str, created: str) -> str:
+        """Return the id of the experiment that has the sweep's run, whatever its name is now; it is restored if deleted.
 
-    def experiment(self, name: str) -> str:
-        """Return the id of the experiment of that name; it is created, or restored if it was deleted."""
-        with self._typed_errors(f"open the experiment {name!r}"):
-            found = self._mlflow.get_experiment_by_name(name)
-            if found is None:
-                # For SQLite MLflow would write artifacts below the working directory.
-                file = sqlite_file(self.uri)
-                location = (file.absolute().parent / "mlartifacts").as_uri() if file else None
-                return str(self._mlflow.create_experiment(name, artifact_location=location))
-            if found.lifecycle_stage == "deleted":
-                self._mlflow.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+        If none has, it is the one of the sweep's name, which is created. Where that name belongs to an experiment that was
+        deleted, or to somebody else's (it has runs, but none of a sweep), `created` is added to the name.
+        """
+        ours = "tags.level = 'sweep'"
+        with typed_errors(self.uri, f"open the experiment {name!r}"):
+            everything = {str(one.experiment_id): one for one in self._experiments()}
+            holding = [
+                everything[run.info.experiment_id]
+                for run in self._search(list(everything), f"tags.sweep = '{created}' and {ours}")
+                if run.data.tags.get("name", run.info.run_name) == name  # runs of earlier releases lack the tag
+            ]
+            if holding:
+                found = min(holding, key=lambda one: (one.lifecycle_stage == "deleted", one.name != name))
+                if found.lifecycle_stage == "deleted":
+                    self._mlflow.restore_experiment(found.experiment_id)
+                    log.warning("the experiment %r was deleted in MLflow: it is restored, with its runs", found.name)
+                if found.name != name:
+                    log.warning("the runs of %r are in MLflow's experiment %r", name, found.name)
+                return str(found.experiment_id)
+            named = next((one for one in everything.values() if one.name == name), None)
+            if named is None:
+                return self._create_experiment(name)
+            id = str(named.experiment_id)
+            deleted = named.lifecycle_stage == "deleted"
+            if not deleted and (self._search([id], ours, 1) or not self._search([id], "", 1)):
+                return id
+            whose = "a deleted experiment" if deleted else "an experiment that is not of `sweeps`"
+            other = f"{name} {created}"
+            log.warning("MLflow has %s named %r: the runs are in %r", whose, name, other)
+            return self._create_experiment(other)
 
-    def runs(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Return every run of the experiment with that tag, the oldest first."""
-        found: list[Run] = []
+    def _experiments(self) -> list[Any]:
+        """Return every experiment, those that were deleted too."""
+        from mlflow.entities import ViewType
+
+        found: list[Any] = []
         token: str | None = None
-        with self._typed_errors("list the sweep's runs"):
-            while True:
-                page = self._mlflow.search_runs(
-                    [experiment],
-                    f"tags.{tag} = '{value}'",
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
-                found += [Run(run.info.run_id, run.info.status, dict(run.data.tags)) for run in page]
-                token = page.token
-                if not token:
-                    return found
+        while True:
+            page = self._mlflow.search_experiments(view_type=ViewType.ALL, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _create_experiment(self, name: str) -> str:
+        # For SQLite MLflow would write artifacts below the working directory.
+        file = sqlite_file(self.uri)
+        location = (file.absolute().parent / "mlartifacts").as_uri() if file else None
+        try:
+            return str(self._mlflow.create_experiment(name, artifact_location=location))
+        except Exception:
+            found = self._mlflow.get_experiment_by_name(name)
+            if found is None or found.lifecycle_stage == "deleted":
+                raise
+            return str(found.experiment_id)  # somebody else created it at the same moment
+
+    def runs(self, experiment: str, created: str) -> list[Run]:
+        """Return every run of the sweep in the experiment, deleted ones too, the oldest first."""
+        with typed_errors(self.uri, "list the sweep's runs"):
+            return [
+                Run(run.info.run_id, run.info.status, dict(run.data.tags), run.info.lifecycle_stage == "deleted")
+                for run in self._search([experiment], f"tags.sweep = '{created}'")
+            ]
+
+    def _search(self, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
+        """Return the runs that match, deleted ones too, the oldest first."""
+        from mlflow.entities import ViewType
+
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self._mlflow.search_runs(
+                experiments, condition, ViewType.ALL, most or 1000, ["attributes.start_time ASC"], token
+            )
+            found += page
+            token = page.token
+            if not token or most is not None:
+                return found
 
     def create(self, experiment: str, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
         """Create a run with its tags, in one call."""
-        with self._typed_errors(f"create the run {name!r}"):
+        with typed_errors(self.uri, f"create the run {name!r}"):
             run = self._mlflow.create_run(experiment, start_time=started_ms, tags=dict(tags), run_name=name)
             return Run(run.info.run_id, run.info.status, dict(tags))
 
@@ -131,7 +190,7 @@ class Client:
 
         if not (points or params or tags):
             return
-        with self._typed_errors("write a run's metrics"):
+        with typed_errors(self.uri, "write a run's metrics"):
             self._mlflow.log_batch(
                 run.id,
                 metrics=[Metric(p.key, p.value, created_ms + p.age, p.step) for p in points],
@@ -142,7 +201,7 @@ class Client:
 
     def set_status(self, run: Run, status: str, ended_ms: int) -> None:
         """Set a run to RUNNING, FINISHED, FAILED or KILLED."""
-        with self._typed_errors(f"set a run to {status}"):
+        with typed_errors(self.uri, f"set a run to {status}"):
             if status == "RUNNING":
                 self._mlflow.update_run(run.id, status=status)
             else:  # half the requests of update_run
@@ -151,34 +210,48 @@ class Client:
 
     def describe(self, experiment: str, text: str) -> None:
         """Set the experiment's description."""
-        with self._typed_errors("write the description"):
+        with typed_errors(self.uri, "write the description"):
             self._mlflow.set_experiment_tag(experiment, "mlflow.note.content", text)
 
     def delete(self, run: Run) -> None:
         """Delete a run; MLflow can restore it."""
-        with self._typed_errors("delete a run"):
+        with typed_errors(self.uri, "delete a run"):
             self._mlflow.delete_run(run.id)
+
+    def restore(self, run: Run) -> None:
+        """Restore a run that was deleted."""
+        with typed_errors(self.uri, "restore a run"):
+            self._mlflow.restore_run(run.id)
+            run.deleted = False
+
+
+def prepare(uri: str, refill: Refill | None = None) -> None:
+    """Create, migrate or replace the database of an SQLite URI, and check that of a database server. Raises TrackingError.
+
+    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced.
+    """
+    with typed_errors(uri, "be opened"):
+        _set_up()
+        file = sqlite_file(uri)
+        if file is not None:
+            prepare_file(file, refill, log.warning)
+        elif _SERVER.match(uri):
+            check_server(uri)
+
+
+def _set_up() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Hide a line for each of MLflow's migrations, and the traceback of an error of the database, which is raised as well.
+    for name, level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
+    # Hide a line for every attempt; the last failure is raised.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def _connect(uri: str) -> MlflowClient:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        file.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if not network_file_system(file.parent):
-            # Readers, such as the web pages, then do not wait for the writer, and a commit costs one sync instead of
-            # three. The mode is kept in the file; the store's database uses the same.
-            connection = sqlite3.connect(file)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
     from mlflow.tracking import MlflowClient
 
-    # Hide "Creating initial MLflow database tables", and a line for each of its migrations.
-    for noisy in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Hide a line for every attempt; the last failure is raised.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)  # opens the database, or calls the server: errors are raised here
     return client

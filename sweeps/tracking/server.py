@@ -15,20 +15,25 @@ import urllib.request
 from pathlib import Path
 
 from sweeps.errors import TrackingError, UserError
-from sweeps.tracking.client import ENVIRONMENT, sqlite_file, without_password
+from sweeps.tracking.client import ENVIRONMENT, prepare, sqlite_file, without_password
+from sweeps.tracking.database import Refill
 
 STOP_TIMEOUT_S = 10.0
 
 
-def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0) -> subprocess.Popen[bytes]:
+def serve(
+    uri: str, host: str = "127.0.0.1", port: int = 5000, ready_timeout_s: float = 120.0, refill: Refill | None = None
+) -> subprocess.Popen[bytes]:
     """Start the server and return when it responds. End it with `stop`: it does not receive Ctrl-C.
 
     One worker, on this machine only unless `host` is given: the pages have no password. Raises UserError
-    if `uri` is a server already or the port is taken, and TrackingError if the server does not respond in time.
+    if `uri` is a server already or the port is taken, and TrackingError if the server does not respond in time, or the
+    database is not one that the installed MLflow can open. `refill` is as for `Tracker`.
     """
     if uri.startswith(("http://", "https://")):
         raise UserError(f"{without_password(uri)} is an MLflow server already: open it in a browser")
     _check_port(host, port)
+    prepare(uri, refill)  # a server that is killed while it creates the database would leave it incomplete
     # The job runner is for hosted language-model evaluations, and starts further processes.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not in the command line, which every user can read: it may hold a password

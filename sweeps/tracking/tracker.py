@@ -20,6 +20,7 @@ from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Configuration
 from sweeps.tracking import rows
 from sweeps.tracking.client import Client, Run
+from sweeps.tracking.database import Refill
 from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -42,6 +43,8 @@ class _Connection:
     client: Client
     experiment: str
     runs: dict[Key, Run]
+    deleted: dict[Key, Run]
+    """Runs that the user deleted in MLflow."""
     sweep: Run
 
 
@@ -52,10 +55,20 @@ class Tracker:
     an old name has new runs besides the old ones. `name` is the sweep's and the experiment's name; `command` reproduces the
     sweep. MLflow is imported and opened at the first call. Methods raise TrackingError and nothing else, and may be called
     again.
+
+    The runs stay in the experiment that has them if the user renames it. Runs that the user deletes in MLflow, with all that
+    is below them, are not written any more until `sync`, which restores them, as it restores a deleted experiment.
+
+    `refill` writes all runs of the store to the URI that it is given; it is called where a damaged database is replaced.
     """
 
-    def __init__(self, uri: str, sweep: Sweep, *, created: str, name: str | None = None, command: str | None = None) -> None:
+    def __init__(
+        self, uri: str, sweep: Sweep, *, created: str, name: str | None = None, command: str | None = None,
+        refill: Refill | None = None,
+    ) -> None:  # fmt: skip
         self.uri = uri
+        self._refill = refill
+        self._restoring = False
         self._sweep = sweep
         self._created = created
         self._created_ms = int(datetime.fromisoformat(created).timestamp() * 1000)
@@ -79,13 +92,15 @@ class Tracker:
         """Create the configuration's run, or set it back to RUNNING."""
         opened = self._open()
         run = self._configuration_run(opened, configuration, None)
-        if run.ended:
+        if run is not None and run.ended:
             self._end(opened, run, "RUNNING")
 
     def lanes(self, configuration: Configuration, results: Iterable[LaneResult], rank: int | None = None) -> None:
         """Write the runs of finished seeds, each with metrics, curves and the configuration's parameters."""
         opened = self._open()
         parent = self._configuration_run(opened, configuration, rank)
+        if parent is None:
+            return
         params = rows.parameters(configuration)
         for result in results:
             self._lane(opened, parent, configuration, result, params, rank)
@@ -96,6 +111,8 @@ class Tracker:
         self.lanes(configuration, one.results, one.rank)
         opened = self._open()
         run = self._configuration_run(opened, configuration, one.rank)
+        if run is None:
+            return
         points = rows.configuration_points(one, self._objective)
         tags = {
             **rows.configuration_tags(configuration),
@@ -136,7 +153,11 @@ class Tracker:
         self._end(opened, opened.sweep, STATUS[state])
 
     def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "") -> None:
-        """Write everything again from the store; what is there already is kept. `state` is the sweep's."""
+        """Write everything again from the store; what is there already is kept, what was deleted in MLflow is restored.
+
+        `state` is the sweep's.
+        """
+        self._restoring = True
         ranks: dict[tuple[str, int], int] = {}
         for one in everything:
             if one.rank is not None:
@@ -160,20 +181,29 @@ class Tracker:
 
     def _open(self) -> _Connection:
         if self._opened is None:
-            client = Client(self.uri)
-            experiment = client.experiment(self.name)
+            client = Client(self.uri, self._refill)
+            experiment = client.experiment(self.name, self._created)
             runs: dict[Key, Run] = {}
-            for run in client.runs(experiment, "sweep", self._created):
+            deleted: dict[Key, Run] = {}
+            for run in client.runs(experiment, self._created):
                 key = _key(run.tags)
+                if run.deleted:
+                    if run.tags.get("layout") == LAYOUT:
+                        deleted.setdefault(key, run)
                 # A run of an earlier layout is created anew. One that exists twice: a server created it, its response was
                 # lost, and it was requested again.
-                if key in runs or run.tags.get("layout") != LAYOUT:
+                elif key in runs or run.tags.get("layout") != LAYOUT:
                     client.delete(run)
                 else:
                     runs[key] = run
-            sweep = runs.get(_key({"level": "sweep"})) or self._create_sweep_run(client, experiment)
-            runs[_key({"level": "sweep"})] = sweep
-            self._opened = _Connection(client, experiment, runs, sweep)
+            deleted = {key: run for key, run in deleted.items() if key not in runs}
+            of_sweep = _key({"level": "sweep"})
+            if of_sweep in deleted:  # it is the parent of whatever is written
+                client.restore(deleted[of_sweep])
+                runs[of_sweep] = deleted.pop(of_sweep)
+            sweep = runs.get(of_sweep) or self._create_sweep_run(client, experiment)
+            runs[of_sweep] = sweep
+            self._opened = _Connection(client, experiment, runs, deleted, sweep)
         return self._opened
 
     def _create_sweep_run(self, client: Client, experiment: str) -> Run:
@@ -185,6 +215,7 @@ class Tracker:
 
         tags = {
             "sweep": self._created,
+            "name": self.name,
             "layout": LAYOUT,
             "level": "sweep",
             "model": named("model"),
@@ -194,9 +225,21 @@ class Tracker:
         }
         return client.create(experiment, self.name, tags, self._created_ms)
 
-    def _configuration_run(self, opened: _Connection, configuration: Configuration, rank: int | None) -> Run:
+    def _find(self, opened: _Connection, key: Key) -> tuple[Run | None, bool]:
+        """Return the run if there is one, and whether it is to be left as it is: deleted. `sync` restores it."""
+        run = opened.deleted.get(key)
+        if run is None or not self._restoring:
+            return opened.runs.get(key), run is not None
+        opened.client.restore(run)
+        opened.runs[key] = opened.deleted.pop(key)
+        return run, False
+
+    def _configuration_run(self, opened: _Connection, configuration: Configuration, rank: int | None) -> Run | None:
+        """Return the run of a configuration, created if need be; None if the user deleted it."""
         tags = {**rows.configuration_tags(configuration), **_rank_tag(rank)}
-        run = opened.runs.get(_key(tags))
+        run, left_out = self._find(opened, _key(tags))
+        if left_out:
+            return None
         if run is None:
             name = rows.configuration_name(configuration, self._spaces.get(configuration.cell, {}))
             run = self._create(opened, opened.sweep, name, tags, _now_ms())
@@ -210,8 +253,8 @@ class Tracker:
         params: Mapping[str, str], rank: int | None,
     ) -> None:  # fmt: skip
         tags = {**rows.seed_tags(configuration, result), **_rank_tag(rank)}
-        run = opened.runs.get(_key(tags))
-        if run is not None and run.ended and not _changed(run, tags):
+        run, left_out = self._find(opened, _key(tags))
+        if left_out or (run is not None and run.ended and not _changed(run, tags)):
             return
         if run is None:
             started_ms = _now_ms() - int(result.wall_time_s * 1000)
