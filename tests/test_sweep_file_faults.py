@@ -216,3 +216,68 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"question: \xe9\xff\n")
     with pytest.raises(SweepFileError, match="is not UTF-8"):
         load(tmp_path / "latin.yaml")
+
+
+WITHIN_INT64 = "must be a whole number within int64"
+WITHIN_FLOAT32 = "must be a number within float32"
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("train.steps=1e23", f"train.steps: {WITHIN_INT64}, but got 1e+23: the largest is 9223372036854775807"),
+        ("train.batch=99999999999999999999", f"train.batch: {WITHIN_INT64}"),
+        ("train.batch=9223372036854775808", f"train.batch: {WITHIN_INT64}"),
+        ("task.input_size=1e30", f"task.input_size: {WITHIN_INT64}"),
+        ("model={name: nau, hidden: -1e30}", f"model.hidden: {WITHIN_INT64}, but got -1e+30: the lowest is -9"),
+        ("task.interpolation=[1e300, 1e301]", f"task.interpolation.1: {WITHIN_FLOAT32}, but got 1e+301: the largest"),
+        ("train.lr=1e-60", f"train.lr: {WITHIN_FLOAT32}, but got 1e-60: write 0, or at least 1.1754944e-38"),
+        ("train.lr=1e-40", f"train.lr: {WITHIN_FLOAT32}, but got 1e-40"),
+        ("model={name: nau, sparsity_penalty: {start: 1e400%}}", "model.sparsity_penalty.start: must be a finite number"),
+        ("resources.cpus=1e23", f"resources.cpus: {WITHIN_INT64}"),
+        ("resources.slots=1e23", f"resources.slots: {WITHIN_INT64}"),
+        ("resources.checkpoint_s=1e300", f"resources.checkpoint_s: {WITHIN_FLOAT32}"),
+        ("budget.hours=1e308", f"budget.hours: {WITHIN_FLOAT32}"),
+        ("search.parallel=1e23", f"search.parallel: {WITHIN_INT64}"),
+        ("search.configurations=1e23", f"search.configurations: {WITHIN_INT64}"),
+        ("search.sampler={name: tpe, n_startup_trials: 1e30}", "option 'n_startup_trials' of sampler 'tpe' must be of type"),
+        ("search.space={train.lr: {log_uniform: [1e-60, 1]}}", f"search.space.train.lr: {WITHIN_FLOAT32}"),
+        ("search.space={train.batch: {integer: [1, 1e23]}}", f"search.space.train.batch: {WITHIN_INT64}"),
+        ("search.space={train.clip_norm: {uniform: [1, 2], or: 1e-60}}", f"search.space.train.clip_norm: {WITHIN_FLOAT32}"),
+        ("compare={train.batch: [1e23, 1]}", f"compare.train.batch.0: {WITHIN_INT64}"),
+    ],
+)  # fmt: skip
+def test_a_number_that_store_or_lanes_cannot_hold_is_refused_with_the_nearest_that_they_can(
+    override: str, allowed: str
+) -> None:
+    text = SMALL + "search: {configurations: 3, space: {train.gradient_noise: {uniform: [1, 2]}}}\n"
+    with pytest.raises(SweepFileError) as error:
+        parse(text, "bad.yaml", [override])
+    assert allowed in str(error.value)
+
+
+def test_the_largest_numbers_are_allowed_and_such_a_file_is_checked_at_once() -> None:
+    largest = 2**63 - 1
+    sweep = parse(
+        f"task: {{name: static, operation: add, input_size: {largest}, interpolation: [0, 3.4e38]}}\nmodel: nau\n"
+        f"train: {{steps: {largest}, batch: {largest}, evaluate_every: 1e18, lr: 1.2e-38}}\nseeds: [0, {2**32 - 1}]\n"
+        f"search: {{configurations: {largest}, parallel: {largest}, space: {{train.clip_norm: {{uniform: [0, 3e38]}}}}}}\n",
+        "large.yaml",
+    )
+    (cell,) = sweep.cells
+    assert cell.settings["train"]["steps"] == largest == sweep.configurations(cell)
+
+
+@pytest.mark.parametrize(
+    ("search", "part"),
+    [
+        ("sampler: {name: tpe, n_ei_candidates: 0}, space: {train.lr: {uniform: [1, 2]}}", "must be 1 or more, not 0"),
+        ("sampler: {name: tpe, n_ei_candidates: 1000000}, space: {train.lr: {uniform: [1, 2]}}", "must be 10000 or less"),
+        ("sampler: {name: gp}, space: {train.batch: {integer: [1, 1e9]}}", "a range of 1,000,000,000 whole numbers: 1,000,000"),
+        ("sampler: {name: grid, points: 1000}, space: {train.lr: {uniform: [1, 2]}, train.clip_norm: {uniform: [1, 2]}}",
+         "has 1,000,000 points here; 100,000 is the most"),
+    ],
+)  # fmt: skip
+def test_a_search_that_would_need_more_memory_than_there_is_is_refused(search: str, part: str) -> None:
+    found = faults(SMALL + f"search: {{configurations: 3, {search}}}\n")
+    assert part in found and "line 4" in found

@@ -108,10 +108,14 @@ class Faults:
                 self.add(join(path, key), unknown("key", key, allowed))
         return {key: item for key, item in value.items() if key in allowed}
 
-    def take_integer(self, value: Any, path: str, low: int, high: int | None = None) -> int | None:
-        """A whole number from low to high, both allowed; 1e6 is one too."""
-        wanted = f"a whole number {_bounds(low, high)}"
+    def take_integer(self, value: Any, path: str, low: int, high: int | None = None, or_else: str | None = None) -> int | None:
+        """A whole number from low to high, both allowed; 1e6 is one too. `or_else` is a word that is allowed as well."""
+        wanted = f"{f'{or_else}, or ' if or_else else ''}a whole number {_bounds(low, high)}"
         number = whole(value)
+        beyond = high is None and number is not None and out_of_range(number, integer=True)
+        if beyond:
+            self.add(path, beyond)
+            return None
         if number is None or number < low or (high is not None and number > high):
             self.add(path, f"must be {wanted}, not {shown(value)}")
             return None
@@ -124,6 +128,10 @@ class Faults:
             bound = f" of at least {low:g}" if low is not None else ""
             bound = f" above {above:g}" if above is not None else bound
             self.add(path, f"must be a number{bound}, not {shown(value)}")
+            return None
+        beyond = out_of_range(value, integer=False)
+        if beyond:
+            self.add(path, beyond)
             return None
         return float(value)
 
@@ -146,6 +154,30 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     guess = nearest(word, names)
     hint = f" Did you mean {guess!r}?" if guess else ""
     return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}."
+
+
+INT64 = 2**63 - 1
+"""The largest whole number that the store can keep."""
+FLOAT32 = (1.1754943508222875e-38, 3.4028234663852886e38)
+"""Smallest and largest magnitude of a normal float32, in which lanes are computed."""
+
+
+def out_of_range(value: float, integer: bool) -> str | None:
+    """The reason why a number cannot be used, with the nearest one that can; None for one that can.
+
+    A whole number is kept as int64. Any other number is computed with as float32, where a smaller one than `FLOAT32[0]` loses
+    digits or is 0.
+    """
+    smallest, largest = (0, INT64) if integer else FLOAT32
+    kind = "whole number within int64" if integer else "number within float32"
+    if not math.isfinite(value):
+        return f"must be a finite number, but got {value}"
+    if abs(value) > largest:
+        nearest_one = f"the largest is {largest}" if value > 0 else f"the lowest is {-largest}"
+        return f"must be a {kind}, but got {value!r}: {nearest_one}"
+    if 0 < abs(value) < smallest:
+        return f"must be a {kind}, but got {value!r}: write 0, or at least {smallest:.8g}"
+    return None
 
 
 def is_number(value: Any) -> bool:

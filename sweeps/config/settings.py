@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.config import registry
-from sweeps.config.faults import Fault, join
+from sweeps.config.faults import INT64, Fault, is_number, join, out_of_range
 from sweeps.config.source import LENGTH, digest
 from sweeps.errors import UserError
 
@@ -59,13 +58,15 @@ def section(
     """
     if not isinstance(given, Mapping):
         return None, [Fault(path, f"must be a mapping, but got {given!r}")]
-    faults = [*_unknown(cls, given, path, also or set()), *_not_finite(given, path)]
-    finite = {key: value for key, value in given.items() if not any(_not_finite(value, ""))}
-    known = _steps_from_shares(cls, _without_unknown(cls, finite), path, steps, faults)
+    faults = [*_unknown(cls, given, path, also or set())]
+    known = _steps_from_shares(cls, _without_unknown(cls, given), path, steps, faults)
+    beyond = {key: [*_out_of_range(fields_of(cls)[key], value, join(path, key))] for key, value in known.items()}
+    faults += itertools.chain(*beyond.values())
+    known = {key: value for key, value in known.items() if not beyond[key]}
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(validated(cls, known))))
     except ValidationError as error:
-        found = [fault for e in error.errors() for fault in _faults_of(e, path, cls, finite)]
+        found = [fault for e in error.errors() for fault in _faults_of(e, path, cls, given)]
         wrong = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
         if wrong:
             found += _faults_besides(cls, known, path, wrong)
@@ -93,7 +94,7 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
 
 def _integral(value: Any) -> Any:
     """Whole floats as ints: 1e6 is allowed where an int is required, and every float field takes an int."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= INT64:
         return int(value)
     if isinstance(value, Mapping):
         return {k: _integral(v) for k, v in value.items()}
@@ -188,13 +189,22 @@ def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]
             yield from _unknown(fields[key], value, f"{path}.{key}", set())
 
 
-def _not_finite(value: Any, path: str) -> Iterator[Fault]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield Fault(path, f"must be a finite number, but got {value}")
+def _out_of_range(hint: Any, value: Any, path: str) -> Iterator[Fault]:
+    """Faults of the numbers in a field's value that neither the store nor a lane can hold: see `out_of_range`."""
+    if is_number(value):
+        reason = out_of_range(value, integer=not _has_float(hint))
+        if reason:
+            yield Fault(path, reason)
     elif isinstance(value, Mapping | list | tuple):
+        fields = fields_of(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else {}
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, item in items:
-            yield from _not_finite(item, f"{path}.{key}")
+            yield from _out_of_range(fields.get(str(key), hint), item, join(path, key))
+
+
+def _has_float(hint: Any) -> bool:
+    """Whether the type of a field is float or contains it."""
+    return hint is float or any(map(_has_float, get_args(hint)))
 
 
 def _without_unknown(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

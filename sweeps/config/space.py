@@ -6,7 +6,7 @@ inclusive. `or` is one more value, off, besides the range; `when` limits the dim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -75,19 +75,27 @@ class Search:
 
 def same(a: Any, b: Any) -> bool:
     """Equal as values of a sweep file: 1 and 1.0 are, [1] and (1,) are, 1 and true are not."""
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return bool(identity(a) == identity(b))
+
+
+def identity(value: Any) -> Hashable:
+    """A value that can be hashed, equal for two that are the `same`."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(identity, value))
+    if isinstance(value, dict):
+        return frozenset((key, identity(item)) for key, item in value.items())
+    return isinstance(value, bool), value
 
 
 def duplicates(values: Iterable[Any]) -> list[Any]:
     """The values that are equal to an earlier one."""
-    seen: list[Any] = []
+    seen: set[Hashable] = set()
     found: list[Any] = []
     for value in values:
-        (found if any(same(value, other) for other in seen) else seen).append(value)
+        key = identity(value)
+        if key in seen:
+            found.append(value)
+        seen.add(key)
     return found
 
 

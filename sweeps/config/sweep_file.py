@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, read_cells
-from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown, whole
+from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown
 from sweeps.config.registry import find, names, nearest
 from sweeps.config.settings import resolve
 from sweeps.config.space import Objective, Search, duplicates, read_space
@@ -270,12 +270,7 @@ def _read_resources(value: Any, faults: Faults) -> Resources:
     checkpoint_s = faults.take_number(given.get("checkpoint_s", 5.0), "resources.checkpoint_s", above=0)
     slots: Literal["auto"] | int = "auto"
     if given.get("slots", "auto") != "auto":
-        number = whole(given["slots"])
-        if number is None or number < 3:
-            message = f"must be auto, or a whole number of at least 3, not {shown(given['slots'])}"
-            faults.add("resources.slots", message)
-        else:
-            slots = number
+        slots = faults.take_integer(given["slots"], "resources.slots", 3, or_else="auto") or "auto"
     return Resources(cpus or 1, gpus or 0.0, memory_gb, slots, checkpoint_s or 5.0)
 
 

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweeps.config.compare import values_at
 from sweeps.config.faults import is_number
-from sweeps.config.space import Dimension, Search, active, same
+from sweeps.config.space import Dimension, Search, active, identity, same
 from sweeps.search.samplers import SAMPLERS, check_sampler, make_sampler
 
 OFF_SHARE = 0.5
@@ -38,8 +38,8 @@ class _Parameter:
         self.choices = list(dimension.choices)
         self.integer = dimension.kind in ("integer", "log_integer")
         self.log = dimension.kind in ("log_uniform", "log_integer")
-        self.low = float(dimension.low or 0.0)  # None for a choice
-        self.high = float(dimension.high or 0.0)
+        self.low = dimension.low or 0.0  # None for a choice
+        self.high = dimension.high or 0.0
         can_be_off = dimension.has_off and dimension.kind != "choice"
         self.switch = f"{path} is on" if can_be_off and conditional else None
         self.folded = can_be_off and not conditional
@@ -76,7 +76,8 @@ class _Parameter:
         if self.switch is not None and not trial.suggest_categorical(self.switch, (True, False)):
             return self.dimension.off
         if self.integer:
-            return int(trial.suggest_int(self.path, int(self.low), int(self.high), log=self.log))
+            low, high = int(self.low), int(self.high)
+            return min(max(int(trial.suggest_int(self.path, low, high, log=self.log)), low), high)
         value = float(trial.suggest_float(self.path, self.low, self.high, log=self.log))
         return min(max(value, self.low), self.high)
 
@@ -328,14 +329,14 @@ class CellSearch:
 
     def _enumerate(self) -> list[dict[str, Any]]:
         """The points of the grid, the last path changing fastest, without the file's own, which is configuration 0."""
-        points = self._search.sampler_options.get("points")
-        columns = {parameter.path: parameter.grid(points) for parameter in self._parameters}
-        seen = [active(self._space, {path: self._file_values.get(path) for path in self._space})]
+        ticks = self._search.sampler_options.get("points")
+        columns = {parameter.path: parameter.grid(ticks) for parameter in self._parameters}
+        own = active(self._space, {path: self._file_values.get(path) for path in self._space})
+        points = {identity(own): own}
         for row in itertools.product(*(columns[path] for path in self._space)):
             point = active(self._space, dict(zip(self._space, row, strict=True)))
-            if not any(same(point, other) for other in seen):  # rows that differ only in inactive dimensions are equal
-                seen.append(point)
-        return seen[1:]
+            points.setdefault(identity(point), point)  # rows that differ only in inactive dimensions are equal
+        return list(points.values())[1:]
 
 
 def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> dict[str, Any]:

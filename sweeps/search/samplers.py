@@ -6,17 +6,21 @@ Any sampler of Optuna that needs no more than plain options can have an entry in
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
-from sweeps.config.faults import unknown
+from sweeps.config.faults import out_of_range, unknown
 from sweeps.config.registry import nearest
 from sweeps.config.space import Dimension
+
+MAX_GRID = 100_000
+"""Points of a grid at most."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Option:
     type: type
     least: int | None = None
     """Smallest value; None: none, or checked by the sampler itself."""
+    most: int | None = None
+    """Largest value, where a larger one needs more memory or time than there is; None: none."""
     needs: str | None = None
     """A bool option without which this one, also a bool, is off by default."""
 
@@ -46,6 +52,8 @@ class Sampler:
     """Accepts trials that lack a parameter."""
     replay: bool = False
     """Keeps state in the study between suggestions (a generation), so history is suggested again instead of added."""
+    most_integers: int | None = None
+    """Largest range of whole numbers that it can search, where it makes a list of them; None: any."""
     quasi_random: bool = False
     """Suggests points of one fixed sequence: every suggestion uses the same seed, and none comes from a model."""
 
@@ -83,8 +91,9 @@ SAMPLERS: dict[str, Sampler] = {
         make=optuna.samplers.GPSampler,
         options={"n_startup_trials": _STARTUP, "deterministic_objective": Option(bool)},
         defaults=_NO_WARNING,
+        most_integers=1_000_000,
     ),
-    "grid": Sampler(make=None, options={"points": Option(int, least=2)}),
+    "grid": Sampler(make=None, options={"points": Option(int, least=2, most=MAX_GRID)}),
     "nsgaii": Sampler(make=optuna.samplers.NSGAIISampler, options=_POPULATION, replay=True),
     "nsgaiii": Sampler(
         make=optuna.samplers.NSGAIIISampler,
@@ -103,7 +112,7 @@ SAMPLERS: dict[str, Sampler] = {
         make=optuna.samplers.TPESampler,
         options={
             "n_startup_trials": _STARTUP,
-            "n_ei_candidates": Option(int),
+            "n_ei_candidates": Option(int, least=1, most=10_000),
             "multivariate": Option(bool),
             "group": Option(bool, needs="multivariate"),
             "constant_liar": Option(bool),
@@ -143,17 +152,35 @@ def check_sampler(name: str, options: Mapping[str, Any], space: Mapping[str, Dim
     if faults:
         return faults
     if sampler.is_grid:
-        ranges = [path for path, dimension in (space or {}).items() if dimension.kind != "choice"]
-        return [
-            f"sampler {name!r} cannot enumerate the range of {path}: give choices, or sampler: "
-            f"{{name: {name}, points: 5}} for 5 values from one end to the other."
-            for path in (ranges if options.get("points") is None else ())
-        ]
+        return list(_grid_faults(name, options.get("points"), space or {}))
+    for path, dimension in (space or {}).items():
+        listed = "integer" in dimension.kind and not (dimension.has_off and not sampler.conditional)
+        count = int(dimension.high or 0) - int(dimension.low or 0) + 1 if listed else 0
+        if sampler.most_integers is not None and count > sampler.most_integers:
+            faults.append(
+                f"sampler {name!r} cannot search {path}, a range of {count:,} whole numbers: {sampler.most_integers:,} are the "
+                "most. Narrow the range, or take sampler tpe."
+            )
+    if faults:
+        return faults
     try:
         make_sampler(name, options, seed=0)
     except ValueError as error:  # such as a population of one; Optuna's message says what is allowed
         return [f"sampler {name!r}: {error}"]
     return []
+
+
+def _grid_faults(name: str, points: int | None, space: Mapping[str, Dimension]) -> Iterator[str]:
+    """Faults of a grid over a space: ranges without points, or more points than can be tried."""
+    for path, dimension in space.items():
+        if points is None and dimension.kind != "choice":
+            yield (
+                f"sampler {name!r} cannot enumerate the range of {path}: give choices, or sampler: "
+                f"{{name: {name}, points: 5}} for 5 values from one end to the other."
+            )
+    size = math.prod(len(d.choices) or (points or 1) + d.has_off for d in space.values())
+    if size > MAX_GRID:
+        yield f"sampler {name!r} has {size:,} points here; {MAX_GRID:,} is the most. Take fewer, or sampler random or qmc."
 
 
 def _option_fault(name: str, key: str, value: Any) -> str | None:
@@ -170,4 +197,8 @@ def _option_fault(name: str, key: str, value: Any) -> str | None:
         return f"option {key!r} of sampler {name!r} must be of type {option.type.__name__}, not {value!r}."
     if option.least is not None and value < option.least:
         return f"option {key!r} of sampler {name!r} must be {option.least} or more, not {value}."
+    if option.most is not None and value > option.most:
+        return f"option {key!r} of sampler {name!r} must be {option.most} or less, not {value}."
+    if option.type is not bool and option.type is not str and (reason := out_of_range(value, option.type is int)):
+        return f"option {key!r} of sampler {name!r} {reason}."
     return None
