@@ -241,7 +241,11 @@ class Pack:
             freed = bool(finished) and bool(self.queued)
         # Lanes that continue from checkpoints between evaluations keep their own steps of evaluation.
         steps = self.tensors["state"]["step"].tolist()
-        left = [self.interval - steps[k] % self.interval for k, slot in enumerate(self.slots) if slot]
+        left = [
+            min(self.interval - steps[k] % self.interval, slot.lane.budget - steps[k])
+            for k, slot in enumerate(self.slots)
+            if slot
+        ]
         self._steps_left = min(left, default=0)
         return results
 

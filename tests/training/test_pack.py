@@ -90,6 +90,11 @@ def test_an_evaluation_stands_at_every_interval_and_at_the_end_of_the_budget() -
     assert {len(s) for s in (result.curve["sparsity_error"], result.curve["error.extrapolation"])} == {4}
 
 
+def test_training_ends_with_the_budget_however_far_the_next_evaluation_is() -> None:
+    result = train(lanes_of(settings_of(steps=7, evaluate_every=2**63 - 1), [0]))["seed 0"]
+    assert (result.curve["step"], result.steps, result.outcome) == ([0, 7], 7, "unsolved")
+
+
 def test_lanes_of_different_budgets_share_a_pack() -> None:
     budgets = {"a": 5, "b": 10, "c": 35}
     results = train([Lane(name, settings_of(steps=steps), 0) for name, steps in budgets.items()])
