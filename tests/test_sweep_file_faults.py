@@ -98,7 +98,7 @@ seeds: 3
         ("compare: {train.lr: [1e-3, 0.001]}", "the label '0.001' is used twice"),
         ("compare: {train.lr: [1, 2], x: [{label: a, train: {lr: 3}}]}", "sets train.lr, which axis 'train.lr' sets too"),
         ("compare: {train.lr: [1, -1]}", "line 4: compare.train.lr.1: lr = -1.0 must be above 0 (in cell train.lr=-1)"),
-        ("compare: {task.operashun: [add]}", "compare.task.operashun.0: is not a setting here. Did you mean 'operation'?"),
+        ("compare: {task.operashun: [add]}", "compare.task.operashun: is not a setting here. Did you mean 'operation'?"),
     ],
 )
 def test_a_fault_is_reported(more: str, part: str) -> None:
@@ -281,3 +281,69 @@ def test_the_largest_numbers_are_allowed_and_such_a_file_is_checked_at_once() ->
 def test_a_search_that_would_need_more_memory_than_there_is_is_refused(search: str, part: str) -> None:
     found = faults(SMALL + f"search: {{configurations: 3, {search}}}\n")
     assert part in found and "line 4" in found
+
+
+def test_a_fault_of_the_structure_hides_no_name_inside_task_model_and_train() -> None:
+    found = faults("""\
+serch: {}
+task: {name: static, operation: add, inputs: 10}
+model: {units: [nua, {name: nmu}, nmuu], hiden: 3}
+train: {learning_rate: 1e-3}
+seeds: minus one
+compare: {task.operatoin: [add, mul], model: 3}
+""")
+    for part in [
+        "line 1: serch: unknown key 'serch'. Did you mean 'search'?",
+        "line 2: task.inputs: is not a setting here. Did you mean 'input_size'?",
+        "line 3: model.units.0: no model named 'nua'. Did you mean 'nau'?",
+        "line 3: model.units.2: no model named 'nmuu'. Did you mean 'nmu'?",
+        "line 4: train.learning_rate: is not a setting here. Did you mean 'lr'?",
+        "line 4: train: `steps` is missing",
+        "line 5: seeds: must be a count",
+        "line 6: compare.task.operatoin: is not a setting here. Did you mean 'operation'?",
+        "line 6: compare.model: must be a list",
+    ]:
+        assert part in found, found
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("task: {name: static, inptu_size: 4}\ntrain: {steps: 9}\n", "task.inptu_size: is not a setting here"),
+        ("model: {name: nau, hiden: 4}\ntrain: {steps: 9}\n", "model.hiden: is not a setting of a model. Did you mean '"),
+        ("model: nau\ntask: static\ntrain: 9\nsearch: {configurations: 2, space: {task.inptu_size: [4, 5]}}\n",
+         "task.inptu_size: is not a setting here"),
+        ("model: gru\ntask: {name: recurrent, operaton: add}\ntrain: {steps: 9}\n", "bad.yaml: line 2: task.operaton: is not"),
+        ("model: gru\ntask: recurent\ntrain: {steps: 9}\n", "bad.yaml: line 2: task.name: no task named 'recurent'"),
+        ("model: []\ntask: static\ntrain: {steps: 9}\n", "bad.yaml: line 1: model: must be a name"),
+        ("compare: {model: []}\ntask: static\ntrain: {steps: 9}\n", "bad.yaml: line 1: compare.model: must be a list"),
+    ],
+)  # fmt: skip
+def test_a_section_that_is_missing_or_at_fault_hides_no_other_and_is_one_fault(text: str, part: str) -> None:
+    assert part in faults(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("lr: 1e-3", "unknown key 'lr'. Did you mean 'train.lr'?"),
+        ("batch_size: 1", "unknown key 'batch_size'. Did you mean 'train.batch'?"),
+        ("epochs: 1", "unknown key 'epochs'. Did you mean 'train.steps'?"),
+        ("num_seeds: 1", "unknown key 'num_seeds'. Did you mean 'seeds'?"),
+        ("n_trials: 1", "unknown key 'n_trials'. Did you mean 'search.configurations'?"),
+        ("metric: par2", "unknown key 'metric'. Did you mean 'search.objective'?"),
+        ("num_workers: 1", "unknown key 'num_workers'. The number of workers follows from the cluster"),
+        ("search: {num_samples: 1}", "unknown key 'num_samples'. Did you mean 'configurations'?"),
+        ("search: {configurations: 2, metric: par2}", "unknown key 'metric'. Did you mean 'objective'?"),
+        ("search: {configurations: 2, space: {train.learning_rate: [1, 2]}}", "Did you mean 'lr'?"),
+        ("search: {configurations: 2, space: {train.lr: {choice: [1, 2], when: {train.optimiser: sgd}}}}",
+         "no cell has a setting 'train.optimiser'. Did you mean 'train.optimizer'?"),
+    ],
+)  # fmt: skip
+def test_a_word_of_other_tools_is_answered_with_the_word_here(line: str, hint: str) -> None:
+    assert hint in faults(f"{SMALL}{line}\n")
+
+
+def test_a_message_does_not_list_fifty_models() -> None:
+    found = faults("task: static\nmodel: nua\ntrain: {steps: 9}\n")
+    assert "Did you mean 'nau'? Similar: " in found and "`sweeps list models` lists all " in found and len(found) < 300

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -299,18 +299,23 @@ def _check_overlap(axes: Sequence[Axis], faults: Faults) -> None:
 
 
 def read_cells(
-    base: Mapping[str, Any], axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults
+    base: Mapping[str, Any], axes: Sequence[Axis], given: Collection[str], space: Mapping[str, Dimension], faults: Faults
 ) -> tuple[list[Cell], list[str]]:
-    """All cells, and warnings. Every cell is resolved, also with each bound, choice and off value in its settings."""
+    """All cells, and warnings. Every cell is resolved, also with each bound, choice and off value in its settings.
+
+    `given` names the sections that the file has, which may be missing in `base` and `axes` where they have a fault.
+    """
     cells = cross(base, axes, faults)
-    if not _are_complete(cells, faults):
-        return [], []
+    missing = _missing(cells, given, faults)
     _check_searched_axes(axes, space, faults)
     findings = _Findings(len(cells))
     resolutions = [resolve(cell.settings) for cell in cells]
     for cell, (_, found, warnings) in zip(cells, resolutions, strict=True):
-        for fault in found:
-            findings.add_fault(dataclasses.replace(fault, path=cell.location(fault.path)), cell)
+        for fault in (fault for fault in found if fault.path not in missing):
+            path = cell.location(fault.path)
+            if fault.unknown_setting and path.rpartition(".")[2].isdigit():
+                path = path.rpartition(".")[0]  # an axis of a setting that does not exist is one fault, not one for each value
+            findings.add_fault(dataclasses.replace(fault, path=path), cell)
         for warning in warnings:
             findings.add_warning(cell.location(warning.path), warning.message, cell)
     cells = [
@@ -329,20 +334,22 @@ def read_cells(
     return cells, findings.warnings(faults)
 
 
-def _are_complete(cells: Sequence[Cell], faults: Faults) -> bool:
-    """Whether every cell has a model, a task and a budget."""
+def _missing(cells: Sequence[Cell], given: Collection[str], faults: Faults) -> set[str]:
+    """Paths of what a cell lacks of a model, a task and a budget: a fault each, unless it is `given`, and has another."""
     required = {
         "model": "which model learns, such as `model: nau`, or an axis `model` under compare",
         "task": "what is learnt, such as `task: {name: static, operation: add}`",
         "train": "how it is trained, at least `train: {steps: 10_000}`",
     }
-    missing = [section for section in required if any(not cell.settings.get(section) for cell in cells)]
-    for section in missing:
+    missing = {section for section in required if any(not cell.settings.get(section) for cell in cells)}
+    for section in (section for section in required if section in missing and section not in given):
         faults.add("", f"`{section}` is missing: {required[section]}")
-    if "train" not in missing and any("steps" not in cell.settings["train"] for cell in cells):
+    if "train" in missing:
+        missing.add("train.steps")
+    elif any("steps" not in cell.settings["train"] for cell in cells):
         faults.add("train", "`steps` is missing: the budget of every seed, such as `steps: 10_000`")
-        return False
-    return not missing and bool(cells)
+        missing.add("train.steps")
+    return missing
 
 
 def _check_searched_axes(axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults) -> None:

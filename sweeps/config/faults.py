@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.config.registry import nearest
+from sweeps.config.registry import did_you_mean
 from sweeps.errors import UserError
 
 
@@ -105,7 +105,7 @@ class Faults:
         allowed = list(known)
         for key in value:
             if key not in allowed:
-                self.add(join(path, key), unknown("key", key, allowed))
+                self.add(join(path, key), unknown("key", key, allowed, path.partition(".")[0]))
         return {key: item for key, item in value.items() if key in allowed}
 
     def take_integer(self, value: Any, path: str, low: int, high: int | None = None, or_else: str | None = None) -> int | None:
@@ -148,12 +148,10 @@ def outwards(path: str) -> Iterator[str]:
         path = path.rpartition(".")[0]
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+def unknown(kind: str, word: str, known: Iterable[str], section: str = "") -> str:
     """The message `unknown key 'stepz'. Did you mean 'steps'? Known: ...`."""
     names = list(known)
-    guess = nearest(word, names)
-    hint = f" Did you mean {guess!r}?" if guess else ""
-    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}."
+    return f"unknown {kind} {word!r}.{did_you_mean(word, names, section)} Known: {', '.join(names)}."
 
 
 INT64 = 2**63 - 1

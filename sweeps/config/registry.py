@@ -70,9 +70,41 @@ class BrokenDefinition(UserError):
         self.file, self.line = file, line
 
 
+MOST_NAMES = 6
+"""A message lists as many definitions, and of a longer list those that look like the name given."""
+
+SYNONYMS = {
+    "learning_rate": "train.lr", "lr_rate": "train.lr", "rate": "train.lr",
+    "batch_size": "train.batch", "batchsize": "train.batch", "minibatch": "train.batch",
+    "epochs": "train.steps", "num_epochs": "train.steps", "iterations": "train.steps", "max_iterations": "train.steps",
+    "max_steps": "train.steps", "num_steps": "train.steps", "total_steps": "train.steps",
+    "optimiser": "train.optimizer", "optim": "train.optimizer",
+    "beta_1": "train.beta1", "betas": "train.beta1", "beta_2": "train.beta2", "eps": "train.epsilon",
+    "eval_every": "train.evaluate_every", "eval_interval": "train.evaluate_every", "log_every": "train.evaluate_every",
+    "grad_clip": "train.clip_norm", "max_grad_norm": "train.clip_norm", "gradient_clip": "train.clip_norm",
+    "grad_noise": "train.gradient_noise", "scheduler": "train.lr_decay", "lr_schedule": "train.lr_decay",
+    "early_stop": "train.stop", "dropout_rate": "model.dropout", "dropout_prob": "model.dropout",
+    "hidden_size": "model.hidden", "hidden_dim": "model.hidden", "num_hidden": "model.hidden",
+    "num_seeds": "seeds", "n_seeds": "seeds", "seed": "seeds", "replicates": "seeds",
+    "n_trials": "search.configurations", "num_trials": "search.configurations", "num_samples": "search.configurations",
+    "trials": "search.configurations", "metric": "search.objective", "mode": "search.objective",
+    "method": "search.sampler", "algorithm": "search.sampler", "search_alg": "search.sampler",
+    "parameters": "search.space", "param_space": "search.space", "search_space": "search.space",
+    "max_concurrent": "search.parallel", "max_concurrent_trials": "search.parallel", "n_jobs": "search.parallel",
+    "num_cpus": "resources.cpus", "num_gpus": "resources.gpus", "dataset": "task", "experiment": "name",
+    "weight_decay": "There is no weight decay; some models have a penalty, such as model.sparsity_penalty.",
+    "num_workers": "The number of workers follows from the cluster and from the `resources` of one worker.",
+}  # fmt: skip
+"""Word of other tools -> dotted path of what it is called here, or a sentence about what is not here."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that looks most like the word, or None."""
-    given = word.lower()
+    """Return the known name that means the same as the word, or else looks most like it, or None."""
+    given, known = word.lower(), list(known)
+    meant = _meant(word)
+    for name in (meant, meant.rpartition(".")[2]):
+        if name in known:
+            return name
 
     def likeness(name: str) -> float:
         swapped = sorted(given) == sorted(name.lower())  # letters in another order: the likeliest slip
@@ -80,6 +112,25 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     best = max(known, key=likeness, default=None)
     return best if best is not None and likeness(best) >= 0.6 else None
+
+
+def _meant(word: str) -> str:
+    """The dotted path or the sentence of SYNONYMS for a word, which may itself have dots; "" for none."""
+    last = word.lower().rpartition(".")[2].replace("-", "_")
+    return SYNONYMS.get(last) or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last), "")
+
+
+def did_you_mean(word: str, known: Iterable[str], section: str = "") -> str:
+    """Return ` Did you mean 'lr'?` for a word in place of one of the known names, or "".
+
+    A name of another section than `section` is given with its path, and of what is not here the text says that.
+    """
+    near, meant = nearest(word, known), _meant(word)
+    if meant.endswith("."):
+        return f" {meant}"
+    if near is None and meant and meant.partition(".")[0] != section:
+        near = meant
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def names(kind: Kind) -> list[str]:
@@ -166,12 +217,13 @@ def _unknown(kind: Kind, name: str) -> str:
         return f"{name} is a whole network, and no unit that a network arranges: write `model: {name}`"
     if kind == "model" and name in names("network"):
         return f"{name} is a network that arranges units, and no unit: write `model: {{name: nmu, network: {name}}}`"
-    near = nearest(name, known)
     folder = SOURCES[kind].package.replace(".", "/")
+    near = difflib.get_close_matches(name.lower(), known, MOST_NAMES, cutoff=0.4)
+    listed = f"Known: {', '.join(known)}."
+    if len(known) > MOST_NAMES:
+        listed = (f"Similar: {', '.join(near)}. " if near else "") + f"`sweeps list {kind}s` lists all {len(known)}."
     return (
-        f"no {kind} named {name!r}."
-        + (f" Did you mean {near!r}?" if near else "")
-        + f" {len(known)} are known: {', '.join(known)}."
+        f"no {kind} named {name!r}.{did_you_mean(name, known)} {listed}"
         + f" Add one as {folder}/{name.split('/')[-1]}.py, or name your own file as ./my_{kind}.py"
     )
 

@@ -181,8 +181,7 @@ def _unknown(cls: type[Any], given: Mapping[str, Any], path: str, also: set[str]
     fields = fields_of(cls)
     for key, value in given.items():
         if key not in fields:
-            near = registry.nearest(str(key), [*fields, *also])
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = registry.did_you_mean(str(key), [*fields, *also], path.partition(".")[0])
             listed = ", ".join(sorted([*fields, *also])) or "none"
             yield Fault(join(path, key), f"is not a setting here.{hint} Known: {listed}.", unknown_setting=True)
         elif dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
@@ -252,9 +251,9 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
     train, found = section(Train, settings.get("train") or {}, "train", None)
     faults += found
     steps = train["steps"] if train else _number(settings.get("train"))
-    task, found = _task(settings.get("task"), steps)
+    task_name, task, found = _task(settings.get("task"), steps)
     faults += found
-    model, found = _model(settings.get("model"), task, steps)
+    model, found = _model(settings.get("model"), task_name, steps)
     faults += found
     if faults or train is None or task is None or model is None:
         return None, faults, []
@@ -342,23 +341,28 @@ def settable_paths(resolved: Mapping[str, Any]) -> list[str]:
     return sorted(paths)
 
 
-def _task(given: Any, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+def _task(given: Any, steps: float | None) -> tuple[str | None, dict[str, Any] | None, list[Fault]]:
+    """The task's name, if there is such a task, its explicit settings, if they have no fault, and faults."""
     name, rest, faults = _named(given, "task")
     if name is None:
-        return None, faults
+        return None, None, faults
     try:
         cls = registry.find("task", name)
     except UserError as error:
-        return None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
+        return None, None, [Fault("task.name" if isinstance(given, Mapping) else "task", str(error))]
     plain, faults = section(cls.Config, rest, "task", steps)
-    return ({"name": name, **plain} if plain is not None else None), faults
+    return name, ({"name": name, **plain} if plain is not None else None), faults
 
 
-def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+def _model(given: Any, task: str | None, steps: float | None) -> tuple[dict[str, Any] | None, list[Fault]]:
+    """The explicit settings of a model for a task, None if it is unknown, and faults."""
     name, rest, faults = _named(given, "model", required="units" not in given if isinstance(given, Mapping) else True)
     faults += _mistyped(rest)
+    faults += _unknown_names(name, rest, "model.name" if isinstance(given, Mapping) else "model")
     if faults:
         return None, faults
+    if task is None and "network" not in rest and not (isinstance(name, str) and registry.is_network(name)):
+        return None, list(_unknown_anywhere(name, rest))  # the task decides how units are arranged
     try:
         given_network = rest.pop("network", None)
         network_name = given_network or _usual_network(name, task, "units" in rest)
@@ -377,7 +381,7 @@ def _model(given: Any, task: dict[str, Any] | None, steps: float | None) -> tupl
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", str(error))]
     unnamed = network.num_units == 0 and given_network is None and name != network_name
     reason = _no_whole_network(name, task) if unnamed else None
-    reason = reason or (_unreadable(network_name, network, task["name"]) if task else None)
+    reason = reason or (_unreadable(network_name, network, task) if task else None)
     if reason:
         return None, [Fault("model.name" if isinstance(given, Mapping) else "model", reason)]
     if len(units) != network.num_units:
@@ -400,14 +404,47 @@ def _misplaced_cell(network_name: str, network: type[Network], units: list[Any],
     return None
 
 
-def _usual_network(name: str | None, task: dict[str, Any] | None, units_given: bool) -> str:
+def _unknown_names(name: str | None, rest: Mapping[str, Any], where: str) -> Iterator[Fault]:
+    """Faults of a model's name, its network and its units, each of which must exist."""
+    units = rest.get("units")
+    named: list[tuple[str, registry.Kind, Any]] = []
+    if isinstance(rest.get("network"), str):
+        named.append(("model.network", "network", rest["network"]))
+    if units and isinstance(units, list | tuple):
+        named += [(f"model.units.{i}", "model", u.get("name") if isinstance(u, Mapping) else u) for i, u in enumerate(units)]
+    elif not units and name is not None:
+        named.append((where, "model", name))
+    for path, kind, word in named:
+        if not isinstance(word, str):
+            yield Fault(path, f"must be a unit's name or a mapping with `name`, but got {word!r}")
+            continue
+        try:
+            if kind == "network" or path != where or not registry.is_network(word):
+                registry.find(kind, word)
+        except UserError as error:
+            yield Fault(path, str(error))
+
+
+def _unknown_anywhere(name: str | None, rest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults of settings that no network has, nor a unit of the model."""
+    units = [u if isinstance(u, Mapping) else {"name": u} for u in rest.get("units") or [name]]
+    configs = [registry.find("model", str(u["name"])).Config for u in units]
+    configs += [registry.find("network", network).Config for network in registry.names("network")]
+    known = {field for config in configs for field in fields_of(config)}
+    for key in rest:
+        if key not in known and key != "units":
+            hint = registry.did_you_mean(str(key), known, "model")
+            yield Fault(f"model.{key}", f"is not a setting of a model.{hint}", unknown_setting=True)
+
+
+def _usual_network(name: str | None, task: str | None, units_given: bool) -> str:
     """The name of a model that is a whole network, else of the network in which the task usually arranges units.
 
     With units, the name is only a label.
     """
     if isinstance(name, str) and (name in registry.standalone_networks() or (not units_given and registry.is_network(name))):
         return name
-    return registry.find("task", task["name"]).network if task else "two_layer"
+    return registry.find("task", task).network if task else "two_layer"
 
 
 def _not_arranged(
@@ -425,14 +462,14 @@ def _not_arranged(
     return None
 
 
-def _no_whole_network(name: str | None, task: dict[str, Any] | None) -> str:
+def _no_whole_network(name: str | None, task: str | None) -> str:
     """The reason why a model does not fit a task that arranges no units."""
     if name is not None:
         try:
             registry.find("model", name)
         except registry.UnknownName as error:
             return str(error)
-    where = f"task {task['name']}" if task else "this task"
+    where = f"task {task}" if task else "this task"
     known = ", ".join(registry.standalone_networks())
     return f"{name or 'a list of units'} cannot learn {where}, where a model is a whole network: {known}"
 

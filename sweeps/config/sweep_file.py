@@ -169,7 +169,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
         if key not in KEYS:
             faults.add(key, unknown("key", key, KEYS))
     base = {section: values[section] for section in SECTIONS if values.get(section) is not None}
-    base_is_sound = _check_base(base, faults)
+    base = _sound_sections(base, faults)
     axes = read_axes(values["compare"], base, faults) if values.get("compare") is not None else []
     for path, axis in itertools.product(faults.overridden, axes):
         if axis.always_sets(path):
@@ -189,10 +189,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name):
         allowed = "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first"
         faults.add("name", f"must be {allowed}, not {shown(name)}")
-    cells: list[Cell] = []
-    warnings: list[str] = []
-    if base_is_sound:
-        cells, warnings = read_cells(base, axes, search.space if search else {}, faults)
+    cells, warnings = read_cells(base, axes, _sections_given(values), search.space if search else {}, faults)
     if search is not None:
         given = values["search"]
         _check_objective(given.get("objective"), search.objective, _figures(base, axes), faults)
@@ -218,15 +215,23 @@ def _without_unbuilt(document: Mapping[str, Any], faults: Faults) -> dict[str, A
     return values
 
 
-def _check_base(base: Mapping[str, Any], faults: Faults) -> bool:
-    """Whether `model`, `task` and `train` at top level have the form of a section."""
-    sound = True
+def _sound_sections(base: Mapping[str, Any], faults: Faults) -> dict[str, Any]:
+    """Those of `model`, `task` and `train` at top level that have the form of a section."""
+    sound = {}
     for section, value in base.items():
-        if not isinstance(as_section(value, section), dict):
+        if isinstance(as_section(value, section), dict):
+            sound[section] = value
+        else:
             what = "a mapping" if section == "train" else "a name, or a mapping with `name` and settings"
             faults.add(section, f"must be {what}, not {shown(value)}")
-            sound = False
     return sound
+
+
+def _sections_given(values: Mapping[str, Any]) -> set[str]:
+    """Those of `model`, `task` and `train` that the file has, sound or not, or that an axis with a fault may set."""
+    compare = values.get("compare")
+    axes = SECTIONS if compare is not None and not isinstance(compare, dict) else compare or ()
+    return {section for section in SECTIONS if values.get(section) is not None or section in axes}
 
 
 def _read_seeds(value: Any, faults: Faults) -> tuple[int, ...]:
