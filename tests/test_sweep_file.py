@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sweeps.config.diff import difference
 from sweeps.config.faults import SweepFileError
 from sweeps.config.space import Dimension, Objective, Search
 from sweeps.config.sweep_file import MAX_SEED, Sweep, from_document, parse, stored_search
@@ -231,6 +232,36 @@ def test_a_document_reads_as_the_same_sweep() -> None:
     sweep = parse(FULL, "x.yaml")
     again = from_document(json.loads(json.dumps(sweep.document)))
     assert (again.cells, again.search, again.seeds) == (sweep.cells, sweep.search, sweep.seeds)
+
+
+ANCHORED = """\
+x-common: &common {steps: 400, batch: 32, lr: 1e-3, evaluate_every: 100}
+name: merge
+task: static
+model: nau
+train: {<<: *common, steps: 500}
+"""
+
+
+def test_anchors_and_merge_keys_make_the_sweep_of_the_expanded_values() -> None:
+    plain = parse(
+        "name: merge\ntask: static\nmodel: nau\ntrain: {batch: 32, lr: 1e-3, evaluate_every: 100, steps: 500}\n", "x.yaml"
+    )
+    merged = parse(ANCHORED, "x.yaml")
+    assert merged.document == plain.document and merged.cells == plain.cells
+    assert difference(plain.document, merged).kind == "nothing" == difference(merged.document, plain).kind
+    assert "x-" not in parse(ANCHORED, "x.yaml", ["train.lr=1"]).text
+
+
+def test_a_fault_of_a_merged_value_has_the_line_where_the_value_stands() -> None:
+    with pytest.raises(SweepFileError) as error:
+        parse(ANCHORED.replace("1e-3", "fast"), "x.yaml")
+    assert str(error.value).startswith("x.yaml: line 1: train.lr: input should be a valid number, but got 'fast'")
+
+
+def test_an_override_of_an_anchor_would_have_no_effect_and_is_a_fault() -> None:
+    with pytest.raises(SweepFileError, match=r"'x-common.lr=1': x-common.lr holds what is inserted elsewhere already"):
+        parse(ANCHORED, "x.yaml", ["x-common.lr=1"])
 
 
 # ---------------------------------------------------------------------------------------------- stored documents

@@ -78,7 +78,11 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
         ("a: " + "9" * 5000, 1, "too large"),
         ("? [1, 2]\n: 3\n", 1, "a key must be a word"),
         ("%YAML 1.1\n---\na: no\n", 1, "YAML 1.2"),
-        ("a: \x00\n", None, "not YAML"),
+        ("a: 1\nb: \x00\n", 2, "not YAML"),
+        ("a: 1\nb: {<<: 3}\n", 2, "<< takes a mapping"),
+        ("a: &a {x: 1}\nb: {<<: [*a, 3]}\n", 2, "<< takes a mapping"),
+        ("a: &a {x: 1}\nb: {<<: *a, <<: *a}\n", 2, "b.<< is given twice"),
+        ("a: &a\n  <<: *a\n", 1, "contains itself"),
     ],
 )
 def test_unreadable_yaml_is_a_fault_with_its_line(text: str, line: int | None, part: str) -> None:
@@ -89,6 +93,32 @@ def test_unreadable_yaml_is_a_fault_with_its_line(text: str, line: int | None, p
 def test_aliases_that_multiply_are_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert "more than" in read("\n".join(lines)).faults[0].message
+
+
+def test_a_merge_key_adds_what_the_mapping_itself_does_not_have_with_the_lines_where_the_values_stand() -> None:
+    document = read(
+        "base: &base {steps: 400, lr: 1e-3, decay: {rule: never, floor: 1}}\n"
+        "fast: &fast {<<: *base, lr: 1e-1}\n"
+        "train:\n  seed: 1\n  <<: *fast\n  steps: 500\n  decay: {rule: cosine}\n"
+        "list: {<<: [*fast, *base, {batch: 8}], steps: 1}\n"
+        "word: {'<<': 3}\n"
+    )
+    assert not document.faults
+    assert document.values["fast"] == {"steps": 400, "decay": {"rule": "never", "floor": 1}, "lr": 0.1}
+    assert list(document.values["train"].items()) == [
+        ("seed", 1), ("lr", 0.1), ("steps", 500), ("decay", {"rule": "cosine"}),
+    ]  # fmt: skip
+    assert document.values["list"] == {"steps": 1, "lr": 0.1, "decay": {"rule": "never", "floor": 1}, "batch": 8}
+    assert document.values["word"] == {"<<": 3}
+    lines = document.lines
+    assert (lines["train.lr"], lines["train.steps"], lines["train.decay.rule"], lines["list.decay.floor"]) == (2, 6, 7, 1)
+    assert read(dump(document.values)).values == document.values
+
+
+def test_merge_keys_that_multiply_are_refused() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 9)]
     assert "more than" in read("\n".join(lines)).faults[0].message
 
 

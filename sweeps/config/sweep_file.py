@@ -36,6 +36,8 @@ KEYS = (
     "budget",
     "exported",
 )
+ANCHORS = "x-"
+"""Keys at top level that begin so hold what the file inserts elsewhere (`&name`, `*name`), and mean nothing themselves."""
 SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
 RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
 NOT_BUILT = ("early_stopping", "confirm", "search.order", "budget.cost_usd", "budget.failures")
@@ -117,6 +119,7 @@ def parse(text: str, source_name: str, overrides: Sequence[str] = ()) -> Sweep:
     document = read(text)
     overridden: dict[str, str] = {}
     if isinstance(document.values, dict):
+        document.values = {key: value for key, value in document.values.items() if not key.startswith(ANCHORS)}
         for argument in overrides:
             try:
                 overridden[_apply_override(document.values, argument)] = argument
@@ -417,6 +420,8 @@ def _apply_override(values: dict[str, Any], argument: str) -> str:
     key = key.strip()
     if not equals or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", key):
         raise _OverrideError("write KEY=VALUE with a dotted key, such as train.steps=2000")
+    if key.startswith(ANCHORS):
+        raise _OverrideError(f"{key} holds what is inserted elsewhere already: set it there")
     try:
         value = read_value(text)
     except ValueError as error:

@@ -1,6 +1,7 @@
 """YAML 1.2: plain values with the line of each, and plain values as text.
 
-1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. Only dict, list, str, int, float, bool
+1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. A merge key, `<<: *alias` or a list of
+aliases, adds what the mapping itself does not have; of a list the first one wins. Only dict, list, str, int, float, bool
 and None are constructed: a tag such as !!python/object is a fault, not a call.
 """
 
@@ -56,7 +57,9 @@ def read(text: str) -> Document:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         document.faults.append(Fault("", f"not YAML: {problem}", mark.line + 1 if mark else None))
     except YAMLError as error:
-        document.faults.append(Fault("", f"not YAML: {str(error).splitlines()[0]}"))
+        position = getattr(error, "position", None)  # of a character that YAML does not allow
+        line = None if position is None else text.count("\n", 0, position) + 1
+        document.faults.append(Fault("", f"not YAML: {str(error).splitlines()[0]}", line))
     except RecursionError:
         document.faults.append(Fault("", "nested too deeply"))
     else:
@@ -121,9 +124,7 @@ class _Builder:
             self._document.faults.append(Fault("", str(error), error.line))
 
     def _value(self, node: Node, path: str) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise _TooLarge(f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node))
+        self._count(node)
         if id(node) in self._open:
             raise _TooLarge("an alias that contains itself", _line(node))
         if path:
@@ -141,21 +142,53 @@ class _Builder:
         finally:
             self._open.discard(id(node))
 
+    def _count(self, node: Node) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _TooLarge(f"more than {MAX_NODES:,} values, aliases counted as often as they are used", _line(node))
+
     def _mapping(self, node: MappingNode, path: str) -> dict[str, Any]:
         values: dict[str, Any] = {}
+        for key_node, value_node in self._merged(node, path):
+            key = str(key_node.value)
+            here = join(path, key)
+            self._document.lines[here] = _line(key_node)
+            values[key] = self._value(value_node, here)
+        return values
+
+    def _merged(self, node: MappingNode, path: str) -> list[tuple[ScalarNode, Node]]:
+        """Key and value of everything in a mapping; what its merge key adds stands in that key's place."""
+        own: dict[str, ScalarNode] = {}
+        found: list[tuple[ScalarNode, Node]] = []
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
                 self._fault(key_node, "a key must be a word")
                 continue
             key = str(key_node.value)
-            here = join(path, key)
-            if key in values:
-                first = self._document.lines[here]
-                self._fault(key_node, f"{here} is given twice: first on line {first}")
+            if key in own:
+                self._fault(key_node, f"{join(path, key)} is given twice: first on line {_line(own[key])}")
                 continue
-            self._document.lines[here] = _line(key_node)
-            values[key] = self._value(value_node, here)
-        return values
+            own[key] = key_node
+            found.append((key_node, value_node))
+        result: list[tuple[ScalarNode, Node]] = []
+        for key_node, value_node in found:
+            if not _is_merge(key_node):
+                result.append((key_node, value_node))
+                continue
+            added: dict[str, tuple[ScalarNode, Node]] = {}
+            for source in value_node.value if isinstance(value_node, SequenceNode) else [value_node]:
+                if not isinstance(source, MappingNode):
+                    self._fault(key_node, "<< takes a mapping, as in `<<: *alias`, or a list of mappings")
+                    continue
+                self._count(source)
+                if id(source) in self._open:
+                    raise _TooLarge("an alias that contains itself", _line(source))
+                self._open.add(id(source))
+                for pair in self._merged(source, path):
+                    added.setdefault(str(pair[0].value), pair)
+                self._open.discard(id(source))
+            result += [pair for key, pair in added.items() if key not in own]
+        return result
 
     def _scalar(self, node: ScalarNode) -> Any:
         tag, text = str(node.tag), str(node.value)
@@ -195,6 +228,10 @@ class _TooLarge(Exception):
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
         self.line = line
+
+
+def _is_merge(key: ScalarNode) -> bool:
+    return str(key.value) == "<<" and key.style is None  # a quoted one is a word
 
 
 def _line(node: Node) -> int:
