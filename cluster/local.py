@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -33,8 +32,10 @@ import psutil
 from cluster.description import Cluster
 from cluster.ray_jobs import JobServer, RayJobsBackend, read_token
 from sweeps.errors import ClusterError, UserError
+from sweeps.machine import folder_for_sockets, private_folder, user_folder, writable
 
 NOT_UP = "no local cluster is up: `sweeps cluster up --nodes 3` starts one"
+RAY_SOCKET_BYTES = len("/ray-100/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 START_S = 240.0
 """How long a start may take: Ray's own processes import for many seconds where cores are shared."""
 ORDERLY_S = 15.0
@@ -80,9 +81,10 @@ class LocalBackend(RayJobsBackend[Cluster]):
 
 
 def state_folder() -> Path:
-    """Return the folder of the state file, the token and the keeper's log."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "sweeps" / "local-cluster"
+    """Return the folder of the state file, the token and the keeper's log: a temporary one where the usual is read-only."""
+    base = user_folder("XDG_STATE_HOME", ".local/state")
+    usual = base / "sweeps" / "local-cluster" if base else None
+    return usual if usual and writable(usual) else private_folder("local-cluster")
 
 
 def current() -> RunningCluster | None:
@@ -171,8 +173,7 @@ def _start(num_nodes: int, cpus_per_node: int) -> RunningCluster:
     token_file.unlink(missing_ok=True)
     with open(os.open(token_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
-    # Short, because sockets live below it, and a socket's path may have about 100 letters.
-    ray_folder = tempfile.mkdtemp(prefix="sweeps-ray-")
+    ray_folder = str(folder_for_sockets("sweeps-ray-", RAY_SOCKET_BYTES))
     (Path(ray_folder) / "ray").mkdir()  # below RAY_TMPDIR Ray uses this name
     mark = uuid.uuid4().hex
     with (home / "keeper.log").open("wb") as log:
@@ -215,7 +216,9 @@ def _environment(mark: str, token_file: Path, ray_folder: str) -> dict[str, str]
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]),  # jobs call `python`
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "TMPDIR": str(Path(ray_folder).parent),  # the dashboard's sockets are below it, and need a short path too
         "RAY_TMPDIR": ray_folder,  # otherwise every `ray.init("auto")` on this machine would join it
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on macOS: all nodes have the address 127.0.0.1, and no other
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_health_check_period_ms": "2000",  # a lost node is noticed in about 10 s
     }

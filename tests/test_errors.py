@@ -16,6 +16,7 @@ import sweeps.cli
 from sweeps.errors import StoreError
 from sweeps.runner import run
 from sweeps.runner.driver import Driver
+from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 from sweeps.store.database import holders
 
@@ -114,9 +115,11 @@ def test_a_connection_that_ray_refuses_is_not_tried_again_and_exits_with_1(monke
         raise ConnectionError("wrong token")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
+    monkeypatch.setattr("sweeps.runner.ray_tune.check_answers", lambda address, connect: None)
+    monkeypatch.setenv("RAY_ADDRESS", "there:6379")
     answer = call("run", "small.yaml", "--no-mlflow")
-    assert (answer.status, answer.err) == (1, "Ray does not start at ray://there:10001: wrong token\n")
+    assert answer.status == 1
+    assert answer.err.startswith("Ray does not start at RAY_ADDRESS there:6379: wrong token. `unset RAY_ADDRESS`")
     assert state() == "failed" and len(tries) == 1
 
 
@@ -129,6 +132,61 @@ def test_a_sweep_of_errors_only_exits_with_1(train_with: Any) -> None:
     answer = call("run", "small.yaml", "--no-mlflow")
     assert answer.status == 1
     assert "the sweep failed: every seed ended in an error, such as its worker was lost 3 times" in answer.err
+
+
+def test_workers_that_raise_before_any_report_stop_the_sweep_with_their_error(train_with: Any) -> None:
+    given = []
+
+    def raise_at_the_start(driver: Driver) -> None:
+        while (request := driver.next_pack("pack")) is not None:
+            given.append(request)
+            driver.pack_ended("pack", "ImportError: libfoo.so.1 (raised in foo.py)", raised=True)
+
+    train_with(raise_at_the_start)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 1 and len(given) == 3
+    assert answer.err == (
+        "workers cannot begin to train; 3 were tried, and the last one ended with ImportError: libfoo.so.1 (raised in foo.py)\n"
+    )
+    assert state() == "failed"
+    with Store("results") as store:
+        assert store.records([(lane.key, lane.budget) for lane in given[0].lanes]) == {}
+
+
+def test_a_worker_that_raises_after_others_have_reported_does_not_stop_the_sweep(train_with: Any) -> None:
+    def raise_later(driver: Driver) -> None:
+        request = driver.next_pack("first")
+        assert request is not None
+        driver.receive("first", PackRun(request, compiled=False).work(0.0))
+        for _ in range(4):
+            driver.pack_ended("unknown", "OSError: no space", raised=True)
+        driver.pack_ended("first")
+        train_in_process(driver)
+
+    train_with(raise_later)
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SWEEPS_WAIT_S", "soon", "SWEEPS_WAIT_S must be a number, 0 or more, but is 'soon'"),
+        ("SWEEPS_PLANNED_WORKERS", "-1", "SWEEPS_PLANNED_WORKERS must be a number, 0 or more, but is '-1'"),
+        ("RAY_ADDRESS", "head", "RAY_ADDRESS is 'head'. It must be HOST:PORT"),
+        ("RAY_ADDRESS", "head:99999", "RAY_ADDRESS is 'head:99999'. It must be HOST:PORT"),
+        ("RAY_ADDRESS", "me@head:6379", "RAY_ADDRESS is 'me@head:6379'. It must be HOST:PORT"),
+        ("RAY_ADDRESS", "ray://head:10001", "Ray Client, with which Ray Tune does not run here"),
+        ("RAY_ADDRESS", "http://head:8265", "not an address of Ray"),
+    ],
+)
+def test_a_wrong_variable_exits_with_2_before_anything_begins(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 2 and words in answer.err
+    with Store("results") as store:
+        assert store.sweep("small") is None
 
 
 def test_ctrl_c_stops_a_sweep_with_status_1(train_with: Any) -> None:

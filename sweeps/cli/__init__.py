@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sweeps.cli.app import app, errors
 from sweeps.errors import SweepsError
+from sweeps.machine import call_loopback_directly
 
 __all__ = ["import_verbs", "main"]
 
@@ -57,6 +58,7 @@ def main() -> None:
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         sys.exit(2)
+    call_loopback_directly()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         app(prog_name="sweeps")

@@ -70,6 +70,8 @@ class PackReport:
     """Optimiser updates since the last report, all lanes together."""
     refusal: str | None = None
     """Why this worker may not train the lanes: a sentence with the remedy. The sweep stops."""
+    note: str | None = None
+    """What the user is told about the worker's machine."""
 
 
 @dataclass
@@ -148,8 +150,10 @@ class Driver:
         self.seed_steps = 0
         """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
+        self.note: str | None = None
         self._queued: dict[tuple[str, int], QueuedLane] = {}
         self._running: dict[str, dict[tuple[str, int], QueuedLane]] = {}  # by pack
+        self._failed_starts = 0.0  # packs in a row that raised, before anything was reported
         self._started_s = time.monotonic()
         row = store.sweep(name)
         self._seconds_before = row.seconds if row else 0.0
@@ -261,6 +265,8 @@ class Driver:
             if checkpoint is not None and checkpoint.steps > queued.steps:
                 queued.steps, queued.losses = checkpoint.steps, 0
         self.seed_steps += report.seed_steps
+        self._failed_starts = -math.inf
+        self.note = self.note or report.note
         if self.tracker is not None:
             self.tracker.begin()
         arrived: dict[int, tuple[ConfigurationProgress, list[LaneResult]]] = {}
@@ -274,8 +280,15 @@ class Driver:
         if arrived:
             self._request_configurations()
 
-    def pack_ended(self, pack_id: str, reason: str | None = None) -> None:
-        """Remove a pack. Lanes without a result (their worker was lost, for `reason`) are queued again."""
+    def pack_ended(self, pack_id: str, reason: str | None = None, raised: bool = False) -> None:
+        """Remove a pack. Lanes without a result (their worker was lost, for `reason`) are queued again.
+
+        `raised`: by an exception, which is not the lanes' doing: what a model or task raises is in a report. Raises
+        ClusterError where no worker can begin.
+        """
+        self._failed_starts += raised
+        if self._failed_starts >= MAX_LOSSES:
+            raise ClusterError(f"workers cannot begin to train; {MAX_LOSSES} were tried, and the last one ended with {reason}")
         for queued in self._running.pop(pack_id, {}).values():
             queued.losses += 1
             if queued.losses < MAX_LOSSES:

@@ -6,17 +6,20 @@ are written to the store by the driver, and lanes of a lost worker or a killed s
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
+import re
+import secrets
 import shutil
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +34,22 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints a box for each lost trial, even with verbose=0
+    # As on macOS: a Ray that is started here listens on loopback only. Ray would replace a node address of 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 for _name, _value in ENVIRONMENT.items():  # before the import: Ray reads the environment then
     os.environ.setdefault(_name, _value)
 
 import ray
 from ray import tune
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
+from sweeps.machine import REMEDY, check_answers, folder_for_sockets, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.trial import Opaque, PackTrial
 
@@ -57,6 +64,10 @@ CAPACITY_PERIOD_S = 2.0
 """Seconds between two requests of the cluster's nodes."""
 LAST_REPORT_TIMEOUT_S = 8.0
 """Seconds that a stop waits for last checkpoints: longer than the 5 s that are usual between two."""
+RAY_SOCKET_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+LOG_LINES = 3
+"""Lines that are shown of the output of a worker that died."""
+STACK_LINE = re.compile(r"\[|:|PC: @|\s+@|\s+File |Stack|Current thread|Thread 0x|Extension modules|\*\*\*|  <no Python")
 JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the processes of a submitted job."""
 
@@ -134,41 +145,75 @@ def ray_cluster(
     The user's own files that a sweep's `document` names are sent to the workers of a cluster. Raises ClusterError where
     Ray does not start, and where not even one worker fits after SWEEPS_WAIT_S seconds.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {} if address else {
-        "num_cpus": (max_workers or 0) * resources.cpus or None,
-        "include_dashboard": False,
-        "object_store_memory": 200 * 1024**2,
-    }  # fmt: skip
-    # Connecting to a cluster replaces the handler of SIGTERM by Ray's, which ends the process at once.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    address = ray_address()
+    with nullcontext() if address else _private_ray() as folder:
+        options: dict[str, Any] = {} if address else {
+            "num_cpus": (max_workers or 0) * resources.cpus or None,
+            "include_dashboard": False,
+            "object_store_memory": 200 * 1024**2,
+            "_temp_dir": str(folder / "ray") if folder else None,
+        }  # fmt: skip
+        # Ray keeps a mode and a token that it has read once, such as those of an earlier Ray of this process.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+        if address and address != "auto":
+            check_answers(address, GcsClient)
+        # Connecting to a cluster replaces the handler of SIGTERM by Ray's, which ends the process at once.
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with _runtime_env(document if address else None) as runtime_env:
+                # "local": without it Ray connects to any cluster that `ray start` began on this machine.
+                _init_ray(
+                    address=address or "local", runtime_env=runtime_env, log_to_driver=False,
+                    logging_level=logging.ERROR, **options,
+                )  # fmt: skip
+        except UserError:
+            raise
+        except Exception as error:
+            if not address:
+                raise ClusterError(f"Ray does not start: {error}") from error
+            why = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+            raise ClusterError(f"Ray does not start at RAY_ADDRESS {address}: {why}. {REMEDY}") from error
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        try:
+            capacity = WorkerCapacity(resources, max_workers)
+            if capacity.wait_for_first(number_in("SWEEPS_WAIT_S")) < 1:
+                total = ray.cluster_resources()
+                raise ClusterError(
+                    f"a worker needs {resources.cpus} CPUs and {resources.gpus:g} GPUs"
+                    + (f" and {resources.memory_gb:g} GB" if resources.memory_gb else "")
+                    + f" of one node, but the cluster's nodes together have {total.get('CPU', 0):g} CPUs, "
+                    f"{total.get('GPU', 0):g} GPUs and {total.get('memory', 0) / 1024**3:.1f} GB: make `resources` smaller"
+                )
+            yield capacity
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _private_ray() -> Iterator[Path | None]:
+    """Give a Ray that is started here a token that nobody else knows, and yield a closed folder for its files.
+
+    Ray would write a token that every user can read to ~/.ray, and its files to /tmp/ray, which belongs to the first user
+    of the machine. The token is in the environment, which only this user can read, and only while the block lasts.
+    Files stay where RAY_TMPDIR names their place; then the folder is None.
+    """
+    folder = None if os.environ.get("RAY_TMPDIR") else folder_for_sockets("sweeps-ray-", RAY_SOCKET_BYTES)
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
-        with _runtime_env(document if address else None) as runtime_env:
-            # "local": without it Ray connects to any cluster that `ray start` began on this machine.
-            _init_ray(
-                address=address or "local", runtime_env=runtime_env, log_to_driver=False,
-                logging_level=logging.ERROR, **options,
-            )  # fmt: skip
-    except UserError:
-        raise
-    except Exception as error:
-        raise ClusterError(f"Ray does not start{f' at {address}' if address else ''}: {error}") from error
+        yield folder
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    try:
-        capacity = WorkerCapacity(resources, max_workers)
-        if capacity.wait_for_first(float(os.environ.get("SWEEPS_WAIT_S", "0"))) < 1:
-            total = ray.cluster_resources()
-            raise ClusterError(
-                f"a worker needs {resources.cpus} CPUs and {resources.gpus:g} GPUs"
-                + (f" and {resources.memory_gb:g} GB" if resources.memory_gb else "")
-                + f" of one node, but the cluster's nodes together have {total.get('CPU', 0):g} CPUs, "
-                f"{total.get('GPU', 0):g} GPUs and {total.get('memory', 0) / 1024**3:.1f} GB: make `resources` smaller"
-            )
-        yield capacity
-    finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _init_ray(**options: Any) -> None:
@@ -268,8 +313,9 @@ class _PackSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._running.discard(trial_id)
-        with self._session.keep_error():
-            self._session.driver.pack_ended(trial_id, "its process died or raised" if error else None)
+        if not error:  # otherwise the callback below gets the trial, which says why
+            with self._session.keep_error():
+                self._session.driver.pack_ended(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the state is in the store."""
@@ -283,6 +329,7 @@ class _ReportCallback(tune.Callback):
 
     def __init__(self, session: _Session) -> None:
         self._session = session
+        self._reasons: set[str] = set()  # of lost workers; each is said once
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         report: PackReport | None = result.pop("report", None)
@@ -291,9 +338,47 @@ class _ReportCallback(tune.Callback):
                 self._session.driver.receive(trial.trial_id, report)
             self._session.on_event()
 
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
+        reason, raised = why_lost(text)
+        driver = self._session.driver
+        if reason not in self._reasons and driver.stop_reason is None:
+            self._reasons.add(reason)
+            log.warning("a worker was lost, and its lanes are queued again: %s", reason)
+        with self._session.keep_error():
+            driver.pack_ended(trial.trial_id, reason, raised)
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         with self._session.keep_error():
             self._session.on_event()
+
+
+def why_lost(text: str) -> tuple[str, bool]:
+    """Return why a worker was lost, from Ray's text about it, and whether it raised an exception.
+
+    For an exception that is its own text, for a process that died Ray's detail and the end of the process's log.
+    """
+    lines = text.rstrip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    if frames:
+        rest = itertools.dropwhile(lambda line: line.startswith("  "), lines[frames[-1] :])
+        return f"{' '.join(rest).strip()} (raised in{lines[frames[-1]].removeprefix('  File')})", True
+    detail = re.search(r"Worker exit detail: (.*?)\.?(?: Some common causes.*)?$", text, re.MULTILINE)
+    what = detail[1] if detail else " ".join(lines[1:3])[:300] or "Ray does not say why"
+    process = re.search(r"^\s*pid: (\d+)$", text, re.MULTILINE)
+    logged = _end_of_log(int(process[1])) if process else ""
+    return f"its process died: {what}" + (f". The end of its output: {logged}" if logged else ""), False
+
+
+def _end_of_log(process: int) -> str:
+    """Return the last lines that a worker of this machine wrote to stderr, without stack traces; empty if there are none."""
+    node = ray._private.worker._global_node
+    found = list(Path(node.get_logs_dir_path()).glob(f"worker-*-{process}.err")) if node else []
+    if not found:
+        return ""
+    lines = found[0].read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip() and not STACK_LINE.match(line)]
+    return "; ".join(said[-LOG_LINES:])
 
 
 class _DriverStopper(Stopper):

@@ -19,6 +19,7 @@ from sweeps.config.diff import difference
 from sweeps.config.faults import unknown
 from sweeps.config.sweep_file import Sweep, from_document
 from sweeps.errors import StoreError, UserError, after_start
+from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
 from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.progress import Progress
@@ -58,6 +59,7 @@ def run_sweep(
     Raises UserError where the file or `numerics` contradicts the sweep in the store, StoreError (HeldByAnother for a
     second driver) before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.
     """
+    ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS")  # wrong ones raise before anything begins
     with _sigterm_interrupts(), store.hold(sweep.name):
         _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
@@ -85,6 +87,8 @@ def run_sweep(
             raise
         with after_start():
             _finish(driver, outcome.state, console)
+    if driver.note:
+        console.print(f"note: {driver.note}", highlight=False, soft_wrap=True)
     return outcome
 
 
@@ -182,7 +186,7 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
         ray_tune.ray_cluster(resources, workers, driver.sweep.document) as capacity,
     ):
         num_workers = capacity.current()
-        driver.set_num_workers(max(num_workers, int(os.environ.get("SWEEPS_PLANNED_WORKERS", "0"))))
+        driver.set_num_workers(max(num_workers, int(number_in("SWEEPS_PLANNED_WORKERS"))))
         console.print(
             f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
             highlight=False,

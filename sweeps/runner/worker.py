@@ -14,16 +14,22 @@ import torch
 from sweeps.config import registry
 from sweeps.config.settings import build, source_of
 from sweeps.errors import UserError
+from sweeps.machine import compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
 from sweeps.training.lane import LaneResult, error_result
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
 
+_note: str | None = None
+"""What the user is told about this machine, if anything."""
+
 
 def prepare_process() -> None:
     """Use one thread, and a compile cache that outlives the process. Call it before the first pack."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweeps" / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    global _note
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        cache, _note = compile_cache()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
     import torch._inductor.config as inductor  # afterwards: it sets the variable to a folder in /tmp if there is none
 
     torch.set_num_threads(1)
@@ -74,6 +80,7 @@ class PackRun:
             results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=self.pack.checkpoints(),
             seed_steps=self.pack.seed_steps - before,
+            note=_note,
         )
 
 

@@ -1,0 +1,189 @@
+"""What a machine may lack or forbid: a home folder, writable caches, short temporary folders, direct calls of itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sweeps.errors import ClusterError, UserError
+
+LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]")
+"""Names of this machine that no proxy can reach. Programs differ in which forms they understand."""
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""Longest path of a Unix socket."""
+CONNECT_S = 8.0
+ANSWER_S = 15.0
+REMEDY = "`unset RAY_ADDRESS` runs the sweep on this machine, `sweeps submit FILE --on CLUSTER` sends it to a cluster"
+
+
+def call_loopback_directly(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Except this machine from the proxies that the environment names, for this process and those that it starts."""
+    if not any(environment.get(name) or environment.get(name.upper()) for name in PROXIES):
+        return
+    given = {name: environment.get(name) for name in ("no_proxy", "NO_PROXY")}
+    for name in given:
+        # Programs read one of the two, in different orders: a new one must not hide the user's.
+        own = given[name] or given["no_proxy"] or given["NO_PROXY"] or ""
+        listed = [entry.strip() for entry in own.split(",") if entry.strip()]
+        more = [entry for entry in LOOPBACK if entry not in listed and listed != ["*"]]
+        environment[name] = ",".join([*listed, *more])
+
+
+def home() -> Path:
+    """Return the user's home folder. Raises UserError where neither HOME nor the list of users names one."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UserError("HOME is not set, and this user has no home folder: set HOME to a folder of yours") from error
+
+
+def expanded(path: str | Path) -> Path:
+    """Return the path with ~ replaced by a home folder. Raises UserError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{str(path)!r} is below a home folder that is not known here: set HOME, or give the path without ~"
+        ) from error
+
+
+def user_folder(variable: str, below_home: str) -> Path | None:
+    """Return the folder of an XDG variable, or its default below the home folder; None where there is neither."""
+    given = os.environ.get(variable)
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:
+        return None
+
+
+def writable(folder: Path) -> bool:
+    """Return whether a folder, or the parent in which it can be made, is one that this user may write to."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def private_folder(name: str) -> Path:
+    """Return a temporary folder of this user, the same at every call; it is made. Raises UserError if it is another's."""
+    folder = Path(tempfile.gettempdir()) / f"sweeps-{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise UserError(f"{folder} is not a folder of this user alone: remove it, or set TMPDIR to a folder of yours")
+    return folder
+
+
+def compile_cache() -> tuple[Path, str | None]:
+    """Return the folder of compiled code, and a sentence for the user where it is not the usual one."""
+    base = user_folder("XDG_CACHE_HOME", ".cache")
+    why = "HOME is not set, and this user has no home folder"
+    if base:
+        usual = base / "sweeps" / "compiled"
+        try:
+            usual.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=usual).close()
+            return usual, None
+        except OSError as error:
+            why = f"{usual} on {socket.gethostname()} cannot be written ({error.strerror})"
+    try:
+        folder = private_folder("cache")
+    except (UserError, OSError):
+        folder = Path(tempfile.mkdtemp(prefix="sweeps-cache-"))
+    return folder, f"{why}: compiled code is kept in {folder}; XDG_CACHE_HOME names another place"
+
+
+def folder_for_sockets(prefix: str, num_bytes: int) -> Path:
+    """Make a temporary folder with room for paths of `num_bytes` below it: a Unix socket's path must be short.
+
+    It is in the usual place where that is short enough. Raises ClusterError where there is no such place.
+    """
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]):
+        if len(os.fsencode(os.path.join(parent, prefix))) + 8 + num_bytes <= SOCKET_PATH_BYTES:
+            try:
+                return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            except OSError:
+                continue
+    raise ClusterError(
+        f"Ray needs a temporary folder with a short path, and {tempfile.gettempdir()} is too long, "
+        "/tmp not writable: set TMPDIR to a folder with a path of at most 10 letters"
+    )
+
+
+def number_in(variable: str) -> float:
+    """Return the number that an environment variable holds, 0 where it is not set. Raises UserError."""
+    text = os.environ.get(variable, "").strip()
+    try:
+        value = float(text or 0)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise UserError(f"{variable} must be a number, 0 or more, but is {text!r}: set it to one, or unset it")
+    return value
+
+
+def ray_address() -> str | None:
+    """Return RAY_ADDRESS: `auto`, HOST:PORT, or None where Ray is to be started here. Raises UserError for any other."""
+    given = os.environ.get("RAY_ADDRESS", "").strip()
+    if given in ("", "local"):
+        return None
+    if given == "auto":
+        return given
+    remedy = "It must be HOST:PORT of a Ray cluster's head (usually port 6379) that this machine is a node of; " + REMEDY
+    if "://" in given:
+        kind = "Ray Client, with which Ray Tune does not run here" if given.startswith("ray://") else "not an address of Ray"
+        raise UserError(f"RAY_ADDRESS is {given!r}, {kind}. {remedy}")
+    try:
+        parts = urlsplit(f"//{given}")
+        right = bool(parts.hostname and parts.port) and parts.netloc == given and parts.username is None
+    except ValueError:
+        right = False
+    if not right:
+        raise UserError(f"RAY_ADDRESS is {given!r}. {remedy}")
+    return given
+
+
+def check_answers(address: str, connect: Callable[[str], object]) -> None:
+    """Raise ClusterError unless HOST:PORT accepts connections and `connect(address)` returns, in 15 s.
+
+    Ray itself tries for minutes.
+    """
+    parts = urlsplit(f"//{address}")
+    reached: list[bool] = []
+    errors: list[Exception | None] = []
+
+    def call() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=CONNECT_S).close()
+            reached.append(True)
+            connect(address)
+            errors.append(None)
+        except Exception as error:
+            errors.append(error)
+
+    # A thread, because Ray's client and the system's resolver have no limit of time.
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+    error = errors[0] if errors else TimeoutError(f"no answer in {ANSWER_S:g} s")
+    if error is None:
+        return
+    why = ((error.strerror if isinstance(error, OSError) else None) or str(error)).partition(". ")[0]
+    if reached:
+        raise ClusterError(
+            f"what listens at RAY_ADDRESS {address} does not answer as a Ray cluster of this version and token: {why}. "
+            "Give the port of Ray's head (usually 6379), not of its dashboard, and its token (RAY_AUTH_MODE=token, "
+            f"RAY_AUTH_TOKEN_PATH); or {REMEDY}"
+        ) from error
+    raise ClusterError(f"nothing answers at RAY_ADDRESS {address} ({why}). Start the cluster there; or {REMEDY}") from error

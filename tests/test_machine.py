@@ -1,0 +1,180 @@
+"""Machines that lack or forbid something: no home, a long temporary path, proxies, a cluster where nobody answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import requests
+
+from sweeps import machine
+from sweeps.errors import ClusterError, UserError
+from sweeps.runner.ray_tune import why_lost
+
+LONG_SWEEP = """\
+name: long
+task: {name: static, operation: sub, input_size: 10}
+model: linear
+train: {steps: 3_000_000, batch: 4, evaluate_every: 1000}
+seeds: 2
+resources: {checkpoint_s: 0.2}
+"""
+
+
+# ------------------------------------------------------------------------------------------------------- proxies
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"no_proxy": "corp"}, None),
+        ({"http_proxy": "http://p:1"}, ""),
+        ({"ALL_PROXY": "http://p:1"}, ""),
+        ({"http_proxy": "http://p:1", "no_proxy": "corp, .lab"}, "corp,.lab,"),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "corp"}, "corp,"),
+        ({"http_proxy": "http://p:1", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_loopback_is_excepted_from_proxies_and_the_user_s_exceptions_stay(given: dict[str, str], expected: str | None) -> None:
+    environment = dict(given)
+    machine.call_loopback_directly(environment)
+    if expected is None:
+        assert environment == given
+        return
+    listed = expected if expected == "*" else expected + "localhost,127.0.0.1,127.0.0.0/8,::1,[::1]"
+    assert environment == given | {"no_proxy": listed, "NO_PROXY": listed}
+    again = dict(environment)
+    machine.call_loopback_directly(again)
+    assert again == environment
+
+
+def test_with_a_proxy_loopback_is_called_directly_and_other_hosts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    machine.call_loopback_directly()
+    for url in ("http://127.0.0.1:5000/", "http://localhost:5000/", "http://[::1]:5000/"):
+        assert requests.utils.get_environ_proxies(url) == {}, url
+        assert urllib.request.proxy_bypass(url.split("/")[2]), url
+    assert requests.utils.get_environ_proxies("http://lab.example:5000/")["http"] == "http://127.0.0.1:1"
+    assert not urllib.request.proxy_bypass("lab.example:5000")
+
+
+# ------------------------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_for_sockets_is_in_the_usual_place_or_in_a_shorter_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    made = machine.folder_for_sockets("sweeps-ray-", 70)
+    try:
+        assert made.stat().st_mode & 0o777 == 0o700
+        assert len(str(made)) + 70 <= machine.SOCKET_PATH_BYTES
+        assert not made.is_relative_to(deep)
+    finally:
+        made.rmdir()
+    with pytest.raises(ClusterError, match="set TMPDIR to a folder with a path of at most"):
+        machine.folder_for_sockets("sweeps-ray-", 107)
+
+
+def test_a_private_folder_is_the_same_again_and_never_somebody_else_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = machine.private_folder("cache")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert machine.private_folder("cache") == made
+    made.chmod(0o755)
+    with pytest.raises(UserError, match="not a folder of this user alone"):
+        machine.private_folder("cache")
+    made.rmdir()
+    made.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="not a folder of this user alone"):
+        machine.private_folder("cache")
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null"])
+def test_compiled_code_has_a_private_folder_where_the_cache_cannot_be_written(
+    home: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", _no_such_user)
+    else:
+        monkeypatch.setenv("HOME", home)
+    folder, note = machine.compile_cache()
+    assert folder == tmp_path / f"sweeps-cache-{os.getuid()}"
+    assert note is not None and f"compiled code is kept in {folder}; XDG_CACHE_HOME names another place" in note
+    assert ("HOME is not set" if home is None else f"{home}/.cache/sweeps/compiled on ") in note
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert machine.compile_cache() == (tmp_path / "mine" / "sweeps" / "compiled", None)
+
+
+def _no_such_user(number: int) -> None:
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+
+# ------------------------------------------------------------------------------------------------------- addresses
+
+
+def test_a_port_where_nothing_listens_and_one_where_nothing_answers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        machine.check_answers(address, lambda address: None)
+        with pytest.raises(ClusterError, match=r"does not answer as a Ray cluster.*: wrong token\. Give the port"):
+            machine.check_answers(address, _refuse)
+        monkeypatch.setattr(machine, "ANSWER_S", 0.5)
+        with pytest.raises(ClusterError, match=r"does not answer as a Ray cluster.*: no answer in 0.5 s"):
+            machine.check_answers(address, lambda address: time.sleep(30))
+    with pytest.raises(ClusterError, match=r"nothing answers at RAY_ADDRESS 127.0.0.1:\d+ \(Connection refused\)") as found:
+        machine.check_answers(address, lambda address: None)
+    assert "`unset RAY_ADDRESS` runs the sweep on this machine" in str(found.value)
+
+
+def _refuse(address: str) -> None:
+    raise RuntimeError("wrong token. See https://a.page about tokens.")
+
+
+# ------------------------------------------------------------------------------------------------------- lost workers
+
+
+def test_why_a_worker_was_lost_is_its_exception_or_how_its_process_died() -> None:
+    raised = """\
+Failure # 1 (occurred at 2026-01-01_00-00-00)
+The actor died because of an error raised in its creation task, ray::ResourceTrainable.__init__() (pid=1)
+           ^^^^^^^^^^^
+  File "/venv/trainable.py", line 151, in __init__
+    self.setup(copy.deepcopy(self.config))
+  File "/code/worker.py", line 31, in prepare_process
+    import torch._inductor.config as inductor
+    ^^^^^^^^^^^
+ImportError: libfoo.so.1: cannot open shared object file
+"""
+    assert why_lost(raised) == (
+        'ImportError: libfoo.so.1: cannot open shared object file (raised in "/code/worker.py", line 31, in prepare_process)',
+        True,
+    )
+    died = """\
+Failure # 1 (occurred at 2026-01-01_00-00-00)
+The actor died unexpectedly before finishing this task.
+\tclass_name: with_resources.<locals>.ResourceTrainable
+\tpid: 30345
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker \
+unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was killed
+"""
+    assert why_lost(died) == (
+        "its process died: Worker unexpectedly exits with a connection error code 2. End of file",
+        False,
+    )
+    assert why_lost("Failure # 1\nOut of memory: killed.\n") == ("its process died: Out of memory: killed.", False)
+    assert why_lost("") == ("its process died: Ray does not say why", False)
