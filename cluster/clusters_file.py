@@ -16,6 +16,7 @@ from sweeps.config.registry import nearest
 from sweeps.config.settings import section, validated
 from sweeps.config.yaml import read
 from sweeps.errors import UserError
+from sweeps.machine import expanded
 from sweeps.store.location import masked
 
 VARIABLE = "SWEEPS_CLUSTERS"
@@ -35,7 +36,7 @@ def find_file() -> Path | None:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        path = Path(named).expanduser()
+        path = expanded(named)
         if not path.is_file():
             raise SweepFileError(str(path), [Fault("", f"no such file, but {VARIABLE} names it")])
         return path

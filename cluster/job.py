@@ -45,7 +45,10 @@ def absolute_store(location: str) -> str:
     if "://" in location:
         return location
     data = os.environ.get("XDG_DATA_HOME")
-    base = Path(data) if data else Path.home() / ".local" / "share"
+    try:
+        base = Path(data) if data else Path.home() / ".local" / "share"
+    except RuntimeError:
+        sys.exit("the user that Ray runs as has no home folder: set XDG_DATA_HOME there, or a store with an absolute path")
     return str(base / "sweeps" / Path(location).expanduser())
 
 

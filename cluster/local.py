@@ -82,9 +82,8 @@ class LocalBackend(RayJobsBackend[Cluster]):
 
 def state_folder() -> Path:
     """Return the folder of the state file, the token and the keeper's log: a temporary one where the usual is read-only."""
-    base = user_folder("XDG_STATE_HOME", ".local/state")
-    usual = base / "sweeps" / "local-cluster" if base else None
-    return usual if usual and writable(usual) else private_folder("local-cluster")
+    usual = user_folder("XDG_STATE_HOME", ".local/state") / "sweeps" / "local-cluster"
+    return usual if writable(usual) else private_folder("local-cluster")
 
 
 def current() -> RunningCluster | None:

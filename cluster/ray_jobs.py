@@ -51,6 +51,7 @@ from cluster.job import ORDER
 from cluster.records import receive
 from sweeps.config.user_files import PACKAGES, files_below
 from sweeps.errors import ClusterError, UserError
+from sweeps.machine import expanded
 from sweeps.runner.progress_log import last_block
 from sweeps.store.location import masked
 
@@ -243,7 +244,7 @@ class RayBackend(RayJobsBackend[RayCluster]):
     def server(self) -> JobServer:
         cluster = self.cluster
         token, source = self._token()
-        verify = cluster.verify if isinstance(cluster.verify, bool) else str(Path(cluster.verify).expanduser())
+        verify = cluster.verify if isinstance(cluster.verify, bool) else str(expanded(cluster.verify))
         return JobServer(cluster.name, cluster.address, token, source, verify)
 
     @property
@@ -411,7 +412,7 @@ class JobServer:
 
 def read_token(path: str) -> str:
     """Return the token in a file. Raises UserError."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

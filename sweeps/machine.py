@@ -38,33 +38,35 @@ def call_loopback_directly(environment: MutableMapping[str, str] = os.environ) -
         environment[name] = ",".join([*listed, *more])
 
 
-def home() -> Path:
-    """Return the user's home folder. Raises UserError where neither HOME nor the list of users names one."""
+def ensure_folders() -> str | None:
+    """Give libraries a home folder where there is none, and return a sentence about it for the user.
+
+    Ray and MLflow cannot be imported without one. Where it is read-only they work, but matplotlib prints warnings.
+    """
+    said = None
     try:
-        return Path.home()
-    except RuntimeError as error:
-        raise UserError("HOME is not set, and this user has no home folder: set HOME to a folder of yours") from error
+        Path.home()
+    except RuntimeError:  # as in a container that runs as a number without an entry in the list of users
+        os.environ["HOME"] = str(private_folder("home"))
+        said = f"HOME is not set, and this user has no home folder: {os.environ['HOME']} is used. Set HOME to a folder of yours"
+    config = user_folder("XDG_CONFIG_HOME", ".config")
+    if "MPLCONFIGDIR" not in os.environ and not writable(config / "matplotlib"):
+        os.environ["MPLCONFIGDIR"] = str(private_folder("matplotlib"))
+    return said
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """Return the folder of an XDG variable, or its default below the home folder."""
+    given = os.environ.get(variable)
+    return Path(given) if given else Path.home() / below_home
 
 
 def expanded(path: str | Path) -> Path:
-    """Return the path with ~ replaced by a home folder. Raises UserError where there is none."""
+    """Return the path with ~ or ~USER replaced by a home folder. Raises UserError where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(
-            f"{str(path)!r} is below a home folder that is not known here: set HOME, or give the path without ~"
-        ) from error
-
-
-def user_folder(variable: str, below_home: str) -> Path | None:
-    """Return the folder of an XDG variable, or its default below the home folder; None where there is neither."""
-    given = os.environ.get(variable)
-    if given:
-        return Path(given)
-    try:
-        return Path.home() / below_home
-    except RuntimeError:
-        return None
+        raise UserError(f"{str(path)!r} names no home folder that is known here: give the path without ~") from error
 
 
 def writable(folder: Path) -> bool:
@@ -87,16 +89,13 @@ def private_folder(name: str) -> Path:
 
 def compile_cache() -> tuple[Path, str | None]:
     """Return the folder of compiled code, and a sentence for the user where it is not the usual one."""
-    base = user_folder("XDG_CACHE_HOME", ".cache")
-    why = "HOME is not set, and this user has no home folder"
-    if base:
-        usual = base / "sweeps" / "compiled"
-        try:
-            usual.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=usual).close()
-            return usual, None
-        except OSError as error:
-            why = f"{usual} on {socket.gethostname()} cannot be written ({error.strerror})"
+    usual = user_folder("XDG_CACHE_HOME", ".cache") / "sweeps" / "compiled"
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=usual).close()
+        return usual, None
+    except OSError as error:
+        why = f"{usual} on {socket.gethostname()} cannot be written ({error.strerror})"
     try:
         folder = private_folder("cache")
     except (UserError, OSError):

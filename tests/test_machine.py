@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from commands import call
 
 from sweeps import machine
 from sweeps.errors import ClusterError, UserError
@@ -101,23 +102,44 @@ def test_a_private_folder_is_the_same_again_and_never_somebody_else_s(monkeypatc
         machine.private_folder("cache")
 
 
-@pytest.mark.parametrize("home", [None, "/dev/null"])
 def test_compiled_code_has_a_private_folder_where_the_cache_cannot_be_written(
-    home: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    if home is None:
-        monkeypatch.delenv("HOME")
-        monkeypatch.setattr("pwd.getpwuid", _no_such_user)
-    else:
-        monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("HOME", "/dev/null")
     folder, note = machine.compile_cache()
     assert folder == tmp_path / f"sweeps-cache-{os.getuid()}"
-    assert note is not None and f"compiled code is kept in {folder}; XDG_CACHE_HOME names another place" in note
-    assert ("HOME is not set" if home is None else f"{home}/.cache/sweeps/compiled on ") in note
+    assert note is not None and note.startswith("/dev/null/.cache/sweeps/compiled on ")
+    assert note.endswith(f"compiled code is kept in {folder}; XDG_CACHE_HOME names another place")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     assert machine.compile_cache() == (tmp_path / "mine" / "sweeps" / "compiled", None)
+
+
+def test_a_user_without_a_home_folder_gets_a_private_one_and_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", _no_such_user)
+    answer = call("list", "clusters")
+    home = tmp_path / f"sweeps-home-{os.getuid()}"
+    assert answer.status == 0 and answer.out.startswith("local")
+    assert answer.err.startswith(f"note: HOME is not set, and this user has no home folder: {home} is used.")
+    assert Path.home() == home and home.stat().st_mode & 0o777 == 0o700
+    assert "MPLCONFIGDIR" not in os.environ
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("MPLCONFIGDIR", "")
+    monkeypatch.delenv("MPLCONFIGDIR")
+    assert machine.ensure_folders() is None
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / f"sweeps-matplotlib-{os.getuid()}")
+
+
+def test_a_path_of_an_unknown_user_is_refused(folder: Path) -> None:
+    answer = call("list", "--store", "~no-such-user/results")
+    assert answer.status == 2 and "names no home folder that is known here" in answer.err
 
 
 def _no_such_user(number: int) -> None:

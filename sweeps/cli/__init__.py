@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sweeps.cli.app import app, errors
 from sweeps.errors import SweepsError
-from sweeps.machine import call_loopback_directly
+from sweeps.machine import call_loopback_directly, ensure_folders
 
 __all__ = ["import_verbs", "main"]
 
@@ -61,6 +61,9 @@ def main() -> None:
     call_loopback_directly()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
+        said = ensure_folders()
+        if said:
+            errors.print(f"note: {said}", highlight=False, soft_wrap=True)
         app(prog_name="sweeps")
     except SweepsError as error:
         errors.print(str(error), highlight=False, soft_wrap=True)

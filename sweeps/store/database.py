@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeps.errors import StoreError
+from sweeps.machine import expanded
 from sweeps.store.location import (
     network_disk_advice,
     network_disk_permitted,
@@ -146,7 +147,7 @@ def utc_now() -> str:
 
 def exists(location: str | Path) -> bool:
     """Return whether a folder contains a store, which opening it would create. True for every URL."""
-    return "://" in str(location) or (Path(location) / FILE_NAME).is_file()
+    return "://" in str(location) or (expanded(location) / FILE_NAME).is_file()
 
 
 def require_written(location: str) -> None:
@@ -240,7 +241,7 @@ def _engine(location: str | Path) -> tuple[str, sa.Engine]:
         return _postgresql(text.strip())  # a line break at the end comes from a file with the URL
     if not text.strip():
         raise StoreError("the store's location is empty. Give a folder, such as results/, or a postgresql:// URL.")
-    folder = Path(location).expanduser()
+    folder = expanded(location)
     if set("?#%") & set(str(folder.absolute())):
         raise StoreError(f"store {folder}: a folder whose path has ?, # or % in it cannot be part of MLflow's database URL.")
     network = network_file_system(folder)
