@@ -44,6 +44,37 @@ def test_ctrl_c_stops_in_order_after_the_budget_of_hours_is_used_up() -> None:
     assert driver.stop_reason == "SIGINT was received"
 
 
+def test_a_closed_terminal_stops_the_driver_in_order_though_it_sends_two_signals() -> None:
+    driver: Any = SimpleNamespace(stop_reason=None)
+    with run_module._signals_interrupt():
+        with ray_tune.stop_on_signals(driver, lambda: None):
+            signal.raise_signal(signal.SIGHUP)
+            assert driver.stop_reason == "SIGHUP was received"
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_closed_terminal_interrupts_once_before_training() -> None:
+    with run_module._signals_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    driver: Any = SimpleNamespace(stop_reason=None)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with run_module._signals_interrupt(), ray_tune.stop_on_signals(driver, lambda: None):
+            signal.raise_signal(signal.SIGHUP)
+        assert driver.stop_reason is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 def test_the_process_ends_where_ray_does_not_shut_down_after_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, left = [], threading.Event()
     monkeypatch.setattr(ray_tune, "RAY_SHUTDOWN_S", 0.05)
@@ -129,6 +160,18 @@ def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: py
     assert ray_tune.WorkerCapacity(Resources(cpus=2), 3).current() == 3
     assert ray_tune.WorkerCapacity(Resources(cpus=2, memory_gb=4), None).current() == 2
     assert ray_tune.WorkerCapacity(Resources(cpus=2, gpus=1), None).current() == 0
+
+
+def test_a_sweep_whose_own_ray_lost_its_node_ends_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "Resources": {}}])
+    capacity = ray_tune.WorkerCapacity(Resources(), None, own_node=True)
+    driver: Any = SimpleNamespace(stop_reason=None)
+    session = ray_tune._Session(driver, capacity, lambda: None)
+    with pytest.raises(ClusterError, match=r"raylet.* has died.*the same command continues"):
+        session.check_capacity()
+    driver.stop_reason = "SIGTERM was received"  # it went to Ray's processes too
+    session.check_capacity()
+    assert ray_tune.WorkerCapacity(Resources(), None).current() == 0, "a cluster's nodes may come back"
 
 
 def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

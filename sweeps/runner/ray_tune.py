@@ -51,12 +51,13 @@ from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
 from sweeps.machine import REMEDY, check_answers, folder_for_sockets, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
+from sweeps.runner.run import ignore_hang_up
 from sweeps.runner.trial import Opaque, PackTrial
 
 log = logging.getLogger(__name__)
 
 RAY_SHUTDOWN_S = 25.0
-"""Seconds that Ray has to shut down after SIGTERM. Batch systems send the signal to every process of a job, including
+"""Seconds that Ray has to shut down after SIGTERM or SIGHUP. Batch systems send the signal to every process of a job, including
 Ray's own, for which Ray then waits up to a minute; Slurm kills after 30 s."""
 START_ATTEMPTS = 4
 """How often Ray is started: it waits half a minute for its own processes, which is too short on a busy machine."""
@@ -74,9 +75,10 @@ JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @contextmanager
 def stop_on_signals(driver: Driver, before_exit: Callable[[], None]) -> Iterator[None]:
-    """Stop the sweep in order on SIGINT (Ctrl-C) or SIGTERM, and at once on a second signal.
+    """Stop the sweep in order on SIGINT (Ctrl-C), SIGTERM or SIGHUP (unless it is ignored, as under nohup).
 
-    Where Ray does not shut down in time after SIGTERM, `before_exit` is called from another thread, and the process ends.
+    A second signal stops it at once. Where Ray does not shut down in time after SIGTERM or SIGHUP, `before_exit` is
+    called from another thread, and the process ends.
     """
     received: list[int] = []
 
@@ -94,29 +96,46 @@ def stop_on_signals(driver: Driver, before_exit: Callable[[], None]) -> Iterator
         if len(received) > 1:
             raise KeyboardInterrupt
         driver.stop_reason = f"{signal.Signals(number).name} was received"
-        if number == signal.SIGTERM:
+        if number == signal.SIGHUP:
+            ignore_hang_up()
+        if number != signal.SIGINT:
             timer.start()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in handled}
     try:
         yield
     finally:
         timer.cancel()
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if number != signal.SIGHUP or number not in received:  # then it stays ignored
+                signal.signal(number, handler)
 
 
 class WorkerCapacity:
-    """The number of workers that the cluster has resources for. Nodes are added and lost during a sweep."""
+    """The number of workers that the cluster has resources for. Nodes are added and lost during a sweep.
 
-    def __init__(self, resources: Resources, max_workers: int | None) -> None:
-        self._resources, self._max_workers = resources, max_workers
+    `own_node`: Ray was started for this sweep, on this machine only, so that a lost node is not replaced.
+    """
+
+    def __init__(self, resources: Resources, max_workers: int | None, own_node: bool = False) -> None:
+        self._resources, self._max_workers, self._own_node = resources, max_workers, own_node
         self._workers, self._updated_s = 0, -math.inf
 
     def current(self) -> int:
-        """Return the number of workers, which is requested from Ray every CAPACITY_PERIOD_S seconds."""
+        """Return the number of workers, which is requested from Ray every CAPACITY_PERIOD_S seconds.
+
+        Raises ClusterError where Ray's process for this machine, the raylet, has died: Ray Tune would wait for ever.
+        """
         if time.monotonic() - self._updated_s >= CAPACITY_PERIOD_S:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            if self._own_node and not nodes:
+                raise ClusterError(
+                    "Ray's process for this machine (the raylet) has died: was it killed, or is the memory full? "
+                    "What is done stays; the same command continues."
+                )
             workers = sum(workers_on(node, self._resources) for node in nodes)
             self._workers = min(workers, self._max_workers) if self._max_workers else workers
             self._updated_s = time.monotonic()
@@ -160,6 +179,8 @@ def ray_cluster(
             check_answers(address, GcsClient)
         # Connecting to a cluster replaces the handler of SIGTERM by Ray's, which ends the process at once.
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A closed terminal sends SIGHUP to Ray's processes too. They inherit that it is blocked, and send last checkpoints.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             with _runtime_env(document if address else None) as runtime_env:
                 # "local": without it Ray connects to any cluster that `ray start` began on this machine.
@@ -177,8 +198,9 @@ def ray_cluster(
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         try:
-            capacity = WorkerCapacity(resources, max_workers)
+            capacity = WorkerCapacity(resources, max_workers, own_node=not address)
             if capacity.wait_for_first(number_in("SWEEPS_WAIT_S")) < 1:
                 total = ray.cluster_resources()
                 raise ClusterError(
@@ -277,6 +299,12 @@ class _Session:
         assert self._capacity is not None
         return self._capacity.current()
 
+    def check_capacity(self) -> None:
+        """Raise ClusterError where Ray has no node any more. A sweep that stops has a reason already."""
+        assert self._capacity is not None
+        if self.driver.stop_reason is None:
+            self._capacity.current()
+
     def on_event(self) -> None:
         assert self._on_event is not None
         self._on_event()
@@ -350,6 +378,7 @@ class _ReportCallback(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         with self._session.keep_error():
+            self._session.check_capacity()
             self._session.on_event()
 
 

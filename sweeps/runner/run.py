@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import signal
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ def run_sweep(
     second driver) before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.
     """
     ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS")  # wrong ones raise before anything begins
-    with _sigterm_interrupts(), store.hold(sweep.name):
+    with _signals_interrupt(), store.hold(sweep.name):
         _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
         assert row is not None
@@ -119,13 +120,30 @@ def _other_sources(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM as at Ctrl-C, before and after training, so that the sweep ends in order."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _signals_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order."""
+
+    def on_hang_up(number: int, frame: object) -> None:
+        ignore_hang_up()
+        raise KeyboardInterrupt
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler)}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hang_up)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def ignore_hang_up() -> None:
+    """Ignore further SIGHUPs, since a closed terminal sends two, and print no more to a terminal that is gone."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for stream in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> None:
