@@ -85,7 +85,7 @@ def main(name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="sweeps-sent-") as folder:
         try:
             require_written(location)
-            with Store(location) as source, Store(folder) as target:
+            with Store(location, read_only=True) as source, Store(folder) as target:
                 copy_sweep(source, target, name)
         except StoreError as error:
             print(error)

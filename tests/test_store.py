@@ -510,5 +510,5 @@ def test_a_store_and_an_mlflow_address_are_shown_without_a_password() -> None:
 
 
 def test_a_line_break_after_a_store_s_url_is_not_part_of_its_name() -> None:
-    where, engine = _engine("postgresql://me@there/db\n")
+    where, engine, _ = _engine("postgresql://me@there/db\n")
     assert (where, engine.url.database) == ("postgresql+psycopg://me@there/db", "db")

@@ -121,7 +121,7 @@ def list_(
     """List the store's sweeps, or the definitions, models, tasks or clusters that exist."""
     if what is Listed.sweeps:
         require_store(store)
-        with Store(store) as opened:
+        with Store(store, read_only=True) as opened:
             rows = [(row.name, state_of(opened, row.name)) for row in opened.sweeps()]
     elif what is Listed.definitions:
         rows = [(name, question_of(name)) for name in definitions()]

@@ -24,7 +24,7 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         text = as_markdown(report(opened, name))
         holder = opened.holder(name)
         typer.echo(
@@ -58,7 +58,7 @@ def report_(
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
     chosen = FORMATS[format]
     if len(found) > 1 and not chosen.several:
@@ -75,7 +75,7 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         found = thresholds(report(opened, name))
     for split, value in found.items():
         typer.echo(f"{split}: {value:.6g}")
@@ -97,7 +97,7 @@ def figure_(
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
     with writing(output):
         write(drawn, output)
@@ -120,7 +120,7 @@ def ensemble(
     for part in parts:
         if not part.isdecimal():
             raise UserError(f"lengths are whole numbers with commas between, such as 41,401, not {part!r}")
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         typer.echo(
             ensemble_table(
                 opened, name, cell, [int(part) for part in parts],
@@ -141,7 +141,7 @@ def export(
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         text = best(opened, name, cell)
     if output is None:
         typer.echo(text)

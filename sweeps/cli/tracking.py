@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -21,7 +25,7 @@ def sync_(name: str, store: StoreOption = "results") -> None:
     from sweeps.store import Store
 
     require_store(store)
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         row = opened.sweep(name)
         if row is None:
             raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
@@ -41,14 +45,39 @@ def ui(
     require_store(store)
     # SIGTERM must end the server too, which is in another session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = serve(default_uri(store), host, port, refill=partial(sync_all, store))
-    # Without the query MLflow opens its pages for language models.
-    page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
-    console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
+    with _writable(default_uri(store)) as uri:
+        process = serve(uri, host, port, refill=partial(sync_all, store))
+        # Without the query MLflow opens its pages for language models.
+        page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+        console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
+        try:
+            while process.poll() is None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            stop(process)
+
+
+@contextmanager
+def _writable(uri: str) -> Iterator[str]:
+    """Yield the URI, or that of a private copy of a database that may not be written: MLflow's server writes to its own."""
+    from sweeps.store.reading import copy_apart
+    from sweeps.tracking.client import SQLITE, sqlite_file
+
+    file = sqlite_file(uri)
+    if file is None or all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists()):
+        yield uri
+        return
+    if not file.exists():
+        raise UserError(
+            f"{file.parent} has no MLflow database, and you may not write one there: copy the folder, and write it with "
+            "`sweeps sync NAME --store COPY`"
+        )
     try:
-        while process.poll() is None:
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        stop(process)
+        copy = copy_apart(file)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"{file} can be neither written nor copied: {error}") from error
+    with copy as folder:
+        console.print(f"you may not write {file}: a private copy is served, as it is now", highlight=False, soft_wrap=True)
+        yield f"{SQLITE}{folder}/{file.name}"

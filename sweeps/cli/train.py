@@ -115,7 +115,7 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
         return None
     if not exists(store):
         return None
-    with Store(store) as opened:
+    with Store(store, read_only=True) as opened:
         row = opened.sweep(name)
     if row is None:
         return None

@@ -34,6 +34,7 @@ from sweeps.store.location import (
     network_file_system,
     parameters_masked,
 )
+from sweeps.store.reading import Reader
 
 
 class HeldByAnother(StoreError):
@@ -146,8 +147,14 @@ def utc_now() -> str:
 
 
 def exists(location: str | Path) -> bool:
-    """Return whether a folder contains a store, which opening it would create. True for every URL."""
-    return "://" in str(location) or (expanded(location) / FILE_NAME).is_file()
+    """Return whether a folder contains a store, which opening it would create. True for every URL.
+
+    Raises StoreError for a folder that may not be entered.
+    """
+    try:
+        return "://" in str(location) or (expanded(location) / FILE_NAME).is_file()
+    except OSError as fault:
+        raise StoreError(f"store {location}: {_advice(fault)}") from fault
 
 
 def require_written(location: str) -> None:
@@ -157,26 +164,40 @@ def require_written(location: str) -> None:
 
 
 class Database:
-    """An opened database. It may be used from several threads of one process, but not across a fork."""
+    """An opened database. It may be used from several threads of one process, but not across a fork.
 
-    def __init__(self, location: str | Path) -> None:
-        self.where, self.engine = _engine(location)
+    With `read_only` nothing is created or changed, in a folder not even a file of SQLite's, and `write` is refused.
+    """
+
+    def __init__(self, location: str | Path, read_only: bool = False) -> None:
+        self.read_only = read_only
+        self.where, self.engine, self._reader = _engine(location, read_only)
         self._writer = self.engine.execution_options(sweeps_write=True)
         try:
-            self._prepare()
+            if read_only:
+                with self.read() as connection:
+                    self._check(connection)
+            else:
+                self._prepare()
         except BaseException:
-            self.engine.dispose()
+            self.close()
             raise
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view of the store, for as long as the block lasts. Raises StoreError."""
         with self._store_errors(), self.engine.begin() as connection:
-            yield connection
+            try:
+                yield connection
+            finally:
+                if self._reader is not None:
+                    self._reader.require_unchanged(connection.connection.dbapi_connection)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction: durable when the block is left, rolled back by an exception. Raises StoreError."""
+        if self.read_only:
+            raise StoreError(f"store {self.where} was opened for reading only, and cannot be changed")
         with self._store_errors(), self._writer.begin() as connection:
             yield connection
 
@@ -192,6 +213,8 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+        if self._reader is not None:
+            self._reader.close()
 
     def _prepare(self) -> None:
         """Create the tables if there are none. Raises StoreError for what is not a store of this version."""
@@ -203,16 +226,32 @@ class Database:
                 self._refuse_foreign(present)
                 metadata.create_all(connection)
                 connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
-            found = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar()
-            if found is None or found > SCHEMA_VERSION:
-                raise StoreError(
-                    f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
-                    f"{SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
-                )
+            found = self._check(connection)
             if found < 2:
                 connection.execute(sa.text("ALTER TABLE sweeps ADD COLUMN numerics TEXT"))
             # Also where it changes nothing: a store that cannot be written fails now, not after an hour's training.
             connection.execute(sa.update(schema_version).values(version=SCHEMA_VERSION))
+
+    def _check(self, connection: sa.Connection) -> int:
+        """Return the version of the schema. Raises StoreError for what is not a store of this version."""
+        if schema_version.name not in sa.inspect(connection).get_table_names():
+            raise StoreError(f"store {self.where} has nothing in it yet: `sweeps run` fills it")
+        found = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar()
+        if not isinstance(found, int) or found > SCHEMA_VERSION:
+            raise StoreError(
+                f"store {self.where} has schema version {found}; this installation of sweeps reads up to "
+                f"{SCHEMA_VERSION}. Install the newer release that wrote it, or give another --store."
+            )
+        if connection.dialect.name == "sqlite":
+            # A trigger or a view would run another's SQL. sweeps makes tables only.
+            made = sa.text("SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE '%VIRTUAL%'")
+            foreign = [f"{kind} {name!r}" for kind, name in connection.execute(made)]
+            if foreign:
+                raise StoreError(
+                    f"store {self.where} is refused: its {FILE_NAME} has what sweeps never makes: {', '.join(foreign[:5])}. "
+                    "Give another --store, or remove them if you trust the file."
+                )
+        return found
 
     def _refuse_foreign(self, present: set[str]) -> None:
         clash = sorted(present & set(metadata.tables))
@@ -230,37 +269,55 @@ class Database:
         except sa.exc.SQLAlchemyError as fault:
             cause = (fault.orig if isinstance(fault, sa.exc.StatementError) else None) or fault
             raise StoreError(f"store {self.where}: {_advice(cause)}") from fault
-        except (OSError, OverflowError, UnicodeError) as fault:
+        except (sqlite3.Error, OSError, OverflowError, UnicodeError) as fault:
             raise StoreError(f"store {self.where}: {_advice(fault)}") from fault
 
 
-def _engine(location: str | Path) -> tuple[str, sa.Engine]:
-    """Return the location as it may be printed, and an engine that is not connected yet."""
+def _engine(location: str | Path, read_only: bool = False) -> tuple[str, sa.Engine, Reader | None]:
+    """Return the location as it may be printed, an engine that is not connected yet, and what reads a folder's file."""
     text = str(location)
     if isinstance(location, str) and "://" in text:
-        return _postgresql(text.strip())  # a line break at the end comes from a file with the URL
+        where, engine = _postgresql(text.strip())  # a line break at the end comes from a file with the URL
+        return where, engine.execution_options(postgresql_readonly=True) if read_only else engine, None
     if not text.strip():
         raise StoreError("the store's location is empty. Give a folder, such as results/, or a postgresql:// URL.")
     folder = expanded(location)
     if set("?#%") & set(str(folder.absolute())):
         raise StoreError(f"store {folder}: a folder whose path has ?, # or % in it cannot be part of MLflow's database URL.")
     network = network_file_system(folder)
+    if read_only:
+        if not exists(folder):
+            raise StoreError(f"there is no store {folder}: `sweeps run` makes one; --store or SWEEPS_STORE names another")
+        reader = Reader(folder / FILE_NAME, BUSY_TIMEOUT_S, apart=network is not None)
+        engine = sa.create_engine(_url(folder), creator=reader.connect, poolclass=sa.NullPool)
+        sa.event.listen(engine, "connect", _restrict)
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        return str(folder), engine, reader
     if network and not network_disk_permitted():
         raise StoreError(f"store {folder} {network_disk_advice(network)}.")
     _make_folder(folder)
     # The write-ahead log needs memory that processes of one machine share; a rollback journal needs only file locks.
-    return str(folder), _sqlite(folder, "delete" if network else "wal")
+    return str(folder), _sqlite(folder, "delete" if network else "wal"), None
+
+
+def _url(folder: Path) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(folder / FILE_NAME))
+
+
+def _restrict(connection: sqlite3.Connection, _: object) -> None:
+    """Trust nothing that the file says: it may come from somebody else."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
 
 
 def _sqlite(folder: Path, journal: str) -> sa.Engine:
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(folder / FILE_NAME)), connect_args={"timeout": BUSY_TIMEOUT_S}
-    )
+    engine = sa.create_engine(_url(folder), connect_args={"timeout": BUSY_TIMEOUT_S})
     # SQLite raises "locked" at once, without waiting for the timeout, when two processes switch a new file to WAL together.
     lock = filelock.FileLock(folder / f"{FILE_NAME}.lock", timeout=BUSY_TIMEOUT_S)
 
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # otherwise the database driver begins transactions, and too late
+        _restrict(connection, None)
         connection.execute("PRAGMA foreign_keys=ON")
         if connection.execute("PRAGMA journal_mode").fetchone() != (journal,):
             with lock:
@@ -308,6 +365,8 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
 def _advice(cause: object) -> str:
     """Return the database's own message, and what to do about it."""
     message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    if isinstance(cause, PermissionError):
+        return f"it may not be opened ({message}). Its owner can permit it; or give another --store."
     for part, what_to_do in (
         (
             "not a database",
@@ -323,6 +382,9 @@ def _advice(cause: object) -> str:
             "it cannot be written. Make the folder and its files writable, or give another --store.",
         ),
         ("unable to open", f"its {FILE_NAME} cannot be opened. Make it writable, or give another --store."),
+        ("changed it", "run the same command again."),
+        ("permission denied for", "the role lacks a right: reading needs GRANT SELECT ON ALL TABLES, running all rights."),
+        ("No space left", "the disk is full. Free some space and run again; the records so far are kept."),
         ("is full", "the disk is full. Free some space and run again; the records so far are kept."),
     ):
         if part in message:

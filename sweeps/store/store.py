@@ -34,13 +34,14 @@ _MAX_KEYS = 500
 class Store:
     """An opened store: a folder, which is created if it is missing, or a `postgresql://` URL.
 
-    It may be used from several threads. Every method writes in one transaction, which is durable when the method returns.
+    With `read_only` nothing is created or changed: it may be another user's, or on a read-only mount. It may be used from
+    several threads. Every method writes in one transaction, which is durable when the method returns.
 
     Raises StoreError, here and in every method, when the database cannot be opened, read or written.
     """
 
-    def __init__(self, location: str | Path) -> None:
-        self.database = Database(location)
+    def __init__(self, location: str | Path, read_only: bool = False) -> None:
+        self.database = Database(location, read_only)
         self._ownership = Ownership(self.database)
 
     @property
