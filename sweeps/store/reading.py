@@ -62,9 +62,10 @@ class Reader:
                 self._copy = copy_apart(self.file)
         return self._open("mode=rw", file=Path(self._copy.name) / self.file.name)
 
-    def require_unchanged(self, connection: Connection) -> None:
+    def require_unchanged(self, connection: object) -> None:
         """Raise ChangedWhileRead if the file was changed since this connection, which has no locks, was opened."""
-        if connection.at_open is not None and connection.at_open != _state(self.file):
+        at_open = connection.at_open if isinstance(connection, Connection) else None
+        if at_open is not None and at_open != _state(self.file):
             raise ChangedWhileRead("another process changed it while it was read")
 
     def close(self) -> None:
