@@ -14,7 +14,7 @@ from cluster.description import Cluster
 from sweeps.config.faults import Fault, Faults, SweepFileError, shown, unknown
 from sweeps.config.registry import nearest
 from sweeps.config.settings import section, validated
-from sweeps.config.yaml import read
+from sweeps.config.yaml import not_utf8, read
 from sweeps.errors import UserError
 from sweeps.machine import expanded
 from sweeps.store.location import masked
@@ -51,7 +51,9 @@ def load_clusters() -> dict[str, Backend[Any]]:
         return {"local": _local()}
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SweepFileError(str(path), [Fault("", not_utf8(error))]) from error
+    except OSError as error:
         raise SweepFileError(str(path), [Fault("", f"cannot be read: {error}")]) from error
     return parse_clusters(text, str(path))
 

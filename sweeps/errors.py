@@ -17,6 +17,7 @@ mend the request and nothing was started, otherwise 1. Any other exception is a 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,3 +59,22 @@ def after_start() -> Iterator[None]:
         yield
     except (UserError, StoreError) as error:
         raise SweepFailed(f"{error}\nThe sweep stopped. What is recorded is kept; the same command continues it.") from error
+
+
+_DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+
+
+def disk_full(error: BaseException) -> str | None:
+    """Return the system's message, with the file if it is known, if an error or its cause is a full disk, or else None.
+
+    Ray and MLflow pass errors on as text.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{cause.strerror}: {cause.filename}" if cause.filename else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    texts = [line.strip() for one in seen for line in str(one).splitlines()]
+    return next((line[:300] for line in reversed(texts) if any(part in line for part in _DISK_FULL)), None)

@@ -196,7 +196,7 @@ def record(key: str, state: bytes | None = None) -> LaneResult:
 
 WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path.append(sys.argv[2])
 from sweeps.store import Store
 from test_reading import record
 with Store(sys.argv[1]) as store:

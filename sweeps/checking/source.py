@@ -77,7 +77,8 @@ class Sources:
 
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
-        return {f: ast.parse(Path(f).read_text(encoding="utf-8"), f) for f in self.files}
+        # As bytes, of which Python knows the encoding: a file may begin with a byte order mark, or name another than UTF-8.
+        return {f: ast.parse(Path(f).read_bytes(), f) for f in self.files}
 
     def classes(self) -> Iterator[tuple[str, ast.ClassDef]]:
         """Yield (file, node) of the class, then of its base classes."""

@@ -14,8 +14,9 @@ import sys
 import traceback
 from pathlib import Path
 
+from sweeps.cli import output
 from sweeps.cli.app import app, errors
-from sweeps.errors import SweepsError
+from sweeps.errors import SweepsError, disk_full
 from sweeps.machine import call_loopback_directly, ensure_folders
 
 __all__ = ["import_verbs", "main"]
@@ -50,6 +51,7 @@ if not _HIDDEN:
 
 def main() -> None:
     """Run the command and exit. An exception that is not a SweepsError is a bug: its traceback is printed as well."""
+    output.prepare()
     if _HIDDEN:
         others = "; ".join(f"`{name}` would be imported from {place}" for name, place in _HIDDEN.items())
         errors.print(
@@ -68,7 +70,15 @@ def main() -> None:
     except SweepsError as error:
         errors.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
-    except Exception:
+    except Exception as error:
+        if output.lost(error):
+            sys.exit(1)
+        if full := disk_full(error):
+            errors.print(
+                f"a disk is full ({full}): free some space. What is recorded is kept; the same command continues.",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            sys.exit(1)
         traceback.print_exc()
         errors.print(
             "This is a bug of sweeps. Please report the traceback above, with the command and the sweep file, to "
@@ -76,6 +86,10 @@ def main() -> None:
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         sys.exit(1)
+    finally:
+        if reason := output.finish():
+            errors.print(reason, highlight=False, soft_wrap=True)
+            sys.exit(1)
 
 
 def _report_address() -> str:

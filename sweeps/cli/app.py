@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from sweeps.cli.output import PlainConsole, echo
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from sweeps.config.sweep_file import Sweep
 
-# markup off: a label such as `NMU [no clamp]` is text
-console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
-errors = Console(stderr=True, width=None if sys.stderr.isatty() else 160, markup=False)
+__all__ = ["app", "console", "echo", "errors", "load_sweep", "require_store", "with_warnings", "writing"]
+
+console, errors = PlainConsole(), PlainConsole(stderr=True)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

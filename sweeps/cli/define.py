@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, console, load_sweep, require_store, writing
+from sweeps.cli.app import StoreOption, app, console, echo, load_sweep, require_store, writing
 from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
@@ -35,7 +35,8 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
         raise UserError(f"{file} exists and is not overwritten: name another file")
     text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
     with writing(file):
-        file.write_text(text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}"))
+        text = text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
 
 
@@ -100,7 +101,7 @@ def show(
         text = about_model(name) if what == "model" else about_task(name)
     else:
         text = about_file(load_sweep(what, rest))
-    typer.echo(text)
+    echo(text)
 
 
 class Listed(StrEnum):
@@ -137,7 +138,7 @@ def list_(
         rows = listing("model" if what is Listed.models else "task")
     width = max((len(row[0]) for row in rows), default=0)
     for row in rows:
-        typer.echo(row[0] if names else f"{row[0]:{width}}  {row[1]}")
+        echo(row[0] if names else f"{row[0]:{width}}  {row[1]}")
 
 
 def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
@@ -148,7 +149,7 @@ def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
             f"`sweeps check {kind} NAME` needs one name: `sweeps list {kind}s` lists them, ./my.py is a file of your own"
         )
     report = (check_model if kind == "model" else check_task)(names[0], compiled)
-    typer.echo(report.text())
+    echo(report.text())
     if not report.sound:
         raise typer.Exit(2)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, errors, require_store, writing
+from sweeps.cli.app import OnOption, StoreOption, app, console, echo, errors, require_store, writing
 from sweeps.errors import UserError
 
 
@@ -27,12 +27,12 @@ def status(name: str, store: StoreOption = "results", on: OnOption = None) -> No
     with Store(store, read_only=True) as opened:
         text = as_markdown(report(opened, name))
         holder = opened.holder(name)
-        typer.echo(
+        echo(
             f"{name}: {state_of(opened, name)}"
             + (f" (driver: process {holder.pid} on {holder.host}, since {holder.since})" if holder and holder.alive else "")
             + "\n"
         )
-        typer.echo(text)
+        echo(text)
 
 
 def _format(name: str) -> str:
@@ -64,7 +64,7 @@ def report_(
     if len(found) > 1 and not chosen.several:
         raise UserError(f"--format {format} is of one sweep, but {len(found)} are named: report them one by one")
     for one in found:
-        typer.echo(chosen.render(one, timing), nl=chosen.empty_line)
+        echo(chosen.render(one, timing), nl=chosen.empty_line)
 
 
 @app.command("thresholds")
@@ -78,9 +78,9 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
     with Store(store, read_only=True) as opened:
         found = thresholds(report(opened, name))
     for split, value in found.items():
-        typer.echo(f"{split}: {value:.6g}")
+        echo(f"{split}: {value:.6g}")
     lengths = sorted((s for s in found if s.startswith("length_")), key=lambda s: int(s.removeprefix("length_")))
-    typer.echo(f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]")
+    echo(f"thresholds: [{', '.join(f'{found[s]:.6g}' for s in [*lengths, 'extrapolation'] if s in found)}]")
 
 
 @app.command("figure")
@@ -121,7 +121,7 @@ def ensemble(
         if not part.isdecimal():
             raise UserError(f"lengths are whole numbers with commas between, such as 41,401, not {part!r}")
     with Store(store, read_only=True) as opened:
-        typer.echo(
+        echo(
             ensemble_table(
                 opened, name, cell, [int(part) for part in parts],
                 on_progress=lambda line: errors.print(line, highlight=False),
@@ -144,7 +144,7 @@ def export(
     with Store(store, read_only=True) as opened:
         text = best(opened, name, cell)
     if output is None:
-        typer.echo(text)
+        echo(text)
         return
     with writing(output):
         output.write_text(text, encoding="utf-8")

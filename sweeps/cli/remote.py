@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from sweeps.cli.app import Overrides, StoreOption, app, console, errors, load_sweep
+from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep
 
 if TYPE_CHECKING:
     from cluster.backend import Submission
@@ -31,7 +31,7 @@ def show_cluster(
 
     found = find_cluster(name)
     submission = _submission(load_sweep(sweep, None)) if sweep else None
-    typer.echo(found.show(submission), nl=False)
+    echo(found.show(submission), nl=False)
     for line in found.advice(submission):
         errors.print(line, highlight=False, soft_wrap=True)
 
@@ -191,7 +191,7 @@ def _in_lines(lines: Iterator[str]) -> None:
     from sweeps.runner.progress_log import plain
 
     for line in plain(lines):
-        typer.echo(line)
+        echo(line)
 
 
 def _on_screen(lines: Iterator[str]) -> None:

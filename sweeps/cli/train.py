@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.app import Overrides, StoreOption, app, console, errors, load_sweep, with_warnings
+from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep, with_warnings
+from sweeps.cli.output import outlive
 from sweeps.errors import UserError, after_start
 from sweeps.store.location import masked
 
@@ -34,13 +35,14 @@ def run(
     from sweeps.runner.run import run_sweep
     from sweeps.store import Store
 
+    outlive()
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
         outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
         with after_start():
             found = report(opened, sweep.name)
-        typer.echo("\n" + as_markdown(found))
+        echo("\n" + as_markdown(found))
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
             console.print(
@@ -64,6 +66,7 @@ def reproduce_(
     """Train an exported configuration again: PASS or FAIL."""
     from sweeps.runner.reproduce import reproduce
 
+    outlive()
     if not reproduce(file, console, fresh_seeds, workers):
         raise typer.Exit(1)
 
@@ -86,23 +89,23 @@ def bench_(
 
         if model != "dngpu":
             raise UserError(f"--model is dngpu, but {model!r} is given; --units measures the others")
-        typer.echo(bench_dngpu(on_progress=on_progress).line())
+        echo(bench_dngpu(on_progress=on_progress).line())
         return
     if driver:
         from sweeps.bench.driver import bench_driver
 
         for tracked in (False, True):
             result = bench_driver(tracked=tracked, on_progress=on_progress)
-            typer.echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+            echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
         return
     if units is not None:
         from sweeps.bench.units import HEADER, bench_units, static_units
 
-        typer.echo(HEADER)
+        echo(HEADER)
         for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
-            typer.echo(row.line())
+            echo(row.line())
         return
-    typer.echo(bench(lanes, on_progress=on_progress).line())
+    echo(bench(lanes, on_progress=on_progress).line())
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:

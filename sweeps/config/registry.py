@@ -19,6 +19,7 @@ import linecache
 import pkgutil
 import sys
 import textwrap
+import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -391,6 +392,7 @@ def _import_file(path: Path) -> ModuleType:
         folder = "./" if path.parent == Path() else f"{path.parent}/"
         guess = f". Did you mean {folder}{near}?" if near else ""
         raise UnknownName(f"no file {path} (looked in {Path.cwd()}){guess}")
+    _check_encoding(path)
     folder_digest = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"_user_{folder_digest}_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -408,6 +410,28 @@ def _import_file(path: Path) -> ModuleType:
             f"{where}: {type(error).__name__}: {message}" + (f": `{text}`" if text else ""), str(file), line
         ) from error
     return module
+
+
+def _check_encoding(path: Path) -> None:
+    """Raise BrokenDefinition for a file that is not in its encoding. Python accepts that in comments, inspect does not."""
+    try:
+        with tokenize.open(path) as opened:
+            opened.read()
+    except UnicodeDecodeError as error:
+        content = path.read_bytes()
+        line = next((n for n, text in enumerate(content.splitlines(), 1) if not _decodes(text, error.encoding)), None)
+        message = f"byte 0x{error.object[error.start]:02x} is not {error.encoding.upper()}: save the file as UTF-8"
+        raise BrokenDefinition(f"{path} (line {line}): {message}", str(path), line) from error
+    except (OSError, SyntaxError) as error:  # such as an encoding that Python does not have
+        raise BrokenDefinition(f"{path}: {error}", str(path)) from error
+
+
+def _decodes(text: bytes, encoding: str) -> bool:
+    try:
+        text.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, str]:

@@ -20,7 +20,7 @@ from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join,
 from sweeps.config.registry import find, names, nearest
 from sweeps.config.settings import resolve
 from sweeps.config.space import Objective, Search, duplicates, read_space
-from sweeps.config.yaml import dump, read, read_value
+from sweeps.config.yaml import dump, not_utf8, read, read_value
 from sweeps.errors import UserError
 
 KEYS = (
@@ -162,7 +162,7 @@ def _unreadable(source: Path, error: Exception) -> str:
     if isinstance(error, IsADirectoryError):
         return "is a folder, not a sweep file"
     if isinstance(error, UnicodeDecodeError):
-        return "is not UTF-8 text"
+        return not_utf8(error)
     return f"cannot be read: {error}"
 
 

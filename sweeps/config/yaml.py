@@ -42,6 +42,14 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Return what is wrong with a file that is not UTF-8 text, with the line and the byte."""
+    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "is not UTF-8 text but UTF-16: save it as UTF-8"
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"is not UTF-8 text: byte 0x{error.object[error.start]:02x} on line {line}. Save it as UTF-8"
+
+
 def read(text: str) -> Document:
     """Read one YAML document. Faults are in the result; nothing is raised."""
     document = Document()

@@ -293,6 +293,8 @@ def _engine(location: str | Path, read_only: bool = False) -> tuple[str, sa.Engi
         sa.event.listen(engine, "connect", _restrict)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return str(folder), engine, reader
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder.absolute())):
+        raise StoreError(f"store {folder.absolute()}: a folder whose path is not UTF-8 is refused by Ray. Rename it.")
     if network and not network_disk_permitted():
         raise StoreError(f"store {folder} {network_disk_advice(network)}.")
     _make_folder(folder)

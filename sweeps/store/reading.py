@@ -6,6 +6,7 @@ folder that cannot be written that fails; in one that can, files of the reader m
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -73,7 +74,7 @@ class Reader:
             self._copy.cleanup()
 
     def _open(self, how: str, at_open: tuple[object, ...] | None = None, file: Path | None = None) -> Connection:
-        path = quote(str((file or self.file).absolute()))
+        path = quote(os.fsencode((file or self.file).absolute()))
         connection = sqlite3.connect(
             f"file:{path}?{how}",
             uri=True,
