@@ -63,7 +63,8 @@ def ui(
 def _writable(uri: str) -> Iterator[str]:
     """Yield the URI, or that of a private copy of a database that may not be written: MLflow's server writes to its own."""
     from sweeps.store.reading import copy_apart
-    from sweeps.tracking.client import SQLITE, sqlite_file
+    from sweeps.tracking.client import sqlite_file
+    from sweeps.tracking.database import SQLITE
 
     file = sqlite_file(uri)
     if file is None or all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists()):

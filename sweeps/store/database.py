@@ -171,12 +171,14 @@ class Database:
 
     def __init__(self, location: str | Path, read_only: bool = False) -> None:
         self.read_only = read_only
+        self.schema = SCHEMA_VERSION
+        """Version of the schema, older only where the store is read and may not be changed."""
         self.where, self.engine, self._reader = _engine(location, read_only)
         self._writer = self.engine.execution_options(sweeps_write=True)
         try:
             if read_only:
                 with self.read() as connection:
-                    self._check(connection)
+                    self.schema = self._check(connection)
             else:
                 self._prepare()
         except BaseException:
@@ -191,7 +193,7 @@ class Database:
                 yield connection
             finally:
                 if self._reader is not None:
-                    self._reader.require_unchanged(connection.connection.dbapi_connection)
+                    self._reader.require_unchanged(connection.connection.driver_connection)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -200,6 +202,11 @@ class Database:
             raise StoreError(f"store {self.where} was opened for reading only, and cannot be changed")
         with self._store_errors(), self._writer.begin() as connection:
             yield connection
+
+    @property
+    def sweep_columns(self) -> list[sa.Column[Any]]:
+        """Columns of the table `sweeps`, as far as the schema has them."""
+        return [column for column in sweeps.c if column.name != "numerics" or self.schema >= 2]
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return the dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""

@@ -86,18 +86,19 @@ class Store:
                     f"store {self.location} has a sweep named {name!r} already. "
                     "Continue it by running its file again, or choose another name with --name."
                 )
-            return _sweep_row(_require_sweep(connection, self.location, name))
+            return _sweep_row(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one())
 
     def sweep(self, name: str) -> SweepRow | None:
         """Return the sweep of that name, or None."""
         with self.database.read() as connection:
-            row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one_or_none()
+            found = sa.select(*self.database.sweep_columns).where(sweeps.c.name == name)
+            row = connection.execute(found).one_or_none()
         return None if row is None else _sweep_row(row)
 
     def sweeps(self) -> list[SweepRow]:
         """Return all sweeps, the oldest first."""
         with self.database.read() as connection:
-            rows = connection.execute(sa.select(sweeps).order_by("created", "name"))
+            rows = connection.execute(sa.select(*self.database.sweep_columns).order_by("created", "name"))
             return [_sweep_row(row) for row in rows]
 
     def rename_sweep(self, name: str, new_name: str) -> None:
@@ -282,7 +283,8 @@ def copy_sweep(source: Store, target: Store, name: str) -> int:
     """
     with source.database.read() as here, target.database.write() as there:
         _require_sweep(here, source.location, name)
-        row = dict(here.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one())
+        columns = source.database.sweep_columns
+        row = dict(here.execute(sa.select(*columns).where(sweeps.c.name == name)).mappings().one())
         present = there.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one_or_none()
         if present is None:
             there.execute(sa.insert(sweeps).values(row))
@@ -342,16 +344,14 @@ def _copy_lanes(here: sa.Connection, there: sa.Connection, target: Database, nam
     return num_new
 
 
-def _require_sweep(connection: sa.Connection, location: str, name: str) -> sa.Row[Any]:
-    """Return the row of that name. Raises StoreError, with the nearest names, if there is none."""
-    row = connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one_or_none()
-    if row is None:
+def _require_sweep(connection: sa.Connection, location: str, name: str) -> None:
+    """Raise StoreError, with the nearest names, if there is no sweep of that name."""
+    if connection.execute(sa.select(sweeps.c.name).where(sweeps.c.name == name)).one_or_none() is None:
         known = list(connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars())
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         listed = f" It has: {', '.join(known[:20])}." if known else " It has none yet."
         raise StoreError(f"store {location} has no sweep named {name!r}.{guess}{listed}")
-    return row
 
 
 def _sweep_row(row: sa.Row[Any]) -> SweepRow:
