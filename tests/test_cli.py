@@ -19,6 +19,7 @@ from sweeps.config import registry
 from sweeps.config.sweep_file import parse
 from sweeps.store import Store
 from sweeps.store.database import holders
+from sweeps.training.numerics import Numerics
 
 FILE = """\
 name: small
@@ -163,7 +164,7 @@ def test_an_edit_that_changes_a_begun_sweep_is_refused_with_the_difference(
 ) -> None:
     begun = parse(FILE, "small.yaml")
     with Store(file.parent / "results") as store:
-        store.begin_sweep("small", begun.text, begun.document)
+        store.begin_sweep("small", begun.text, begun.document, str(Numerics.here("cpu")))
         store.set_state("small", "stopped")
     file.write_text(FILE.replace(old, new))
     answer = sweeps("run", "small.yaml")

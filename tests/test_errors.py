@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from commands import call, train_in_process
+from commands import call, plain, train_in_process
 from made_sweep import made_sweep
 
 import sweeps.cli
@@ -157,7 +157,7 @@ def test_a_worker_that_raises_after_others_have_reported_does_not_stop_the_sweep
     def raise_later(driver: Driver) -> None:
         request = driver.next_pack("first")
         assert request is not None
-        driver.receive("first", PackRun(request, compiled=False).work(0.0))
+        driver.receive("first", PackRun(plain(request)).work(0.0))
         for _ in range(4):
             driver.pack_ended("unknown", "OSError: no space", raised=True)
         driver.pack_ended("first")
