@@ -15,7 +15,7 @@ from made_sweep import made_sweep
 import sweeps.cli
 from sweeps.errors import StoreError
 from sweeps.runner import run
-from sweeps.runner.driver import Driver
+from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
 from sweeps.store.database import holders
@@ -187,6 +187,18 @@ def test_a_wrong_variable_exits_with_2_before_anything_begins(
     assert answer.status == 2 and words in answer.err
     with Store("results") as store:
         assert store.sweep("small") is None
+
+
+def test_what_a_worker_says_about_its_machine_is_printed_once(train_with: Any) -> None:
+    def train(driver: Driver) -> None:
+        driver.receive("pack", PackReport(note="/home/me on lab is read-only"))
+        driver.receive("pack", PackReport(note="/home/me on lab2 is read-only"))
+        train_in_process(driver)
+
+    train_with(train)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 0 and answer.out.count("is read-only") == 1
+    assert "note: /home/me on lab is read-only\n" in answer.out
 
 
 def test_ctrl_c_stops_a_sweep_with_status_1(train_with: Any) -> None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
-from commands import call
+from commands import Commands, call
+from sample_sweeps import LONG, UNIT
 
 from sweeps import machine
 from sweeps.errors import ClusterError, UserError
 from sweeps.runner.ray_tune import why_lost
-
-LONG_SWEEP = """\
-name: long
-task: {name: static, operation: sub, input_size: 10}
-model: linear
-train: {steps: 3_000_000, batch: 4, evaluate_every: 1000}
-seeds: 2
-resources: {checkpoint_s: 0.2}
-"""
-
 
 # ------------------------------------------------------------------------------------------------------- proxies
 
@@ -200,3 +194,63 @@ unexpectedly exits with a connection error code 2. End of file. Some common caus
     )
     assert why_lost("Failure # 1\nOut of memory: killed.\n") == ("its process died: Out of memory: killed.", False)
     assert why_lost("") == ("its process died: Ray does not say why", False)
+
+
+# ------------------------------------------------------------------------------------------------------- whole sweeps
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep_is_closed_to_other_users_and_needs_no_home_short_tmpdir_or_proxy(
+    commands: Commands, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_of_theirs = folder / "home" / ".ray" / "auth_token"
+    token_of_theirs.parent.mkdir(parents=True)
+    token_of_theirs.write_text("of another cluster")
+    long = folder / ("x" * 120)
+    long.mkdir()
+    (folder / "long.yaml").write_text(LONG)
+    for name, value in {
+        "HOME": str(folder / "home"), "XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(long), "SWEEPS_COMPILE": "0",
+        "http_proxy": "http://127.0.0.1:1", "all_proxy": "http://127.0.0.1:1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    command = commands.start(folder, "run", "long.yaml", "--workers", "1", "--no-mlflow")
+    command.until(lambda: "lanes 0/6" in command.output and bool(command.workers()), "progress")
+    everything = [psutil.Process(command.process.pid), *command.family()]
+    tokens, addresses = set(), set()
+    for process in everything:
+        with suppress(psutil.Error):
+            tokens |= {process.environ().get("RAY_AUTH_TOKEN")} - {None}
+            addresses |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    assert len(tokens) == 1
+    (token,) = tokens
+    assert len(token) == 64
+    assert not [process for process in everything if process.is_running() and token in " ".join(process.cmdline())]
+    assert addresses and addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
+    command.process.send_signal(signal.SIGTERM)
+    assert command.ended() == 1
+    assert [path.name for path in token_of_theirs.parent.iterdir()] == ["auth_token"]
+    assert token_of_theirs.read_text() == "of another cluster"
+    assert command.clear_away(20.0) == []
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_the_last_words_of_a_worker_that_dies_are_shown(
+    commands: Commands, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    dies = "import os, sys; print('no such device', file=sys.stderr); os.abort()\n        return x\n"
+    (folder / "my_unit.py").write_text(UNIT.replace("return x\n", dies, 1))
+    (folder / "dies.yaml").write_text(
+        "name: dies\ntask: {name: static, operation: sub, input_size: 10}\nmodel: ./my_unit.py\n"
+        "train: {steps: 20, batch: 4, evaluate_every: 10}\nseeds: 2\n"
+    )
+    command = commands.start(folder, "run", "dies.yaml", "--workers", "1", "--no-mlflow")
+    assert command.ended() == 1
+    reason = "no such device; Fatal Python error: Aborted"
+    assert command.output.count("a worker was lost, and its lanes are queued again: its process died: Worker") == 1
+    assert "the sweep failed: every seed ended in an error, such as its worker was lost 3 times" in command.output
+    assert command.output.replace("\n", " ").count(reason) >= 2
