@@ -260,7 +260,7 @@ def test_an_older_schema_that_cannot_be_migrated_stays_as_it_was(tmp_path: Path)
     file = tmp_path / "mlflow.db"
     at_revision(file, MIDDLE, ONE_RUN + "CREATE TABLE logged_models (id INTEGER);")
     before = file.read_bytes()
-    with pytest.raises(TrackingError, match=rf"logged_models already exists.*mv '{file}' '{file}.older'; `sweeps sync NAME`"):
+    with pytest.raises(TrackingError, match=rf"logged_models already exists.*mv {file} {file}.older; `sweeps sync NAME`"):
         prepare(f"sqlite:///{file}")
     assert file.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
@@ -295,7 +295,7 @@ def test_a_newer_schema_is_one_sentence_and_the_sweep_ends_as_without_mlflow(
     for verb in (["sync", "short"], ["ui"]):
         answer = call(*verb)
         assert answer.status == 1 and answer.err.count("\n") == 1
-        assert "pip install --upgrade mlflow" in answer.err and f"mv '{file}' '{file}.newer'" in answer.err
+        assert "pip install --upgrade mlflow" in answer.err and f"mv {file} {file}.newer" in answer.err
     with caplog.at_level(logging.WARNING):
         answer = call("run", "short")
     assert answer.status == 0, answer.err

@@ -19,7 +19,7 @@ from sweeps.errors import UserError
 
 @app.command("sync")
 def sync_(name: str, store: StoreOption = "results") -> None:
-    """Write a sweep's MLflow runs from the records."""
+    """Write a sweep's MLflow runs from the records. What is there is kept; what was deleted in MLflow is restored."""
     from sweeps.config.sweep_file import from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store

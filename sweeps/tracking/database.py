@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def prepare_file(file: Path, refill: Refill | None, warn: Callable[[str], object
             raise TrackingError(
                 f"{file} has a schema (revision {found.revision}) that the installed MLflow {_version()} does not have: a "
                 f"newer MLflow wrote it. Install that one (pip install --upgrade mlflow), or start a new database: "
-                f"mv '{file}' '{aside}'; `sweeps sync NAME` then writes a sweep to it from the records"
+                f"{_move(file, aside)}; `sweeps sync NAME` then writes a sweep to it from the records"
             )
         new = file.with_name(f"{file.name}.new")
         try:
@@ -109,7 +110,7 @@ def check_server(uri: str) -> None:
         )
     raise TrackingError(
         f"{shown} has an older schema (revision {revision}) than the installed MLflow {_version()} ({_head()}). Others may use "
-        f"this database, so it is not migrated by itself. Make a backup, then: mlflow db upgrade '{shown}'"
+        f"this database, so it is not migrated by itself. Make a backup, then: mlflow db upgrade {shlex.quote(shown)}"
     )
 
 
@@ -203,7 +204,7 @@ def _replace(file: Path, new: Path, found: _Found, refill: Refill | None, warn: 
     if kept and refill is None:
         raise TrackingError(
             f"{file} could not be opened: it is not a complete MLflow database ({found.why}). To start a new one: "
-            f"mv '{file}' '{kept}'; `sweeps sync NAME` then writes a sweep to it from the records"
+            f"{_move(file, kept)}; `sweeps sync NAME` then writes a sweep to it from the records"
         )
     if found.state == "damaged":
         keeps = f"It is kept as {kept.name}, and a new one" if kept else "A new one"
@@ -247,7 +248,7 @@ def _migrate(file: Path, new: Path, found: _Found, warn: Callable[[str], object]
             raise TrackingError(
                 f"{file} has an older schema (revision {found.revision}) than the installed MLflow {_version()}, and could not "
                 f"be migrated: {_first_line(error)}. It is as it was. To start a new database: "
-                f"mv '{file}' '{_beside(file, 'older')}'; `sweeps sync NAME` then writes a sweep to it from the records"
+                f"{_move(file, _beside(file, 'older'))}; `sweeps sync NAME` then writes a sweep to it from the records"
             ) from error
         _publish(new, file, kept)
     warn(f"{file} was migrated to the schema of MLflow {_version()}; as it was before it is kept as {kept.name}")
@@ -301,6 +302,11 @@ def _dispose(file: Path) -> None:
     engine = SqlAlchemyStore._engine_map.get(f"{SQLITE}{file}")
     if engine is not None:
         engine.dispose()
+
+
+def _move(file: Path, aside: Path) -> str:
+    """Return the command that renames a file."""
+    return shlex.join(["mv", str(file), str(aside)])
 
 
 def _beside(file: Path, what: str) -> Path:
