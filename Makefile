@@ -13,7 +13,7 @@ READY       := $(VENV)/ready
 PINS        := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test test-cluster test-slow check bench ui docs clean
+.PHONY: help venv sweep test test-cluster test-slow test-faults check bench ui docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -50,17 +50,20 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 sweep: venv  ## run the quickstart sweep (about four minutes on two cores)
 	$(BIN)/sweeps run quickstart
 
-# Tests are in three tiers (CONTRIBUTING.md, "Tests"). tests/conftest.py defines which tests share a process.
+# Tests are in four tiers (CONTRIBUTING.md, "Tests"). tests/conftest.py defines which tests share a process.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 test: check  ## lint, types, import rules and the tests that a change must pass (under 8 minutes)
-	$(PYTEST) -m "not slow and not cluster"
+	$(PYTEST) -m "not slow and not cluster and not faults"
 
 test-cluster: venv  ## real Slurm, three Ray nodes, Kubernetes and launcher checks
 	$(PYTEST) -m cluster
 
 test-slow: venv  ## every unit and network compiled, long training
 	$(PYTEST) -m slow
+
+test-faults: venv  ## one sweep killed, cut off and filled up again and again, one after another (half an hour)
+	$(BIN)/python -m pytest --numprocesses 0 -m faults tests/test_faults.py
 
 check: venv  ## lint, types and import rules only
 	$(BIN)/ruff check .

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import psutil
@@ -47,6 +47,15 @@ def plain(request: PackRequest) -> PackRequest:
     return dataclasses.replace(request, numerics=dataclasses.replace(request.numerics, compiled=False))
 
 
+def reports(name: str, store: str) -> list[str]:
+    """Return the reports that must be equal byte for byte, however a sweep was run."""
+    answers = [
+        call("report", name, "--no-timing", *form, "--store", store) for form in ([], ["--format", "json"], ["--format", "csv"])
+    ]
+    assert all(answer.status == 0 for answer in answers)
+    return [answer.out for answer in answers]
+
+
 def train_in_process(driver: Driver) -> None:
     """Train the packs of a driver one after another in this process, uncompiled, without Ray."""
     packs = 0
@@ -75,14 +84,20 @@ def output_line(process: Process) -> str:
 
 
 class Started:
-    """A command in a session of its own, so that the processes that it starts can be found and ended."""
+    """A command in a session of its own, so that the processes that it starts can be found and ended.
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    `prefix` is a command that executes it, such as nsenter; `environment` is added to this process's own.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         self._output = folder / f"{arguments[0]}-{time.monotonic_ns()}.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sweeps.cli", *arguments],  # -P: as the command `sweeps`
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                [*prefix, sys.executable, "-P", "-m", "sweeps.cli", *arguments],  # -P: as the command `sweeps`
+                cwd=folder, env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 # In the background of a shell SIGINT is ignored, which the command would inherit.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
@@ -150,8 +165,8 @@ class Commands:
     def __init__(self) -> None:
         self._all: list[Started] = []
 
-    def start(self, folder: Path, *arguments: str) -> Started:
-        self._all.append(Started(folder, *arguments))
+    def start(self, folder: Path, *arguments: str, **options: Any) -> Started:
+        self._all.append(Started(folder, *arguments, **options))
         return self._all[-1]
 
     def __iter__(self) -> Iterator[Started]:

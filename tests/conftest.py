@@ -49,6 +49,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _Scheduling(config, log)
 
 
+FAULT_COLUMNS = ("fault", "times", "moments", "continued", "report equal", "seconds")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table of faults (tests/test_faults.py), which each of its tests adds a row to."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    rows = [dict(report.user_properties) for report in reports if dict(report.user_properties).keys() >= set(FAULT_COLUMNS)]
+    if rows:
+        terminalreporter.section("faults")
+        for row in [FAULT_COLUMNS, ("---",) * len(FAULT_COLUMNS), *([row[name] for name in FAULT_COLUMNS] for row in rows)]:
+            terminalreporter.write_line(f"| {' | '.join(map(str, row))} |")
+
+
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this process's own, out of a wheel: the URL of a database on it."""

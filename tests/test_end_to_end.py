@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import Commands, Started, call
+from commands import Commands, Started, call, reports
 from kept import lanes_in, records_of, runs_of, states, steps_saved
 from sample_sweeps import UNIT
 
@@ -58,16 +58,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "small.yaml").write_text(SMALL)
     (made / "my_unit.py").write_text(UNIT)
     return made
-
-
-def reports(store: str) -> list[str]:
-    """Return the reports that must be equal byte for byte, however a sweep was run."""
-    answers = [
-        call("report", "small", "--no-timing", *form, "--store", store)
-        for form in ([], ["--format", "json"], ["--format", "csv"])
-    ]
-    assert all(answer.status == 0 for answer in answers)
-    return [answer.out for answer in answers]
 
 
 # --------------------------------------------------------------------------------- which code a worker trains
@@ -285,7 +275,7 @@ def test_a_sweep_that_was_interrupted_killed_and_lost_a_worker_has_the_report_of
     assert survived.process.returncode == 0, survived.output
     assert "lanes are in the store already" in survived.output
     assert survived.clear_away(20.0) == []
-    assert reports(sweep.store) == reports(calm)
+    assert reports("small", sweep.store) == reports("small", calm)
 
 
 def test_lanes_that_were_interrupted_continued_from_their_checkpoints(survived: Started, sweep: Disturbed, calm: str) -> None:
