@@ -196,10 +196,43 @@ def test_a_former_objective_of_a_stored_sweep_is_its_metric_of_today(store: Stor
     assert "lowest converged_at.mean" in as_markdown(found)
 
 
-def test_a_format_of_one_sweep_is_refused_for_two(store: Store, tmp_path: Path) -> None:
+def test_several_sweeps_are_one_document_in_every_format(store: Store, tmp_path: Path) -> None:
     made_sweep(store)
-    twice = call("report", "small", "small", "--format", "csv", "--store", str(tmp_path))
-    assert twice.status == 2 and "2 are named" in twice.err
+    reference(store, {"interpolation": 1.0, "length_7": 2.0})
+
+    def printed(*names: str, form: str) -> str:
+        answer = call("report", *names, "--format", form, "--no-timing", "--store", str(tmp_path))
+        assert answer.status == 0, answer.err
+        return answer.out
+
+    both = json.loads(printed("small", "reference", form="json"))
+    assert both == [json.loads(printed(name, form="json")) for name in ("small", "reference")]
+    rows = list(csv.DictReader(io.StringIO(printed("small", "reference", form="csv"))))
+    assert [row["sweep"] for row in rows] == ["small"] * 4 + ["reference"]
+    assert rows[4]["error.length_7.median"] == "2.0" and not rows[0]["error.length_7.median"]
+    assert rows[0]["parameters.model.dropout"] == "0" and not rows[4]["parameters.model.dropout"]
+    alone = list(csv.DictReader(io.StringIO(printed("small", form="csv"))))
+    assert alone == [{column: row[column] for column in alone[0]} for row in rows[:4]] and "sweep" not in alone[0]
+    assert printed("small", "reference", form="md") == printed("small", form="md") + printed("reference", form="md")
+
+
+def test_a_suggestion_that_repeats_an_earlier_one_is_no_row_and_no_rank_of_its_own(store: Store) -> None:
+    made_sweep(store)
+    before = report(store, "small")
+    for suggested, values in ((2, TUNED), (3, {"train.lr": 1e-3}), (4, TUNED)):
+        store.add_configuration("small", configuration("nau", suggested, values))
+    found = report(store, "small")
+    entries = found.as_dict()["configurations"]
+    assert [(e["number"], e["rank"], e["repeats"]) for e in entries[:2]] == [(1, 1, [2, 4]), (0, 2, [3])]
+    assert found.as_dict()["totals"]["configurations"] == 4 and found.as_dict()["totals"]["repeats"] == 3
+    text = as_markdown(found, timing=False)
+    assert "3 repeated suggestions, with the same lanes: #3 as #0; #2, #4 as #1." in text
+    assert text.replace("\n3 repeated suggestions, with the same lanes: #3 as #0; #2, #4 as #1.\n", "") == as_markdown(
+        before, timing=False
+    )
+    assert [row["repeats"] for row in csv.DictReader(io.StringIO(as_csv(found)))] == ["2", "1", "0", "0"]
+    again = [(one.configuration.number, one.rank, one.configuration.parameters) for one in found.with_repeats()[:5]]
+    assert again == [(1, 1, TUNED), (2, 1, TUNED), (4, 1, TUNED), (0, 2, {}), (3, 2, {"train.lr": 1e-3})]
 
 
 def test_numbers_are_short() -> None:

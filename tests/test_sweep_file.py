@@ -183,6 +183,31 @@ def test_the_file_s_own_point_is_not_counted_twice_where_the_grid_has_it() -> No
     assert sweep.search.configurations == 3
 
 
+@pytest.mark.parametrize(
+    ("space", "different"),
+    [
+        ("train.lr: [1e-3, 1e-2, 1e-1]", 3),  # the file's own 1e-3 is among them
+        ("train.lr: [0.1, 0.2, 0.3]", 4),
+        ("train.batch: {integer: [126, 129]}", 4),
+        ("train.clip_norm: {uniform: [1, 1], or: 0}", 2),
+        ("train.lr: [1e-3, 1e-2], train.optimizer: [adam, sgd]", 4),
+        ("train.momentum: {choice: [0, 0.5, 0.9], when: {train.optimizer: sgd}}, train.optimizer: [adam, sgd]", 4),
+    ],
+)
+def test_more_configurations_than_there_are_different_ones_are_a_warning(space: str, different: int) -> None:
+    text = f"search: {{sampler: random, configurations: %d, space: {{{space}}}}}"
+    message = "line 4: search.configurations: the space has %d different configurations, and 5 are asked for: repeated ones"
+    assert any(warning.startswith(message % different) for warning in small(text % 5).warnings)
+    assert "different" not in str(small(text % different).warnings)
+
+
+def test_a_range_and_a_grid_have_no_warning_of_repetitions() -> None:
+    assert "different" not in str(
+        small("search: {configurations: 90, space: {train.lr: {uniform: [1, 2]}, train.optimizer: [adam]}}").warnings
+    )
+    assert "different" not in str(small("search: {sampler: grid, configurations: 90, space: {train.lr: [1, 2]}}").warnings)
+
+
 def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
     sweep = parse(
         "task: static\ntrain: {steps: 6000}\ncompare: {model: [nau, linear]}\n"

@@ -315,6 +315,7 @@ compare: {task.operatoin: [add, mul], model: 3}
          "task.inptu_size: is not a setting here"),
         ("model: gru\ntask: {name: recurrent, operaton: add}\ntrain: {steps: 9}\n", "bad.yaml: line 2: task.operaton: is not"),
         ("model: gru\ntask: recurent\ntrain: {steps: 9}\n", "bad.yaml: line 2: task.name: no task named 'recurent'"),
+        ("compare: {model.hidden: [1, 2]}\ntask: static\ntrain: {steps: 9}\n", "bad.yaml: `model` is missing: which model"),
         ("model: []\ntask: static\ntrain: {steps: 9}\n", "bad.yaml: line 1: model: must be a name"),
         ("compare: {model: []}\ntask: static\ntrain: {steps: 9}\n", "bad.yaml: line 1: compare.model: must be a list"),
     ],

@@ -77,6 +77,7 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
         ("a: 1e999\n", 1, "too large"),
         ("a: " + "9" * 5000, 1, "too large"),
         ("? [1, 2]\n: 3\n", 1, "a key must be a word"),
+        ("a: 1\n'': 3\n", 2, "a key must be a word"),
         ("%YAML 1.1\n---\na: no\n", 1, "YAML 1.2"),
         ("a: 1\nb: \x00\n", 2, "not YAML"),
         ("a: 1\nb: {<<: 3}\n", 2, "<< takes a mapping"),

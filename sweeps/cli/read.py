@@ -53,7 +53,7 @@ def report_(
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
-    """Print the results of sweeps."""
+    """Print the results of sweeps: of several, json is a list of reports, and csv one table with a column `sweep`."""
     from sweeps.results import FORMATS, report
     from sweeps.store import Store
 
@@ -61,8 +61,9 @@ def report_(
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
     chosen = FORMATS[format]
-    if len(found) > 1 and not chosen.several:
-        raise UserError(f"--format {format} is of one sweep, but {len(found)} are named: report them one by one")
+    if len(found) > 1 and chosen.several is not None:
+        typer.echo(chosen.several(found, timing), nl=chosen.empty_line)
+        return
     for one in found:
         echo(chosen.render(one, timing), nl=chosen.empty_line)
 

@@ -341,7 +341,13 @@ def _missing(cells: Sequence[Cell], given: Collection[str], faults: Faults) -> s
         "task": "what is learnt, such as `task: {name: static, operation: add}`",
         "train": "how it is trained, at least `train: {steps: 10_000}`",
     }
-    missing = {section for section in required if any(not cell.settings.get(section) for cell in cells)}
+
+    def lacks(cell: Cell, section: str) -> bool:
+        found = cell.settings.get(section)
+        # A setting of it alone, from an axis such as model.hidden, is no model.
+        return not found or (section != "train" and section not in given and not {"name", "units"} & set(found))
+
+    missing = {section for section in required if any(lacks(cell, section) for cell in cells)}
     for section in (section for section in required if section in missing and section not in given):
         faults.add("", f"`{section}` is missing: {required[section]}")
     if "train" in missing:
@@ -349,7 +355,7 @@ def _missing(cells: Sequence[Cell], given: Collection[str], faults: Faults) -> s
     elif any("steps" not in cell.settings["train"] for cell in cells):
         faults.add("train", "`steps` is missing: the budget of every seed, such as `steps: 10_000`")
         missing.add("train.steps")
-    return missing
+    return missing | {f"{section}.name" for section in missing}
 
 
 def _check_searched_axes(axes: Sequence[Axis], space: Mapping[str, Dimension], faults: Faults) -> None:

@@ -118,7 +118,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def _meant(word: str) -> str:
     """The dotted path or the sentence of SYNONYMS for a word, which may itself have dots; "" for none."""
     last = word.lower().rpartition(".")[2].replace("-", "_")
-    return SYNONYMS.get(last) or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last), "")
+    return SYNONYMS.get(last) or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last != ""), "")
 
 
 def did_you_mean(word: str, known: Iterable[str], section: str = "") -> str:

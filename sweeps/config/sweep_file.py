@@ -197,6 +197,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
         given = values["search"]
         _check_objective(given.get("objective"), search.objective, _figures(base, axes), faults)
         search = _check_sampler(given, search, cells, faults)
+        warnings += [] if faults else _repetitions(search, cells, faults)
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
@@ -382,6 +383,28 @@ def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cel
             size = CellSearch(cell.space, search, cell.key, file_values(cell.space, resolved)).size
             sizes.append(size or 1)
     return dataclasses.replace(search, configurations=max(sizes))
+
+
+def _repetitions(search: Search, cells: Sequence[Cell], faults: Faults) -> list[str]:
+    """A warning where more configurations are to be tried than there are different ones. A grid ends by itself."""
+    from sweeps.search import SAMPLERS, count_different, file_values
+
+    keys: dict[int, list[str]] = {}
+    for cell in cells if not SAMPLERS[search.sampler].is_grid else ():
+        resolved, _, _ = resolve(cell.with_parameters({})) if cell.space else (None, [], [])
+        count = count_different(cell.space, file_values(cell.space, resolved)) if resolved else None
+        if count is not None and count < search.configurations:
+            keys.setdefault(count, []).append(cell.key)
+    return [
+        str(
+            faults.locate(
+                "search.configurations",
+                f"the space has {count} different configurations{f' in {len(found)} cells' if len(cells) > 1 else ''}, and "
+                f"{search.configurations} are asked for: repeated ones reuse their lanes and add nothing",
+            )
+        )
+        for count, found in keys.items()
+    ]
 
 
 def _figures(base: Mapping[str, Any], axes: Sequence[Axis]) -> set[str]:

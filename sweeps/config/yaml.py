@@ -169,7 +169,7 @@ class _Builder:
         own: dict[str, ScalarNode] = {}
         found: list[tuple[ScalarNode, Node]] = []
         for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode):
+            if not isinstance(key_node, ScalarNode) or not key_node.value:
                 self._fault(key_node, "a key must be a word")
                 continue
             key = str(key_node.value)

@@ -53,12 +53,22 @@ def as_json(report: Report, timing: bool = True) -> str:
     return json.dumps(report.as_dict(timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_csv(report: Report) -> str:
-    """Return a row for each configuration: axes, rank, state, parameters, metrics. Empty fields are unknown."""
+def _list_of_json(reports: Sequence[Report], timing: bool) -> str:
+    """Return one JSON document: the list of the reports' objects."""
+    return json.dumps([report.as_dict(timing) for report in reports], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(*reports: Report) -> str:
+    """Return a row for each configuration: axes, rank, state, parameters, metrics. Empty fields are unknown.
+
+    Of several reports it is one table of all columns, the first of which names the sweep.
+    """
     rows = []
-    for one in report.configurations:
-        row: dict[str, Any] = {f"cell.{axis}": label for axis, label in one.configuration.labels.items()}
+    for report, one in [(each, one) for each in reports for one in each.configurations]:
+        row: dict[str, Any] = {"sweep": report.name} if len(reports) > 1 else {}
+        row |= {f"cell.{axis}": label for axis, label in one.configuration.labels.items()}
         row |= {"rank": one.rank, "number": one.configuration.number, "state": one.state}
+        row |= {"repeats": len(one.repeats)}
         row |= {f"parameters.{path}": value for path, value in one.parameters.items()}
         row |= {"seeds_asked": len(one.configuration.keys)}
         values = one.summary.columns() | {"objective": report.objective_of(one)}
@@ -66,7 +76,7 @@ def as_csv(report: Report) -> str:
 
     def group(column: str) -> int:
         """Return the position of a column's group; within a group columns are in order of first appearance."""
-        groups = ("cell.", "rank", "number", "state", "parameters.")
+        groups = ("sweep", "cell.", "rank", "number", "state", "repeats", "parameters.")
         prefix = column.partition(".")[0] + "." if "." in column else column
         return groups.index(prefix) if prefix in groups else len(groups)
 
@@ -84,16 +94,16 @@ class Format:
 
     render: Callable[[Report, bool], str]
     """(report, with wall times) -> text."""
-    several: bool = False
-    """Whether the reports of several sweeps may follow each other in one output."""
+    several: Callable[[Sequence[Report], bool], str] | None = None
+    """(reports of several sweeps, with wall times) -> text; None: one after another."""
     empty_line: bool = False
     """Whether the command prints an empty line after it."""
 
 
 FORMATS: dict[str, Format] = {
-    "md": Format(as_markdown, several=True, empty_line=True),
-    "json": Format(as_json, empty_line=True),
-    "csv": Format(lambda report, timing: as_csv(report)),
+    "md": Format(as_markdown, empty_line=True),
+    "json": Format(as_json, several=_list_of_json, empty_line=True),
+    "csv": Format(lambda report, timing: as_csv(report), several=lambda reports, timing: as_csv(*reports)),
 }
 """Name, as in `sweeps report --format NAME` -> format."""
 
@@ -252,6 +262,14 @@ def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
         for one in cell
         if one.state == "running"
     ]
+    repeated = [
+        f"{', '.join(f'#{suggested.number}' for suggested in one.repeats)} as #{one.configuration.number}"
+        for one in sorted(cell, key=lambda one: one.configuration.number)
+        if one.repeats
+    ]
+    if repeated:
+        count = sum(len(one.repeats) for one in cell)
+        lines.append(f"{_counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
     if unfinished:
         lines.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
     failed = [f"#{one.configuration.number}" for one in cell if one.state == "failed"]

@@ -27,12 +27,20 @@ class Report:
     search: Search
     """Of the stored sweep file; the default objective and an empty space if nothing is searched."""
     configurations: tuple[RankedConfiguration, ...]
-    """By cell: best first, unranked last."""
+    """By cell: best first, unranked last. One that was suggested several times is there once, with its `repeats`."""
 
     @property
     def name(self) -> str:
         """Name of the sweep."""
         return self.row.name
+
+    def with_repeats(self) -> list[RankedConfiguration]:
+        """Return every suggestion as a configuration of its own, with the rank of the one that it repeats."""
+        return [
+            dataclasses.replace(one, configuration=suggested, repeats=())
+            for one in self.configurations
+            for suggested in (one.configuration, *one.repeats)
+        ]
 
     def cells(self) -> list[list[RankedConfiguration]]:
         """Return the configurations of each cell."""
@@ -59,6 +67,7 @@ class Report:
             "cell": dict(one.configuration.labels),
             "rank": one.rank,
             "number": one.configuration.number,
+            "repeats": [repeated.number for repeated in one.repeats],
             "parameters": one.parameters,
             "state": one.state,
             "seeds_asked": len(one.configuration.keys),
@@ -88,6 +97,7 @@ class Report:
             "state": self.row.state,
             "cells": len(self.cells()),
             "configurations": len(self.configurations),
+            "repeats": sum(len(one.repeats) for one in self.configurations),
             "lanes_asked": len(requested),
             "lanes": len(lanes),
             **counted,
@@ -115,8 +125,18 @@ def report(store: Store, name: str) -> Report:
     for _, group in groupby(configurations, key=lambda entry: entry.cell):
         cell = list(group)
         paths = sorted({path for entry in cell for path in entry.parameters}) or sorted(search.space)
-        found.extend(ranked([_with_results(entry, records, paths) for entry in cell], search.objective))
+        found.extend(ranked(_once_each([_with_results(entry, records, paths) for entry in cell]), search.objective))
     return Report(row=row, search=search, configurations=tuple(found))
+
+
+def _once_each(cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]:
+    """The configurations of a cell without those that have the lanes of an earlier one, which has them as `repeats`."""
+    found: dict[tuple[int, tuple[tuple[int, str], ...]], RankedConfiguration] = {}
+    for one in cell:
+        lanes = one.budget, tuple(sorted(one.configuration.keys.items()))
+        first = found.get(lanes)
+        found[lanes] = one if first is None else dataclasses.replace(first, repeats=(*first.repeats, one.configuration))
+    return list(found.values())
 
 
 def ranked(cell: Sequence[RankedConfiguration], objective: Objective) -> Iterator[RankedConfiguration]:

@@ -125,6 +125,8 @@ class RankedConfiguration:
     """1 is the best of the cell. Only complete configurations have one: others may still change."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Searched path -> value. Configuration 0 has the file's own values here."""
+    repeats: tuple[Configuration, ...] = ()
+    """Later suggestions of the same values, which have the same lanes."""
 
     @cached_property
     def summary(self) -> Summary:

@@ -229,7 +229,7 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
         return
     found = report(store, name)
     ranks = {
-        (one.configuration.cell, one.configuration.number): one.rank for one in found.configurations if one.rank is not None
+        (one.configuration.cell, one.configuration.number): one.rank for one in found.with_repeats() if one.rank is not None
     }
     table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))
@@ -265,4 +265,4 @@ def sync_all(folder: str | Path, uri: str) -> None:
 def _write_runs(sweep: Sweep, store: Store, uri: str, refill: Refill | None = None) -> None:
     found = report(store, sweep.name)
     tracker = Tracker(uri, sweep, created=found.row.created, name=found.name, refill=refill)
-    tracker.sync(found.configurations, found.row.state, as_markdown(found, timing=False))
+    tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))

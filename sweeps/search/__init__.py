@@ -4,7 +4,7 @@ samplers.py    the samplers by name, with their options
 cell.py        the search of one cell: history in, suggestion out
 """
 
-from sweeps.search.cell import CellSearch, Finished, Suggestion, file_values
+from sweeps.search.cell import CellSearch, Finished, Suggestion, count_different, file_values
 from sweeps.search.samplers import SAMPLERS, check_sampler
 
-__all__ = ["SAMPLERS", "CellSearch", "Finished", "Suggestion", "check_sampler", "file_values"]
+__all__ = ["SAMPLERS", "CellSearch", "Finished", "Suggestion", "check_sampler", "count_different", "file_values"]

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sweeps.config.compare import values_at
 from sweeps.config.faults import is_number
 from sweeps.config.space import Dimension, Search, active, identity, same
-from sweeps.search.samplers import SAMPLERS, check_sampler, make_sampler
+from sweeps.search.samplers import MAX_GRID, SAMPLERS, check_sampler, make_sampler
 
 OFF_SHARE = 0.5
 """Share of [0, 1] that means off, where a dimension is one number; a switch has the same odds."""
@@ -345,6 +345,23 @@ def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> 
     A setting that several units share has the value of the first; a path of the space reaches all of them alike.
     """
     return {path: values[0] for path in space if (values := values_at(resolved, path))}
+
+
+def count_different(space: Mapping[str, Dimension], own: Mapping[str, Any]) -> int | None:
+    """The number of different configurations of a space and `own`, the file's; None for more than can be counted."""
+    columns = []
+    for dimension in space.values():
+        values: list[Any] = list(dimension.choices)
+        if dimension.kind != "choice":
+            low, high = dimension.low or 0, dimension.high or 0
+            if high != low and ("integer" not in dimension.kind or high - low >= MAX_GRID):
+                return None
+            values = [low] if high == low else list(range(int(low), int(high) + 1))
+        columns.append([*values, *([dimension.off] if dimension.has_off else [])])
+    if math.prod(map(len, columns)) > MAX_GRID:
+        return None
+    points = [own, *(dict(zip(space, row, strict=True)) for row in itertools.product(*columns))]
+    return len({identity(active(space, {path: point.get(path) for path in space})) for point in points})
 
 
 def _by_dependence(space: Mapping[str, Dimension]) -> list[str]:
