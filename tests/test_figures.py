@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_sweep import BUDGET, made_sweep
+from made_sweep import BUDGET, configuration, made_sweep
+from made_sweep import lane as made_lane
 
 from sweeps.results import report
 from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, position_of, write
@@ -117,3 +118,71 @@ def test_an_unknown_axis_is_refused_with_the_axes_of_the_sweep(store: Store) -> 
         draw(store, ["small"], x="depth")
     with pytest.raises(FigureError, match=r"\.svg, \.png or \.pdf, but the file requested is 'a\.gif'"):
         write(draw(store, ["small"], x="model"), Path("a.gif"))
+
+
+@pytest.fixture
+def partly(tmp_path: Path):
+    """Cells of one configuration of two seeds: trained, ended in errors, diverged at once, not ended; and an empty sweep."""
+    curve = {"step": [0, 10], "error.extrapolation": [4.0, 2.0]}
+    cells: dict[str, list[dict[str, Any]]] = {
+        "linear": [{"curve": curve}, {"curve": curve}],
+        "nac": [{"outcome": "error", "reason": "RuntimeError: no driver for $5"}] * 2,
+        "relu": [{"outcome": "diverged", "curve": {"step": [0], "error.extrapolation": [None]}}] * 2,
+        "nmu": [],
+    }
+    with Store(tmp_path / "partly") as opened:
+        opened.begin_sweep("partly", "", {"name": "partly"})
+        for model, lanes in cells.items():
+            entry = configuration(model, 0, seeds=2)
+            opened.add_configuration("partly", replace(entry, state={"nac": "failed", "nmu": "running"}.get(model, "complete")))
+            opened.add_records([made_lane(entry, seed, None, None, **fields) for seed, fields in enumerate(lanes)])
+        opened.begin_sweep("empty", "", {"name": "empty"})
+        yield opened
+
+
+def test_what_cannot_be_drawn_is_said_with_the_reason_and_the_others_are_drawn(partly: Store) -> None:
+    said: list[str] = []
+    figure = draw(partly, ["partly"], y=["error.extrapolation"], on_missing=said.append)
+    assert [line.get_label() for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")] == [
+        "linear (2 seeds)", "relu (2 seeds)",
+    ]  # fmt: skip
+    assert said == [
+        "not drawn: model=nac: every seed ended in an error, such as RuntimeError: no driver for $5",
+        "not drawn: model=nmu: no seed has ended yet",
+        "not drawn: relu: error.extrapolation is never finite, every seed diverged",
+    ]
+    (title,) = [text.get_text() for text in figure.texts if "thick" in text.get_text()]
+    assert " ".join(title.replace("\\$", "$").splitlines()[1:]) == " ".join(said)  # the lines of the title are wrapped
+
+
+@pytest.mark.parametrize("x", ["train.lr", "model"])
+def test_points_leave_out_what_ended_in_errors(partly: Store, x: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    figure = draw(partly, ["partly"], x=x, y=["success_rate", "converged_at.mean"], on_missing=said.append)
+    assert [line.partition(": every")[0].partition(": no")[0] for line in said] == [
+        "not drawn: model=nac", "not drawn: model=nmu",
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.axes[1].texts] == ["no value"]
+    write(figure, tmp_path / "figure.png")
+
+
+def test_a_sweep_without_results_beside_others_is_said_and_alone_is_refused(partly: Store) -> None:
+    said: list[str] = []
+    draw(partly, ["empty", "partly"], on_missing=said.append)
+    assert said[0] == "not drawn: empty: no configuration has been tried yet"
+    assert said[1].startswith("not drawn: partly: model=nac: every seed ended in an error")
+    with pytest.raises(FigureError, match="nothing to draw: empty: no configuration has been tried yet"):
+        draw(partly, ["empty"])
+
+
+def test_a_column_that_only_some_cells_have_is_drawn_for_these(partly: Store) -> None:
+    said: list[str] = []
+    entry = configuration("nau", 0, seeds=1)
+    partly.add_configuration("partly", entry)
+    curve = {"step": [0, 10], "error.extrapolation": [4.0, 2.0], "score": [1.0, 2.0]}
+    partly.add_records([made_lane(entry, 0, None, 1.0, curve=curve)])
+    figure = draw(partly, ["partly"], y=["score"], on_missing=said.append)
+    assert [line.get_label() for line in figure.axes[0].lines] == ["nau (1 seed)"]
+    assert any(line.startswith("not drawn: linear: no lane has 'score' against the step") for line in said)
+    with pytest.raises(FigureError, match="no lane has 'scoore'"):
+        draw(partly, ["partly"], y=["scoore"])

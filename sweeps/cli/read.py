@@ -99,7 +99,10 @@ def figure_(
 
     require_store(store)
     with Store(store, read_only=True) as opened:
-        drawn = draw(opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p])
+        drawn = draw(
+            opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p],
+            on_missing=lambda line: errors.print(line, highlight=False, soft_wrap=True),
+        )  # fmt: skip
     with writing(output):
         write(drawn, output)
     console.print(f"wrote {output}", highlight=False)

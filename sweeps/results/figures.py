@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,26 +196,72 @@ DEFAULT_Y = {
 }
 DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 PANEL_WIDTH, PANEL_HEIGHT = 4.6, 3.4  # inches
+LETTERS = 85
+"""Of the lines above the panels that are as wide as one panel."""
+MOST_LINES = 5
+GREY = "#555555"
 
 
-def draw(store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = ()) -> Figure:
+def draw(
+    store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = (),
+    on_missing: Callable[[str], None] = lambda line: None,
+) -> Figure:  # fmt: skip
     """Draw a panel for every `y` against `x`: "step", "length", an axis of the sweep, or a setting such as "train.lr".
 
-    `by` names the axes that colours distinguish; all but `x` where none is named. Several sweeps share the panels.
-    Raises FigureError for what the results do not have, and StoreError for an unknown sweep.
+    `by` names the axes that colours distinguish; all but `x` where none is named. Several sweeps share the panels. Each
+    cell that cannot be drawn is a line above the panels, with the reason, and is passed to `on_missing`. Raises FigureError
+    for what no cell has, and StoreError for an unknown sweep.
     """
-    found = [(name, one) for name in names for one in report(store, name).configurations]
+    reports = [report(store, name) for name in names]
+    found = [(one.name, configuration) for one in reports for configuration in one.configurations]
     check_axes(by, [one for _, one in found])
     shown = by or list(dict.fromkeys(a for _, one in found for a in one.configuration.labels if a != x))
+    only_best = x in DEFAULT_Y or any(x in one.configuration.labels for _, one in found)
+    missing = [f"{one.name}: no configuration has been tried yet" for one in reports if not one.configurations]
     labelled = []
-    for name, one in found:
-        label = label_of(one, shown, "" if len(names) > 1 else name)
-        labelled.append((f"{name}: {label}".rstrip(": ") if len(names) > 1 else label, one))
+    for one in reports:
+        for cell in one.cells():
+            drawn, reasons = _drawable(cell, only_best, x)
+            title = cell[0].configuration.cell if cell[0].configuration.labels else one.name
+            title = f"{one.name}: {title}" if len(names) > 1 and title != one.name else title
+            missing += [f"{title}{reason}" for reason in reasons]
+            for configuration in drawn:
+                label = label_of(configuration, shown, "" if len(names) > 1 else one.name)
+                labelled.append((f"{one.name}: {label}".rstrip(": ") if len(names) > 1 else label, configuration))
+    if found and x not in DEFAULT_Y and all(position_of(one, x) is None for _, one in found):
+        raise FigureError(
+            f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
+        )
+    if not labelled:
+        raise FigureError(f"nothing to draw: {'; '.join(missing)}")
     with matplotlib.rc_context({"font.size": 9}):
         if x in DEFAULT_Y:
-            return _lines(labelled, x, y or DEFAULT_Y[x])
-        default = [metric.name for metric in metrics.configuration_metrics() if metric.default_figure]
-        return _points(labelled, x, y or default)
+            figure = _lines(labelled, x, y or DEFAULT_Y[x], missing)
+        else:
+            default = [metric.name for metric in metrics.configuration_metrics() if metric.default_figure]
+            figure = _points(labelled, x, y or default, missing)
+    for line in missing:
+        on_missing(f"not drawn: {line}")
+    return figure
+
+
+def _drawable(cell: Sequence[RankedConfiguration], only_best: bool, x: str) -> tuple[list[RankedConfiguration], list[str]]:
+    """Return the configurations of a cell that can be drawn, or its best one, and for each that cannot the reason."""
+    chosen = [one for one in cell if _is_best(one)] if only_best else [one for one in cell if one.results]
+    if not chosen:
+        return [], [": no configuration is complete yet" if any(one.results for one in cell) else ": no seed has ended yet"]
+    drawn, reasons = [], []
+    for one in chosen:
+        number = f" #{one.configuration.number}" if len(chosen) > 1 else ""
+        if one.summary.errors == one.summary.seeds:
+            reasons.append(f"{number}: every seed ended in an error, such as {one.results[0].reason}")
+        elif x not in DEFAULT_Y and position_of(one, x) is None:
+            reasons.append(f"{number}: it has no {x}")
+        else:
+            drawn.append(one)
+    if reasons and not drawn and all(reason.endswith(f"it has no {x}") for reason in reasons):
+        reasons = [f": it has no {x}"]
+    return drawn, reasons
 
 
 def write(figure: Figure, file: Path) -> None:
@@ -224,16 +272,14 @@ def write(figure: Figure, file: Path) -> None:
         figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
 
 
-def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str]) -> Figure:
-    of = against_step if x == "step" else against_length
-    lanes = grouped((label, one) for label, one in labelled if _is_best(one))
-    if not lanes:
-        raise FigureError("nothing to draw: no lane of the sweep has ended yet")
+def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str], missing: list[str]) -> Figure:
+    """Draw lines against the step or the length; what is drawn in one panel and not in another is added to `missing`."""
+    lanes = grouped(labelled)
     shares = {metric.name for metric in metrics.step_metrics()}
     figure, panels = _panels(len(y))
     for panel, name in zip(panels, y, strict=True):
-        groups = [of(label, results, name) for label, results in lanes.items()]
-        for number, group in enumerate(groups):
+        groups = _groups(lanes, x, name, missing)
+        for number, group in groups.items():
             colour = COLOURS[number % len(COLOURS)]
             for line in group.seeds if group.lanes > 1 else ():
                 panel.plot(line.x, line.y, color=colour, linewidth=0.7, alpha=0.4)
@@ -245,25 +291,40 @@ def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Seque
             )  # fmt: skip
             if group.middle.band:
                 panel.fill_between(group.middle.x, *group.middle.band, step="post", color=colour, alpha=0.15, linewidth=0)
-        _scale(panel, name, [v for group in groups for line in (*group.seeds, group.middle) for v in line.y])
+        _scale(panel, name, [v for group in groups.values() for line in (*group.seeds, group.middle) for v in line.y])
         panel.set_xlabel(x)
         if x == "length":
-            _lengths(panel, sorted({length for group in groups for length in group.middle.x}))
+            _lengths(panel, sorted({length for group in groups.values() for length in group.middle.x}))
     note = "95 % interval of the share of seeds shaded; " if shares & set(y) else ""
-    return _finished(figure, panels, note + "thin: seeds, thick: their median")
+    return _finished(figure, panels, note + "thin: seeds, thick: their median", missing)
 
 
-def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str]) -> Figure:
-    """Draw a point with its interval for the best configuration of each cell; against a searched setting, for all."""
-    placed = [(label, one, position_of(one, x)) for label, one in labelled if one.results]
+def _groups(lanes: Mapping[str, list[LaneResult]], x: str, y: str, missing: list[str]) -> dict[int, Group]:
+    """Return number of the colour -> group. Raises FigureError where no label has `y` against `x`."""
+    of = against_step if x == "step" else against_length
+    groups: dict[int, Group] = {}
+    errors: list[FigureError] = []
+    for number, (label, results) in enumerate(lanes.items()):
+        try:
+            group = of(label, results, y)
+        except FigureError as error:
+            errors.append(error)
+            missing.append(f"{label}: {error}")
+            continue
+        if group.middle.y and all(math.isnan(value) for value in group.middle.y):
+            diverged = all(result.outcome == "diverged" for result in results)
+            missing.append(f"{label}: {y} is never finite" + (", every seed diverged" if diverged else ""))
+        groups[number] = group
+    if not groups:
+        raise errors[0]
+    return groups
+
+
+def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str], missing: Sequence[str]) -> Figure:
+    """Draw a point with its interval for each configuration."""
+    placed = [(label, one, position_of(one, x)) for label, one in labelled]
     ended = [(label, one, position) for label, one, position in placed if position is not None]
-    if not ended:
-        raise FigureError(
-            f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
-        )
     on_axis = any(x in one.configuration.labels for _, one, _ in ended)
-    if on_axis:
-        ended = [entry for entry in ended if _is_best(entry[1])]
     positions = list(dict.fromkeys(position for _, _, position in ended))
     numbers = [position for position in positions if isinstance(position, float)]
     numeric = len(numbers) == len(positions)
@@ -286,7 +347,7 @@ def _points(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequ
             panel.set_xlim(-0.6, len(positions) - 0.4)
             panel.set_xticks(range(len(positions)), [str(p) for p in positions], rotation=30 if len(positions) > 4 else 0)
     note = "bars: 95 % intervals over seeds" + ("; the best configuration of a cell" if on_axis else "")
-    return _finished(figure, panels, note)
+    return _finished(figure, panels, note, missing)
 
 
 def _intervals(panel: Axes, xs: Sequence[float], figures: Sequence[Interval], number: int, label: str) -> None:
@@ -314,6 +375,9 @@ def _scale(panel: Axes, name: str, values: Sequence[float]) -> None:
     label, unit = _axis(name)
     panel.set_ylabel(label)
     finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        panel.text(0.5, 0.5, "no value", color=GREY, ha="center", va="center", transform=panel.transAxes)
+        panel.set_yticks([])
     if unit == "share":
         panel.set_ylim(-0.02, 1.03)
         panel.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
@@ -344,12 +408,21 @@ def _lengths(panel: Axes, lengths: Sequence[float]) -> None:
     panel.minorticks_off()
 
 
-def _finished(figure: Figure, panels: Sequence[Axes], note: str) -> Figure:
+def _finished(figure: Figure, panels: Sequence[Axes], note: str, missing: Sequence[str]) -> Figure:
     for panel in panels:
         panel.grid(True, color="#DDDDDD", linewidth=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), frameon=False)
-    figure.suptitle(note, fontsize=7, color="#555555", x=0.995, ha="right")
+    handles: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=max(1, min(3, len(handles))), frameon=False
+    )
+    # Text of users, in which $ would begin a formula.
+    lines = [f"not drawn: {line}".replace("$", r"\$") for line in missing[:MOST_LINES]]
+    lines += [f"not drawn: {len(missing) - MOST_LINES} more"] if len(missing) > MOST_LINES else []
+    wrapped = (textwrap.wrap(line, LETTERS * len(panels)) for line in lines)
+    figure.suptitle("\n".join([note, *itertools.chain(*wrapped)]), fontsize=7, color=GREY, x=0.995, ha="right")
     return figure
