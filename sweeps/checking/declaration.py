@@ -163,7 +163,7 @@ def _choices(hint: Any) -> Iterator[Any]:
 
 
 def declares(subject: Subject) -> Iterator[Fault]:
-    """`version` is an int; `Config` is a frozen, keyword-only dataclass whose fields have defaults and explanations."""
+    """`version` is an int; `Config` is a frozen, keyword-only dataclass whose fields have defaults."""
     cls, sources = subject.cls, subject.sources
     if not isinstance(cls.version, int) or isinstance(cls.version, bool) or cls.version < 1:
         yield Fault(
@@ -187,20 +187,27 @@ def _fields(subject: Subject, here: Location) -> Iterator[Fault]:
     docs = {doc.name: doc for doc in registry.field_docs(subject.cls.Config)}
     for field in dataclasses.fields(subject.cls.Config):
         doc = docs.get(field.name)
-        location = Location(doc.file, doc.line) if doc else here
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            location = Location(doc.file, doc.line) if doc else here
             yield Fault(f"setting {field.name} has no default", "give it the published value", location)
+
+
+def _unexplained(subject: Subject) -> Iterator[Fault]:
+    """Yield a fault for each setting without a line of text under it."""
+    if not dataclasses.is_dataclass(subject.cls.Config):
+        return  # `declares` reports it
+    docs = {doc.name: doc for doc in registry.field_docs(subject.cls.Config)}
+    for field in dataclasses.fields(subject.cls.Config):
+        doc = docs.get(field.name)
         if doc is None or not doc.text:
-            yield Fault(
-                f"setting {field.name} has no explanation",
-                'write a line of text, """...""", under it: `sweeps show` prints it',
-                location,
-                warning=subject.kind == "task",
-            )
+            location = Location(doc.file, doc.line) if doc else subject.sources.of_method("Config")
+            do = 'write a line of text, """...""", under it: `sweeps show` prints it'
+            yield Fault(f"setting {field.name} has no explanation", do, location, warning=subject.kind == "task")
 
 
 def documented(subject: Subject) -> Iterator[Fault]:
-    """A docstring has equation, shapes and source; in a user's own definition a missing one is a warning."""
+    """Every setting is explained, and a docstring has equation, shapes and source; a missing one is a warning to users."""
+    yield from _unexplained(subject)
     cls = subject.cls
     module = sys.modules[cls.__module__].__doc__ or ""
     location = subject.sources.of_class()

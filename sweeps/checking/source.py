@@ -80,31 +80,31 @@ class Sources:
         # As bytes, of which Python knows the encoding: a file may begin with a byte order mark, or name another than UTF-8.
         return {f: ast.parse(Path(f).read_bytes(), f) for f in self.files}
 
-    def classes(self) -> Iterator[tuple[str, ast.ClassDef]]:
-        """Yield (file, node) of the class, then of its base classes."""
-        for cls in self.cls.__mro__:
-            for file, tree in self.trees.items():
-                for node in ast.walk(tree):
-                    if (
-                        isinstance(node, ast.ClassDef)
-                        and node.name == cls.__name__
-                        and real_path(inspect.getsourcefile(cls) or "") == file
-                    ):
-                        yield file, node
+    @cached_property
+    def classes(self) -> list[tuple[str, ast.ClassDef]]:
+        """(file, node) of the class, then of its base classes."""
+        nodes = [(f, n) for f, tree in self.trees.items() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+        return [
+            (file, node)
+            for cls in self.cls.__mro__
+            if cls.__module__ != "builtins"
+            for file, node in nodes
+            if node.name == cls.__name__ and real_path(inspect.getsourcefile(cls) or "") == file
+        ]
 
     def of_class(self) -> Location:
-        return next((Location(file, node.lineno) for file, node in self.classes()), Location(self.own, 1))
+        return next((Location(file, node.lineno) for file, node in self.classes), Location(self.own, 1))
 
     def of_method(self, name: str) -> Location:
         """Return the location of a method or a nested class; else of the class."""
-        for file, node in self.classes():
+        for file, node in self.classes:
             for item in node.body:
                 if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == name:
                     return Location(file, item.lineno)
         return self.of_class()
 
     def of_class_attribute(self, name: str) -> Location:
-        for file, node in self.classes():
+        for file, node in self.classes:
             for item in node.body:
                 if name in _assigned(item):
                     return Location(file, item.lineno)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import inspect
+import io
 import keyword
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,16 +146,45 @@ def list_(
 
 
 def _check_definition(kind: str, names: list[str], compiled: bool) -> None:
+    if not compiled:
+        # Of the time without the compiler a third would be garbage collection among the objects of torch's modules.
+        gc.disable()
+        atexit.register(gc.freeze)
+    try:
+        _check_and_print(kind, names, compiled)
+    finally:
+        gc.enable()
+
+
+def _check_and_print(kind: str, names: list[str], compiled: bool) -> None:
     from sweeps.checking import check_model, check_task
 
     if len(names) != 1:
         raise UserError(
             f"`sweeps check {kind} NAME` needs one name: `sweeps list {kind}s` lists them, ./my.py is a file of your own"
         )
-    report = (check_model if kind == "model" else check_task)(names[0], compiled)
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            report = (check_model if kind == "model" else check_task)(names[0], compiled)
+    finally:
+        _echo_once(printed.getvalue())
     echo(report.text())
     if not report.sound:
         raise typer.Exit(2)
+
+
+MOST_PRINTED = 20
+"""Lines of a definition's own output that are shown."""
+
+
+def _echo_once(printed: str) -> None:
+    """Print each line that a definition printed once, though its code runs for every rule."""
+    lines = [line for line in dict.fromkeys(printed.splitlines()) if line.strip()]
+    if lines:
+        typer.echo("\n".join(["printed during the check, each line once:", *(f"  {line}" for line in lines[:MOST_PRINTED])]))
+    if len(lines) > MOST_PRINTED:
+        typer.echo(f"  and {len(lines) - MOST_PRINTED} other lines")
 
 
 TEMPLATES = Path(__file__).parent / "templates"

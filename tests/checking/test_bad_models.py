@@ -144,7 +144,7 @@ FAULTS = {
          checker.DECLARES, "class Config", "not keyword-only"),
     "a setting without an explanation":
         ([('        """largest magnitude of a weight"""\n', "")],
-         checker.DECLARES, "bound: float = 1.0", "setting bound has no explanation"),
+         checker.DOCUMENTED, "bound: float = 1.0", "setting bound has no explanation"),
     "no version":
         ([("version = 1", "edition = 1")], checker.LOADS, "class MyModel", "is not a model: it lacks version"),
     "no effective weight":

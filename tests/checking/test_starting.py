@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,20 @@ def test_a_listing_has_the_first_line_of_every_class_or_else_of_its_file() -> No
     Path("mine.py").write_text('"""Of the file."""\n\nfrom arith_models.base import Unit\n\n\nclass Mine(Unit):\n'
                                "    version = 1\n    initialise = forward = effective_weight = None\n")  # fmt: skip
     assert summary_line("model", "./mine.py") == "Of the file."
+
+
+def test_what_a_unit_prints_is_shown_once_and_a_setting_without_a_docstring_hides_no_rule() -> None:
+    call("new", "model", "mine")
+    text = Path("mine.py").read_text()
+    config = text[text.index("    class Config") : text.index("    def __init__")]
+    bare = "\n".join(line for line in config.splitlines() if not line.strip().startswith('"""'))
+    text = text.replace(config, bare + "\n\n").replace("        r = ", "        print('drawn')\n        r = ")
+    Path("mine.py").write_text(text.replace("import torch\n", "import torch\n\nprint('imported')\n", 1))
+    answer = call("check", "model", "./mine.py")
+    assert answer.status == 2
+    first, *lines = answer.out.splitlines()
+    assert first == "printed during the check, each line once:" and lines[:2] == ["  imported", "  drawn"]
+    assert lines.count("  drawn") == lines.count("  imported") == 1
+    assert "FAULT  it is documented" in answer.out and "has no explanation" in answer.out
+    assert "FAULT  it neither prints nor logs" in answer.out and "not checked" not in answer.out
+    assert gc.isenabled()
