@@ -364,7 +364,9 @@ def test_a_search_that_suggests_the_same_values_twice_ends(store: Store) -> None
         "search: {sampler: random, configurations: 5, parallel: 5, space: {train.lr: {choice: [1e-3, 1e-2]}}}"
     )
     driver = drive(store, search)
-    assert [entry["state"] for entry in configurations(store)] == ["complete"] * 5
+    found = configurations(store)
+    assert [entry["state"] for entry in found] == ["complete"] * 2
+    assert sorted(number for entry in found for number in (entry["number"], *entry["repeats"])) == [0, 1, 2, 3, 4]
     assert driver.seed_steps == 2 * 3 * 20
 
 
