@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from sweeps.config.faults import SweepFileError
-from sweeps.config.sweep_file import Sweep, load, parse
+from sweeps.config.sweep_file import DEFINITIONS, Sweep, load, parse
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
 
@@ -348,3 +350,41 @@ def test_a_word_of_other_tools_is_answered_with_the_word_here(line: str, hint: s
 def test_a_message_does_not_list_fifty_models() -> None:
     found = faults("task: static\nmodel: nua\ntrain: {steps: 9}\n")
     assert "Did you mean 'nau'? Similar: " in found and "`sweeps list models` lists all " in found and len(found) < 300
+
+
+VALUES = (
+    "1e23", "-1", "0", "null", "[]", "{}", "[1, [2]]", "{a: b}", "true", "abc", "1e-60", ".nan", "40%", "./x.py", "os:path",
+    "[nau, {name: 3}]", "2020-01-01", "*a", "!!python/object x", "{choice: [1, 2], when: {model.name: nau}}", "dngpu", '"\\0"',
+)  # fmt: skip
+
+
+def mutated(text: str, random: Random) -> str:
+    """The text with one line left out, doubled or moved, or one word of it replaced."""
+    lines = text.splitlines()
+    at = random.randrange(len(lines))
+    words = list(re.finditer(r"[\w.%-]+", lines[at]))
+    word = random.choice(words)
+    new = random.choice((*VALUES, word.group() + "z", random.choice(words).group()))
+    changes = (
+        [],
+        [lines[at]] * 2,
+        [" " * random.randrange(6) + lines[at].lstrip()],
+        *[[lines[at][: word.start()] + new + lines[at][word.end() :]]] * 4,
+    )
+    return "\n".join([*lines[:at], *random.choice(changes), *lines[at + 1 :]])
+
+
+def test_a_mutated_file_is_read_or_refused_with_lines_and_raises_nothing_else() -> None:
+    definitions = [path.read_text(encoding="utf-8") for path in sorted(DEFINITIONS.glob("*.yaml"))]
+    texts = [re.sub(r"(?m)^\s*(#.*)?\n", "", text) for text in definitions]
+    sound = 0
+    for seed in range(100):
+        random = Random(seed)
+        text = mutated(random.choice(texts), random)
+        try:
+            parse(text, "mutated.yaml")
+            sound += 1
+        except SweepFileError as error:
+            for fault in error.faults:
+                assert fault.line or "is missing" in fault.message, f"{fault}\n{text}"
+    assert 5 < sound < 60
