@@ -166,6 +166,9 @@ def test_a_unit_that_was_edited_since_the_sweep_began_is_refused_and_nothing_is_
         answer = call("run", "mine.yaml", *more, "--no-mlflow")
         assert answer.status == 2 and "a file of yours has changed" in answer.err
     assert records_of("results") == before
+    with Store("results") as store:
+        row = store.sweep("mine")
+    assert row is not None and (row.state, row.document["seeds"]) == ("done", 2)
 
 
 def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> None:

@@ -182,9 +182,9 @@ def _echo_once(printed: str) -> None:
     """Print each line that a definition printed once, though its code runs for every rule."""
     lines = [line for line in dict.fromkeys(printed.splitlines()) if line.strip()]
     if lines:
-        typer.echo("\n".join(["printed during the check, each line once:", *(f"  {line}" for line in lines[:MOST_PRINTED])]))
+        echo("\n".join(["printed during the check, each line once:", *(f"  {line}" for line in lines[:MOST_PRINTED])]))
     if len(lines) > MOST_PRINTED:
-        typer.echo(f"  and {len(lines) - MOST_PRINTED} other lines")
+        echo(f"  and {len(lines) - MOST_PRINTED} other lines")
 
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -62,7 +62,7 @@ def report_(
         found = [report(opened, name) for name in names]
     chosen = FORMATS[format]
     if len(found) > 1 and chosen.several is not None:
-        typer.echo(chosen.several(found, timing), nl=chosen.empty_line)
+        echo(chosen.several(found, timing), nl=chosen.empty_line)
         return
     for one in found:
         echo(chosen.render(one, timing), nl=chosen.empty_line)

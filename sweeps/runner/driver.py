@@ -179,19 +179,36 @@ class Driver:
         limits = [self.sweep.configurations(cell) for cell in self.sweep.cells]
         self.slots = _slots(self.sweep, limits, num_workers, self._max_slots)
 
+    def require_same_lanes(self) -> None:
+        """Raise StoreError where a stored seed is another lane now, as after a new version of a model.
+
+        Nothing is changed: call it before the sweep's definition is replaced.
+        """
+        stored = self._stored()
+        for progress in self.cells:
+            for configuration in stored.get(progress.cell.key, []):
+                settings = _resolved(progress.cell, configuration.parameters)
+                keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds}
+                self.store.require_same_lanes(self.name, configuration, keys)
+
     def begin(self) -> None:
         """Load the configurations and results that the store has, then request further configurations.
 
-        Raises StoreError where a stored seed is another lane now, as after a new version of a model.
+        Raises StoreError where a stored seed is another lane now.
         """
         self.track(lambda tracker: tracker.begin())
-        stored: dict[str, list[Configuration]] = {}
-        for configuration in self.store.configurations(self.name):
-            stored.setdefault(configuration.cell, []).append(configuration)
+        stored = self._stored()
         for index, progress in enumerate(self.cells):
             for configuration in stored.get(progress.cell.key, []):
                 self._start_configuration(index, self._extended(progress.cell, configuration))
         self._request_configurations()
+
+    def _stored(self) -> dict[str, list[Configuration]]:
+        """Return the configurations that the store has, by cell."""
+        stored: dict[str, list[Configuration]] = {}
+        for configuration in self.store.configurations(self.name):
+            stored.setdefault(configuration.cell, []).append(configuration)
+        return stored
 
     @property
     def done(self) -> bool:

@@ -62,12 +62,16 @@ def run_sweep(
     """
     ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS")  # wrong ones raise before anything begins
     with _signals_interrupt(), store.hold(sweep.name):
-        _begin(sweep, store, console, numerics)
+        continued = _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
         assert row is not None
         mlflow = Tracker(default_uri(folder), sweep, created=row.created, refill=partial(sync_all, folder))
         tracker = BackgroundTracker(mlflow) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers or os.cpu_count() or 1)
+        if continued:
+            driver.require_same_lanes()  # a run that is refused leaves the sweep as it is
+            store.update_definition(sweep.name, sweep.text, sweep.document)
+            store.set_state(sweep.name, "running")
         try:
             driver.begin()
             if driver.lanes_reused:
@@ -146,8 +150,8 @@ def ignore_hang_up() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
-def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> None:
-    """Write a new sweep to the store, or update the definition of one that is continued."""
+def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> bool:
+    """Write a new sweep to the store, or return whether it has one that the file continues. Raises UserError if it does not."""
     numerics = chosen_numerics(sweep, chosen)
     row = store.sweep(sweep.name)
     before = None if row is None or row.numerics is None else Numerics.parse(row.numerics)
@@ -165,7 +169,7 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         store.begin_sweep(sweep.name, sweep.text, sweep.document, str(numerics))
         if not numerics.compiled and (reason := why_no_compiler()):
             console.print(f"note: training runs uncompiled, several times slower: {reason}", highlight=False)
-        return
+        return False
     assert before is not None
     if before.version > NUMERICS:
         raise UserError(
@@ -182,8 +186,7 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
     if change.kind == "extension":
         console.print(change.message, highlight=False)
-    store.update_definition(sweep.name, sweep.text, sweep.document)
-    store.set_state(sweep.name, "running")
+    return True
 
 
 def _free_names(name: str) -> Iterator[str]:

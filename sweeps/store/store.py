@@ -175,18 +175,16 @@ class Store:
         """
         with self.database.write() as connection:
             present = self._require_configuration(connection, name, cell, number).keys
-            changed = sorted(seed for seed in keys if present.get(seed, keys[seed]) != keys[seed])
-            if changed:
-                raise StoreError(
-                    f"sweep {name!r}, cell {cell!r}, configuration {number}: seeds {changed[:5]} are other lanes than "
-                    "when the sweep began: a file of yours has changed, or the model, the task or the engine has a new "
-                    "version. Continue with what the sweep began with, or start anew with --name."
-                )
+            _require_same_lanes(name, cell, number, present, keys)
             new = {seed: key for seed, key in keys.items() if seed not in present}
             if new:
                 _insert_lanes(connection, name, cell, number, new)
                 _update_configuration(connection, name, cell, number, state="running", value=None)
             return _configurations(connection, name, cell, number)[0]
+
+    def require_same_lanes(self, name: str, configuration: Configuration, keys: Mapping[int, str]) -> None:
+        """Raise StoreError as `add_seeds` does, for a configuration that the store has; nothing is changed."""
+        _require_same_lanes(name, configuration.cell, configuration.number, configuration.keys, keys)
 
     def update_settings(self, name: str, cell: str, number: int, settings: Mapping[str, Any]) -> Configuration:
         """Replace a configuration's settings, as for a longer budget; it is `running` again, without a value."""
@@ -352,6 +350,16 @@ def _require_sweep(connection: sa.Connection, location: str, name: str) -> None:
         guess = f" Did you mean {near[0]!r}?" if near else ""
         listed = f" It has: {', '.join(known[:20])}." if known else " It has none yet."
         raise StoreError(f"store {location} has no sweep named {name!r}.{guess}{listed}")
+
+
+def _require_same_lanes(name: str, cell: str, number: int, present: Mapping[int, str], keys: Mapping[int, str]) -> None:
+    changed = sorted(seed for seed in keys if present.get(seed, keys[seed]) != keys[seed])
+    if changed:
+        raise StoreError(
+            f"sweep {name!r}, cell {cell!r}, configuration {number}: seeds {changed[:5]} are other lanes than "
+            "when the sweep began: a file of yours has changed, or the model, the task or the engine has a new "
+            "version. Continue with what the sweep began with, or start anew with --name."
+        )
 
 
 def _sweep_row(row: sa.Row[Any]) -> SweepRow:
