@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from commands import train_in_process
 
 from sweeps.config.sweep_file import parse
-from sweeps.errors import UserError
+from sweeps.errors import StoreError, UserError
 from sweeps.results import report
 from sweeps.results.figures import draw
 from sweeps.results.numbers import number
 from sweeps.runner.driver import Driver
 from sweeps.runner.ensembles import ensemble_table
 from sweeps.store import Store
+from sweeps.store.database import records
 
 SWEEP = """
 name: tiny
@@ -55,6 +58,16 @@ def test_the_table_has_each_seeds_errors_as_recorded_and_their_average(store, mo
 def test_other_lengths_may_be_requested(store, monkeypatch) -> None:
     monkeypatch.setenv("SWEEPS_COMPILE", "0")
     assert ensemble_table(store, "tiny", lengths=[5]).splitlines()[2].startswith("| 5 | ")
+
+
+def test_final_states_that_sweeps_did_not_write_are_refused(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SWEEPS_COMPILE", "0")
+    shutil.copytree(store.location, tmp_path / "copy")
+    with Store(tmp_path / "copy") as copy:
+        with copy.database.write() as connection:
+            connection.execute(sa.update(records).values(state=b"\x80\x04"))
+        with pytest.raises(StoreError, match="a checkpoint is damaged, or was not written by sweeps"):
+            ensemble_table(copy, "tiny")
 
 
 def test_a_length_that_the_task_does_not_have_is_refused_before_any_is_measured(store, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.output import PlainConsole, echo
-from sweeps.errors import UserError
+from sweeps.errors import SweepsError, UserError, disk_full
 
 if TYPE_CHECKING:
     from sweeps.config.sweep_file import Sweep
@@ -65,6 +65,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if full := disk_full(error):
+            raise SweepsError(f"{path} cannot be written: {full}. Free some space, or give a file on another disk") from error
         raise UserError(
             f"{path} cannot be written: {error.strerror or error}. Give a file in a folder that exists and is writable"
         ) from error

@@ -60,6 +60,23 @@ def best_configuration(store: Store, name: str, cell: str | None = None) -> Rank
     return _best_of(_of_cell(found, cell), found.search.objective, name)
 
 
+def require_results(expected: Mapping[str, Any], file: str) -> None:
+    """Raise ExportError for an `exported` section without the results that `best` writes, as one made by hand may be."""
+    lanes, provenance = expected.get("lanes"), expected.get("provenance") or {}
+    sound = isinstance(provenance, Mapping) and isinstance(lanes, Sequence) and not isinstance(lanes, str) and bool(lanes)
+    sound = sound and all(
+        isinstance(lane, Mapping)
+        and type(lane.get("seed")) is int
+        and isinstance(lane.get("solved"), bool)
+        and isinstance(lane.get("error") or {}, Mapping)
+        for lane in lanes or []
+    )
+    if not sound:
+        raise ExportError(
+            f"{file}: `exported.lanes` must be a list of results, each with `seed` and `solved`, as `sweeps export` writes it"
+        )
+
+
 def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) -> list[str]:
     """Return the differences between `exported` and the same seeds trained again, as text; none if they are equal.
 

@@ -189,4 +189,8 @@ def _with_results(
 
 
 def _budget(entry: Configuration) -> int:
-    return int(entry.settings["train"]["steps"])
+    train = entry.settings.get("train")
+    steps = train.get("steps") if isinstance(train, dict) else None
+    if not isinstance(steps, int):
+        raise StoreError(f"configuration {entry.number} of cell {entry.cell!r} is damaged: its train.steps is {steps!r}")
+    return steps

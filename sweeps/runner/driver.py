@@ -188,8 +188,7 @@ class Driver:
         for progress in self.cells:
             for configuration in stored.get(progress.cell.key, []):
                 settings = _resolved(progress.cell, configuration.parameters)
-                keys = {seed: lane_key(settings, seed) for seed in self.sweep.seeds}
-                self.store.require_same_lanes(self.name, configuration, keys)
+                self.store.require_same_lanes(self.name, configuration, self._keys(settings))
 
     def begin(self) -> None:
         """Load the configurations and results that the store has, then request further configurations.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from sweeps.config.settings import build, float_leaves
-from sweeps.errors import UserError
+from sweeps.errors import StoreError, UserError
 from sweeps.results.export import best_configuration
 from sweeps.results.metrics import SYMBOL_ERRORS
 from sweeps.results.numbers import number
@@ -47,7 +47,10 @@ def ensemble_table(
         except ValueError as error:
             raise UserError(f"length {length} of sweep {name}: {error}") from error
     compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
-    ensemble = Ensemble(built, float_leaves(settings), list(states.values()), compiled)
+    try:
+        ensemble = Ensemble(built, float_leaves(settings), list(states.values()), compiled)
+    except ValueError as error:
+        raise StoreError(f"store {store.location}: the final states of sweep {name} cannot be used: {error}") from error
     columns = [*(f"seed {seed}" for seed in states), f"average of {len(states)}"]
     lines = [
         "| length | sequences | wrong | " + " | ".join(columns) + " |",

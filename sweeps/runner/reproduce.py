@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweeps.config.sweep_file import load
 from sweeps.errors import UserError
-from sweeps.results.export import compare_rates, compare_seeds
+from sweeps.results.export import compare_rates, compare_seeds, require_results
 from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
@@ -29,6 +29,7 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
     expected = sweep.expected
     if not expected:
         raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
+    require_results(expected, str(file))
     if fresh_seeds:
         sweep = load(file, [f"seeds={{first: {max(sweep.seeds) + 1}, count: {len(sweep.seeds)}}}"])
         expected = sweep.expected

@@ -154,7 +154,10 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
     """Write a new sweep to the store, or return whether it has one that the file continues. Raises UserError if it does not."""
     numerics = chosen_numerics(sweep, chosen)
     row = store.sweep(sweep.name)
-    before = None if row is None or row.numerics is None else Numerics.parse(row.numerics)
+    try:
+        before = None if row is None or row.numerics is None else Numerics.parse(row.numerics)
+    except ValueError as error:
+        raise StoreError(f"store {store.location}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
     if row is not None and (before is None or before.version < NUMERICS):
         version = before.version if before else 1
         kept = next(n for n in _free_names(f"{sweep.name}-numerics-{version}") if store.sweep(n) is None)

@@ -18,6 +18,8 @@ import numpy as np
 
 _LARGEST_DELTA = 2**62  # differences of whole numbers beyond this could overflow an int64
 
+_LARGEST_CURVE = 2**29  # a few bytes can stand for gigabytes
+
 
 def pack(curve: Mapping[str, Sequence[Any]]) -> bytes:
     """Return the curve as bytes. `unpack` returns equal columns, with None in place of NaN and infinities."""
@@ -30,8 +32,11 @@ def pack(curve: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, list[Any]]:
-    """Return the curve of which `pack` made these bytes."""
-    raw = zlib.decompress(data)
+    """Return the curve of which `pack` made these bytes. Raises zlib.error, ValueError, TypeError or LookupError for others."""
+    decompressor = zlib.decompressobj()
+    raw = decompressor.decompress(data, _LARGEST_CURVE)
+    if not decompressor.eof:
+        raise ValueError(f"a curve is cut off, or has more than {_LARGEST_CURVE} bytes")
     start = raw.index(b"\n") + 1
     curve: dict[str, list[Any]] = {}
     for name, kind, size in json.loads(raw[: start - 1]):
@@ -68,6 +73,8 @@ def _encode(column: list[Any]) -> tuple[str, bytes]:
 def _decode(kind: str, body: bytes) -> list[Any]:
     if kind == "json":
         return list(json.loads(body))
+    if kind not in ("i8", "f4", "f8"):
+        raise ValueError(f"a column is of kind {kind!r}")
     size = int(kind[1])
     values = np.frombuffer(body, dtype=np.uint8).reshape(size, -1).T.copy().view("<" + kind).ravel()
     if kind == "i8":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -161,6 +162,35 @@ def require_written(location: str) -> None:
     """Raise StoreError for a folder without a store."""
     if not exists(location):
         raise StoreError(f"the cluster's store {location} has nothing in it yet")
+
+
+_TYPES: dict[type[Any], tuple[type, ...]] = {
+    Text: (str,), Integer: (int,), BigInteger: (int,), Double: (float, int), LargeBinary: (bytes,),
+}  # fmt: skip
+
+
+@contextmanager
+def decoding(where: str, what: str) -> Iterator[None]:
+    """Raise StoreError for what is not as sweeps writes it: a store made by hand, or damaged, may hold anything."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, zlib.error) as fault:
+        raise StoreError(
+            f"store {where}: {what} is damaged, or was not written by sweeps: {type(fault).__name__}: {str(fault)[:200]}. "
+            "Restore it from a copy, or give another --store."
+        ) from fault
+
+
+def checked(row: sa.Row[Any], table: sa.Table) -> dict[str, Any]:
+    """Return a row of a table. Raises TypeError for a value of another type than its column: SQLite keeps what it is given."""
+    values: dict[str, Any] = row._asdict()
+    for name, value in values.items():
+        column = table.c[name]
+        if value is None and column.nullable:
+            continue
+        if not isinstance(value, _TYPES[type(column.type)]):
+            raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return values
 
 
 class Database:

@@ -23,7 +23,7 @@ import psutil
 import sqlalchemy as sa
 
 from sweeps.errors import StoreError
-from sweeps.store.database import Database, HeldByAnother, holders, sweeps, utc_now
+from sweeps.store.database import Database, HeldByAnother, checked, decoding, holders, sweeps, utc_now
 
 HEARTBEAT_S = 20.0
 """Seconds between two heartbeats."""
@@ -118,7 +118,10 @@ class Ownership:
         """Return the driver that holds the name, dead or alive, or None."""
         with self._database.read() as connection:
             row = _find(connection, name)
-        return None if row is None else _holder(row)
+        with decoding(self._database.where, f"the driver of sweep {name!r}"):
+            if row is not None:
+                checked(row, holders)
+            return None if row is None else _holder(row)
 
     def _acquire(self, name: str, token: str) -> None:
         process = psutil.Process()

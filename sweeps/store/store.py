@@ -16,7 +16,17 @@ import sqlalchemy as sa
 
 from sweeps.errors import StoreError
 from sweeps.store.curves import finite, pack, unpack
-from sweeps.store.database import Database, checkpoints, configurations, lanes, records, sweeps, utc_now
+from sweeps.store.database import (
+    Database,
+    checked,
+    checkpoints,
+    configurations,
+    decoding,
+    lanes,
+    records,
+    sweeps,
+    utc_now,
+)
 from sweeps.store.ownership import Holder, Ownership
 from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, SweepRow
 from sweeps.training.lane import Checkpoint, LaneResult
@@ -86,20 +96,25 @@ class Store:
                     f"store {self.location} has a sweep named {name!r} already. "
                     "Continue it by running its file again, or choose another name with --name."
                 )
-            return _sweep_row(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one())
+            return self._sweep_row(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).one())
 
     def sweep(self, name: str) -> SweepRow | None:
         """Return the sweep of that name, or None."""
         with self.database.read() as connection:
             found = sa.select(*self.database.sweep_columns).where(sweeps.c.name == name)
             row = connection.execute(found).one_or_none()
-        return None if row is None else _sweep_row(row)
+        return None if row is None else self._sweep_row(row)
 
     def sweeps(self) -> list[SweepRow]:
         """Return all sweeps, the oldest first."""
         with self.database.read() as connection:
             rows = connection.execute(sa.select(*self.database.sweep_columns).order_by("created", "name"))
-            return [_sweep_row(row) for row in rows]
+            return [self._sweep_row(row) for row in rows]
+
+    def _sweep_row(self, row: sa.Row[Any]) -> SweepRow:
+        with decoding(self.location, f"sweep {str(row.name)[:100]!r}"):
+            values = checked(row, sweeps)
+            return SweepRow(**values | {"document": _mapping(values["document"])})
 
     def rename_sweep(self, name: str, new_name: str) -> None:
         """Give a sweep another name, with everything that belongs to it. Raises StoreError where that is taken or unknown."""
@@ -149,13 +164,13 @@ class Store:
             _require_sweep(connection, self.location, name)
             if self.database.insert_new(connection, configurations, values):
                 _insert_lanes(connection, name, configuration.cell, configuration.number, keys)
-            return _configurations(connection, name, configuration.cell, configuration.number)[0]
+            return _configurations(connection, self.location, name, configuration.cell, configuration.number)[0]
 
     def configurations(self, name: str) -> list[Configuration]:
         """Return a sweep's configurations: cells in the order in which they were first added, then by number."""
         with self.database.read() as connection:
             _require_sweep(connection, self.location, name)
-            found = _configurations(connection, name)
+            found = _configurations(connection, self.location, name)
         position = {cell: index for index, cell in enumerate(dict.fromkeys(entry.cell for entry in found))}
         return sorted(found, key=lambda entry: (position[entry.cell], entry.number))
 
@@ -180,7 +195,7 @@ class Store:
             if new:
                 _insert_lanes(connection, name, cell, number, new)
                 _update_configuration(connection, name, cell, number, state="running", value=None)
-            return _configurations(connection, name, cell, number)[0]
+            return _configurations(connection, self.location, name, cell, number)[0]
 
     def require_same_lanes(self, name: str, configuration: Configuration, keys: Mapping[int, str]) -> None:
         """Raise StoreError as `add_seeds` does, for a configuration that the store has; nothing is changed."""
@@ -191,11 +206,11 @@ class Store:
         with self.database.write() as connection:
             self._require_configuration(connection, name, cell, number)
             _update_configuration(connection, name, cell, number, settings=json.dumps(settings), state="running", value=None)
-            return _configurations(connection, name, cell, number)[0]
+            return _configurations(connection, self.location, name, cell, number)[0]
 
     def _require_configuration(self, connection: sa.Connection, name: str, cell: str, number: int) -> Configuration:
         _require_sweep(connection, self.location, name)
-        found = _configurations(connection, name, cell, number)
+        found = _configurations(connection, self.location, name, cell, number)
         if not found:
             raise StoreError(f"sweep {name!r} has no configuration {number} in cell {cell!r}")
         return found[0]
@@ -227,7 +242,9 @@ class Store:
             for budget in dict.fromkeys(budget for _, budget in requested):
                 for keys in _chunks([key for key, of_budget in requested if of_budget == budget]):
                     rows = sa.select(*without_state).where(records.c.budget == budget, records.c.key.in_(keys))
-                    found |= {(row.key, row.budget): _record(row) for row in connection.execute(rows)}
+                    for row in connection.execute(rows):
+                        with decoding(self.location, f"record {str(row.key)[:16]}"):
+                            found[row.key, row.budget] = _record(row)
         return {id: found[id] for id in requested if id in found}
 
     def state(self, key: str, budget: int) -> bytes | None:
@@ -235,7 +252,8 @@ class Store:
         query = sa.select(records.c.state).where(records.c.key == key, records.c.budget == budget)
         with self.database.read() as connection:
             found = connection.execute(query).scalar_one_or_none()
-        return None if found is None else bytes(found)
+        with decoding(self.location, f"the state of record {key[:16]}"):
+            return None if found is None else memoryview(found).tobytes()
 
     # --------------------------------------------------------------------------------------- checkpoints
 
@@ -268,7 +286,8 @@ class Store:
                     query = query.where(table.c.key.in_(chunk), table.c.steps <= at_most_steps)
                     for row in connection.execute(query):
                         if row.key not in furthest or row.steps > furthest[row.key].steps:
-                            furthest[row.key] = Checkpoint(row.steps, bytes(row.blob))
+                            with decoding(self.location, f"the checkpoint of lane {row.key[:16]}"):
+                                furthest[row.key] = Checkpoint(row.steps, memoryview(row.blob).tobytes())
         return {key: furthest[key] for key in requested if key in furthest}
 
 
@@ -345,7 +364,7 @@ def _copy_lanes(here: sa.Connection, there: sa.Connection, target: Database, nam
 def _require_sweep(connection: sa.Connection, location: str, name: str) -> None:
     """Raise StoreError, with the nearest names, if there is no sweep of that name."""
     if connection.execute(sa.select(sweeps.c.name).where(sweeps.c.name == name)).one_or_none() is None:
-        known = list(connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars())
+        known = [str(other)[:100] for other in connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars()]
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         listed = f" It has: {', '.join(known[:20])}." if known else " It has none yet."
@@ -362,9 +381,12 @@ def _require_same_lanes(name: str, cell: str, number: int, present: Mapping[int,
         )
 
 
-def _sweep_row(row: sa.Row[Any]) -> SweepRow:
-    values = row._asdict()
-    return SweepRow(**values | {"document": json.loads(values["document"])})
+def _mapping(text: str) -> dict[str, Any]:
+    """Return the mapping that a JSON text holds. Raises ValueError and TypeError."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError(f"{text[:40]!r} is not a mapping")
+    return found
 
 
 def _of(table: sa.Table, name: str, cell: str | None, number: int | None) -> sa.ColumnElement[bool]:
@@ -374,20 +396,25 @@ def _of(table: sa.Table, name: str, cell: str | None, number: int | None) -> sa.
 
 
 def _configurations(
-    connection: sa.Connection, name: str, cell: str | None = None, number: int | None = None
+    connection: sa.Connection, location: str, name: str, cell: str | None = None, number: int | None = None
 ) -> list[Configuration]:
     """Return the sweep's configurations, or the one of that cell and number, in the order they were added."""
     keys: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
     of_lanes = sa.select(lanes).where(_of(lanes, name, cell, number)).order_by(lanes.c.seed)
     for lane in connection.execute(of_lanes):
+        with decoding(location, f"a lane of sweep {name!r}"):
+            checked(lane, lanes)
         keys[lane.cell, lane.number][lane.seed] = lane.key
     chosen = sa.select(configurations).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
     found = []
     for row in connection.execute(chosen):
-        values = row._asdict()
-        values |= {column: json.loads(values[column]) for column in _JSON_COLUMNS}
-        del values["id"], values["sweep"]
-        found.append(Configuration(keys=keys.get((values["cell"], values["number"]), {}), **values))
+        with decoding(location, f"a configuration of sweep {name!r}"):
+            values = checked(row, configurations)
+            values |= {column: _mapping(values[column]) for column in _JSON_COLUMNS}
+            del values["id"], values["sweep"]
+            if not all(isinstance(label, str) for label in values["labels"].values()):
+                raise TypeError(f"labels are {values['labels']}")
+            found.append(Configuration(keys=keys.get((values["cell"], values["number"]), {}), **values))
     return found
 
 
@@ -445,9 +472,11 @@ def _record_row(record: LaneResult) -> dict[str, Any]:
 
 
 def _record(row: sa.Row[Any]) -> LaneResult:
-    values = row._asdict()
-    values["error"] = json.loads(values["error"])
-    values["provenance"] = json.loads(values["provenance"])
+    values = checked(row, records)
+    values["error"] = _mapping(values["error"])
+    if not all(value is None or isinstance(value, float | int) for value in values["error"].values()):
+        raise TypeError(f"error is {values['error']}")
+    values["provenance"] = _mapping(values["provenance"])
     columns = unpack(values["curve"])
     values["curve"] = {name: c for name, c in columns.items() if not name.startswith(_BY_LENGTH)}
     values["by_length"] = {name.removeprefix(_BY_LENGTH): c for name, c in columns.items() if name.startswith(_BY_LENGTH)}

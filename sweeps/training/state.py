@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -99,15 +100,33 @@ def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:
 
 
 def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
-    """Return state, curve and wall time of a checkpoint. Raises ValueError where its tensors are not those of `like`."""
-    tensors = load(blob)
+    """Return state, curve and wall time of a checkpoint.
+
+    Raises ValueError for bytes that `to_bytes` did not write, and where the tensors are not those of `like`. The format has
+    numbers and text only: nothing in it is executed, whoever made it.
+    """
+    try:
+        tensors = load(blob)
+        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        columns, wall_time_s = json.loads(header["curve"]), float(header["wall_time_s"])
+        curve = Curve(**columns)
+        lists = [curve.step, curve.sparsity_error, *curve.error.values(), *curve.scores.values()]
+        if not all(isinstance(column, list) and len(column) == len(curve.step) for column in lists):
+            raise ValueError("the columns of its curve differ in length")
+    except (SafetensorError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"a checkpoint is damaged, or was not written by sweeps: {error}") from error
     paths, spec = pytree.tree_flatten_with_path(like)
     names = [_name(path) for path, _ in paths]
     if sorted(names) != sorted(tensors):
         raise ValueError(f"a checkpoint holds {sorted(tensors)}, but this lane needs {sorted(names)}")
+    for name, (_, leaf) in zip(names, paths, strict=True):
+        if (tensors[name].shape, tensors[name].dtype) != (leaf.shape, leaf.dtype):
+            raise ValueError(
+                f"a checkpoint holds {name} as {tensors[name].dtype} of {list(tensors[name].shape)}, "
+                f"but this lane needs {leaf.dtype} of {list(leaf.shape)}"
+            )
     state = pytree.tree_unflatten([tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec)
-    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-    return state, Curve(**json.loads(header["curve"])), float(header["wall_time_s"])
+    return state, curve, wall_time_s
 
 
 def _name(path: Any) -> str:
