@@ -72,9 +72,9 @@ def expanded(path: str | Path) -> Path:
 def writable(folder: Path) -> bool:
     """Return whether a folder, or the parent in which it can be made, is one that this user may write to."""
     existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.exists(existing) and existing != existing.parent:  # False also where it may not be looked at
         existing = existing.parent
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 def private_folder(name: str) -> Path:

@@ -72,6 +72,7 @@ def test_values_that_sweeps_never_writes_are_refused_in_every_column(folder: Pat
     # Text may be any text, `state` is not read by a report, and a key that names no record is a lane to come.
     assert accepted <= {
         ("sweeps", "definition"), ("sweeps", "state"), ("sweeps", "created"), ("sweeps", "updated"),
+        ("sweeps", "numerics"),
         ("configurations", "cell"), ("configurations", "origin"), ("configurations", "sweep"),
         ("lanes", "sweep"), ("lanes", "cell"), ("lanes", "key"), ("lanes", "number"),
         ("records", "key"), ("records", "reason"), ("records", "state"), ("records", "budget"),

@@ -77,7 +77,7 @@ def test_make_without_arguments_lists_every_target() -> None:
     done = make()
     assert done.returncode == 0, done.stderr
     assert make_targets() == {
-        *("help", "venv", "sweep", "test", "test-cluster", "test-slow"),
+        *("help", "venv", "sweep", "test", "test-cluster", "test-slow", "test-faults"),
         *("check", "bench", "ui", "docs", "clean"),
     }
     for target in make_targets():
