@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from sweeps.config.settings import build
 from sweeps.store import Store
+from sweeps.training.compile import require_private_cache
 from sweeps.training.lane import Curve
 from sweeps.training.state import from_bytes, initial_state, to_bytes
 
@@ -69,8 +70,10 @@ def test_values_that_sweeps_never_writes_are_refused_in_every_column(folder: Pat
             else:
                 assert answer.status == 2 and len(answer.err) < 1000, (table, column)
             shutil.rmtree("results")
-    # Text may be any text, `state` is not read by a report, and a key that names no record is a lane to come.
+    # A key of whole numbers SQLite guards itself. Text may be any text, `state` is not read by a report, and a key that
+    # names no record is a lane to come.
     assert accepted <= {
+        ("sweeps_schema", "version"), ("configurations", "id"),
         ("sweeps", "definition"), ("sweeps", "state"), ("sweeps", "created"), ("sweeps", "updated"),
         ("sweeps", "numerics"),
         ("configurations", "cell"), ("configurations", "origin"), ("configurations", "sweep"),
@@ -159,3 +162,20 @@ def test_a_file_beside_an_exported_one_is_executed_only_where_it_is_named(folder
         (folder / name).write_text("import os\nos.system('touch owned')\n")
     (folder / "best.yaml").write_text(EXPORTED)
     assert call("check", "best.yaml").status == 0
+
+
+def test_a_compile_cache_that_others_can_write_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    for mode, used, after in ((0o700, True, 0o700), (0o755, True, 0o755), (0o775, True, 0o700), (0o777, False, 0o777)):
+        given = tmp_path / oct(mode)
+        given.mkdir()
+        given.chmod(mode)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(given))
+        require_private_cache()
+        assert (os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(given)) is used
+        assert given.stat().st_mode & 0o777 == after
+    chosen = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert chosen.stat().st_mode & 0o777 == 0o700
+    assert f"the compile cache {given} is not private to you" in caplog.text
+    chosen.rmdir()

@@ -137,8 +137,12 @@ def test_a_store_that_may_not_be_entered_or_read_is_named_with_the_reason(others
     assert answer.status == 2 and "it may not be opened ([Errno 13] Permission denied" in answer.err
 
 
+IMPORTS = """
+import os, sys
+import sweeps.cli, tasks  # before the path, in which tests has another folder of that name
+sys.path.append(os.environ["TESTS"])
+"""
 MOUNTED = """
-import sys
 from commands import call
 for verb in (["list"], ["report", "small"], ["export", "small"]):
     answer = call(*verb, "--store", sys.argv[1])
@@ -147,14 +151,14 @@ print("read")
 """
 
 
-def mounted(options: str, folder: Path, before: str = "true") -> str:
-    """Read the store in a folder that is mounted with these options; return what was printed."""
+def mounted(options: str, folder: Path, before: str = "true", code: str = MOUNTED) -> str:
+    """Run code with the store in a folder that is mounted with these options; return what was printed."""
     if shutil.which("unshare") is None:
         pytest.skip("unshare, which gives a process its own mounts, is not installed")
     script = f'set -e; mount {options} "$1"; {before}; exec "$2" -c "$3" "$1/results"'
     done = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", script, "-", str(folder), sys.executable, MOUNTED],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        ["unshare", "--mount", "bash", "-c", script, "-", str(folder), sys.executable, IMPORTS + code],
+        capture_output=True, text=True, env={**os.environ, "TESTS": str(Path(__file__).parent)},
     )  # fmt: skip
     if "mount" in done.stderr and "Traceback" not in done.stderr:
         pytest.skip(f"no mounts can be made here: {done.stderr.strip()}")
@@ -192,6 +196,43 @@ def test_a_store_on_a_full_disk_is_read(tmp_path: Path, left: str) -> None:
 
 def record(key: str, state: bytes | None = None) -> LaneResult:
     return LaneResult(key=key, seed=0, budget=1000, steps=1000, outcome="unsolved", solved=False, state=state)
+
+
+SWEEP = """\
+name: small
+task: {name: static, operation: sub, input_size: 10}
+model: linear
+train: {steps: 60, batch: 4, evaluate_every: 2}
+seeds: 40
+"""
+TRAINED = """
+import subprocess
+from commands import call, train_in_process
+from sweeps.runner import run
+run._train = lambda driver, console, workers: train_in_process(driver)
+disk = sys.argv[1].removesuffix("/results")
+command = ["run", disk + "/../small.yaml", "--no-mlflow", "--store", sys.argv[1]]
+answer = call(*command)  # which fails for a traceback
+assert answer.status == 1, answer
+assert "the disk is full. Free some space" in answer.err, answer
+assert "What is recorded is kept; the same command continues it" in answer.err, answer
+for verb in (["list"], ["report", "small"], ["status", "small"]):
+    answer = call(*verb, "--store", sys.argv[1])
+    assert answer.status == 0, answer
+full = call("figure", "small", "--x", "model", "--store", sys.argv[1], "-o", disk + "/figure.svg")
+assert full.status in (1, 2), full
+subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+answer = call(*command)
+assert answer.status == 0 and "40 lanes" in answer.out, answer
+print("continued")
+"""
+
+
+@needs_root
+def test_a_sweep_that_fills_its_disk_ends_with_1_and_continues_when_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "small.yaml").write_text(SWEEP)
+    assert mounted("-t tmpfs -o size=300k tmpfs", tmp_path / "disk", code=TRAINED) == "continued\n"
 
 
 WRITER = """
