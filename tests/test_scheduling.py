@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from rich.console import Console
@@ -147,6 +149,35 @@ def test_ray_is_started_again_where_it_was_not_up_in_time_but_not_forever(
     assert len(tries) == min(failures + 1, ray_tune.START_ATTEMPTS)
     assert all(options == tries[0] for options in tries)
     assert f"it is started again (2 of {ray_tune.START_ATTEMPTS})" in caplog.text
+
+
+def test_a_worker_that_outlives_ray_is_ended_and_a_process_of_somebody_else_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the clock was set back an hour: Ray's workers look whether their raylet lives an hour later."""
+    nodes: list[subprocess.Popen[str]] = []
+
+    def start(**options: object) -> None:
+        nodes.append(subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True))
+
+    def shutdown() -> None:
+        nodes[1].kill()
+        nodes[1].wait()
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(ray_tune, "WORKER_SHUTDOWN_S", 0.1)
+    start()  # somebody else's
+    with ray_tune.ray_cluster(Resources(), 2):
+        others, worker = (psutil.Process(int(str(node.stdout and node.stdout.readline()))) for node in nodes)
+    try:
+        worker.wait(10)
+        assert others.is_running()
+    finally:
+        for process in (others, worker):
+            with suppress(psutil.Error):
+                process.kill()
+        for node in nodes:
+            node.communicate()
 
 
 def test_capacity_counts_workers_of_live_nodes_up_to_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:

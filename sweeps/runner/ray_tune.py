@@ -18,8 +18,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ ENVIRONMENT = {
 for _name, _value in ENVIRONMENT.items():  # before the import: Ray reads the environment then
     os.environ.setdefault(_name, _value)
 
+import psutil
 import ray
 from ray import tune
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
@@ -59,6 +60,8 @@ log = logging.getLogger(__name__)
 RAY_SHUTDOWN_S = 25.0
 """Seconds that Ray has to shut down after SIGTERM or SIGHUP. Batch systems send the signal to every process of a job, including
 Ray's own, for which Ray then waits up to a minute; Slurm kills after 30 s."""
+WORKER_SHUTDOWN_S = 3.0
+"""Seconds that workers have to end by themselves after their raylet."""
 START_ATTEMPTS = 4
 """How often Ray is started: it waits half a minute for its own processes, which is too short on a busy machine."""
 CAPACITY_PERIOD_S = 2.0
@@ -181,6 +184,7 @@ def ray_cluster(
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         # A closed terminal sends SIGHUP to Ray's processes too. They inherit that it is blocked, and send last checkpoints.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        others = psutil.Process().children()
         try:
             with _runtime_env(document if address else None) as runtime_env:
                 # "local": without it Ray connects to any cluster that `ray start` began on this machine.
@@ -211,7 +215,22 @@ def ray_cluster(
                 )
             yield capacity
         finally:
-            ray.shutdown()
+            _shut_down([] if address else [child for child in psutil.Process().children() if child not in others])
+
+
+def _shut_down(own: Sequence[psutil.Process]) -> None:
+    """Call `ray.shutdown`, and end the workers of the processes `own`, a Ray of this sweep's, that remain after it.
+
+    Workers look from time to time whether their raylet lives, by the wall clock: set back an hour, for an hour they do not.
+    """
+    workers: list[psutil.Process] = []
+    for process in own:
+        with suppress(psutil.Error):
+            workers += process.children(recursive=True)
+    ray.shutdown()
+    for process in psutil.wait_procs(workers, WORKER_SHUTDOWN_S)[1]:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 @contextmanager
