@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import psutil
@@ -86,16 +86,14 @@ def output_line(process: Process) -> str:
 class Started:
     """A command in a session of its own, so that the processes that it starts can be found and ended.
 
-    `prefix` is a command that executes it, such as nsenter; `environment` is added to this process's own.
+    `environment` is added to this process's own.
     """
 
-    def __init__(
-        self, folder: Path, *arguments: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._output = folder / f"{arguments[0]}-{time.monotonic_ns()}.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-P", "-m", "sweeps.cli", *arguments],  # -P: as the command `sweeps`
+                [sys.executable, "-P", "-m", "sweeps.cli", *arguments],  # -P: as the command `sweeps`
                 cwd=folder, env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 # In the background of a shell SIGINT is ignored, which the command would inherit.
@@ -165,8 +163,8 @@ class Commands:
     def __init__(self) -> None:
         self._all: list[Started] = []
 
-    def start(self, folder: Path, *arguments: str, **options: Any) -> Started:
-        self._all.append(Started(folder, *arguments, **options))
+    def start(self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Started:
+        self._all.append(Started(folder, *arguments, environment=environment))
         return self._all[-1]
 
     def __iter__(self) -> Iterator[Started]:

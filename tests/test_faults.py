@@ -6,6 +6,7 @@ moments: SWEEPS_FAULTS_SEED (1) changes them, SWEEPS_FAULTS_HITS (20) how many t
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import re
@@ -14,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 SEED = int(os.environ.get("SWEEPS_FAULTS_SEED", "1"))
 HITS = int(os.environ.get("SWEEPS_FAULTS_HITS", "20"))
 SERVER_DOWN_S = 60.0
+CLONE_NEWNS = 0x00020000  # of <linux/sched.h>
 # A parallel search in two cells, in many short packs, so that there is something to lose at every moment.
 HIT = """\
 name: hit
@@ -106,17 +108,14 @@ class Hit:
     """pytest's `record_property`: the row of the table."""
     uri: str | None = None
     """MLflow's, where it is not in the store."""
-    prefix: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    place: str | None = None
-    """The store as the command sees it, where that is another path."""
     runs: list[Started] = field(default_factory=list)
     moments: list[str] = field(default_factory=list)
     began_s: float = field(default_factory=time.monotonic)
 
     def run(self) -> Started:
-        arguments = ("run", "hit.yaml", "--store", self.place or self.store, "--workers", "2")
-        self.runs.append(self.commands.start(self.folder, *arguments, prefix=self.prefix, environment=dict(self.environment)))
+        arguments = ("run", "hit.yaml", "--store", self.store, "--workers", "2")
+        self.runs.append(self.commands.start(self.folder, *arguments, environment=self.environment))
         self._launched_s = time.monotonic()
         self._progress = self._progress_now()
         return self.runs[-1]
@@ -306,21 +305,20 @@ def test_mlflow_server_killed_for_a_minute(hit: Hit) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[list[str], Path, Path]]:
-    """A file system in memory that only commands with a prefix see: the prefix, its path for them, its path from here."""
-    place = tmp_path / "disk"
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory of 64 MB, which only this process and its children see: they get mounts of their own."""
+    place, why = tmp_path / "disk", ""
     place.mkdir()
-    script = f"mount -t tmpfs -o size=64m tmpfs '{place}' && echo mounted && exec cat"
-    holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert holder.stdout is not None
-    if (line := holder.stdout.readline().strip()) != "mounted":
-        holder.communicate()
-        pytest.skip(f"a file system cannot be mounted here, which needs root on Linux: {line}")
-    yield ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"], place, Path(f"/proc/{holder.pid}/root{place}")
-    holder.communicate()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "unshare") or libc.unshare(CLONE_NEWNS) != 0:
+        why = os.strerror(ctypes.get_errno())
+    for arguments in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]):
+        if not why:
+            why = subprocess.run(["mount", *arguments], capture_output=True, text=True).stderr.strip()
+    if why:
+        pytest.skip(f"a file system cannot be mounted here, which needs root on Linux: {why}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -334,12 +332,11 @@ def size_mb(folder: Path) -> int:
     return shutil.disk_usage(folder).total // 1024**2
 
 
-def test_disk_full(hit: Hit, disk: tuple[list[str], Path, Path]) -> None:
+def test_disk_full(hit: Hit, disk: Path) -> None:
     """While MLflow's database is made, and twice while lanes are written; each time the disk is made larger afterwards."""
-    prefix, place, seen = disk
-    hit.prefix, hit.place, hit.store = [*prefix, f"--wd={hit.folder}"], str(place / "store"), str(seen / "store")
+    hit.store = str(disk / "store")
     moments: list[tuple[str, Callable[[], bool]]] = [
-        ("at MLflow's first write ", lambda: (seen / "store" / "mlflow.db").is_file()),
+        ("at MLflow's first write ", (disk / "store" / "mlflow.db").is_file),
         ("at the first lanes ", lambda: lanes_in(hit.store) > 0),
         ("after half of the lanes ", lambda: lanes_in(hit.store) > LANES // 2),
     ]
@@ -347,12 +344,12 @@ def test_disk_full(hit: Hit, disk: tuple[list[str], Path, Path]) -> None:
         command = hit.run()
         command.until(happened, what)
         hit.note(what)
-        fill(seen)
+        fill(disk)
         assert command.ended() == 1, command.output
         assert "disk is full" in command.output or "No space left" in command.output, command.output
         assert call("list", "--store", hit.store).status == 0, "reading works while the disk is full"
-        larger = f"remount,size={size_mb(seen) + 64}m"
-        subprocess.run([*prefix, "mount", "-o", larger, str(place)], check=True)
+        larger = f"remount,size={size_mb(disk) + 64}m"
+        subprocess.run(["mount", "-o", larger, str(disk)], check=True)
     hit.end()
 
 
