@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -78,13 +79,14 @@ def writable(folder: Path) -> bool:
 
 
 def private_folder(name: str) -> Path:
-    """Return a temporary folder of this user, the same at every call; it is made. Raises UserError if it is another's."""
+    """Return a temporary folder of this user alone: the same at every call, or a new one where another has that name."""
     folder = Path(tempfile.gettempdir()) / f"sweeps-{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise UserError(f"{folder} is not a folder of this user alone: remove it, or set TMPDIR to a folder of yours")
-    return folder
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077:
+            return folder
+    return Path(tempfile.mkdtemp(prefix=f"sweeps-{name}-"))
 
 
 def compile_cache() -> tuple[Path, str | None]:
@@ -96,10 +98,7 @@ def compile_cache() -> tuple[Path, str | None]:
         return usual, None
     except OSError as error:
         why = f"{usual} on {socket.gethostname()} cannot be written ({error.strerror})"
-    try:
-        folder = private_folder("cache")
-    except (UserError, OSError):
-        folder = Path(tempfile.mkdtemp(prefix="sweeps-cache-"))
+    folder = private_folder("cache")
     return folder, f"{why}: compiled code is kept in {folder}; XDG_CACHE_HOME names another place"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
@@ -252,9 +251,33 @@ def test_a_key_of_a_users_unit_changes_with_a_file_that_it_imports(folder, monke
 
 def test_the_source_of_a_lane_is_that_of_its_own_definitions() -> None:
     """Editing NPU's file is no reason to doubt the records of NAU; what both use is in both digests."""
+    root = Path(__file__).parent.parent
     files = {
-        name: {path.name for path in imported_files(sys.modules[find("model", name).__module__], [Path("arith_models")])}
-        for name in ("nau", "npu")
+        name: set(imported_files(module, root / f"{module.replace('.', '/')}.py", {"arith_models": root}))
+        for name, module in ((name, find("model", name).__module__) for name in ("nau", "npu"))
     }
-    assert "npu.py" in files["npu"] and "npu.py" not in files["nau"]
-    assert "base.py" in files["nau"] & files["npu"]
+    assert "arith_models.units.npu" in files["npu"] and "arith_models.units.npu" not in files["nau"]
+    assert "arith_models.base" in files["nau"] & files["npu"]
+
+
+def test_an_environment_beside_a_users_unit_is_no_part_of_its_source(folder) -> None:
+    """In a checkout with its .venv, `import torch` is no import of the user's own files."""
+    (folder / "my_unit.py").write_text(MINE)
+    before = source_hash("model", "./my_unit.py")
+    package = folder / ".venv/lib/python3.11/site-packages/torch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("not Python \0")
+    clear_cache()
+    assert source_hash("model", "./my_unit.py") == before
+
+
+@pytest.mark.parametrize("beside", ["def broken(:\n", "x = " + "+".join(["1"] * 20_000), "\0"])
+def test_a_file_that_cannot_be_parsed_is_digested_as_it_is(folder, beside) -> None:
+    (folder / "legacy.py").write_text(beside)
+    (folder / "my_unit.py").write_text(
+        MINE + "\n\ndef later():\n    import legacy\n    import package_that_is_not_there.part\n"
+    )
+    before = version_key("model", "./my_unit.py")
+    (folder / "legacy.py").write_text(beside + "\n")
+    clear_cache()
+    assert version_key("model", "./my_unit.py") != before

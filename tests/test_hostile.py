@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -146,6 +147,18 @@ def test_an_exported_file_that_sweeps_did_not_write_is_refused_before_it_trains(
     (folder / "best.yaml").write_text(f"{EXPORTED}exported: {exported}\n")
     answer = call("reproduce", "best.yaml", *how)
     assert answer.status == 2 and message in answer.err
+
+
+def test_writing_mlflow_from_a_store_executes_no_file_that_the_store_names(folder: Path) -> None:
+    (folder / "evil.py").write_text("import os\nos.system('touch owned')\n")
+    with Store("results") as store:
+        made_sweep(store)
+    with edited() as connection:
+        document = json.dumps({"name": "small", "model": "./evil.py", "task": "./evil.py", "train": {"steps": 10}})
+        connection.execute("UPDATE sweeps SET document = ?", (document,))
+    assert call("sync", "small").status == 0
+    Path("results/mlflow.db").write_bytes(b"no database " * 1000)  # which is made again from every sweep of the store
+    assert call("sync", "small").status == 0
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", "$(touch owned)", "`touch owned`", "a;touch owned", "a\\x1b"])

@@ -86,8 +86,20 @@ def test_a_sweep_of_an_older_engine_keeps_its_results_under_another_name_and_is_
     assert "lanes are in the store already" not in answer.out and len(records_of("results")) == 8
     kept = call("report", "small-numerics-1", "--format", "csv", "--no-timing").out
     assert kept == before.replace("small", "small-numerics-1")
+    assert call("sync", "small-numerics-1").status == 0  # its own runs, under its own name
+    assert states("results", "small-numerics-1")[("seed", "FINISHED")] == 4
     assert call("report", "small", "--format", "csv", "--no-timing").out == before
     assert numerics.startswith("2 cpu-")
+
+
+def test_a_file_that_does_not_continue_an_older_engines_sweep_is_refused_as_always() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    with sqlite3.connect("results/sweeps.db") as database:
+        database.execute("UPDATE sweeps SET numerics = NULL")
+    database.close()
+    answer = call("run", "small.yaml", "train.batch=7", "--no-mlflow")
+    assert answer.status == 2 and "--name NEW" in answer.err
+    assert "small-numerics-1" not in call("list").out
 
 
 def test_stored_lanes_that_other_code_trained_are_reused_with_one_warning_that_names_both() -> None:
@@ -110,11 +122,25 @@ def test_a_sweep_keeps_the_numerics_with_which_it_began(monkeypatch) -> None:
     answer = call("run", "small.yaml", "seeds=3", "--no-mlflow")
     assert answer.status == 0 and "4 lanes are in the store already" in answer.out
     assert {record.provenance["numerics"].split()[-1] for record in records_of("results")} == {"plain"}
-    refused = call("run", "small.yaml", "--numerics", "compiled", "--no-mlflow")
+    refused = call("run", "small.yaml", "seeds=3", "--numerics", "compiled", "--no-mlflow")
     assert refused.status == 2 and "Leave --numerics out, or start another sweep with --name" in refused.err
-    wrong = call("run", "small.yaml", "--numerics", "compilled", "--no-mlflow")
-    assert wrong.status == 2 and "Did you mean 'compiled'?" in wrong.err
     assert len(records_of("results")) == 6 and records_of("results")[: len(before)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compilled", "unknown numerics 'compilled'. Did you mean 'compiled'?"),
+        ("plain,compiled", "--numerics has plain and compiled: a sweep has one of them"),
+        ("cuda", "--numerics is cuda, and the file's workers train on cpu: that needs resources.gpus above 0"),
+        ("cpu-of-another-kind", "--numerics is cpu-of-another-kind, and this machine is cpu-"),
+    ],
+)
+def test_numerics_that_cannot_be_had_are_refused_before_anything_begins(words: str, message: str) -> None:
+    answer = call("run", "small.yaml", "--numerics", words, "--no-mlflow")
+    assert answer.status == 2 and message in " ".join(answer.err.split())
+    with Store("results") as store:
+        assert store.sweep("small") is None
 
 
 @pytest.mark.parametrize("differs", ["source", "device", "compiler", "file"])

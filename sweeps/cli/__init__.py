@@ -34,11 +34,11 @@ def hidden_packages() -> dict[str, str]:
 
     A folder on the path before the installation does that: PYTHONPATH, or the working directory with `python -m`.
     """
-    here, found = Path(__file__).resolve().parents[2], {}
+    here, found = Path(__file__).absolute().parents[2], {}
     for name in ("arith_models", "cluster", "tasks"):
         spec = importlib.util.find_spec(name)
         place = Path(spec.origin).parent if spec is not None and spec.origin and spec.submodule_search_locations else None
-        if place is None or place.resolve() != here / name:
+        if place is None or place.resolve() != (here / name).resolve():
             locations = list(spec.submodule_search_locations or [spec.origin or "?"]) if spec is not None else ["nowhere"]
             found[name] = locations[0]
     return found

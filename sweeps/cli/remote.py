@@ -157,20 +157,13 @@ def stop(name: str, on: On) -> None:
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
     from cluster.clusters_file import find_cluster
-    from sweeps.config.faults import SweepFileError
-    from sweeps.config.sweep_file import from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store
 
     cluster = find_cluster(on)
     with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
-        row = opened.sweep(name)
-        assert row is not None
-        try:
-            sync(from_document(row.document, name), opened, store)
-        except SweepFileError as error:  # such as a unit of the user's own that is not here
-            errors.print(f"note: MLflow is not written: {error}", highlight=False, soft_wrap=True)
+        sync(name, opened, store)
     console.print(f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False)
 
 

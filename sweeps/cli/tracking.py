@@ -20,7 +20,6 @@ from sweeps.errors import UserError
 @app.command("sync")
 def sync_(name: str, store: StoreOption = "results") -> None:
     """Write a sweep's MLflow runs from the records. What is there is kept; what was deleted in MLflow is restored."""
-    from sweeps.config.sweep_file import from_document
     from sweeps.runner.run import sync
     from sweeps.store import Store
 
@@ -29,7 +28,7 @@ def sync_(name: str, store: StoreOption = "results") -> None:
         row = opened.sweep(name)
         if row is None:
             raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
-        sync(from_document(row.document, name), opened, store)
+        sync(name, opened, store)
 
 
 @app.command()

@@ -123,8 +123,10 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
     if row is None:
         return None
     console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
-    changed = overrides if "name" in row.document else [f"name={name}", *overrides]
-    sweep = parse(row.definition, name, changed)
+    named = any(argument.startswith("name=") for argument in overrides)
+    sweep = parse(row.definition, name, overrides)
+    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
+        sweep = parse(row.definition, name, [f"name={name}", *overrides])
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
 
 

@@ -23,7 +23,7 @@ import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints, overload
@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and many modules need `neare
     from arith_models.base import Network, Unit
     from tasks.base import Task
 
+SHIPPED = ("arith_models", "tasks")
+"""Packages of this project that define models and tasks."""
 Kind = Literal["model", "network", "task"]
 """`model` is the kind of a unit: most models are one unit, which a network arranges."""
 
@@ -267,27 +269,18 @@ def source_hash(kind: Kind, name: str) -> str:
 @lru_cache
 def _source_hash(kind: Kind, name: str, own_only: bool) -> str:
     cls = _find(kind, name)
-    file = Path(inspect.getfile(cls))
-    folders = [*_packages(), *([] if _is_shipped(file) else [_own_folder(cls, file)])]
-    files = imported_files(sys.modules[cls.__module__], folders)
-    return digest(path for path in files if not (own_only and _is_shipped(path)))
-
-
-def _own_folder(cls: type[Any], file: Path) -> Path:
-    """Return the folder whose files belong to a user's own class: its package, or the folder of a single file."""
-    top = getattr(sys.modules.get(cls.__module__.partition(".")[0]), "__file__", None)
-    path = Path(top) if top else file
-    return path if path.parent.name == "site-packages" else path.parent
-
-
-@cache
-def _packages() -> tuple[Path, ...]:
-    return tuple(Path(inspect.getfile(importlib.import_module(name))).resolve().parent for name in ("arith_models", "tasks"))
-
-
-def _is_shipped(file: Path) -> bool:
-    """Whether a file is part of `arith_models` or `tasks`."""
-    return any(file.resolve().is_relative_to(package) for package in _packages())
+    file, module = Path(inspect.getfile(cls)).resolve(), cls.__module__
+    installed = Path(__file__).resolve().parents[2]
+    shipped = dict.fromkeys(SHIPPED, installed)
+    if module.partition(".")[0] in SHIPPED:
+        return digest(imported_files(module, file, shipped))
+    if module.startswith("_user_"):  # a file of its own, whatever its folder is called
+        module = file.stem
+    top = module.partition(".")[0]
+    above = file.parents[module.count(".") + (file.name == "__init__.py")]
+    # What is installed is no part of the user's own code, unless it is the package that the class is in.
+    places = {top: above} if above.name in ("site-packages", "dist-packages") or "." in module else {"": above}
+    return digest(imported_files(module, file, places if own_only else {**places, **shipped}))
 
 
 def is_reference(name: str) -> bool:

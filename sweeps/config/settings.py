@@ -327,7 +327,7 @@ def source_of(resolved: Mapping[str, Any]) -> str:
 def _engine_source() -> str:
     from sweeps.training import numerics
 
-    return digest(Path(numerics.__file__).parent.glob("*.py"))
+    return digest({path.name: path for path in Path(numerics.__file__).parent.glob("*.py")})
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:

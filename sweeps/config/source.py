@@ -5,64 +5,70 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 LENGTH = 16
 """Hexadecimal digits of a digest."""
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What `ast` raises for a file that is not Python of this version, is not text, or is nested too deeply."""
 
 
-def digest(files: Iterable[Path]) -> str:
-    """Return one digest of several files' code. Neither their names nor their order are part of it."""
-    parts = sorted({_of_file(path, *_stamp(path)) for path in files})
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:LENGTH]
+def digest(files: Mapping[str, Path]) -> str:
+    """Return one digest of the code of several files, by the name of each, in any order."""
+    parts = [f"{name} {_of_file(path, *_stamp(path))}" for name, path in sorted(files.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:LENGTH]
 
 
-def imported_files(module: ModuleType, folders: Iterable[Path]) -> set[Path]:
-    """Return the file of a module, and of the modules that it imports, also in functions, as far as in these folders."""
-    within = [folder.resolve() for folder in folders]
-    found: set[Path] = set()
-    queue = [(module.__name__, Path(module.__file__ or "").resolve())]
+def imported_files(name: str, file: Path, places: Mapping[str, Path]) -> dict[str, Path]:
+    """Return a module's file and those of the modules that it imports, also in functions, by the modules' names.
+
+    Nothing is imported. `places` has the folders in which modules are looked for, by the name of a top-level package, or
+    under "" for every other name; what is in none of them is left out.
+    """
+    found: dict[str, Path] = {}
+    queue = [(name, file)]
     while queue:
         name, path = queue.pop()
-        if path in found or not path.is_file() or not any(path.is_relative_to(folder) for folder in within):
+        if name in found:
             continue
-        found.add(path)
+        found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        queue += [(n, file) for n in sorted(set(_imported_names(path, package))) if (file := _file_of(n)) is not None]
+        for other in _imported_names(path, package):
+            place = places.get(other.partition(".")[0], places.get(""))
+            if place is not None and (there := _file_of(other, place)) is not None:
+                queue.append((other, there))
     return found
+
+
+def _file_of(name: str, place: Path) -> Path | None:
+    path = place.joinpath(*name.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
 def _imported_names(path: Path, package: str) -> Iterator[str]:
     """Yield every name that a file imports, which may be a module or something in one, and the packages around it."""
-    for node in ast.walk(_parsed(path)):
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except _UNREADABLE:
+        return
+    for node in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package)
+                try:
+                    base = importlib.util.resolve_name("." * node.level + base, package)
+                except ImportError:  # above the top-level package: an import that was never run
+                    continue
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
             yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
-
-
-@cache
-def _file_of(name: str) -> Path | None:
-    """Return the file of a module without importing it (its packages are imported); None where there is none."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):  # something in a module, or a module without a spec
-        return None
-    return Path(spec.origin).resolve() if spec is not None and spec.origin and spec.has_location else None
-
-
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -72,11 +78,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def _of_file(path: Path, mtime_ns: int, size: int) -> str:
-    try:
-        text = "".join(_plain(_parsed(path)))
-    except SyntaxError:  # a file that cannot be imported, such as one that nothing uses
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return hashlib.sha256(text.encode()).hexdigest()
+    content = path.read_bytes()
+    with suppress(*_UNREADABLE):  # then it is the file as it is
+        content = "".join(_plain(ast.parse(content))).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()
 
 
 def _plain(node: ast.AST) -> Iterator[str]:

@@ -53,7 +53,7 @@ class PackRequest:
     source: str
     """Digest of the code that trains the lanes (`source_of`), which the worker's must be equal to."""
     installation: str
-    """Folder of the driver's code, for messages."""
+    """Folder of the driver's installation, from which workers import where they have it."""
     device: str = "cpu"
     checkpoint_s: float = 5.0
     """Seconds between two reports of a worker."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from sweeps.config.settings import build, float_leaves
@@ -11,6 +10,7 @@ from sweeps.results.export import best_configuration
 from sweeps.results.metrics import SYMBOL_ERRORS
 from sweeps.results.numbers import number
 from sweeps.store import Store
+from sweeps.training.numerics import Numerics
 
 COLUMNS = tuple(share.name for share in reversed(SYMBOL_ERRORS))
 
@@ -46,7 +46,8 @@ def ensemble_table(
             built.task.curve_inputs(length)
         except ValueError as error:
             raise UserError(f"length {length} of sweep {name}: {error}") from error
-    compiled = os.environ.get("SWEEPS_COMPILE", "1") != "0"
+    row = store.sweep(name)
+    compiled = Numerics.parse(row.numerics).compiled if row and row.numerics else Numerics.here("cpu").compiled
     try:
         ensemble = Ensemble(built, float_leaves(settings), list(states.values()), compiled)
     except ValueError as error:

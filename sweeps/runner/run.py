@@ -9,24 +9,26 @@ import signal
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
+from sweeps.config.compare import Cell
 from sweeps.config.diff import difference
 from sweeps.config.faults import unknown
-from sweeps.config.sweep_file import Sweep, from_document
+from sweeps.config.sweep_file import Budget, Resources, Sweep
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
+from sweeps.results.report import Report
 from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
-from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, why_no_compiler
+from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
 
@@ -101,16 +103,28 @@ def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
     """Return the numerics of a new sweep: this machine's, with `chosen` parts in place of its own.
 
     `chosen`, by default the environment variable SWEEPS_NUMERICS, has `compiled` or `plain`, a kind of device, or both, such
-    as cpu-x86-64-v3,plain. Raises UserError.
+    as cpu-x86-64-v3,plain. Raises UserError for what is unknown, and for what the workers of this machine cannot be; those of
+    a cluster are asked when they start.
     """
-    result = Numerics.here(device_of(sweep))
-    for word in (chosen or os.environ.get("SWEEPS_NUMERICS", "")).replace(",", " ").split():
-        if word in MODES:
-            result = replace(result, compiled=word == "compiled")
-        elif word in DEVICE_KINDS or word == result.device:
-            result = replace(result, device=word)
-        else:
-            raise UserError(f"--numerics: {unknown('numerics', word, [*MODES, *DEVICE_KINDS])} Such as cpu-x86-64-v3,plain")
+    device, here = device_of(sweep), Numerics.here(device_of(sweep))
+    given = "SWEEPS_NUMERICS" if chosen is None else "--numerics"
+    words = (os.environ.get("SWEEPS_NUMERICS", "") if chosen is None else chosen).replace(",", " ").split()
+    modes, kinds = [w for w in words if w in MODES], [w for w in words if is_device_kind(w)]
+    for word in words:
+        if word not in (*modes, *kinds):
+            raise UserError(f"{given}: {unknown('numerics', word, [*MODES, *DEVICE_KINDS])} Such as cpu-x86-64-v3,plain")
+    if len(modes) > 1 or len(kinds) > 1:
+        raise UserError(f"{given} has {' and '.join(modes if len(modes) > 1 else kinds)}: a sweep has one of them")
+    result = Numerics(kinds[0] if kinds else here.device, modes[0] == "compiled" if modes else here.compiled)
+    if not result.device.startswith(device):
+        needed = "above 0" if result.device == "cuda" else "0"
+        raise UserError(
+            f"{given} is {result.device}, and the file's workers train on {device}: that needs resources.gpus {needed}"
+        )
+    if ray_address() is None and result.device != here.device:
+        raise UserError(f"{given} is {result.device}, and this machine is {here.device}: run it on a machine of that kind")
+    if ray_address() is None and result.compiled and (reason := why_no_compiler()):
+        raise UserError(f"{given} is compiled, and on this machine {reason}: install one, or choose plain")
     return result
 
 
@@ -147,49 +161,55 @@ def ignore_hang_up() -> None:
     for stream in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
 
 def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> bool:
     """Write a new sweep to the store, or return whether it has one that the file continues. Raises UserError if it does not."""
-    numerics = chosen_numerics(sweep, chosen)
     row = store.sweep(sweep.name)
+    if row is None:
+        _begin_anew(sweep, store, chosen_numerics(sweep, chosen), console)
+        return False
+    change = difference(row.document, sweep)
+    if change.kind == "refusal":
+        raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
+    if change.kind == "extension":
+        console.print(change.message, highlight=False)
     try:
-        before = None if row is None or row.numerics is None else Numerics.parse(row.numerics)
+        before = None if row.numerics is None else Numerics.parse(row.numerics)
     except ValueError as error:
         raise StoreError(f"store {store.location}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
-    if row is not None and (before is None or before.version < NUMERICS):
+    if before is None or before.version < NUMERICS:
+        numerics = chosen_numerics(sweep, chosen)
         version = before.version if before else 1
-        kept = next(n for n in _free_names(f"{sweep.name}-numerics-{version}") if store.sweep(n) is None)
+        kept = next(n for n in _free_names(f"{sweep.name[:80]}-numerics-{version}") if store.sweep(n) is None)
         store.rename_sweep(sweep.name, kept)
         console.print(
             f"{sweep.name} was trained with version {version} of the engine's numerics, and this is version {NUMERICS}, whose "
             f"numbers differ. Its results are kept as {kept}; {sweep.name} is trained anew.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-        row = None
-    if row is None:
-        store.begin_sweep(sweep.name, sweep.text, sweep.document, str(numerics))
-        if not numerics.compiled and (reason := why_no_compiler()):
-            console.print(f"note: training runs uncompiled, several times slower: {reason}", highlight=False)
+        _begin_anew(sweep, store, numerics, console)
         return False
-    assert before is not None
     if before.version > NUMERICS:
         raise UserError(
             f"sweep {sweep.name!r} in {store.location} has numerics {before}, of a newer engine than this "
             f"(version {NUMERICS}): install the release that began it, or start anew with --name"
         )
-    if chosen is not None and before != numerics:
+    if chosen is not None and before != (asked := chosen_numerics(sweep, chosen)):
         raise UserError(
-            f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {numerics}: all its lanes have the "
+            f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {asked}: all its lanes have the "
             "same. Leave --numerics out, or start another sweep with --name"
         )
-    change = difference(row.document, sweep)
-    if change.kind == "refusal":
-        raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
-    if change.kind == "extension":
-        console.print(change.message, highlight=False)
     return True
+
+
+def _begin_anew(sweep: Sweep, store: Store, numerics: Numerics, console: Console) -> None:
+    store.begin_sweep(sweep.name, sweep.text, sweep.document, str(numerics))
+    if not numerics.compiled and (reason := why_no_compiler()):
+        console.print(f"note: training runs uncompiled, several times slower: {reason}", highlight=False)
 
 
 def _free_names(name: str) -> Iterator[str]:
@@ -247,28 +267,34 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
 
 
-def sync(sweep: Sweep, store: Store, folder: str | Path) -> None:
-    """Write all MLflow runs of a sweep from its records. Raises TrackingError and StoreError."""
-    _write_runs(sweep, store, default_uri(folder), partial(sync_all, folder))
+def sync(name: str, store: Store, folder: str | Path) -> None:
+    """Write all MLflow runs of a sweep from its records. Raises TrackingError, and StoreError for an unknown name."""
+    _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
 
 
 def sync_all(folder: str | Path, uri: str) -> None:
-    """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError.
-
-    Sweeps whose files cannot be read any more, such as those of a model that is not on this machine, are left out, with a
-    warning.
-    """
-    with Store(folder) as store:
+    """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError."""
+    with Store(folder, read_only=True) as store:
         for row in store.sweeps():
-            try:
-                sweep = from_document(row.document, row.name)
-            except UserError as error:
-                log.warning("the runs of %r are not written to MLflow: %s", row.name, str(error).splitlines()[0])
-            else:
-                _write_runs(sweep, store, uri)
+            _write_runs(row.name, store, uri)
 
 
-def _write_runs(sweep: Sweep, store: Store, uri: str, refill: Refill | None = None) -> None:
-    found = report(store, sweep.name)
-    tracker = Tracker(uri, sweep, created=found.row.created, name=found.name, refill=refill)
+def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None) -> None:
+    found = report(store, name)
+    tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
     tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
+
+
+def _as_stored(found: Report) -> Sweep:
+    """Return a sweep as its records describe it: no file that it names is looked for, or executed."""
+    cells: dict[str, Cell] = {}
+    for configuration in (one.configuration for one in found.with_repeats()):
+        named = {section: {"name": configuration.settings[section]["name"]} for section in ("model", "task")}
+        cell = cells.setdefault(configuration.cell, Cell(configuration.labels, named))
+        cell.space.update({path: found.search.space[path] for path in configuration.parameters if path in found.search.space})
+    document = found.row.document
+    return Sweep(
+        name=found.name, question=str(document.get("question") or "").strip(), seeds=(), cells=tuple(cells.values()),
+        search=found.search, resources=Resources(), budget=Budget(), warnings=(), text=found.row.definition,
+        expected=None, document=document,
+    )  # fmt: skip

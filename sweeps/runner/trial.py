@@ -23,6 +23,7 @@ class Opaque:
 
     def __init__(self, pack_id: str, installation: str, request: Any) -> None:
         self.pack_id, self.installation, self._pickled = pack_id, installation, pickle.dumps(request)
+        self.path = [os.path.abspath(entry) for entry in sys.path]
 
     def __repr__(self) -> str:
         return self.pack_id
@@ -39,7 +40,7 @@ class PackTrial(tune.Trainable):
     """Train one pack in a worker process. Processes are reused, so compiled functions stay."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        import_from(config["request"].installation)
+        import_from(config["request"].installation, config["request"].path)
         from sweeps.runner.worker import prepare_process
 
         prepare_process()
@@ -63,13 +64,16 @@ class PackTrial(tune.Trainable):
         return True
 
 
-def import_from(installation: str) -> None:
-    """Import this project's packages from a folder; from the usual path on a machine that has no such folder.
+def import_from(installation: str, path: list[str]) -> None:
+    """Import this project's packages from a folder, and search for modules where the driver does (`path`).
 
-    What is imported is compared with the driver's by a digest of the source, see `sweeps.runner.worker`.
+    On a machine that has no such folder they are imported from its usual path. What is imported is compared with the
+    driver's by a digest of the source, see `sweeps.runner.worker`.
     """
     here = os.path.isdir(os.path.join(installation, "sweeps"))
     if here:
+        added = os.getcwd()  # by Ray
+        sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path and os.path.abspath(entry) != added)]
         sys.path.insert(0, installation)
     try:
         for package in ("arith_models", "cluster", "sweeps", "tasks"):

@@ -117,11 +117,15 @@ class Store:
             return SweepRow(**values | {"document": _mapping(values["document"])})
 
     def rename_sweep(self, name: str, new_name: str) -> None:
-        """Give a sweep another name, with everything that belongs to it. Raises StoreError where that is taken or unknown."""
+        """Give a sweep another name, with everything that belongs to it, and `name` in its document.
+
+        Raises StoreError where the new name is taken, or there is no such sweep.
+        """
         with self.database.write() as connection:
             _require_sweep(connection, self.location, name)
             row = dict(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one())
-            if not self.database.insert_new(connection, sweeps, row | {"name": new_name}):
+            document = json.dumps({**json.loads(row["document"]), "name": new_name})
+            if not self.database.insert_new(connection, sweeps, row | {"name": new_name, "document": document}):
                 raise StoreError(f"store {self.location} has a sweep named {new_name!r} already.")
             # Rows refer to rows by the sweep's name: they are copied from the outermost inwards, and deleted outwards.
             for table in (configurations, lanes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
@@ -59,8 +60,16 @@ class Numerics:
         return "compiled" if self.compiled else "plain"
 
 
+def is_device_kind(word: str) -> bool:
+    """Whether a word may be a kind of device, of this machine or of another."""
+    return word == "cuda" or re.fullmatch(r"cpu-[a-z0-9_-]+", word) is not None
+
+
 def device_kind(device: str) -> str:
-    """Return the kind of this machine's cpu or cuda: devices of one kind give a lane the same bits."""
+    """Return the kind of this machine's cpu or cuda.
+
+    CPUs of one kind give a lane the same bits. Of GPUs that was seen on one model only.
+    """
     if torch.device(device).type != "cpu":
         return torch.device(device).type
     capability, machine = torch.backends.cpu.get_cpu_capability(), platform.machine().lower()
@@ -71,9 +80,9 @@ def device_kind(device: str) -> str:
 
 def why_no_compiler() -> str | None:
     """Return why torch.compile cannot work on this machine, or None. It is looked for, not tried."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler.split()[0]) is None:
-        return f"there is no C++ compiler ({compiler})"
+    words = os.environ.get("CXX", "").split() or ["clang++" if sys.platform == "darwin" else "g++"]
+    if shutil.which(words[0]) is None:
+        return f"there is no C++ compiler ({words[0]})"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return "there is no Python.h (Debian, Ubuntu: apt-get install python3-dev)"
     return None
