@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -21,6 +23,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket."""
+MARK = ".sweeps-process"
+"""File in a temporary folder that its process keeps locked."""
 CONNECT_S = 8.0
 ANSWER_S = 15.0
 REMEDY = "`unset RAY_ADDRESS` runs the sweep on this machine, `sweeps submit FILE --on CLUSTER` sends it to a cluster"
@@ -87,6 +91,35 @@ def private_folder(name: str) -> Path:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077:
             return folder
     return Path(tempfile.mkdtemp(prefix=f"sweeps-{name}-"))
+
+
+def mark_as_ours(folder: Path, prefix: str) -> None:
+    """Mark a temporary folder as this process's, and remove those with the same prefix whose process was killed.
+
+    The mark is a lock, which the system releases when the process ends. Unmarked folders are left alone.
+    """
+    for other in folder.parent.glob(f"{prefix}*"):
+        if other != folder and (mark := _lock(other)) is not None:
+            shutil.rmtree(other, ignore_errors=True)
+            os.close(mark)
+    with suppress(OSError):
+        os.close(os.open(folder / MARK, os.O_CREAT | os.O_RDWR, 0o600))
+    _lock(folder)  # until this process ends
+
+
+def _lock(folder: Path) -> int | None:
+    """Return the descriptor of the locked mark in a folder of this user; None where there is none, or its process lives."""
+    with suppress(OSError):
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            return None
+        mark = os.open(folder / MARK, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return mark
+        except OSError:
+            os.close(mark)
+    return None
 
 
 def compile_cache() -> tuple[Path, str | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import suppress
@@ -93,6 +95,26 @@ def test_a_private_folder_is_the_same_again_and_never_somebody_else_s(monkeypatc
     made.rmdir()
     made.symlink_to(tmp_path / "nowhere")
     assert machine.private_folder("cache") not in (made, other)
+
+
+def test_temporary_folders_of_killed_processes_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from sweeps import machine; folder = pathlib.Path(sys.argv[1]); folder.mkdir()\n"
+        "machine.mark_as_ours(folder, 'sweeps-x-'); print('marked', flush=True); sys.stdin.read()"
+    )
+    (tmp_path / "sweeps-x-unmarked").mkdir()
+    processes = []
+    for name in ("sweeps-x-killed", "sweeps-x-alive"):
+        command = [sys.executable, "-c", program, str(tmp_path / name)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout is not None and processes[-1].stdout.readline() == "marked\n"
+    processes[0].kill()
+    processes[0].communicate()
+    mine = tmp_path / "sweeps-x-mine"
+    mine.mkdir()
+    machine.mark_as_ours(mine, "sweeps-x-")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweeps-x-alive", "sweeps-x-mine", "sweeps-x-unmarked"]
+    processes[1].communicate()
 
 
 def test_compiled_code_has_a_private_folder_where_the_cache_cannot_be_written(

@@ -151,7 +151,8 @@ def outwards(path: str) -> Iterator[str]:
 def unknown(kind: str, word: str, known: Iterable[str], section: str = "") -> str:
     """The message `unknown key 'stepz'. Did you mean 'steps'? Known: ...`."""
     names = list(known)
-    return f"unknown {kind} {word!r}.{did_you_mean(word, names, section)} Known: {', '.join(names)}."
+    hint = did_you_mean(word, names, section if kind == "key" else None)
+    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}."
 
 
 INT64 = 2**63 - 1

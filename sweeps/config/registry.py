@@ -123,12 +123,13 @@ def _meant(word: str) -> str:
     return SYNONYMS.get(last) or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last != ""), "")
 
 
-def did_you_mean(word: str, known: Iterable[str], section: str = "") -> str:
+def did_you_mean(word: str, known: Iterable[str], section: str | None = None) -> str:
     """Return ` Did you mean 'lr'?` for a word in place of one of the known names, or "".
 
-    A name of another section than `section` is given with its path, and of what is not here the text says that.
+    Where the word is a key of a sweep file, `section` is the section that it is in ("" at top level): a name of another
+    section is given with its path, and of what is not here the text says that.
     """
-    near, meant = nearest(word, known), _meant(word)
+    near, meant = nearest(word, known), _meant(word) if section is not None else ""
     if meant.endswith("."):
         return f" {meant}"
     if near is None and meant and meant.partition(".")[0] != section:

@@ -50,7 +50,7 @@ from ray.tune.stopper import Stopper
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
-from sweeps.machine import REMEDY, check_answers, folder_for_sockets, number_in, ray_address
+from sweeps.machine import REMEDY, check_answers, folder_for_sockets, mark_as_ours, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.run import ignore_hang_up
 from sweeps.runner.trial import Opaque, PackTrial
@@ -242,6 +242,8 @@ def _private_ray() -> Iterator[Path | None]:
     Files stay where RAY_TMPDIR names their place; then the folder is None.
     """
     folder = None if os.environ.get("RAY_TMPDIR") else folder_for_sockets("sweeps-ray-", RAY_SOCKET_BYTES)
+    if folder is not None:
+        mark_as_ours(folder, "sweeps-ray-")
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
@@ -461,6 +463,7 @@ def run(driver: Driver, resources: Resources, capacity: WorkerCapacity, on_event
     """
     session = _Session(driver, capacity, on_event)
     folder = tempfile.mkdtemp(prefix="sweeps-tune-")
+    mark_as_ours(Path(folder), "sweeps-tune-")
     needed: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
     if resources.memory_gb is not None:
         needed["memory"] = resources.memory_gb * 1024**3

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from sweeps.machine import mark_as_ours
+
 _LOG_HEADER_BYTES = 32  # they change whenever the log begins anew
 _COPY_ATTEMPTS = 20
 _MEMORY_DISK = Path("/dev/shm")
@@ -112,6 +114,7 @@ def copy_apart(file: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _copied(file: Path, parent: Path | None) -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="sweeps-read-", dir=parent, ignore_cleanup_errors=True)
+    mark_as_ours(Path(folder.name), "sweeps-read-")
     log = Path(f"{file}-wal")
     try:
         for _ in range(_COPY_ATTEMPTS):
