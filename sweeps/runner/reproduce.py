@@ -11,11 +11,12 @@ from rich.console import Console
 
 from sweeps.config.sweep_file import load
 from sweeps.errors import UserError
+from sweeps.machine import ray_address
 from sweeps.results.export import compare_rates, compare_seeds, require_results
 from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
-from sweeps.training.numerics import MODES
+from sweeps.training.numerics import MODES, why_no_compiler
 
 
 def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None) -> bool:
@@ -30,12 +31,18 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
     if not expected:
         raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
     require_results(expected, str(file))
+    mode = None if fresh_seeds else _mode(expected)  # a success rate may be compared between modes, a figure may not
+    if mode == "compiled" and ray_address() is None and (reason := why_no_compiler()):
+        raise UserError(
+            f"the seeds of {file} were trained compiled, and on this machine {reason}: figures are equal with a compiler only. "
+            "Install one, or compare success rates with --fresh-seeds"
+        )
     if fresh_seeds:
         sweep = load(file, [f"seeds={{first: {max(sweep.seeds) + 1}, count: {len(sweep.seeds)}}}"])
         expected = sweep.expected
         assert expected is not None
     with tempfile.TemporaryDirectory(prefix="sweeps-reproduce-") as folder, Store(folder) as store:
-        outcome = run_sweep(sweep, store, folder, console, workers, tracked=False, numerics=_mode(expected))
+        outcome = run_sweep(sweep, store, folder, console, workers, tracked=False, numerics=mode)
         if outcome.state != "done":
             console.print(f"FAIL: it was not trained to the end: {outcome.reason}", highlight=False)
             return False
