@@ -174,7 +174,8 @@ class _Builder:
                 continue
             key = str(key_node.value)
             if key in own:
-                self._fault(key_node, f"{join(path, key)} is given twice: first on line {_line(own[key])}")
+                remedy = ". Write one, with a list: `<<: [*first, *second]`" if _is_merge(key_node) else ""
+                self._fault(key_node, f"{join(path, key)} is given twice: first on line {_line(own[key])}{remedy}")
                 continue
             own[key] = key_node
             found.append((key_node, value_node))

@@ -50,7 +50,7 @@ from ray.tune.stopper import Stopper
 from sweeps.config.sweep_file import Resources
 from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
-from sweeps.machine import REMEDY, check_answers, folder_for_sockets, mark_as_ours, number_in, ray_address
+from sweeps.machine import REMEDY, SOCKET_PATH_BYTES, check_answers, folder_for_sockets, mark_as_ours, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.run import ignore_hang_up
 from sweeps.runner.trial import Opaque, PackTrial
@@ -197,7 +197,11 @@ def ray_cluster(
         except Exception as error:
             if not address:
                 raise ClusterError(f"Ray does not start: {error}") from error
-            why = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+            if address == "auto" and isinstance(error, ConnectionError):
+                raise ClusterError(
+                    "RAY_ADDRESS is auto, and no Ray runs on this machine: `ray start --head` starts one; or " + REMEDY
+                ) from error
+            why = (f"{error} ({error.__cause__})" if error.__cause__ else str(error)).rstrip(".")
             raise ClusterError(f"Ray does not start at RAY_ADDRESS {address}: {why}. {REMEDY}") from error
         finally:
             for number, handler in handlers.items():
@@ -241,7 +245,13 @@ def _private_ray() -> Iterator[Path | None]:
     of the machine. The token is in the environment, which only this user can read, and only while the block lasts.
     Files stay where RAY_TMPDIR names their place; then the folder is None.
     """
-    folder = None if os.environ.get("RAY_TMPDIR") else folder_for_sockets("sweeps-ray-", RAY_SOCKET_BYTES)
+    given = os.environ.get("RAY_TMPDIR")
+    if given and len(os.fsencode(given)) + RAY_SOCKET_BYTES > SOCKET_PATH_BYTES:
+        raise ClusterError(
+            f"RAY_TMPDIR is too long for the paths of Ray's sockets ({given}): unset it, or name a folder with a path of at "
+            f"most {SOCKET_PATH_BYTES - RAY_SOCKET_BYTES} letters"
+        )
+    folder = None if given else folder_for_sockets("sweeps-ray-", RAY_SOCKET_BYTES)
     if folder is not None:
         mark_as_ours(folder, "sweeps-ray-")
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
