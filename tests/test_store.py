@@ -431,7 +431,9 @@ def test_a_sweep_is_renamed_with_all_that_it_has_and_never_over_another(store: S
     before, described = store.configurations("small"), store.sweep("small")
     store.rename_sweep("small", "kept")
     assert store.sweep("small") is None and store.configurations("kept") == before
-    assert described is not None and store.sweep("kept") == replace(described, name="kept")
+    assert described is not None
+    document = {**described.document, "name": "kept"}  # by which later commands know it
+    assert store.sweep("kept") == replace(described, name="kept", document=document)
     assert len(store.records((key, BUDGET) for entry in before for key in entry.keys.values())) > 0
     store.begin_sweep("small", "", {})
     with pytest.raises(StoreError, match="has a sweep named 'kept' already"):
