@@ -104,7 +104,7 @@ class Started:
     def output(self) -> str:
         return self._output.read_text(errors="replace")
 
-    def until(self, happened: Callable[[], bool], what: str) -> None:
+    def until(self, happened: Callable[[], object], what: str) -> None:
         """Wait until `happened()`; fail if the command ends before."""
         deadline = time.monotonic() + PATIENCE_S
         while not happened():

@@ -127,6 +127,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
+def uncompiled() -> Iterator[None]:
+    """Lanes of this module's sweeps are trained without the compiler, which takes longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEPS_COMPILE", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
 def commands() -> Iterator[Any]:
     """Starts `sweeps` commands, and leaves none behind."""
     from commands import Commands

@@ -31,7 +31,7 @@ from sweeps.config.sweep_file import Sweep, load
 from sweeps.store import Store
 from sweeps.tracking import serve, stop
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.usefixtures("uncompiled"), pytest.mark.faults, pytest.mark.timeout(2400)]
 
 SEED = int(os.environ.get("SWEEPS_FAULTS_SEED", "1"))
 HITS = int(os.environ.get("SWEEPS_FAULTS_HITS", "20"))
@@ -55,13 +55,6 @@ search:
     train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
 """
 LANES = 2 * 6 * 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _uncompiled() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEPS_COMPILE", "0")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +227,7 @@ def test_worker_and_raylet_sigkill(hit: Hit) -> None:
     for _ in range(max(1, HITS // 2)):
         command = hit.run()
         hit.wait(HITS)
-        command.until(lambda: bool(command.workers()), "worker")  # noqa: B023
+        command.until(command.workers, "worker")
         with suppress(psutil.Error, IndexError):  # a worker may end by itself in between
             hit.random.choice(command.workers()).kill()
             hit.note("worker ")

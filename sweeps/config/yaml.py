@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
 from sweeps.config.faults import Fault, join
@@ -65,8 +66,8 @@ def read(text: str) -> Document:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         document.faults.append(Fault("", f"not YAML: {problem}", mark.line + 1 if mark else None))
     except YAMLError as error:
-        position = getattr(error, "position", None)  # of a character that YAML does not allow
-        line = None if position is None else text.count("\n", 0, position) + 1
+        # A character that YAML does not allow: its position is known, and no mark.
+        line = text.count("\n", 0, error.position) + 1 if isinstance(error, ReaderError) else None
         document.faults.append(Fault("", f"not YAML: {str(error).splitlines()[0]}", line))
     except RecursionError:
         document.faults.append(Fault("", "nested too deeply"))

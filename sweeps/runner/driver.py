@@ -71,7 +71,7 @@ class PackReport:
     refusal: str | None = None
     """Why this worker may not train the lanes: a sentence with the remedy. The sweep stops."""
     note: str | None = None
-    """What the user is told about the worker's machine."""
+    """A sentence about the worker's machine, which is printed at the end."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
 
 _note: str | None = None
-"""What the user is told about this machine, if anything."""
+"""A sentence about this machine that is printed at the end, if there is one."""
 
 
 def prepare_process() -> None:

@@ -7,7 +7,6 @@ that is full in between leaves a file that no MLflow can open. Here the steps ar
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shlex
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import filelock
 import sqlalchemy as sa
 
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import network_file_system, parameters_masked
 
 Refill = Callable[[str], object]
@@ -243,7 +242,7 @@ def _migrate(file: Path, new: Path, found: _Found, warn: Callable[[str], object]
             if (result := _inspect(new)).state != "current":
                 raise TrackingError(result.why or f"its revision is {result.revision}")
         except Exception as error:
-            if _disk_is_full(error):
+            if disk_full(error):
                 raise
             raise TrackingError(
                 f"{file} has an older schema (revision {found.revision}) than the installed MLflow {_version()}, and could not "
@@ -327,10 +326,6 @@ def _open(file: Path) -> sqlite3.Connection:
     # Without a place for the write-ahead log SQLite opens a file only if it is declared not to change.
     how = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=20.0)
-
-
-def _disk_is_full(error: Exception) -> bool:
-    return "disk is full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
 
 
 def _delete(file: Path) -> None:

@@ -103,7 +103,7 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
     """Return state, curve and wall time of a checkpoint.
 
     Raises ValueError for bytes that `to_bytes` did not write, and where the tensors are not those of `like`. The format has
-    numbers and text only: nothing in it is executed, whoever made it.
+    numbers and text only: nothing in it is executed, whatever its origin.
     """
     try:
         tensors = load(blob)
