@@ -40,9 +40,8 @@ def sweep() -> Sweep:
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh mlflow.db, made once: that takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
-    Tracker(
-        uri_of(folder), parse("name: other\ntask: static\nmodel: nau\ntrain: {steps: 10}\n", "o.yaml"), created=CREATED
-    ).begin()
+    other = parse("name: other\ntask: static\nmodel: nau\ntrain: {steps: 10}\n", "o.yaml")
+    Tracker(uri_of(folder), other, created="2026-01-01T03:04:05+00:00").begin()
     return folder / "mlflow.db"
 
 
@@ -495,6 +494,18 @@ def test_a_sweep_begun_again_does_not_restore_the_deleted_experiment_of_the_old_
     found = everything(uri)
     assert len(found["small"]) == len(found[f"small {again}"]) == 17
     assert MlflowClient(uri).get_experiment_by_name("small").lifecycle_stage == "deleted"  # type: ignore[union-attr]
+
+
+def test_a_sweep_renamed_in_the_store_keeps_its_runs_beside_those_of_the_new_one(uri: str, sweep: Sweep) -> None:
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    before = {run.info.run_id for run in runs(uri)}
+    write_all(Tracker(uri, sweep, created="2026-01-03T03:04:05+00:00"), sweep)
+    found = [ranked(one, records_of(one)) for one in (configuration(sweep, 0, 0, state="complete"),)]
+    Tracker(uri, sweep, created=CREATED, name="small-numerics-1").sync(found, "done")
+    after = {run.info.run_id: run for run in runs(uri)}
+    assert before < set(after) and len(after) == 2 * len(before)
+    renamed = {id for id, run in after.items() if run.info.run_name == run.data.tags.get("name") == "small-numerics-1"}
+    assert len(renamed) == 1 and renamed < before
 
 
 def test_runs_that_an_earlier_release_wrote_are_replaced(uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,8 @@ class Client:
         """Return the id of the experiment that has the sweep's run, whatever its name is now; it is restored if deleted.
 
         If none has, it is the one of the sweep's name, which is created. Where that name belongs to an experiment that was
-        deleted, or to somebody else's (it has runs, but none of a sweep), `created` is added to the name.
+        deleted, or to somebody else's (it has runs, but none of a sweep), `created` is added to the name. A sweep that was
+        renamed in the store has its runs where they were.
         """
         ours = "tags.level = 'sweep'"
         with typed_errors(self.uri, f"open the experiment {name!r}"):
@@ -106,7 +107,6 @@ class Client:
             holding = [
                 everything[run.info.experiment_id]
                 for run in self._search(list(everything), f"tags.sweep = '{created}' and {ours}")
-                if run.data.tags.get("name", run.info.run_name) == name  # runs of earlier releases lack the tag
             ]
             if holding:
                 found = min(holding, key=lambda one: (one.lifecycle_stage == "deleted", one.name != name))
@@ -207,6 +207,11 @@ class Client:
             else:  # half the requests of update_run
                 self._mlflow.set_terminated(run.id, status=status, end_time=ended_ms)
             run.status = status
+
+    def rename(self, run: Run, name: str) -> None:
+        """Change a run's name."""
+        with typed_errors(self.uri, "rename a run"):
+            self._mlflow.update_run(run.id, name=name)
 
     def describe(self, experiment: str, text: str) -> None:
         """Set the experiment's description."""

@@ -23,11 +23,13 @@ import sqlalchemy as sa
 
 from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import network_file_system, parameters_masked
+from sweeps.store.reading import Reader
 
 Refill = Callable[[str], object]
 """Writes the runs of every sweep of the store to MLflow at the given URI."""
 
 SQLITE = "sqlite:///"
+BUSY_TIMEOUT_S = 20.0
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CREATION_LOCK = 0x4D4C464C  # any number that all our processes agree on, for PostgreSQL's advisory lock
 
@@ -123,7 +125,7 @@ def _inspect(file: Path) -> _Found:
     if file.stat().st_size == 0:
         return _Found("damaged", "it is empty")
     try:
-        with closing(_open(file)) as connection:
+        with closing(Reader(file, BUSY_TIMEOUT_S)) as reader, closing(reader.connect()) as connection:
             return _contents(connection)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
@@ -322,10 +324,8 @@ def _names(file: Path, what: str) -> Iterator[Path]:
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    """Open an existing file; for reading, where it cannot be written."""
-    # Without a place for the write-ahead log SQLite opens a file only if it is declared not to change.
-    how = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
-    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=20.0)
+    """Open an existing file, which `sqlite3.connect` would otherwise create."""
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S)
 
 
 def _delete(file: Path) -> None:

@@ -202,6 +202,9 @@ class Tracker:
                 client.restore(deleted[of_sweep])
                 runs[of_sweep] = deleted.pop(of_sweep)
             sweep = runs.get(of_sweep) or self._create_sweep_run(client, experiment)
+            if sweep.tags.get("name", self.name) != self.name:  # renamed in the store
+                client.rename(sweep, self.name)
+                client.log(sweep, self._created_ms, [], {}, {"name": self.name})
             runs[of_sweep] = sweep
             self._opened = _Connection(client, experiment, runs, deleted, sweep)
         return self._opened
