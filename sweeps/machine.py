@@ -123,16 +123,29 @@ def _lock(folder: Path) -> int | None:
 
 
 def compile_cache() -> tuple[Path, str | None]:
-    """Return the folder of compiled code, and a sentence for the user where it is not the usual one."""
-    usual = user_folder("XDG_CACHE_HOME", ".cache") / "sweeps" / "compiled"
+    """Return the folder of compiled code, and a sentence for the user where it is not the one that was to be used.
+
+    That is TORCHINDUCTOR_CACHE_DIR or the user's cache, where it can be written by this user and by nobody else: torch
+    executes what it finds there, as do we.
+    """
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    usual = Path(given) if given else user_folder("XDG_CACHE_HOME", ".cache") / "sweeps" / "compiled"
     try:
-        usual.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=usual).close()
-        return usual, None
+        usual.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = usual.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH:
+            if found.st_mode & stat.S_IWGRP:  # made by torch where new folders are writable for the group
+                usual.chmod(0o700)
+            tempfile.TemporaryFile(dir=usual).close()
+            return usual, None
+        why = "is not private to you"
     except OSError as error:
-        why = f"{usual} on {socket.gethostname()} cannot be written ({error.strerror})"
+        why = f"cannot be written ({error.strerror})"
     folder = private_folder("cache")
-    return folder, f"{why}: compiled code is kept in {folder}; XDG_CACHE_HOME names another place"
+    variable = "TORCHINDUCTOR_CACHE_DIR" if given else "XDG_CACHE_HOME"
+    return folder, (
+        f"{usual} on {socket.gethostname()} {why}: compiled code is kept in {folder}; {variable} names another place"
+    )
 
 
 def folder_for_sockets(prefix: str, num_bytes: int) -> Path:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from sweeps.config.settings import build
 from sweeps.store import Store
-from sweeps.training.compile import require_private_cache
+from sweeps.training.compile import use_compile_cache
 from sweeps.training.lane import Curve
 from sweeps.training.state import from_bytes, initial_state, to_bytes
 
@@ -177,18 +177,17 @@ def test_a_file_beside_an_exported_one_is_executed_only_where_it_is_named(folder
     assert call("check", "best.yaml").status == 0
 
 
-def test_a_compile_cache_that_others_can_write_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
+def test_a_compile_cache_that_others_can_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for mode, used, after in ((0o700, True, 0o700), (0o755, True, 0o755), (0o775, True, 0o700), (0o777, False, 0o777)):
         given = tmp_path / oct(mode)
         given.mkdir()
         given.chmod(mode)
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(given))
-        require_private_cache()
-        assert (os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(given)) is used
+        why = use_compile_cache()
+        assert (os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(given)) is used is (why is None)
         assert given.stat().st_mode & 0o777 == after
     chosen = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     assert chosen.stat().st_mode & 0o777 == 0o700
-    assert f"the compile cache {given} is not private to you" in caplog.text
-    chosen.rmdir()
+    assert why is not None and f"{given} on " in why and f"is not private to you: compiled code is kept in {chosen}" in why
+    assert use_compile_cache() is None

@@ -122,6 +122,7 @@ def test_compiled_code_has_a_private_folder_where_the_cache_cannot_be_written(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("HOME", "/dev/null")
     folder, note = machine.compile_cache()
     assert folder == tmp_path / f"sweeps-cache-{os.getuid()}"

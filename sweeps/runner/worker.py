@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import time
@@ -14,8 +13,8 @@ import torch
 from sweeps.config import registry
 from sweeps.config.settings import build, source_of
 from sweeps.errors import UserError
-from sweeps.machine import compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
+from sweeps.training.compile import use_compile_cache
 from sweeps.training.lane import LaneResult, error_result
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
@@ -27,10 +26,8 @@ _note: str | None = None
 def prepare_process() -> None:
     """Use one thread, and a compile cache that outlives the process. Call it before the first pack."""
     global _note
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        cache, _note = compile_cache()
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
-    import torch._inductor.config as inductor  # afterwards: it sets the variable to a folder in /tmp if there is none
+    _note = use_compile_cache() or _note
+    import torch._inductor.config as inductor  # afterwards: it chooses a folder in /tmp if there is none
 
     torch.set_num_threads(1)
     inductor.compile_threads = 1  # no pool of compiler processes beside every worker

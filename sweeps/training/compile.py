@@ -6,13 +6,10 @@ working compiler the recorded operations run as they are, and the reason is logg
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +25,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from sweeps.machine import compile_cache
 from sweeps.training.numerics import NUMERICS
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,8 @@ class Recorded:
             self._compile([*example, *map(_copy, self._constants)])
 
     def _compile(self, example: list[Tensor]) -> None:
-        require_private_cache()
+        if why := use_compile_cache():
+            log.warning("%s", why)
         for method in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
             try:
                 with self._mode():
@@ -134,25 +133,14 @@ class Recorded:
         return repeat
 
 
-def require_private_cache() -> None:
-    """Use a new private folder as torch's compile cache where another user could have written into the given one.
+def use_compile_cache() -> str | None:
+    """Set torch's compile cache for this process; return a sentence for the user where it is not the usual folder.
 
-    torch executes what it finds there, as do we (`ProgramFile`).
+    Idempotent. Before torch's compiler is imported, which otherwise chooses a folder that others can know in advance.
     """
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    folder = Path(cache_dir())
-    with suppress(OSError):
-        folder.mkdir(0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid == os.getuid() and not found.st_mode & 0o002:
-            if found.st_mode & 0o020:  # made by torch where new folders are writable for the group
-                folder.chmod(0o700)
-            return
-    private = tempfile.mkdtemp(prefix="sweeps-compiled-")
-    log.warning("the compile cache %s is not private to you, and is not used: %s is", folder, private)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = private
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    folder, why = compile_cache()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    return why
 
 
 def _register_lowerings() -> None:
