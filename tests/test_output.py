@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 from commands import call
 from made_sweep import DOCUMENT, made_sweep
 
+from sweeps.cli.app import writing
 from sweeps.cli.output import printable
+from sweeps.errors import SweepsError
 from sweeps.store import Store
 
 C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -77,6 +80,24 @@ def test_files_are_written_as_utf_8_in_any_locale(sweeps: Command, tmp_path: Pat
         assert done.returncode == 0, done.stderr
     assert "größer?" in (tmp_path / "best.yaml").read_text(encoding="utf-8")
     assert len([path.read_text(encoding="utf-8") for path in tmp_path.glob("gr*.yaml")]) == 1
+
+
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    before, whole = tmp_path / "before", tmp_path / "link"
+    before.write_text("before")
+    before.chmod(0o640)
+    whole.symlink_to(before)
+    for failure in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
+        with pytest.raises((SweepsError, KeyboardInterrupt)), writing(whole) as file:
+            file.write_text("half")
+            raise failure
+        assert before.read_text() == "before" and sorted(tmp_path.iterdir()) == [before, whole]
+    with writing(whole) as file:
+        file.write_text("after")
+    assert (before.read_text(), before.stat().st_mode & 0o777) == ("after", 0o640)
+    assert sorted(tmp_path.iterdir()) == [before, whole] and whole.is_symlink()
+    with writing(Path("/dev/null")) as file:
+        assert file == Path("/dev/null")
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,25 @@ def test_a_store_on_a_read_only_mount_is_read(tmp_path: Path, left: str) -> None
     assert mounted(f'--bind "{disk}"', disk, f'mount -o remount,ro,bind "{disk}"; ! touch "{disk}/x" 2>/dev/null') == "read\n"
 
 
+SYNCED = """
+from commands import call
+answer = call("sync", "small", "--store", sys.argv[1])
+assert answer.status == 1 and "Traceback" not in answer.err, answer
+print(answer.err)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("has_mlflow", [True, False])
+def test_sync_of_a_store_on_a_read_only_mount_names_the_place_that_can_be_changed(tmp_path: Path, has_mlflow: bool) -> None:
+    disk = tmp_path / "disk"
+    in_use(disk / "results").close()
+    if has_mlflow:
+        assert call("sync", "small", "--store", str(disk / "results")).status == 0
+    said = mounted(f'--bind "{disk}"', disk, f'mount -o remount,ro,bind "{disk}"', SYNCED)
+    assert f"{disk}/results/mlflow.db cannot be written" in said and "MLFLOW_TRACKING_URI names another place" in said
+
+
 @needs_root
 @pytest.mark.parametrize("left", ["at rest", "killed", "copied without its index"])
 def test_a_store_on_a_full_disk_is_read(tmp_path: Path, left: str) -> None:

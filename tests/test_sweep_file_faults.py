@@ -332,6 +332,7 @@ def test_a_section_that_is_missing_or_at_fault_hides_no_other_and_is_one_fault(t
         ("lr: 1e-3", "unknown key 'lr'. Did you mean 'train.lr'?"),
         ("batch_size: 1", "unknown key 'batch_size'. Did you mean 'train.batch'?"),
         ("epochs: 1", "unknown key 'epochs'. Did you mean 'train.steps'?"),
+        ("base: {steps: 1}", "A block of your own, for *aliases elsewhere, has a name that begins with x-: x-base"),
         ("num_seeds: 1", "unknown key 'num_seeds'. Did you mean 'seeds'?"),
         ("n_trials: 1", "unknown key 'n_trials'. Did you mean 'search.configurations'?"),
         ("metric: par2", "unknown key 'metric'. Did you mean 'search.objective'?"),

@@ -61,7 +61,9 @@ def main() -> None:
         )  # fmt: skip
         sys.exit(2)
     call_loopback_directly()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.setFormatter(output.PlainFormatter("%(levelname)s: %(message)s"))
     try:
         said = ensure_folders()
         if said:

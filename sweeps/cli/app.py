@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,13 +62,28 @@ def require_store(store: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise UserError where the operating system refuses to write `path`, a file that the user named."""
+def writing(path: Path) -> Iterator[Path]:
+    """Yield the file to write in place of `path`, which the user named: it gets that name only when it is complete.
+
+    Raises UserError where the operating system refuses it.
+    """
+    whole = path.resolve()  # what a symbolic link leads to
+    written = whole.with_name(f".{whole.stem[:100]}-{os.getpid()}{whole.suffix}")
+    if (path.exists() and not path.is_file()) or (path.is_file() and not os.access(whole.parent, os.W_OK)):
+        written = path  # a device such as /dev/stdout, or a file in a folder in which no other can be made
     try:
-        yield
+        yield written
+        if written != path:
+            if whole.exists():
+                shutil.copymode(whole, written)
+            written.replace(whole)
     except OSError as error:
         if full := disk_full(error):
             raise SweepsError(f"{path} cannot be written: {full}. Free some space, or give a file on another disk") from error
         raise UserError(
             f"{path} cannot be written: {error.strerror or error}. Give a file in a folder that exists and is writable"
         ) from error
+    finally:
+        if written != path:
+            with suppress(OSError):
+                written.unlink()

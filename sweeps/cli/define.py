@@ -38,9 +38,9 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten: name another file")
     text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
-    with writing(file):
+    with writing(file) as opened:
         text = text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
+        opened.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
 
 
@@ -201,8 +201,8 @@ def write_template(kind: registry.Kind, name: str, folder: Path) -> Path:
         raise UserError(f"{path} exists and is not overwritten: take another name")
     text = (TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8")
     class_name = "".join(word.capitalize() for word in name.split("_"))
-    with writing(path):
-        path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
+    with writing(path) as opened:
+        opened.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
     return path
 
 

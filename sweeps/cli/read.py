@@ -103,8 +103,8 @@ def figure_(
             opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p],
             on_missing=lambda line: errors.print(line, highlight=False, soft_wrap=True),
         )  # fmt: skip
-    with writing(output):
-        write(drawn, output)
+    with writing(output) as file:
+        write(drawn, file)
     console.print(f"wrote {output}", highlight=False)
 
 
@@ -150,6 +150,6 @@ def export(
     if output is None:
         echo(text)
         return
-    with writing(output):
-        output.write_text(text, encoding="utf-8")
+    with writing(output) as file:
+        file.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)

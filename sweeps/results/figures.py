@@ -267,7 +267,7 @@ def _drawable(cell: Sequence[RankedConfiguration], only_best: bool, x: str) -> t
 def write(figure: Figure, file: Path) -> None:
     """Write .svg, .png or .pdf: for equal results the same bytes. Raises FigureError for another ending."""
     if file.suffix not in DATES:
-        raise FigureError(f"a figure is written as .svg, .png or .pdf, but the file requested is {file.name!r}")
+        raise FigureError(f"a figure is written as .svg, .png or .pdf, but the file requested ends in {file.suffix!r}")
     with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps"}):
         figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
 

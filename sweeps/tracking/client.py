@@ -90,6 +90,13 @@ class Client:
 
     def __init__(self, uri: str, refill: Refill | None = None) -> None:
         self.uri = uri
+        file = sqlite_file(uri)
+        needed = [path for path in (file, file.parent) if path.exists()] if file else []
+        if not all(os.access(path, os.W_OK) for path in needed):
+            raise TrackingError(
+                f"{file} cannot be written by this user. MLFLOW_TRACKING_URI names another place, such as "
+                f"{SQLITE}{Path.home() / 'mlflow.db'}"
+            )
         prepare(uri, refill)
         with typed_errors(uri, "be opened"):
             self._mlflow = _connect(uri)
