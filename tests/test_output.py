@@ -82,15 +82,20 @@ def test_files_are_written_as_utf_8_in_any_locale(sweeps: Command, tmp_path: Pat
     assert len([path.read_text(encoding="utf-8") for path in tmp_path.glob("gr*.yaml")]) == 1
 
 
+def fail_halfway(path: Path, failure: BaseException) -> None:
+    with writing(path) as file:
+        file.write_text("half")
+        raise failure
+
+
 def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     before, whole = tmp_path / "before", tmp_path / "link"
     before.write_text("before")
     before.chmod(0o640)
     whole.symlink_to(before)
     for failure in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
-        with pytest.raises((SweepsError, KeyboardInterrupt)), writing(whole) as file:
-            file.write_text("half")
-            raise failure
+        with pytest.raises((SweepsError, KeyboardInterrupt)):
+            fail_halfway(whole, failure)
         assert before.read_text() == "before" and sorted(tmp_path.iterdir()) == [before, whole]
     with writing(whole) as file:
         file.write_text("after")
