@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sweeps.config.source import imported_files
 from sweeps.errors import UserError
 
 PACKAGES = ("arith_models", "cluster", "sweeps", "tasks")
 """The packages of this project."""
+_NOWHERE = Path(os.devnull)
 _LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and names that begin with a dot
 
 
@@ -20,10 +22,10 @@ class OutOfReach(UserError):
 
 
 def own_files(document: Any, home: Path) -> dict[str, Path]:
-    """Return the user's files that a sweep names (`./my_unit.py`, `my_pkg.units:Mine`).
+    """Return the user's files that a sweep names (`./my_unit.py`, `my_pkg.units:Mine`), and those that they import.
 
     The keys are paths below `home`, the folder that the sweep is submitted from; a package of the user's is sent as a
-    whole. Raises OutOfReach for a file outside of `home`.
+    whole, and of what a file imports the modules in `home`. Raises OutOfReach for a named file outside of `home`.
     """
     found: dict[str, Path] = {}
     for word in _words(document):
@@ -55,7 +57,10 @@ def _file(word: str, home: Path) -> dict[str, Path]:
             f"{word} is outside the folder that the sweep is submitted from, and would not be found on the cluster: "
             f"copy it here and write ./{path.name}, or submit from a folder above it"
         )
-    return {inside.as_posix(): path}
+    # Imports find modules in `home`, where the command runs, and not in the folder of the file that imports.
+    modules = imported_files(path.stem, path, {**dict.fromkeys(PACKAGES, _NOWHERE), "": home})
+    helpers = {module.relative_to(home).as_posix(): module for module in modules.values() if module != path}
+    return {inside.as_posix(): path, **helpers}
 
 
 def _package(name: str, home: Path) -> dict[str, Path]:

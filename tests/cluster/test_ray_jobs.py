@@ -147,6 +147,17 @@ def test_files_and_packages_that_a_sweep_names_travel_and_nothing_else(home: Pat
     ]  # fmt: skip
 
 
+def test_what_a_named_file_imports_of_the_user_s_travels_with_it(home: Path) -> None:
+    (home / "my_unit.py").write_text("import numpy\nimport tasks\nfrom helper import f\nimport my_pkg_for_shipping.units\n")
+    (home / "helper.py").write_text("import deeper\nimport my_unit\n")
+    (home / "tasks.py").write_text("")
+    for name in ("deeper.py", "unused.py"):
+        (home / name).write_text("a = 1")
+    assert sorted(own_files({"model": "./my_unit.py"}, home)) == [
+        "deeper.py", "helper.py", "my_pkg_for_shipping/__init__.py", "my_pkg_for_shipping/units.py", "my_unit.py",
+    ]  # fmt: skip
+
+
 def test_a_package_is_found_where_kubernetes_puts_it_behind_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "..2026_01_01" / "my_pkg_behind_links"
     package.mkdir(parents=True)
