@@ -18,6 +18,7 @@ mend the request and nothing was started, otherwise 1. Any other exception is a 
 from __future__ import annotations
 
 import errno
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,6 +62,8 @@ def after_start() -> Iterator[None]:
         raise SweepFailed(f"{error}\nThe sweep stopped. What is recorded is kept; the same command continues it.") from error
 
 
+_SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""The second where there is no room for the index of the write-ahead log."""
 _DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 
@@ -75,6 +78,16 @@ def disk_full(error: BaseException) -> str | None:
         seen.append(cause)
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"{cause.strerror}: {cause.filename}" if cause.filename else str(cause.strerror)
+        if isinstance(cause, sqlite3.Error) and _sqlite_name(cause) in _SQLITE_FULL:
+            return "database or disk is full"
         cause = cause.__cause__ or cause.__context__
     texts = [line.strip() for one in seen for line in str(one).splitlines()]
     return next((line[:300] for line in reversed(texts) if any(part in line for part in _DISK_FULL)), None)
+
+
+def _sqlite_name(error: sqlite3.Error) -> str | None:
+    """Return SQLite's name of an error; None for one that Python's module raised itself, or that was unpickled."""
+    try:
+        return error.sqlite_errorname
+    except AttributeError:
+        return None

@@ -82,6 +82,20 @@ def writable(folder: Path) -> bool:
     return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
+def has_room(folder: Path, num_bytes: int) -> bool:
+    """Return whether a file of that size can be written in a folder, or in the parent in which it can be made."""
+    existing = folder.absolute()
+    while not os.path.isdir(existing) and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(num_bytes))
+            file.flush()
+    except OSError:
+        return False
+    return True
+
+
 def private_folder(name: str) -> Path:
     """Return a temporary folder of this user alone: the same at every call, or a new one where another has that name."""
     folder = Path(tempfile.gettempdir()) / f"sweeps-{name}-{os.getuid()}"
@@ -93,6 +107,10 @@ def private_folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"sweeps-{name}-"))
 
 
+_marks: dict[Path, int] = {}
+"""Descriptors of this process's marks, by folder."""
+
+
 def mark_as_ours(folder: Path, prefix: str) -> None:
     """Mark a temporary folder as this process's, and remove those with the same prefix whose process was killed.
 
@@ -102,9 +120,14 @@ def mark_as_ours(folder: Path, prefix: str) -> None:
         if other != folder and (mark := _lock(other)) is not None:
             shutil.rmtree(other, ignore_errors=True)
             os.close(mark)
+    for removed in [one for one in _marks if not os.path.exists(one)]:
+        os.close(_marks.pop(removed))
     with suppress(OSError):
-        os.close(os.open(folder / MARK, os.O_CREAT | os.O_RDWR, 0o600))
-    _lock(folder)  # until this process ends
+        new = folder / f"{MARK}.new"
+        mark = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        _marks[folder] = mark
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        new.rename(folder / MARK)  # under its name it is locked from the first moment
 
 
 def _lock(folder: Path) -> int | None:
@@ -191,7 +214,8 @@ def ray_address() -> str | None:
     try:
         parts = urlsplit(f"//{given}")
         right = bool(parts.hostname and parts.port) and parts.netloc == given and parts.username is None
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # and UnicodeError, which is one
         right = False
     if not right:
         raise UserError(f"RAY_ADDRESS is {given!r}. {remedy}")

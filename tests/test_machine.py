@@ -117,6 +117,21 @@ def test_temporary_folders_of_killed_processes_are_removed_and_those_of_living_o
     processes[1].communicate()
 
 
+def test_a_temporary_folder_of_a_living_process_is_never_removed_while_others_start(tmp_path: Path) -> None:
+    program = (
+        "import sys, tempfile, pathlib; from sweeps import machine\n"
+        "for _ in range(300):\n"
+        "    folder = pathlib.Path(tempfile.mkdtemp(prefix='sweeps-x-', dir=sys.argv[1]))\n"
+        "    machine.mark_as_ours(folder, 'sweeps-x-')\n"
+        "    assert (folder / machine.MARK).is_file()\n"
+        "    (folder / machine.MARK).unlink(); folder.rmdir()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+
+
 def test_compiled_code_has_a_private_folder_where_the_cache_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -196,6 +196,11 @@ def without_a_table(file: Path) -> None:
         connection.execute("DROP TABLE metrics")
 
 
+def without_its_revision(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("DELETE FROM alembic_version")
+
+
 def cut_off(file: Path) -> None:
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size // 2)
@@ -209,7 +214,7 @@ def overwritten(file: Path) -> None:
     ("damage", "before", "kept"),
     [
         (empty_file, False, False), (interrupted, False, False), (without_revision, False, False),
-        (without_a_table, True, True), (cut_off, True, True), (overwritten, True, True),
+        (without_a_table, True, True), (without_its_revision, True, True), (cut_off, True, True), (overwritten, True, True),
     ],
 )  # fmt: skip
 def test_a_broken_database_is_replaced_and_has_the_runs_of_all_sweeps_again(
@@ -230,6 +235,24 @@ def test_a_broken_database_is_replaced_and_has_the_runs_of_all_sweeps_again(
     assert (file.with_name("mlflow.db.damaged").read_bytes() if kept else broken) == broken
     left = {path.name for path in two_sweeps.iterdir() if path.name.startswith("mlflow.db.")}
     assert left == {"mlflow.db.lock", *(["mlflow.db.damaged"] if kept else [])}
+
+
+@pytest.mark.parametrize("statement", ["TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM metrics; END", "VIEW v AS SELECT 1"])
+def test_a_database_with_another_s_sql_in_it_is_refused(two_sweeps: Path, with_runs: Path, statement: str) -> None:
+    file = two_sweeps / "mlflow.db"
+    shutil.copy(with_runs, file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(f"CREATE {statement}")
+    for verb in (["sync", "small"], ["ui"]):
+        answer = call(*verb, "--store", str(two_sweeps))
+        assert answer.status == 1 and f"{file} is refused: it has what MLflow does not make: " in answer.err
+    assert len(rows(file, "SELECT 1 FROM sqlite_master WHERE name IN ('t', 'v')")) == 1, "it is as it was"
+
+
+def test_a_folder_in_the_place_of_the_database_is_named(two_sweeps: Path) -> None:
+    (two_sweeps / "mlflow.db").mkdir()
+    answer = call("sync", "small", "--store", str(two_sweeps))
+    assert answer.status == 1 and "mlflow.db is not a file: move it away" in answer.err
 
 
 def test_a_broken_database_stays_until_the_new_one_is_written(two_sweeps: Path, with_runs: Path) -> None:

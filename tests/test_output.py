@@ -171,6 +171,15 @@ def test_a_sweep_outlives_the_reader_of_its_output(sweeps: Command, tmp_path: Pa
         assert done.returncode in (0, 1) and done.stderr == b""
 
 
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_sweep_is_trained_where_the_shell_has_closed_a_standard_stream(tmp_path: Path, closed: int) -> None:
+    (tmp_path / "g.yaml").write_text(FILE.replace("name: größer", "name: g"), encoding="utf-8")
+    command = [sys.executable, "-c", TRAIN, str(Path(__file__).parent), "run", "g.yaml", "--no-mlflow"]
+    script = f'exec {closed}>&-; exec "$@"'
+    done = subprocess.run(["sh", "-c", script, "-", *command], cwd=tmp_path, capture_output=True, timeout=200)
+    assert (done.returncode, state(tmp_path)) == (0, "done"), done.stderr
+
+
 # Text that is made to deceive
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -105,6 +106,43 @@ def test_a_holder_on_another_host_is_dead_after_two_minutes_of_silence(where: st
         rewrite(store, beat_s=time.time() - 121)
         with Store(where) as other, other.hold("s"):
             other.heartbeat("s")
+
+
+def test_a_holder_whose_clock_is_ahead_is_dead_once_its_heartbeat_stands_still(
+    where: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "HEARTBEAT_TIMEOUT_S", 1.0)
+    with store.hold("s"):
+        rewrite(store, host="elsewhere", machine="elsewhere", token="theirs", beat_s=time.time() + 86400)
+        beats = threading.Timer(0.3, rewrite, (store,), {"beat_s": time.time() + 86401})
+        beats.start()
+        with pytest.raises(HeldByAnother, match="on elsewhere"), store.hold("s"):
+            pass
+        beats.join()
+        with Store(where) as other, other.hold("s"):
+            other.heartbeat("s")
+
+
+def test_a_holder_that_sweeps_did_not_write_is_named_and_takes_no_name_over(store: Store) -> None:
+    with store.hold("s"):
+        rewrite(store, host="elsewhere", machine="elsewhere", token="theirs")
+        if store.database.where.startswith("postgresql"):
+            pytest.skip("PostgreSQL keeps numbers only in a column of numbers")
+        with store.database.write() as connection:
+            connection.execute(sa.text("UPDATE holders SET beat_s = 'abc'"))
+        damaged = "the driver of sweep 's' is damaged, or was not written by sweeps"
+        with pytest.raises(StoreError, match=damaged), store.hold("s"):
+            pass
+
+
+def test_a_process_that_proc_hides_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(pid: int, signal_number: int) -> None:
+        raise PermissionError
+
+    absent = 2**22 + 1  # larger than any process id
+    assert not ownership._process_is_alive(absent, 0.0)
+    monkeypatch.setattr(os, "kill", hidden)
+    assert ownership._process_is_alive(absent, 0.0)
 
 
 def test_one_process_cannot_hold_a_name_twice(where: str, store: Store) -> None:

@@ -213,6 +213,31 @@ def test_a_store_on_a_full_disk_is_read(tmp_path: Path, left: str) -> None:
     assert mounted("-t tmpfs -o size=4m tmpfs", tmp_path / "disk", fill) == "read\n"
 
 
+FULL = """
+from commands import call
+answer = call("list", "--store", sys.argv[1])
+assert answer.status == 0, answer
+answer = call("run", sys.argv[1] + "/../../small.yaml", "--store", sys.argv[1])
+assert answer.status == 1 and "Traceback" not in answer.err, answer
+assert "the disk is full. Free some space" in answer.err, answer
+from sweeps.cli.tracking import _writable
+from sweeps.tracking import default_uri
+with _writable(default_uri(sys.argv[1])) as uri:
+    assert sys.argv[1] not in uri, "a private copy is served"
+print("said")
+"""
+
+
+@needs_root
+def test_a_disk_without_room_for_sqlite_s_index_is_said_to_be_full(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "small.yaml").write_text(SWEEP.replace("name: small", "name: another"))
+    in_use(tmp_path / "results").close()
+    assert call("sync", "small", "--store", str(tmp_path / "results")).status == 0
+    fill = f'cp -r "{tmp_path}/results" "{tmp_path}/disk/"; ! cat /dev/zero > "{tmp_path}/disk/fill" 2>/dev/null'
+    assert mounted("-t tmpfs -o size=4m tmpfs", tmp_path / "disk", fill, FULL).endswith("said\n")
+
+
 def record(key: str, state: bytes | None = None) -> LaneResult:
     return LaneResult(key=key, seed=0, budget=1000, steps=1000, outcome="unsolved", solved=False, state=state)
 

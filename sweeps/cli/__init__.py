@@ -71,7 +71,7 @@ def main() -> None:
         app(prog_name="sweeps")
     except SweepsError as error:
         errors.print(str(error), highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+        sys.exit(1 if disk_full(error) else error.exit_status)
     except Exception as error:
         if output.lost(error):
             sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import os
 import re
 import sys
 import unicodedata
@@ -58,7 +59,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class _Descriptor(io.FileIO):
-    """Standard output or error, of which a sweep that runs for days does not depend: see `outlive`."""
+    """Standard output or error, on which a sweep that runs for days does not depend: see `outlive`."""
 
     lossy = False
     lost: OSError | None = None
@@ -77,6 +78,14 @@ class _Descriptor(io.FileIO):
 def prepare() -> None:
     """Let standard output and error take any text. Call it before anything is written."""
     codecs.register_error("sweeps", _stand_in)
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        # A descriptor that the shell has closed would be that of the next file that is opened, such as a database.
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        opened = os.open(os.devnull, os.O_RDWR)
+        if name == "stderr":  # Ray does not start without one
+            sys.stderr = io.TextIOWrapper(io.FileIO(opened, "w", closefd=False))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):

@@ -15,6 +15,10 @@ import typer
 
 from sweeps.cli.app import StoreOption, app, console, require_store
 from sweeps.errors import UserError
+from sweeps.machine import has_room
+
+ROOM_BYTES = 256 * 1024
+"""What SQLite needs to open a database with a write-ahead log."""
 
 
 @app.command("sync")
@@ -40,6 +44,7 @@ def ui(
     """Serve MLflow's pages of the store's sweeps, by default for this machine only."""
     from sweeps.runner.run import sync_all
     from sweeps.tracking import default_uri, serve, stop
+    from sweeps.tracking.server import address
 
     require_store(store)
     # SIGTERM must end the server too, which is in another session.
@@ -47,7 +52,7 @@ def ui(
     with _writable(default_uri(store)) as uri:
         process = serve(uri, host, port, refill=partial(sync_all, store))
         # Without the query MLflow opens its pages for language models.
-        page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+        page = f"{address(host, port)}/#/experiments?workflowType=machine_learning"
         console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
         try:
             while process.poll() is None:
@@ -66,12 +71,12 @@ def _writable(uri: str) -> Iterator[str]:
     from sweeps.tracking.database import SQLITE
 
     file = sqlite_file(uri)
-    if file is None or all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists()):
+    if file is None or ((os.access(file, os.W_OK) or not file.exists()) and has_room(file.parent, ROOM_BYTES)):
         yield uri
         return
     if not file.exists():
         raise UserError(
-            f"{file.parent} has no MLflow database, and you may not write one there: copy the folder, and write it with "
+            f"{file.parent} has no MLflow database, and none can be written there: copy the folder, and write it with "
             "`sweeps sync NAME --store COPY`"
         )
     try:
@@ -79,5 +84,5 @@ def _writable(uri: str) -> Iterator[str]:
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"{file} can be neither written nor copied: {error}") from error
     with copy as folder:
-        console.print(f"you may not write {file}: a private copy is served, as it is now", highlight=False, soft_wrap=True)
+        console.print(f"{file} cannot be written: a private copy is served, as it is now", highlight=False, soft_wrap=True)
         yield f"{SQLITE}{folder}/{file.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,7 @@ def run(
     errors.print(
         f"the sweep {outcome.state}: {outcome.reason}. What is done stays; the same command continues.",
         highlight=False,
+        soft_wrap=True,
     )
     raise typer.Exit(1)
 
@@ -133,4 +135,4 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
 def _store_flag(store: str) -> str:
     """Return the option that a further command needs to find the store, if any."""
     default = store == "results" or os.environ.get("SWEEPS_STORE") == store
-    return "" if default else f" --store {masked(store)}"
+    return "" if default else f" --store {shlex.quote(masked(store))}"

@@ -79,7 +79,8 @@ def _package(name: str, home: Path) -> dict[str, Path]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its folders, without caches, results and hidden ones."""
+    """Yield the files of a folder and its folders, without hidden ones, and without caches and results unless they are code."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
+        packages = {name for name in folders if (Path(parent) / name / "__init__.py").is_file()}
+        folders[:] = [name for name in folders if (name in packages or name not in _LEFT_OUT) and not name.startswith(".")]
         yield from (Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith("."))

@@ -36,6 +36,8 @@ MAX_SLOTS = 100
 """Slots of a pack at most, where the sweep file leaves them open: a larger stacked batch leaves a processor's cache."""
 MAX_LOSSES = 3
 """A lane whose worker was lost this often without progress is recorded as an error: it may be the cause."""
+MAX_FAILED_STARTS = 3
+"""Packs that may raise before any worker has reported something: no worker can begin then."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Driver:
         self.note: str | None = None
         self._queued: dict[tuple[str, int], QueuedLane] = {}
         self._running: dict[str, dict[tuple[str, int], QueuedLane]] = {}  # by pack
-        self._failed_starts = 0.0  # packs in a row that raised, before anything was reported
+        self._reported = False
+        self._failed_starts = 0  # packs that raised before anything was reported
         self._started_s = time.monotonic()
         row = store.sweep(name)
         self._seconds_before = row.seconds if row else 0.0
@@ -281,7 +284,7 @@ class Driver:
             if checkpoint is not None and checkpoint.steps > queued.steps:
                 queued.steps, queued.losses = checkpoint.steps, 0
         self.seed_steps += report.seed_steps
-        self._failed_starts = -math.inf
+        self._reported = True
         self.note = self.note or report.note
         if self.tracker is not None:
             self.tracker.begin()
@@ -302,9 +305,11 @@ class Driver:
         `raised`: by an exception, which is not the lanes' doing: what a model or task raises is in a report. Raises
         ClusterError where no worker can begin.
         """
-        self._failed_starts += raised
-        if self._failed_starts >= MAX_LOSSES:
-            raise ClusterError(f"workers cannot begin to train; {MAX_LOSSES} were tried, and the last one ended with {reason}")
+        self._failed_starts += raised and not self._reported
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise ClusterError(
+                f"workers cannot begin to train; {MAX_FAILED_STARTS} were tried, and the last one ended with {reason}"
+            )
         for queued in self._running.pop(pack_id, {}).values():
             queued.losses += 1
             if queued.losses < MAX_LOSSES:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sweeps.errors import StoreError
+from sweeps.errors import StoreError, disk_full
 from sweeps.machine import expanded
 from sweeps.store.location import (
     network_disk_advice,
@@ -401,9 +401,11 @@ def _postgresql(text: str) -> tuple[str, sa.Engine]:
         raise StoreError(f"store {where} needs PostgreSQL's driver: pip install 'psycopg[binary]'.") from fault
 
 
-def _advice(cause: object) -> str:
+def _advice(cause: BaseException) -> str:
     """Return the database's own message, and what to do about it."""
     message = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    if disk_full(cause):
+        return f"the disk is full. Free some space and run again; the records so far are kept. ({message})"
     if isinstance(cause, PermissionError):
         return f"it may not be opened ({message}). Its owner can permit it; or give another --store."
     for part, what_to_do in (
@@ -423,8 +425,6 @@ def _advice(cause: object) -> str:
         ("unable to open", f"its {FILE_NAME} cannot be opened. Make it writable, or give another --store."),
         ("changed it", "run the same command again."),
         ("permission denied for", "the role lacks a right: reading needs GRANT SELECT ON ALL TABLES, running all rights."),
-        ("No space left", "the disk is full. Free some space and run again; the records so far are kept."),
-        ("is full", "the disk is full. Free some space and run again; the records so far are kept."),
     ):
         if part in message:
             return f"{what_to_do} ({message})"

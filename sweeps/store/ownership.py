@@ -7,6 +7,7 @@ over by replacing exactly the row that was found dead, so of two drivers that tr
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from sweeps.errors import StoreError
 from sweeps.store.database import Database, HeldByAnother, checked, decoding, holders, sweeps, utc_now
 
+log = logging.getLogger(__name__)
 HEARTBEAT_S = 20.0
 """Seconds between two heartbeats."""
 HEARTBEAT_TIMEOUT_S = 120.0
@@ -40,7 +42,7 @@ class Holder:
     since: str
     """UTC, ISO 8601."""
     silent_s: float
-    """Seconds since the last heartbeat."""
+    """Seconds since the last heartbeat; negative where its machine's clock is ahead of this one's."""
     alive: bool
 
 
@@ -118,10 +120,15 @@ class Ownership:
         """Return the driver that holds the name, dead or alive, or None."""
         with self._database.read() as connection:
             row = _find(connection, name)
-        with decoding(self._database.where, f"the driver of sweep {name!r}"):
-            if row is not None:
-                checked(row, holders)
-            return None if row is None else _holder(row)
+        return None if row is None else self._holder(row)
+
+    def _holder(self, row: sa.Row[Any]) -> Holder:
+        with decoding(self._database.where, f"the driver of sweep {row.sweep!r}"):
+            checked(row, holders)
+            silent_s = time.time() - row.beat_s
+            here = row.machine == _machine()
+            alive = _process_is_alive(row.pid, row.started_s) if here else silent_s <= HEARTBEAT_TIMEOUT_S
+            return Holder(row.host, row.pid, row.since, silent_s, alive)
 
     def _acquire(self, name: str, token: str) -> None:
         process = psutil.Process()
@@ -135,25 +142,47 @@ class Ownership:
             "since": utc_now(),
             "beat_s": time.time(),
         }
+        stopped = self._stopped_ahead(name)
         with self._database.write() as connection:
             if self._database.insert_new(connection, holders, row):
                 return
             found = _find(connection, name)
-            if found is not None and not _holder(found).alive:
+            if found is not None and (found == stopped or not self._holder(found).alive):
                 replaced = sa.update(holders).where(_row_of(name, found.token)).values(row)
                 if connection.execute(replaced).rowcount:
                     return
                 found = _find(connection, name)
         raise self._refusal(name, found)
 
+    def _stopped_ahead(self, name: str) -> sa.Row[Any] | None:
+        """Return the holder's row if its heartbeat is ahead of this machine's clock, and does not change for the timeout.
+
+        It is then that of a dead driver. Otherwise return None, without a wait where the clocks agree.
+        """
+        with self._database.read() as connection:
+            found = _find(connection, name)
+        if found is None or found.machine == _machine() or self._holder(found).silent_s > -HEARTBEAT_TIMEOUT_S:
+            return None
+        log.warning(
+            "the last heartbeat of %s, which drives sweep %r, is %.0f s ahead of this machine's clock: the next one is "
+            "waited for, %.0f s at most", found.host, name, found.beat_s - time.time(), HEARTBEAT_TIMEOUT_S,
+        )  # fmt: skip
+        deadline = time.monotonic() + HEARTBEAT_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(HEARTBEAT_TIMEOUT_S / 60)
+            with self._database.read() as connection:
+                if _find(connection, name) != found:
+                    return None
+        return found
+
     def _refusal(self, name: str, row: sa.Row[Any] | None) -> StoreError:
         where = self._database.where
         if row is None:
             return StoreError(f"sweep {name!r} in store {where} was released while it was acquired. Run again.")
-        other = _holder(row)
+        other = self._holder(row)
         message = (
             f"sweep {name!r} in store {where} is being driven by process {other.pid} on {other.host}, since "
-            f"{other.since} (last heartbeat {other.silent_s:.0f} s ago). Wait for it, stop it there, or choose "
+            f"{other.since} (last heartbeat {max(0.0, other.silent_s):.0f} s ago). Wait for it, stop it there, or choose "
             "another name with --name."
         )
         if row.machine != _machine():
@@ -169,13 +198,6 @@ def _find(connection: sa.Connection, name: str) -> sa.Row[Any] | None:
     return connection.execute(sa.select(holders).where(holders.c.sweep == name)).one_or_none()
 
 
-def _holder(row: sa.Row[Any]) -> Holder:
-    silent_s = max(0.0, time.time() - row.beat_s)
-    here = row.machine == _machine()
-    alive = _process_is_alive(row.pid, row.started_s) if here else silent_s <= HEARTBEAT_TIMEOUT_S
-    return Holder(row.host, row.pid, row.since, silent_s, alive)
-
-
 def _process_is_alive(pid: int, started_s: float) -> bool:
     try:
         process = psutil.Process(pid)
@@ -183,9 +205,20 @@ def _process_is_alive(pid: int, started_s: float) -> bool:
             return False
         return abs(_started_s(process) - started_s) < 1.5  # boot_time is whole seconds, read twice
     except psutil.NoSuchProcess:
-        return False
+        return _is_hidden(pid)
     except psutil.AccessDenied:
         return True
+
+
+def _is_hidden(pid: int) -> bool:
+    """Return whether it is a process of another user, which /proc may hide."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _started_s(process: psutil.Process) -> float:

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -114,6 +115,7 @@ class Store:
     def _sweep_row(self, row: sa.Row[Any]) -> SweepRow:
         with decoding(self.location, f"sweep {str(row.name)[:100]!r}"):
             values = checked(row, sweeps)
+            datetime.fromisoformat(values["created"])
             return SweepRow(**values | {"document": _mapping(values["document"])})
 
     def rename_sweep(self, name: str, new_name: str) -> None:

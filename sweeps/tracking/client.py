@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
 from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
 from sweeps.tracking.rows import Point
@@ -81,8 +81,9 @@ def typed_errors(uri: str, what: str) -> Iterator[None]:
         raise
     # MLflow raises exceptions of SQLAlchemy, requests, the file system and its own; none may end a sweep.
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrackingError(f"MLflow at {without_password(uri)} could not {what}: {first}") from error
+        lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+        why = disk_full(error) or (lines or [type(error).__name__])[0]
+        raise TrackingError(f"MLflow at {without_password(uri)} could not {what}: {why}") from error
 
 
 class Client:

@@ -31,6 +31,8 @@ Refill = Callable[[str], object]
 SQLITE = "sqlite:///"
 BUSY_TIMEOUT_S = 20.0
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REFUSAL = re.compile(r"^CREATE TRIGGER [^;]*\bBEGIN\s+SELECT\s+RAISE\s*\(\s*ABORT\s*,\s*'[^']*'\s*\)\s*;\s*END$")
+"""A trigger that does no more than to refuse a change. MLflow makes such, and nothing else that runs SQL."""
 _CREATION_LOCK = 0x4D4C464C  # any number that all our processes agree on, for PostgreSQL's advisory lock
 
 
@@ -122,25 +124,41 @@ def _inspect(file: Path) -> _Found:
     """Return what the file contains. Raises sqlite3.Error where it cannot be read for another reason than its content."""
     if not file.exists():
         return _Found("absent")
+    if not file.is_file():
+        raise TrackingError(f"{file} is not a file: move it away, or name another place with MLFLOW_TRACKING_URI")
     if file.stat().st_size == 0:
         return _Found("damaged", "it is empty")
     try:
         with closing(Reader(file, BUSY_TIMEOUT_S)) as reader, closing(reader.connect()) as connection:
-            return _contents(connection)
+            return _contents(file, connection)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
             return _Found("damaged", str(error), used=True)
         raise
 
 
-def _contents(connection: sqlite3.Connection) -> _Found:
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def _contents(file: Path, connection: sqlite3.Connection) -> _Found:
+    made = list(connection.execute("SELECT type, name, sql FROM sqlite_master"))
+    foreign = [
+        f"{kind} {name!r}"
+        for kind, name, sql in made
+        if (kind not in ("table", "index") or "VIRTUAL" in (sql or "")) and not _REFUSAL.search(sql)
+    ]
+    if foreign:  # it would run another's SQL
+        raise TrackingError(
+            f"the MLflow database {file} is refused: it has what MLflow does not make: {', '.join(foreign[:5])}. Remove "
+            f"them if you trust the file, or start a new database: {_move(file, _beside(file, 'refused'))}; "
+            "`sweeps sync NAME` then writes a sweep to it from the records"
+        )
+    tables = {name for kind, name, _ in made if kind == "table"}
     faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if faults != "ok":
         return _Found("damaged", str(faults).splitlines()[0], used=True)
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in tables else None
     revision = row[0] if row else None
     used = _holds_any(connection, tables)
+    if revision is None and "alembic_version" in tables and used:
+        return _Found("damaged", "it has no revision of its schema", used)
     if revision is not None and not _known(revision):
         return _Found("newer", revision=revision)
     if revision == _head():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -48,7 +49,7 @@ def serve(
             start_new_session=True,
         )
         try:
-            if _responds(process, f"http://{host}:{port}/health", ready_timeout_s):
+            if _responds(process, f"{address(host, port)}/health", ready_timeout_s):
                 return process
         except BaseException:
             stop(process)
@@ -59,6 +60,11 @@ def serve(
         last = output.read().decode(errors="replace").strip().splitlines()[-5:]
     why = f"ended with status {status}" if status is not None else f"did not respond within {ready_timeout_s:g} s"
     raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last output:", *last]))
+
+
+def address(host: str, port: int) -> str:
+    """Return the server's URL. An IPv6 address has brackets in one."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _command(uri: str, host: str, port: int) -> list[str]:
@@ -81,12 +87,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"there is no host {host!r} ({error}): --host is a name or an address of this machine") from error
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(address)
         except OSError as error:
-            raise UserError(f"port {port} of {host} cannot be used: {error.strerror}. Try --port {port + 1}") from error
+            remedy = f"Try --port {port + 1}"
+            if error.errno == errno.EADDRNOTAVAIL:
+                remedy = "--host is a name or an address of this machine"
+            raise UserError(f"port {port} of {host} cannot be used: {error.strerror}. {remedy}") from error
 
 
 def _responds(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> bool:

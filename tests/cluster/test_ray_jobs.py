@@ -18,7 +18,7 @@ from cluster import ray_jobs
 from cluster.backend import Submission
 from cluster.job import ORDER as ORDER_FILE
 from cluster.ray_jobs import JobServer, parcel, read_token
-from sweeps.config.user_files import OutOfReach, own_files
+from sweeps.config.user_files import PACKAGES, OutOfReach, own_files
 from sweeps.errors import UserError
 
 TOKEN = "f00d" * 16
@@ -145,6 +145,23 @@ def test_files_and_packages_that_a_sweep_names_travel_and_nothing_else(home: Pat
     assert sorted(own_files(document, home)) == [
         "my_pkg_for_shipping/__init__.py", "my_pkg_for_shipping/units.py", "my_unit.py", "units/other.py",
     ]  # fmt: skip
+
+
+def test_a_package_of_the_user_s_travels_without_its_results_unless_they_are_code(home: Path) -> None:
+    package = home / "my_pkg_for_shipping"
+    for folder, file in (("results", "sweeps.db"), ("models/results", "__init__.py")):
+        (package / folder).mkdir(parents=True)
+        (package / folder / file).write_text("")
+    assert sorted(own_files({"model": "my_pkg_for_shipping.units:Mine"}, home)) == [
+        "my_pkg_for_shipping/__init__.py", "my_pkg_for_shipping/models/results/__init__.py", "my_pkg_for_shipping/units.py",
+    ]  # fmt: skip
+
+
+def test_every_module_of_ours_is_in_a_parcel() -> None:
+    root = Path(ray_jobs.__file__).parents[1]
+    with parcel(ORDER) as made:
+        sent = {path.relative_to(made.folder) for path in made.folder.rglob("*.py")}
+    assert sent == {path.relative_to(root) for name in PACKAGES for path in (root / name).rglob("*.py")}
 
 
 def test_what_a_named_file_imports_of_the_user_s_travels_with_it(home: Path) -> None:
