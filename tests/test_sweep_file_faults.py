@@ -348,6 +348,59 @@ def test_a_word_of_other_tools_is_answered_with_the_word_here(line: str, hint: s
     assert hint in faults(f"{SMALL}{line}\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("compare: {x: [{label: a, model.dropout: 0.1}]}", "'model.dropout'. Write it nested: `model: {dropout: ...}`."),
+        ("train.lr_decay.rate: 1", "'train.lr_decay.rate'. Write it nested: `train: {lr_decay: {rate: ...}}`."),
+        ("compare: {x: [{name: a, train: {lr: 1}}]}", "unknown key 'name'. Did you mean 'label'?"),
+        ("steps: 1", "Did you mean 'train.steps'?"),
+        ("trials: 1", "Did you mean 'search.configurations'?"),
+        ("search: {seed: 1}", "unknown key 'seed'. It belongs to the sampler: `sampler: {name: tpe, seed: 0}`."),
+        ("search: {scheduler: asha}", "unknown key 'scheduler'. Every configuration trains to its end"),
+        ("search: {direction: minimize}", "It is written with the objective: `objective: {success_rate: maximize}`."),
+        ("search: {max_trials: 3}", "Did you mean 'configurations'?"),
+        ("search: {algo: tpe}", "Did you mean 'sampler'?"),
+        ("search: {configurations: 2, space: {lr: [1, 2]}}", "into model, task or train. Did you mean 'train.lr'?"),
+        ("search: {configurations: 2, space: {dropout: [0, 0.1]}}", "Did you mean 'model.dropout'?"),
+        ("search: {configurations: 2, space: {batch: [1, 2]}}", "Did you mean 'train.batch'?"),
+        ("search: {configurations: 2, space: {thing: [1, 2]}}", "into model, task or train. Such as train.lr"),
+        ("compare: {lr: [1e-3, 1e-2]}", "bad.yaml: line 4: compare.lr: is an axis of your own, whose entries are {label:"),
+        ("compare: {learning_rate: [1e-3]}", "Did you mean 'train.lr'?"),
+        ("compare: {models: [linear, nau]}", "Did you mean 'model'?"),
+        ("resources: {ram: 2}", "Did you mean 'memory_gb'?"),
+        ("resources: {workers: 2}", "The number of workers follows from the cluster"),
+        ("resources: {device: cuda}", "A worker computes on a GPU where `resources: {gpus: 1}` gives it one"),
+        ("budget: {minutes: 30}", "half an hour is `hours: 0.5`"),
+        ("seeds: {start: 1, count: 2}", "Did you mean 'first'?"),
+        ("seeds: {n: 1}", "Did you mean 'count'?"),
+    ],
+)
+def test_a_suggestion_knows_the_section_of_a_word(line: str, hint: str) -> None:
+    assert hint in faults(f"{SMALL}{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("train.seeds", "Did you mean 'seeds' at top level?"),
+        ("train.gradient_clipping", "Did you mean 'clip_norm'?"),
+        ("train.learningRate", "Did you mean 'lr'?"),
+        ("train.noise", "Did you mean 'gradient_noise'?"),
+        ("train.eval_freq", "Did you mean 'evaluate_every'?"),
+        ("train.max_epochs", "Did you mean 'steps'?"),
+        ("task.batch_size", "Did you mean 'train.batch'?"),
+        ("task.num_inputs", "Did you mean 'input_size'?"),
+        ("task.size", "Did you mean 'input_size'?"),
+        ("task.op", "Did you mean 'operation'?"),
+        ("model.type", "The model is given by its `name`"),
+    ],
+)
+def test_a_suggested_setting_knows_the_section_of_a_word(setting: str, hint: str) -> None:
+    with pytest.raises(SweepFileError, match=re.escape(hint)):
+        parse(SMALL, "bad.yaml", [f"{setting}=1"])
+
+
 def test_a_message_does_not_list_fifty_models() -> None:
     found = faults("task: static\nmodel: nua\ntrain: {steps: 9}\n")
     assert "Did you mean 'nau'? Similar: " in found and "`sweeps list models` lists all " in found and len(found) < 300

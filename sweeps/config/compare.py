@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from sweeps.config.faults import Fault, Faults, is_number, join, outwards, shown, unknown, whole
-from sweeps.config.registry import nearest
+from sweeps.config.registry import did_you_mean, nearest
 from sweeps.config.settings import leaves, merge, resolve, settable_paths
 from sweeps.config.space import Dimension, active, restrict, same
 
@@ -165,6 +165,11 @@ def read_axes(value: Any, base: Mapping[str, Any], faults: Faults) -> list[Axis]
             continue
         if not isinstance(entries, list) or not entries:
             faults.add(path, f"must be a list of at least one entry, not {shown(entries)}")
+            continue
+        hint = did_you_mean(name, ("model", "task"), "compare") if "." not in name and name not in ("model", "task") else ""
+        if hint and not any(isinstance(entry, dict) for entry in entries):
+            message = f"is an axis of your own, whose entries are {{label: ..., train: ...}}, not {shown(entries[0])}"
+            faults.add(path, f"{message}.{hint}")
             continue
         read = [_read_entry(name, entry, join(path, i), faults) for i, entry in enumerate(entries)]
         axis = Axis(name, tuple(entry for entry in read if entry is not None))

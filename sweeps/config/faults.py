@@ -148,10 +148,10 @@ def outwards(path: str) -> Iterator[str]:
         path = path.rpartition(".")[0]
 
 
-def unknown(kind: str, word: str, known: Iterable[str], section: str = "") -> str:
-    """The message `unknown key 'stepz'. Did you mean 'steps'? Known: ...`."""
+def unknown(kind: str, word: str, known: Iterable[str], section: str | None = None) -> str:
+    """The message `unknown key 'stepz'. Did you mean 'steps'? Known: ...`; `section` is that of a sweep file, "" at top."""
     names = list(known)
-    hint = did_you_mean(word, names, section if kind == "key" else None)
+    hint = did_you_mean(word, names, section)
     return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}."
 
 

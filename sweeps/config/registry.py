@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import linecache
 import pkgutil
+import re
 import sys
 import textwrap
 import tokenize
@@ -76,35 +77,58 @@ class BrokenDefinition(UserError):
 MOST_NAMES = 6
 """A message lists as many definitions, and of a longer list those that look like the name given."""
 
-SYNONYMS = {
-    "learning_rate": "train.lr", "lr_rate": "train.lr", "rate": "train.lr",
-    "batch_size": "train.batch", "batchsize": "train.batch", "minibatch": "train.batch",
-    "epochs": "train.steps", "num_epochs": "train.steps", "iterations": "train.steps", "max_iterations": "train.steps",
-    "max_steps": "train.steps", "num_steps": "train.steps", "total_steps": "train.steps",
-    "optimiser": "train.optimizer", "optim": "train.optimizer",
-    "beta_1": "train.beta1", "betas": "train.beta1", "beta_2": "train.beta2", "eps": "train.epsilon",
-    "eval_every": "train.evaluate_every", "eval_interval": "train.evaluate_every", "log_every": "train.evaluate_every",
-    "grad_clip": "train.clip_norm", "max_grad_norm": "train.clip_norm", "gradient_clip": "train.clip_norm",
-    "grad_noise": "train.gradient_noise", "scheduler": "train.lr_decay", "lr_schedule": "train.lr_decay",
-    "early_stop": "train.stop", "dropout_rate": "model.dropout", "dropout_prob": "model.dropout",
-    "hidden_size": "model.hidden", "hidden_dim": "model.hidden", "num_hidden": "model.hidden",
-    "num_seeds": "seeds", "n_seeds": "seeds", "seed": "seeds", "replicates": "seeds",
-    "n_trials": "search.configurations", "num_trials": "search.configurations", "num_samples": "search.configurations",
-    "trials": "search.configurations", "metric": "search.objective", "mode": "search.objective",
-    "method": "search.sampler", "algorithm": "search.sampler", "search_alg": "search.sampler",
-    "parameters": "search.space", "param_space": "search.space", "search_space": "search.space",
-    "max_concurrent": "search.parallel", "max_concurrent_trials": "search.parallel", "n_jobs": "search.parallel",
-    "num_cpus": "resources.cpus", "num_gpus": "resources.gpus", "dataset": "task", "experiment": "name",
-    "weight_decay": "There is no weight decay; some models have a penalty, such as model.sparsity_penalty.",
-    "num_workers": "The number of workers follows from the cluster and from the `resources` of one worker.",
+_SYNONYMS_OF = {
+    "train.lr": "learning_rate lr_rate rate",
+    "train.batch": "batch_size batchsize minibatch bs",
+    "train.steps": "epochs num_epochs max_epochs iterations max_iterations iters max_steps num_steps total_steps",
+    "train.optimizer": "optimiser optim opt",
+    "train.beta1": "beta_1 betas", "train.beta2": "beta_2", "train.epsilon": "eps", "train.momentum": "momentum",
+    "train.evaluate_every": "eval_every eval_interval eval_freq log_every",
+    "train.clip_norm": "clip grad_clip max_grad_norm gradient_clip gradient_clipping", "train.clip_value": "clip_value",
+    "train.gradient_noise": "grad_noise noise",
+    "train.lr_decay": "scheduler lr_schedule lr_scheduler",
+    "train.stop": "early_stop",
+    "model.dropout": "dropout_rate dropout_prob dropout_p",
+    "model.hidden": "hidden_size hidden_dim num_hidden",
+    "model.sparsity_penalty": "sparsity_penalty",
+    "task.operation": "op",
+    "task.input_size": "num_inputs n_inputs", "task.interpolation": "train_range", "task.extrapolation": "test_range",
+    "task": "dataset", "name": "experiment", "question": "description notes",
+    "seeds": "num_seeds n_seeds seed replicates",
+    "search.configurations": "n_trials num_trials max_trials trials num_samples samples configs n_configs",
+    "search.objective": "metric mode",
+    "search.sampler": "method algorithm algo search_alg search.name",
+    "search.space": "parameters param_space search_space hyperparameters",
+    "search.parallel": "max_concurrent max_concurrent_trials n_jobs",
+    "resources.cpus": "num_cpus", "resources.gpus": "num_gpus", "resources.memory_gb": "memory mem ram",
+    "budget.hours": "max_hours max_time time_limit walltime",
+    # In one section alone:
+    "label": "compare.name",
+    "input_size": "task.size",
+    "seeds.first": "seeds.start seeds.from", "seeds.count": "seeds.n seeds.num seeds.number",
+    "It belongs to the sampler: `sampler: {name: tpe, seed: 0}`.": "search.seed",
+    "It belongs to the sampler: `sampler: {name: tpe, n_startup_trials: 10}`.": "search.n_startup_trials",
+    "The time is in `hours`: half an hour is `hours: 0.5`.": "budget.minutes budget.seconds budget.time",
+    "The last seed is first + count - 1: write `count`.": "seeds.end seeds.last seeds.stop",
+    "The model is given by its `name`: `model: {name: nau}`.": "model.type model.kind",
+    "The task is given by its `name`: `task: {name: static}`.": "task.type task.kind",
+    "It is written with the objective: `objective: {success_rate: maximize}`.": "search.direction search.mode",
+    "Every configuration trains to its end: none is stopped early.": "search.scheduler search.pruner pruner",
+    "There is no weight decay; some models have a penalty, such as model.sparsity_penalty.": "weight_decay wd l2",
+    "The number of workers follows from the cluster and from the `resources` of one worker.": "num_workers n_workers workers",
+    "A worker computes on a GPU where `resources: {gpus: 1}` gives it one, and on CPUs otherwise.": "device accelerator",
 }  # fmt: skip
-"""Word of other tools -> dotted path of what it is called here, or a sentence about what is not here."""
+SYNONYMS = {word: meant for meant, words in _SYNONYMS_OF.items() for word in words.split()}
+"""Word of other tools, perhaps with the section that it is in -> dotted path of what it is called here, or a sentence."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that means the same as the word, or else looks most like it, or None."""
+def nearest(word: str, known: Iterable[str], section: str | None = None) -> str | None:
+    """Return the known name that means the same as the word, or else looks most like it, or None.
+
+    `section` is the section of a sweep file that the word is in: in some it means something else.
+    """
     given, known = word.lower(), list(known)
-    meant = _meant(word)
+    meant = _meant(word, section)
     for name in (meant, meant.rpartition(".")[2]):
         if name in known:
             return name
@@ -117,10 +141,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best) >= 0.6 else None
 
 
-def _meant(word: str) -> str:
+def _meant(word: str, section: str | None) -> str:
     """The dotted path or the sentence of SYNONYMS for a word, which may itself have dots; "" for none."""
-    last = word.lower().rpartition(".")[2].replace("-", "_")
-    return SYNONYMS.get(last) or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last != ""), "")
+    last = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.rpartition(".")[2]).lower().replace("-", "_")
+    found = SYNONYMS.get(f"{section}.{last}") or SYNONYMS.get(last)
+    return found or next((path for path in SYNONYMS.values() if path.rpartition(".")[2] == last != ""), "")
 
 
 def did_you_mean(word: str, known: Iterable[str], section: str | None = None) -> str:
@@ -129,12 +154,19 @@ def did_you_mean(word: str, known: Iterable[str], section: str | None = None) ->
     Where the word is a key of a sweep file, `section` is the section that it is in ("" at top level): a name of another
     section is given with its path, and of what is not here the text says that.
     """
-    near, meant = nearest(word, known), _meant(word) if section is not None else ""
-    if meant.endswith("."):
-        return f" {meant}"
-    if near is None and meant and meant.partition(".")[0] != section:
-        near = meant
-    return f" Did you mean {near!r}?" if near else ""
+    known = list(known)
+    near = nearest(word, known, section)
+    if section is not None:
+        outer, dot, inner = word.partition(".")
+        if dot and inner and outer in known:
+            keys = inner.split(".")
+            return f" Write it nested: `{outer}: {': '.join('{' + key for key in keys)}: ...{'}' * len(keys)}`."
+        meant = _meant(word, section)
+        if meant.endswith("."):
+            return f" {meant}"
+        if meant and not {meant, meant.rpartition(".")[2]} & set(known) and meant.partition(".")[0] != section:
+            return f" Did you mean {meant!r}{'' if '.' in meant or not section else ' at top level'}?"
+    return f" Did you mean {near!r}?" if near and near != word else ""
 
 
 def names(kind: Kind) -> list[str]:

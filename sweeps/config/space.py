@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sweeps.config.faults import Faults, is_number, join, shown, unknown, whole
+from sweeps.config.registry import did_you_mean
 
 Kind = Literal["uniform", "log_uniform", "integer", "log_integer", "choice"]
 KINDS: tuple[Kind, ...] = ("uniform", "log_uniform", "integer", "log_integer", "choice")
@@ -154,7 +155,8 @@ def read_space(value: Any, path: str, faults: Faults) -> dict[str, Dimension]:
     for name in sorted(given):
         dimension = read_dimension(given[name], join(path, name), name, faults)
         if name.partition(".")[0] not in ("model", "task", "train") or "." not in name:
-            faults.add(join(path, name), "must be a dotted path into model, task or train, such as train.lr")
+            hint = did_you_mean(name, (), "search.space") or " Such as train.lr"
+            faults.add(join(path, name), f"must be a dotted path into model, task or train.{hint}")
         elif dimension is not None:
             space[name] = dimension
     _check_conditions(space, path, faults)

@@ -173,7 +173,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
             own = ""
             if isinstance(values[key], dict | list) and not nearest(key, KEYS):
                 own = f". A block of your own, for *aliases elsewhere, has a name that begins with x-: {ANCHORS}{key}"
-            faults.add(key, unknown("key", key, KEYS) + own)
+            faults.add(key, unknown("key", key, KEYS, "") + own)
     base = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     base = _sound_sections(base, faults)
     axes = read_axes(values["compare"], base, faults) if values.get("compare") is not None else []
