@@ -76,6 +76,9 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
         ("a: -.inf\n", 1, "finite"),
         ("a: 1e999\n", 1, "too large"),
         ("a: " + "9" * 5000, 1, "too large"),
+        ("a: 0x" + "f" * 5000, 1, "too large"),
+        ("a: 0x" + "f" * 300, 1, "too large"),
+        ("a: -0b" + "1" * 1025, 1, "too large"),
         ("? [1, 2]\n: 3\n", 1, "a key must be a word"),
         ("a: 1\n'': 3\n", 2, "a key must be a word"),
         ("%YAML 1.1\n---\na: no\n", 1, "YAML 1.2"),
@@ -89,6 +92,17 @@ def test_a_key_given_twice_is_a_fault_with_both_lines() -> None:
 def test_unreadable_yaml_is_a_fault_with_its_line(text: str, line: int | None, part: str) -> None:
     faults = read(text).faults
     assert [fault for fault in faults if fault.line == line and part in fault.message], faults
+
+
+def test_merged_mappings_that_multiply_are_refused_at_once() -> None:
+    keys = "".join(f"  k{i}: 1\n" for i in range(20_000))
+    document = read(f"x-a: &a\n{keys}b:\n  <<: [{', '.join(['*a'] * 4000)}]\n")
+    assert "more than 100,000 values" in document.faults[0].message
+
+
+def test_an_anchor_given_twice_is_the_last_one_before_its_alias(recwarn: pytest.WarningsRecorder) -> None:
+    assert read("x: &a 1\ny: *a\nz: &a 2\nw: *a\n").values == {"x": 1, "y": 1, "z": 2, "w": 2}
+    assert not recwarn.list
 
 
 def test_aliases_that_multiply_are_refused() -> None:

@@ -1,7 +1,8 @@
 """YAML 1.2: plain values with the line of each, and plain values as text.
 
 1e-3 and 3_000_000 are numbers, `no` is a word, and a key given twice is a fault. A merge key, `<<: *alias` or a list of
-aliases, adds what the mapping itself does not have; of a list the first one wins. Only dict, list, str, int, float, bool
+aliases, adds what the mapping itself does not have; of a list the first one wins. An anchor may be given twice: an alias
+means the last one before it. Only dict, list, str, int, float, bool
 and None are constructed: a tag such as !!python/object is a fault, not a call.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +60,9 @@ def read(text: str) -> Document:
         document.faults.append(Fault("", "a sweep file is YAML 1.2 (where `no` is a word): leave the %YAML 1.1 line out", 1))
         return document
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.composer.warn_double_anchors = False  # YAML 1.2 allows an anchor again: an alias means the last one before it
+        root = yaml.compose(text)
     except MarkedYAMLError as error:
         # A bracket that is never closed is reported at the line that opens it, not at the end of the file.
         unclosed = "<stream end>" in str(error.problem) and error.context_mark
@@ -195,6 +199,7 @@ class _Builder:
                     raise _TooLarge("an alias that contains itself", _line(source))
                 self._open.add(id(source))
                 for pair in self._merged(source, path):
+                    self._count(pair[0])
                     added.setdefault(str(pair[0].value), pair)
                 self._open.discard(id(source))
             result += [pair for key, pair in added.items() if key not in own]
@@ -219,12 +224,16 @@ class _Builder:
         plain = text.replace("_", "")
         if _INTEGER.fullmatch(text):
             # int() itself refuses thousands of digits.
-            return int(plain) if len(plain) < 300 else self._too_large(node)
+            return self._within(node, int(plain)) if len(plain) < 400 else self._too_large(node)
         if _BASED.fullmatch(text):
-            return int(plain, 0)
+            return self._within(node, int(plain, 0))
         if _FLOAT.fullmatch(text):
             return float(plain) if math.isfinite(float(plain)) else self._too_large(node)
         return text
+
+    def _within(self, node: ScalarNode, value: int) -> float:
+        """A whole number that a float can hold, which messages and checks rely on."""
+        return value if abs(value) <= sys.float_info.max else self._too_large(node)
 
     def _too_large(self, node: ScalarNode) -> float:
         self._fault(node, "too large for a number")
