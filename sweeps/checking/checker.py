@@ -101,7 +101,7 @@ def run_rules(title: str, rules: Sequence[Rule[S]], subject: S) -> Report:
         if reason is None:
             try:
                 faults.extend(rule.check(subject))
-            except Exception as error:  # any exception of the definition is a fault
+            except (Exception, SystemExit) as error:  # any exception of the definition is a fault
                 fault = fault_of_exception(error, subject.sources)
                 if fault in exceptions and not faults:  # reported already, and this rule cannot be checked
                     reason = exceptions[fault]

@@ -58,7 +58,7 @@ class EngineSubject(Subject, ABC):
         return found, [str(fault) for fault in faults]
 
 
-def translated(error: Exception, sources: Sources) -> Fault:
+def translated(error: BaseException, sources: Sources) -> Fault:
     """Return an exception of vmap or of the recording as a fault, in terms of these rules."""
     message = str(error)
     for part, found, do in TRANSLATIONS:
@@ -81,7 +81,7 @@ def records(subject: EngineSubject) -> Iterator[Fault]:
         return
     try:
         _filled(settings, range(LEAST_SLOTS), LEAST_SLOTS)
-    except Exception as error:  # any exception of the definition is a fault
+    except (Exception, SystemExit) as error:  # any exception of the definition is a fault
         yield translated(error, subject.sources)
 
 

@@ -507,7 +507,7 @@ def apart(unit: UnitSubject) -> Iterator[Fault]:
         arguments = [_arguments(unit, variant.config, seed) for seed in range(LANES)]
         try:
             together = _together(lane, arguments)
-        except Exception as error:  # an operation that vmap does not support is a fault of the unit
+        except (Exception, SystemExit) as error:  # an operation that vmap does not support is a fault of the unit
             yield translated(error, unit.sources)
             continue
         for name, value in lane(*arguments[0]).items():

@@ -18,6 +18,7 @@ import torch
 
 import arith_models.base
 import tasks.base
+from sweeps.config.registry import raised
 
 ENGINE = os.path.realpath(Path(__file__).parent.parent) + os.sep
 TORCH = os.path.realpath(Path(torch.__file__).parent) + os.sep
@@ -186,7 +187,9 @@ class Fault:
     warning: bool = False
 
 
-def fault_of_exception(error: Exception, sources: Sources, do: str = "repair what raises") -> Fault:
+def fault_of_exception(error: BaseException, sources: Sources, do: str = "repair what raises") -> Fault:
     """Return an exception as a fault, at the line of the definition that raised it."""
+    if isinstance(error, SystemExit):
+        return Fault(raised(error), do, location_of_error(error, sources))
     first = next(iter(str(error).strip().splitlines()), "")
     return Fault(f"{type(error).__name__}: {first}", do, location_of_error(error, sources))

@@ -406,10 +406,10 @@ def _location(cls: type[Any]) -> tuple[str | None, int | None]:
 def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything: the message is one line with its name
+    except (Exception, SystemExit) as error:  # a user's module may raise anything: the message is one line with its name
         absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or module_name)
         remedy = ". Install its package in this environment, or name the file: ./my_unit.py" if absent else ""
-        raise BrokenDefinition(f"{module_name} cannot be imported: {type(error).__name__}: {error}{remedy}") from error
+        raise BrokenDefinition(f"{module_name} cannot be imported: {raised(error)}{remedy}") from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -427,14 +427,12 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[module.__name__] = module  # dataclasses and annotations look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         del sys.modules[module.__name__]
         file, line, message = _fault_of_import(error, path)
         where = f"{file} (line {line})" if line else f"{file}"
         text = linecache.getline(str(file.resolve()), line).strip() if line else ""
-        raise BrokenDefinition(
-            f"{where}: {type(error).__name__}: {message}" + (f": `{text}`" if text else ""), str(file), line
-        ) from error
+        raise BrokenDefinition(f"{where}: {message}" + (f": `{text}`" if text else ""), str(file), line) from error
     return module
 
 
@@ -460,13 +458,20 @@ def _decodes(text: bytes, encoding: str) -> bool:
     return True
 
 
-def _fault_of_import(error: Exception, path: Path) -> tuple[Path, int | None, str]:
+def raised(error: BaseException) -> str:
+    """Return what an exception of a definition's code is, on one line; SystemExit is one like any other there."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({'' if error.code is None else repr(error.code)}), which would end the command"
+    return f"{type(error).__name__}: {error}"
+
+
+def _fault_of_import(error: BaseException, path: Path) -> tuple[Path, int | None, str]:
     """The file, the line and the message of an import's fault: the syntax error, or the line of the user's file that raised."""
     linecache.checkcache()
     if isinstance(error, SyntaxError) and error.filename:
-        return _as_given(error.filename, path), error.lineno, error.msg
+        return _as_given(error.filename, path), error.lineno, f"{type(error).__name__}: {error.msg}"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if _as_given(f.filename, path) == path]
-    return path, lines[-1] if lines else None, str(error)
+    return path, lines[-1] if lines else None, raised(error)
 
 
 def _as_given(file: str, path: Path) -> Path:

@@ -72,8 +72,8 @@ def section(
             found += _faults_besides(cls, known, path, wrong)
         reported = {fault.path for fault in faults}
         return None, faults + [fault for fault in dict.fromkeys(found) if fault.path not in reported]
-    except Exception as error:  # a user's Config may raise anything in its own checks
-        return None, [*faults, Fault(path, f"{cls.__qualname__} in {cls.__module__} raises {type(error).__name__}: {error}")]
+    except (Exception, SystemExit) as error:  # a user's Config may raise anything in its own checks
+        return None, [*faults, Fault(path, f"{cls.__qualname__} in {cls.__module__} raises {registry.raised(error)}")]
     return (None, faults) if faults else (plain, [])
 
 

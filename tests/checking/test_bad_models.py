@@ -267,3 +267,17 @@ def test_a_check_leaves_the_global_generators_as_they_were(tmp_path: Path) -> No
     state = torch.get_rng_state()
     assert check_model(str(path)).sound
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("part", ["import", "__init__", "forward"])
+def test_a_definition_that_exits_is_broken_and_the_command_goes_on(tmp_path: Path, part: str) -> None:
+    edit = {
+        "import": ("class MyModel", "import sys\n\nsys.exit(3)\n\n\nclass MyModel"),
+        "__init__": before("self.config = config", "raise SystemExit(3)"),
+        "forward": before(FORWARD, "raise SystemExit(3)"),
+    }[part]
+    path = written(tmp_path, "model", edit)
+    text = check_model(str(path), last=checker.BUILDS).text()
+    line = line_of(path, "raise SystemExit" if part != "import" else "sys.exit")
+    assert "it calls sys.exit(3)" in text and f"{path.name}" in text, text
+    assert f":{line}: " in text or f"(line {line})" in text, text
