@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lanes import PLAIN, resolved
@@ -239,21 +241,34 @@ def test_the_source_hash_ignores_comments_and_docstrings_and_changes_with_code(f
     assert after(MINE + "\nHALF = 0.5\n") != before
 
 
-def test_a_key_of_a_users_unit_changes_with_a_file_that_it_imports(folder, monkeypatch) -> None:
-    monkeypatch.syspath_prepend(folder)
-    (folder / "constants_beside.py").write_text("START = 0.3\n")
-    (folder / "my_unit.py").write_text("from constants_beside import START\n" + MINE)
-    before = version_key("model", "./my_unit.py")
-    (folder / "constants_beside.py").write_text("START = 0.4\n")
+@pytest.mark.parametrize("way", ["beside", "elsewhere on the path", "beside a link", "by import_module"])
+def test_a_key_of_a_users_unit_changes_with_a_file_that_it_imports(folder, tmp_path_factory, monkeypatch, way) -> None:
+    place = tmp_path_factory.mktemp("lib") if way == "elsewhere on the path" else folder
+    monkeypatch.syspath_prepend(place)
+    name = "constants_" + way.replace(" ", "_")
+    text = f"import importlib\nSTART = importlib.import_module('{name}').START\n"
+    text = (text if "module" in way else f"from {name} import START\n") + MINE
+    unit = folder / "my_unit.py"
+    if way == "beside a link":
+        monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry != str(place)])
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(START=0.3))
+        target = tmp_path_factory.mktemp("real") / "my_unit.py"
+        unit.symlink_to(target)
+        unit = target
+    unit.write_text(text)
+    (place / f"{name}.py").write_text("START = 0.3\n")
+    before = version_key("model", "./my_unit.py"), source_hash("model", "./my_unit.py")
+    (place / f"{name}.py").write_text("START = 0.4\n")
     clear_cache()
-    assert version_key("model", "./my_unit.py") != before
+    after = version_key("model", "./my_unit.py"), source_hash("model", "./my_unit.py")
+    assert after[0] != before[0] and after[1] != before[1]
 
 
 def test_the_source_of_a_lane_is_that_of_its_own_definitions() -> None:
     """Editing NPU's file is no reason to doubt the records of NAU; what both use is in both digests."""
     root = Path(__file__).parent.parent
     files = {
-        name: set(imported_files(module, root / f"{module.replace('.', '/')}.py", {"arith_models": root}))
+        name: set(imported_files(module, root / f"{module.replace('.', '/')}.py", {"arith_models": [root]}))
         for name, module in ((name, find("model", name).__module__) for name in ("nau", "npu"))
     }
     assert "arith_models.units.npu" in files["npu"] and "arith_models.units.npu" not in files["nau"]

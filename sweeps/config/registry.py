@@ -22,14 +22,14 @@ import sys
 import textwrap
 import tokenize
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints, overload
 
-from sweeps.config.source import digest, imported_files
+from sweeps.config.source import INSTALLED, digest, imported_files, own_places
 from sweeps.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and many modules need `nearest` alone
@@ -302,17 +302,20 @@ def source_hash(kind: Kind, name: str) -> str:
 @lru_cache
 def _source_hash(kind: Kind, name: str, own_only: bool) -> str:
     cls = _find(kind, name)
-    file, module = Path(inspect.getfile(cls)).resolve(), cls.__module__
-    installed = Path(__file__).resolve().parents[2]
-    shipped = dict.fromkeys(SHIPPED, installed)
+    link, module = Path(inspect.getfile(cls)).absolute(), cls.__module__
+    file = link.resolve()
+    shipped = dict.fromkeys(SHIPPED, (Path(__file__).resolve().parents[2],))
     if module.partition(".")[0] in SHIPPED:
         return digest(imported_files(module, file, shipped))
     if module.startswith("_user_"):  # a file of its own, whatever its folder is called
         module = file.stem
     top = module.partition(".")[0]
-    above = file.parents[module.count(".") + (file.name == "__init__.py")]
+    depth = module.count(".") + (file.name == "__init__.py")
+    above = [link.parents[depth], file.parents[depth]]
     # What is installed is no part of the user's own code, unless it is the package that the class is in.
-    places = {top: above} if above.name in ("site-packages", "dist-packages") or "." in module else {"": above}
+    places: dict[str, Sequence[Path]] = {"": own_places(), top: above}
+    if "." not in module:
+        places[""] = [*(one for one in above if one.name not in INSTALLED), *places[""]]
     return digest(imported_files(module, file, places if own_only else {**places, **shipped}))
 
 

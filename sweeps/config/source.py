@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+INSTALLED = ("site-packages", "dist-packages")
+"""Names of folders of installed packages."""
 LENGTH = 16
 """Hexadecimal digits of a digest."""
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
@@ -22,11 +26,12 @@ def digest(files: Mapping[str, Path]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:LENGTH]
 
 
-def imported_files(name: str, file: Path, places: Mapping[str, Path]) -> dict[str, Path]:
+def imported_files(name: str, file: Path, places: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     """Return a module's file and those of the modules that it imports, also in functions, by the modules' names.
 
-    Nothing is imported. `places` has the folders in which modules are looked for, by the name of a top-level package, or
-    under "" for every other name; what is in none of them is left out.
+    Nothing is imported: the names are those of import statements, and of calls of `import_module` with a constant. `places`
+    has the folders in which modules are looked for, in this order, by the name of a top-level package, or under "" for every
+    other name; what is in none of them is left out.
     """
     found: dict[str, Path] = {}
     queue = [(name, file)]
@@ -37,9 +42,25 @@ def imported_files(name: str, file: Path, places: Mapping[str, Path]) -> dict[st
         found[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         for other in _imported_names(path, package):
-            place = places.get(other.partition(".")[0], places.get(""))
-            if place is not None and (there := _file_of(other, place)) is not None:
-                queue.append((other, there))
+            for place in places.get(other.partition(".")[0], places.get("", ())):
+                if (there := _file_of(other, place)) is not None:
+                    queue.append((other, there))
+                    break
+    return found
+
+
+def own_places() -> list[Path]:
+    """Return the folders on Python's path that have the user's own modules: neither Python's, nor installed ones, nor ours."""
+    installed = Path(__file__).resolve().parents[2]
+    python = [Path(path).resolve() for path in {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")}]
+    found = []
+    for entry in map(Path, dict.fromkeys(sys.path)):
+        place = entry.absolute()
+        real = place.resolve()
+        if place.name in INSTALLED or real == installed or not place.is_dir():
+            continue
+        if not any(real.is_relative_to(one / "lib") or real == one / "bin" for one in python):
+            found.append(place)
     return found
 
 
@@ -58,6 +79,10 @@ def _imported_names(path: Path, package: str) -> Iterator[str]:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and len(node.args) == 1 and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func)
+            if called.rpartition(".")[2] in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                names = [node.args[0].value]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:

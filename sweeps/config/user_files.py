@@ -13,7 +13,6 @@ from sweeps.errors import UserError
 
 PACKAGES = ("arith_models", "cluster", "sweeps", "tasks")
 """The packages of this project."""
-_NOWHERE = Path(os.devnull)
 _LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and names that begin with a dot
 
 
@@ -58,7 +57,7 @@ def _file(word: str, home: Path) -> dict[str, Path]:
             f"copy it here and write ./{path.name}, or submit from a folder above it"
         )
     # Imports find modules in `home`, where the command runs, and not in the folder of the file that imports.
-    modules = imported_files(path.stem, path, {**dict.fromkeys(PACKAGES, _NOWHERE), "": home})
+    modules = imported_files(path.stem, path, {**dict.fromkeys(PACKAGES, ()), "": (home,)})
     helpers = {module.relative_to(home).as_posix(): module for module in modules.values() if module != path}
     return {inside.as_posix(): path, **helpers}
 

@@ -44,6 +44,7 @@ import psutil
 import ray
 from ray import tune
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.job_config import JobConfig
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
@@ -187,6 +188,10 @@ def ray_cluster(
         others = psutil.Process().children()
         try:
             with _runtime_env(document if address else None) as runtime_env:
+                if runtime_env is None and JOB_CONFIG_VARIABLE not in os.environ:
+                    # Ray would put this folder on the path of workers, first, where a file such as numpy.py is imported
+                    # before `import_from` is called. Of a job of Ray Client's it does not, and has no other use for the mark.
+                    options["job_config"] = JobConfig(_client_job=True)
                 # "local": without it Ray connects to any cluster that `ray start` began on this machine.
                 _init_ray(
                     address=address or "local", runtime_env=runtime_env, log_to_driver=False,
