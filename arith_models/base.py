@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 Scalar = float | Tensor
@@ -123,8 +124,13 @@ _OUTSIDE: Mapping[str, Callable[[float], bool]] = {
     "be at least 1": lambda value: value < 1,
     "be at least 0": lambda value: value < 0,
     "be above 0": lambda value: not value > 0,
-    "lie in [0, 1)": lambda value: not 0 <= value < 1,
+    "lie in [0, 1)": lambda value: not 0 <= float32(value) < 1,
 }
+
+
+def float32(value: float) -> float:
+    """Return the float32 number that is nearest to a value: lanes compute with it, and 0.99999999999 is 1."""
+    return torch.tensor(value, dtype=torch.float32).item()
 
 
 def check_ranges(config: object, ranges: Mapping[str, Sequence[str]], *found: str) -> None:

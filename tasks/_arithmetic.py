@@ -57,6 +57,8 @@ def range_faults(split: str, values: Range) -> list[str]:
     widths = [high - low for low, high in parts]
     if not faults and not math.isclose(widths[0], widths[-1], rel_tol=1e-9):
         faults.append(f"{split}: both ranges of a union must be equally wide, but their widths are {widths}")
+    if max(widths) > torch.finfo(torch.float32).max:
+        faults.append(f"{split} = {[list(i) for i in parts]}: it is wider than the largest float32 number, 3.4e38")
     return faults
 
 

@@ -196,6 +196,12 @@ def test_a_former_objective_of_a_stored_sweep_is_its_metric_of_today(store: Stor
     assert "lowest converged_at.mean" in as_markdown(found)
 
 
+def test_a_sweep_that_is_named_twice_is_refused_since_its_seeds_would_count_twice(store: Store, tmp_path: Path) -> None:
+    for verb in (["report"], ["figure", "-o", str(tmp_path / "a.svg")]):
+        answer = call(*verb, "small", "small", "--store", store.location)
+        assert answer.status == 2 and "small is named 2 times: name every sweep once" in answer.err
+
+
 def test_several_sweeps_are_one_document_in_every_format(store: Store, tmp_path: Path) -> None:
     made_sweep(store)
     reference(store, {"interpolation": 1.0, "length_7": 2.0})

@@ -246,6 +246,10 @@ WITHIN_FLOAT32 = "must be a number within float32"
         ("search.space={train.lr: {log_uniform: [1e-60, 1]}}", f"search.space.train.lr: {WITHIN_FLOAT32}"),
         ("search.space={train.batch: {integer: [1, 1e23]}}", f"search.space.train.batch: {WITHIN_INT64}"),
         ("search.space={train.clip_norm: {uniform: [1, 2], or: 1e-60}}", f"search.space.train.clip_norm: {WITHIN_FLOAT32}"),
+        ("train.beta2=0.99999999999", "train.beta2: beta2 = 0.99999999999 must lie in [0, 1)"),
+        ("model={name: nmu, network: two_layer, dropout: 0.99999999999}", "dropout = 0.99999999999 must lie in [0, 1)"),
+        ("task.interpolation=[-3e38, 3e38]", "it is wider than the largest float32 number"),
+        ("model={name: nau, units: []}", "model.units: network one_layer takes 1 units, but got 0"),
         ("compare={train.batch: [1e23, 1]}", f"compare.train.batch.0: {WITHIN_INT64}"),
     ],
 )  # fmt: skip

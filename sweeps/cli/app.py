@@ -17,7 +17,7 @@ from sweeps.errors import SweepsError, UserError, disk_full
 if TYPE_CHECKING:
     from sweeps.config.sweep_file import Sweep
 
-__all__ = ["app", "console", "echo", "errors", "load_sweep", "require_store", "with_warnings", "writing"]
+__all__ = ["app", "console", "echo", "errors", "load_sweep", "require_different", "require_store", "with_warnings", "writing"]
 
 console, errors = PlainConsole(), PlainConsole(stderr=True)
 app = typer.Typer(
@@ -87,3 +87,10 @@ def writing(path: Path) -> Iterator[Path]:
         if written != path:
             with suppress(OSError):
                 written.unlink()
+
+
+def require_different(names: list[str]) -> None:
+    """Raise UserError where a sweep is named twice: its seeds would be counted twice."""
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            raise UserError(f"{name} is named {names.count(name)} times: name every sweep once")

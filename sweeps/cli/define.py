@@ -7,6 +7,7 @@ import gc
 import inspect
 import io
 import keyword
+import logging
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from enum import StrEnum
@@ -164,10 +165,14 @@ def _check_and_print(kind: str, names: list[str], compiled: bool) -> None:
             f"`sweeps check {kind} NAME` needs one name: `sweeps list {kind}s` lists them, ./my.py is a file of your own"
         )
     printed = io.StringIO()
+    handlers = [one for one in logging.root.handlers if isinstance(one, logging.StreamHandler)]
+    before = [handler.setStream(printed) for handler in handlers]
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
             report = (check_model if kind == "model" else check_task)(names[0], compiled)
     finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            handler.setStream(stream or handler.stream)
         _echo_once(printed.getvalue())
     echo(report.text())
     if not report.sound:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, echo, errors, require_store, writing
+from sweeps.cli.app import OnOption, StoreOption, app, console, echo, errors, require_different, require_store, writing
 from sweeps.errors import UserError
 
 
@@ -57,6 +57,7 @@ def report_(
     from sweeps.results import FORMATS, report
     from sweeps.store import Store
 
+    require_different(names)
     require_store(store)
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
@@ -97,6 +98,7 @@ def figure_(
     from sweeps.results.figures import draw, write
     from sweeps.store import Store
 
+    require_different(names)
     require_store(store)
     with Store(store, read_only=True) as opened:
         drawn = draw(

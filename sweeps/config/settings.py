@@ -374,7 +374,9 @@ def _model(given: Any, task: str | None, steps: float | None) -> tuple[dict[str,
             ]
         preset = copy.deepcopy(dict(network.presets.get(name, {})))
         preset_units = preset.pop("units", None)
-        given_units = rest.pop("units", None) or preset_units or [name] * network.num_units
+        given_units = rest.pop("units", preset_units)
+        if given_units is None:
+            given_units = [name] * network.num_units
         units = [u if isinstance(u, Mapping) else {"name": u} for u in given_units]
         classes = [registry.find("model", str(u.get("name"))) for u in units]
     except UserError as error:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from arith_models.base import Network, Unit
+from arith_models.base import Network, Unit, float32
 from sweeps.training.optimizers import OPTIMIZERS, LrDecay
 from tasks.base import Task
 
@@ -76,7 +76,7 @@ class Train:
         faults += [
             f"{k} = {getattr(self, k)} must lie in [0, 1)"
             for k in ("beta1", "beta2", "momentum")
-            if not 0 <= getattr(self, k) < 1
+            if not 0 <= float32(getattr(self, k)) < 1
         ]
         if faults:
             raise ValueError(*faults)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import logging
 from pathlib import Path
 
 import pytest
@@ -145,12 +147,22 @@ def test_what_a_unit_prints_is_shown_once_and_a_setting_without_a_docstring_hide
     config = text[text.index("    class Config") : text.index("    def __init__")]
     bare = "\n".join(line for line in config.splitlines() if not line.strip().startswith('"""'))
     text = text.replace(config, bare + "\n\n").replace("        r = ", "        print('drawn')\n        r = ")
-    Path("mine.py").write_text(text.replace("import torch\n", "import torch\n\nprint('imported')\n", 1))
-    answer = call("check", "model", "./mine.py")
+    text = text.replace(
+        "        print('drawn')\n", "        print('drawn')\n        logging.getLogger('mine').error('logged')\n"
+    )
+    text = text.replace("import torch\n", "import logging\n\nimport torch\n\nprint('imported')\n", 1)
+    Path("mine.py").write_text(text)
+    own = logging.StreamHandler(io.StringIO())
+    logging.root.addHandler(own)
+    try:
+        answer = call("check", "model", "./mine.py")
+    finally:
+        logging.root.removeHandler(own)
+    assert own.stream.getvalue() == ""
     assert answer.status == 2
     first, *lines = answer.out.splitlines()
     assert first == "printed during the check, each line once:" and lines[:2] == ["  imported", "  drawn"]
-    assert lines.count("  drawn") == lines.count("  imported") == 1
+    assert lines.count("  drawn") == lines.count("  imported") == sum(line.endswith("logged") for line in lines) == 1
     assert "FAULT  it is documented" in answer.out and "has no explanation" in answer.out
     assert "FAULT  it neither prints nor logs" in answer.out and "not checked" not in answer.out
     assert gc.isenabled()
