@@ -249,7 +249,7 @@ WITHIN_FLOAT32 = "must be a number within float32"
         ("train.beta2=0.99999999999", "train.beta2: beta2 = 0.99999999999 must lie in [0, 1)"),
         ("model={name: nmu, network: two_layer, dropout: 0.99999999999}", "dropout = 0.99999999999 must lie in [0, 1)"),
         ("task.interpolation=[-3e38, 3e38]", "it is wider than the largest float32 number"),
-        ("model={name: nau, units: []}", "model.units: network one_layer takes 1 units, but got 0"),
+        ("model={name: nau, units: []}", "model.units: network two_layer takes 2 units, but got 0"),
         ("compare={train.batch: [1e23, 1]}", f"compare.train.batch.0: {WITHIN_INT64}"),
     ],
 )  # fmt: skip
