@@ -171,6 +171,16 @@ def compile_cache() -> tuple[Path, str | None]:
     )
 
 
+def use_compile_cache() -> str | None:
+    """Set torch's compile cache for this process; return a sentence for the user where it is not the usual folder.
+
+    Idempotent. Before torch's compiler is imported, which otherwise chooses a folder that others can know in advance.
+    """
+    folder, why = compile_cache()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    return why
+
+
 def folder_for_sockets(prefix: str, num_bytes: int) -> Path:
     """Make a temporary folder with room for paths of `num_bytes` below it: a Unix socket's path must be short.
 

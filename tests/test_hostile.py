@@ -19,8 +19,8 @@ from made_sweep import configuration, made_sweep
 from safetensors.torch import save
 
 from sweeps.config.settings import build
+from sweeps.machine import use_compile_cache
 from sweeps.store import Store
-from sweeps.training.compile import use_compile_cache
 from sweeps.training.lane import Curve
 from sweeps.training.state import from_bytes, initial_state, to_bytes
 

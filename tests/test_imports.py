@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tasks._digits.datasets": {"numpy", "pooch", "scipy", "sklearn", "tasks", "torch"},
     "tasks.number_words": {"num2words", "numpy", "tasks", "torch"},
     "sweeps.training": {
-        "arith_models.base", "filelock", "numpy", "safetensors", "sweeps.training", "tasks.base", "torch",
+        "arith_models.base", "filelock", "numpy", "safetensors", "sweeps.machine", "sweeps.training", "tasks.base", "torch",
     },
 }  # fmt: skip
 # Abstract classes that hold no numbers: whatever is typed by them may import them.

@@ -13,8 +13,8 @@ import torch
 from sweeps.config import registry
 from sweeps.config.settings import build, source_of
 from sweeps.errors import UserError
+from sweeps.machine import use_compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
-from sweeps.training.compile import use_compile_cache
 from sweeps.training.lane import LaneResult, error_result
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack

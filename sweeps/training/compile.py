@@ -25,7 +25,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from sweeps.machine import compile_cache
+from sweeps.machine import use_compile_cache
 from sweeps.training.numerics import NUMERICS
 
 log = logging.getLogger(__name__)
@@ -131,16 +131,6 @@ class Recorded:
                     run(*flat)
 
         return repeat
-
-
-def use_compile_cache() -> str | None:
-    """Set torch's compile cache for this process; return a sentence for the user where it is not the usual folder.
-
-    Idempotent. Before torch's compiler is imported, which otherwise chooses a folder that others can know in advance.
-    """
-    folder, why = compile_cache()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    return why
 
 
 def _register_lowerings() -> None:
