@@ -77,7 +77,7 @@ class PackRun:
             results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=self.pack.checkpoints(),
             seed_steps=self.pack.seed_steps - before,
-            note=_note,
+            note=_note or self.pack.note,
         )
 
 

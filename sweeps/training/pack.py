@@ -189,6 +189,8 @@ class Pack:
         self.tensors = self._idle_tensors(lanes)
         self.programs: Programs | None = None
         self.seed_steps = 0
+        self.note: str | None = None
+        """What a user should know about a lane that has no error."""
 
     @property
     def done(self) -> bool:
@@ -286,11 +288,16 @@ class Pack:
         """The state of the lane's checkpoint, or its initial state.
 
         A checkpoint at the end of another budget, where this one has no evaluation, is not continued: the lane starts over.
+        So it does, with a note, where the checkpoint is damaged: its numbers are the same, and only time is lost.
         """
         initial = initial_state(built, lane.seed, self.device)
         if lane.checkpoint is None:
             return initial, Curve(), 0.0
-        state, curve, wall_time_s = from_bytes(lane.checkpoint.state, initial)
+        try:
+            state, curve, wall_time_s = from_bytes(lane.checkpoint.state, initial)
+        except ValueError as error:
+            self.note = f"seed {lane.seed} starts over, from step 0: {error}"
+            return initial, Curve(), 0.0
         if curve.step and curve.step[-1] % self.interval:
             return initial, Curve(), 0.0
         return state, curve, wall_time_s

@@ -175,12 +175,17 @@ def test_wall_time_is_counted_on_from_a_checkpoint() -> None:
     assert train([Lane("seed 0", NAU, 0, saved)])["seed 0"].wall_time_s > 1000.0
 
 
-def test_a_checkpoint_of_another_model_is_an_error_of_its_lane_alone() -> None:
-    final = train(lanes_of(settings_of("linear"), [0]))["seed 0"]
-    results = train([Lane("wrong", NAU, 0, Checkpoint(final.steps, final.state)), *lanes_of(NAU, [1])])
-    assert results["wrong"].outcome == "error"
-    assert "params.first.bias" in results["wrong"].reason
-    assert_same(results["seed 1"], train(lanes_of(NAU, [1]))["seed 1"])
+@pytest.mark.parametrize("damage", ["another model's", "cut off"])
+def test_a_lane_whose_checkpoint_cannot_be_used_starts_over_and_a_note_has_the_reason(damage) -> None:
+    final = train(lanes_of(settings_of("linear" if damage == "another model's" else "nau"), [0]))["seed 0"]
+    wrong = Checkpoint(final.steps, final.state if damage == "another model's" else final.state[:-1])
+    pack = pack_of([Lane("seed 0", NAU, 0, wrong), *lanes_of(NAU, [1])])
+    results = {}
+    while not pack.done:
+        results |= {result.key: result for result in pack.advance()}
+    assert pack.note.startswith("seed 0 starts over, from step 0: a checkpoint ")
+    for key, undisturbed in train(lanes_of(NAU, [0, 1])).items():
+        assert_same(results[key], undisturbed)
 
 
 def test_terms_that_are_left_out_because_they_are_zero_change_no_number() -> None:
