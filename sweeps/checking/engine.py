@@ -13,7 +13,8 @@ from sweeps.checking.declaration import Subject
 from sweeps.checking.source import Fault, Sources, fault_of_exception
 from sweeps.config.settings import build, resolve
 from sweeps.training.lane import Lane
-from sweeps.training.pack import LEAST_SLOTS, Pack
+from sweeps.training.pack import Pack
+from sweeps.training.trainers import LEAST_SLOTS
 
 SMALL = {"batch": 8, "steps": 1_000_000, "evaluate_every": 1_000}
 SMALL_TASKS: dict[str, dict[str, Any]] = {

@@ -30,7 +30,7 @@ from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.numerics import Numerics
-from sweeps.training.pack import LEAST_SLOTS
+from sweeps.training.trainers import LEAST_SLOTS
 
 MAX_SLOTS = 100
 """Slots of a pack at most, where the sweep file leaves them open: a larger stacked batch leaves a processor's cache."""
@@ -57,6 +57,8 @@ class PackRequest:
     installation: str
     """Folder of the driver's installation, from which workers import where they have it."""
     device: str = "cpu"
+    threads: int = 1
+    """Threads that take lanes in turn, on a CPU."""
     checkpoint_s: float = 5.0
     """Seconds between two reports of a worker."""
 

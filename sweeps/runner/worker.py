@@ -50,8 +50,9 @@ class PackRun:
         try:
             self._provenance = _provenance(request)
             self.pack = Pack(
-                request.lanes, request.slots, build, request.zeros, request.device, compiled=request.numerics.compiled
-            )
+                request.lanes, request.slots, build, request.zeros, request.device, request.numerics.compiled,
+                threads=request.threads, source=request.source,
+            )  # fmt: skip
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
             self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in request.lanes]

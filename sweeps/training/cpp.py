@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from sweeps.training.loops import IDENTITY, VECTOR, Accumulator, Axis, Buffer, Index, LoopProgram, Nest, Store, Value
+from sweeps.training.loops import IDENTITY, VECTOR, Accumulator, Axis, Buffer, Index, LoopProgram, Nest, NotLowered, Value
 
 SCALARS = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "bool": "int32_t", "pair": "Words"}
 VECTORS = {"f32": "vf", "f64": "vd", "i32": "vi", "i64": "vl", "bool": "vi", "pair": "Words8"}
@@ -34,10 +34,10 @@ GATHERED = 6.0
 def print_cpp(program: LoopProgram, stops: int | None = None) -> str:
     """Return a translation unit with two functions:
 
-    `workspace` returns the bytes that a call needs, aligned to 64. `run(base, stride, lane, steps, count, work)` trains
-    `count` lanes, lane[i] for steps[i] steps: argument k of lane i is at base[k] + stride[k] * lane[i] bytes, without
-    padding; inputs come first, then the outputs that are not carried. `stops` is the number of a carried whole number
-    (the lane's status) that ends a lane's steps where it is not 0.
+    `workspace` returns the bytes that a call needs, aligned to 64. `run(pointers, steps, count, work)` runs `count` lanes,
+    lane i for steps[i] steps: its argument k is at pointers[i * arguments + k], without padding; inputs come first, then
+    the outputs that are not carried. After an input that is read where it is, 64 bytes must be readable. `stops` is the
+    number of a carried whole number (the lane's status) that ends a lane's steps where it is not 0.
     """
     return _Printer(program, stops).text()
 
@@ -151,13 +151,14 @@ class _Printer:
         for nest in program.nests:
             self._nest(nest)
         add("}")
-        add('extern "C" void run(char* const* base, const int64_t* stride, const int64_t* lane, const int64_t* steps, int64_t count, char* work) {')
+        add('extern "C" void run(char* const* pointers, const int64_t* steps, int64_t count, char* work) {')
         add("  Work* w = (Work*)work;")
-        add("  for (int64_t n = 0; n < count; n++) {\n    const int64_t k = lane[n];")
+        num_arguments = len(program.inputs) + len(program.outputs) - program.carried
+        add(f"  for (int64_t n = 0; n < count; n++) {{\n    char* const* at = pointers + n * {num_arguments};")
         for k, b in enumerate(program.inputs):
             if not b.outside:
                 self._copy(k, b, into=True)
-        arguments = "".join(f", (const {OUTSIDE[b.dtype]}*)(base[{k}] + stride[{k}] * k)" for k, b in outside)
+        arguments = "".join(f", (const {OUTSIDE[b.dtype]}*)at[{k}]" for k, b in outside)
         stop = f" if (w->{program.inputs[self._stops].name}[0] != 0) break;" if self._stops is not None else ""
         add(f"    for (int64_t s = 0; s < steps[n]; s++) {{{stop} step(w{arguments}); }}")
         for k, b in enumerate(program.outputs):
@@ -185,7 +186,7 @@ class _Printer:
             move = f"{there} = {f'(uint8_t)({here} != 0)' if b.dtype == 'bool' else here};"
         const = "const " if into else ""
         kind = OUTSIDE[b.dtype]
-        self._lines.append(f"    {{ {const}{kind}* p = ({const}{kind}*)(base[{k}] + stride[{k}] * k); {loops}{move} }}")
+        self._lines.append(f"    {{ {const}{kind}* p = ({const}{kind}*)at[{k}]; {loops}{move} }}")
 
     # -- nests
 
@@ -301,8 +302,6 @@ class _NestPrinter:
         texts = [self._text(a, instance) for a in args]
         if op in ("shl", "shr"):
             if args[1].op != "const":
-                from sweeps.training.loops import NotLowered
-
                 raise NotLowered("a shift by a number that is computed")
             return f"{op}_({texts[0]}, {int(args[1].args[0])})"
         if wide:
@@ -324,8 +323,6 @@ class _NestPrinter:
             return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
         if op in OF_BOTH or op in OF_SINGLE:
             if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
-                from sweeps.training.loops import NotLowered
-
                 raise NotLowered(f"{op} of {value.dtype}")
             return f"{op}_{value.dtype}({', '.join(texts)})"
         return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
@@ -423,5 +420,3 @@ def _address(index: Index, offsets: dict[Axis, int] | None = None) -> str:
     terms = [axis.name if factor == 1 else f"{axis.name} * {factor}" for axis, factor in index.terms]
     return " + ".join([*terms, *([str(constant)] if constant or not terms else [])])
 
-
-__all__ = ["Store", "header", "literal", "print_cpp"]

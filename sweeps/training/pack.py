@@ -1,4 +1,4 @@
-"""Lanes that are trained side by side, by programs that are compiled once a structure and process."""
+"""Lanes that are trained side by side: when each is evaluated, when it ends, and what it has found."""
 
 from __future__ import annotations
 
@@ -7,109 +7,109 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils import _pytree as pytree
 
-from sweeps.training.compile import Recorded, in_place
+from arith_models.base import Unit
 from sweeps.training.lane import SPARSITY_ERROR, Checkpoint, Curve, Lane, LaneResult, error_result, judge
-from sweeps.training.looped import LoopedEvaluation, LoopedStep
-from sweeps.training.optimizers import DOUBLE
-from sweeps.training.random import seed_key, signed
-from sweeps.training.settings import REMOVABLE, Build, Built, float_leaves, structure
+from sweeps.training.looped import LoopedEvaluation
+from sweeps.training.settings import REMOVABLE, Build, Built, structure
 from sweeps.training.state import (
     NOT_FINITE,
     RUNNING,
     LaneState,
+    best_of,
     from_bytes,
-    initial_params,
     initial_state,
     put,
     slot_of,
-    stacked,
     tensors_of,
     to_bytes,
 )
-from sweeps.training.step import PURPOSES, LaneFunctions
+from sweeps.training.step import LaneFunctions
+from sweeps.training.trainers import Numbers, Start, trainer_for
 
 RUN_S = 0.5
 """Seconds of training between two readings of the clock."""
-LEAST_SLOTS = 3
-"""With 1 or 2 the CPU library takes another matrix routine, whose rounding differs."""
-MOST_UNROLLED = 10
-"""Time steps of training that are compiled as one graph; more are looped over, at about half the speed (docs/benchmarks.md)."""
-STEP_ARGUMENTS = ("state", "floats", "keys", "budget", "instance", "shared")
-
-
-@dataclass(frozen=True)
-class Programs:
-    """The step and the evaluation of stacked lanes, compiled where that works."""
-
-    step: Recorded | LoopedStep
-    """`step.bind(*STEP_ARGUMENTS)` returns what trains these tensors, in place, a number of steps."""
-    evaluate: Recorded | LoopedEvaluation
-    """(params, memory, floats, inputs, targets, shared) -> {"error.<split>": [K], ...}"""
-
-    @property
-    def why_uncompiled(self) -> str | None:
-        return self.step.why_uncompiled or self.evaluate.why_uncompiled
-
-
-_KEPT: dict[tuple[Any, ...], Programs] = {}
-
-
-def programs_for(structure: str, functions: LaneFunctions, tensors: Mapping[str, Any], compiled: bool) -> Programs:
-    """Return the programs for the stacked `tensors` of a pack, from an earlier pack of this process where there was one.
-
-    `tensors` holds state, floats, keys, budget, instance, shared, inputs, targets. What a task shares between lanes
-    ("shared") has no slot axis, nor have evaluation inputs that are the same for all lanes ("inputs_shared").
-    """
-    shapes = tuple(tuple(t.shape) for t in pytree.tree_leaves(tensors) if isinstance(t, torch.Tensor))
-    device, inputs_shared = str(tensors["budget"].device), tensors["inputs_shared"]
-    key = (structure, functions.zero_floats, shapes, inputs_shared, device, compiled)
-    if key in _KEPT:
-        return _KEPT[key]
-
-    of_step = tuple(tensors[name] for name in STEP_ARGUMENTS)
-    looped = bool(functions.built.network.pieces)
-    step: Recorded | LoopedStep
-    if looped and (functions.built.task.time_steps or math.inf) > MOST_UNROLLED:
-        step = LoopedStep(functions, of_step, compiled)
-    else:
-        over_slots = torch.vmap(functions.step, in_dims=(0, 0, 0, 0, 0, None))
-        step = Recorded(in_place(over_slots), of_step, compiled)
-
-    evaluate: Recorded | LoopedEvaluation
-    if looped:
-        evaluate = LoopedEvaluation(functions, compiled, inputs_shared)
-    else:
-
-        def evaluate_slots(*arguments: Any) -> Any:
-            in_dims = (0, 0, 0, None if inputs_shared else 0, 0, None)
-            return torch.vmap(functions.evaluate, in_dims=in_dims)(*arguments)
-
-        state = tensors["state"]
-        others = (tensors[name] for name in ("floats", "inputs", "targets", "shared"))
-        evaluate = Recorded(evaluate_slots, (state["params"], state["memory"], *others), compiled)
-    _KEPT[key] = Programs(step, evaluate)
-    return _KEPT[key]
+FIRST_RUN = 200
+"""Updates before the first reading."""
 
 
 @dataclass
-class Slot:
-    """The lane that a slot trains: what is not in the tensors."""
+class Place:
+    """The lane at a place: what is not in arrays."""
 
     lane: Lane
     built: Built
-    curve: Curve
-    wall_time_s: float
+    _threshold: float | None = None
+    _has_threshold: bool = False
 
-    @cached_property
+    @property
     def threshold(self) -> float | None:
-        """Computed at the lane's first evaluation: it takes a second or two, and training can begin before."""
-        return self.built.task.threshold()
+        """Computed when it is first needed: it takes a second or two, and training can begin before."""
+        if not self._has_threshold:
+            self._threshold, self._has_threshold = self.built.task.threshold(), True
+        return self._threshold
+
+
+class Curves:
+    """The learning curves of all places, as arrays that grow."""
+
+    def __init__(self, num_places: int) -> None:
+        self.length = np.zeros(num_places, np.int64)
+        self.last_step = np.full(num_places, -1, np.int64)
+        self._step = np.zeros((num_places, 16), np.int64)
+        self._columns: dict[str, npt.NDArray[np.float32]] = {}
+
+    def add(self, which: Numbers, step: Numbers, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Append an evaluation of each of these places."""
+        self._reserve(int(self.length[which].max()) + 1, values)
+        at = self.length[which]
+        self._step[which, at] = step
+        for name, value in values.items():
+            self._columns[name][which, at] = value
+        self.length[which] += 1
+        self.last_step[which] = step
+
+    def put(self, place: int, curve: Curve) -> None:
+        """Begin a place with a curve; an empty one clears it."""
+        n = len(curve.step)
+        columns = {f"error.{split}": column for split, column in curve.error.items()}
+        columns |= {SPARSITY_ERROR: curve.sparsity_error, **curve.scores} if n else {}
+        self._reserve(n, columns)
+        self.length[place], self.last_step[place] = n, curve.step[-1] if n else -1
+        self._step[place, :n] = curve.step
+        for name, column in columns.items():
+            self._columns[name][place, :n] = column
+
+    def of(self, place: int) -> Curve:
+        """A place's curve as plain data."""
+        n = int(self.length[place])
+        curve = Curve(step=self._step[place, :n].tolist())
+        for name, column in self._columns.items():
+            values = column[place, :n].tolist()
+            if name == SPARSITY_ERROR:
+                curve.sparsity_error = values
+            elif name.startswith("error."):
+                curve.error[name.removeprefix("error.")] = values
+            else:
+                curve.scores[name] = values
+        if not n:
+            return Curve()
+        return curve
+
+    def _reserve(self, length: int, names: Mapping[str, Any]) -> None:
+        if length > self._step.shape[1]:
+            more = max(length, 2 * self._step.shape[1]) - self._step.shape[1]
+            self._step = np.pad(self._step, ((0, 0), (0, more)))
+            self._columns = {name: np.pad(column, ((0, 0), (0, more))) for name, column in self._columns.items()}
+        for name in names:
+            if name not in self._columns:
+                self._columns[name] = np.full(self._step.shape, np.nan, np.float32)
 
 
 class LengthCurve:
@@ -151,12 +151,15 @@ class LengthCurve:
 
 
 class Pack:
-    """Trains lanes of equal structure in a fixed number of slots; a slot whose lane has ended takes the next lane.
+    """Trains lanes of equal structure, each to its own next evaluation.
 
-    Call `advance` until `done`: it evaluates, then trains to the next evaluation. `build` makes the objects of a lane's
-    settings. `zero_floats` are paths of float settings that are 0 in every lane; those of REMOVABLE are left out of the
-    step. A lane that cannot be built, and a failure of the whole step, are returned as results with outcome "error".
-    Raises ValueError where the lanes have several structures, and what `build` raises for the first.
+    Call `advance` until `done`: it evaluates, then trains. `build` makes the objects of a lane's settings. `zero_floats`
+    are paths of float settings that are 0 in every lane; those of REMOVABLE are left out of the step. `slots`: lanes of a
+    network that repeats a cell train so many at once, in steps that they make together; another one takes the place of a
+    lane that has ended. All other lanes have a place from the beginning. `threads` take lanes in turn. `source` is a digest
+    of the code that the lanes are made of, by which compiled programs are found again. A lane that cannot be built, and a
+    failure of the whole step, are returned as results with outcome "error". Raises ValueError where the lanes have several
+    structures, and what `build` raises for the first.
     """
 
     def __init__(
@@ -167,224 +170,307 @@ class Pack:
         zero_floats: frozenset[str] = frozenset(),
         device: str = "cpu",
         compiled: bool = True,
+        threads: int = 1,
+        source: str = "",
     ) -> None:
-        settings = lanes[0].settings
-        self.built = build(settings)
-        self._evaluation_only = self.built.task.evaluation_only
-        structures = {structure(lane.settings, self._evaluation_only) for lane in lanes}
+        self.built = build(lanes[0].settings)
+        evaluation_only = self.built.task.evaluation_only
+        texts = {id(lane.settings): lane.settings for lane in lanes}
+        structures = {structure(settings, evaluation_only) for settings in texts.values()}
         if len(structures) != 1:
             raise ValueError(f"the lanes of a pack must have one structure, but these have {len(structures)}")
-        (self._structure,) = structures
-        self._build = build
+        self._build, self._built = build, {id(lanes[0].settings): self.built}
         self.queued = deque(lanes)
         self.device, self.compiled = torch.device(device), compiled
-        network = self.built.network
-        self.num_slots = 1 if network.lanes_apart else max(slots, network.min_slots or LEAST_SLOTS)
-        self.slots: list[Slot | None] = [None] * self.num_slots
+        self.zero_floats = zero_floats & REMOVABLE
+        kind, self.num_places = trainer_for(lanes, self.built, slots)
+        self.trainer = kind(
+            lanes, self.built, self.zero_floats, structures.pop(), self.num_places,
+            device=self.device, compiled=compiled, source=source, threads=threads,
+        )  # fmt: skip
+        self.places: list[Place | None] = [None] * self.num_places
         self.measuring: deque[LengthCurve] = deque()
         """Finished lanes whose errors by length are not all measured."""
-        self.zero_floats = zero_floats & REMOVABLE
         self.interval = self.built.train.evaluate_every
-        self._steps_left = 0  # to the next evaluation of any lane
-        self.tensors = self._idle_tensors(lanes)
-        self.programs: Programs | None = None
+        self.curves = Curves(self.num_places)
         self.seed_steps = 0
         self.note: str | None = None
         """What a user should know about a lane that has no error."""
+        P = self.num_places
+        self._restarting = any(unit.restarts is not Unit.restarts for unit, _ in self.built.units)
+        self._wall_time_s = np.zeros(P)
+        self._best_guide = np.full(P, math.inf)  # lowest interpolation error so far
+        self._test_at_best = np.full(P, math.nan)
+        self._has_best = np.zeros(P, bool)  # a state is kept that is not the present one
+        self._threshold = np.full(P, math.nan)
+        self._stops = np.zeros(P, bool)
+        self._best: LaneState | None = None
+        self._updates_per_run = FIRST_RUN
 
     @property
     def done(self) -> bool:
-        return not self.queued and not any(self.slots) and not self.measuring
+        return not self.queued and not any(self.places) and not self.measuring
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """The stacked tensors of all places."""
+        return self.trainer.tensors
 
     @property
     def why_uncompiled(self) -> str | None:
-        reasons = (programs.why_uncompiled for programs in (self.programs, *self.measuring) if programs is not None)
+        reasons = (part.why_uncompiled for part in (self.trainer, *self.measuring))
         return next((reason for reason in reasons if reason is not None), None)
 
     def advance(self, until: float = math.inf) -> list[LaneResult]:
-        """Evaluate, free the slots of finished lanes and fill them, where an evaluation is due; then train to the next one.
+        """Evaluate the lanes that are due, end those that have finished, fill places; then train to the next evaluations.
 
         Training pauses when `time.monotonic()` reaches `until`, after a step at least; the next call continues from there.
         """
         results: list[LaneResult] = []
         try:
-            if self._steps_left == 0:
-                results += self._measure_next_length()
-                results += self._evaluate_and_refill()
-            if any(self.slots):
+            results += self._measure_next_length()
+            freed = True
+            while freed and (self.queued or any(self.places)):
+                results += self._fill()
+                self._evaluate()
+                finished = self._free_finished()
+                results += finished
+                freed = bool(finished) and bool(self.queued)
+            if any(self.places):
                 self._train(until)
         except Exception as error:  # whatever a model or task raises inside the step is data about these lanes
             results += self._fail_all(f"{type(error).__name__}: {error}")
         return results
 
     def stepper(self) -> Callable[[int], None]:
-        """Fill the slots, and return a function that trains them a number of steps without evaluation, for measuring."""
+        """Fill the places, and return a function that trains them a number of steps without evaluation, for measuring."""
         self._fill()
-        return self._ready_programs().step.bind(*(self.tensors[name] for name in STEP_ARGUMENTS))
+        every = np.arange(self.num_places, dtype=np.int64)
+
+        def run(count: int) -> None:
+            self.trainer.train(every, np.full(self.num_places, count, np.int64))
+
+        run(0)
+        return run
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Return the exact checkpoint of every lane that has no result yet, by its key."""
         found = {m.finished.key: Checkpoint(m.finished.steps, m.finished.state) for m in self.measuring if m.finished.state}
-        steps = self.tensors["state"]["step"].tolist()
-        for k, slot in enumerate(self.slots):
-            if slot is not None:
-                found[slot.lane.key] = Checkpoint(steps[k], self._bytes_of(k, slot))
+        steps = self._steps().tolist()
+        for k, place in enumerate(self.places):
+            if place is not None:
+                found[place.lane.key] = Checkpoint(steps[k], self._bytes_of(k))
         return found
 
-    def _evaluate_and_refill(self) -> list[LaneResult]:
-        """Fill slots, evaluate and free the slots of finished lanes, until none is; then count the steps to the next time."""
-        results: list[LaneResult] = []
-        freed = True
-        while freed and (self.queued or any(self.slots)):
-            results += self._fill()
-            self._evaluate()
-            finished = self._free_finished()
-            results += finished
-            freed = bool(finished) and bool(self.queued)
-        # Lanes that continue from checkpoints between evaluations keep their own steps of evaluation.
-        steps = self.tensors["state"]["step"].tolist()
-        left = [
-            min(self.interval - steps[k] % self.interval, slot.lane.budget - steps[k])
-            for k, slot in enumerate(self.slots)
-            if slot
-        ]
-        self._steps_left = min(left, default=0)
-        return results
+    # -- the lanes at places
+
+    def _steps(self) -> Numbers:
+        found: Numbers = self.trainer.state["step"].cpu().numpy()
+        return found
+
+    def _status(self) -> Numbers:
+        found: Numbers = self.trainer.state["status"].cpu().numpy()
+        return found
+
+    def _budgets(self) -> Numbers:
+        found: Numbers = self.tensors["budget"].cpu().numpy()
+        return found
+
+    def _taken(self) -> npt.NDArray[np.bool_]:
+        return np.array([place is not None for place in self.places])
 
     def _fill(self) -> list[LaneResult]:
-        failed = []
-        for k in range(self.num_slots):
-            while self.queued and self.slots[k] is None:
-                lane = self.queued.popleft()
+        """Let queued lanes take the free places."""
+        failed: list[LaneResult] = []
+        free = deque(k for k, place in enumerate(self.places) if place is None) if self.queued else deque()
+        starts: list[tuple[Start, Curve, float, LaneState | None]] = []
+        while self.queued and free:
+            lane = self.queued.popleft()
+            try:
+                built = self._built.get(id(lane.settings))
+                if built is None:
+                    built = self._built[id(lane.settings)] = self._build(lane.settings)
+                starts.append(self._start_of(free[0], lane, built))
+                free.popleft()
+            except Exception as error:  # a fault of one lane's settings is no reason to lose the others
+                failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
+        if not starts:
+            return failed
+        try:
+            self.trainer.start([start for start, *_ in starts])
+        except Exception:  # one by one, to find the lanes that cannot be started
+            kept = []
+            for entry in starts:
                 try:
-                    self._start(k, lane)
-                except Exception as error:  # a fault of one lane's settings is no reason to lose the others
-                    failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
+                    self.trainer.start([entry[0]])
+                    kept.append(entry)
+                except Exception as error:
+                    self.trainer.free(entry[0].place)
+                    failed.append(error_result(entry[0].lane, f"{type(error).__name__}: {error}"))
+            starts = kept
+            self.trainer.start([start for start, *_ in starts])
+        for start, curve, wall_time_s, best in starts:
+            self._take(start, curve, wall_time_s, best)
         return failed
 
-    def _start(self, k: int, lane: Lane) -> None:
-        """Write a lane's tensors into a slot."""
-        built = self._build(lane.settings)
-        task, t = built.task, self.tensors
-        state, curve, wall_time_s = self._first_state(lane, built)
-        for path, value in float_leaves(lane.settings, self._evaluation_only).items():
-            if path in t["floats"]:
-                t["floats"][path][k] = value
-        for purpose in PURPOSES:
-            words = [signed(word) for word in seed_key(lane.seed, purpose)]
-            t["keys"][purpose][k] = torch.tensor(words, dtype=torch.int32)
-        for name, array in task.instance(lane.seed).items():
-            t["instance"][name][k] = torch.from_numpy(array)
-        for split in task.splits:
-            x = task.evaluation_inputs(split)
-            put(t["targets"][split], k, tensors_of(task.truth(x, lane.seed)))
-            if not t["inputs_shared"]:
-                put(t["inputs"][split], k, tensors_of(x))
-        put(t["state"], k, state)
-        t["budget"][k] = lane.budget
-        self.slots[k] = Slot(lane, built, curve, wall_time_s)
-
-    def _first_state(self, lane: Lane, built: Built) -> tuple[LaneState, Curve, float]:
-        """The state of the lane's checkpoint, or its initial state.
+    def _start_of(self, place: int, lane: Lane, built: Built) -> tuple[Start, Curve, float, LaneState | None]:
+        """A lane with the state of its checkpoint, or without one.
 
         A checkpoint at the end of another budget, where this one has no evaluation, is not continued: the lane starts over.
         So it does, with a note, where the checkpoint is damaged: its numbers are the same, and only time is lost.
         """
-        initial = initial_state(built, lane.seed, self.device)
+        nothing = (Start(place, lane, built, None), Curve(), 0.0, None)
         if lane.checkpoint is None:
-            return initial, Curve(), 0.0
+            return nothing
+        initial = initial_state(built, lane.seed, self.device)
         try:
-            state, curve, wall_time_s = from_bytes(lane.checkpoint.state, initial)
+            state, curve, wall_time_s, best = from_bytes(lane.checkpoint.state, initial)
         except ValueError as error:
             self.note = f"seed {lane.seed} starts over, from step 0: {error}"
-            return initial, Curve(), 0.0
+            return nothing
         if curve.step and curve.step[-1] % self.interval:
-            return initial, Curve(), 0.0
-        return state, curve, wall_time_s
+            return nothing
+        return Start(place, lane, built, state), curve, wall_time_s, best
+
+    def _take(self, start: Start, curve: Curve, wall_time_s: float, best: LaneState | None) -> None:
+        k = start.place
+        self.places[k] = Place(start.lane, start.built)
+        self.curves.put(k, curve)
+        self._wall_time_s[k] = wall_time_s
+        self._best_guide[k], self._test_at_best[k], self._has_best[k] = math.inf, math.nan, False
+        self._stops[k], self._threshold[k] = start.built.train.stop == "solved", math.nan
+        if curve.step:
+            guide, test = _guide_and_test(curve.error)
+            numbers = [v if not math.isnan(v) else math.inf for v in guide] if guide is not None else None
+            row = min(range(len(numbers)), key=numbers.__getitem__) if numbers is not None else len(curve.step) - 1
+            self._best_guide[k] = numbers[row] if numbers is not None else math.inf
+            self._test_at_best[k] = test[row]
+        if best is not None:
+            self._keep_best(np.array([k]), pytree.tree_map(lambda t: t.unsqueeze(0), best))
+
+    def _keep_best(self, which: Numbers, rows: LaneState) -> None:
+        """Keep the states of these places as those at their best evaluations."""
+        if self._best is None:
+            self._best = pytree.tree_map(torch.zeros_like, best_of(self.trainer.state))
+        index = torch.from_numpy(which).to(self.device)
+        for target, value in zip(pytree.tree_leaves(self._best), pytree.tree_leaves(rows), strict=True):
+            target[index] = value
+        self._has_best[which] = True
+
+    # -- evaluation
 
     def _evaluate(self) -> None:
-        programs = self._ready_programs()
-        t = self.tensors
-        state = t["state"]
-        steps, status = state["step"].tolist(), state["status"].tolist()
-        due = [
-            (k, slot)
-            for k, slot in enumerate(self.slots)
-            if slot is not None and status[k] == RUNNING and (steps[k] % self.interval == 0 or steps[k] >= slot.lane.budget)
-        ]
-        if not due:
+        steps = self._steps()
+        due = self._taken() & (self._status() == RUNNING) & (self.curves.last_step < steps)
+        due &= (steps % self.interval == 0) | (steps >= self._budgets())
+        which = np.flatnonzero(due)
+        if not len(which):
             return
-        others = (t[name] for name in ("floats", "inputs", "targets", "shared"))
-        values = programs.evaluate(state["params"], state["memory"], *others)
-        values |= {f"memory.{name}": state["memory"]["model"][name] for name in self.built.network.reported_memory}
-        columns = {name: v.tolist() for name, v in values.items()}
-        restarted_at = state["restarted_at"].tolist()
-        for k, slot in due:
-            if slot.curve.step[-1:] == [steps[k]] and restarted_at[k] == steps[k] > 0:
-                continue  # its evaluation at this step led to new weights; only neighbours are evaluated again
-            slot.curve.add(steps[k], {name: column[k] for name, column in columns.items()})
-            guide = columns.get("error.interpolation") or next(iter(columns.values()))
-            state["last_error"][k] = guide[k]
-            self._restart_if_stalled(k, slot, steps[k], restarted_at[k])
+        values = self.trainer.evaluate(which)
+        state = self.trainer.state
+        index = torch.from_numpy(which).to(self.device)
+        for name in self.built.network.reported_memory:
+            values[f"memory.{name}"] = state["memory"]["model"][name][index].cpu().numpy()
+        self.curves.add(which, steps[which], values)
+        guide, test = _guide_and_test({n.removeprefix("error."): v for n, v in values.items() if n.startswith("error.")})
+        last = next(iter(values.values())) if guide is None else guide
+        state["last_error"][index] = torch.from_numpy(np.asarray(last, np.float32)).to(self.device)
+        if guide is None:
+            self._test_at_best[which] = test
+        else:
+            better = guide < self._best_guide[which]  # the first of equals; NaN is never better
+            first = ~np.isfinite(self._best_guide[which]) & np.isnan(self._test_at_best[which])
+            improved = which[better | first]
+            self._best_guide[improved] = np.where(np.isnan(guide), math.inf, guide)[better | first]
+            self._test_at_best[improved] = np.asarray(test)[better | first]
+            if len(improved):
+                at = torch.from_numpy(improved).to(self.device)
+                self._keep_best(improved, pytree.tree_map(lambda t: t[at], best_of(state)))
+        if self._restarting:
+            for k in which.tolist():
+                self._restart_if_stalled(k, int(steps[k]))
 
-    def _restart_if_stalled(self, k: int, slot: Slot, step: int, restarted_at: int) -> None:
+    def _restart_if_stalled(self, k: int, step: int) -> None:
         """Draw new weights, from the seed and the step, where a unit's `restarts` returns True.
 
         The evaluation at this step is that of the old weights, and the first that the next call of `restarts` is given.
         """
-        interpolation = slot.curve.error.get("interpolation", [])
-        since = [e for s, e in zip(slot.curve.step, interpolation, strict=False) if s >= restarted_at]
-        if step == restarted_at or not any(unit.restarts(config, since, self.interval) for unit, config in slot.built.units):
+        place, restarted_at = self.places[k], int(self.trainer.state["restarted_at"][k])
+        assert place is not None
+        curve = self.curves.of(k)
+        since = [e for s, e in zip(curve.step, curve.error.get("interpolation", []), strict=False) if s >= restarted_at]
+        if step == restarted_at or not any(unit.restarts(config, since, self.interval) for unit, config in place.built.units):
             return
-        params = initial_params(slot.built, slot.lane.seed, self.device, f"restart {step}")
-        put(self.tensors["state"]["params"], k, params)
-        self.tensors["state"]["restarted_at"][k] = step
+        self.trainer.redraw(k, place.built, place.lane.seed, f"restart {step}")
+        self.trainer.state["restarted_at"][k] = step
 
     def _free_finished(self) -> list[LaneResult]:
         """The results of lanes that have ended; those with lengths to measure are moved to `measuring`."""
-        state = self.tensors["state"]
-        steps, status = state["step"].tolist(), state["status"].tolist()
+        steps, status = self._steps(), self._status()
+        taken = self._taken()
+        ended = taken & ((status != RUNNING) | (steps >= self._budgets()))
+        open_ = taken & ~ended & self._stops & (self.curves.last_step == steps)
+        for k in np.flatnonzero(open_ & np.isnan(self._threshold)).tolist():
+            with_threshold = self.places[k]
+            assert with_threshold is not None
+            self._threshold[k] = self._threshold_of(with_threshold)
+        ended |= open_ & (self._test_at_best < self._threshold)
         results = []
-        for k, slot in enumerate(self.slots):
-            if slot is None:
-                continue
-            unfinished = status[k] == RUNNING and steps[k] < slot.lane.budget
-            if unfinished and slot.built.train.stop != "solved":
-                continue
+        for k in np.flatnonzero(ended).tolist():
+            place = self.places[k]
+            assert place is not None
             diverged = None
             if status[k] != RUNNING:
-                diverged = f"diverged at step {steps[k]}: {NOT_FINITE[status[k]]} is not finite"
+                diverged = f"diverged at step {steps[k]}: {NOT_FINITE[int(status[k])]} is not finite"
+            curve = self.curves.of(k)
             try:
-                result = judge(slot.lane, slot.curve, slot.threshold, steps[k], diverged)
+                result = judge(place.lane, curve, place.threshold, int(steps[k]), diverged)
             except Exception as error:  # the threshold of one lane is no reason to lose the others
-                results.append(error_result(slot.lane, f"{type(error).__name__}: {error}"))
+                results.append(error_result(place.lane, f"{type(error).__name__}: {error}"))
                 self._free(k)
                 continue
-            if unfinished and result.converged_at is None:
-                continue
             result = replace(
-                result,
-                curve=slot.curve.as_dict(),
-                wall_time_s=slot.wall_time_s,
-                state=self._bytes_of(k, slot),
-            )
-            if diverged is None and slot.built.task.curve_lengths:
-                tensors = {"params": state["params"], "memory": state["memory"], "floats": self.tensors["floats"]}
-                one_lane = pytree.tree_map(lambda x, k=k: x[k : k + 1].clone(), tensors)
-                functions = LaneFunctions(slot.built, self.zero_floats)
-                self.measuring.append(LengthCurve(result, functions, one_lane, self.compiled))
+                result, curve=curve.as_dict(), wall_time_s=float(self._wall_time_s[k]), state=self._bytes_of(k)
+            )  # fmt: skip
+            if diverged is None and place.built.task.curve_lengths:
+                self.measuring.append(self._length_curve(k, place, result))
             else:
                 results.append(result)
             self._free(k)
         return results
 
-    def _bytes_of(self, k: int, slot: Slot) -> bytes:
-        return to_bytes(slot_of(self.tensors["state"], k), slot.curve, slot.wall_time_s)
+    def _threshold_of(self, place: Place) -> float:
+        try:
+            found = place.threshold
+        except Exception:  # it is reported when the lane has ended
+            return -math.inf
+        return -math.inf if found is None else found
+
+    def _length_curve(self, k: int, place: Place, result: LaneResult) -> LengthCurve:
+        state = self.trainer.state
+        tensors = {"params": state["params"], "memory": state["memory"], "floats": self.tensors["floats"]}
+        one_lane = pytree.tree_map(lambda x: x[k : k + 1].clone(), tensors)
+        functions = LaneFunctions(place.built, self.zero_floats)
+        return LengthCurve(result, functions, one_lane, self.compiled)
+
+    def _bytes_of(self, k: int) -> bytes:
+        curve = self.curves.of(k)
+        best = None
+        if self._has_best[k] and not self._is_best(k):
+            assert self._best is not None
+            best = slot_of(self._best, k)
+        return to_bytes(slot_of(self.trainer.state, k), curve, float(self._wall_time_s[k]), best)
+
+    def _is_best(self, k: int) -> bool:
+        """Whether the state is still the one of the best evaluation."""
+        now, best = best_of(self.trainer.state), self._best
+        pairs = zip(pytree.tree_leaves(now), pytree.tree_leaves(best), strict=True)
+        return all(torch.equal(one[k], other[k]) for one, other in pairs)
 
     def _free(self, k: int) -> None:
-        """An idle slot keeps computing on what it holds (it costs the same) but changes nothing: its budget is spent."""
-        self.slots[k] = None
-        self.tensors["budget"][k] = 0
+        self.places[k] = None
+        self._has_best[k] = False
+        self.trainer.free(k)
 
     def _measure_next_length(self) -> list[LaneResult]:
         """Measure one length of one finished lane; its result, if it was the last."""
@@ -397,35 +483,45 @@ class Pack:
         self.measuring.popleft()
         return [result]
 
+    # -- training
+
     def _train(self, until: float) -> None:
-        """Train up to `_steps_left` steps, in runs of `RUN_S`: the clock is read between them."""
-        started = time.monotonic()
-        t = self.tensors
-        before, done, run_length = int(t["state"]["step"].sum()), 0, 1
-        run = self._ready_programs().step.bind(*(t[name] for name in STEP_ARGUMENTS))
-        while self._steps_left:
-            count = min(run_length, self._steps_left)
-            run(count)
-            self._steps_left -= count
-            done += count
+        """Train every lane to its next evaluation, in runs of `RUN_S`: the clock is read between them."""
+        steps = self._steps().copy()
+        live = np.flatnonzero(self._taken() & (self._status() == RUNNING))
+        left = np.minimum(self.interval - steps[live] % self.interval, self._budgets()[live] - steps[live])
+        if self.trainer.together and len(live):
+            left[:] = left.min()
+        # Lanes that are behind come first, so that all have nearly the same number of updates when time is over.
+        order = np.lexsort((live, steps[live]))
+        live, left = live[order], left[order]
+        while left.any():
+            which, count = self._next_run(live, left)
+            started = time.monotonic()
+            self.trainer.train(live[which], count)
             now = time.monotonic()
+            left[which] -= count
+            done = int(count.sum())
+            self._wall_time_s[live[which]] += (now - started) / len(which)
+            self._updates_per_run = max(1, int(done / max(now - started, 1e-6) * RUN_S))
             if now >= until:
                 break
-            run_length = max(1, int(done / max(now - started, 1e-6) * RUN_S))
-        self.seed_steps += int(t["state"]["step"].sum()) - before
-        live = [slot for slot in self.slots if slot is not None]
-        for slot in live:
-            slot.wall_time_s += (time.monotonic() - started) / len(live)
+        self.seed_steps += int((self._steps() - steps).sum())
 
-    def _ready_programs(self) -> Programs:
-        """The programs, recorded and compiled at the first call."""
-        if self.programs is None:
-            functions = LaneFunctions(self.built, self.zero_floats)
-            self.programs = programs_for(self._structure, functions, self.tensors, self.compiled)
-        return self.programs
+    def _next_run(self, live: Numbers, left: Numbers) -> tuple[Numbers, Numbers]:
+        """Which lanes are trained next, and how many steps: about `_updates_per_run` together."""
+        budget = self._updates_per_run
+        waiting = np.flatnonzero(left)
+        if self.trainer.together:
+            count = min(int(left[waiting].max()), max(1, budget // len(live)))
+            return np.arange(len(live)), np.full(len(live), count, np.int64)
+        most = max(1, budget // self.trainer.threads)
+        count = np.minimum(left[waiting], most)
+        chosen = max(1, int(np.searchsorted(np.cumsum(count), budget, side="right")), min(len(waiting), self.trainer.threads))
+        return waiting[:chosen], count[:chosen]
 
     def _fail_all(self, reason: str) -> list[LaneResult]:
-        lanes = [slot.lane for slot in self.slots if slot is not None] + list(self.queued)
+        lanes = [place.lane for place in self.places if place is not None] + list(self.queued)
         failed = [error_result(lane, reason) for lane in lanes]
         failed += [
             replace(m.finished, steps=0, outcome="error", solved=False, reason=reason, curve={}, state=None)
@@ -433,30 +529,10 @@ class Pack:
         ]
         self.queued.clear()
         self.measuring.clear()
-        self._steps_left = 0
-        self.slots = [None] * self.num_slots
+        self.places = [None] * self.num_places
         return failed
 
-    def _idle_tensors(self, lanes: Sequence[Lane]) -> dict[str, Any]:
-        """Stacked tensors with no lane in them; every slot is idle (budget 0)."""
-        K, task, device = self.num_slots, self.built.task, self.device
-        floats = float_leaves(lanes[0].settings, self._evaluation_only)
-        same_task = len({str(sorted(lane.settings["task"].items())) for lane in lanes}) == 1
-        x = {s: task.evaluation_inputs(s) for s in task.splits}
-        inputs = tensors_of(x, device)
-        instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(0).items()}
-        return {
-            "state": stacked([initial_state(self.built, 0, device)] * K),
-            "floats": {
-                p: torch.full((K,), v, dtype=torch.float64 if p in DOUBLE else torch.float32, device=device)
-                for p, v in floats.items()
-                if p not in self.zero_floats
-            },
-            "keys": {p: torch.zeros(K, 2, dtype=torch.int32, device=device) for p in PURPOSES},
-            "budget": torch.zeros(K, dtype=torch.int64, device=device),
-            "instance": {n: torch.stack([a] * K) for n, a in instance.items()},
-            "shared": tensors_of(task.shared(), device),
-            "inputs": inputs if same_task else stacked([inputs] * K),
-            "inputs_shared": same_task,
-            "targets": stacked([tensors_of({s: task.truth(x[s], 0) for s in task.splits}, device)] * K),
-        }
+
+def _guide_and_test(error: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The errors that choose the best evaluation (None: the last is the best), and those that decide whether it is solved."""
+    return error.get("interpolation"), error.get("extrapolation", next(iter(error.values())))

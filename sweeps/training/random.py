@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -111,6 +113,24 @@ def seed_key(seed: int, purpose: str) -> tuple[int, int]:
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must lie in [0, 2**32)")
     return derived_key((seed, PARITY), purpose)
+
+
+def seed_keys(seeds: npt.NDArray[np.int64], purpose: str) -> npt.NDArray[np.uint32]:
+    """Return `seed_key` of many seeds, [n, 2]."""
+    if len(seeds) and not 0 <= seeds.min() <= seeds.max() < 2**32:
+        raise ValueError(f"seeds from {seeds.min()} to {seeds.max()} must lie in [0, 2**32)")
+
+    def words(number: int) -> npt.NDArray[np.uint32]:
+        return np.full(len(seeds), number, np.uint32)
+
+    def rotate(word: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint32]:
+        return (word << np.uint32(bits)) | (word >> np.uint32(32 - bits))
+
+    def wrapped(word: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        return word.astype(np.uint32)
+
+    key, counter = (seeds.astype(np.uint32), words(PARITY)), (words(zlib.crc32(purpose.encode())), words(0xFFFFFFFF))
+    return np.stack(threefry_rounds(counter, key, ROUNDS, rotate, wrapped), axis=1)
 
 
 class Stream:

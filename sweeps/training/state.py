@@ -91,16 +91,29 @@ def put(state: LaneState, slot: int, lane: LaneState) -> None:
     pytree.tree_map(write, state, lane)
 
 
-def to_bytes(state: LaneState, curve: Curve, wall_time_s: float) -> bytes:
-    """Return an exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams."""
-    flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(state)[0]}
+BEST = "best"
+"""Prefix of the tensors of `best_of` in a checkpoint."""
+
+
+def best_of(state: LaneState) -> LaneState:
+    """Return what is kept of a lane's state at its best evaluation: what an evaluation computes with."""
+    return {"params": state["params"], "memory": state["memory"]}
+
+
+def to_bytes(state: LaneState, curve: Curve, wall_time_s: float, best: LaneState | None = None) -> bytes:
+    """Return an exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams.
+
+    `best` is `best_of` the state at the best evaluation, where that is not the last one.
+    """
+    whole = state if best is None else {**state, BEST: best}
+    flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(whole)[0]}
     columns = {"step": curve.step, "error": curve.error, "sparsity_error": curve.sparsity_error}
     columns |= {"scores": curve.scores} if curve.scores else {}
     return save(flat, {"curve": json.dumps(columns), "wall_time_s": repr(wall_time_s)})
 
 
-def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
-    """Return state, curve and wall time of a checkpoint.
+def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float, LaneState | None]:
+    """Return state, curve, wall time, and the state at the best evaluation (None: it is the last one) of a checkpoint.
 
     Raises ValueError for bytes that `to_bytes` did not write, and where the tensors are not those of `like`. The format has
     numbers and text only: nothing in it is executed, whatever its origin.
@@ -115,6 +128,8 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
             raise ValueError("the columns of its curve differ in length")
     except (SafetensorError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"a checkpoint is damaged, or was not written by sweeps: {error}") from error
+    if any(name.startswith(f"{BEST}.") for name in tensors):
+        like = {**like, BEST: best_of(like)}
     paths, spec = pytree.tree_flatten_with_path(like)
     names = [_name(path) for path, _ in paths]
     if sorted(names) != sorted(tensors):
@@ -126,7 +141,8 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float]:
                 f"but this lane needs {leaf.dtype} of {list(leaf.shape)}"
             )
     state = pytree.tree_unflatten([tensors[n].to(leaf.device) for n, (_, leaf) in zip(names, paths, strict=True)], spec)
-    return state, curve, wall_time_s
+    best = state.pop(BEST, None)
+    return state, curve, wall_time_s, best
 
 
 def _name(path: Any) -> str:

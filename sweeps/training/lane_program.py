@@ -1,0 +1,517 @@
+"""Lane programs: a function of one lane's tensors, recorded, compiled for the device, and run over many lanes.
+
+A recorded function is lowered (`sweeps.training.loops`), printed as C++ (`sweeps.training.cpp`) and compiled by the
+system's compiler. One call runs many steps of a lane, whose values stay in the processor's cache; a lane's bits depend on
+nothing but its own arguments. What has no lowering runs its recorded operations through torch's compiler, lane by lane.
+
+When a program is compiled for the first time on a machine it runs beside the recorded operations on trial arguments; one
+that disagrees beyond rounding is not used. Compiled programs are kept in the compile cache, by a digest of their text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from sweeps.machine import use_compile_cache
+from sweeps.training.compile import Recorded, in_place
+from sweeps.training.cpp import print_cpp
+from sweeps.training.loops import NotLowered, lower
+from sweeps.training.numerics import NUMERICS
+
+log = logging.getLogger(__name__)
+
+Addresses = npt.NDArray[np.int64]
+FLAGS = (
+    "-std=c++17", "-O2", "-shared", "-fPIC", "-w",
+    # Bits: products and sums are fused only where the text says so, and nothing is reordered (no -ffast-math).
+    "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",
+)  # fmt: skip
+WIDE = {"AVX512": ("avx2", "fma", "avx512f", "avx512vl", "avx512dq", "avx512bw"), "AVX2": ("avx2", "fma")}
+"""torch's name of an instruction set -> what the compiler may use of it. No bit depends on it, see `cpp`."""
+KEPT_DAYS = 60.0
+"""Programs that no process has used for so long are removed."""
+COMPILE_S = 120.0
+"""Seconds after which a compiler that has not ended is stopped."""
+SLACK_BYTES = 64
+"""After every tensor that a program reads where it is."""
+ROUNDING = 1e-4
+"""Largest difference to the recorded operations, relative to the largest element, that is always taken for rounding."""
+SENSITIVITY = 30.0
+"""Otherwise at most so many times what the recorded operations differ after changes of the arguments of 3e-7."""
+
+
+class CompilationFailed(Exception):
+    """No program could be compiled here. The message says why and what to do."""
+
+
+class LaneProgram:
+    """A function of one lane's tensors in nested containers, to be run over many lanes.
+
+    `function(*example)` is recorded. `carried`: its first argument is a state, of which it returns the next one; a run
+    makes many steps. `stops` is the path of a whole number in the state: a lane whose number is not 0 makes no step.
+    `compiled`: False runs the recorded operations one by one. `identity` names what the function was made from (settings
+    and source); a program that was compiled before is then loaded without a recording. `trials` are further arguments to
+    compare the program with the recorded operations on.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        example: tuple[Any, ...],
+        *,
+        carried: bool,
+        compiled: bool = True,
+        stops: str | None = None,
+        identity: str | None = None,
+        trials: Sequence[tuple[Any, ...]] = (),
+        threads: int = 1,
+    ) -> None:
+        self.arguments, self._spec = pytree.tree_flatten(example)
+        """One lane's tensors, in the order of a program's arguments."""
+        self._function, self._carried = function, carried
+        self.num_carried = len(pytree.tree_leaves(example[0])) if carried else 0
+        self.why_uncompiled: str | None = None if compiled else "compilation is switched off"
+        self.not_lowered: str | None = None
+        """The operation that has no lowering, where the recorded operations are compiled by torch."""
+        self._native: NativeProgram | None = None
+        self._recorded: Recorded | None = None
+        self.outputs: list[Tensor]
+        """Of a function that is not carried: one lane's results, as tensors of the right shape; their values mean nothing."""
+        if compiled:
+            self._compile(example, stops, identity, trials, threads)
+        if self._native is None:
+            self._record(example, compiled and self.not_lowered is not None)
+
+    def _compile(
+        self, example: tuple[Any, ...], stops: str | None, identity: str | None, trials: Sequence[tuple[Any, ...]], threads: int
+    ) -> None:
+        files = ProgramFiles()
+        name = None if identity is None else files.name_of(identity, self.arguments, self.num_carried)
+        found = None if name is None else files.known(name)
+        try:
+            if found is None:
+                found = self._printed(example, stops)
+            source = found["source"]
+            if source is not None:
+                with files.library(source) as (path, is_new):
+                    self._native = NativeProgram(path, found["num_arguments"], threads)
+                    if is_new:
+                        self._check(self._native, [example, *trials])
+            if name is not None:
+                files.remember(name, found)
+            self.not_lowered = found["not_lowered"]
+            self.outputs = [torch.zeros(shape, dtype=_dtype_named(dtype)) for shape, dtype in found["outputs"]]
+            self._out_spec = None if self._carried else pytree.treespec_loads(found["out_spec"])
+        except CompilationFailed as failed:
+            self._native, self.why_uncompiled = None, str(failed)
+            log.warning("training runs uncompiled, hundreds of times slower: %s", failed)
+
+    def _printed(self, example: tuple[Any, ...], stops: str | None) -> dict[str, Any]:
+        """The function as C++ (None where it has no lowering), and what a process needs besides to run it."""
+        graph, out_spec, outputs = self._graph(example)
+        found = {
+            "num_arguments": len(self.arguments) + len(outputs),
+            "outputs": [[list(t.shape), str(t.dtype).removeprefix("torch.")] for t in outputs],
+            "out_spec": None if self._carried else pytree.treespec_dumps(out_spec),
+            "source": None, "not_lowered": None,
+        }  # fmt: skip
+        try:
+            found["source"] = print_cpp(lower(graph, self.num_carried), self._place(example, stops))
+        except NotLowered as operation:
+            found["not_lowered"] = str(operation)
+            log.warning("%s has no lowering: lanes are trained by torch's compiler one by one, many times slower", operation)
+        return found
+
+    def _place(self, example: tuple[Any, ...], stops: str | None) -> int | None:
+        if stops is None:
+            return None
+        paths = [".".join(str(key.key) for key in path) for path, _ in pytree.tree_flatten_with_path(example[0])[0]]
+        return paths.index(stops)
+
+    def _graph(self, example: tuple[Any, ...]) -> tuple[GraphModule, Any, list[Tensor]]:
+        """The recorded operations without changes in place, the outputs' containers, and the outputs not carried."""
+        out_spec: Any = None
+
+        def flat_function(*tensors: Tensor) -> list[Tensor]:
+            nonlocal out_spec
+            leaves, out_spec = pytree.tree_flatten(self._function(*pytree.tree_unflatten(list(tensors), self._spec)))
+            return leaves
+
+        with torch.no_grad():
+            functional = torch.func.functionalize(flat_function, remove="mutations")
+            graph = make_fx(functional)(*(t.detach().clone() for t in self.arguments))
+        graph.graph.eliminate_dead_code()
+        values = [node.meta["val"] for node in list(graph.graph.nodes)[-1].args[0]]
+        outputs = [] if self._carried else [torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values]
+        return graph, out_spec, outputs
+
+    def _check(self, program: NativeProgram, trials: Sequence[tuple[Any, ...]]) -> None:
+        """Raise CompilationFailed where the program disagrees with the recorded operations on one of the trials."""
+        generator = torch.Generator().manual_seed(0)
+        graph, _, _ = self._graph(trials[0])
+        names = [str(k) for k in range(len(list(graph.graph.nodes)[-1].args[0]))]
+        for number, trial in enumerate(trials):
+            arguments = pytree.tree_leaves(trial)
+            with torch.no_grad():
+                expected = graph(*(t.clone() for t in arguments))
+                changed = [graph(*(_jittered(t, generator) for t in arguments)) for _ in range(4)]
+            ours = run_once(program, arguments, self.num_carried, expected)
+            for name, value, want, *others in zip(names, ours, expected, *changed, strict=True):
+                wrong = difference(value, want, others)
+                if wrong is not None:
+                    raise CompilationFailed(
+                        f"the compiled program disagrees with the recorded operations (result {name} of trial {number}: {wrong}): "
+                        "please report this with the sweep file; `--numerics plain` trains without compiled programs"
+                    )
+
+    def _record(self, example: tuple[Any, ...], compiled: bool) -> None:
+        function = in_place(self._function) if self._carried else self._function
+        self._own = pytree.tree_map(lambda t: t.detach().clone(), example)
+        self._recorded = Recorded(function, self._own, compiled)
+        if compiled:
+            self.why_uncompiled = self._recorded.why_uncompiled
+        if not self._carried:
+            leaves, self._out_spec = pytree.tree_flatten(self._recorded(*self._own))
+            self.outputs = [torch.zeros_like(t) for t in leaves]
+        else:
+            self.outputs, self._out_spec = [], None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether one call runs many steps of a lane in compiled code."""
+        return self._native is not None
+
+    def new_outputs(self, count: int) -> Any:
+        """Return stacked tensors for the results of so many lanes, in the function's containers."""
+        stacked = [torch.zeros((count, *t.shape), dtype=t.dtype) for t in self.outputs]
+        return pytree.tree_unflatten(stacked, self._out_spec)
+
+    def run(self, lanes: Lanes, which: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]) -> None:
+        """Run the lanes `which`, each so many steps: carried state is changed in place, other results are written."""
+        if self._native is not None:
+            self._native.run(lanes.addresses[which], steps)
+            return
+        assert self._recorded is not None
+        own, spec = pytree.tree_flatten(self._own)
+        for k, count in zip(which.tolist(), steps.tolist(), strict=True):
+            mine = lanes.of(k)
+            for target, value in zip(own, mine, strict=False):
+                target.copy_(value)
+            if self._carried:
+                self._recorded.bind(*self._own)(count)
+                for value, new in zip(mine[: self.num_carried], own[: self.num_carried], strict=True):
+                    value.copy_(new)
+            else:
+                results = pytree.tree_leaves(self._recorded(*self._own))
+                for value, new in zip(mine[len(own) :], results, strict=True):
+                    value.copy_(new)
+
+
+@dataclass
+class Lanes:
+    """Where the arguments of many lanes are: stacked tensors, a row a lane, and rows that several lanes share.
+
+    `leaves` has the tensors in the order of a program's arguments, then those of its results; `rows` the row of every lane
+    in each (None: the lane's own number).
+    """
+
+    leaves: list[Tensor]
+    rows: list[npt.NDArray[np.int64] | None]
+    count: int
+
+    def __post_init__(self) -> None:
+        own = np.arange(self.count, dtype=np.int64)
+        columns = []
+        for leaf, rows in zip(self.leaves, self.rows, strict=True):
+            assert leaf.is_contiguous(), "a program reads contiguous tensors"
+            stride = leaf.element_size() * (leaf[0].numel() if len(leaf) else 0)
+            columns.append(leaf.data_ptr() + stride * (own if rows is None else rows))
+        self.addresses: Addresses = np.stack(columns, axis=1) if columns else np.zeros((self.count, 0), np.int64)
+
+    def of(self, k: int) -> list[Tensor]:
+        """One lane's tensors."""
+        return [leaf[k if rows is None else int(rows[k])] for leaf, rows in zip(self.leaves, self.rows, strict=True)]
+
+
+def with_slack(tensor: Tensor) -> Tensor:
+    """Return the same numbers in memory of which the bytes after the last one can be read, as programs need it."""
+    extra = -(-SLACK_BYTES // tensor.element_size())
+    memory = torch.zeros(tensor.numel() + extra, dtype=tensor.dtype, device=tensor.device)
+    result = memory[: tensor.numel()].view(tensor.shape)
+    result.copy_(tensor)
+    return result
+
+
+class NativeProgram:
+    """A compiled program for the CPU. Several threads take lanes in turn, each with a workspace of its own."""
+
+    def __init__(self, path: Path, num_arguments: int, threads: int = 1) -> None:
+        """Raises OSError where the file is no library."""
+        library = ctypes.CDLL(str(path))
+        library.workspace.restype = ctypes.c_int64
+        self._run = library.run
+        self._run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        self._run.restype = None
+        self._num_arguments = num_arguments
+        # Every byte set is a NaN: what a program reads before it has written it is seen.
+        self._memory = [np.full(library.workspace() + 64, 0xFF, np.uint8) for _ in range(threads)]
+        self._workspaces = [-(-m.ctypes.data // 64) * 64 for m in self._memory]
+
+    def run(self, addresses: Addresses, steps: npt.NDArray[np.int64]) -> None:
+        """Run a lane for every row of addresses."""
+        addresses, steps = np.ascontiguousarray(addresses, np.int64), np.ascontiguousarray(steps, np.int64)
+        assert addresses.shape == (len(steps), self._num_arguments)
+        if len(self._workspaces) == 1 or len(steps) == 1:
+            self._part(addresses, steps, self._workspaces[0])
+            return
+        waiting = iter(range(len(steps)))  # next() is one operation of the interpreter: no lane is taken twice
+
+        def worker(workspace: int) -> None:
+            for k in waiting:
+                self._part(addresses[k : k + 1], steps[k : k + 1], workspace)
+
+        for done in [_pool(len(self._workspaces)).submit(worker, w) for w in self._workspaces]:
+            done.result()
+
+    def _part(self, addresses: Addresses, steps: npt.NDArray[np.int64], workspace: int) -> None:
+        self._run(addresses.ctypes.data, steps.ctypes.data, len(steps), workspace)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="lanes")
+
+
+def run_once(program: NativeProgram, arguments: Sequence[Tensor], num_carried: int, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return the results of one step of one lane; `like` are tensors of their shapes."""
+    own = [with_slack(t) for t in arguments]
+    outputs = [with_slack(torch.full_like(t, 77)) for t in like[num_carried:]]
+    addresses = np.array([[t.data_ptr() for t in (*own, *outputs)]], np.int64)
+    program.run(addresses, np.ones(1, np.int64))
+    return [*own[:num_carried], *outputs]
+
+
+def difference(value: Tensor, want: Tensor, others: Sequence[Tensor]) -> str | None:
+    """Return how a result differs from the recorded operations' beyond rounding, or None.
+
+    `others` are those of slightly changed arguments: a result may differ as much as they do, and in numbers that they
+    leave open.
+    """
+    value, want, others = value.double(), want.double(), [o.double() for o in others]
+    settled = torch.stack([(o == want) | (o.isfinite() & want.isfinite()) | (o.isnan() & want.isnan()) for o in others]).all(0)
+    same = (value == want) | (value.isfinite() & want.isfinite()) | (value.isnan() & want.isnan())
+    if not same[settled].all():
+        return "other elements are not finite"
+    both = settled & want.isfinite() & value.isfinite()
+    if not both.any():
+        return None
+    scale = want[both].abs().max()
+    apart = max((float((o - want)[both].abs().max()) for o in others), default=0.0)
+    found = float((value - want)[both].abs().max())
+    if found <= ROUNDING * float(scale) + SENSITIVITY * apart:
+        return None
+    return f"{found:.3g} apart, of {float(scale):.3g}; small changes of the arguments move it by {apart:.3g}"
+
+
+def _jittered(t: Tensor, generator: torch.Generator) -> Tensor:
+    if not t.is_floating_point():
+        return t.clone()
+    noise = torch.randn(t.shape, generator=generator, dtype=torch.float64)
+    return (t.double() * (1.0 + 3e-7 * noise)).to(t.dtype)
+
+
+def _dtype_named(name: str) -> torch.dtype:
+    found = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)}
+    return found[name]
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+class ProgramFiles:
+    """Compiled programs in the compile cache, named by digests of their text, the compiler and its options."""
+
+    def __init__(self) -> None:
+        if why := use_compile_cache():
+            log.warning("%s", why)
+        self._folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "sweeps-programs"
+        with suppress(OSError):
+            self._folder.mkdir(0o700, parents=True, exist_ok=True)
+
+    def name_of(self, identity: str, arguments: Sequence[Tensor], num_carried: int) -> str:
+        """Return the name of what `remember` keeps about a function."""
+        shapes = [(tuple(t.shape), str(t.dtype)) for t in arguments]
+        depends_on = [identity, shapes, num_carried, NUMERICS, torch.__version__, _engine_digest()]
+        return hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]
+
+    def known(self, name: str) -> dict[str, Any] | None:
+        """Return what was kept under a name, None where there is nothing that can be used."""
+        with suppress(OSError, ValueError):
+            if self._is_private():
+                found: dict[str, Any] = json.loads((self._folder / f"{name}.json").read_text())
+                return found
+        return None
+
+    def remember(self, name: str, found: dict[str, Any]) -> None:
+        self._write(self._folder / f"{name}.json", json.dumps(found).encode())
+
+    @contextmanager
+    def library(self, source: str) -> Iterator[tuple[Path, bool]]:
+        """The library of a text, and whether it is compiled now: then it is kept if the block raises nothing.
+
+        Of two processes that need one missing program the second waits, then loads what the first compiled. Raises
+        CompilationFailed.
+        """
+        path = self._path(source)
+        if self._is_kept(path):
+            with suppress(OSError):
+                path.touch()  # its last use
+            yield path, False
+            return
+        with self._lock(path.with_suffix(".lock")):
+            if self._is_kept(path):
+                yield path, False
+                return
+            with _room_for_compilation() as folder:
+                library = compile_cpp(source, folder)
+                yield library, True
+                self._write(path, library.read_bytes())
+                self._remove_unused()
+
+    def _is_kept(self, path: Path) -> bool:
+        return self._is_private() and path.is_file()
+
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        try:
+            lock = FileLock(path)
+            lock.acquire(timeout=2 * COMPILE_S)
+        except (OSError, TimeoutError):  # a full or read-only disk: both compile
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _path(self, source: str) -> Path:
+        digest = hashlib.sha256("\0".join([source, *command()]).encode())
+        digest.update(_version_of(command()[0]).encode())
+        return self._folder / f"{digest.hexdigest()[:32]}.so"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file whole or not at all; where that cannot be done, nothing is kept."""
+        temporary = path.with_suffix(f".{os.getpid()}")
+        try:
+            if self._is_private():
+                temporary.write_bytes(data)
+                temporary.replace(path)
+        except OSError as error:  # the file saves time and is no part of any result
+            log.debug("a compiled program was not kept: %s", error)
+            with suppress(OSError):
+                temporary.unlink()
+
+    def _is_private(self) -> bool:
+        """Whether nobody else can write code into the folder."""
+        try:
+            found = self._folder.stat()
+        except OSError:
+            return False
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+    def _remove_unused(self) -> None:
+        oldest = time.time() - KEPT_DAYS * 24 * 3600
+        with suppress(OSError):
+            for path in self._folder.iterdir():
+                with suppress(OSError):  # another process removes them too
+                    if path.stat().st_mtime < oldest:
+                        path.unlink()
+
+
+@cache
+def _engine_digest() -> str:
+    here = Path(__file__).parent
+    text = b"".join(path.read_bytes() for path in sorted((*here.glob("*.py"), *here.glob("*.h"))))
+    return hashlib.sha256(text).hexdigest()
+
+
+@contextmanager
+def _room_for_compilation() -> Iterator[Path]:
+    """A folder for the compiler's files: a temporary one, or one in memory where the disk is full."""
+    for parent in (tempfile.gettempdir(), "/dev/shm"):
+        with suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="sweeps-compile-", dir=parent))
+            break
+    else:
+        raise CompilationFailed(f"there is no room to compile in {tempfile.gettempdir()}: free some, or set TMPDIR")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compile_cpp(source: str, folder: Path, extra: Sequence[str] = ()) -> Path:
+    """Compile a text into a library in a folder. Raises CompilationFailed with the compiler's first error."""
+    text, library = folder / "lane.cpp", folder / "lane.so"
+    words = [*command(), *extra]
+    try:
+        text.write_text(source)
+        done = subprocess.run(
+            [*words, "-o", str(library), str(text)], capture_output=True, text=True, timeout=COMPILE_S, check=False,
+            env={**os.environ, "TMPDIR": str(folder), "LC_ALL": "C"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompilationFailed(f"{words[0]} could not compile a lane program: {error}") from error
+    if done.returncode or not library.is_file():
+        errors = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [f"exit status {done.returncode}"]
+        raise CompilationFailed(
+            f"{words[0]} could not compile a lane program ({errors[0].strip()[:300]}): g++ from version 9 or clang++ from 12 can; "
+            "CXX names another compiler"
+        )
+    return library
+
+
+@cache
+def command() -> tuple[str, ...]:
+    """Return the compiler and its options for this machine."""
+    words = os.environ.get("CXX", "").split() or ["clang++" if sys.platform == "darwin" else "g++"]
+    wide: tuple[str, ...] = ()
+    if platform.machine() in ("x86_64", "AMD64"):
+        names = WIDE.get(torch.backends.cpu.get_cpu_capability(), ())
+        wide = (*(f"-m{name}" for name in names), *(["-mprefer-vector-width=256"] if "avx512f" in names else []))
+    return (*words, *FLAGS, *wide)
+
+
+@cache
+def _version_of(compiler: str) -> str:
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+

@@ -1,0 +1,448 @@
+"""Lanes of one structure in stacked tensors, and the programs that train and evaluate them.
+
+A lane holds a place: row k of every tensor. `LaneTrainer` runs lane programs, each lane for its own number of steps;
+`LoopedTrainer` makes steps of all places together, for networks that repeat a cell.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sweeps.training.compile import Recorded, in_place
+from sweeps.training.lane import Lane
+from sweeps.training.lane_program import LaneProgram, Lanes, with_slack
+from sweeps.training.looped import LoopedEvaluation, LoopedStep
+from sweeps.training.optimizers import DOUBLE, Params
+from sweeps.training.random import Stream, seed_key, seed_keys, signed
+from sweeps.training.settings import Built, float_leaves
+from sweeps.training.state import LaneState, initial_params, initial_state, put, stacked, tensors_of
+from sweeps.training.step import PURPOSES, LaneFunctions, with_params
+
+MOST_UNROLLED = 10
+"""Time steps of training that are compiled as one graph; more are looped over, at about half the speed (docs/benchmarks.md)."""
+LEAST_SLOTS = 3
+"""Of networks that repeat a cell: with 1 or 2 lanes the CPU library takes another matrix routine, which rounds otherwise."""
+STEP_ARGUMENTS = ("state", "floats", "keys", "budget", "instance", "shared")
+EVALUATION_ARGUMENTS = ("floats", "inputs", "targets", "shared")
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A lane that takes a place."""
+
+    place: int
+    lane: Lane
+    built: Built
+    state: LaneState | None
+    """Of its checkpoint; None: its initial state."""
+
+
+class Trainer(ABC):
+    """The stacked tensors of a pack's places, and what trains them.
+
+    `structure` is the text that the lanes have in common, `source` a digest of the code that they are made of ("" where it
+    is not known: programs are then recorded in every process).
+    """
+
+    together: bool
+    """Whether every call of `train` has to train all places, by one number of steps."""
+
+    def __init__(
+        self, lanes: Sequence[Lane], built: Built, zero_floats: frozenset[str], structure: str, num_places: int,
+        *, device: torch.device, compiled: bool, source: str = "", threads: int = 1,
+    ) -> None:  # fmt: skip
+        self.num_places, self.built, self.zero_floats, self.structure = num_places, built, zero_floats, structure
+        self.device, self.compiled, self.source, self.threads = device, compiled, source, threads
+        self.functions = LaneFunctions(built, zero_floats)
+        self.tensors: dict[str, Any] = self._empty(lanes)
+
+    def _empty(self, lanes: Sequence[Lane]) -> dict[str, Any]:
+        """Tensors with no lane in them: every place has spent its budget."""
+        P, task, device = self.num_places, self.built.task, self.device
+        floats = float_leaves(lanes[0].settings, task.evaluation_only)
+        instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(lanes[0].seed).items()}
+        state = pytree.tree_map(lambda t: _rows(t, P), initial_state(self.built, 0, device))
+        return {
+            "state": state,
+            "floats": {
+                p: torch.full((P,), v, dtype=torch.float64 if p in DOUBLE else torch.float32, device=device)
+                for p, v in floats.items()
+                if p not in self.zero_floats
+            },
+            "keys": {p: torch.zeros(P, 2, dtype=torch.int32, device=device) for p in PURPOSES},
+            "budget": torch.zeros(P, dtype=torch.int64, device=device),
+            "instance": {n: _rows(a, P) for n, a in instance.items()},
+            "shared": pytree.tree_map(with_slack, tensors_of(task.shared(), device)),
+        }
+
+    @property
+    def state(self) -> LaneState:
+        found: LaneState = self.tensors["state"]
+        return found
+
+    @property
+    @abstractmethod
+    def why_uncompiled(self) -> str | None:
+        """Why the programs are not compiled, or None."""
+
+    @abstractmethod
+    def start(self, starts: Sequence[Start]) -> None:
+        """Write lanes into their places. The numbers of a place that raises mean nothing."""
+
+    @abstractmethod
+    def train(self, which: Numbers, steps: Numbers) -> None:
+        """Train places, each by its number of steps."""
+
+    @abstractmethod
+    def evaluate(self, which: Numbers) -> dict[str, npt.NDArray[Any]]:
+        """Return an array of numbers for every figure of an evaluation, in the order of `which`."""
+
+    def free(self, place: int) -> None:
+        """Let nothing change at this place any more."""
+        self.tensors["budget"][place] = 0
+
+    def redraw(self, place: int, built: Built, seed: int, purpose: str) -> None:
+        """Draw new weights for a place."""
+        put(self.state["params"], place, initial_params(built, seed, self.device, purpose))
+
+    def _write(self, starts: Sequence[Start]) -> None:
+        """The lanes' own numbers: floats, keys, budgets and instances."""
+        t, places = self.tensors, torch.tensor([s.place for s in starts], dtype=torch.int64, device=self.device)
+        evaluation_only = self.built.task.evaluation_only
+        leaves = {id(s.lane.settings): float_leaves(s.lane.settings, evaluation_only) for s in starts}
+        of_lane = [leaves[id(s.lane.settings)] for s in starts]
+        for path, column in t["floats"].items():
+            column[places] = torch.tensor([own[path] for own in of_lane], dtype=torch.float64).to(column.dtype).to(self.device)
+        seeds = np.array([s.lane.seed for s in starts], np.int64)
+        for purpose in PURPOSES:
+            words = torch.from_numpy(seed_keys(seeds, purpose).view(np.int32))
+            t["keys"][purpose][places] = words.to(self.device)
+        t["budget"][places] = torch.tensor([s.lane.budget for s in starts], dtype=torch.int64, device=self.device)
+
+
+def _rows(t: Tensor, count: int) -> Tensor:
+    return with_slack(t.unsqueeze(0).expand(count, *t.shape))
+
+
+@dataclass(frozen=True)
+class LanePrograms:
+    """The programs of a structure. They are made once a process."""
+
+    step: LaneProgram
+    evaluate: LaneProgram
+    initialise: LaneProgram | None
+    """Draws the initial weights from a key; None where a unit initialises itself in another way than in place."""
+
+
+_LANE_PROGRAMS: dict[tuple[Any, ...], LanePrograms] = {}
+
+
+class LaneTrainer(Trainer):
+    """Places of lanes that are trained by lane programs, each on its own. Every lane has a place from the beginning."""
+
+    together = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._input_row = np.zeros(self.num_places, np.int64)
+        self._target_row = np.zeros(self.num_places, np.int64)
+        self._programs: LanePrograms | None = None
+        self._step_lanes: Lanes | None = None
+        self._evaluation_lanes: Lanes | None = None
+        self._results: Any = None
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        if self._programs is None:
+            return None
+        return self._programs.step.why_uncompiled or self._programs.evaluate.why_uncompiled
+
+    def start(self, starts: Sequence[Start]) -> None:
+        self._write(starts)
+        t = self.tensors
+        inputs: dict[str, Any] = {}
+        targets: dict[tuple[str, bytes], Any] = {}
+        for s in starts:
+            task, place = s.built.task, s.place
+            instance = task.instance(s.lane.seed)
+            for name, array in instance.items():
+                t["instance"][name][place] = torch.from_numpy(array).to(self.device)
+            evaluated = json.dumps(s.lane.settings["task"], sort_keys=True)
+            if evaluated not in inputs:
+                inputs[evaluated] = {split: task.evaluation_inputs(split) for split in task.splits}
+            key = (evaluated, b"".join(array.tobytes() for array in instance.values()))
+            if key not in targets:
+                x = inputs[evaluated]
+                targets[key] = tensors_of({split: task.truth(x[split], s.lane.seed) for split in task.splits}, self.device)
+            self._input_row[place] = list(inputs).index(evaluated) if len(inputs) > 1 else 0
+            self._target_row[place] = list(targets).index(key) if len(targets) > 1 else 0
+        t["inputs"] = _table([tensors_of(x, self.device) for x in inputs.values()])
+        t["targets"] = _table(list(targets.values()))
+        for s in starts:
+            if s.state is not None:
+                put(self.state, s.place, s.state)
+        self._initialise([s for s in starts if s.state is None])
+
+    def _initialise(self, starts: Sequence[Start]) -> None:
+        if not starts:
+            return
+        initialise = self.programs().initialise
+        if initialise is None:
+            for s in starts:
+                put(self.state["params"], s.place, initial_params(s.built, s.lane.seed, self.device))
+            return
+        keys = torch.from_numpy(seed_keys(np.array([s.lane.seed for s in starts]), "initialise").view(np.int32))
+        floats = pytree.tree_leaves(self.tensors["floats"])
+        params = pytree.tree_leaves(self.state["params"])
+        places = np.array([s.place for s in starts], np.int64)
+        leaves = [with_slack(keys), *floats, *params]
+        lanes = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], len(starts))
+        every = np.arange(len(starts), dtype=np.int64)
+        initialise.run(lanes, every, np.ones(len(starts), np.int64))
+
+    def train(self, which: Numbers, steps: Numbers) -> None:
+        step = self.programs().step
+        if self._step_lanes is None:
+            self._step_lanes = self._lanes([self.tensors[name] for name in STEP_ARGUMENTS], [])
+        step.run(self._step_lanes, which, steps)
+
+    def evaluate(self, which: Numbers) -> dict[str, npt.NDArray[Any]]:
+        program, t = self.programs().evaluate, self.tensors
+        if self._evaluation_lanes is None:
+            self._results = program.new_outputs(self.num_places)
+            arguments = [t["state"]["params"], t["state"]["memory"], *(t[name] for name in EVALUATION_ARGUMENTS)]
+            self._evaluation_lanes = self._lanes(arguments, pytree.tree_leaves(self._results))
+        program.run(self._evaluation_lanes, which, np.ones(len(which), np.int64))
+        return {name: column.cpu().numpy()[which] for name, column in self._results.items()}
+
+    def _lanes(self, arguments: Sequence[Any], results: Sequence[Tensor]) -> Lanes:
+        leaves: list[Tensor] = []
+        rows: list[Numbers | None] = []
+        nothing = np.zeros(self.num_places, np.int64)
+        for argument in arguments:
+            of_this = pytree.tree_leaves(argument)
+            if argument is self.tensors["shared"]:
+                leaves += [leaf.unsqueeze(0) for leaf in of_this]
+                rows += [nothing] * len(of_this)
+                continue
+            of_table = {id(self.tensors["inputs"]): self._input_row, id(self.tensors["targets"]): self._target_row}
+            leaves += of_this
+            rows += [of_table.get(id(argument))] * len(of_this)
+        return Lanes([*leaves, *results], [*rows, *[None] * len(results)], self.num_places)
+
+    def programs(self) -> LanePrograms:
+        """The programs, made at the first call. The places must have their lanes."""
+        if self._programs is None:
+            t = self.tensors
+            evaluated = [tuple(leaf.shape[1:]) for leaf in pytree.tree_leaves((t["inputs"], t["targets"]))]
+            key = (self.structure, self.source, self.zero_floats, str(evaluated), str(self.device), self.compiled, self.threads)
+            if key not in _LANE_PROGRAMS:
+                _LANE_PROGRAMS[key] = self._made()
+            self._programs = _LANE_PROGRAMS[key]
+        return self._programs
+
+    def _made(self) -> LanePrograms:
+        def of_first(argument: Any) -> Any:
+            return pytree.tree_map(lambda t: t[0].clone(), argument)
+
+        t, functions = self.tensors, self.functions
+        state, shared = initial_state(self.built, 0, self.device), t["shared"]
+        step_example = (state, *(of_first(t[name]) for name in STEP_ARGUMENTS[1:-1]), shared)
+        trials = [(changed, *step_example[1:]) for changed in trial_states(state)]
+        evaluation_rest = (*(of_first(t[name]) for name in EVALUATION_ARGUMENTS[:-1]), shared)
+        evaluation_trials = [(s["params"], s["memory"], *evaluation_rest) for s in (state, *(trial[0] for trial in trials))]
+        identity = None if not self.source else json.dumps([self.structure, self.source, sorted(self.zero_floats)])
+
+        def program(name: str, function: Any, example: Any, **options: Any) -> LaneProgram:
+            own = None if identity is None else f"{name} {identity}"
+            return LaneProgram(
+                function, example, compiled=self.compiled, identity=own, threads=self.threads, **options
+            )
+
+        step = program("step", functions.step, step_example, carried=True, stops="status", trials=trials)
+        evaluate = program(
+            "evaluate", functions.evaluate, evaluation_trials[0], carried=False, trials=evaluation_trials[1:]
+        )
+        initialise = None
+        if self.compiled:
+            initialise = self._initialise_program(program, of_first(t["floats"]))
+        return LanePrograms(step, evaluate, initialise)
+
+    def _initialise_program(self, program: Any, floats: Params) -> LaneProgram | None:
+        """Compared with what a module initialises: a unit may do so in another way than in place, which is not recorded."""
+        model = self.built.model()
+        shapes = {name: (p.shape, p.dtype) for name, p in sorted(model.named_parameters())}
+
+        def initial(key: Tensor, floats: Params) -> Params:
+            params = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+            stream = Stream((key[0], key[1]), device=key.device)
+            with torch.no_grad():
+                with_params(self.functions.model(floats), params, lambda module: module.initialise(stream))
+            return params
+
+        def key_of(seed: int) -> Tensor:
+            return torch.tensor([signed(word) for word in seed_key(seed, "initialise")], dtype=torch.int32)
+
+        example = (key_of(0), floats)
+        try:
+            found: LaneProgram = program("initialise", initial, example, carried=False, trials=[(key_of(1), floats)])
+        except Exception:  # a module that cannot be initialised on parameters from outside initialises itself
+            return None
+        if not found.is_native:
+            return None
+        results = found.new_outputs(1)
+        leaves = [key_of(0).unsqueeze(0), *(f.reshape(1) for f in pytree.tree_leaves(floats)), *pytree.tree_leaves(results)]
+        found.run(Lanes([with_slack(x) if k < 1 else x for k, x in enumerate(leaves)], [None] * len(leaves), 1), *_one())
+        expected = initial_params(self.built, 0, self.device)
+        same = all(torch.allclose(results[name][0], p, rtol=1e-4, atol=1e-6) for name, p in expected.items())
+        return found if same else None
+
+
+def _one() -> tuple[Numbers, Numbers]:
+    return np.zeros(1, np.int64), np.ones(1, np.int64)
+
+
+def trial_states(state: LaneState) -> list[LaneState]:
+    """Return states to compare a program with the recorded operations on: other weights, moments and steps.
+
+    One has weights that are far too large, and one a weight that is not a number.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def changed(t: Tensor, spread: float) -> Tensor:
+        if not t.is_floating_point() or not t.numel():
+            return t.clone()
+        noise = torch.randn(t.shape, generator=generator)
+        new = t * (1.0 + spread * noise) + 0.03 * spread * noise
+        return new.abs() if bool((t >= 0).all()) and t.dim() else new  # second moments stay positive
+
+    def at(step: int, spread: float) -> LaneState:
+        new: LaneState = pytree.tree_map(lambda t: changed(t, spread), state)
+        new["step"] = torch.full_like(state["step"], step)
+        new["last_error"] = torch.full_like(state["last_error"], 0.1)
+        new["memory"] = pytree.tree_map(torch.clone, state["memory"])
+        return new
+
+    ordinary = [at(1, 0.3), at(999, 1.0), at(123_456, 3.0)]
+    large, broken = at(10, 1e12), at(10, 0.3)
+    first = next(iter(broken["params"].values()))
+    first.view(-1)[0] = torch.nan
+    return [*ordinary, large, broken]
+
+
+def _table(rows: Sequence[Any]) -> Any:
+    """Containers of tensors side by side, in memory that programs may read."""
+    return pytree.tree_map(lambda *leaves: with_slack(torch.stack(leaves)), *rows)
+
+
+# ---- networks that repeat a cell --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StackedPrograms:
+    """The step and the evaluation of all places together, compiled where that works."""
+
+    step: Recorded | LoopedStep
+    """`step.bind(*STEP_ARGUMENTS)` returns what trains these tensors, in place, a number of steps."""
+    evaluate: LoopedEvaluation
+    """(params, memory, floats, inputs, targets, shared) -> {"error.<split>": [K], ...}"""
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        return self.step.why_uncompiled or self.evaluate.why_uncompiled
+
+
+_STACKED_PROGRAMS: dict[tuple[Any, ...], StackedPrograms] = {}
+
+
+class LoopedTrainer(Trainer):
+    """Places that make their steps together: what the pieces of a network compute for one place, they compute for all."""
+
+    together = True
+
+    def __init__(self, lanes: Sequence[Lane], *arguments: Any, **options: Any) -> None:
+        super().__init__(lanes, *arguments, **options)
+        P, task = self.num_places, self.built.task
+        x = {s: task.evaluation_inputs(s) for s in task.splits}
+        inputs = tensors_of(x, self.device)
+        same_task = len({json.dumps(lane.settings["task"], sort_keys=True) for lane in lanes}) == 1
+        self.tensors["inputs"] = inputs if same_task else stacked([inputs] * P)
+        self.tensors["inputs_shared"] = same_task
+        self.tensors["targets"] = stacked([tensors_of({s: task.truth(x[s], 0) for s in task.splits}, self.device)] * P)
+        self._programs: StackedPrograms | None = None
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        return None if self._programs is None else self._programs.why_uncompiled
+
+    def start(self, starts: Sequence[Start]) -> None:
+        if not starts:
+            return
+        self._write(starts)
+        t = self.tensors
+        for s in starts:
+            task = s.built.task
+            put(self.state, s.place, s.state or initial_state(s.built, s.lane.seed, self.device))
+            for name, array in task.instance(s.lane.seed).items():
+                t["instance"][name][s.place] = torch.from_numpy(array)
+            for split in task.splits:
+                x = task.evaluation_inputs(split)
+                put(t["targets"][split], s.place, tensors_of(task.truth(x, s.lane.seed)))
+                if not t["inputs_shared"]:
+                    put(t["inputs"][split], s.place, tensors_of(x))
+
+    def train(self, which: Numbers, steps: Numbers) -> None:
+        run = self.programs().step.bind(*(self.tensors[name] for name in STEP_ARGUMENTS))
+        run(int(steps[0]))
+
+    def evaluate(self, which: Numbers) -> dict[str, npt.NDArray[Any]]:
+        t = self.tensors
+        others = (t[name] for name in EVALUATION_ARGUMENTS)
+        values = self.programs().evaluate(self.state["params"], self.state["memory"], *others)
+        return {name: column.cpu().numpy()[which] for name, column in values.items()}
+
+    def programs(self) -> StackedPrograms:
+        """The programs, recorded and compiled at the first call, from an earlier pack of this process where there was one."""
+        if self._programs is None:
+            shapes = tuple(tuple(t.shape) for t in pytree.tree_leaves(self.tensors) if isinstance(t, Tensor))
+            inputs_shared = self.tensors["inputs_shared"]
+            key = (self.structure, self.zero_floats, shapes, inputs_shared, str(self.device), self.compiled)
+            if key not in _STACKED_PROGRAMS:
+                _STACKED_PROGRAMS[key] = self._made()
+            self._programs = _STACKED_PROGRAMS[key]
+        return self._programs
+
+    def _made(self) -> StackedPrograms:
+        functions = self.functions
+        of_step = tuple(self.tensors[name] for name in STEP_ARGUMENTS)
+        step: Recorded | LoopedStep
+        if (functions.built.task.time_steps or math.inf) > MOST_UNROLLED:
+            step = LoopedStep(functions, of_step, self.compiled)
+        else:
+            over_places = torch.vmap(functions.step, in_dims=(0, 0, 0, 0, 0, None))
+            step = Recorded(in_place(over_places), of_step, self.compiled)
+        return StackedPrograms(step, LoopedEvaluation(functions, self.compiled, self.tensors["inputs_shared"]))
+
+
+def trainer_for(lanes: Sequence[Lane], built: Built, slots: int, **rest: Any) -> tuple[type[Trainer], int]:
+    """Return the kind of trainer of a structure, and its number of places."""
+    network = built.network
+    if not network.pieces:
+        return LaneTrainer, len(lanes)
+    return LoopedTrainer, 1 if network.lanes_apart else max(slots, network.min_slots or LEAST_SLOTS)
+
+
+__all__ = ["LEAST_SLOTS", "LaneTrainer", "LoopedTrainer", "Mapping", "Start", "Trainer", "trainer_for"]
