@@ -263,7 +263,9 @@ class _NestPrinter:
             self._level(level + 1, instances)
             add("}")
         if many > whole:
-            add(f"{{ const int {name} = {whole * step}; const vi exists = lt_(iota_(), V((int32_t){axis.size - whole * step}));")
+            add(
+                f"{{ const int {name} = {whole * step}; const vi exists = lt_(iota_(), V((int32_t){axis.size - whole * step}));"
+            )
             self._mask = "exists"
             self._level(level + 1, instances)
             self._mask = None
@@ -419,4 +421,3 @@ def _address(index: Index, offsets: dict[Axis, int] | None = None) -> str:
     constant = index.constant + sum(index.factor(axis) * offset for axis, offset in (offsets or {}).items())
     terms = [axis.name if factor == 1 else f"{axis.name} * {factor}" for axis, factor in index.terms]
     return " + ".join([*terms, *([str(constant)] if constant or not terms else [])])
-

@@ -34,6 +34,7 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -41,7 +42,7 @@ from torch.utils import _pytree as pytree
 from sweeps.machine import use_compile_cache
 from sweeps.training.compile import Recorded, in_place
 from sweeps.training.cpp import print_cpp
-from sweeps.training.loops import NotLowered, lower
+from sweeps.training.loops import DECOMPOSED, NotLowered, lower
 from sweeps.training.numerics import NUMERICS
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,11 @@ class LaneProgram:
     """A function of one lane's tensors in nested containers, to be run over many lanes.
 
     `function(*example)` is recorded. `carried`: its first argument is a state, of which it returns the next one; a run
-    makes many steps. `stops` is the path of a whole number in the state: a lane whose number is not 0 makes no step.
+    makes many steps. `stops` is the name of a whole number in the state: a lane whose number is not 0 makes no step.
     `compiled`: False runs the recorded operations one by one. `identity` names what the function was made from (settings
     and source); a program that was compiled before is then loaded without a recording. `trials` are further arguments to
-    compare the program with the recorded operations on.
+    compare the program with the recorded operations on. `lowered_only`: a function that has no lowering is not compiled
+    otherwise, and cannot be run (`not_lowered`).
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class LaneProgram:
         identity: str | None = None,
         trials: Sequence[tuple[Any, ...]] = (),
         threads: int = 1,
+        lowered_only: bool = False,
     ) -> None:
         self.arguments, self._spec = pytree.tree_flatten(example)
         """One lane's tensors, in the order of a program's arguments."""
@@ -105,7 +108,11 @@ class LaneProgram:
         """Of a function that is not carried: one lane's results, as tensors of the right shape; their values mean nothing."""
         if compiled:
             self._compile(example, stops, identity, trials, threads)
-        if self._native is None:
+            if self.not_lowered is not None and not lowered_only:
+                log.warning(
+                    "%s has no lowering: lanes are trained by torch's compiler one by one, many times slower", self.not_lowered
+                )
+        if self._native is None and not (lowered_only and self.not_lowered is not None):
             self._record(example, compiled and self.not_lowered is not None)
 
     def _compile(
@@ -145,14 +152,13 @@ class LaneProgram:
             found["source"] = print_cpp(lower(graph, self.num_carried), self._place(example, stops))
         except NotLowered as operation:
             found["not_lowered"] = str(operation)
-            log.warning("%s has no lowering: lanes are trained by torch's compiler one by one, many times slower", operation)
         return found
 
     def _place(self, example: tuple[Any, ...], stops: str | None) -> int | None:
         if stops is None:
             return None
-        paths = [".".join(str(key.key) for key in path) for path, _ in pytree.tree_flatten_with_path(example[0])[0]]
-        return paths.index(stops)
+        paths = [path for path, _ in pytree.tree_flatten_with_path(example[0])[0]]
+        return paths.index((pytree.MappingKey(stops),))
 
     def _graph(self, example: tuple[Any, ...]) -> tuple[GraphModule, Any, list[Tensor]]:
         """The recorded operations without changes in place, the outputs' containers, and the outputs not carried."""
@@ -165,7 +171,7 @@ class LaneProgram:
 
         with torch.no_grad():
             functional = torch.func.functionalize(flat_function, remove="mutations")
-            graph = make_fx(functional)(*(t.detach().clone() for t in self.arguments))
+            graph = make_fx(functional, _decompositions())(*(t.detach().clone() for t in self.arguments))
         graph.graph.eliminate_dead_code()
         values = [node.meta["val"] for node in list(graph.graph.nodes)[-1].args[0]]
         outputs = [] if self._carried else [torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values]
@@ -186,8 +192,8 @@ class LaneProgram:
                 wrong = difference(value, want, others)
                 if wrong is not None:
                     raise CompilationFailed(
-                        f"the compiled program disagrees with the recorded operations (result {name} of trial {number}: {wrong}): "
-                        "please report this with the sweep file; `--numerics plain` trains without compiled programs"
+                        f"the compiled program disagrees with the recorded operations (result {name} of trial {number}: "
+                        f"{wrong}): please report this with the sweep file; `--numerics plain` trains without programs"
                     )
 
     def _record(self, example: tuple[Any, ...], compiled: bool) -> None:
@@ -210,6 +216,7 @@ class LaneProgram:
     def new_outputs(self, count: int) -> Any:
         """Return stacked tensors for the results of so many lanes, in the function's containers."""
         stacked = [torch.zeros((count, *t.shape), dtype=t.dtype) for t in self.outputs]
+        assert self._out_spec is not None, "a carried state is its own result"
         return pytree.tree_unflatten(stacked, self._out_spec)
 
     def run(self, lanes: Lanes, which: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]) -> None:
@@ -218,7 +225,7 @@ class LaneProgram:
             self._native.run(lanes.addresses[which], steps)
             return
         assert self._recorded is not None
-        own, spec = pytree.tree_flatten(self._own)
+        own = pytree.tree_leaves(self._own)
         for k, count in zip(which.tolist(), steps.tolist(), strict=True):
             mine = lanes.of(k)
             for target, value in zip(own, mine, strict=False):
@@ -324,9 +331,8 @@ def difference(value: Tensor, want: Tensor, others: Sequence[Tensor]) -> str | N
     leave open.
     """
     value, want, others = value.double(), want.double(), [o.double() for o in others]
-    settled = torch.stack([(o == want) | (o.isfinite() & want.isfinite()) | (o.isnan() & want.isnan()) for o in others]).all(0)
-    same = (value == want) | (value.isfinite() & want.isfinite()) | (value.isnan() & want.isnan())
-    if not same[settled].all():
+    settled = torch.stack([o.isfinite() == want.isfinite() for o in others]).all(0)
+    if not (value.isfinite() == want.isfinite())[settled].all():
         return "other elements are not finite"
     both = settled & want.isfinite() & value.isfinite()
     if not both.any():
@@ -337,6 +343,12 @@ def difference(value: Tensor, want: Tensor, others: Sequence[Tensor]) -> str | N
     if found <= ROUNDING * float(scale) + SENSITIVITY * apart:
         return None
     return f"{found:.3g} apart, of {float(scale):.3g}; small changes of the arguments move it by {apart:.3g}"
+
+
+@cache
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Operations that are recorded as several simpler ones."""
+    return get_decompositions(DECOMPOSED)
 
 
 def _jittered(t: Tensor, generator: torch.Generator) -> Tensor:
@@ -491,8 +503,8 @@ def compile_cpp(source: str, folder: Path, extra: Sequence[str] = ()) -> Path:
     if done.returncode or not library.is_file():
         errors = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [f"exit status {done.returncode}"]
         raise CompilationFailed(
-            f"{words[0]} could not compile a lane program ({errors[0].strip()[:300]}): g++ from version 9 or clang++ from 12 can; "
-            "CXX names another compiler"
+            f"{words[0]} could not compile a lane program ({errors[0].strip()[:300]}): g++ from version 9 or clang++ from 12 "
+            "can; CXX names another compiler"
         )
     return library
 
@@ -514,4 +526,3 @@ def _version_of(compiler: str) -> str:
         return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-

@@ -10,7 +10,8 @@ How it is lowered:
 - Dimensions of up to `UNROLLED` elements are no loops: their elements are separate values in one loop body.
 - Nests over the same loops become one nest, where no value is read at another index than the one that is computed.
 
-To add an operation, enter it in `ELEMENTWISE` where its result at an index depends on its operands at that index, in
+To add an operation, enter it in `DECOMPOSED` where torch can write it as simpler ones, in `ELEMENTWISE` where its result at
+an index depends on its operands at that index, in
 `REDUCTIONS` where it combines the elements of dimensions, or in `Lowering._view` where it only moves elements.
 """
 
@@ -247,6 +248,14 @@ class _Body:
         return self.value("convert", dtype, value)
 
 
+_aten = torch.ops.aten
+DECOMPOSED = (
+    _aten._softmax, _aten._log_softmax, _aten._softmax_backward_data, _aten._log_softmax_backward_data, _aten.elu,
+    _aten.elu_backward, _aten.hardtanh, _aten.hardtanh_backward, _aten.hardshrink, _aten.softshrink, _aten.leaky_relu,
+    _aten.leaky_relu_backward, _aten.softplus, _aten.softplus_backward, _aten.sigmoid_backward, _aten.tanh_backward,
+    _aten.threshold_backward,
+)  # fmt: skip
+"""Operations that are recorded as several simpler ones (torch._decomp)."""
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 Emit = Callable[..., Value]
 
@@ -273,20 +282,8 @@ def _sigmoid(b: _Body, x: Value) -> Value:
     return b.op("div", one, b.op("add", one, b.op("exp", b.op("neg", x))))
 
 
-def _sigmoid_backward(b: _Body, grad: Value, y: Value) -> Value:
-    return b.op("mul", grad, b.op("mul", b.op("sub", _like(b, 1, y), y), y))
-
-
-def _tanh_backward(b: _Body, grad: Value, y: Value) -> Value:
-    return b.op("mul", grad, b.op("sub", _like(b, 1, y), b.op("mul", y, y)))
-
-
 def _relu(b: _Body, x: Value) -> Value:
     return _select(b, b.op("lt", x, _like(b, 0, x)), _like(b, 0, x), x)  # NaN stays NaN
-
-
-def _threshold_backward(b: _Body, grad: Value, x: Value, threshold: Value) -> Value:
-    return _select(b, b.op("le", x, threshold), _like(b, 0, grad), grad)
 
 
 def _lerp(b: _Body, start: Value, end: Value, weight: Value) -> Value:
@@ -321,58 +318,9 @@ def _clamped(b: _Body, x: Value, low: Value | None, high: Value | None) -> Value
     return x
 
 
-def _elu(b: _Body, x: Value, alpha: Value, scale: Value, input_scale: Value) -> Value:
-    below = b.op("mul", b.op("expm1", b.op("mul", x, input_scale)), b.op("mul", alpha, scale))
-    return _select(b, b.op("gt", x, _like(b, 0, x)), b.op("mul", x, scale), below)
-
-
-def _elu_backward(b: _Body, grad: Value, alpha: Value, scale: Value, input_scale: Value, is_result: Value, x: Value) -> Value:
-    negative = b.op("mul", input_scale, b.op("mul", alpha, scale))
-    if is_result.args[0]:
-        below = b.op("mul", b.op("mul", grad, input_scale), b.op("add", x, b.op("mul", alpha, scale)))
-    else:
-        below = b.op("mul", b.op("mul", grad, negative), b.op("exp", b.op("mul", x, input_scale)))
-    return _select(b, b.op("le", x, _like(b, 0, x)), below, b.op("mul", grad, scale))
-
-
-def _hardtanh_backward(b: _Body, grad: Value, x: Value, low: Value, high: Value) -> Value:
-    outside = b.value("or", "bool", b.op("le", x, low), b.op("ge", x, high))
-    return _select(b, outside, _like(b, 0, grad), grad)
-
-
-def _hardshrink(b: _Body, x: Value, width: Value) -> Value:
-    inside = b.value("and", "bool", b.op("ge", x, b.op("neg", width)), b.op("le", x, width))
-    return _select(b, inside, _like(b, 0, x), x)
-
-
 def _shrink_backward(b: _Body, grad: Value, x: Value, width: Value) -> Value:
     inside = b.value("and", "bool", b.op("ge", x, b.op("neg", width)), b.op("le", x, width))
     return _select(b, inside, _like(b, 0, grad), grad)
-
-
-def _softshrink(b: _Body, x: Value, width: Value) -> Value:
-    above = _select(b, b.op("lt", x, b.op("neg", width)), b.op("add", x, width), b.op("mul", x, _like(b, 0, x)))
-    return _select(b, b.op("gt", x, width), b.op("sub", x, width), above)
-
-
-def _leaky_relu(b: _Body, x: Value, slope: Value) -> Value:
-    return _select(b, b.op("gt", x, _like(b, 0, x)), x, b.op("mul", x, slope))
-
-
-def _leaky_relu_backward(b: _Body, grad: Value, x: Value, slope: Value, is_result: Value) -> Value:
-    return _select(b, b.op("gt", x, _like(b, 0, x)), grad, b.op("mul", grad, slope))
-
-
-def _softplus(b: _Body, x: Value, beta: Value, threshold: Value) -> Value:
-    scaled = b.op("mul", x, beta)
-    return _select(b, b.op("gt", scaled, threshold), x, b.op("div", b.op("log1p", b.op("exp", scaled)), beta))
-
-
-def _softplus_backward(b: _Body, grad: Value, x: Value, beta: Value, threshold: Value) -> Value:
-    scaled = b.op("mul", x, beta)
-    z = b.op("exp", scaled)
-    inner = b.op("div", b.op("mul", grad, z), b.op("add", z, _like(b, 1, z)))
-    return _select(b, b.op("gt", scaled, threshold), grad, inner)
 
 
 def _not(b: _Body, x: Value) -> Value:
@@ -397,12 +345,8 @@ ELEMENTWISE: dict[str, Emit] = {
     "rsub": lambda b, x, y: b.op("sub", y, x),
     "reciprocal": lambda b, x: b.op("div", _like(b, 1, x), x),
     "rsqrt": lambda b, x: b.op("div", _like(b, 1, x), b.op("sqrt", x)),
-    "square": _square, "sigmoid": _sigmoid, "sigmoid_backward": _sigmoid_backward, "tanh_backward": _tanh_backward,
-    "relu": _relu, "threshold_backward": _threshold_backward, "sgn": _sign, "sign": _sign, "lerp": _lerp, "pow": _pow,
-    "elu": _elu, "elu_backward": _elu_backward, "hardtanh": lambda b, x, low, high: _clamped(b, x, low, high),
-    "hardtanh_backward": _hardtanh_backward, "hardshrink": _hardshrink, "hardshrink_backward": _shrink_backward,
-    "softshrink": _softshrink, "softshrink_backward": _shrink_backward, "leaky_relu": _leaky_relu,
-    "leaky_relu_backward": _leaky_relu_backward, "softplus": _softplus, "softplus_backward": _softplus_backward,
+    "square": _square, "sigmoid": _sigmoid, "relu": _relu, "sgn": _sign, "sign": _sign, "lerp": _lerp, "pow": _pow,
+    "hardshrink_backward": _shrink_backward, "softshrink_backward": _shrink_backward,
     "bitwise_and": _bits("and"), "bitwise_or": _bits("or"), "bitwise_xor": _bits("xor"), "bitwise_not": _not,
     "__and__": _bits("and"), "__or__": _bits("or"), "__xor__": _bits("xor"),
     "__rshift__": _bits("shr"), "__lshift__": _bits("shl"), "bitwise_right_shift": _bits("shr"),
@@ -411,11 +355,6 @@ ELEMENTWISE: dict[str, Emit] = {
     "logical_not": lambda b, x: _not(b, b.convert(x, "bool")),
 }  # fmt: skip
 """Operation -> its value at an index, from the operands' values there, which have the type that it computes in."""
-DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "elu": (1.0, 1.0, 1.0), "hardtanh": (-1.0, 1.0), "hardshrink": (0.5,), "softshrink": (0.5,), "leaky_relu": (0.01,),
-    "softplus": (1.0, 20.0),
-}  # fmt: skip
-"""Values of trailing arguments that a call leaves out."""
 REDUCTIONS = {
     "sum": "add", "mean": "add", "prod": "mul", "amax": "maximum", "amin": "minimum", "all": "and", "any": "or",
 }  # fmt: skip
@@ -424,10 +363,12 @@ IDENTITY: dict[str, Any] = {
 }  # fmt: skip
 PRODUCTS = {"mm": ("mk", "kn"), "bmm": ("bmk", "bkn"), "mv": ("mk", "k"), "dot": ("k", "k")}
 """Matrix products: the letters of their operands' dimensions; k is summed over."""
-FILLED = {"zeros": 0, "zeros_like": 0, "new_zeros": 0, "ones": 1, "ones_like": 1, "new_ones": 1}
+FILLED = {"zeros": 0, "zeros_like": 0, "new_zeros": 0, "zero": 0, "ones": 1, "ones_like": 1, "new_ones": 1}
+NUMBERS = (*FILLED, "full", "full_like", "fill", "scalar_tensor", "arange")
+"""Operations whose result is known at every index."""
 SAME = ("detach", "alias", "clone", "lift_fresh_copy", "lift_fresh", "contiguous")
 RESHAPES = ("view", "_unsafe_view", "reshape", "squeeze", "flatten")
-VIEWS = (*SAME, *RESHAPES, "select", "t", "permute", "transpose", "slice", "unsqueeze", "flip", "expand")
+VIEWS = (*SAME, *RESHAPES, "diagonal", "select", "t", "permute", "transpose", "slice", "unsqueeze", "flip", "expand")
 PIECES = ("unbind", "split", "split_with_sizes", "chunk")
 PLACED = ("select_scatter", "slice_scatter", "select_backward", "slice_backward", "constant_pad_nd")
 """One tensor inside of another, or inside of zeros."""
@@ -458,7 +399,11 @@ def _op(node: Node) -> str:
     target = node.target
     if target is operator.getitem:
         return "getitem"
-    return str(getattr(target, "__name__", target)).split(".")[0]  # noqa: B009  OpOverload or builtin: both have a name
+    return str(getattr(target, "__name__", target)).split(".")[0]
+
+
+def _args(node: Node) -> tuple[Any, ...]:
+    return node.args
 
 
 def _shape(node: Node) -> tuple[int, ...]:
@@ -491,13 +436,11 @@ def _axes(sizes: Iterable[int]) -> list[Axis | None]:
 
 def _points(sizes: Sequence[int], axes: Sequence[Axis | None]) -> Iterator[tuple[Index, ...]]:
     """The indices of a loop body: loop variables, and every combination of unrolled indices."""
-    small = [range(n) if axis is None else (None,) for n, axis in zip(sizes, axes, strict=True)]
+    small = [range(n) if axis is None else range(1) for n, axis in zip(sizes, axes, strict=True)]
     if math.prod(len(r) for r in small) > MOST_UNROLLED:
         raise NotLowered(f"a tensor of shape {list(sizes)}: it has too many elements in dimensions of up to {UNROLLED}")
     for point in itertools.product(*small):
-        yield tuple(
-            Index(k) if axis is None else Index(0, ((axis, 1),)) for k, axis in zip(point, axes, strict=True)  # type: ignore[arg-type]
-        )
+        yield tuple(Index(k) if axis is None else Index(0, ((axis, 1),)) for k, axis in zip(point, axes, strict=True))
 
 
 class _Lowering:
@@ -524,8 +467,7 @@ class _Lowering:
                 self._compute(n)
         outputs = self._write_outputs()
         nests = [
-            Nest(kept, reduced, body.values, body.stores, body.accumulators, body.names)
-            for kept, reduced, body in self._bodies
+            Nest(kept, reduced, body.values, body.stores, body.accumulators, body.names) for kept, reduced, body in self._bodies
         ]
         return self._finished(nests, outputs)
 
@@ -564,29 +506,23 @@ class _Lowering:
                 source = _source(a)
                 readers.setdefault(source, set()).add(n)
                 grows = math.prod(_shape(n)) > math.prod(_shape(source)) if _is_tensor(n) and _is_tensor(source) else False
-                if _op(n) in PRODUCTS and not self._is_inlined_product(n):
-                    kept.add(source)
-                elif grows and self._cost(source) > CHEAP:
+                if (_op(n) in PRODUCTS and not self._is_inlined_product(n)) or (grows and self._cost(source) > CHEAP):
                     kept.add(source)
         for n in self._nodes:
             op = _op(n)
-            if not _is_tensor(n) or op in (*VIEWS, *PIECES, *FILLED, "getitem", "arange", "full", "full_like", "scalar_tensor"):
+            if not _is_tensor(n) or op in (*VIEWS, *PIECES, *NUMBERS, "getitem"):
                 kept.discard(n)
                 if n in self._dense:
                     kept.add(n)
                 continue
-            small = all(d <= UNROLLED for d in _shape(n))
-            if op == "cumprod" or op == "cumsum" or (op in REDUCTIONS and self._reduces_loops(n)):
-                kept.add(n)
-            elif op in PRODUCTS and not self._is_inlined_product(n):
-                kept.add(n)
-            elif op in ("cat", "stack") and _shape(n)[_cat_dim(n)] > UNROLLED:
-                kept.add(n)
-            elif op in PLACED and op != "constant_pad_nd" and False:
-                kept.add(n)
-            elif small and op != "sweeps":
-                kept.add(n)
-            elif len(readers.get(n, ())) > 1 and op not in ("cat", "stack") and self._cost(n) > CHEAP:
+            if (
+                all(d <= UNROLLED for d in _shape(n))
+                or op in ("cumprod", "cumsum")
+                or (op in REDUCTIONS and self._reduces_loops(n))
+                or (op in PRODUCTS and not self._is_inlined_product(n))
+                or (op in ("cat", "stack") and _shape(n)[_cat_dim(n)] > UNROLLED)
+                or (len(readers.get(n, ())) > 1 and op not in ("cat", "stack") and self._cost(n) > CHEAP)
+            ):
                 kept.add(n)
         return kept | {n for n in self._dense if n.op != "placeholder"}
 
@@ -595,15 +531,15 @@ class _Lowering:
         if n.op != "call_function" or not _is_tensor(n):
             return 0 if n.op != "call_function" else 99
         op = _op(n)
-        if op in FILLED or op in ("arange", "full", "full_like", "scalar_tensor"):
+        if op in NUMBERS:
             return 0
         if op in VIEWS:
-            return self._cost(n.args[0])  # type: ignore[arg-type]
+            return self._cost(_args(n)[0])
         if op in ("exp", "log", "tanh", "sin", "cos", "pow", "sigmoid", "div", "sqrt", "cat", "stack", *PRODUCTS, *REDUCTIONS):
             return 99
         if op == "getitem":
             return 99
-        return 1 + sum(self._cost(_source(a)) if all(d <= UNROLLED for d in ()) else self._cost(a) for a in n.all_input_nodes)
+        return 1 + sum(self._cost(a) for a in n.all_input_nodes)
 
     def _reduces_loops(self, n: Node) -> bool:
         x, dims, _ = _reduction(n)
@@ -611,7 +547,7 @@ class _Lowering:
 
     def _is_inlined_product(self, n: Node) -> bool:
         letters = PRODUCTS[_op(n)][0]
-        return _shape(n.args[0])[letters.index("k")] <= UNROLLED  # type: ignore[arg-type]
+        return _shape(_args(n)[0])[letters.index("k")] <= UNROLLED
 
     # -- placing values in nests
 
@@ -660,8 +596,7 @@ class _Lowering:
 
     def _new_buffer(self, n: Node, innermost: int | None = None) -> Buffer:
         shape, dense = _shape(n), n in self._dense
-        buffer = Buffer(n.name, _dtype(n), shape, self._strides(shape, innermost, dense), dense)
-        return buffer
+        return Buffer(n.name, _dtype(n), shape, self._strides(shape, innermost, dense), dense)
 
     def _compute(self, n: Node) -> None:
         op = _op(n)
@@ -686,16 +621,16 @@ class _Lowering:
             divisor = float(math.prod(_shape(x)[d] for d in dims)) if op == "mean" else None
             self._reduce(n, REDUCTIONS[op], sizes, len(kept_dims), element, target, divisor)
         elif op in PRODUCTS and not self._is_inlined_product(n):
-            first, second = n.args[:2]
+            first, second = _args(n)[:2]
             letters_a, letters_b = PRODUCTS[op]
             letters = [c for c in dict.fromkeys(letters_a + letters_b) if c != "k"] + ["k"]
-            sizes_of = dict(zip(letters_a, _shape(first), strict=True)) | dict(zip(letters_b, _shape(second), strict=True))  # type: ignore[arg-type]
+            sizes_of = dict(zip(letters_a, _shape(first), strict=True)) | dict(zip(letters_b, _shape(second), strict=True))
 
             def factors(body: _Body, at: Sequence[Index]) -> tuple[Value, ...]:
                 where = dict(zip(letters, at, strict=True))
                 return (
-                    self._value(body, first, [where[c] for c in letters_a]),  # type: ignore[arg-type]
-                    self._value(body, second, [where[c] for c in letters_b]),  # type: ignore[arg-type]
+                    self._value(body, first, [where[c] for c in letters_a]),
+                    self._value(body, second, [where[c] for c in letters_b]),
                 )
 
             self._reduce(
@@ -737,8 +672,8 @@ class _Lowering:
         buffer = self._new_buffer(n)
         d, start = _cat_dim(n), 0
         after = self._sources(n)
-        for piece in n.args[0]:  # type: ignore[union-attr]
-            shape = _shape(piece)  # type: ignore[arg-type]
+        for piece in _args(n)[0]:
+            shape = _shape(piece)
             axes = _axes(shape)
 
             def emit(body: _Body, piece: Any = piece, shape: Any = shape, axes: Any = axes, start: int = start) -> None:
@@ -800,7 +735,7 @@ class _Lowering:
 
     def _running(self, n: Node) -> None:
         """cumprod and cumsum: the accumulator's value is written at every step."""
-        x, d = n.args[0], int(n.args[1]) % len(_shape(n))  # type: ignore[call-overload]
+        x, d = _args(n)[0], int(_args(n)[1]) % len(_shape(n))
         shape = _shape(n)
         rest = [k for k in range(len(shape)) if k != d]
         axes_in_order = _axes([*(shape[k] for k in rest), shape[d]])
@@ -814,12 +749,12 @@ class _Lowering:
 
         def emit(body: _Body) -> None:
             for at in _points(shape, axes):
-                value = body.convert(self._value(body, x, at), buffer.dtype)  # type: ignore[arg-type]
+                value = body.convert(self._value(body, x, at), buffer.dtype)
                 op = "mul" if _op(n) == "cumprod" else "add"
                 address = buffer.address(at)
                 body.accumulators.append(Accumulator(op, buffer.dtype, (value,), buffer, address, None, True, False))
 
-        self._put(_present(axes) - {axes[d]}, frozenset({axes[d]}), emit, self._sources(n), n)  # type: ignore[arg-type]
+        self._put(_present(axes) - _present([axes[d]]), _present([axes[d]]), emit, self._sources(n), n)
         self._buffers[n] = buffer
 
     def _write_outputs(self) -> list[Buffer]:
@@ -876,14 +811,16 @@ class _Lowering:
         nests = _without_unread(nests + extra, outputs)
         used: dict[int, Buffer] = {}
         for nest in nests:
-            for buffer in (*(b for b, _ in nest.loads()), *(s.buffer for s in nest.stores), *(a.buffer for a in nest.accumulators)):
+            for buffer in (
+                *(b for b, _ in nest.loads()),
+                *(s.buffer for s in nest.stores),
+                *(a.buffer for a in nest.accumulators),
+            ):
                 used[id(buffer)] = buffer
         for buffer in (*inputs, *outputs):
             if not buffer.outside:
                 used[id(buffer)] = buffer
-        return LoopProgram(
-            inputs, outputs, self._carried, [b for b in used.values() if not b.outside], nests, self._constants
-        )
+        return LoopProgram(inputs, outputs, self._carried, [b for b in used.values() if not b.outside], nests, self._constants)
 
     # -- the value of a node at an index
 
@@ -914,7 +851,7 @@ class _Lowering:
             return self._view(body, n, at)
         if op == "getitem":
             return self._piece(body, n, at)
-        if op in FILLED or op in ("full", "full_like", "scalar_tensor", "arange", "iota"):
+        if op in NUMBERS:
             return self._filled(body, n, at)
         if op in ("cat", "stack"):
             return self._part(body, n, at)
@@ -925,10 +862,10 @@ class _Lowering:
         if op in REDUCTIONS:
             return self._small_reduction(body, n, at)
         if op in ("cumprod", "cumsum"):
-            x, d = n.args[0], int(n.args[1]) % len(at)  # type: ignore[call-overload]
+            x, d = _args(n)[0], int(_args(n)[1]) % len(at)
             if at[d].terms:
                 raise NotLowered(f"{op} over {_shape(n)[d]} elements")
-            terms = [self._value(body, x, (*at[:d], Index(k), *at[d + 1 :])) for k in range(at[d].constant + 1)]  # type: ignore[arg-type]
+            terms = [self._value(body, x, (*at[:d], Index(k), *at[d + 1 :])) for k in range(at[d].constant + 1)]
             return _fold(body, "mul" if op == "cumprod" else "add", terms)
         return self._of_operands(body, n, at)
 
@@ -936,7 +873,7 @@ class _Lowering:
         """A tensor that the recorded function holds itself."""
         tensor = self._graph
         for name in str(n.target).split("."):
-            tensor = getattr(tensor, name)  # noqa: B009  torch's own way to a held tensor: a dotted path
+            tensor = getattr(tensor, name)
         if not isinstance(tensor, torch.Tensor):
             raise NotLowered(f"a held {type(tensor).__name__}")
         n.meta.setdefault("val", tensor)
@@ -953,42 +890,49 @@ class _Lowering:
         return body.value("load", buffer.dtype, buffer, buffer.address(at))
 
     def _view(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
-        op, args = _op(n), n.args
-        source: Node = args[0]  # type: ignore[assignment]
+        op, args = _op(n), _args(n)
+        source: Node = args[0]
         shape = _shape(source)
         if op in SAME:
             return self._value(body, source, at)
         if op == "select":
-            d = int(args[1]) % len(shape)  # type: ignore[call-overload]
-            return self._value(body, source, (*at[:d], Index(int(args[2]) % shape[d]), *at[d:]))  # type: ignore[call-overload]
+            d = int(args[1]) % len(shape)
+            return self._value(body, source, (*at[:d], Index(int(args[2]) % shape[d]), *at[d:]))
         if op in ("t", "permute", "transpose"):
             order = list(range(len(shape)))
             if op == "permute":
-                order = [int(d) % len(shape) for d in args[1]]  # type: ignore[union-attr]
+                order = [int(d) % len(shape) for d in args[1]]
             elif op == "t":
                 order.reverse()
             else:
-                i, k = int(args[1]) % len(shape), int(args[2]) % len(shape)  # type: ignore[call-overload]
+                i, k = int(args[1]) % len(shape), int(args[2]) % len(shape)
                 order[i], order[k] = order[k], order[i]
             return self._value(body, source, [at[order.index(d)] for d in range(len(shape))])
         if op == "slice":
-            _, d, start, _, step = (*args, *(None, 0, None, None, 1)[len(args) :])
-            d = int(d or 0) % len(shape)  # type: ignore[call-overload]
-            start = int(start or 0)  # type: ignore[call-overload]
+            defaults: tuple[Any, ...] = (None, 0, None, None, 1)
+            _, d, start, _, step = (*args, *defaults[len(args) :])
+            d = int(d or 0) % len(shape)
+            start = int(start or 0)
             start = max(start + shape[d], 0) if start < 0 else start
-            return self._value(body, source, [i.times(int(step)).plus(start) if k == d else i for k, i in enumerate(at)])  # type: ignore[call-overload]
+            return self._value(body, source, [i.times(int(step)).plus(start) if k == d else i for k, i in enumerate(at)])
         if op == "unsqueeze":
-            d = int(args[1]) % len(at)  # type: ignore[call-overload]
+            d = int(args[1]) % len(at)
             return self._value(body, source, (*at[:d], *at[d + 1 :]))
         if op == "flip":
-            dims = [int(d) % len(shape) for d in args[1]]  # type: ignore[union-attr]
+            dims = [int(d) % len(shape) for d in args[1]]
             return self._value(body, source, [i.times(-1).plus(shape[k] - 1) if k in dims else i for k, i in enumerate(at)])
+        if op == "diagonal":
+            offset, one, other = (*(int(a) for a in args[1:]), *(0, 0, 1)[len(args) - 1 :])
+            one, other = one % len(shape), other % len(shape)
+            rest = iter(at[:-1])
+            here = {one: at[-1].plus(max(-offset, 0)), other: at[-1].plus(max(offset, 0))}
+            return self._value(body, source, [here[d] if d in here else next(rest) for d in range(len(shape))])
         if op == "expand":
             at = at[len(at) - len(shape) :]
             return self._value(body, source, [Index() if shape[k] == 1 else i for k, i in enumerate(at)])
         linear = Index()
-        for i, stride in zip(at, _dense_strides(_shape(n)), strict=True):
-            linear = linear.plus(i.times(stride))
+        for index_of_d, stride in zip(at, _dense_strides(_shape(n)), strict=True):
+            linear = linear.plus(index_of_d.times(stride))
         index = _unflattened(linear, shape)
         if index is not None:
             return self._value(body, source, index)
@@ -1001,30 +945,30 @@ class _Lowering:
 
     def _piece(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
         """One of several results."""
-        several: Node = n.args[0]  # type: ignore[assignment]
-        k = int(n.args[1])  # type: ignore[call-overload]
-        op, args = _op(several), several.args
+        several: Node = _args(n)[0]
+        k = int(_args(n)[1])
+        op, args = _op(several), _args(several)
         if op == "threefry2x32":
             words = [self._operand(body, a, at, "i32") for a in args]
             pair = body.value("threefry", "pair", *words)
             return body.value("second" if k else "first", "i32", pair)
         if op not in PIECES:
             raise NotLowered(f"results of {op}")
-        source: Node = args[0]  # type: ignore[assignment]
+        source: Node = args[0]
         shape = _shape(source)
         if op == "unbind":
-            d = int(args[1] if len(args) > 1 else 0) % len(shape)  # type: ignore[call-overload]
+            d = int(args[1] if len(args) > 1 else 0) % len(shape)
             return self._value(body, source, (*at[:d], Index(k), *at[d:]))
-        d = int(args[2] if len(args) > 2 else 0) % len(shape)  # type: ignore[call-overload]
+        d = int(args[2] if len(args) > 2 else 0) % len(shape)
         if op == "split_with_sizes":
-            start = sum(int(size) for size in args[1][:k])  # type: ignore[index]
+            start = sum(int(size) for size in args[1][:k])
         else:
-            size = int(args[1])  # type: ignore[call-overload]
+            size = int(args[1])
             start = k * (size if op == "split" else -(-shape[d] // size))
         return self._value(body, source, [i.plus(start) if j == d else i for j, i in enumerate(at)])
 
     def _filled(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
-        op, args, dtype = _op(n), n.args, _dtype(n)
+        op, args, dtype = _op(n), _args(n), _dtype(n)
         if op == "arange":
             overload = str(n.target).rpartition(".")[2]
             start, step = (args[0] if overload in ("start", "start_step") else 0), (args[2] if len(args) > 2 else 1)
@@ -1035,29 +979,31 @@ class _Lowering:
         number = FILLED.get(op)
         if number is None:
             number = args[0] if op == "scalar_tensor" else args[1]
+        if isinstance(number, Node):
+            return self._operand(body, number, at, dtype)
         return body.const(number, dtype)
 
     def _part(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
         """cat and stack: the piece that an index lies in, which is the same for all elements of a loop."""
         d, start = _cat_dim(n), 0
         low, high = at[d].bounds()
-        for piece in n.args[0]:  # type: ignore[union-attr]
-            width = 1 if _op(n) == "stack" else _shape(piece)[d]  # type: ignore[arg-type]
+        for piece in _args(n)[0]:
+            width = 1 if _op(n) == "stack" else _shape(piece)[d]
             if start <= low and high < start + width:
                 if _op(n) == "stack":
                     where: tuple[Index, ...] = (*at[:d], *at[d + 1 :])
                 else:
                     where = (*at[:d], at[d].plus(-start), *at[d + 1 :])
-                return body.convert(self._value(body, piece, where), _dtype(n))  # type: ignore[arg-type]
+                return body.convert(self._value(body, piece, where), _dtype(n))
             start += width
         raise NotLowered(f"{_op(n)} of several pieces inside of one loop")
 
     def _placed(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
         """A tensor inside of another: of these two the one that an index lies in."""
-        op, args, shape = _op(n), n.args, _shape(n)
+        op, args, shape = _op(n), _args(n), _shape(n)
         if op == "constant_pad_nd":
-            pads = [int(p) for p in args[1]]  # type: ignore[union-attr]
-            inner: Node = args[0]  # type: ignore[assignment]
+            pads = [int(p) for p in args[1]]
+            inner: Node = args[0]
             fill = body.const(args[2] if len(args) > 2 else 0, _dtype(n))
             where, inside = list(at), []
             for k in range(len(pads) // 2):
@@ -1066,23 +1012,23 @@ class _Lowering:
                 inside.append((where[d], _shape(inner)[d]))
             return self._inside(body, inner, where, inside, fill, _dtype(n))
         if op in ("select_scatter", "slice_scatter"):
-            around, inner, d, *rest = args  # type: ignore[misc]
-            outer = self._value(body, around, at)  # type: ignore[arg-type]
+            around, inner, d, *rest = args
+            outer = self._value(body, around, at)
         else:
-            inner, _, d, *rest = args  # type: ignore[misc]
+            inner, _, d, *rest = args
             outer = body.const(0, _dtype(n))
-        d = int(d) % len(shape)  # type: ignore[call-overload]
+        d = int(d) % len(shape)
         if op in ("select_scatter", "select_backward"):
             position = at[d].plus(-(int(rest[0]) % shape[d]))
             where = [*at[:d], *at[d + 1 :]]
-            return self._inside(body, inner, where, [(position, 1)], outer, _dtype(n))  # type: ignore[arg-type]
+            return self._inside(body, inner, where, [(position, 1)], outer, _dtype(n))
         start = int(rest[0] or 0) if rest else 0
         start = start + shape[d] if start < 0 else start
         if len(rest) > 2 and rest[2] not in (None, 1):
             raise NotLowered(f"{op} with a step")
         position = at[d].plus(-start)
         where = [*at[:d], position, *at[d + 1 :]]
-        return self._inside(body, inner, where, [(position, _shape(inner)[d])], outer, _dtype(n))  # type: ignore[arg-type]
+        return self._inside(body, inner, where, [(position, _shape(inner)[d])], outer, _dtype(n))
 
     def _inside(
         self, body: _Body, inner: Node, where: Sequence[Index], inside: Sequence[tuple[Index, int]], outer: Value, dtype: str
@@ -1107,15 +1053,15 @@ class _Lowering:
         return value
 
     def _small_product(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
-        first, second = n.args[:2]
+        first, second = _args(n)[:2]
         letters_a, letters_b = PRODUCTS[_op(n)]
         outer = [c for c in dict.fromkeys(letters_a + letters_b) if c != "k"]
         where = dict(zip(outer, at, strict=True))
         terms = []
-        for k in range(_shape(first)[letters_a.index("k")]):  # type: ignore[arg-type]
+        for k in range(_shape(first)[letters_a.index("k")]):
             where["k"] = Index(k)
-            one = self._value(body, first, [where[c] for c in letters_a])  # type: ignore[arg-type]
-            other = self._value(body, second, [where[c] for c in letters_b])  # type: ignore[arg-type]
+            one = self._value(body, first, [where[c] for c in letters_a])
+            other = self._value(body, second, [where[c] for c in letters_b])
             terms.append(body.op("mul", one, other))
         return _fold(body, "add", terms)
 
@@ -1142,7 +1088,7 @@ class _Lowering:
         return value if dtype is None else body.convert(value, dtype)
 
     def _of_operands(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
-        op, args, dtype = _op(n), list(n.args), _dtype(n)
+        op, args, dtype = _op(n), list(_args(n)), _dtype(n)
         if op in ("_to_copy", "to", "convert_element_type"):
             return self._operand(body, args[0], at, dtype)
         if op == "copy":
@@ -1170,9 +1116,6 @@ class _Lowering:
         unknown = {k: v for k, v in n.kwargs.items() if k not in ("alpha",)}
         if unknown:
             raise NotLowered(f"{op} with {', '.join(unknown)}")
-        if op in DEFAULTS:
-            missing = 1 + len(DEFAULTS[op]) - len(args)
-            args += DEFAULTS[op][len(DEFAULTS[op]) - missing :] if missing > 0 else ()
         if n.kwargs.get("alpha", 1) != 1:
             raise NotLowered(f"{op} with alpha")
         computed_in: str | None = dtype
@@ -1201,25 +1144,25 @@ def _is_tensor(n: Node) -> bool:
 
 def _source(n: Node) -> Node:
     """The node whose elements a view shows."""
-    while _op(n) in (*VIEWS, *PIECES) or (_op(n) == "getitem" and _op(n.args[0]) in PIECES):  # type: ignore[arg-type]
-        n = n.args[0]  # type: ignore[assignment]
+    while _op(n) in (*VIEWS, *PIECES) or (_op(n) == "getitem" and _op(_args(n)[0]) in PIECES):
+        n = _args(n)[0]
     return n
 
 
 def _cat_dim(n: Node) -> int:
-    d = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim", 0)
-    return int(d) % len(_shape(n))  # type: ignore[call-overload]
+    d: Any = _args(n)[1] if len(_args(n)) > 1 else n.kwargs.get("dim", 0)
+    return int(d) % len(_shape(n))
 
 
 def _reduction(n: Node) -> tuple[Node, list[int], bool]:
     """Operand, reduced dimensions, and whether they stay with size 1."""
-    x: Node = n.args[0]  # type: ignore[assignment]
+    x: Node = _args(n)[0]
     rank = len(_shape(x))
-    dims = n.args[1] if len(n.args) > 1 else n.kwargs.get("dim")
-    keepdim = bool(n.args[2] if len(n.args) > 2 else n.kwargs.get("keepdim", False))
+    dims: Any = _args(n)[1] if len(_args(n)) > 1 else n.kwargs.get("dim")
+    keepdim = bool(_args(n)[2] if len(_args(n)) > 2 else n.kwargs.get("keepdim", False))
     if isinstance(dims, int):
         dims = [dims]
-    found = sorted(int(d) % rank for d in dims) if dims else list(range(rank))  # type: ignore[union-attr, call-overload]
+    found = sorted(int(d) % rank for d in dims) if dims else list(range(rank))
     return x, found, keepdim
 
 

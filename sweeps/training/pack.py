@@ -25,7 +25,6 @@ from sweeps.training.state import (
     best_of,
     from_bytes,
     initial_state,
-    put,
     slot_of,
     tensors_of,
     to_bytes,
@@ -218,7 +217,7 @@ class Pack:
 
     @property
     def why_uncompiled(self) -> str | None:
-        reasons = (part.why_uncompiled for part in (self.trainer, *self.measuring))
+        reasons = (self.trainer.why_uncompiled, *(curve.why_uncompiled for curve in self.measuring))
         return next((reason for reason in reasons if reason is not None), None)
 
     def advance(self, until: float = math.inf) -> list[LaneResult]:
@@ -308,7 +307,8 @@ class Pack:
                     self.trainer.free(entry[0].place)
                     failed.append(error_result(entry[0].lane, f"{type(error).__name__}: {error}"))
             starts = kept
-            self.trainer.start([start for start, *_ in starts])
+            if starts:
+                self.trainer.start([start for start, *_ in starts])
         for start, curve, wall_time_s, best in starts:
             self._take(start, curve, wall_time_s, best)
         return failed
@@ -345,8 +345,10 @@ class Pack:
             row = min(range(len(numbers)), key=numbers.__getitem__) if numbers is not None else len(curve.step) - 1
             self._best_guide[k] = numbers[row] if numbers is not None else math.inf
             self._test_at_best[k] = test[row]
-        if best is not None:
-            self._keep_best(np.array([k]), pytree.tree_map(lambda t: t.unsqueeze(0), best))
+            if numbers is not None and start.state is not None:
+                # Without one of its own the state is that of the best evaluation.
+                kept = best_of(start.state) if best is None else best
+                self._keep_best(np.array([k]), pytree.tree_map(lambda t: t.unsqueeze(0), kept))
 
     def _keep_best(self, which: Numbers, rows: LaneState) -> None:
         """Keep the states of these places as those at their best evaluations."""
@@ -513,8 +515,8 @@ class Pack:
         budget = self._updates_per_run
         waiting = np.flatnonzero(left)
         if self.trainer.together:
-            count = min(int(left[waiting].max()), max(1, budget // len(live)))
-            return np.arange(len(live)), np.full(len(live), count, np.int64)
+            steps = min(int(left[waiting].max()), max(1, budget // len(live)))
+            return np.arange(len(live)), np.full(len(live), steps, np.int64)
         most = max(1, budget // self.trainer.threads)
         count = np.minimum(left[waiting], most)
         chosen = max(1, int(np.searchsorted(np.cumsum(count), budget, side="right")), min(len(waiting), self.trainer.threads))

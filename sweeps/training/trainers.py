@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,14 +137,21 @@ def _rows(t: Tensor, count: int) -> Tensor:
     return with_slack(t.unsqueeze(0).expand(count, *t.shape))
 
 
-@dataclass(frozen=True)
 class LanePrograms:
-    """The programs of a structure. They are made once a process."""
+    """The programs of a structure, each made when it is first needed, once a process."""
 
-    step: LaneProgram
-    evaluate: LaneProgram
-    initialise: LaneProgram | None
-    """Draws the initial weights from a key; None where a unit initialises itself in another way than in place."""
+    def __init__(self) -> None:
+        self.step: LaneProgram | None = None
+        self.evaluate: LaneProgram | None = None
+        self.initialise: LaneProgram | None = None
+        """Draws the initial weights from a key."""
+        self.initialises_itself = False
+        """A unit draws its weights in another way than in place, which is not recorded."""
+
+    @property
+    def why_uncompiled(self) -> str | None:
+        made = (program for program in (self.step, self.evaluate) if program is not None)
+        return next((program.why_uncompiled for program in made if program.why_uncompiled is not None), None)
 
 
 _LANE_PROGRAMS: dict[tuple[Any, ...], LanePrograms] = {}
@@ -166,9 +173,7 @@ class LaneTrainer(Trainer):
 
     @property
     def why_uncompiled(self) -> str | None:
-        if self._programs is None:
-            return None
-        return self._programs.step.why_uncompiled or self._programs.evaluate.why_uncompiled
+        return None if self._programs is None else self._programs.why_uncompiled
 
     def start(self, starts: Sequence[Start]) -> None:
         self._write(starts)
@@ -199,7 +204,7 @@ class LaneTrainer(Trainer):
     def _initialise(self, starts: Sequence[Start]) -> None:
         if not starts:
             return
-        initialise = self.programs().initialise
+        initialise = self._initialise_program()
         if initialise is None:
             for s in starts:
                 put(self.state["params"], s.place, initial_params(s.built, s.lane.seed, self.device))
@@ -214,13 +219,13 @@ class LaneTrainer(Trainer):
         initialise.run(lanes, every, np.ones(len(starts), np.int64))
 
     def train(self, which: Numbers, steps: Numbers) -> None:
-        step = self.programs().step
+        step = self._step_program()
         if self._step_lanes is None:
             self._step_lanes = self._lanes([self.tensors[name] for name in STEP_ARGUMENTS], [])
         step.run(self._step_lanes, which, steps)
 
     def evaluate(self, which: Numbers) -> dict[str, npt.NDArray[Any]]:
-        program, t = self.programs().evaluate, self.tensors
+        program, t = self._evaluation_program(), self.tensors
         if self._evaluation_lanes is None:
             self._results = program.new_outputs(self.num_places)
             arguments = [t["state"]["params"], t["state"]["memory"], *(t[name] for name in EVALUATION_ARGUMENTS)]
@@ -244,47 +249,50 @@ class LaneTrainer(Trainer):
         return Lanes([*leaves, *results], [*rows, *[None] * len(results)], self.num_places)
 
     def programs(self) -> LanePrograms:
-        """The programs, made at the first call. The places must have their lanes."""
+        """The programs of this structure that have been made so far in this process. The places must have their lanes."""
         if self._programs is None:
             t = self.tensors
             evaluated = [tuple(leaf.shape[1:]) for leaf in pytree.tree_leaves((t["inputs"], t["targets"]))]
             key = (self.structure, self.source, self.zero_floats, str(evaluated), str(self.device), self.compiled, self.threads)
-            if key not in _LANE_PROGRAMS:
-                _LANE_PROGRAMS[key] = self._made()
-            self._programs = _LANE_PROGRAMS[key]
+            self._programs = _LANE_PROGRAMS.setdefault(key, LanePrograms())
         return self._programs
 
-    def _made(self) -> LanePrograms:
-        def of_first(argument: Any) -> Any:
-            return pytree.tree_map(lambda t: t[0].clone(), argument)
+    def _program(self, name: str, function: Any, example: tuple[Any, ...], **options: Any) -> LaneProgram:
+        identity = None
+        if self.source:
+            identity = json.dumps([name, self.structure, self.source, sorted(self.zero_floats)])
+        return LaneProgram(function, example, compiled=self.compiled, identity=identity, threads=self.threads, **options)
 
-        t, functions = self.tensors, self.functions
-        state, shared = initial_state(self.built, 0, self.device), t["shared"]
-        step_example = (state, *(of_first(t[name]) for name in STEP_ARGUMENTS[1:-1]), shared)
-        trials = [(changed, *step_example[1:]) for changed in trial_states(state)]
-        evaluation_rest = (*(of_first(t[name]) for name in EVALUATION_ARGUMENTS[:-1]), shared)
-        evaluation_trials = [(s["params"], s["memory"], *evaluation_rest) for s in (state, *(trial[0] for trial in trials))]
-        identity = None if not self.source else json.dumps([self.structure, self.source, sorted(self.zero_floats)])
+    def _of_first(self, name: str) -> Any:
+        """The first place's own tensors, which are an example of a lane's."""
+        if name == "shared":
+            return self.tensors[name]
+        return pytree.tree_map(lambda t: t[0].clone(), self.tensors[name])
 
-        def program(name: str, function: Any, example: Any, **options: Any) -> LaneProgram:
-            own = None if identity is None else f"{name} {identity}"
-            return LaneProgram(
-                function, example, compiled=self.compiled, identity=own, threads=self.threads, **options
+    def _step_program(self) -> LaneProgram:
+        programs = self.programs()
+        if programs.step is None:
+            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in STEP_ARGUMENTS[1:]]
+            trials = [(changed, *rest) for changed in trial_states(state)]
+            programs.step = self._program(
+                "step", self.functions.step, (state, *rest), carried=True, stops="status", trials=trials
             )
+        return programs.step
 
-        step = program("step", functions.step, step_example, carried=True, stops="status", trials=trials)
-        evaluate = program(
-            "evaluate", functions.evaluate, evaluation_trials[0], carried=False, trials=evaluation_trials[1:]
-        )
-        initialise = None
-        if self.compiled:
-            initialise = self._initialise_program(program, of_first(t["floats"]))
-        return LanePrograms(step, evaluate, initialise)
+    def _evaluation_program(self) -> LaneProgram:
+        programs = self.programs()
+        if programs.evaluate is None:
+            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in EVALUATION_ARGUMENTS]
+            trials = [(s["params"], s["memory"], *rest) for s in (state, *trial_states(state))]
+            programs.evaluate = self._program("evaluate", self.functions.evaluate, trials[0], carried=False, trials=trials[1:])
+        return programs.evaluate
 
-    def _initialise_program(self, program: Any, floats: Params) -> LaneProgram | None:
+    def _initialise_program(self) -> LaneProgram | None:
         """Compared with what a module initialises: a unit may do so in another way than in place, which is not recorded."""
-        model = self.built.model()
-        shapes = {name: (p.shape, p.dtype) for name, p in sorted(model.named_parameters())}
+        programs = self.programs()
+        if not self.compiled or programs.initialises_itself or programs.initialise is not None:
+            return programs.initialise
+        shapes = {name: (p.shape, p.dtype) for name, p in sorted(self.built.model().named_parameters())}
 
         def initial(key: Tensor, floats: Params) -> Params:
             params = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
@@ -296,29 +304,28 @@ class LaneTrainer(Trainer):
         def key_of(seed: int) -> Tensor:
             return torch.tensor([signed(word) for word in seed_key(seed, "initialise")], dtype=torch.int32)
 
-        example = (key_of(0), floats)
+        floats = self._of_first("floats")
+        programs.initialises_itself = True
         try:
-            found: LaneProgram = program("initialise", initial, example, carried=False, trials=[(key_of(1), floats)])
-        except Exception:  # a module that cannot be initialised on parameters from outside initialises itself
+            found = self._program(
+                "initialise", initial, (key_of(0), floats), carried=False, trials=[(key_of(1), floats)], lowered_only=True
+            )
+        except Exception:  # of a module that cannot be initialised on parameters from outside
             return None
-        if not found.is_native:
-            return None
-        results = found.new_outputs(1)
-        leaves = [key_of(0).unsqueeze(0), *(f.reshape(1) for f in pytree.tree_leaves(floats)), *pytree.tree_leaves(results)]
-        found.run(Lanes([with_slack(x) if k < 1 else x for k, x in enumerate(leaves)], [None] * len(leaves), 1), *_one())
-        expected = initial_params(self.built, 0, self.device)
-        same = all(torch.allclose(results[name][0], p, rtol=1e-4, atol=1e-6) for name, p in expected.items())
-        return found if same else None
-
-
-def _one() -> tuple[Numbers, Numbers]:
-    return np.zeros(1, np.int64), np.ones(1, np.int64)
+        if found.is_native:
+            results = found.new_outputs(1)
+            rows = [x.unsqueeze(0) for x in (key_of(0), *pytree.tree_leaves(floats))] + pytree.tree_leaves(results)
+            found.run(Lanes(rows, [None] * len(rows), 1), np.zeros(1, np.int64), np.ones(1, np.int64))
+            expected = initial_params(self.built, 0, self.device)
+            if all(torch.allclose(results[name][0], p, rtol=1e-4, atol=1e-6) for name, p in expected.items()):
+                programs.initialise, programs.initialises_itself = found, False
+        return programs.initialise
 
 
 def trial_states(state: LaneState) -> list[LaneState]:
     """Return states to compare a program with the recorded operations on: other weights, moments and steps.
 
-    One has weights that are far too large, and one a weight that is not a number.
+    One has large weights, one a weight that is infinite, and one a weight that is not a number.
     """
     generator = torch.Generator().manual_seed(1)
 
@@ -337,10 +344,10 @@ def trial_states(state: LaneState) -> list[LaneState]:
         return new
 
     ordinary = [at(1, 0.3), at(999, 1.0), at(123_456, 3.0)]
-    large, broken = at(10, 1e12), at(10, 0.3)
-    first = next(iter(broken["params"].values()))
-    first.view(-1)[0] = torch.nan
-    return [*ordinary, large, broken]
+    large, infinite, broken = at(10, 30.0), at(10, 0.3), at(10, 0.3)
+    for of_trial, number in ((infinite, torch.inf), (broken, torch.nan)):
+        next(iter(of_trial["params"].values())).view(-1)[0] = number
+    return [*ordinary, large, infinite, broken]
 
 
 def _table(rows: Sequence[Any]) -> Any:
@@ -443,6 +450,3 @@ def trainer_for(lanes: Sequence[Lane], built: Built, slots: int, **rest: Any) ->
     if not network.pieces:
         return LaneTrainer, len(lanes)
     return LoopedTrainer, 1 if network.lanes_apart else max(slots, network.min_slots or LEAST_SLOTS)
-
-
-__all__ = ["LEAST_SLOTS", "LaneTrainer", "LoopedTrainer", "Mapping", "Start", "Trainer", "trainer_for"]

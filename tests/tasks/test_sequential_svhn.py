@@ -18,7 +18,7 @@ from arith_models.networks import image_recurrent
 from arith_models.networks.image_recurrent import ImageRecurrent
 from sweeps.checking.declaration import variants
 from sweeps.config.settings import build, lane_key
-from sweeps.training import pack
+from sweeps.training import trainers
 from sweeps.training.lane import Lane, LaneResult
 from sweeps.training.pack import Pack
 from sweeps.training.random import Stream, seed_key
@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNets of two narrow widths with few blocks; programs of wider ones are forgotten."""
     monkeypatch.setattr(image_recurrent, "WIDTHS", NARROW)
     monkeypatch.setattr(image_recurrent, "BLOCKS", FEW)
-    monkeypatch.setattr(pack, "_KEPT", {})
+    monkeypatch.setattr(trainers, "_STACKED_PROGRAMS", {})
 
 
 def settings_of(folder: Path | str, model: Any = "nmu", length: int = 2, **task: Any) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def test_every_choice_of_the_network_trains_in_a_pack_and_keeps_to_its_lane(vari
 def test_looped_over_time_is_as_in_one_graph(folder: Path, monkeypatch) -> None:
     settings = settings_of(folder, {"name": "nmu", "images": "resnet18"}, length=2, digits=list(range(10)))
     unrolled = trained(settings)
-    monkeypatch.setattr(pack, "MOST_UNROLLED", 0)
-    monkeypatch.setattr(pack, "_KEPT", {})
+    monkeypatch.setattr(trainers, "MOST_UNROLLED", 0)
+    monkeypatch.setattr(trainers, "_STACKED_PROGRAMS", {})
     for seed, result in trained(settings).items():
         first, second = load(unrolled[seed].state or b""), load(result.state or b"")
         memory = [name for name in first if "memory" in name]

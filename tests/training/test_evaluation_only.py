@@ -10,7 +10,7 @@ from lanes import assert_same, finish, pack_of, settings_of, train
 
 from sweeps.config.settings import float_leaves, structure
 from sweeps.config.sweep_file import load
-from sweeps.training import pack
+from sweeps.training import trainers
 from sweeps.training.lane import Lane
 
 DEFINITION = Path(__file__).parents[2] / "sweeps" / "definitions" / "single-module-nmu.yaml"
@@ -50,10 +50,10 @@ def test_settings_that_the_step_reads_are_structure() -> None:
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_nine_ranges_are_one_pack_with_one_compilation_and_each_lane_is_as_if_alone(compiled) -> None:
-    before = len(pack._KEPT)
+    before = len(trainers._LANE_PROGRAMS)
     trained = pack_of(list(nine().values()), 9, compiled)
     together = finish(trained)
-    assert len(pack._KEPT) <= before + 1 and len(together) == 9
+    assert len(trainers._LANE_PROGRAMS) <= before + 1 and len(together) == 9
     assert {result.outcome for result in together.values()} == {"unsolved"}
     assert compiled is (trained.why_uncompiled is None)
     assert together["U[-2,2]"].threshold == pytest.approx(together["U[1,2]"].threshold, rel=1e-9)

@@ -10,7 +10,7 @@ from lanes import assert_same, lanes_of, pack_of, resolved, train
 from torch import Tensor
 
 from sweeps.config.settings import build
-from sweeps.training import pack
+from sweeps.training import trainers
 from sweeps.training.compile import Recorded
 from sweeps.training.lane import Lane
 from sweeps.training.random import Stream, seed_key
@@ -28,8 +28,8 @@ EVERYTHING = settings_of({"name": "nau", "dropout": 0.1, "input_penalty": 0.1}, 
 
 
 def looped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "MOST_UNROLLED", 0)
-    monkeypatch.setattr(pack, "_KEPT", {})
+    monkeypatch.setattr(trainers, "MOST_UNROLLED", 0)
+    monkeypatch.setattr(trainers, "_STACKED_PROGRAMS", {})
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_lane_equals_itself_among_others() -> None:
 
 def test_lanes_with_curricula_of_their_own_train_apart() -> None:
     pack = pack_of(lanes_of(NEURAL_GPU, range(3)))
-    assert pack.num_slots == 1
+    assert pack.num_places == 1
 
 
 def test_a_finished_lane_is_measured_at_every_length() -> None:
