@@ -34,7 +34,7 @@ train: {steps: 1000, btch: 3}
 seeds: []
 compare: {range: [{label: x, tain: {}}]}
 search: {configurations: 0, objective: par3, space: {train.lr: {log_uniform: [0, 1]}}}
-resources: {slots: 2, cpu: 1}
+resources: {slots: 0, cpu: 1}
 budget: {hours: 0}
 seeds: 3
 """)
@@ -50,7 +50,7 @@ seeds: 3
         "line 8: search.configurations: must be a whole number of at least 1, not 0",
         "line 8: search.objective: unknown objective 'par3'. Did you mean 'par2'?",
         "line 8: search.space.train.lr.log_uniform: a logarithmic scale has no 0",
-        "line 9: resources.slots: must be auto, or a whole number of at least 3, not 2",
+        "line 9: resources.slots: must be auto, or a whole number of at least 1, not 0",
         "line 9: resources.cpu: unknown key 'cpu'. Did you mean 'cpus'?",
         "line 10: budget.hours: must be a number above 0, not 0",
         "line 11: seeds is given twice: first on line 6",

@@ -297,6 +297,8 @@ def lane_key(resolved: Mapping[str, Any], seed: int, numerics: Numerics) -> str:
     """Return the content address of a lane: its settings except the budget, its seed, versions of its code and numerics."""
     model, task = resolved["model"], resolved["task"]
     task_class = registry.find("task", task["name"])
+    if not registry.find("network", model["network"]).pieces:
+        numerics = numerics.of_lane_programs()
     identity = {
         # The model's name is only a label: its network and units define it.
         "model": {key: value for key, value in model.items() if key != "name"},

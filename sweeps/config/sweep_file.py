@@ -282,7 +282,7 @@ def _read_resources(value: Any, faults: Faults) -> Resources:
     checkpoint_s = faults.take_number(given.get("checkpoint_s", 5.0), "resources.checkpoint_s", above=0)
     slots: Literal["auto"] | int = "auto"
     if given.get("slots", "auto") != "auto":
-        slots = faults.take_integer(given["slots"], "resources.slots", 3, or_else="auto") or "auto"
+        slots = faults.take_integer(given["slots"], "resources.slots", 1, or_else="auto") or "auto"
     return Resources(cpus or 1, gpus or 0.0, memory_gb, slots, checkpoint_s or 5.0)
 
 

@@ -30,10 +30,10 @@ from sweeps.store.records import Configuration
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.numerics import Numerics
-from sweeps.training.trainers import LEAST_SLOTS
 
-MAX_SLOTS = 100
-"""Slots of a pack at most, where the sweep file leaves them open: a larger stacked batch leaves a processor's cache."""
+MAX_LANES = {"cpu": 100, "cuda": 4096}
+"""Lanes of a pack at most, a thread, where the sweep file leaves it open: what keeps a device busy for a while, and what a
+lost worker costs. A block of a GPU trains a lane, and a hundred or more multiprocessors have several blocks each."""
 MAX_LOSSES = 3
 """A lane whose worker was lost this often without progress is recorded as an error: it may be the cause."""
 MAX_FAILED_STARTS = 3
@@ -47,7 +47,7 @@ class PackRequest:
     pack_id: str
     lanes: list[Lane]
     slots: int
-    """Lanes that train at once; the others follow as slots become free."""
+    """Lanes that make their steps together, of a network that repeats a cell; all others have a place each."""
     zeros: frozenset[str]
     """Dotted paths of float settings that are 0 in every lane of the sweep."""
     numerics: Numerics
@@ -167,7 +167,7 @@ class Driver:
         """Digest of the code that trained stored lanes, and that of the code at hand, where they differ."""
         own_settings = [_resolved(cell, {}) for cell in sweep.cells]  # each cell with the file's own values
         self.zeros = _always_zero(own_settings, [cell.space for cell in sweep.cells])
-        self._max_slots = _max_slots(own_settings)
+        self._max_slots = _max_slots(own_settings, device_of(sweep), sweep.resources.cpus)
         limits = [sweep.configurations(cell) for cell in sweep.cells]
         self.cells: list[CellProgress] = []
         for cell, settings, limit in zip(sweep.cells, own_settings, limits, strict=True):
@@ -266,6 +266,7 @@ class Driver:
             source_of(chosen[0].lane.settings),
             str(Path(registry.__file__).parents[2]),
             device=device_of(self.sweep),
+            threads=self.sweep.resources.cpus if device_of(self.sweep) == "cpu" else 1,
             checkpoint_s=self.sweep.resources.checkpoint_s,
         )
 
@@ -459,10 +460,10 @@ def _resolved(cell: Cell, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slots(sweep: Sweep, limits: Sequence[int], num_workers: int, max_slots: int) -> int:
-    """Return the slots of every pack of a sweep: one number, since each is a compilation. It never changes results.
+    """Return the most lanes of every pack of a sweep. It never changes results.
 
     For `auto`: the lanes that can train at the same time (`limits`: configurations of each cell), spread over the
-    workers, rounded down to whole configurations, and between 3 and `max_slots`.
+    workers, rounded down to whole configurations, and at most `max_slots`.
     """
     if sweep.resources.slots != "auto":
         return sweep.resources.slots
@@ -472,14 +473,15 @@ def _slots(sweep: Sweep, limits: Sequence[int], num_workers: int, max_slots: int
     slots = min(max_slots, max(lanes_at_once), math.ceil(sum(lanes_at_once) / max(1, num_workers)))
     if slots > seeds:
         slots -= slots % seeds
-    return max(min(LEAST_SLOTS, max_slots), slots)
+    return max(1, slots)
 
 
-def _max_slots(settings: Sequence[Mapping[str, Any]]) -> int:
-    """Return the most slots that `auto` gives lanes of these settings: a lane of some networks fills a processor."""
+def _max_slots(settings: Sequence[Mapping[str, Any]], device: str, cpus: int) -> int:
+    """Return the most lanes that `auto` gives packs of these settings: a lane of some networks fills a processor."""
+    most = MAX_LANES[device] * (cpus if device == "cpu" else 1)
     networks = {str(one["model"]["network"]) for one in settings}
     classes = [registry.find("network", name) for name in networks]
-    return min(1 if cls.lanes_apart else cls.max_slots or MAX_SLOTS for cls in classes)
+    return min(1 if cls.lanes_apart else cls.max_slots or most for cls in classes)
 
 
 def _always_zero(settings: Sequence[Mapping[str, Any]], spaces: Sequence[Mapping[str, Dimension]]) -> frozenset[str]:

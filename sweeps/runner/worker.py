@@ -92,7 +92,10 @@ PLAIN = (
 def _why_not_here(request: PackRequest) -> str | None:
     """Return why this process may not train the lanes of a request, or None."""
     wanted, kind = request.numerics, device_kind(request.device)
-    if kind != wanted.device:
+    here_numerics = replace(wanted, device=kind)
+    network = registry.find("network", request.lanes[0].settings["model"]["network"])
+    same = here_numerics == wanted if network.pieces else here_numerics.of_lane_programs() == wanted.of_lane_programs()
+    if not same:
         return _refused(
             f"it is {kind}, and the sweep's numbers are those of {wanted.device}",
             f"Use workers of that kind, or start the sweep under another --name with --numerics {kind} (on a cluster: "

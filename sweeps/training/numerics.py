@@ -8,16 +8,18 @@ import re
 import shutil
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 
-NUMERICS = 2
+NUMERICS = 3
 """Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
 CPU_KINDS = {"AVX512": "cpu-x86-64-v4", "AVX2": "cpu-x86-64-v3", "DEFAULT": "cpu-x86-64"}
 """torch's name of an instruction set -> kind of device. Sums are split by the width of a vector, and so round differently."""
+LANE_PROGRAMS = {"cpu-x86-64-v4": "cpu-x86-64-v3"}
+"""Kinds of CPU whose lane programs have the bits of another kind: their sums do not follow the width of its vectors."""
 DEVICE_KINDS = (*CPU_KINDS.values(), "cpu-arm64", "cuda")
 MODES = ("compiled", "plain")
 
@@ -26,8 +28,7 @@ MODES = ("compiled", "plain")
 class Numerics:
     """Engine version, kind of device, and whether the step is compiled: part of every lane's key.
 
-    A compiled function rounds otherwise than the same operations one by one: its tanh, for instance, is 1 from 8.7 on
-    instead of 9.0, and Adam makes full steps of gradients in between, however small.
+    A compiled function rounds otherwise than the same operations one by one.
     """
 
     device: str
@@ -50,6 +51,10 @@ class Numerics:
         if mode not in MODES:
             raise ValueError(f"numerics end in {' or '.join(MODES)}, not {mode!r}")
         return cls(device, mode == "compiled", int(version))
+
+    def of_lane_programs(self) -> Self:
+        """Return what the bits of a lane depend on that is trained by a lane program, and not by torch's compiler."""
+        return replace(self, device=LANE_PROGRAMS.get(self.device, self.device)) if self.compiled else self
 
     def __str__(self) -> str:
         return f"{self.version} {self.device} {self.mode}"

@@ -244,12 +244,12 @@ class Pack:
     def stepper(self) -> Callable[[int], None]:
         """Fill the places, and return a function that trains them a number of steps without evaluation, for measuring."""
         self._fill()
+        self.trainer.prepare()
         every = np.arange(self.num_places, dtype=np.int64)
 
         def run(count: int) -> None:
             self.trainer.train(every, np.full(self.num_places, count, np.int64))
 
-        run(0)
         return run
 
     def checkpoints(self) -> dict[str, Checkpoint]:

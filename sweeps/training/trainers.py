@@ -103,6 +103,10 @@ class Trainer(ABC):
         """Write lanes into their places. The numbers of a place that raises mean nothing."""
 
     @abstractmethod
+    def prepare(self) -> None:
+        """Record and compile what trains and evaluates. The places must have their lanes."""
+
+    @abstractmethod
     def train(self, which: Numbers, steps: Numbers) -> None:
         """Train places, each by its number of steps."""
 
@@ -217,6 +221,9 @@ class LaneTrainer(Trainer):
         lanes = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], len(starts))
         every = np.arange(len(starts), dtype=np.int64)
         initialise.run(lanes, every, np.ones(len(starts), np.int64))
+
+    def prepare(self) -> None:
+        self._step_program(), self._evaluation_program()
 
     def train(self, which: Numbers, steps: Numbers) -> None:
         step = self._step_program()
@@ -410,6 +417,9 @@ class LoopedTrainer(Trainer):
                 put(t["targets"][split], s.place, tensors_of(task.truth(x, s.lane.seed)))
                 if not t["inputs_shared"]:
                     put(t["inputs"][split], s.place, tensors_of(x))
+
+    def prepare(self) -> None:
+        self.programs()
 
     def train(self, which: Numbers, steps: Numbers) -> None:
         run = self.programs().step.bind(*(self.tensors[name] for name in STEP_ARGUMENTS))
