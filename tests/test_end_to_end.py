@@ -29,9 +29,9 @@ SMALL = """\
 name: small
 question: Which unit has the smaller error?
 task: {name: static, operation: sub, input_size: 10}
-train: {steps: 200, batch: 16, evaluate_every: 100}
+train: {steps: 40, batch: 16, evaluate_every: 20}
 compare:
-  unit: [{label: mine, model: ./my_unit.py}, {label: linear, model: linear, train: {steps: 800}}]
+  unit: [{label: mine, model: ./my_unit.py}, {label: linear, model: linear, train: {steps: 160}}]
 seeds: 4
 resources: {slots: 8, checkpoint_s: 0.1}
 search:
@@ -103,7 +103,7 @@ def test_a_sweep_runs_and_its_report_is_one_object_without_nan(calm: str) -> Non
     assert found["totals"]["state"] == "done" and found["totals"]["lanes"] == LANES
     assert [entry["rank"] for entry in found["configurations"]] == [1, 2, 3] * 2
     for entry in found["configurations"]:
-        budget = 200 if entry["cell"] == {"unit": "mine"} else 800
+        budget = 40 if entry["cell"] == {"unit": "mine"} else 160
         assert entry["state"] == "complete" and entry["seeds"] == 4
         assert [(lane["seed"], lane["steps"]) for lane in entry["lanes"]] == [(s, budget) for s in range(4)]
         assert set(entry["lanes"][0]["error"]) == {"interpolation", "extrapolation"}

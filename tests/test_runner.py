@@ -25,7 +25,7 @@ from sweeps.runner.progress import Progress
 from sweeps.runner.progress_log import MARK, is_first, last_block, plain
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
-from sweeps.training.compile import Recorded
+from sweeps.training.lane_program import CompilationFailed, ProgramFiles
 
 SMALL = """\
 name: small
@@ -38,7 +38,7 @@ resources: {slots: 4}
 OWN = """\
 name: own
 task: {name: static, operation: sub, input_size: 10}
-train: {steps: 200, batch: 16, evaluate_every: 100}
+train: {steps: 40, batch: 16, evaluate_every: 20}
 compare: {model: [./my_unit.py, {name: ./my_broken_unit.py, label: broken}]}
 seeds: 3
 search:
@@ -82,7 +82,7 @@ def test_a_sweep_of_an_older_engine_keeps_its_results_under_another_name_and_is_
     database.close()
     answer = call("run", "small.yaml", "--no-mlflow")
     assert answer.status == 0
-    assert "trained with version 1 of the engine's numerics, and this is version 2" in " ".join(answer.out.split())
+    assert "trained with version 1 of the engine's numerics, and this is version 3" in " ".join(answer.out.split())
     assert "lanes are in the store already" not in answer.out and len(records_of("results")) == 8
     kept = call("report", "small-numerics-1", "--format", "csv", "--no-timing").out
     assert kept == before.replace("small", "small-numerics-1")
@@ -148,7 +148,7 @@ def test_a_worker_that_would_compute_other_numbers_trains_nothing_and_the_sweep_
     message = {
         "source": "its code is another (source ",
         "device": "and the sweep's numbers are those of cpu-of-another-kind. Use workers of that kind",
-        "compiler": "it cannot compile the step: RuntimeError: no such compiler. Install a C++ compiler there, or",
+        "compiler": "it cannot compile the step: no such compiler. Install a C++ compiler there, or",
         "file": "no file my_unit.py",
     }[differs]
 
@@ -168,12 +168,12 @@ def test_a_worker_that_would_compute_other_numbers_trains_nothing_and_the_sweep_
             driver.receive("pack", pack.work())
         driver.receive("pack", pack.work())
 
-    def fail(self: Recorded, example: object) -> None:
-        raise RuntimeError("no such compiler")
+    def fail(*arguments: object) -> None:
+        raise CompilationFailed("no such compiler")
 
     monkeypatch.setattr(run, "_train", lambda driver, console, workers: train(driver))
-    monkeypatch.setattr(Recorded, "_ahead_of_time", fail)
-    monkeypatch.setattr(Recorded, "_traced", fail)
+    if differs == "compiler":
+        monkeypatch.setattr(ProgramFiles, "library", fail)
     Path("mine.yaml").write_text(SMALL.replace("[nau, linear]", "[./my_unit.py]").replace("small", "mine"))
     answer = call("run", "mine.yaml", "--no-mlflow", "--numerics", "compiled" if differs == "compiler" else "plain")
     assert answer.status == 1 and message in " ".join(answer.err.split()), answer.err
@@ -234,7 +234,7 @@ def test_own_units_are_trained_and_those_that_diverge_or_raise_are_reported() ->
         by_model.setdefault(entry["cell"]["model"], []).append(entry)
     first, *others = by_model["./my_unit.py"]
     assert first["state"] == "complete" and first["rank"] == 1
-    assert [lane["steps"] for lane in first["lanes"]] == [200] * 3
+    assert [lane["steps"] for lane in first["lanes"]] == [40] * 3
     assert all(lane["error"]["extrapolation"] is not None for lane in first["lanes"])
     for entry in others:
         assert entry["state"] == "complete" and entry["diverged"] == 3 and entry["solved"] == 0

@@ -126,10 +126,7 @@ class LaneProgram:
                 found = self._printed(example, stops)
             source = found["source"]
             if source is not None:
-                with files.library(source) as (path, is_new):
-                    self._native = NativeProgram(path, found["num_arguments"], threads)
-                    if is_new:
-                        self._check(self._native, [example, *trials])
+                self._native = self._loaded(files, source, found["num_arguments"], threads, [example, *trials])
             if name is not None:
                 files.remember(name, found)
             self.not_lowered = found["not_lowered"]
@@ -138,6 +135,24 @@ class LaneProgram:
         except CompilationFailed as failed:
             self._native, self.why_uncompiled = None, str(failed)
             log.warning("training runs uncompiled, hundreds of times slower: %s", failed)
+
+    def _loaded(
+        self, files: ProgramFiles, source: str, num_arguments: int, threads: int, trials: Sequence[tuple[Any, ...]]
+    ) -> NativeProgram:
+        """The program of a text: one that was kept, or a new one, which is compared with the recorded operations."""
+        with files.library(source) as (path, is_new):
+            try:
+                program = NativeProgram(path, num_arguments, threads)
+            except (OSError, AttributeError) as error:  # damaged, or of another machine
+                if is_new:
+                    raise CompilationFailed(f"a compiled lane program cannot be loaded: {error}") from error
+                program = None
+            if program is not None and is_new:
+                self._check(program, trials)
+        if program is None:
+            files.forget(source)
+            return self._loaded(files, source, num_arguments, threads, trials)
+        return program
 
     def _printed(self, example: tuple[Any, ...], stops: str | None) -> dict[str, Any]:
         """The function as C++ (None where it has no lowering), and what a process needs besides to run it."""
@@ -415,6 +430,13 @@ class ProgramFiles:
                 yield library, True
                 self._write(path, library.read_bytes())
                 self._remove_unused()
+
+    def forget(self, source: str) -> None:
+        """Remove the library of a text. Where that cannot be done, nothing of this folder is used any more."""
+        try:
+            self._path(source).unlink()
+        except OSError:
+            self._folder = Path(os.devnull)
 
     def _is_kept(self, path: Path) -> bool:
         return self._is_private() and path.is_file()

@@ -22,7 +22,7 @@ from cluster.clusters_file import find_cluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 LANES = 2 * 4 * 25
-MANY = many(seeds=25, configurations=4, slots=13, steps=300)
+MANY = many(seeds=25, configurations=4, slots=13, steps=60)
 
 
 @pytest.fixture(scope="module")

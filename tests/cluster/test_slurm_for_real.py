@@ -19,7 +19,7 @@ from cluster.clusters_file import find_cluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 LANES = 2 * 3 * 15
-MANY = many(seeds=15, configurations=3, slots=5, steps=300)
+MANY = many(seeds=15, configurations=3, slots=5, steps=60)
 UNUSABLE = """\
 lost: {{kind: slurm, partition: nowhere, python: {python}, folder: {shared}/jobs, store: {shared}/store}}
 shut: {{kind: slurm, python: {python}, folder: {shared}/clusters.yaml/jobs, store: {shared}/store}}

@@ -23,7 +23,7 @@ LANES = 2 * 2 * 5
 def folder(slurm: OwnSlurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The submitter's folder; the folder of the nodes is elsewhere."""
     made, shared = tmp_path_factory.mktemp("submitter"), tmp_path_factory.mktemp("shared")
-    files = {"many.yaml": many(seeds=5, configurations=2, slots=5, steps=100), "long.yaml": LONG, "my_unit.py": UNIT}
+    files = {"many.yaml": many(seeds=5, configurations=2, slots=5, steps=20), "long.yaml": LONG, "my_unit.py": UNIT}
     files["clusters.yaml"] = described("flat", shared, mode="symmetric", workers="1", resources="{cpus: 2}")
     for name, text in files.items():
         (made / name).write_text(text)
