@@ -143,6 +143,12 @@ def linear(x_NBI: Tensor, weight_IO: Tensor) -> Tensor:
     return (x_NBI.flatten(0, 1) @ weight_IO).unflatten(0, x_NBI.shape[:2])
 
 
+def read_out(of_bins: Sequence[Tensor], weight_MO: Tensor, bias_O: Tensor) -> tuple[Tensor, ...]:
+    """Return the logits [B, n, O] of the bins' states [n, B, M], all by one product."""
+    logits_NBO = linear(torch.cat(list(of_bins)), weight_MO) + bias_O
+    return tuple(part.transpose(0, 1) for part in logits_NBO.split([len(s_nBM) for s_nBM in of_bins]))
+
+
 def contiguous(t: Tensor) -> Tensor:
     """Return a copy whose strides follow from its shape alone, also along axes of size 1."""
     return t.clone(memory_format=torch.contiguous_format)
