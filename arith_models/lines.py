@@ -162,15 +162,14 @@ def _placed(of_bins: Sequence[State], places: Sequence[tuple[int, int]], width: 
     """Return the line of bins at their places, with zeros between them."""
 
     def joined(name: str) -> Tensor:
-        parts, end = [], 0
+        like, parts, end = of_bins[0][name], [], 0
+
+        def zeros(positions: int) -> Tensor:
+            return like.new_zeros(*like.shape[:-3], positions, *like.shape[-2:])
+
         for bin_, first in places:
-            t = of_bins[bin_][name]
-            parts += [_zeros(t, first - end), t]
-            end = first + t.shape[-3]
-        return torch.cat([*parts, _zeros(t, width - end)], -3)
+            parts += [zeros(first - end), of_bins[bin_][name]]
+            end = first + parts[-1].shape[-3]
+        return torch.cat([*parts, zeros(width - end)], -3)
 
     return {name: joined(name) for name in of_bins[0]}
-
-
-def _zeros(like: Tensor, positions: int) -> Tensor:
-    return like.new_zeros(*like.shape[:-3], positions, *like.shape[-2:])

@@ -74,8 +74,9 @@ def programs_for(structure: str, functions: LaneFunctions, tensors: Mapping[str,
 
     of_step = tuple(tensors[name] for name in STEP_ARGUMENTS)
     looped = bool(functions.built.network.pieces)
+    unrolled = (functions.built.task.time_steps or math.inf) <= MOST_UNROLLED and functions.built.train.products == "float32"
     step: Recorded | LoopedStep
-    if looped and (functions.built.task.time_steps or math.inf) > MOST_UNROLLED:
+    if looped and not unrolled:
         step = LoopedStep(functions, of_step, compiled)
     else:
         over_slots = torch.vmap(functions.step, in_dims=(0, 0, 0, 0, 0, None))
