@@ -291,6 +291,7 @@ def _digest(graph: GraphModule, example: Sequence[Tensor]) -> str:
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),  # their number is part of the kernels
         torch.get_float32_matmul_precision(),
+        torch.is_grad_enabled(),  # with a backward pass or without
         # Portable: without folders that torch derives from the working directory, which differs between Ray's jobs.
         *(sorted(config.save_config_portable().items()) for config in (inductor, functorch)),
         *sorted({torch.cuda.get_device_name(t.device) for t in example if t.is_cuda}),
