@@ -21,11 +21,10 @@ from arith_models.looped import Looped
 
 State = dict[str, Tensor]
 
-
 CALL_COST = {"cpu": 8}
 """What a step of the cell costs besides its positions, in positions, by type of device."""
 OTHER_CALL_COST = 128
-"""On a GPU, which is not filled by the positions of one lane, fewer steps on a longer line are quicker."""
+"""On a GPU: it is not filled by the positions of one lane, so fewer steps on a longer line are quicker. An estimate."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class LineNetwork(Looped):
 
     Abstract: a network defines `begin`, `cell` and `finish`, and `step_weights` if the steps differ in their weights. All
     tensors of a state, and of `line`, which is the same in all steps, are [N, B, ...], and 0 has to be right for positions
-    outside of all bins. The line of the cell has one length, so that the cell is compiled once: `stretches`.
+    outside of all bins. The line of the cell has one length, so that the cell is compiled once: see `stretches_of`.
     """
 
     pieces: ClassVar[tuple[str, ...]] = ("begin", "cell", "finish")
@@ -92,8 +91,8 @@ def stretches_of(lengths: tuple[int, ...], call_cost: int, at_once: bool = False
     be free. Of all lengths of the line the one is chosen that costs least, each step costing as much as its positions
     and `call_cost` more. `at_once`: all bins begin at the first step.
     """
-    shortest, longest = max(lengths) + 2, sum(lengths) + len(lengths) + 1
-    widths = [longest] if at_once else range(shortest, longest + 1)
+    of_longest, of_all = max(lengths) + 2, sum(lengths) + len(lengths) + 1
+    widths = [of_all] if at_once else range(of_longest, of_all + 1)
     found = [(width, _fitted(lengths, width)) for width in widths]
     return min(found, key=lambda of: (of[0] + call_cost) * sum(stretch.steps for stretch in of[1]))
 

@@ -34,7 +34,7 @@ class DNGPU(LineNetwork):
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example, where the state is kept at 0) ->
     logits, a tuple of [B, n, O]. Bins are side by side on one line, with a position of zeros before, between and after them,
-    so one matrix product serves all, and a bin is cut off when its steps are done.
+    so one matrix product serves all, and a bin takes the place of one whose steps are done.
 
     Penalty: the saturation cost, the sum of relu(|v| - 0.9) over all values v that enter hσ or hτ, over n² B, averaged over
     bins; the input's counts n times. Its weight follows the loss: at every 200th step it becomes

@@ -76,7 +76,8 @@ class LoopedStep:
         device = state["step"].device
         self._products = partial(_products, functions.built.train.products, device)
         self._capture = CAPTURES[device.type]() if device.type in CAPTURES else None
-        self._bound: tuple[tuple[int, ...], dict[int, Callable[[], None]]] = ((), {})
+        self._captured: tuple[tuple[int, ...], dict[int, Callable[[], None]]] = ((), {})
+        """Addresses of the tensors that were bound last, and their captured steps by bin."""
         # Everything is compiled by one step on copies.
         with self._products():
             self._step(self._batches.bin(state, floats, keys), *_copies(arguments))
@@ -91,30 +92,28 @@ class LoopedStep:
         """Return what trains these tensors, in place, a number of steps."""
         state, floats, keys = arguments[:3]
         addresses = tuple(t.data_ptr() for t in pytree.tree_leaves(arguments))
-        if addresses != self._bound[0]:  # captures of other tensors are dropped: they hold memory
-            self._bound = (addresses, {})
-        steps = self._bound[1]
+        if addresses != self._captured[0]:  # captures of other tensors are dropped: they hold memory
+            self._captured = (addresses, {})
+        captured = self._captured[1]
 
         def repeat(count: int) -> None:
             with self._products():
                 for _ in range(count):
                     bin_ = self._batches.bin(state, floats, keys)
-                    if bin_ not in steps:
-                        steps[bin_] = self._captured(bin_, arguments)
-                    steps[bin_]()
+                    if self._capture is not None and bin_ not in captured:
+                        self._try_to_capture(captured, bin_, arguments)
+                    captured.get(bin_, partial(self._step, bin_, *arguments))()
 
         return repeat
 
-    def _captured(self, bin_: int, arguments: tuple[Any, ...]) -> Callable[[], None]:
-        run = partial(self._step, bin_, *arguments)
-        if self._capture is None:
-            return run
+    def _try_to_capture(self, captured: dict[int, Callable[[], None]], bin_: int, arguments: tuple[Any, ...]) -> None:
+        assert self._capture is not None
+        step = partial(self._step, bin_)
         try:
-            return self._capture(run, partial(self._step, bin_, *_copies(arguments)))
+            captured[bin_] = self._capture(partial(step, *arguments), partial(step, *_copies(arguments)))
         except Exception as error:  # a network may do what no capture allows: it is slower, and its numbers are the same
             log.warning("steps are not captured, and take longer: %s: %s", type(error).__name__, error)
             self._capture = None
-            return run
 
     def _step(
         self, bin_: int, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
