@@ -18,6 +18,7 @@ from sweeps.results import as_json, report
 from sweeps.runner.driver import MAX_LOSSES, Driver, PackRequest
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
+from sweeps.training import pack
 
 DOCUMENT: dict[str, Any] = {
     "name": "tiny",
@@ -26,7 +27,6 @@ DOCUMENT: dict[str, Any] = {
     "compare": {"model": ["linear", "nau"]},
     "seeds": 3,
     "search": {"sampler": "random", "configurations": 3, "parallel": 2, "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}}},
-    # Of the same size whatever the number of workers: uncompiled, packs of other sizes differ by rounding.
     "resources": {"slots": 4},
 }
 PLAIN = {key: value for key, value in DOCUMENT.items() if key != "search"}

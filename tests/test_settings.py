@@ -16,7 +16,7 @@ from lanes import PLAIN
 
 from sweeps.config.faults import Fault
 from sweeps.config.registry import find, learnable_task, names
-from sweeps.config.settings import build, lane_key, merge, resolve, section, settable_paths
+from sweeps.config.settings import build, lane_key, merge, resolve, section, settable_paths, structure
 from tasks.static import Static
 
 TRAIN = {"steps": 1000}
@@ -104,7 +104,7 @@ def test_names_alone_get_every_default() -> None:
         "lr_decay": {"rule": "never", "factor": 0.7, "floor": 0.0, "period": 200},
         "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
         "momentum": 0.0, "gradient_noise": 0.0, "clip_norm": 0.0, "clip_value": 0.0,
-        "evaluate_every": 1000, "stop": "never",
+        "products": "float32", "evaluate_every": 1000, "stop": "never",
     }  # fmt: skip
 
 
@@ -323,6 +323,17 @@ def test_neither_order_nor_name_nor_budget_changes_a_lanes_key() -> None:
 def test_a_setting_that_changes_a_lanes_numbers_changes_its_key(change) -> None:
     plain = {"model": {"name": "nau"}, "task": {"name": "static"}, "train": TRAIN}
     assert lane_key(resolved(**merge(plain, change)), 0, PLAIN) != lane_key(resolved(**plain), 0, PLAIN)
+
+
+def test_lanes_whose_products_differ_in_precision_have_keys_and_packs_of_their_own() -> None:
+    found = [resolved("dngpu", "algorithm", {**TRAIN, "products": products}) for products in ("float32", "tf32", "bf16")]
+    assert len({lane_key(one, 0, PLAIN) for one in found}) == len({structure(one) for one in found}) == 3
+
+
+def test_a_network_that_repeats_no_cell_has_float32_products() -> None:
+    assert faults("nau", train={**TRAIN, "products": "tf32"}) == [
+        "train.products: must be float32 for network two_layer, which repeats no cell, but got 'tf32'"
+    ]
 
 
 def test_seeds_and_versions_change_a_lanes_key(monkeypatch) -> None:

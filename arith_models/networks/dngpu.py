@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory, check_ranges
-from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot
+from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot, read_out
 
 GATE_BIAS, RESET_BIAS = 0.7, 0.5
 PERIOD = 200
@@ -34,7 +34,7 @@ class DNGPU(LineNetwork):
 
     Shapes: symbols, a tuple of bins [B, n] (0 is padding, -1 lies outside of an example, where the state is kept at 0) ->
     logits, a tuple of [B, n, O]. Bins are side by side on one line, with a position of zeros before, between and after them,
-    so one matrix product serves all, and a bin is cut off when its steps are done.
+    so one matrix product serves all, and a bin takes the place of one whose steps are done.
 
     Penalty: the saturation cost, the sum of relu(|v| - 0.9) over all values v that enter hσ or hτ, over n² B, averaged over
     bins; the input's counts n times. Its weight follows the loss: at every 200th step it becomes
@@ -130,7 +130,7 @@ class DNGPU(LineNetwork):
         return {"s": new}, saturation + self._saturation([v_r, v_u, v_c], line["share"], ctx)
 
     def finish(self, ended: tuple[State, ...], saturation: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
-        logits = tuple((linear(state["s"], self.output) + self.output_bias).transpose(0, 1) for state in ended)
+        logits = read_out([state["s"] for state in ended], self.output, self.output_bias)
         if not ctx.training or self.config.nonlinearity == "soft":
             return logits, {}
         return logits, {"saturation": ctx.memory["saturation_weight"] * saturation}

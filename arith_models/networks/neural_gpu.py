@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from arith_models.base import Context, Memory, Observation, Penalties, Scalar, Stream, UnitFactory, check_ranges
-from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot
+from arith_models.lines import LineNetwork, State, lay_out, linear, neighbours, one_hot, read_out
 
 HEIGHT = 4
 """Number of rows of the image."""
@@ -248,8 +248,8 @@ class NeuralGPU(LineNetwork):
         return {"s": s, "out": out, "left": left}, auxiliary
 
     def finish(self, ended: tuple[State, ...], auxiliary: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Penalties]:
-        first_row = (state["out"][..., : self.config.maps] for state in ended)
-        logits = tuple((linear(s, self.output) + self.output_bias).transpose(0, 1) for s in first_row)
+        first_rows = [state["out"][..., : self.config.maps] for state in ended]
+        logits = read_out(first_rows, self.output, self.output_bias)
         if not ctx.training or self.config.relaxation == 1:
             return logits, {}
         distance = sum((w - w.mean(0)).square().sum() for w in self._relaxed())

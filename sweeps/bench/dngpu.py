@@ -58,7 +58,7 @@ def bench_dngpu(rounds: int = 5, on_progress: Callable[[str], None] = lambda lin
     """Measure all three, alternating: two steps of each a round."""
     prepare_process()
     settings = resolved(SETTINGS)
-    on_progress("compiling a cell for every bin: minutes where the cache is cold")
+    on_progress("compiling: a minute where the cache is cold")
     plain, engine, pair = plain_dngpu(), pack_steps(1, settings), pack_steps(2, settings)
     plain(1), engine(2), pair(2)
     result = DngpuBench()

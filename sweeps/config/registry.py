@@ -86,6 +86,7 @@ _SYNONYMS_OF = {
     "train.evaluate_every": "eval_every eval_interval eval_freq log_every",
     "train.clip_norm": "clip grad_clip max_grad_norm gradient_clip gradient_clipping", "train.clip_value": "clip_value",
     "train.gradient_noise": "grad_noise noise",
+    "train.products": "precision matmul_precision tf32 bf16 amp",
     "train.lr_decay": "scheduler lr_schedule lr_scheduler",
     "train.stop": "early_stop",
     "model.dropout": "dropout_rate dropout_prob dropout_p",

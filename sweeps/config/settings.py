@@ -255,10 +255,19 @@ def resolve(settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[Fa
     faults += found
     model, found = _model(settings.get("model"), task_name, steps)
     faults += found
+    faults += _products_fault(train, model)
     if faults or train is None or task is None or model is None:
         return None, faults, []
     resolved = {"model": model, "task": task, "train": train}
     return resolved, [], list(_warnings(resolved))
+
+
+def _products_fault(train: dict[str, Any] | None, model: dict[str, Any] | None) -> Iterator[Fault]:
+    if train is None or model is None or train["products"] == "float32":
+        return
+    if not registry.find("network", model["network"]).pieces:
+        reason = f"must be float32 for network {model['network']}, which repeats no cell, but got {train['products']!r}"
+        yield Fault("train.products", reason)
 
 
 def build(resolved: Mapping[str, Any]) -> Built:

@@ -71,7 +71,7 @@ class Recorded:
     def _compile(self, example: list[Tensor]) -> None:
         if why := use_compile_cache():
             log.warning("%s", why)
-        for method in (self._traced,) if self._differentiable else (self._ahead_of_time, self._traced):
+        for method in (self._ahead_of_time, self._traced):
             try:
                 with self._mode():
                     method(example)
@@ -84,7 +84,10 @@ class Recorded:
         log.warning("training runs uncompiled, several times slower: %s", self.why_uncompiled)
 
     def _ahead_of_time(self, example: list[Tensor]) -> None:
-        """Compile into a program that other processes load. Experimental in torch: a function that it refuses is traced."""
+        """Compile into a program that other processes load, its backward pass in the same file.
+
+        Experimental in torch: a function that it refuses is traced.
+        """
 
         def compile_it() -> Any:
             _register_lowerings()
@@ -92,7 +95,7 @@ class Recorded:
             return compiler.aot_compile((tuple(example), {}))
 
         program = ProgramFile(self.graph, example).load_or_compile(compile_it)
-        program(self.graph, *example)  # what does not run fails here, and not in the middle of a pack
+        self._try_out(partial(program, self.graph), example)
         self._run, self._repeat = partial(program, self.graph), partial(program.fn, self.graph)
         self._accepts = partial(program.guard_check, self.graph)
 
@@ -101,12 +104,16 @@ class Recorded:
         _register_lowerings()
         candidate = torch.compile(self.graph, fullgraph=True, dynamic=False)
         with ProgramFile(self.graph, example).one_tracer_at_a_time():
-            out = _with_gradients(candidate(*example))
-            if len(out) < len(_with_gradients(self.graph(*example))):
-                raise RuntimeError("the compiled function loses gradients")
-            if out:
-                torch.autograd.backward(out, [torch.ones_like(t) for t in out])
+            self._try_out(candidate, example)
         self._run = self._repeat = candidate
+
+    def _try_out(self, candidate: Callable[..., Any], example: list[Tensor]) -> None:
+        """Call it, and its backward pass: what does not run fails here, and not in the middle of a pack."""
+        out = _with_gradients(candidate(*example))
+        if self._differentiable and len(out) < len(_with_gradients(self.graph(*example))):
+            raise RuntimeError("the compiled function loses gradients")
+        if out:
+            torch.autograd.backward(out, [torch.ones_like(t) for t in out])
 
     def __call__(self, *arguments: Any) -> Any:
         """Raises where the arguments would need another compilation: shapes, strides and types are fixed."""
@@ -284,6 +291,7 @@ def _digest(graph: GraphModule, example: Sequence[Tensor]) -> str:
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),  # their number is part of the kernels
         torch.get_float32_matmul_precision(),
+        torch.is_grad_enabled(),  # with a backward pass or without
         # Portable: without folders that torch derives from the working directory, which differs between Ray's jobs.
         *(sorted(config.save_config_portable().items()) for config in (inductor, functorch)),
         *sorted({torch.cuda.get_device_name(t.device) for t in example if t.is_cuda}),

@@ -6,7 +6,9 @@ Legend of suffixes: K slots, T time, B batch, N rows, n positions.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,8 @@ from sweeps.training.optimizers import Params
 from sweeps.training.state import LaneState
 from sweeps.training.step import Context, LaneFunctions, with_params
 
+log = logging.getLogger(__name__)
+
 ROWS = 1_000
 """Rows that are evaluated at once: the stacked states of a thousand fit a processor's cache."""
 SYMBOLS = 8_192
@@ -29,8 +33,38 @@ LONG = 256
 """Sequences up to this are evaluated uncompiled: a compilation for every length takes longer than it would save."""
 
 
+Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
+"""(what is to be repeated, the same on copies) -> what repeats it on the tensors that it was captured with"""
+
+
+class CudaGraphs:
+    """Captures as CUDA graphs. They share their memory, because one is replayed after another and leaves nothing in it."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Callable[[], None], run_on_copies: Callable[[], None]) -> Callable[[], None]:
+        # The first run makes what a capture cannot: programs, handles of libraries, their workspaces.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            run_on_copies()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            run()
+        return graph.replay
+
+
+CAPTURES: dict[str, Callable[[], Capture]] = {"cuda": CudaGraphs}
+"""By type of device; steps on others are ordinary calls."""
+
+
 class LoopedStep:
-    """Steps of stacked lanes, in place. Has what `Recorded` has: `bind`, `why_uncompiled`."""
+    """Steps of stacked lanes, in place. Has what `Recorded` has: `bind`, `why_uncompiled`.
+
+    On a GPU a step is captured once for each bin that a curriculum chooses, and then replayed.
+    """
 
     def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
         self._functions, self._compiled = functions, compiled
@@ -39,8 +73,14 @@ class LoopedStep:
         batches = LengthBatches if functions.built.network.has_curriculum else Batches
         self._batches = batches(functions, (state, floats, keys, instance, shared), compiled)
         self._update: Recorded | None = None
+        device = state["step"].device
+        self._products = partial(_products, functions.built.train.products, device)
+        self._capture = CAPTURES[device.type]() if device.type in CAPTURES else None
+        self._captured: tuple[tuple[int, ...], dict[int, Callable[[], None]]] = ((), {})
+        """Addresses of the tensors that were bound last, and their captured steps by bin."""
         # Everything is compiled by one step on copies.
-        self._step(*pytree.tree_map(lambda t: t.clone(), arguments))
+        with self._products():
+            self._step(self._batches.bin(state, floats, keys), *_copies(arguments))
 
     @property
     def why_uncompiled(self) -> str | None:
@@ -50,15 +90,36 @@ class LoopedStep:
 
     def bind(self, *arguments: Any) -> Callable[[int], None]:
         """Return what trains these tensors, in place, a number of steps."""
+        state, floats, keys = arguments[:3]
+        addresses = tuple(t.data_ptr() for t in pytree.tree_leaves(arguments))
+        if addresses != self._captured[0]:  # captures of other tensors are dropped: they hold memory
+            self._captured = (addresses, {})
+        captured = self._captured[1]
 
         def repeat(count: int) -> None:
-            for _ in range(count):
-                self._step(*arguments)
+            with self._products():
+                for _ in range(count):
+                    bin_ = self._batches.bin(state, floats, keys)
+                    if self._capture is not None and bin_ not in captured:
+                        self._try_to_capture(captured, bin_, arguments)
+                    captured.get(bin_, partial(self._step, bin_, *arguments))()
 
         return repeat
 
-    def _step(self, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params) -> None:
-        x, target, of_batch = self._batches(state, floats, keys, instance, shared)
+    def _try_to_capture(self, captured: dict[int, Callable[[], None]], bin_: int, arguments: tuple[Any, ...]) -> None:
+        assert self._capture is not None
+        step = partial(self._step, bin_)
+        try:
+            captured[bin_] = self._capture(partial(step, *arguments), partial(step, *_copies(arguments)))
+        except Exception as error:  # a network may do what no capture allows: it is slower, and its numbers are the same
+            log.warning("steps are not captured, and take longer: %s: %s", type(error).__name__, error)
+            self._capture = None
+
+    def _step(
+        self, bin_: int, state: LaneState, floats: Params, keys: Params, budget: Tensor, instance: Params, shared: Params
+    ) -> None:
+        """One step. No value is read from the device, so that it can be captured."""
+        x, target, of_batch = self._batches(bin_, state, floats, keys, instance, shared)
         leaves = {name: p.detach().requires_grad_() for name, p in state["params"].items()}
         about = {n: state[n] for n in ("step", "last_error", "mean_loss", "memory")} | {"keys": keys}
         pieces = self._pieces.of(leaves, floats, about)
@@ -102,7 +163,7 @@ class LoopedEvaluation:
         shared: Params,
     ) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
-        with torch.no_grad():
+        with torch.no_grad(), _products("float32", next(iter(params.values())).device):
             pieces = self._pieces.of(params, floats, {"memory": memory})
             for split, x in inputs.items():
                 y = self.outputs(params, memory, floats, x, shared)
@@ -113,7 +174,7 @@ class LoopedEvaluation:
     def outputs(self, params: Params, memory: dict[str, Params], floats: Params, x: Any, shared: Params | None = None) -> Any:
         """Return the lanes' outputs [K, B, ...], or a tuple of those of every bin where x is a tuple."""
         about = {"memory": memory}
-        with torch.no_grad():
+        with torch.no_grad(), _products("float32", next(iter(params.values())).device):
             pieces = self._pieces.of(params, floats, about)
             uncompiled = self._uncompiled_pieces.of(params, floats, about)
             num_slots = len(next(iter(params.values())))
@@ -145,27 +206,28 @@ class LoopedEvaluation:
 
 
 class Batches:
-    """Training batches of stacked lanes, called with state, floats, keys, instance, shared: (x, target, observed).
+    """Training batches of stacked lanes, called with a bin and state, floats, keys, instance, shared: (x, target, observed).
 
     x is [T, K, B, ...], or a tuple of bins [K, B, n].
     """
 
     def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
-        self._sample = Recorded(_over_slots(functions.sample, 3), arguments, compiled)
+        self._sample = Recorded(_over_slots(functions.sample), arguments, compiled)
 
     @property
     def recorded(self) -> Sequence[Recorded]:
         return [self._sample]
 
-    def __call__(self, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
+    def bin(self, state: LaneState, floats: Params, keys: Params) -> int:
+        """Return the bin of the next batch, or 0 where it has all of them."""
+        return 0
+
+    def __call__(self, bin_: int, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
         return *self._sample(*arguments), {}
 
 
 class LengthBatches(Batches):
-    """Batches of one length that a curriculum chooses, in the task's bin for it; each bin is compiled when first needed.
-
-    Raises ValueError where lanes are at different bins: such lanes must train apart.
-    """
+    """Batches of one length that a curriculum chooses, in the task's bin for it; each bin is compiled when first needed."""
 
     def __init__(self, functions: LaneFunctions, arguments: tuple[Any, ...], compiled: bool) -> None:
         self._functions, self._compiled = functions, compiled
@@ -177,23 +239,27 @@ class LengthBatches(Batches):
     def recorded(self) -> Sequence[Recorded]:
         return [self._length, *self._by_bin.values()]
 
-    def __call__(self, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
-        state, floats, keys, *_ = arguments
-        length_K = self._length(state, floats, keys)
-        bins = {self._functions.built.task.bin_of(length) for length in length_K.tolist()}
+    def bin(self, state: LaneState, floats: Params, keys: Params) -> int:
+        """Raises ValueError where lanes are at different bins: such lanes must train apart."""
+        lengths = self._length(state, floats, keys).tolist()
+        bins: set[int] = {self._functions.built.task.bin_of(length) for length in lengths}
         if len(bins) > 1:
             raise ValueError(f"lanes of one pack are at lengths of the bins {sorted(bins)}: train them apart")
-        bin_ = bins.pop()
+        return bins.pop()
+
+    def __call__(self, bin_: int, *arguments: Any) -> tuple[Any, Any, dict[str, Any]]:
+        state, floats, keys, *_ = arguments
+        length_K = self._length(state, floats, keys)
         if bin_ not in self._by_bin:
 
             def sample(length: Tensor, *rest: Any) -> Any:
                 return self._functions.sample_length(length, bin_, *rest)
 
-            self._by_bin[bin_] = Recorded(_over_slots(sample, 4), (length_K, *arguments), self._compiled)
+            self._by_bin[bin_] = Recorded(_over_slots(sample), (length_K, *arguments), self._compiled)
         return *self._by_bin[bin_](length_K, *arguments), {"length": length_K}
 
 
-def _over_slots(sample: Callable[..., Any], num_lane_arguments: int) -> Callable[..., Any]:
+def _over_slots(sample: Callable[..., Any]) -> Callable[..., Any]:
     """`sample(*lane arguments, data)` of one lane as a function of stacked lane arguments, instance and shared."""
 
     def lane(*arguments: Any) -> Any:
@@ -201,10 +267,27 @@ def _over_slots(sample: Callable[..., Any], num_lane_arguments: int) -> Callable
         return sample(*before, {**instance, **shared})
 
     def over_slots(*arguments: Any) -> Any:
-        x, target = torch.vmap(lane, in_dims=(0,) * (num_lane_arguments + 1) + (None,))(*arguments)
+        x, target = torch.vmap(lane, in_dims=(0,) * (len(arguments) - 1) + (None,))(*arguments)
         return (x if isinstance(x, tuple) else x.movedim(1, 0).contiguous()), target
 
     return over_slots
+
+
+@contextmanager
+def _products(precision: str, device: torch.device) -> Iterator[None]:
+    """Set the precision of float32 products on a GPU; it is as before afterwards. torch's own default for convolutions is
+    TF32."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 class _Pieces:
@@ -212,6 +295,7 @@ class _Pieces:
 
     def __init__(self, functions: LaneFunctions, compiled: bool, training: bool) -> None:
         self._functions, self._compiled, self._training = functions, compiled, training
+        self._bfloat16 = training and functions.built.train.products == "bf16"
         self._recorded: dict[Any, Recorded] = {}
 
     @property
@@ -241,7 +325,11 @@ class _Pieces:
             else:
                 ctx = Context.of_evaluation(first.device, about["memory"].get("model", {}))
             part = ctx.part(number)
-            return with_params(model, params, lambda model, *x: getattr(model, name)(*x, part), *arguments)
+            # Casts are not kept from one call for the next: they would be those of another recording.
+            bfloat16 = torch.autocast(first.device.type, torch.bfloat16, cache_enabled=False)
+            with bfloat16 if self._bfloat16 else nullcontext():
+                out = with_params(model, params, lambda model, *x: getattr(model, name)(*x, part), *arguments)
+            return pytree.tree_map(lambda t: t.float() if t.dtype == torch.bfloat16 else t, out) if self._bfloat16 else out
 
         def call(*arguments: Any) -> Any:
             number = torch.full((len(first),), next(calls), dtype=torch.int32, device=first.device)
@@ -261,6 +349,11 @@ class _Pieces:
 
         # A state that is a constant requires a gradient too, or the first time step would be compiled separately.
         return pytree.tree_map(requiring_gradient, out) if self._training else out
+
+
+def _copies(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    copies: tuple[Any, ...] = pytree.tree_map(lambda t: t.clone(), arguments)
+    return copies
 
 
 def _first_reason(parts: Sequence[Recorded]) -> str | None:

@@ -58,6 +58,10 @@ class Train:
     """largest norm of a lane's gradient, before noise is added; 0 is off"""
     clip_value: float = 0.0
     """largest magnitude of an element of the gradient, before noise is added; 0 is off"""
+    products: Literal["float32", "tf32", "bf16"] = "float32"
+    """of matrices and in convolutions, in the steps of networks that repeat a cell; the rest of a step, and evaluation, are
+    float32. tf32: factors rounded to 11 bits, on a GPU; on a CPU it is float32. bf16: factors and results rounded to 8 bits
+    (bfloat16, by torch.autocast)"""
     evaluate_every: int = 1000
     stop: Literal["never", "solved"] = "never"
     """solved: a lane ends at the first evaluation that meets the task's threshold"""

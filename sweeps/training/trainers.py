@@ -446,7 +446,8 @@ class LoopedTrainer(Trainer):
         functions = self.functions
         of_step = tuple(self.tensors[name] for name in STEP_ARGUMENTS)
         step: Recorded | LoopedStep
-        if (functions.built.task.time_steps or math.inf) > MOST_UNROLLED:
+        long = (functions.built.task.time_steps or math.inf) > MOST_UNROLLED
+        if long or functions.built.train.products != "float32":
             step = LoopedStep(functions, of_step, self.compiled)
         else:
             over_places = torch.vmap(functions.step, in_dims=(0, 0, 0, 0, 0, None))

@@ -80,6 +80,12 @@ def test_an_example_is_read_after_as_many_steps_as_it_is_long() -> None:
     assert torch.allclose(logits[:, :6], by_convolutions(model, x), atol=1e-5)
 
 
+def test_bins_side_by_side_have_the_set_of_weights_of_their_own_step() -> None:
+    model, bins = randomly_biased(network()), tuple(symbols(3, n) for n in (9, 10, 21))
+    for ours, x in zip(model(bins, context(model))[0], bins, strict=True):
+        assert torch.allclose(ours, by_convolutions(model, x), atol=1e-4)
+
+
 def test_the_paper_s_count_of_weights() -> None:
     """31,248 for one set of two layers of three convolutions at m = 24."""
     model = NeuralGPU(NeuralGPU.Config(relaxation=1), (), 13, 3)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch._dynamo.aot_compile import AOTCompiledFunction
 
 from sweeps.training.compile import Recorded, in_place
 from sweeps.training.random import threefry2x32
@@ -63,6 +64,39 @@ def test_compiled_code_is_loaded_and_gives_the_same_bits(no_tracing: Callable[[]
         results.append(state)
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert results[0]["counter"].tolist() == list(range(6, 15))
+
+
+def test_a_function_with_gradients_is_loaded_with_its_backward_pass(no_tracing: Callable[[], None]) -> None:
+    def dropped(w: Tensor, key: Tensor) -> dict[str, Tensor]:
+        first, _ = threefry2x32(key[0], key[1], torch.arange(7, dtype=torch.int32), key[0])
+        return {"y": torch.where(first > 0, torch.tanh(w * 3.0), 0.0), "drawn": first}
+
+    w, key = X.clone().requires_grad_(), torch.tensor([7, -3], dtype=torch.int32)
+    results = []
+    for loaded in (False, True):
+        if loaded:
+            no_tracing()
+        recorded = Recorded(dropped, (w, key), differentiable=True)
+        assert recorded.why_uncompiled is None
+        out = recorded(w, key)
+        results.append((out["y"], out["drawn"], *torch.autograd.grad(out["y"].sum(), w)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    expected = torch.autograd.grad(dropped(w, key)["y"].sum(), w)
+    torch.testing.assert_close(results[1][2], *expected)
+
+
+def test_a_program_that_loses_gradients_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = AOTCompiledFunction.__call__
+
+    def without_gradients(self: AOTCompiledFunction, *arguments: Any) -> Any:
+        return [t.detach() for t in call(self, *arguments)]
+
+    monkeypatch.setattr(AOTCompiledFunction, "__call__", without_gradients)
+    w = X.clone().requires_grad_()
+    recorded = Recorded(tripled_sine, (w,), differentiable=True)
+    assert recorded.why_uncompiled is None
+    (gradient,) = torch.autograd.grad(recorded(w).sum(), w)
+    torch.testing.assert_close(gradient, 3.0 * torch.cos(X))
 
 
 ELSEWHERE = """
