@@ -236,16 +236,17 @@ template <class F> struct wide_of {};
 template <> struct wide_of<float> { typedef double type; };
 template <> struct wide_of<vf> { typedef vd type; };
 #endif
-// sine (which = 0) or cosine (1): the argument is reduced in double precision, exact to float32 up to 1e8
+// sine (which = 0) or cosine (1): the argument is reduced in double precision, which is enough up to 1e8; from 1e9 on, where
+// neighbouring numbers are many turns apart, it is taken for 0
 template <class F> INLINE F circular(F x, int which) {
   typedef typename wide_of<F>::type D;
   typedef typename int_of<F>::type I;
-  D w = to_f64(x);
+  D w = to_f64(select_(lt_(abs_(x), CONST(F, 1e9)), x, CONST(F, 0.0)));
   D n = fma_(w, CONST(D, 0.63661977236758134308), CONST(D, 6755399441055744.0)) - CONST(D, 6755399441055744.0);
   D d = fma_(n, CONST(D, -6.07710050650619224932e-11), fma_(n, CONST(D, -1.57079632673412561417e+00), w));
   F r = to_f32(d);
   D finite = n - CONST(D, 4.0) * (fma_(n, CONST(D, 0.25), CONST(D, 6755399441055744.0)) - CONST(D, 6755399441055744.0));
-  I k = whole_(to_f32(select_(lt_(abs_(x), CONST(F, 1e9)), finite, CONST(D, 0.0)))) + CONST(I, which);
+  I k = whole_(to_f32(finite)) + CONST(I, which);
   F z = r * r;
   F s = fma_(fma_(fma_(CONST(F, -1.9515295891e-4), z, CONST(F, 8.3321608736e-3)), z, CONST(F, -1.6666654611e-1)) * z, r, r);
   F c = fma_(fma_(CONST(F, 2.443315711809948e-5), z, CONST(F, -1.388731625493765e-3)), z, CONST(F, 4.166664568298827e-2));

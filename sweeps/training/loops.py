@@ -351,6 +351,7 @@ ELEMENTWISE: dict[str, Emit] = {
     "__and__": _bits("and"), "__or__": _bits("or"), "__xor__": _bits("xor"),
     "__rshift__": _bits("shr"), "__lshift__": _bits("shl"), "bitwise_right_shift": _bits("shr"),
     "bitwise_left_shift": _bits("shl"),
+    "isnan": lambda b, x: b.op("ne", x, x), "isinf": lambda b, x: b.op("eq", b.op("abs", x), _like(b, math.inf, x)),
     "logical_and": _logical("and"), "logical_or": _logical("or"), "logical_xor": _logical("xor"),
     "logical_not": lambda b, x: _not(b, b.convert(x, "bool")),
 }  # fmt: skip
@@ -517,7 +518,7 @@ class _Lowering:
                 continue
             if (
                 all(d <= UNROLLED for d in _shape(n))
-                or op in ("cumprod", "cumsum")
+                or (op in ("cumprod", "cumsum") and _shape(n)[int(_args(n)[1])] > UNROLLED)
                 or (op in REDUCTIONS and self._reduces_loops(n))
                 or (op in PRODUCTS and not self._is_inlined_product(n))
                 or (op in ("cat", "stack") and _shape(n)[_cat_dim(n)] > UNROLLED)
@@ -600,7 +601,7 @@ class _Lowering:
 
     def _compute(self, n: Node) -> None:
         op = _op(n)
-        if op in ("cumprod", "cumsum"):
+        if op in ("cumprod", "cumsum") and _shape(n)[int(_args(n)[1])] > UNROLLED:
             self._running(n)
         elif op in REDUCTIONS and self._reduces_loops(n):
             x, dims, keepdim = _reduction(n)
@@ -742,8 +743,6 @@ class _Lowering:
         axes: list[Axis | None] = [None] * len(shape)
         for k, axis in zip([*rest, d], axes_in_order, strict=True):
             axes[k] = axis
-        if axes[d] is None:
-            raise NotLowered(f"{_op(n)} over {shape[d]} elements")
         large = [k for k in rest if shape[k] > UNROLLED]
         buffer = self._new_buffer(n, large[-1] if large else None)
 
@@ -1122,7 +1121,7 @@ class _Lowering:
         if op in COMPARISONS:
             tensors = [a.meta["val"] if isinstance(a, Node) else a for a in args[:2]]
             computed_in = DTYPES[torch.result_type(*tensors)]
-        elif op.startswith("logical"):
+        elif op.startswith(("logical", "is")):
             computed_in = None
         return emit(body, *(self._operand(body, a, at, computed_in) for a in args))
 

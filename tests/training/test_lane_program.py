@@ -57,9 +57,11 @@ def test_views_pieces_and_joined_tensors_have_the_elements_of_torchs() -> None:
         return [
             x.t() + y, x[2:11:3] * 2, x[:, 1:4] - 1, x[5], x[-1, -2], x.flip(0), x.flip(1) + x, flat[5:100] * 3,
             flat.view(24, 9) * 2, flat[:108].view(9, 12).t() + x, flat.reshape(3, 72)[1], torch.stack([x, y.t()], 1),
-            torch.stack([x[0], x[1]], -1), torch.cat([x, y.t()], 0), torch.cat([small, small + 1], 1), x.unsqueeze(1) * small[0],
-            small.expand(3, 2) + 1, x.unbind(0)[3], x.split(5, 0)[2], x.split([2, 7], 1)[1], torch.select_scatter(x, y[:, 0], 0, 3),
-            torch.nn.functional.pad(small, (1, 2)), x.permute(1, 0).reshape(108)[7:20], torch.diagonal(x[:9]), x.chunk(3)[1],
+            torch.stack([x[0], x[1]], -1), torch.cat([x, y.t()], 0), torch.cat([small, small + 1], 1),
+            x.unsqueeze(1) * small[0, 0],
+            small.expand(3, 2) + 1, x.unbind(0)[3], x.split(5, 0)[2], x.split([2, 7], 1)[1],
+            torch.select_scatter(x, y[:, 0], 0, 3),
+            torch.nn.functional.pad(small, (1, 1)), x.permute(1, 0).reshape(108)[7:20], torch.diagonal(x[:9]), x.chunk(3)[1],
             x.t().reshape(-1)[::5] * 1,
         ]  # fmt: skip
 
@@ -96,9 +98,7 @@ def test_not_a_number_and_infinity_pass_through_as_in_torch() -> None:
         ]  # fmt: skip
 
     for k, (ours, expected) in enumerate(zip(results_of(special, x, one), special(x, one), strict=True)):
-        torch.testing.assert_close(
-            ours, expected, rtol=3e-6, atol=0, equal_nan=True, msg=lambda m, k=k: f"result {k}: {m}"
-        )
+        torch.testing.assert_close(ours, expected, rtol=3e-6, atol=0, equal_nan=True, msg=lambda m, k=k: f"result {k}: {m}")
 
 
 def test_whole_numbers_doubles_and_truth_values_compute_as_in_torch() -> None:
@@ -122,7 +122,7 @@ def test_whole_numbers_doubles_and_truth_values_compute_as_in_torch() -> None:
 UNITS_IN_LAST_PLACE = {
     "exp": (torch.exp, -87.0, 88.0, 1.5), "log": (torch.log, 1e-37, 1e6, 1.5), "tanh": (torch.tanh, -10.0, 10.0, 2.5),
     "sin": (torch.sin, -1e4, 1e4, 1.5), "cos": (torch.cos, -1e4, 1e4, 1.5), "log1p": (torch.log1p, -0.999, 10.0, 2.5),
-    "expm1": (torch.expm1, -5.0, 20.0, 3.5), "pow": (lambda x: x**1.37, 1e-3, 1e3, 1.0),
+    "expm1": (torch.expm1, -5.0, 20.0, 3.5), "pow": (lambda x: x**1.37, 1e-3, 1e3, 1.1),
     "sigmoid": (torch.sigmoid, -20.0, 20.0, 3.0),
 }  # fmt: skip
 
@@ -268,8 +268,6 @@ def test_the_bits_do_not_depend_on_the_instruction_set(tmp_path: Path) -> None:
                 assert torch.equal(one.view(-1).view(torch.uint8), two.view(-1).view(torch.uint8))
 
 
-
-
 def _replaced(old: str, new: str) -> Callable[[str], str]:
     def changed(text: str) -> str:
         assert old in text, f"the printed text has no {old!r}"
@@ -288,10 +286,10 @@ INJECTED = {
                                             "INLINE vf select_(vi m, vf a, vf b) { return m ? b : a; }"),
     "an element written to its neighbour's place": _replaced("store(w->", "store(1 + w->"),
     "a state that is not written back": _replaced("p[d0 * 100 + d1] = w->", "p[0] = w->"),
-    "a root that is half of the number": _replaced("_mm256_sqrt_ps((__m256)x)", "_mm256_mul_ps((__m256)x, _mm256_set1_ps(0.5f))"),
+    "a root that is half of the number": _replaced("_mm256_sqrt_ps((__m256)x)", "(__m256)(x * 0.5f)"),
     "a comparison that is the other way round": _replaced("COMPARE(ge_, >=)", "COMPARE(ge_, <)"),
     "a power of another base": _replaced("r = exp_f64(y * log_f64(abs_(x)));", "r = exp_f64(y * log_f64(abs_(x) * 0.999));"),
-    "a unit that is not drawn": _replaced("INLINE vi second_(Words8 w) { return (vi)w.b; }", "INLINE vi second_(Words8 w) { return (vi)w.a; }"),
+    "a unit that is not drawn": _replaced("second_(Words8 w) { return (vi)w.b; }", "second_(Words8 w) { return (vi)w.a; }"),
 }  # fmt: skip
 
 

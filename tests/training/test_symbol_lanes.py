@@ -15,7 +15,7 @@ from lanes import assert_same, lanes_of, pack_of, resolved, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.config.settings import resolve
-from sweeps.training import looped, pack
+from sweeps.training import looped, trainers
 from sweeps.training.compile import Recorded
 from sweeps.training.lane import LaneResult
 
@@ -74,7 +74,7 @@ def test_at_any_number_of_bins_the_pieces_of_a_step_are_three(monkeypatch: pytes
             super().__init__(*arguments, **options)
 
     monkeypatch.setattr(looped, "Recorded", Counted)
-    monkeypatch.setattr(pack, "_KEPT", {})
+    monkeypatch.setattr(trainers, "_STACKED_PROGRAMS", {})
     settings = {**DNGPU, "task": {**DNGPU["task"], "bins": [4, 6, 7, 9, 13, 20]}}
     pack_of(lanes_of(settings, [0]), 1).stepper()(2)
     assert len(recorded) == 6
@@ -107,7 +107,7 @@ class Captures:
 def captured_by(capture: looped.Capture) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looped, "CAPTURES", {"cpu": lambda: capture})
-        patch.setattr(pack, "_KEPT", {})
+        patch.setattr(trainers, "_STACKED_PROGRAMS", {})
         yield
 
 
