@@ -77,7 +77,7 @@ def test_the_working_directory_does_not_decide_which_code_trains(commands: Comma
         found.append(call("report", "tiny", "--format", "json", "--no-timing", "--store", str(place / "tiny")).out)
         for name in ("numpy", "pandas", "pydantic", "socketserver"):
             (place / f"{name}.py").unlink()
-    assert found[0] == found[1] and json.loads(found[0])["totals"]["seed_steps"] == 400
+    assert found[0] == found[1] and json.loads(found[0])["totals"]["seed_steps"] == 80
 
 
 # --------------------------------------------------------------------------------- an undisturbed sweep in a folder

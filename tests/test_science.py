@@ -33,11 +33,14 @@ def test_nau_learns_subtraction_as_soon_as_published() -> None:
 
 
 @pytest.mark.slow
-def test_a_pack_of_100_lanes_is_many_times_as_fast_as_a_plain_loop() -> None:
-    """The bench measures about 25 on a quiet machine; half of the promised 20 must hold on a busy one."""
-    result = bench(100, rounds=3)
-    assert statistics.median(result.ratios) > 10, result.line()
-    assert "times as fast" in result.line()
+def test_a_pack_of_100_lanes_is_many_times_as_fast_as_a_plain_loop_and_near_the_limit() -> None:
+    """The bench measures over 100 on a quiet machine, near the limit; half of the promised 80 must hold elsewhere."""
+    result = bench((1, 100), rounds=3, jax=False)
+    assert statistics.median(result.ratios(100)) > 40, result.table()
+    alone, among = (statistics.median(result.packs[lanes]) for lanes in (1, 100))
+    assert alone > 0.7 * among, result.table()
+    assert 0.5 < 1e6 / among / result.limit_us < 3, result.table()
+    assert "times the plain loop" in result.table() and result.as_json()["why_no_jax"] == "not asked for"
 
 
 @pytest.mark.slow

@@ -1,13 +1,22 @@
-"""`sweeps bench`: seed-steps a second of a pack against a plain PyTorch loop, in one run and on one thread.
+"""`sweeps bench`: seed-steps a second of packs against a plain PyTorch loop, JAX and the machine's limit, in one run.
 
-The case is multiplication by a NAU and an NMU, 100-2-1, batch 128, Adam, penalty and clamp: the published one.
+The case is multiplication by a NAU and an NMU, 100-2-1, batch 128, Adam, penalty and clamp: the published one. Everything
+runs on one thread of one core. How the limit is computed: docs/engine.md.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,48 +24,204 @@ from torch import nn
 
 from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
 from sweeps.runner.worker import prepare_process
+from sweeps.training.lane_program import LaneProgram, Lanes, NativeProgram, compile_cpp, with_slack
+from sweeps.training.random import Stream
 
 SETTINGS = {"model": "nmu", "task": {"name": "static", "operation": "mul"}, "train": {"steps": 10**9}}
+INPUTS, BATCH, HIDDEN = 100, 128, 2
+NUMBERS = INPUTS * BATCH + BATCH * HIDDEN
+"""Random numbers of a step: the batch, and the dropout of the hidden values, whose rate is a lane's own number."""
+PRODUCTS = 2 * 3 * INPUTS * BATCH
+"""Multiply-adds of a step: the hidden values and the sums of the target forward, the first layer's gradient backward."""
 ROUNDS = 5
-PLAIN_STEPS, PACK_STEPS = 1000, 200
+LANES = (1, 10, 100, 1000)
+PLAIN_STEPS, PACK_STEPS = 500, 1000
+LONGEST = 200_000
+"""Updates of a pack in a round, at most: packs of many lanes make fewer steps each, and at least 50."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the machine could do, from ceilings measured in the same run: microseconds a seed-step."""
+
+    ns_per_number: float
+    """Of a program that only draws the batch and adds it up, with one read of it."""
+    ns_per_product: float
+    """Of vector multiply-adds on registers."""
+
+    @property
+    def microseconds(self) -> float:
+        return (NUMBERS * self.ns_per_number + PRODUCTS * self.ns_per_product) / 1000
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Seed-steps a second, one number a round; rounds alternate, so that both run under the same load."""
+    """Seed-steps a second, one number a round; rounds alternate, so that all run under the same load."""
 
-    lanes: int
     plain: list[float] = field(default_factory=list)
-    pack: list[float] = field(default_factory=list)
+    packs: dict[int, list[float]] = field(default_factory=dict)
+    """By number of lanes."""
+    jax: dict[int, list[float]] = field(default_factory=dict)
+    limits: list[Limit] = field(default_factory=list)
+    why_no_jax: str | None = None
 
     @property
-    def ratios(self) -> list[float]:
-        return [fast / slow for fast, slow in zip(self.pack, self.plain, strict=True)]
+    def limit_us(self) -> float:
+        """The median over the rounds."""
+        return statistics.median(limit.microseconds for limit in self.limits)
 
-    def line(self) -> str:
-        """The medians in one line, and the ratio with its range over the rounds."""
-        plain, pack, ratio = (statistics.median(v) for v in (self.plain, self.pack, self.ratios))
-        return (
-            f"{self.lanes} lanes: {pack:,.0f} seed-steps/s ({1e6 / pack:.1f} us each); "
-            f"plain PyTorch loop, one seed: {plain:,.0f} ({1e6 / plain:.0f} us each); "
-            f"{ratio:.1f} times as fast (median of {len(self.ratios)} rounds, {min(self.ratios):.1f} to "
-            f"{max(self.ratios):.1f}), one thread, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    def ratios(self, lanes: int) -> list[float]:
+        """Times as fast as the plain loop, by round."""
+        return [fast / slow for fast, slow in zip(self.packs[lanes], self.plain, strict=True)]
+
+    def table(self) -> str:
+        """The medians as text, and the ratios with their range over the rounds."""
+        plain = statistics.median(self.plain)
+        lines = [
+            f"plain PyTorch loop, one seed: {plain:,.0f} seed-steps/s ({1e6 / plain:,.0f} us each)",
+            f"limit of this core: {self.limit_us:.1f} us a seed-step "
+            f"({statistics.median(limit.ns_per_number for limit in self.limits):.2f} ns a random number, "
+            f"{statistics.median(limit.ns_per_product for limit in self.limits):.3f} ns a multiply-add)",
+            "",
+            "| lanes | seed-steps/s | us each | times the plain loop | times the limit | JAX, us each | times JAX |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for lanes, rates in self.packs.items():
+            rate, found = statistics.median(rates), self.ratios(lanes)
+            us, jax = 1e6 / rate, self.jax.get(lanes)
+            peer = [f"{1e6 / statistics.median(jax):.1f}", f"{rate / statistics.median(jax):.1f}"] if jax else ["-", "-"]
+            times = f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
+            cells = [f"{lanes:,}", f"{rate:,.0f}", f"{us:.1f}", times, f"{us / self.limit_us:.2f}", *peer]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+        lines.append(
+            f"one thread, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, "
+            f"medians of {len(self.plain)} rounds" + (f"; no JAX: {self.why_no_jax}" if self.why_no_jax else "")
         )
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "limit_us": self.limit_us}
 
 
-def bench(num_lanes: int = 100, rounds: int = ROUNDS, on_progress: Callable[[str], None] = lambda line: None) -> Bench:
-    """Measure both, alternating. Compilation is not counted."""
+def bench(
+    lanes: Sequence[int] = LANES, rounds: int = ROUNDS, jax: bool = True, on_progress: Callable[[str], None] = lambda line: None
+) -> Bench:
+    """Measure all in turn. Compilation is not counted."""
     prepare_process()
-    plain, pack = plain_nmu(), pack_steps(num_lanes, resolved(SETTINGS))
+    plain, settings = plain_nmu(), resolved(SETTINGS)
     on_progress("compiling, then warming up")
+    packs = {count: pack_steps(count, settings) for count in lanes}
     plain(200)
-    pack(20)
-    result = Bench(num_lanes)
+    for run in packs.values():
+        run(20)
+    ceilings = _Ceilings()
+    result = Bench(packs={count: [] for count in lanes}, why_no_jax=_why_no_jax(jax))
+    peer = None if result.why_no_jax else JaxPeer(lanes)
     for i in range(1, rounds + 1):
         result.plain.append(1 / seconds_per_step(plain, PLAIN_STEPS))
-        result.pack.append(num_lanes / seconds_per_step(pack, PACK_STEPS))
-        on_progress(f"round {i} of {rounds}: {result.ratios[-1]:.1f} times as fast")
+        for count, run in packs.items():
+            steps = max(50, min(PACK_STEPS, LONGEST // count))
+            result.packs[count].append(count / seconds_per_step(run, steps))
+        result.limits.append(ceilings.measured())
+        if peer is not None:
+            for count in lanes:
+                result.jax.setdefault(count, []).append(peer.rate(count))
+        on_progress(f"round {i} of {rounds}: {result.ratios(lanes[-1])[-1]:.0f} times as fast")
+    if peer is not None:
+        peer.close()
     return result
+
+
+def bench_threads(threads: int = 2, lanes: int = 100, rounds: int = ROUNDS) -> list[float]:
+    """Return how many times as fast a pack is on several threads as on one, by round."""
+    prepare_process()
+    settings = resolved(SETTINGS)
+    one, several = pack_steps(lanes, settings), pack_steps(lanes, settings, threads)
+    one(20), several(20)
+    return [seconds_per_step(one, PACK_STEPS) / seconds_per_step(several, PACK_STEPS) for _ in range(rounds)]
+
+
+class _Ceilings:
+    """Programs that do one thing as fast as this core can."""
+
+    def __init__(self) -> None:
+        key = torch.tensor([1, 2], dtype=torch.int32)
+
+        def drawn(state: dict[str, torch.Tensor], key: torch.Tensor) -> dict[str, torch.Tensor]:
+            x = Stream((key[0], key[1]), state["step"].to(torch.int32)).uniform((INPUTS, BATCH), 1.0, 2.0)
+            return {"step": state["step"] + 1, "total": x.sum()}
+
+        state = {"step": torch.zeros((), dtype=torch.int64), "total": torch.zeros(())}
+        self._draw = LaneProgram(drawn, (state, key), carried=True)
+        leaves = [with_slack(t.unsqueeze(0)) for t in (*state.values(), key)]
+        self._lanes = Lanes(leaves, [None] * len(leaves), 1)
+        with tempfile.TemporaryDirectory(prefix="sweeps-bench-") as folder:
+            self._multiply = NativeProgram(compile_cpp(_multiply_adds(), Path(folder)), 1)
+        self._numbers = with_slack(torch.full((1, 8), 0.5))
+
+    def measured(self) -> Limit:
+        one, steps = np.zeros(1, np.int64), 2000
+        started = time.perf_counter()
+        self._draw.run(self._lanes, one, np.full(1, steps))
+        per_number = (time.perf_counter() - started) / steps / (INPUTS * BATCH)
+        address, count = np.array([[self._numbers.data_ptr()]]), 100_000
+        started = time.perf_counter()
+        self._multiply.run(address, np.full(1, count))
+        per_product = (time.perf_counter() - started) / count / (CHAINS * 8)
+        return Limit(per_number * 1e9, per_product * 1e9)
+
+
+CHAINS = 12
+"""Independent sums, enough to hide the latency of a multiply-add."""
+
+
+def _multiply_adds() -> str:
+    """C++ that does nothing but vector multiply-adds on registers."""
+    from sweeps.training.cpp import header
+
+    names = [f"a{k}" for k in range(CHAINS)]
+    body = " ".join(f"{a} = fma_({a}, x, y);" for a in names)
+    return (
+        f'{header()}\nextern "C" int64_t workspace() {{ return 64; }}\n'
+        'extern "C" void run(char* const* at, const int64_t* steps, int64_t count, char* work) {\n'
+        "  float* p = (float*)at[0]; vf x = load(p), y = x;\n"
+        f"  vf {', '.join(f'{a} = x' for a in names)};\n"
+        f"  for (int64_t s = 0; s < steps[0]; s++) {{ {body} }}\n"
+        f"  store(p, {' + '.join(names)});\n}}\n"
+    )
+
+
+def _why_no_jax(wanted: bool) -> str | None:
+    if not wanted:
+        return "not asked for"
+    return None if importlib.util.find_spec("jax") else "it is not installed (pip install 'sweeps[bench]')"
+
+
+class JaxPeer:
+    """The same case in JAX (vmap, scan, jit), in a process of its own on one core."""
+
+    def __init__(self, lanes: Sequence[int]) -> None:
+        core = sorted(os.sched_getaffinity(0))[0] if sys.platform == "linux" else 0
+        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sweeps.bench.jax_peer", str(core), *map(str, lanes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "XLA_FLAGS": flags},
+        )  # fmt: skip
+
+    def rate(self, lanes: int) -> float:
+        """Return seed-steps a second. Raises RuntimeError where the process has ended."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(lanes, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that runs JAX ended with status {self._process.wait()}")
+        return float(line)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def plain_nmu() -> Steps:
@@ -66,7 +231,7 @@ def plain_nmu() -> Steps:
     offset = int(rng.randint(0, 63))
 
     def loss(step: int) -> torch.Tensor:
-        x = rng.uniform(1.0, 2.0, (128, 100))
+        x = rng.uniform(1.0, 2.0, (BATCH, INPUTS))
         a, b = x[:, offset : offset + 25].sum(axis=1), x[:, offset + 13 : offset + 38].sum(axis=1)
         inputs = torch.from_numpy(x.astype(np.float32))
         targets = torch.from_numpy((a * b).astype(np.float32)).unsqueeze(1)
@@ -81,8 +246,8 @@ class _PlainNetwork(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        self.first = nn.Parameter(torch.empty(2, 100).uniform_(-0.2425, 0.2425, generator=generator))
-        self.second = nn.Parameter(torch.empty(1, 2).uniform_(0.25, 0.75, generator=generator))
+        self.first = nn.Parameter(torch.empty(HIDDEN, INPUTS).uniform_(-0.2425, 0.2425, generator=generator))
+        self.second = nn.Parameter(torch.empty(1, HIDDEN).uniform_(0.25, 0.75, generator=generator))
 
     def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
         h_BH = nn.functional.linear(x_BI, self.first)

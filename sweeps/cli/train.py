@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from dataclasses import replace
@@ -75,13 +76,15 @@ def reproduce_(
 
 @app.command("bench")
 def bench_(
-    lanes: Annotated[int, typer.Option(min=3)] = 100,
+    lanes: Annotated[str, typer.Option(help="numbers of lanes, with commas")] = "1,10,100,1000",
+    threads: Annotated[int | None, typer.Option(min=2, help="a pack on so many threads against one on one thread")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
 ) -> None:
-    """Measure the engine against a plain PyTorch loop."""
-    from sweeps.bench.engine import bench
+    """Measure the engine against a plain PyTorch loop, JAX where it is installed, and the machine's limit."""
+    from sweeps.bench.engine import bench, bench_threads
 
     def on_progress(line: str) -> None:
         errors.print(line, highlight=False)
@@ -104,10 +107,26 @@ def bench_(
         from sweeps.bench.units import HEADER, bench_units, static_units
 
         echo(HEADER)
-        for row in bench_units(static_units() if units == "all" else units.split(","), lanes):
+        for row in bench_units(static_units() if units == "all" else units.split(",")):
             echo(row.line())
         return
-    echo(bench(lanes, on_progress=on_progress).line())
+    if threads is not None:
+        ratios = sorted(bench_threads(threads))
+        median = ratios[len(ratios) // 2]
+        echo(
+            f"{threads} threads: {median:.2f} times as fast as one (median of {len(ratios)} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+        return
+    measured = bench(_counts(lanes), on_progress=on_progress)
+    echo(json.dumps(measured.as_json()) if as_json else measured.table())
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of lanes, at least 1 each. Raises UserError."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise UserError(f"--lanes takes whole numbers of at least 1 with commas, such as 1,100,1000, but got {text!r}")
+    return [int(word) for word in words]
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
