@@ -7,9 +7,9 @@ of other threads. What is small goes to shared memory, the rest to the block's p
 The order of every sum is a property of the text, and independent of the number of lanes, their place and the device:
 - Over all points of a nest: a thread adds its points (every `THREADS`th) in their order; the 32 sums of a warp are added in
   pairs of distance 16, 8, 4, 2, 1; the sums of warps are added as a balanced tree by whoever reads the result.
-- Over some loops of a nest (a product, for instance): `_Tiles` of the nest has the number of copies, the threads of a group, and
-  the elements of a chunk. A thread adds the chunks of its copy and place in the group, in their order. Threads of a group are
-  added in pairs of distance group / 2, ..., 2, 1, and copies as a balanced tree by whoever reads the result.
+- Over some loops of a nest (a product, for instance): the `_Tiles` of the nest have the number of copies, the threads of a
+  group, and the elements of a chunk. A thread adds the chunks of its copy and place in the group, in their order. Threads of a
+  group are added in pairs of distance group / 2, ..., 2, 1, and copies as a balanced tree by whoever reads the result.
 - Running products and sums: in their order, by one thread.
 """
 
@@ -49,7 +49,18 @@ SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 4}
 COSTS = {"div": 10, "sqrt": 10, "exp": 25, "log": 30, "log1p": 40, "expm1": 35, "tanh": 40, "sin": 60, "cos": 60, "pow": 200,
          "remainder": 25, "floor": 8, "threefry": 50, "const": 0, "first": 0, "second": 0}  # fmt: skip
 """Instructions of an operation; of the others: 1."""
-COMBINED = {"add": "Add", "multiply_add": "Add", "mul": "Mul", "maximum": "Maximum", "minimum": "Minimum", "and": "And", "or": "Or"}
+OPTIONS: dict[str, Any] = {"std": "c++17", "fma": False}
+"""Of the compiler. A multiply-add is fused only where the text has `fma_`."""
+INSTALL = "Install it with: pip install 'sweeps[gpu]'"
+COMBINED = {
+    "add": "Add",
+    "multiply_add": "Add",
+    "mul": "Mul",
+    "maximum": "Maximum",
+    "minimum": "Minimum",
+    "and": "And",
+    "or": "Or",
+}
 
 PRELUDE = """
 // ---- sums over threads
@@ -90,10 +101,151 @@ class CudaText:
     """Of scratch for one block; its blocks follow each other, aligned to 16."""
 
 
+class CudaError(RuntimeError):
+    """A program for CUDA cannot be compiled or run. The message says what to do."""
+
+
+class CudaProgram:
+    """A compiled text. Compiling needs NVIDIA's packages, but no device."""
+
+    def __init__(self, text: CudaText, arch: str, cache: Path | None = None) -> None:
+        """`arch`: for instance sm_90. `cache`: a folder of compiled programs; that it is read-only or full is no error."""
+        self._text, self._arch = text, arch
+        self._kernels: dict[int, Any] = {}
+        try:
+            from cuda.bindings import nvrtc
+            from cuda.core import Program, ProgramOptions
+
+            status, *version = nvrtc.nvrtcVersion()
+        except ImportError as error:
+            raise CudaError(f"programs for a GPU need NVIDIA's cuda-core package: {error}. {INSTALL}") from error
+        except Exception as error:  # the loader of libraries raises several kinds, and all have this one remedy
+            raise CudaError(
+                f"programs for a GPU need NVIDIA's run-time compiler NVRTC: {_first_line(error)}. {INSTALL}"
+            ) from error
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise CudaError(f"NVIDIA's run-time compiler NVRTC does not work: {status}. {INSTALL}")
+        identity = repr((text.text, arch, sorted(OPTIONS.items()), version))
+        file = cache / f"{hashlib.sha256(identity.encode()).hexdigest()}.cubin" if cache is not None else None
+        code = _read(file) if file is not None else None
+        if code is None:
+            try:
+                code = Program(text.text, "c++", ProgramOptions(arch=arch, name="lane", **OPTIONS)).compile("cubin").code
+            except Exception as error:  # NVRTC's errors, and those of options that it does not have
+                raise CudaError(
+                    f"NVRTC {'.'.join(map(str, version))} does not compile a program for {arch}: {_first_error(error)}. "
+                    "Update nvidia-cuda-nvrtc, or train on the CPU"
+                ) from error
+            if file is not None:
+                _write(file, code)
+        self.code: bytes = code
+        """The machine code: a cubin."""
+
+    def run(self, pointers: torch.Tensor, steps: torch.Tensor) -> None:
+        """Train lanes on the tensors' device, in torch's current stream: see `print_cuda`. Returns before they are trained.
+
+        `pointers`: int64 [lanes, arguments]; `steps`: int64 [lanes]. What they point to must not be freed before.
+        """
+        import torch
+        from cuda.core import LaunchConfig, launch
+
+        count = len(steps)
+        if not count:
+            return
+        with torch.cuda.device(pointers.device):
+            kernel = self._kernel(pointers.device.index or 0)
+            scratch = torch.empty(count * self._text.global_bytes, dtype=torch.uint8, device=pointers.device)
+            stream = torch.cuda.current_stream()
+            for tensor in (pointers, steps):  # the launch does not pass through torch
+                tensor.record_stream(stream)
+            config = LaunchConfig(grid=count, block=self._text.threads, shmem_size=self._text.shared_bytes)
+            try:
+                launch(_Stream(stream.cuda_stream), config, kernel, pointers.data_ptr(), steps.data_ptr(), scratch.data_ptr())
+            except Exception as error:  # cuda-core raises its own kind
+                raise CudaError(f"a program for {self._arch} does not start on the GPU: {_first_line(error)}") from error
+
+    def _kernel(self, device: int) -> Any:
+        """The program on a device, ready to run."""
+        if device in self._kernels:
+            return self._kernels[device]
+        from cuda.bindings import driver
+        from cuda.core import Device, ObjectCode
+
+        there = Device(device).properties.max_shared_memory_per_block_optin
+        if self._text.shared_bytes > there:
+            raise CudaError(
+                f"a program needs {self._text.shared_bytes:,} bytes of shared memory, and a block of device {device} has "
+                f"{there:,}. Print it with shared_limit={there}"
+            )
+        try:
+            Device(device).set_current()
+            kernel = ObjectCode.from_cubin(self.code).get_kernel("run")
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            (status,) = driver.cuKernelSetAttribute(attribute, self._text.shared_bytes, kernel.handle, device)
+        except Exception as error:  # cuda-core raises its own kind
+            raise CudaError(
+                f"a program for {self._arch} cannot be loaded on device {device}: {_first_line(error)}. "
+                "Compile it for the device's own architecture"
+            ) from error
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise CudaError(f"device {device} refuses {self._text.shared_bytes:,} bytes of shared memory for a block: {status}")
+        self._kernels[device] = kernel
+        return kernel
+
+
+def shared_limit(device: int) -> int:
+    """Bytes of shared memory for `print_cuda` on a device: on large ones so much that a multiprocessor holds two blocks."""
+    from cuda.core import Device
+
+    properties = Device(device).properties
+    half = properties.max_shared_memory_per_multiprocessor // 2 - 1024  # the system takes 1 KB of every block
+    return min(properties.max_shared_memory_per_block_optin, max(SHARED_LIMIT, half))
+
+
+class _Stream:
+    """torch's stream, as cuda-core takes streams of other packages."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._handle
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:300]
+
+
+def _first_error(error: BaseException) -> str:
+    """The compiler's first error in its log, else the first line."""
+    lines = str(error).splitlines()
+    return next((line.strip()[:300] for line in lines if "error:" in line), _first_line(error))
+
+
+def _read(file: Path) -> bytes | None:
+    with contextlib.suppress(OSError):
+        code = file.read_bytes()
+        if code.startswith(b"\x7fELF"):
+            return code
+    return None
+
+
+def _write(file: Path, code: bytes) -> None:
+    """Write a file at once, or not at all: other processes read it."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(code)
+        part.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 def print_cuda(program: LoopProgram, stops: int | None = None, shared_limit: int = SHARED_LIMIT) -> CudaText:
-    """Print `run`: block k trains lane k for steps[k] steps. Argument j of lane k is at pointers[k * arguments + j], dense; inputs
-    come first, then the outputs that are not carried. `stops` is the number of a carried whole number that ends a lane's steps
-    where it is not 0. `shared_limit`: bytes of shared memory that a block may have. Raises NotLowered.
+    """Print `run`: block k trains lane k for steps[k] steps. Argument j of lane k is at pointers[k * arguments + j], dense;
+    inputs come first, then the outputs that are not carried. `stops` is the number of a carried whole number that ends a lane's
+    steps where it is not 0. `shared_limit`: bytes of shared memory that a block may have. Raises NotLowered.
     """
     return _Printer(program, stops, shared_limit).printed()
 
@@ -105,8 +257,8 @@ def print_cuda(program: LoopProgram, stops: int | None = None, shared_limit: int
 class _Tiles:
     """How a nest with a reduction runs.
 
-    A tile is `rows` neighbouring elements of `kept[-1]`; a chunk is `columns` neighbouring elements of `reduced[-1]`. Chunks are
-    dealt out to `copies`, which have results of their own, and in each to the threads of a `group`. With group = 1,
+    A tile is `rows` neighbouring elements of `kept[-1]`; a chunk is `columns` neighbouring elements of `reduced[-1]`. Chunks
+    are dealt out to `copies`, which have results of their own, and in each to the threads of a `group`. With group = 1,
     neighbouring threads have neighbouring tiles, else neighbouring chunks.
     """
 
@@ -140,7 +292,9 @@ def _wavefronts(index: Index, lanes: Sequence[dict[Axis, int]], width: int) -> i
     """Cycles that shared memory takes for one access of a warp: words in the same bank are read one after another."""
     total = 0
     at_once = WARP // width
-    addresses = [index.constant + sum(c * lane.get(axis, 0) for axis, c in index.terms) for lane in lanes]
+    addresses = [sum(c * lane.get(axis, 0) for axis, c in index.terms) for lane in lanes]
+    if len(set(addresses)) <= at_once:
+        addresses = sorted(set(addresses))
     for first in range(0, len(addresses), at_once):
         words = {a + k for a in addresses[first : first + at_once] for k in range(width)}
         banks: dict[int, int] = {}
@@ -368,7 +522,7 @@ def _carried_over(nests: list[Nest]) -> list[Nest]:
             for s in nest.stores:
                 defined[_address_key(s.buffer, s.address)] = (s.value, k)
             continue
-        builder, done = _Builder(), {}
+        builder, done = _Builder(), dict[int, Value]()
         for value in nest.values:
             rebuilt(builder, value, k, done, True)
         accumulators = [
@@ -446,7 +600,12 @@ def _phases(program: LoopProgram, stops: int | None) -> list[_Group]:
         phases.append(phase)
         running = any(a.prefixes for a in nest.accumulators)
         for group in groups:
-            alike = (group.phase, group.nest.kept, group.nest.reduced, group.order) == (phase, nest.kept, nest.reduced, own.order)
+            alike = (group.phase, group.nest.kept, group.nest.reduced, group.order) == (
+                phase,
+                nest.kept,
+                nest.reduced,
+                own.order,
+            )
             if alike and not running and not any(a.prefixes for a in group.nest.accumulators) and _fits(group.nest, nest):
                 group.add(nest)
                 break
@@ -671,7 +830,8 @@ class _Printer:
         add(f"pointers += (long long)blockIdx.x * {arguments};")
         add(f"scratch += (long long)blockIdx.x * {scratch};")
         for array in self._arrays:
-            add(f"{array.kind}* const {array.name} = ({array.kind}*)({'shared' if array.shared else 'scratch'} + {array.offset});")
+            memory = "shared" if array.shared else "scratch"
+            add(f"{array.kind}* const {array.name} = ({array.kind}*)({memory} + {array.offset});")
         used = {id(a) for a in self._arrays}
         for k, b in enumerate(program.inputs):
             if b.outside:
@@ -708,8 +868,17 @@ class _Printer:
         else:
             move = f"p[k] = {f'(uint8_t)({here} != 0)' if b.dtype == 'bool' else here};"
         kind = f"{'const ' if into else ''}{OUTSIDE[b.dtype]}"
+        # Single numbers are moved by different warps, so that they do not wait for each other.
+        first = k % WARPS * WARP if many <= WARP else 0
         self._lines.append(f"{{ {kind}* const p = ({kind}*)pointers[{k}];")
-        self._lines.append(f"for (int k = thread; k < {many}; k += {THREADS}) {{")
+        if many <= WARP:
+            self._lines.append(
+                f"const int k = thread - {first};\nif (k >= 0 && k < {many}) {{"
+                if first
+                else f"const int k = thread;\nif (k < {many}) {{"
+            )
+        else:
+            self._lines.append(f"#pragma unroll 1\nfor (int k = thread; k < {many}; k += {THREADS}) {{")
         self._decode("k", axes)
         self._lines.append(f"{move} }} }}")
 
@@ -786,7 +955,8 @@ class _Printer:
                 add("}")
             begin = whole * threads if together > 1 else 0
             if begin < points:
-                add(f"for (int {name} = {begin} + {start}; {name} < {points}; {name} += {threads}) {{")
+                begin_at = f"{begin} + {start}" if begin else start
+                add(f"for (int {name} = {begin_at}; {name} < {points}; {name} += {threads}) {{")
                 self._point(group, name, inside, classes, 1)
                 add("}")
         for kind, accumulators in classes.items():
@@ -797,7 +967,8 @@ class _Printer:
             if width <= WARP:
                 each = WARP // width
                 test = f"if (thread % {each} == 0) " if each > 1 else ""
-                add(f"{test}{array}[{warp} * {width} + thread % 32 / {each}] = a_{kind}[0];")
+                at = f"{warp} * {width} + thread % 32 / {each}" if width > 1 else warp
+                add(f"{test}{array}[{at}] = a_{kind}[0];")
             else:
                 for k in range(width // WARP):
                     add(f"{array}[{warp} * {width} + thread % 32 * {width // WARP} + {k}] = a_{kind}[{k}];")
