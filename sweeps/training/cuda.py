@@ -1,8 +1,8 @@
 """CUDA of a loop program: a lane is a thread block, and its values stay in shared memory for as many steps as a launch has.
 
 How a step runs. Nests become phases with a barrier after each. A nest goes to the first phase in which everything that it
-reads is there; nests of one phase that run over the same loops become one. Scalars are computed by one thread, beside the loops
-of other threads. What is small goes to shared memory, the rest to the block's part of a scratch area in global memory.
+reads is there; nests of one phase that run over the same loops become one. Scalars are computed by one thread of a warp
+of its own, beside the loops of the others. What is small goes to shared memory, the rest to the block's part of a scratch area in global memory.
 
 The order of every sum is a property of the text, and independent of the number of lanes, their place and the device:
 - Over all points of a nest: a thread adds its points (every `THREADS`th) in their order; the 32 sums of a warp are added in
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     import torch
 
 THREADS = 256
+"""Threads of a block that run loops. One warp more computes scalars, so that its long chains of operations delay nobody."""
 WARP = 32
 WARPS = THREADS // WARP
+BLOCK = THREADS + WARP
+RESIDENT = 3
+"""Blocks of a multiprocessor that have enough registers."""
 SHARED_LIMIT = 99 * 1024
 """Bytes of shared memory that a block may have on every device from compute capability 8.0 on."""
 CARRIED_OVER = 12
@@ -43,6 +47,8 @@ COPIED_BYTES = 24 * 1024
 """Of partial sums that readers add."""
 REGISTERS = 32
 """Accumulators of a thread."""
+AHEAD = 10
+"""Elements of a running product that are read before the first of them is used."""
 UNROLLED_VALUES = 48
 """Values of a loop body that is written several times, so that several points are under way at once."""
 SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "bool": 4}
@@ -329,7 +335,9 @@ def _divisors(size: int, candidates: Iterable[int]) -> list[int]:
 def _plan(nest: Nest) -> _Tiles:
     """Of all ways to run a reduction the one with the lowest estimate of cycles."""
     if any(a.prefixes for a in nest.accumulators):
-        return _Tiles(_innermost(nest, nest.kept), tuple(sorted(nest.reduced)), 1, 1, 1, 1)
+        (running,) = nest.reduced
+        columns = max(_divisors(running.size, range(1, AHEAD + 1)))
+        return _Tiles(_innermost(nest, nest.kept), (running,), 1, columns, 1, 1)
     results = sum(SIZES[a.dtype] for a in nest.accumulators) * math.prod(a.size for a in nest.kept)
     found: list[tuple[float, int, _Tiles]] = []
     for last in sorted(nest.kept):
@@ -394,8 +402,8 @@ def _estimate(nest: Nest, p: _Tiles) -> float:
     while left > 1:
         exchanged += 4 * (values // 2) if values > 1 else 2
         values, left = max(1, values // 2), left // 2
-    issued_once += exchanged + 10 + 2 * p.rows * accumulators * p.copies
-    memory_once += exchanged / 4 + 2 * p.rows * accumulators
+    issued_once += exchanged + 10 + p.rows * accumulators
+    memory_once += exchanged / 4 + p.rows * accumulators
     threads = p.group * p.copies * p.tiles
     rounds = -(-threads // THREADS)
     warps = min(WARPS, -(-threads // WARP))
@@ -403,8 +411,9 @@ def _estimate(nest: Nest, p: _Tiles) -> float:
     share = 1 if warps >= 4 else 4 / warps
     busy = (issued * iterations + issued_once) * rounds * warps / 4 * share
     reading = (memory * iterations + memory_once) * rounds * warps
-    latency = rounds * iterations * 30.0 + 100
-    return max(busy, reading, latency) + 0.3 * (busy + reading)
+    latency = rounds * (iterations * (issued + 35) + issued_once) + 100
+    read_later = 4.0 * accumulators * p.copies
+    return max(busy, reading, latency) + 0.3 * (busy + reading) + read_later
 
 
 # ---- nests to phases --------------------------------------------------------------------------------------------------
@@ -441,6 +450,7 @@ class _Group:
     builder: _Builder = field(default_factory=_Builder)
     written: dict[tuple[int, Index], Value] = field(default_factory=dict)
     tiles: _Tiles | None = None
+    """Of a reduction."""
     first_warp: int = 0
 
     def add(self, nest: Nest) -> None:
@@ -823,7 +833,7 @@ class _Printer:
             elements = ", ".join(literal(x, dtype) for x in numbers)
             add(f"static __device__ const {SCALARS[dtype]} {name}[{len(numbers)}] = {{{elements}}};")
         add("extern __shared__ __align__(16) char shared[];")
-        add(f'extern "C" __global__ void __launch_bounds__({THREADS})')
+        add(f'extern "C" __global__ void __launch_bounds__({BLOCK}, {RESIDENT})')
         add("run(char* const* pointers, const long long* steps, char* scratch) {")
         add("const int thread = threadIdx.x;")
         arguments = len(program.inputs) + len(program.outputs) - program.carried
@@ -855,7 +865,7 @@ class _Printer:
             elif any(b is s.buffer for nest in program.nests for s in nest.stores):
                 self._transfer(k, b, into=False)
         add("}")
-        return CudaText("\n".join(self._lines) + "\n", THREADS, shared, scratch)
+        return CudaText("\n".join(self._lines) + "\n", BLOCK, shared, scratch)
 
     def _transfer(self, k: int, b: Buffer, into: bool) -> None:
         """Between an argument in memory, dense, and its buffer."""
@@ -869,7 +879,7 @@ class _Printer:
             move = f"p[k] = {f'(uint8_t)({here} != 0)' if b.dtype == 'bool' else here};"
         kind = f"{'const ' if into else ''}{OUTSIDE[b.dtype]}"
         # Single numbers are moved by different warps, so that they do not wait for each other.
-        first = k % WARPS * WARP if many <= WARP else 0
+        first = k % (BLOCK // WARP) * WARP if many <= WARP else 0
         self._lines.append(f"{{ {kind}* const p = ({kind}*)pointers[{k}];")
         if many <= WARP:
             self._lines.append(
@@ -878,22 +888,19 @@ class _Printer:
                 else f"const int k = thread;\nif (k < {many}) {{"
             )
         else:
-            self._lines.append(f"#pragma unroll 1\nfor (int k = thread; k < {many}; k += {THREADS}) {{")
+            self._lines.append(f"#pragma unroll 1\nfor (int k = thread; k < {many}; k += {BLOCK}) {{")
         self._decode("k", axes)
         self._lines.append(f"{move} }} }}")
 
     def _phase(self, groups: Sequence[tuple[int, _Group]]) -> None:
-        """Loops that do not need all threads get different ones; one warp more computes the scalars, and begins with that."""
+        """Loops that do not need all threads get different ones."""
         next_warp = 0
         small = [g for _, g in groups if not g.nest.reduced and g.nest.kept and self._points(g) < THREADS]
         for group in small:
             warps = -(-self._points(group) // WARP)
             group.first_warp = next_warp if next_warp + warps <= WARPS else 0
             next_warp = group.first_warp + warps
-        scalar = [(number, group) for number, group in groups if not group.nest.kept and not group.nest.reduced]
-        for _, group in scalar:
-            group.first_warp = next_warp % WARPS
-        for number, group in [*scalar, *((n, g) for n, g in groups if g.nest.kept or g.nest.reduced)]:
+        for number, group in groups:
             self._lines.append(f"// {', '.join(group.nest.names)}")
             self._names = {id(v): f"v{k}" for k, v in enumerate(group.nest.values)}
             if group.nest.reduced:
@@ -901,7 +908,7 @@ class _Printer:
             elif group.nest.kept:
                 self._loop(number, group)
             else:
-                self._lines.append(f"if (thread == {group.first_warp * WARP}) {{")
+                self._lines.append(f"if (thread == {THREADS}) {{")
                 self._values(group.nest.values, [_Copy()])
                 self._stores(group.nest.stores, _Copy())
                 self._lines.append("}")
@@ -929,8 +936,7 @@ class _Printer:
         if any({a for a, _ in s.address.terms} != nest.kept for s in nest.stores):
             raise NotLowered("a loop that writes an element several times")
         first = group.first_warp * WARP
-        condition = [f"thread >= {first}"] * (first > 0) + [f"thread < {first + threads}"] * (first + threads < THREADS)
-        add(f"if ({' && '.join(condition)}) {{" if condition else "{")
+        add(f"if ({f'thread >= {first} && ' if first else ''}thread < {first + threads}) {{")
         classes = _classes(nest.accumulators)
         for kind, accumulators in classes.items():
             zero = literal(IDENTITY[accumulators[0].op], accumulators[0].dtype)
@@ -1021,7 +1027,7 @@ class _Printer:
         running = [a for a in nest.accumulators if a.prefixes]
         classes = _classes(nest.accumulators)
         add(f"// {p.rows} x {p.columns} elements a thread, groups of {p.group} threads, {p.copies} copies of the result")
-        add("{")
+        add(f"if (thread < {THREADS}) {{")
         self._values([v for v in nest.values if not v.axes], [_Copy()])
         units = p.tiles * p.copies
         if p.group == 1:
@@ -1068,7 +1074,7 @@ class _Printer:
                     name = f"a_{kind}[{k * p.rows + r}]"
                     add(f"{name} = {self._updated(a, name, copy)};")
                     if a in running:
-                        add(f"{self._element(a.buffer, a.address)} = {name};")
+                        add(f"{self._element(a.buffer, a.address, copy)} = {name};")
         add("}")
         if not running:
             self._write_sums(number, group, rows)

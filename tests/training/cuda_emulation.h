@@ -11,10 +11,10 @@
 #define __device__
 #define __shared__
 #define __align__(n) __attribute__((aligned(n)))
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 
 namespace emulation {
-constexpr int THREADS = 256, WARP = 32, STACK = 1 << 17;
+constexpr int THREADS = EMULATED_THREADS, WARP = 32, STACK = 1 << 17;
 enum State { READY, AT_WARP, AT_BLOCK, DONE };
 static ucontext_t scheduler, fibres[THREADS];
 static char stacks[THREADS][STACK] __attribute__((aligned(64)));
