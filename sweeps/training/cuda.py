@@ -1,8 +1,9 @@
 """CUDA of a loop program: a lane is a thread block, and its values stay in shared memory for as many steps as a launch has.
 
 How a step runs. Nests become phases with a barrier after each. A nest goes to the first phase in which everything that it
-reads is there; nests of one phase that run over the same loops become one. Scalars are computed by one thread of a warp
-of its own, beside the loops of the others. What is small goes to shared memory, the rest to the block's part of a scratch area in global memory.
+reads is there; nests of one phase that run over the same loops become one. Scalars are computed by one thread of a warp of its
+own, beside the loops of the others. What is small goes to shared memory, the rest to the block's part of a scratch area in
+global memory. No bit depends on where a value is.
 
 The order of every sum is a property of the text, and independent of the number of lanes, their place and the device:
 - Over all points of a nest: a thread adds its points (every `THREADS`th) in their order; the 32 sums of a warp are added in
