@@ -37,7 +37,11 @@ WARP = 32
 WARPS = THREADS // WARP
 BLOCK = THREADS + WARP
 RESIDENT = 3
-"""Blocks of a multiprocessor that have enough registers."""
+"""Blocks of a multiprocessor that get registers, where it has shared memory for so many."""
+MULTIPROCESSOR_BYTES = 228 * 1024
+"""Shared memory of a multiprocessor of compute capability 9.0; a block takes 1 KB more than it asks for."""
+SCRATCH_BYTES = 2**31
+"""Of global memory for a launch: more lanes have several launches, one after another."""
 SHARED_LIMIT = 99 * 1024
 """Bytes of shared memory that a block may have on every device from compute capability 8.0 on."""
 CARRIED_OVER = 12
@@ -161,13 +165,17 @@ class CudaProgram:
             return
         with torch.cuda.device(pointers.device):
             kernel = self._kernel(pointers.device.index or 0)
-            scratch = torch.empty(count * self._text.global_bytes, dtype=torch.uint8, device=pointers.device)
+            at_once = min(count, max(1, SCRATCH_BYTES // max(1, self._text.global_bytes)))
+            scratch = torch.empty(at_once * self._text.global_bytes, dtype=torch.uint8, device=pointers.device)
             stream = torch.cuda.current_stream()
             for tensor in (pointers, steps):  # the launch does not pass through torch
                 tensor.record_stream(stream)
-            config = LaunchConfig(grid=count, block=self._text.threads, shmem_size=self._text.shared_bytes)
             try:
-                launch(_Stream(stream.cuda_stream), config, kernel, pointers.data_ptr(), steps.data_ptr(), scratch.data_ptr())
+                for first in range(0, count, at_once):
+                    lanes = min(at_once, count - first)
+                    config = LaunchConfig(grid=lanes, block=self._text.threads, shmem_size=self._text.shared_bytes)
+                    addresses = (pointers[first:].data_ptr(), steps[first:].data_ptr(), scratch.data_ptr())
+                    launch(_Stream(stream.cuda_stream), config, kernel, *addresses)
             except Exception as error:  # cuda-core raises its own kind
                 raise CudaError(f"a program for {self._arch} does not start on the GPU: {_first_line(error)}") from error
 
@@ -833,8 +841,9 @@ class _Printer:
             dtype = next(b.dtype for nest in program.nests for b, _ in nest.loads() if b.name == name)
             elements = ", ".join(literal(x, dtype) for x in numbers)
             add(f"static __device__ const {SCALARS[dtype]} {name}[{len(numbers)}] = {{{elements}}};")
+        resident = max(1, min(RESIDENT, MULTIPROCESSOR_BYTES // (shared + 1024)))
         add("extern __shared__ __align__(16) char shared[];")
-        add(f'extern "C" __global__ void __launch_bounds__({BLOCK}, {RESIDENT})')
+        add(f'extern "C" __global__ void __launch_bounds__({BLOCK}, {resident})')
         add("run(char* const* pointers, const long long* steps, char* scratch) {")
         add("const int thread = threadIdx.x;")
         arguments = len(program.inputs) + len(program.outputs) - program.carried

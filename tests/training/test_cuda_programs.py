@@ -262,6 +262,21 @@ def test_a_text_compiles_for_real_architectures(nvrtc: None, name: str) -> None:
         assert CudaProgram(case(name).text, arch).code.startswith(b"\x7fELF")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_gives_the_bits_of_the_emulated_block(nvrtc: None, folder: Path, name: str) -> None:
+    made = case(name)
+    major, minor = torch.cuda.get_device_capability()
+    program = CudaProgram(made.text, f"sm_{major}{minor}")
+    emulated, on_device = lane(made.arguments), [[t.cuda() for t in made.arguments] for _ in range(3)]
+    Emulation(made.text, folder).run([emulated], [3], "ascending")
+    pointers = torch.tensor([[t.data_ptr() for t in tensors] for tensors in on_device], device="cuda")
+    program.run(pointers, torch.full((3,), 3, device="cuda"))
+    for tensors in on_device:
+        for k, (ours, expected) in enumerate(zip(tensors, emulated, strict=True)):
+            assert ours.cpu().nan_to_num(nan=7.0).equal(expected.nan_to_num(nan=7.0)), f"argument {k}"
+
+
 def test_a_compiled_program_is_read_from_the_cache(nvrtc: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import cuda.core
 
