@@ -24,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from sweeps.config.settings import build, resolve
+from sweeps.training.cpp import print_cpp
 from sweeps.training.cuda import BLOCK, CudaError, CudaProgram, CudaText, print_cuda
 from sweeps.training.loops import LoopProgram, lower
 from sweeps.training.optimizers import DOUBLE
@@ -32,6 +33,14 @@ from sweeps.training.settings import float_leaves
 from sweeps.training.state import initial_state, tensors_of
 from sweeps.training.step import LaneFunctions
 
+aten = torch.ops.aten
+DECOMPOSED = (
+    aten.elu, aten.elu_backward, aten.hardtanh, aten.hardtanh_backward, aten.hardshrink, aten.softshrink, aten.leaky_relu,
+    aten.leaky_relu_backward, aten.softplus, aten.softplus_backward, aten.sigmoid_backward, aten.tanh_backward,
+    aten.threshold_backward, aten._softmax, aten._log_softmax, aten._softmax_backward_data, aten._log_softmax_backward_data,
+    aten.select_backward, aten.slice_backward, aten.lerp, aten.masked_fill, aten.mean,
+)  # fmt: skip
+"""Operations that are recorded as several simpler ones."""
 ORDERS = {"ascending": 0, "descending": 1, "random": 2}
 CASES: dict[str, dict[str, Any]] = {
     "nmu": {"model": "nmu"},
@@ -89,12 +98,10 @@ def case(name: str) -> Case:
     def step(*tensors: Tensor) -> list[Tensor]:
         return pytree.tree_leaves(functions.step(*pytree.tree_unflatten(list(tensors), spec)))
 
-    aten = torch.ops.aten
-    simpler = get_decompositions(
-        [aten._softmax, aten._log_softmax, aten._softmax_backward_data, aten._log_softmax_backward_data]
-    )
     with torch.no_grad():
-        graph = make_fx(torch.func.functionalize(step, remove="mutations"), simpler)(*(t.clone() for t in flat))
+        graph = make_fx(torch.func.functionalize(step, remove="mutations"), get_decompositions(DECOMPOSED))(
+            *(t.clone() for t in flat)
+        )
     graph.graph.eliminate_dead_code()
     carried = len(pytree.tree_leaves(state))
     paths = [".".join(str(key) for key in path) for path, _ in pytree.tree_flatten_with_path(state)[0]]
@@ -184,6 +191,26 @@ def test_a_text_run_on_an_emulated_block_agrees_with_the_recorded_operations_in_
     assert bits(changed[:carried]) != bits(made.arguments[:carried])
     assert int(changed[made.status]) == 0, "a step was refused, so this case shows nothing"
     assert bits(changed[carried:]) == bits(made.arguments[carried:])
+
+
+@pytest.mark.parametrize("name", ["nmu", "single module", "noise"])
+def test_a_text_agrees_with_the_program_in_cpp_and_draws_the_same_random_numbers(name: str, folder: Path) -> None:
+    pytest.importorskip("sweeps.training.lane_program", reason="programs in C++ have an older form here")
+    made = case(name)
+    source, library = folder / "lane.cpp", folder / "lane.so"
+    source.write_text(print_cpp(made.program, made.status))
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+    subprocess.run([os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library)], check=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.workspace.restype = ctypes.c_int64
+    work = torch.zeros(loaded.workspace() + 64, dtype=torch.uint8)
+    by_cpp, by_cuda = lane(made.arguments), lane(made.arguments)
+    pointers, steps = torch.tensor([t.data_ptr() for t in by_cpp]), torch.ones(1, dtype=torch.int64)
+    aligned = -(-work.data_ptr() // 64) * 64
+    loaded.run(*(ctypes.c_void_p(p) for p in (pointers.data_ptr(), steps.data_ptr(), 1, aligned)))
+    Emulation(made.text, folder).run([by_cuda], [1], "ascending")
+    for k in range(made.program.carried):
+        assert torch.allclose(by_cuda[k], by_cpp[k], rtol=1e-4, atol=1e-6, equal_nan=True), f"output {k}"
 
 
 def test_the_emulation_finds_every_barrier_that_is_missing(tmp_path: Path) -> None:
