@@ -21,7 +21,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -434,7 +434,6 @@ class _Builder:
     def __init__(self) -> None:
         self.values: list[Value] = []
         self._known: dict[Any, Value] = {}
-        self._inputs: set[int] = set()
 
     def value(self, op: str, dtype: str, args: tuple[Any, ...], axes: frozenset[Axis]) -> Value:
         key = (op, dtype, *((id(a) if isinstance(a, Value | Buffer) else (type(a), repr(a))) for a in args))
@@ -478,81 +477,88 @@ class _Group:
             self.written[key] = value
             self.nest.stores.append(Store(s.buffer, s.address, value, s.exact))
         for a in nest.accumulators:
-            values = tuple(new[id(v)] for v in a.values)
-            self.nest.accumulators.append(
-                Accumulator(a.op, a.dtype, values, a.buffer, a.address, a.divisor, a.prefixes, a.full)
-            )
+            self.nest.accumulators.append(replace(a, values=tuple(new[id(v)] for v in a.values)))
         self.nest.values = self.builder.values
         self.nest.names += nest.names
 
 
-def _carried_over(nests: list[Nest]) -> list[Nest]:
-    """Let loops compute cheap scalars themselves, so that they need not wait for the thread that computes scalars."""
-    defined: dict[tuple[int, Index], tuple[Value, int]] = {}
+class _CarriedOver:
+    """Lets loops compute cheap scalars themselves, so that they need not wait for the thread that computes scalars."""
 
-    def untouched(buffer: Buffer, first: int, last: int) -> bool:
-        return not any(s.buffer is buffer for nest in nests[first : last + 1] for s in nest.stores)
+    def __init__(self, nests: list[Nest]) -> None:
+        self._nests = nests
+        self._defined: dict[tuple[int, Index], tuple[Value, int]] = {}
+        """The last value of an element that a nest of scalars has stored, and the number of that nest."""
+        self._reader = 0
+        self._costs: dict[int, int] = {}
+        self._new: dict[int, Value] = {}
+        """Values of the reader, by the identity of those that they replace."""
+        self._builder = _Builder()
 
-    def cost(value: Value, reader: int) -> int:
-        """Operations, of which each one that is needed several times counts as often."""
-        if value.op == "const":
-            return 0
-        if value.op == "load":
-            return load_cost(value, reader)
-        own = COSTS.get(value.op, 1)
-        return own + sum(cost(a, reader) for a in value.args if isinstance(a, Value)) if own == 1 else CARRIED_OVER + 1
-
-    def load_cost(value: Value, reader: int) -> int:
-        definition = defined.get(_address_key(*value.args))
-        if definition is not None and usable(definition, reader):
-            inner = cost(definition[0], reader)
-            if inner <= CARRIED_OVER:
-                return inner
-        return 1
-
-    def usable(definition: tuple[Value, int], reader: int) -> bool:
-        """Whether everything that the definition reads is still the same where the reader is, also while that one runs."""
-        todo = [definition[0]]
-        while todo:
-            value = todo.pop()
-            if value.op == "load" and not untouched(value.args[0], definition[1], reader):
-                return False
-            todo += [a for a in value.args if isinstance(a, Value)]
-        return True
-
-    def rebuilt(builder: _Builder, value: Value, reader: int, done: dict[int, Value], top: bool) -> Value:
-        if id(value) in done:
-            return done[id(value)]
-        found: Value | None = None
-        if value.op == "load":
-            definition = defined.get(_address_key(*value.args))
-            if definition is not None and usable(definition, reader) and cost(definition[0], reader) <= CARRIED_OVER:
-                found = rebuilt(builder, definition[0], reader, done, False)
-        if found is None:
-            args = tuple(rebuilt(builder, a, reader, done, False) if isinstance(a, Value) else a for a in value.args)
-            found = builder.value(value.op, value.dtype, args, value.axes)
-        done[id(value)] = found
-        return found
-
-    result: list[Nest] = []
-    for k, nest in enumerate(nests):
-        if not nest.kept and not nest.reduced:
+    def nests(self) -> list[Nest]:
+        result: list[Nest] = []
+        for number, nest in enumerate(self._nests):
+            if nest.kept or nest.reduced:
+                result.append(self._rebuilt(number, nest))
+                continue
             result.append(nest)
             for s in nest.stores:
-                defined[_address_key(s.buffer, s.address)] = (s.value, k)
-            continue
-        builder, done = _Builder(), dict[int, Value]()
-        for value in nest.values:
-            rebuilt(builder, value, k, done, True)
-        accumulators = [
-            Accumulator(a.op, a.dtype, tuple(done[id(v)] for v in a.values), a.buffer, a.address, a.divisor, a.prefixes, a.full)
-            for a in nest.accumulators
-        ]
-        stores = [Store(s.buffer, s.address, done[id(s.value)], s.exact) for s in nest.stores]
-        result.append(Nest(nest.kept, nest.reduced, builder.values, stores, accumulators, list(nest.names)))
-        for s in nest.stores:  # a loop that writes a scalar, or over one
-            defined.pop(_address_key(s.buffer, s.address), None)
-    return result
+                self._defined[_address_key(s.buffer, s.address)] = (s.value, number)
+        return result
+
+    def _rebuilt(self, number: int, nest: Nest) -> Nest:
+        self._reader, self._costs, self._new, self._builder = number, {}, {}, _Builder()
+        values = {id(v): self._value(v) for v in nest.values}
+        stores = [s._replace(value=values[id(s.value)]) for s in nest.stores]
+        accumulators = [replace(a, values=tuple(values[id(v)] for v in a.values)) for a in nest.accumulators]
+        return Nest(nest.kept, nest.reduced, self._builder.values, stores, accumulators, list(nest.names))
+
+    def _value(self, value: Value) -> Value:
+        if id(value) not in self._new:
+            definition = self._definition(value)
+            if definition is not None:
+                self._new[id(value)] = self._value(definition)
+            else:
+                args = tuple(self._value(a) if isinstance(a, Value) else a for a in value.args)
+                self._new[id(value)] = self._builder.value(value.op, value.dtype, args, value.axes)
+        return self._new[id(value)]
+
+    def _definition(self, value: Value) -> Value | None:
+        """What the reader computes instead of reading an element."""
+        found = self._defined.get(_address_key(*value.args)) if value.op == "load" else None
+        if found is None or not self._is_the_same_here(*found) or self._cost(found[0]) > CARRIED_OVER:
+            return None
+        return found[0]
+
+    def _cost(self, value: Value) -> int:
+        """Operations; those of a value that is needed several times count as often."""
+        if id(value) not in self._costs:
+            own = COSTS.get(value.op, 1)
+            if value.op == "const":
+                total = 0
+            elif value.op == "load":
+                definition = self._definition(value)
+                total = 1 if definition is None else self._cost(definition)
+            elif own != 1:
+                total = CARRIED_OVER + 1
+            else:
+                total = own + sum(self._cost(a) for a in value.args if isinstance(a, Value))
+            self._costs[id(value)] = total
+        return self._costs[id(value)]
+
+    def _is_the_same_here(self, definition: Value, number: int) -> bool:
+        """Whether nothing that a definition reads is written from its nest on, until the reader has ended."""
+        between = self._nests[number : self._reader + 1]
+        seen, todo = {id(definition)}, [definition]
+        while todo:
+            value = todo.pop()
+            if value.op == "load" and any(s.buffer is value.args[0] for nest in between for s in nest.stores):
+                return False
+            for a in value.args:
+                if isinstance(a, Value) and id(a) not in seen:
+                    seen.add(id(a))
+                    todo.append(a)
+        return True
 
 
 def _apart(a: Index, b: Index) -> bool:
@@ -604,7 +610,7 @@ class _Accesses:
 
 
 def _phases(program: LoopProgram, stops: int | None) -> list[_Group]:
-    nests = _carried_over(program.nests)
+    nests = _CarriedOver(program.nests).nests()
     accesses = [_Accesses(nest, _point_order(nest) if not nest.reduced else ()) for nest in nests]
     checked = program.inputs[stops] if stops is not None else None
     phases: list[int] = []

@@ -54,6 +54,11 @@ CASES: dict[str, dict[str, Any]] = {
     "identity": {"model": "tanh", "task": "identity"},
     "identity nalu": {"model": "nalu", "task": "identity"},
     "pair functions": {"model": "nalu", "task": "pair_functions"},
+    "odd sizes": {
+        "model": {"name": "nmu", "hidden": 5},
+        "task": {"name": "static", "input_size": 17},
+        "train": {"batch": 33},
+    },
     "noise": {
         "model": {"name": "nmu", "dropout": 0.1},
         "train": {"optimizer": "sgd", "momentum": 0.9, "gradient_noise": 0.01, "clip_norm": 0.5},
