@@ -186,24 +186,33 @@ class CudaProgram:
         from cuda.bindings import driver
         from cuda.core import Device, ObjectCode
 
-        there = Device(device).properties.max_shared_memory_per_block_optin
-        if self._text.shared_bytes > there:
-            raise CudaError(
-                f"a program needs {self._text.shared_bytes:,} bytes of shared memory, and a block of device {device} has "
-                f"{there:,}. Print it with shared_limit={there}"
-            )
         try:
             Device(device).set_current()
+            there = Device(device).properties.max_shared_memory_per_block_optin
+            if self._text.shared_bytes > there:
+                raise CudaError(
+                    f"a program needs {self._text.shared_bytes:,} bytes of shared memory, and a block of device {device} has "
+                    f"{there:,}. Print it with shared_limit={there}"
+                )
             kernel = ObjectCode.from_cubin(self.code).get_kernel("run")
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            (status,) = driver.cuKernelSetAttribute(attribute, self._text.shared_bytes, kernel.handle, device)
+            known = driver.CUfunction_attribute
+            # A multiprocessor divides its memory into cache and shared memory: all to the latter, so that it holds more blocks.
+            wanted = {
+                known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: self._text.shared_bytes,
+                known.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: 100,
+            }
+            results = [driver.cuKernelSetAttribute(key, value, kernel.handle, device)[0] for key, value in wanted.items()]
+        except CudaError:
+            raise
         except Exception as error:  # cuda-core raises its own kind
             raise CudaError(
                 f"a program for {self._arch} cannot be loaded on device {device}: {_first_line(error)}. "
                 "Compile it for the device's own architecture"
             ) from error
-        if status != driver.CUresult.CUDA_SUCCESS:
-            raise CudaError(f"device {device} refuses {self._text.shared_bytes:,} bytes of shared memory for a block: {status}")
+        if any(status != driver.CUresult.CUDA_SUCCESS for status in results):
+            raise CudaError(
+                f"device {device} refuses {self._text.shared_bytes:,} bytes of shared memory for a block: {results}"
+            )
         self._kernels[device] = kernel
         return kernel
 
