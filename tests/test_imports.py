@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "sweeps.training": {
         "arith_models.base", "filelock", "numpy", "safetensors", "sweeps.machine", "sweeps.training", "tasks.base", "torch",
     },
+    "sweeps.training.cuda": {"cuda.bindings", "cuda.core", "sweeps.training", "torch"},
 }  # fmt: skip
 # Abstract classes that hold no numbers: whatever is typed by them may import them.
 CONTRACTS = ("arith_models.base", "tasks.base")
@@ -28,6 +29,7 @@ CONTRACTS = ("arith_models.base", "tasks.base")
 ENGINE = tuple(f"sweeps.training.{name}" for name in ("lane", "numerics", "settings", "pack", "ensemble", "random", "step"))
 # Where the only mention of a library may stand: a file, or the folder it has grown into.
 ONLY_IN = {
+    "cuda": ("sweeps.training.cuda",),
     "optuna": ("sweeps.search",),
     "mlflow": ("sweeps.tracking",),
     "ray": ("sweeps.runner", "cluster"),

@@ -113,9 +113,8 @@ def bench_(
     if threads is not None:
         ratios = sorted(bench_threads(threads))
         median = ratios[len(ratios) // 2]
-        echo(
-            f"{threads} threads: {median:.2f} times as fast as one (median of {len(ratios)} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        spread = f"median of {len(ratios)} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        echo(f"{threads} threads: {median:.2f} times as fast as one ({spread})")
         return
     measured = bench(_counts(lanes), on_progress=on_progress)
     echo(json.dumps(measured.as_json()) if as_json else measured.table())

@@ -17,12 +17,29 @@ typedef int int32_t; typedef unsigned uint32_t; typedef long long int64_t; typed
 
 // ---- single numbers; a truth value is 0 or -1
 
+#ifdef __CUDACC__
+INLINE float fma_(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+INLINE double fma_(double a, double b, double c) { return __fma_rn(a, b, c); }
+INLINE float sqrt_(float x) { return __fsqrt_rn(x); }
+INLINE double sqrt_(double x) { return __dsqrt_rn(x); }
+INLINE float abs_(float x) { return fabsf(x); }
+INLINE double abs_(double x) { return fabs(x); }
+INLINE int32_t bits_(float x) { return __float_as_int(x); }
+INLINE float float_(int32_t x) { return __int_as_float(x); }
+INLINE int64_t bits_(double x) { return __double_as_longlong(x); }
+INLINE double double_(int64_t x) { return __longlong_as_double(x); }
+#else
 INLINE float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 INLINE double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
 INLINE float sqrt_(float x) { return __builtin_sqrtf(x); }
 INLINE double sqrt_(double x) { return __builtin_sqrt(x); }
 INLINE float abs_(float x) { return __builtin_fabsf(x); }
 INLINE double abs_(double x) { return __builtin_fabs(x); }
+INLINE int32_t bits_(float x) { int32_t r; memcpy(&r, &x, 4); return r; }
+INLINE float float_(int32_t x) { float r; memcpy(&r, &x, 4); return r; }
+INLINE int64_t bits_(double x) { int64_t r; memcpy(&r, &x, 8); return r; }
+INLINE double double_(int64_t x) { double r; memcpy(&r, &x, 8); return r; }
+#endif
 INLINE int32_t abs_(int32_t x) { return x < 0 ? -x : x; }
 INLINE int64_t abs_(int64_t x) { return x < 0 ? -x : x; }
 template <class T> INLINE int32_t lt_(T a, T b) { return -(int32_t)(a < b); }
@@ -39,10 +56,6 @@ template <class T> INLINE int64_t to_i64(T x) { return (int64_t)x; }
 INLINE int32_t shl_(int32_t x, int n) { return (int32_t)((uint32_t)x << n); }
 INLINE int64_t shl_(int64_t x, int n) { return (int64_t)((uint64_t)x << n); }
 template <class T> INLINE T shr_(T x, int n) { return x >> n; }
-INLINE int32_t bits_(float x) { int32_t r; memcpy(&r, &x, 4); return r; }
-INLINE float float_(int32_t x) { float r; memcpy(&r, &x, 4); return r; }
-INLINE int64_t bits_(double x) { int64_t r; memcpy(&r, &x, 8); return r; }
-INLINE double double_(int64_t x) { double r; memcpy(&r, &x, 8); return r; }
 INLINE int32_t whole_(float x) { return (int32_t)x; }
 INLINE int64_t whole_(double x) { return (int64_t)x; }
 INLINE int32_t remainder_(int32_t a, int32_t b) { int32_t r = a % b; return r && (r < 0) != (b < 0) ? r + b : r; }
@@ -152,7 +165,11 @@ template <class T> INLINE T not_bits(T x) { return ~x; }
 
 #ifdef __CUDACC__
 #define CONST(F, x) ((F)(x))
+#define INF_ (__int_as_float(0x7f800000))
+#define NAN_ (__int_as_float(0x7fc00000))
 #else
+#define INF_ (__builtin_inff())
+#define NAN_ (__builtin_nanf(""))
 template <class F> struct constant_ { static __attribute__((always_inline)) F of(double x) { return (F)x; } };
 template <> struct constant_<vf> { static __attribute__((always_inline)) vf of(double x) { return V((float)x); } };
 template <> struct constant_<vd> { static __attribute__((always_inline)) vd of(double x) { return V(x); } };
@@ -160,8 +177,6 @@ template <> struct constant_<vi> { static __attribute__((always_inline)) vi of(d
 template <> struct constant_<vl> { static __attribute__((always_inline)) vl of(double x) { return V((int64_t)x); } };
 #define CONST(F, x) (constant_<F>::of(x))
 #endif
-#define INF_ (__builtin_inff())
-#define NAN_ (__builtin_nanf(""))
 
 // ---- elementary functions of float32. Polynomials: Moshier, Cephes mathematical library (single precision).
 
@@ -228,12 +243,9 @@ template <class F> INLINE F tanh_f32(F x) {
   large = float_(bits_(large) | (bits_(x) & CONST(I, -2147483648.0)));
   return select_(lt_(a, CONST(F, 0.625)), small, select_(ne_(x, x), x, large));
 }
-#ifdef __CUDACC__
-typedef double wide_f; 
-template <class F> struct wide_of { typedef double type; };
-#else
 template <class F> struct wide_of {};
 template <> struct wide_of<float> { typedef double type; };
+#ifndef __CUDACC__
 template <> struct wide_of<vf> { typedef vd type; };
 #endif
 // sine (which = 0) or cosine (1): the argument is reduced in double precision, which is enough up to 1e8; from 1e9 on, where
