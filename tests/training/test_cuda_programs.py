@@ -26,21 +26,13 @@ from torch.utils import _pytree as pytree
 from sweeps.config.settings import build, resolve
 from sweeps.training.cpp import print_cpp
 from sweeps.training.cuda import BLOCK, CudaError, CudaProgram, CudaText, print_cuda
-from sweeps.training.loops import LoopProgram, lower
+from sweeps.training.loops import DECOMPOSED, LoopProgram, lower
 from sweeps.training.optimizers import DOUBLE
 from sweeps.training.random import seed_key, signed
 from sweeps.training.settings import float_leaves
 from sweeps.training.state import initial_state, tensors_of
 from sweeps.training.step import LaneFunctions
 
-aten = torch.ops.aten
-DECOMPOSED = (
-    aten.elu, aten.elu_backward, aten.hardtanh, aten.hardtanh_backward, aten.hardshrink, aten.softshrink, aten.leaky_relu,
-    aten.leaky_relu_backward, aten.softplus, aten.softplus_backward, aten.sigmoid_backward, aten.tanh_backward,
-    aten.threshold_backward, aten._softmax, aten._log_softmax, aten._softmax_backward_data, aten._log_softmax_backward_data,
-    aten.select_backward, aten.slice_backward, aten.lerp, aten.masked_fill, aten.mean,
-)  # fmt: skip
-"""Operations that are recorded as several simpler ones."""
 ORDERS = {"ascending": 0, "descending": 1, "random": 2}
 CASES: dict[str, dict[str, Any]] = {
     "nmu": {"model": "nmu"},
