@@ -31,7 +31,8 @@ seeds: 2
 TRAIN = """
 import sys
 from sweeps.cli import main
-from sweeps.runner import run  # before the path, in which tests has another folder `tasks`
+import tasks.base  # before the path, in which tests has another folder `tasks`
+from sweeps.runner import run
 sys.path.append(sys.argv.pop(1))
 from commands import train_in_process
 sys.path.pop()

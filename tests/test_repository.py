@@ -78,7 +78,7 @@ def test_make_without_arguments_lists_every_target() -> None:
     assert done.returncode == 0, done.stderr
     assert make_targets() == {
         *("help", "venv", "sweep", "test", "test-cluster", "test-slow", "test-faults"),
-        *("check", "bench", "ui", "docs", "clean"),
+        *("check", "bench", "gpu-check", "ui", "docs", "clean"),
     }
     for target in make_targets():
         assert re.search(rf"^ +{target} +\w", done.stdout, re.MULTILINE), f"{target} is missing in:\n{done.stdout}"

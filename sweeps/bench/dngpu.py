@@ -17,18 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweeps.bench.gpu_check import BINS, FLOPS, MAPS, ROWS
 from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
 from sweeps.runner.worker import prepare_process
 
-MAPS, ROWS, SYMBOLS, OUTPUTS = 96, 32, 13, 3
-BINS = (8, 12, 16, 20, 25, 28, 31, 36, 41)
+SYMBOLS, OUTPUTS = 13, 3
 SETTINGS = {
     "model": {"name": "dngpu", "maps": MAPS, "dropout": 0.1},
     "task": {"name": "algorithm", "operation": "multiply", "base": 2, "bins": list(BINS)},
     "train": {"steps": 10**9, "batch": ROWS, "optimizer": "adamax", "lr": 0.005, "beta2": 0.9995},
 }
-FLOPS = 3 * 2 * 9 * MAPS**2 * ROWS * sum(n * n for n in BINS)
-"""Of a step: products of three gates of width 3 at every position and time step, forward once and backward twice."""
 
 
 @dataclass(frozen=True)

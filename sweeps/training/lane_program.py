@@ -21,10 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from torch.utils import _pytree as pytree
 from sweeps.machine import use_compile_cache
 from sweeps.training.compile import Recorded, in_place
 from sweeps.training.cpp import print_cpp
+from sweeps.training.cuda import CudaError, CudaProgram, CudaText, print_cuda, shared_limit
 from sweeps.training.loops import DECOMPOSED, NotLowered, lower
 from sweeps.training.numerics import NUMERICS
 
@@ -98,11 +100,12 @@ class LaneProgram:
         self.arguments, self._spec = pytree.tree_flatten(example)
         """One lane's tensors, in the order of a program's arguments."""
         self._function, self._carried = function, carried
+        self.device = self.arguments[0].device
         self.num_carried = len(pytree.tree_leaves(example[0])) if carried else 0
         self.why_uncompiled: str | None = None if compiled else "compilation is switched off"
         self.not_lowered: str | None = None
         """The operation that has no lowering, where the recorded operations are compiled by torch."""
-        self._native: NativeProgram | None = None
+        self._native: Program | None = None
         self._recorded: Recorded | None = None
         self.outputs: list[Tensor]
         """Of a function that is not carried: one lane's results, as tensors of the right shape; their values mean nothing."""
@@ -126,11 +129,16 @@ class LaneProgram:
                 found = self._printed(example, stops)
             source = found["source"]
             if source is not None:
-                self._native = self._loaded(files, source, found["num_arguments"], threads, [example, *trials])
+                if self.device.type == "cpu":
+                    self._native = self._loaded(files, source, found["num_arguments"], threads, [example, *trials])
+                else:
+                    self._native = self._loaded_on_gpu(files, CudaText(source, **found["cuda"]), [example, *trials])
             if name is not None:
                 files.remember(name, found)
             self.not_lowered = found["not_lowered"]
-            self.outputs = [torch.zeros(shape, dtype=_dtype_named(dtype)) for shape, dtype in found["outputs"]]
+            self.outputs = [
+                torch.zeros(shape, dtype=_dtype_named(dtype), device=self.device) for shape, dtype in found["outputs"]
+            ]
             self._out_spec = None if self._carried else pytree.treespec_loads(found["out_spec"])
         except CompilationFailed as failed:
             self._native, self.why_uncompiled = None, str(failed)
@@ -154,6 +162,19 @@ class LaneProgram:
             return self._loaded(files, source, num_arguments, threads, trials)
         return program
 
+    def _loaded_on_gpu(self, files: ProgramFiles, text: CudaText, trials: Sequence[tuple[Any, ...]]) -> GpuProgram:
+        """The program of a text, compiled for this device; when it is new here, compared with the recorded operations."""
+        major, minor = torch.cuda.get_device_capability(self.device)
+        try:
+            program = GpuProgram(CudaProgram(text, f"sm_{major}{minor}", files.folder), self.device)
+            checked = hashlib.sha256(repr((program.code, torch.cuda.get_device_name(self.device))).encode()).hexdigest()
+            if files.known(checked) is None:
+                self._check(program, trials)
+                files.remember(checked, {"checked": True})
+        except CudaError as error:
+            raise CompilationFailed(str(error)) from error
+        return program
+
     def _printed(self, example: tuple[Any, ...], stops: str | None) -> dict[str, Any]:
         """The function as C++ (None where it has no lowering), and what a process needs besides to run it."""
         graph, out_spec, outputs = self._graph(example)
@@ -164,7 +185,13 @@ class LaneProgram:
             "source": None, "not_lowered": None,
         }  # fmt: skip
         try:
-            found["source"] = print_cpp(lower(graph, self.num_carried), self._place(example, stops))
+            form, place = lower(graph, self.num_carried), self._place(example, stops)
+            if self.device.type == "cpu":
+                found["source"] = print_cpp(form, place)
+            else:
+                text = print_cuda(form, place, shared_limit(self.device.index or 0))
+                found["source"], about = text.text, asdict(text)
+                found["cuda"] = {name: value for name, value in about.items() if name != "text"}
         except NotLowered as operation:
             found["not_lowered"] = str(operation)
         return found
@@ -189,10 +216,10 @@ class LaneProgram:
             graph = make_fx(functional, _decompositions())(*(t.detach().clone() for t in self.arguments))
         graph.graph.eliminate_dead_code()
         values = [node.meta["val"] for node in list(graph.graph.nodes)[-1].args[0]]
-        outputs = [] if self._carried else [torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values]
+        outputs = [] if self._carried else [torch.zeros(tuple(v.shape), dtype=v.dtype, device=v.device) for v in values]
         return graph, out_spec, outputs
 
-    def _check(self, program: NativeProgram, trials: Sequence[tuple[Any, ...]]) -> None:
+    def _check(self, program: Program, trials: Sequence[tuple[Any, ...]]) -> None:
         """Raise CompilationFailed where the program disagrees with the recorded operations on one of the trials."""
         generator = torch.Generator().manual_seed(0)
         graph, _, _ = self._graph(trials[0])
@@ -230,7 +257,7 @@ class LaneProgram:
 
     def new_outputs(self, count: int) -> Any:
         """Return stacked tensors for the results of so many lanes, in the function's containers."""
-        stacked = [torch.zeros((count, *t.shape), dtype=t.dtype) for t in self.outputs]
+        stacked = [torch.zeros((count, *t.shape), dtype=t.dtype, device=t.device) for t in self.outputs]
         assert self._out_spec is not None, "a carried state is its own result"
         return pytree.tree_unflatten(stacked, self._out_spec)
 
@@ -290,7 +317,27 @@ def with_slack(tensor: Tensor) -> Tensor:
     return result
 
 
-class NativeProgram:
+class Program(ABC):
+    """A compiled program."""
+
+    @abstractmethod
+    def run(self, addresses: Addresses, steps: npt.NDArray[np.int64]) -> None:
+        """Run a lane for every row of addresses, each so many steps. On a GPU they may still be running on return."""
+
+
+class GpuProgram(Program):
+    """A compiled program for a GPU: a lane is a thread block."""
+
+    def __init__(self, program: CudaProgram, device: torch.device) -> None:
+        self._program, self._device = program, device
+        self.code = program.code
+
+    def run(self, addresses: Addresses, steps: npt.NDArray[np.int64]) -> None:
+        on_device = [torch.from_numpy(np.ascontiguousarray(x, np.int64)).to(self._device) for x in (addresses, steps)]
+        self._program.run(*on_device)
+
+
+class NativeProgram(Program):
     """A compiled program for the CPU. Several threads take lanes in turn, each with a workspace of its own."""
 
     def __init__(self, path: Path, num_arguments: int, threads: int = 1) -> None:
@@ -330,7 +377,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lanes")
 
 
-def run_once(program: NativeProgram, arguments: Sequence[Tensor], num_carried: int, like: Sequence[Tensor]) -> list[Tensor]:
+def run_once(program: Program, arguments: Sequence[Tensor], num_carried: int, like: Sequence[Tensor]) -> list[Tensor]:
     """Return the results of one step of one lane; `like` are tensors of their shapes."""
     own = [with_slack(t) for t in arguments]
     outputs = [with_slack(torch.full_like(t, 77)) for t in like[num_carried:]]
@@ -369,7 +416,7 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
 def _jittered(t: Tensor, generator: torch.Generator) -> Tensor:
     if not t.is_floating_point():
         return t.clone()
-    noise = torch.randn(t.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
     return (t.double() * (1.0 + 3e-7 * noise)).to(t.dtype)
 
 
@@ -387,14 +434,15 @@ class ProgramFiles:
     def __init__(self) -> None:
         if why := use_compile_cache():
             log.warning("%s", why)
-        self._folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "sweeps-programs"
+        self._folder = self.folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "sweeps-programs"
         with suppress(OSError):
             self._folder.mkdir(0o700, parents=True, exist_ok=True)
 
     def name_of(self, identity: str, arguments: Sequence[Tensor], num_carried: int) -> str:
         """Return the name of what `remember` keeps about a function."""
         shapes = [(tuple(t.shape), str(t.dtype)) for t in arguments]
-        depends_on = [identity, shapes, num_carried, NUMERICS, torch.__version__, _engine_digest()]
+        devices = {torch.cuda.get_device_name(t.device) for t in arguments if t.is_cuda}
+        depends_on = [identity, shapes, num_carried, NUMERICS, torch.__version__, _engine_digest(), sorted(devices)]
         return hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]
 
     def known(self, name: str) -> dict[str, Any] | None:

@@ -213,7 +213,8 @@ class LaneTrainer(Trainer):
             for s in starts:
                 put(self.state["params"], s.place, initial_params(s.built, s.lane.seed, self.device))
             return
-        keys = torch.from_numpy(seed_keys(np.array([s.lane.seed for s in starts]), "initialise").view(np.int32))
+        words = seed_keys(np.array([s.lane.seed for s in starts]), "initialise").view(np.int32)
+        keys = torch.from_numpy(words).to(self.device)
         floats = pytree.tree_leaves(self.tensors["floats"])
         params = pytree.tree_leaves(self.state["params"])
         places = np.array([s.place for s in starts], np.int64)
@@ -302,14 +303,15 @@ class LaneTrainer(Trainer):
         shapes = {name: (p.shape, p.dtype) for name, p in sorted(self.built.model().named_parameters())}
 
         def initial(key: Tensor, floats: Params) -> Params:
-            params = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+            params = {n: torch.zeros(shape, dtype=dtype, device=key.device) for n, (shape, dtype) in shapes.items()}
             stream = Stream((key[0], key[1]), device=key.device)
             with torch.no_grad():
                 with_params(self.functions.model(floats), params, lambda module: module.initialise(stream))
             return params
 
         def key_of(seed: int) -> Tensor:
-            return torch.tensor([signed(word) for word in seed_key(seed, "initialise")], dtype=torch.int32)
+            words = [signed(word) for word in seed_key(seed, "initialise")]
+            return torch.tensor(words, dtype=torch.int32, device=self.device)
 
         floats = self._of_first("floats")
         programs.initialises_itself = True
@@ -339,7 +341,7 @@ def trial_states(state: LaneState) -> list[LaneState]:
     def changed(t: Tensor, spread: float) -> Tensor:
         if not t.is_floating_point() or not t.numel():
             return t.clone()
-        noise = torch.randn(t.shape, generator=generator)
+        noise = torch.randn(t.shape, generator=generator).to(t.device)
         new = t * (1.0 + spread * noise) + 0.03 * spread * noise
         return new.abs() if bool((t >= 0).all()) and t.dim() else new  # second moments stay positive
 

@@ -298,12 +298,11 @@ def test_a_program_with_a_fault_is_found_out_before_it_is_used(fault, monkeypatc
     """The reference and the program differ: training goes on with the recorded operations, and says why."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(lane_program, "print_cpp", lambda *arguments: INJECTED[fault](print_cpp(*arguments)))
-    trainer = trainer_of(resolved({"name": "nmu", "dropout": 0.1}, STATIC, steps=10**6, clip_norm=1.0))
+    trainer = trainer_of(resolved({"name": "nmu", "dropout": 0.1}, STATIC, steps=10**6))
     trainer.programs().step = None
     program = trainer._step_program()
     assert not program.is_native
     assert program.why_uncompiled.startswith("the compiled program disagrees with the recorded operations")
-    assert not list(tmp_path.rglob("*.so")) or trainer.programs().initialise is not None
 
 
 # ---- without a lowering, without a compiler, without room -------------------------------------------------------------
