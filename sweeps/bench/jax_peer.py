@@ -11,7 +11,8 @@ import sys
 import time
 from typing import Any
 
-STEPS = 200
+UPDATES = 20_000
+"""Of a measurement, all lanes together, and at least 10 steps."""
 
 
 def main(core: int, sizes: list[int]) -> None:
@@ -58,9 +59,10 @@ def main(core: int, sizes: list[int]) -> None:
         params = {"first": jnp.clip(params["first"], -1, 1), "second": jnp.clip(params["second"], 0, 1)}
         return (params, first, second, t + 1, key, offset), None
 
-    run = jax.jit(jax.vmap(lambda carry: jax.lax.scan(step, carry, None, length=STEPS)[0]))
-    states = {}
+    states, runs, steps = {}, {}, {}
     for size in sizes:
+        length = steps[size] = max(10, UPDATES // size)
+        runs[size] = run = jax.jit(jax.vmap(lambda carry, n=length: jax.lax.scan(step, carry, None, length=n)[0]))
         keys = jax.random.split(jax.random.PRNGKey(0), size)
         params = jax.vmap(initial)(keys)
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -69,8 +71,8 @@ def main(core: int, sizes: list[int]) -> None:
     for line in sys.stdin:
         size = int(line)
         started = time.perf_counter()
-        states[size] = jax.block_until_ready(run(states[size]))
-        print(size * STEPS / (time.perf_counter() - started), flush=True)
+        states[size] = jax.block_until_ready(runs[size](states[size]))
+        print(size * steps[size] / (time.perf_counter() - started), flush=True)
 
 
 if __name__ == "__main__":
