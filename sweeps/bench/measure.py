@@ -26,11 +26,16 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     return explicit
 
 
-def pack_steps(num_lanes: int, settings: dict[str, Any], threads: int = 1) -> Steps:
-    """Return the steps of a compiled pack, which draws its batches itself."""
+def pack_of(num_lanes: int, settings: dict[str, Any], threads: int = 1) -> Pack:
+    """Return a compiled pack of so many seeds."""
     lanes = [Lane(str(seed), settings, seed) for seed in range(num_lanes)]
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
-    return Pack(lanes, num_lanes, build, zero_floats, threads=threads).stepper()
+    return Pack(lanes, num_lanes, build, zero_floats, threads=threads)
+
+
+def pack_steps(num_lanes: int, settings: dict[str, Any], threads: int = 1) -> Steps:
+    """Return the steps of a compiled pack, which draws its batches itself."""
+    return pack_of(num_lanes, settings, threads).stepper()
 
 
 def plain_steps(

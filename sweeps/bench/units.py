@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
+from sweeps.bench.measure import Steps, pack_of, plain_steps, resolved, seconds_per_step
 from sweeps.config import registry
 from sweeps.config.settings import build
+from sweeps.errors import UserError
 from sweeps.runner.worker import prepare_process
 
 ROUNDS = 3
+RANGES = ((1.0, 2.0), (0.9, 1.1))
+"""Of the inputs: the second one where lanes diverge in the first. A lane that has diverged makes no steps."""
 PLAIN_STEPS, PACK_STEPS = 200, 50
 
 
@@ -62,17 +65,25 @@ def bench_units(names: Sequence[str], num_lanes: int = 100) -> Iterator[UnitBenc
     """Measure one unit after another. Raises UserError for a name that the static task cannot train."""
     prepare_process()
     for name in names:
-        settings = resolved({"model": name, "task": "static", "train": {"steps": 10**9}})
-        started = time.perf_counter()
-        plain, pack = plain_unit(settings), pack_steps(num_lanes, settings)
-        plain(20)
-        pack(5)
-        compile_s = time.perf_counter() - started
-        plain_rates, pack_rates = [], []
-        for _ in range(ROUNDS):
-            plain_rates.append(1 / seconds_per_step(plain, PLAIN_STEPS))
-            pack_rates.append(num_lanes / seconds_per_step(pack, PACK_STEPS))
+        for interpolation in RANGES:
+            task = {"name": "static", "interpolation": list(interpolation)}
+            settings = resolved({"model": name, "task": task, "train": {"steps": 10**9}})
+            started = time.perf_counter()
+            plain, pack = plain_unit(settings), pack_of(num_lanes, settings)
+            steps = pack.stepper()
+            plain(20)
+            steps(5)
+            compile_s = time.perf_counter() - started
+            plain_rates, pack_rates = [], []
+            for _ in range(ROUNDS):
+                plain_rates.append(1 / seconds_per_step(plain, PLAIN_STEPS))
+                pack_rates.append(num_lanes / seconds_per_step(steps, PACK_STEPS))
+            if not pack.tensors["state"]["status"].any():
+                break
+        else:
+            raise UserError(f"lanes of {name} diverge in every range: there is nothing to measure")
         layers = ", ".join(unit["name"] for unit in settings["model"]["units"])
+        layers += "" if interpolation is RANGES[0] else f" (inputs in {list(interpolation)})"
         yield UnitBench(name, layers, statistics.median(plain_rates), statistics.median(pack_rates), compile_s)
 
 
@@ -84,9 +95,10 @@ def plain_unit(settings: dict[str, Any]) -> Steps:
     with torch.no_grad():
         model.initialise(stream)
     masks = built.task.instance(0)["masks"].astype(np.float64)
+    low, high = settings["task"]["interpolation"]
 
     def loss(step: int) -> Tensor:
-        x = rng.uniform(1.0, 2.0, (built.train.batch, built.task.num_inputs))
+        x = rng.uniform(low, high, (built.train.batch, built.task.num_inputs))
         inputs = torch.from_numpy(x.astype(np.float32))
         targets = torch.from_numpy((x @ masks.T).sum(axis=1, keepdims=True).astype(np.float32))
         y_BO, penalties = model(inputs, _PlainContext(step, stream))
