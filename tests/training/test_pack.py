@@ -10,6 +10,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lanes import TOO_LARGE, assert_same, finish, lanes_of, pack_of, settings_of, tensors, train
@@ -298,3 +299,44 @@ def test_the_target_of_a_lane_is_its_seeds() -> None:
     results = train(lanes_of(NAU, range(3)))
     first = [result.curve["error.extrapolation"][0] for result in results.values()]
     assert len(set(first)) == 3 and all(math.isfinite(error) for error in first)
+
+
+def evaluations(pack: Any, interpolation: list[float], extrapolation: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the evaluations of all lanes of a pack have these errors, one after another."""
+    found = iter(zip(interpolation, extrapolation, strict=True))
+
+    def evaluate(which: Any) -> dict[str, Any]:
+        guide, test = next(found)
+        columns = {"error.interpolation": guide, "error.extrapolation": test, "sparsity_error": 0.5}
+        return {name: np.full(len(which), value, np.float32) for name, value in columns.items()}
+
+    monkeypatch.setattr(pack.trainer, "evaluate", evaluate)
+
+
+def test_a_lane_that_stops_when_solved_goes_on_while_its_best_evaluation_is_not_below_the_threshold(monkeypatch) -> None:
+    """At step 10 the extrapolation error is 0, but the lowest interpolation error is that of step 0: so far it is unsolved."""
+    pack = pack_of(lanes_of(settings_of(steps=50, stop="solved"), range(2)))
+    evaluations(pack, [0.1, 0.5, 0.05], [1e9, 0.0, 0.0], monkeypatch)
+    for result in finish(pack).values():
+        assert (result.outcome, result.steps, result.best_step, result.converged_at) == ("solved", 20, 20, 10)
+
+
+def test_a_record_has_the_weights_of_the_best_evaluation_where_they_are_not_the_last_ones(monkeypatch) -> None:
+    expected = {}
+    for last_is_best in (False, True):
+        pack = pack_of(lanes_of(settings_of(steps=30), [0, 1]))
+        evaluations(pack, [0.5, 0.1, 0.1, 0.01 if last_is_best else 0.2], [1.0] * 4, monkeypatch)
+        pack.advance()  # to step 10
+        expected = {k: pack.tensors["state"]["params"]["first.weight"][k].clone() for k in (0, 1)}
+        # A checkpoint between evaluations has them too.
+        pack.advance()
+        moved = [Lane(f"seed {k}", settings_of(steps=30), k, pack.checkpoints()[f"seed {k}"]) for k in (0, 1)]
+        others = pack_of(moved)
+        evaluations(others, [0.1, 0.01 if last_is_best else 0.2], [1.0] * 2, monkeypatch)
+        for results in (finish(pack), finish(others)):
+            for k in (0, 1):
+                state = tensors(results[f"seed {k}"])
+                assert ("best.params.first.weight" in state) is not last_is_best
+                if not last_is_best:
+                    assert results[f"seed {k}"].best_step == 10, "the first of equal ones"
+                    assert torch.equal(state["best.params.first.weight"], expected[k])
