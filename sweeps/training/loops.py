@@ -397,10 +397,11 @@ def lower(graph: GraphModule, carried: int = 0) -> LoopProgram:
 def _op(node: Node) -> str:
     if node.op != "call_function":
         return node.op
-    target = node.target
-    if target is operator.getitem:
+    if node.target is operator.getitem:
         return "getitem"
-    return str(getattr(target, "__name__", target)).split(".")[0]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        raise NotLowered(str(node.target))
+    return str(node.target.overloadpacket.__name__)
 
 
 def _args(node: Node) -> tuple[Any, ...]:
@@ -870,9 +871,7 @@ class _Lowering:
 
     def _constant(self, body: _Body, n: Node, at: tuple[Index, ...]) -> Value:
         """A tensor that the recorded function holds itself."""
-        tensor = self._graph
-        for name in str(n.target).split("."):
-            tensor = getattr(tensor, name)
+        tensor = operator.attrgetter(str(n.target))(self._graph)
         if not isinstance(tensor, torch.Tensor):
             raise NotLowered(f"a held {type(tensor).__name__}")
         n.meta.setdefault("val", tensor)
