@@ -15,7 +15,8 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sweeps.config.settings import build, float_leaves
+from sweeps.config import registry
+from sweeps.config.settings import build, float_leaves, resolve
 from sweeps.training import lane_program
 from sweeps.training.cpp import print_cpp
 from sweeps.training.lane import Lane
@@ -392,3 +393,27 @@ def test_trial_states_have_other_weights_and_steps_and_numbers_that_are_not_fini
     assert len({int(s["step"]) for s in states}) >= 4
     assert sum(any(not p.isfinite().all() for p in s["params"].values()) for s in states) == 2
     assert set(float_leaves(STRUCTURES["nalu"])) and CompilationFailed
+
+
+TASKS = ("static", "single_module", "identity", "pair_functions")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("unit", [name for name in registry.names("model") if registry.learnable_task(name) == "static"])
+def test_every_unit_of_the_catalog_is_trained_and_evaluated_by_programs_in_every_static_task(unit) -> None:
+    """They have a lowering, and agree with the recorded operations on all trial states."""
+    found = 0
+    for task in TASKS:
+        settings, faults, _ = resolve({"model": unit, "task": task, "train": {"steps": 1000}})
+        if settings is None:  # a unit may have no network for a task
+            assert faults
+            continue
+        trainer = trainer_of(settings)
+        trainer.prepare()
+        programs = trainer.programs()
+        assert programs.why_uncompiled is None
+        for program in (programs.step, programs.evaluate):
+            assert program is not None and program.is_native, f"{task}: {program and program.not_lowered}"
+        found += 1
+    assert found >= 3
