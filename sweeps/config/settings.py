@@ -338,7 +338,9 @@ def source_of(resolved: Mapping[str, Any]) -> str:
 def _engine_source() -> str:
     from sweeps.training import numerics
 
-    return digest({path.name: path for path in Path(numerics.__file__).parent.glob("*.py")})
+    folder = Path(numerics.__file__).parent
+    of_python = digest({path.name: path for path in folder.glob("*.py")})
+    return " ".join([of_python, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.h")))])
 
 
 def settable_paths(resolved: Mapping[str, Any]) -> list[str]:

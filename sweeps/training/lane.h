@@ -1,7 +1,7 @@
 // Numbers of lane programs: vectors of 8, elementary functions, and Threefry. Included by generated C++ (a vector is 8 elements
 // of a lane) and CUDA (a thread computes single elements). Every function has one sequence of IEEE operations, for vectors and
 // single numbers alike, with fused multiply-adds exactly where `fma_` is written: bits do not depend on the instruction set.
-// Largest errors, in units in the last place, against double precision: tests/training/test_lane_numbers.py.
+// Largest errors, in units in the last place, against double precision: tests/training/test_lane_program.py.
 
 #ifdef __CUDACC__
 typedef int int32_t; typedef unsigned uint32_t; typedef long long int64_t; typedef unsigned long long uint64_t; typedef unsigned char uint8_t;
@@ -58,8 +58,9 @@ INLINE int64_t shl_(int64_t x, int n) { return (int64_t)((uint64_t)x << n); }
 template <class T> INLINE T shr_(T x, int n) { return x >> n; }
 INLINE int32_t whole_(float x) { return (int32_t)x; }
 INLINE int64_t whole_(double x) { return (int64_t)x; }
-INLINE int32_t remainder_(int32_t a, int32_t b) { int32_t r = a % b; return r && (r < 0) != (b < 0) ? r + b : r; }
-INLINE int64_t remainder_(int64_t a, int64_t b) { int64_t r = a % b; return r && (r < 0) != (b < 0) ? r + b : r; }
+// Padding may hold any number: what would trap is 0.
+INLINE int32_t remainder_(int32_t a, int32_t b) { if (b == 0 || b == -1) return 0; int32_t r = a % b; return r && (r < 0) != (b < 0) ? r + b : r; }
+INLINE int64_t remainder_(int64_t a, int64_t b) { if (b == 0 || b == -1) return 0; int64_t r = a % b; return r && (r < 0) != (b < 0) ? r + b : r; }
 struct Words { uint32_t a, b; };
 
 #ifdef __CUDACC__

@@ -57,6 +57,8 @@ FLAGS = (
 )  # fmt: skip
 WIDE = {"AVX512": ("avx2", "fma", "avx512f", "avx512vl", "avx512dq", "avx512bw"), "AVX2": ("avx2", "fma")}
 """torch's name of an instruction set -> what the compiler may use of it. No bit depends on it, see `cpp`."""
+KEPT = {"source", "num_arguments", "outputs", "out_spec", "not_lowered"}
+"""What is kept about a function besides its program."""
 KEPT_DAYS = 60.0
 """Programs that no process has used for so long are removed."""
 COMPILE_S = 120.0
@@ -71,6 +73,10 @@ SENSITIVITY = 30.0
 
 class CompilationFailed(Exception):
     """No program could be compiled here. The message says why and what to do."""
+
+
+class Disagreement(Exception):
+    """A program differs from the recorded operations. The message says where and by how much."""
 
 
 class LaneProgram:
@@ -113,7 +119,8 @@ class LaneProgram:
             self._compile(example, stops, identity, trials, threads)
             if self.not_lowered is not None and not lowered_only:
                 log.warning(
-                    "%s has no lowering: lanes are trained by torch's compiler one by one, many times slower", self.not_lowered
+                    "no lane program is used for %s: lanes are trained by torch's compiler one by one, many times slower",
+                    self.not_lowered,
                 )
         if self._native is None and not (lowered_only and self.not_lowered is not None):
             self._record(example, compiled and self.not_lowered is not None)
@@ -133,13 +140,15 @@ class LaneProgram:
                     self._native = self._loaded(files, source, found["num_arguments"], threads, [example, *trials])
                 else:
                     self._native = self._loaded_on_gpu(files, CudaText(source, **found["cuda"]), [example, *trials])
-            if name is not None:
+            if name is not None and not found.pop("holds_tensors", False):
                 files.remember(name, found)
             self.not_lowered = found["not_lowered"]
             self.outputs = [
                 torch.zeros(shape, dtype=_dtype_named(dtype), device=self.device) for shape, dtype in found["outputs"]
             ]
             self._out_spec = None if self._carried else pytree.treespec_loads(found["out_spec"])
+        except Disagreement as found_out:
+            self._native, self.not_lowered = None, str(found_out)
         except CompilationFailed as failed:
             self._native, self.why_uncompiled = None, str(failed)
             log.warning("training runs uncompiled, hundreds of times slower: %s", failed)
@@ -183,6 +192,8 @@ class LaneProgram:
             "outputs": [[list(t.shape), str(t.dtype).removeprefix("torch.")] for t in outputs],
             "out_spec": None if self._carried else pytree.treespec_dumps(out_spec),
             "source": None, "not_lowered": None,
+            # Its numbers may come from a file, which is no part of an identity.
+            "holds_tensors": bool(graph.graph.find_nodes(op="get_attr")),
         }  # fmt: skip
         try:
             form, place = lower(graph, self.num_carried), self._place(example, stops)
@@ -194,6 +205,9 @@ class LaneProgram:
                 found["cuda"] = {name: value for name, value in about.items() if name != "text"}
         except NotLowered as operation:
             found["not_lowered"] = str(operation)
+        except Exception as error:  # of a use of an operation that the lowering has not foreseen
+            log.debug("a recorded function could not be lowered", exc_info=True)
+            found["not_lowered"] = f"an operation ({type(error).__name__}: {error})"
         return found
 
     def _place(self, example: tuple[Any, ...], stops: str | None) -> int | None:
@@ -220,7 +234,7 @@ class LaneProgram:
         return graph, out_spec, outputs
 
     def _check(self, program: Program, trials: Sequence[tuple[Any, ...]]) -> None:
-        """Raise CompilationFailed where the program disagrees with the recorded operations on one of the trials."""
+        """Raise Disagreement where the program disagrees with the recorded operations on one of the trials."""
         generator = torch.Generator().manual_seed(0)
         graph, _, _ = self._graph(trials[0])
         names = [str(k) for k in range(len(list(graph.graph.nodes)[-1].args[0]))]
@@ -233,9 +247,9 @@ class LaneProgram:
             for name, value, want, *others in zip(names, ours, expected, *changed, strict=True):
                 wrong = difference(value, want, others)
                 if wrong is not None:
-                    raise CompilationFailed(
-                        f"the compiled program disagrees with the recorded operations (result {name} of trial {number}: "
-                        f"{wrong}): please report this with the sweep file; `--numerics plain` trains without programs"
+                    raise Disagreement(
+                        f"a program that disagrees with the recorded operations (result {name} of trial {number}: {wrong}; "
+                        "please report it with the sweep file)"
                     )
 
     def _record(self, example: tuple[Any, ...], compiled: bool) -> None:
@@ -449,8 +463,11 @@ class ProgramFiles:
         """Return what was kept under a name, None where there is nothing that can be used."""
         with suppress(OSError, ValueError):
             if self._is_private():
-                found: dict[str, Any] = json.loads((self._folder / f"{name}.json").read_text())
-                return found
+                path = self._folder / f"{name}.json"
+                found = json.loads(path.read_text())
+                path.touch()  # its last use
+                if isinstance(found, dict) and ("checked" in found or KEPT <= found.keys()):
+                    return found
         return None
 
     def remember(self, name: str, found: dict[str, Any]) -> None:
@@ -473,7 +490,7 @@ class ProgramFiles:
             if self._is_kept(path):
                 yield path, False
                 return
-            with _room_for_compilation() as folder:
+            with _room_for_compilation(self._folder) as folder:
                 library = compile_cpp(source, folder)
                 yield library, True
                 self._write(path, library.read_bytes())
@@ -509,15 +526,19 @@ class ProgramFiles:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all; where that cannot be done, nothing is kept."""
-        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary: Path | None = None
         try:
             if self._is_private():
-                temporary.write_bytes(data)
+                descriptor, name = tempfile.mkstemp(prefix="new-", dir=self._folder)
+                temporary = Path(name)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
                 temporary.replace(path)
         except OSError as error:  # the file saves time and is no part of any result
             log.debug("a compiled program was not kept: %s", error)
-            with suppress(OSError):
-                temporary.unlink()
+            if temporary is not None:
+                with suppress(OSError):
+                    temporary.unlink()
 
     def _is_private(self) -> bool:
         """Whether nobody else can write code into the folder."""
@@ -533,7 +554,7 @@ class ProgramFiles:
             for path in self._folder.iterdir():
                 with suppress(OSError):  # another process removes them too
                     if path.stat().st_mtime < oldest:
-                        path.unlink()
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @cache
@@ -544,9 +565,9 @@ def _engine_digest() -> str:
 
 
 @contextmanager
-def _room_for_compilation() -> Iterator[Path]:
-    """A folder for the compiler's files: a temporary one, or one in memory where the disk is full."""
-    for parent in (tempfile.gettempdir(), "/dev/shm"):
+def _room_for_compilation(cache: Path) -> Iterator[Path]:
+    """A folder for the compiler's files: in the cache, whose libraries can be loaded, a temporary one, or one in memory."""
+    for parent in (cache, tempfile.gettempdir(), "/dev/shm"):
         with suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix="sweeps-compile-", dir=parent))
             break

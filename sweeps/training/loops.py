@@ -399,7 +399,7 @@ def _op(node: Node) -> str:
         return node.op
     if node.target is operator.getitem:
         return "getitem"
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._overloadname == "dtype":
         raise NotLowered(str(node.target))
     return str(node.target.overloadpacket.__name__)
 
@@ -606,6 +606,8 @@ class _Lowering:
             self._running(n)
         elif op in REDUCTIONS and self._reduces_loops(n):
             x, dims, keepdim = _reduction(n)
+            if op in ("amax", "amin") and _dtype(n) not in ("f32", "f64"):
+                raise NotLowered(f"{op} of {_dtype(n)}")
             kept_dims = [d for d in range(len(_shape(x))) if d not in dims]
             sizes = [_shape(x)[d] for d in (*kept_dims, *dims)]
             order = [*kept_dims, *dims]
@@ -1117,9 +1119,13 @@ class _Lowering:
         if n.kwargs.get("alpha", 1) != 1:
             raise NotLowered(f"{op} with alpha")
         computed_in: str | None = dtype
+        if (op == "remainder" and dtype in ("f32", "f64")) or (op in ("minimum", "maximum") and dtype == "bool"):
+            raise NotLowered(f"{op} of {dtype}")
         if op in COMPARISONS:
             tensors = [a.meta["val"] if isinstance(a, Node) else a for a in args[:2]]
             computed_in = DTYPES[torch.result_type(*tensors)]
+            if computed_in == "bool":  # a truth value is 0 or -1 here, and 0 or 1 in torch
+                computed_in = "i32"
         elif op.startswith(("logical", "is")):
             computed_in = None
         return emit(body, *(self._operand(body, a, at, computed_in) for a in args))

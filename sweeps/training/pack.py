@@ -204,7 +204,7 @@ class Pack:
         self._threshold = np.full(P, math.nan)
         self._stops = np.zeros(P, bool)
         self._best: LaneState | None = None
-        self._updates_per_run = FIRST_RUN
+        self._updates_per_run = 1 if self.trainer.together else FIRST_RUN
 
     @property
     def done(self) -> bool:
@@ -295,10 +295,11 @@ class Pack:
                 failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
         if not starts:
             return failed
+        failed_before = len(failed)
         try:
             self.trainer.start([start for start, *_ in starts])
         except Exception:  # one by one, to find the lanes that cannot be started
-            kept = []
+            kept, failed_before = [], -1
             for entry in starts:
                 try:
                     self.trainer.start([entry[0]])
@@ -307,10 +308,16 @@ class Pack:
                     self.trainer.free(entry[0].place)
                     failed.append(error_result(entry[0].lane, f"{type(error).__name__}: {error}"))
             starts = kept
-            if starts:
+        try:
+            if failed_before != len(failed) and starts:
                 self.trainer.start([start for start, *_ in starts])
-        for start, curve, wall_time_s, best in starts:
-            self._take(start, curve, wall_time_s, best)
+            for start, curve, wall_time_s, best in starts:
+                self._take(start, curve, wall_time_s, best)
+        except Exception as error:  # each can be started, but all together cannot: no lane is lost without a result
+            for start, *_ in starts:
+                self.places[start.place] = None
+                self.trainer.free(start.place)
+                failed.append(error_result(start.lane, f"{type(error).__name__}: {error}"))
         return failed
 
     def _start_of(self, place: int, lane: Lane, built: Built) -> tuple[Start, Curve, float, LaneState | None]:
@@ -381,7 +388,7 @@ class Pack:
             self._test_at_best[which] = test
         else:
             better = guide < self._best_guide[which]  # the first of equals; NaN is never better
-            first = ~np.isfinite(self._best_guide[which]) & np.isnan(self._test_at_best[which])
+            first = self.curves.length[which] == 1
             improved = which[better | first]
             self._best_guide[improved] = np.where(np.isnan(guide), math.inf, guide)[better | first]
             self._test_at_best[improved] = np.asarray(test)[better | first]
@@ -497,15 +504,20 @@ class Pack:
         # Lanes that are behind come first, so that all have nearly the same number of updates when time is over.
         order = np.lexsort((live, steps[live]))
         live, left = live[order], left[order]
+        before = steps[live]
         while left.any():
             which, count = self._next_run(live, left)
             started = time.monotonic()
             self.trainer.train(live[which], count)
             now = time.monotonic()
             left[which] -= count
-            done = int(count.sum())
+            left[which[self._status()[live[which]] != RUNNING]] = 0  # such lanes make no more steps
+            reached = self._steps()[live[which]]
+            done = int((reached - before[which]).sum())
+            before[which] = reached
             self._wall_time_s[live[which]] += (now - started) / len(which)
-            self._updates_per_run = max(1, int(done / max(now - started, 1e-6) * RUN_S))
+            if done:
+                self._updates_per_run = max(1, min(4 * done, int(done / max(now - started, 1e-6) * RUN_S)))
             if now >= until:
                 break
         self.seed_steps += int((self._steps() - steps).sum())

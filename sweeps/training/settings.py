@@ -64,7 +64,7 @@ class Train:
     (bfloat16, by torch.autocast)"""
     evaluate_every: int = 1000
     stop: Literal["never", "solved"] = "never"
-    """solved: a lane ends at the first evaluation that meets the task's threshold"""
+    """solved: a lane ends at the first evaluation at which it is solved, as judged by its evaluations so far"""
 
     def __post_init__(self) -> None:
         bounds = {

@@ -67,6 +67,7 @@ class Trainer(ABC):
         self.num_places, self.built, self.zero_floats, self.structure = num_places, built, zero_floats, structure
         self.device, self.compiled, self.source, self.threads = device, compiled, source, threads
         self.functions = LaneFunctions(built, zero_floats)
+        self._task_identity = type(built.task).identity(lanes[0].settings["task"])
         self.tensors: dict[str, Any] = self._empty(lanes)
 
     def _empty(self, lanes: Sequence[Lane]) -> dict[str, Any]:
@@ -149,13 +150,16 @@ class LanePrograms:
         self.evaluate: LaneProgram | None = None
         self.initialise: LaneProgram | None = None
         """Draws the initial weights from a key."""
+        self.why_not_initialised: str | None = None
+        """Why the program that draws them could not be compiled."""
         self.initialises_itself = False
         """A unit draws its weights in another way than in place, which is not recorded."""
 
     @property
     def why_uncompiled(self) -> str | None:
         made = (program for program in (self.step, self.evaluate) if program is not None)
-        return next((program.why_uncompiled for program in made if program.why_uncompiled is not None), None)
+        reasons = [self.why_not_initialised, *(program.why_uncompiled for program in made)]
+        return next((reason for reason in reasons if reason is not None), None)
 
 
 _LANE_PROGRAMS: dict[tuple[Any, ...], LanePrograms] = {}
@@ -268,7 +272,9 @@ class LaneTrainer(Trainer):
     def _program(self, name: str, function: Any, example: tuple[Any, ...], **options: Any) -> LaneProgram:
         identity = None
         if self.source:
-            identity = json.dumps([name, self.structure, self.source, sorted(self.zero_floats)])
+            # The task's own identity has what a program may hold as plain numbers: what only evaluation reads, and files.
+            made_of = [name, self.structure, self._task_identity, self.source, sorted(self.zero_floats)]
+            identity = json.dumps(made_of, sort_keys=True, default=str)
         return LaneProgram(function, example, compiled=self.compiled, identity=identity, threads=self.threads, **options)
 
     def _of_first(self, name: str) -> Any:
@@ -321,6 +327,7 @@ class LaneTrainer(Trainer):
             )
         except Exception:  # of a module that cannot be initialised on parameters from outside
             return None
+        programs.why_not_initialised = found.why_uncompiled
         if found.is_native:
             results = found.new_outputs(1)
             rows = [x.unsqueeze(0) for x in (key_of(0), *pytree.tree_leaves(floats))] + pytree.tree_leaves(results)

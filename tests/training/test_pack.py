@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -340,3 +341,37 @@ def test_a_record_has_the_weights_of_the_best_evaluation_where_they_are_not_the_
                 if not last_is_best:
                     assert results[f"seed {k}"].best_step == 10, "the first of equal ones"
                     assert torch.equal(state["best.params.first.weight"], expected[k])
+
+
+def test_lanes_that_can_be_started_one_by_one_but_not_together_have_results(monkeypatch) -> None:
+    pack = pack_of(lanes_of(NAU, range(3)))
+    start = pack.trainer.start
+
+    def refuse(starts: Any) -> None:
+        if len(starts) > 1:
+            raise MemoryError("too many")
+        start(starts)
+
+    monkeypatch.setattr(pack.trainer, "start", refuse)
+    results = finish(pack)
+    assert {(r.key, r.outcome, r.reason) for r in results.values()} == {
+        (f"seed {k}", "error", "MemoryError: too many") for k in range(3)
+    }
+
+
+def test_the_clock_is_read_soon_after_a_lane_has_diverged(monkeypatch) -> None:
+    """Its steps take no time, and must not count as speed."""
+    options = {**TRAIN, "steps": 10**9, "evaluate_every": 10**9}
+    bad = settings_of({"name": "nau", "dropout": 0.1}, TOO_LARGE, **options)
+    good = settings_of({"name": "nau", "dropout": 0.1}, **options)
+    pack = pack_of([Lane("bad", bad, 1), *lanes_of(good, range(4))])
+    counts: list[int] = []
+    train_ = pack.trainer.train
+
+    def counted(which: Any, steps: Any) -> None:
+        counts.append(int(steps.sum()))
+        train_(which, steps)
+
+    monkeypatch.setattr(pack.trainer, "train", counted)
+    pack.advance(time.monotonic() + 2.0)
+    assert len(counts) > 2 and max(counts) < 10**6
