@@ -79,11 +79,10 @@ class _Plan:
 
 def plan(nest: Nest) -> _Plan:
     prefixes = any(a.prefixes for a in nest.accumulators)
-    candidates: list[Axis | None] = [*sorted(nest.kept), *([] if prefixes else sorted(nest.reduced))]
+    candidates: list[Axis] = [*sorted(nest.kept), *([] if prefixes else sorted(nest.reduced))]
     if not candidates:
         return _Plan(_by_stride(nest, nest.kept) + _by_stride(nest, nest.reduced), None, None, 1)
-    vector = min(candidates, key=lambda axis: _cost(nest, axis))  # type: ignore[arg-type]
-    assert vector is not None
+    vector = min(candidates, key=lambda axis: _cost(nest, axis))
     kept, reduced = _by_stride(nest, nest.kept - {vector}), _by_stride(nest, nest.reduced - {vector})
     block_axis: Axis | None = None
     block = 1

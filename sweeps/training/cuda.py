@@ -7,10 +7,10 @@ global memory. No bit depends on where a value is.
 
 The order of every sum is a property of the text, and independent of the number of lanes, their place and the device:
 - Over all points of a nest: a thread adds its points (every `THREADS`th) in their order; the 32 sums of a warp are added in
-  pairs of distance 16, 8, 4, 2, 1; the sums of warps are added as a balanced tree by whoever reads the result.
+  pairs of distance 16, 8, 4, 2, 1; the sums of warps are added as a balanced tree where the result is read.
 - Over some loops of a nest (a product, for instance): the `_Tiles` of the nest have the number of copies, the threads of a
   group, and the elements of a chunk. A thread adds the chunks of its copy and place in the group, in their order. Threads of a
-  group are added in pairs of distance group / 2, ..., 2, 1, and copies as a balanced tree by whoever reads the result.
+  group are added in pairs of distance group / 2, ..., 2, 1, and copies as a balanced tree where the result is read.
 - Running products and sums: in their order, by one thread.
 """
 
