@@ -29,7 +29,7 @@ from torch.fx import GraphModule, Node
 
 UNROLLED = 4
 """Dimensions of up to this size become separate values."""
-VECTOR = 8
+VECTOR = 16
 """Elements of a vector: innermost dimensions of buffers are padded to a multiple of it."""
 MOST_UNROLLED = 256
 """Elements of one tensor that may be separate values."""
