@@ -36,7 +36,7 @@ def print_cpp(program: LoopProgram, stops: int | None = None) -> str:
 
     `workspace` returns the bytes that a call needs, aligned to 64. `run(pointers, steps, count, work)` runs `count` lanes,
     lane i for steps[i] steps: its argument k is at pointers[i * arguments + k], without padding; inputs come first, then
-    the outputs that are not carried. After an input that is read where it is, 64 bytes must be readable. `stops` is the
+    the outputs that are not carried. After an input that is read where it is, 128 bytes must be readable. `stops` is the
     number of a carried whole number (the lane's status) that ends a lane's steps where it is not 0.
     """
     return _Printer(program, stops).text()
@@ -267,7 +267,7 @@ class _NestPrinter:
 
     def _sixteens(self, level: int, axis: Axis, instances: Sequence[_Instance]) -> None:
         """The loop with sums: its body is a function of the first element and of the vectors of partial sums."""
-        add, whole = self._lines.append, axis.size // 16 * 16
+        add, whole = self._lines.append, axis.size // VECTOR * VECTOR
         sums = [
             (VECTORS[a.dtype], self._accumulator(a, instance))
             for a in self._nest.accumulators if a.full or axis in self._nest.reduced for instance in instances
@@ -284,8 +284,8 @@ class _NestPrinter:
             self._level(level + 1, instances)
             self._mask = None
             add("};")
-            loop = "" if masked else f"for (int {axis.name} = 0; {axis.name} < {whole}; {axis.name} += 16) "
-            place = f"{whole}, {axis.size - whole}" if masked else f"{axis.name}, 16"
+            loop = "" if masked else f"for (int {axis.name} = 0; {axis.name} < {whole}; {axis.name} += {VECTOR}) "
+            place = f"{whole}, {axis.size - whole}" if masked else f"{axis.name}, {VECTOR}"
             add(f"{loop}sixteen({place}, body{arguments}); }}")
 
     def _own(self, axes: frozenset[Axis], instances: Sequence[_Instance]) -> Sequence[_Instance]:
