@@ -19,6 +19,7 @@ VECTORS = {"f32": "vf", "f64": "vd", "i32": "vi", "i64": "vl", "bool": "vi", "pa
 OUTSIDE = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "bool": "uint8_t"}
 """Types of tensors in memory. A truth value in a program is 0 or -1, of the width of a number, so that it selects."""
 OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+UNARY = {"neg": "-", "not": "~"}
 OF_BOTH = ("exp", "log", "pow", "floor")
 OF_SINGLE = ("sin", "cos", "tanh", "log1p", "expm1")
 SLACK = 2 * VECTOR
@@ -57,6 +58,35 @@ def literal(number: float | int | bool, dtype: str) -> str:
     if math.isinf(number):
         return f"({SCALARS[dtype]}){'-' if number < 0 else ''}INF_"
     return f"({float(number).hex()}{'f' if dtype == 'f32' else ''})"
+
+
+def operation(value: Value, texts: Sequence[str], wide: bool = False) -> str:
+    """Return an operation on the texts of its operands; `wide`: they are vectors."""
+    op, args = value.op, value.args
+
+    def number(x: float, dtype: str) -> str:
+        return f"V({literal(x, dtype)})" if wide else literal(x, dtype)
+
+    if op in ("shl", "shr"):
+        if args[1].op != "const":
+            raise NotLowered("a shift by a number that is computed")
+        return f"{op}_({texts[0]}, {int(args[1].args[0])})"
+    if op == "convert":
+        source = args[0].dtype
+        if value.dtype == "bool":
+            return f"ne_({texts[0]}, {number(0, source)})"
+        if source == "bool":
+            return f"select_({texts[0]}, {number(1, value.dtype)}, {number(0, value.dtype)})"
+        return f"to_{value.dtype}({texts[0]})"
+    if op in UNARY:
+        return f"({UNARY[op]}{texts[0]})"
+    if op in OPERATORS:
+        return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
+    if op in OF_BOTH or op in OF_SINGLE:
+        if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
+            raise NotLowered(f"{op} of {value.dtype}")
+        return f"{op}_{value.dtype}({', '.join(texts)})"
+    return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
 
 
 @dataclass(frozen=True)
@@ -320,32 +350,9 @@ class _NestPrinter:
         if op == "load":
             return self._load(args[0], args[1], instance)
         texts = [self._text(a, instance) for a in args]
-        if op in ("shl", "shr"):
-            if args[1].op != "const":
-                raise NotLowered("a shift by a number that is computed")
-            return f"{op}_({texts[0]}, {int(args[1].args[0])})"
         if wide:
             texts = [t if self._is_vector(a) else f"V({t})" for a, t in zip(args, texts, strict=True)]
-        if op == "convert":
-            source = args[0].dtype
-            if value.dtype == "bool":
-                zero = literal(0, source)
-                return f"ne_({texts[0]}, {f'V({zero})' if wide else zero})"
-            if source == "bool":
-                one, zero = literal(1, value.dtype), literal(0, value.dtype)
-                return f"select_({texts[0]}, {f'V({one}), V({zero})' if wide else f'{one}, {zero}'})"
-            return f"to_{value.dtype}({texts[0]})"
-        if op == "neg":
-            return f"(-{texts[0]})"
-        if op == "not":
-            return f"(~{texts[0]})"
-        if op in OPERATORS:
-            return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
-        if op in OF_BOTH or op in OF_SINGLE:
-            if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
-                raise NotLowered(f"{op} of {value.dtype}")
-            return f"{op}_{value.dtype}({', '.join(texts)})"
-        return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
+        return operation(value, texts, wide)
 
     def _load(self, buffer: Buffer, address: Index, instance: _Instance) -> str:
         vector = self._plan.vector

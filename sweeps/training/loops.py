@@ -311,10 +311,13 @@ def _pow(b: _Body, x: Value, exponent: Value) -> Value:
 
 
 def _clamped(b: _Body, x: Value, low: Value | None, high: Value | None) -> Value:
-    if low is not None:
-        x = _select(b, b.op("lt", x, low), low, x)
-    if high is not None:
-        x = _select(b, b.op("gt", x, high), high, x)
+    for compare, end in (("lt", low), ("gt", high)):
+        if end is None:
+            continue
+        beyond = b.op(compare, x, end)
+        if end.op != "const" or math.isnan(end.args[0]):  # an end that is not a number is the result, as in torch
+            beyond = b.value("or", "bool", beyond, b.op("ne", end, end))
+        x = _select(b, beyond, end, x)
     return x
 
 
