@@ -152,11 +152,10 @@ class WorkerCapacity:
         """Return a sentence about the GPUs that no worker of `current` is for, with the remedy; None where there are none."""
         workers, per_gpu = self.current(), self._resources.workers_per_gpu
         gpus = [int(node.get("GPU", 0)) for node in self._nodes]
-        fit = [workers_on(node, self._resources) for node in self._nodes]
         if not per_gpu or workers >= sum(gpus) * per_gpu:
             return None
         here = f"the GPUs are for {sum(gpus) * per_gpu} workers of {self._resources.gpus:g}, and there are {workers}"
-        if workers < sum(fit):
+        if workers == self._max_workers:
             return f"{here}, as `--workers` says"
         return (
             f"{here}: the nodes have no more CPUs, or memory. Make `resources.cpus` or `resources.memory_gb` smaller, or give "
