@@ -162,12 +162,16 @@ def test_two_gpus_share_the_lanes_evenly_however_large_they_are(tmp_path) -> Non
         assert [len(pack(driver, k, num_free=2 - k).lanes) for k in range(2)] == [8, 8]
 
 
-def test_workers_that_are_free_share_the_lanes_that_a_sweep_lacks(tmp_path) -> None:
+def test_workers_that_are_free_share_the_lanes_that_a_sweep_lacks(tmp_path, monkeypatch) -> None:
     """Of a sweep that is continued, for instance: one pack could have them all, and the other GPU would have none."""
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}])
     with started(tmp_path, resources={"gpus": 1}, workers=2, seeds=1000) as driver:
         driver.slots = 4096
         driver._queued = dict(list(driver._queued.items())[:100])
-        assert [len(pack(driver, k, num_free=2 - k).lanes) for k in range(2)] == [50, 50]
+        capacity = ray_tune.WorkerCapacity(driver.sweep.resources, None)
+        searcher = ray_tune._PackSearcher(ray_tune._Session(driver, capacity, lambda: None))
+        sent = [searcher.suggest(f"trial {k}") for k in range(3)]
+        assert [len(trial["request"].unpickled().lanes) for trial in sent[:2]] == [50, 50] and sent[2] is None
     with started(tmp_path / "fixed", resources={"gpus": 1, "slots": 90}, workers=2, seeds=100) as driver:
         assert len(pack(driver, 0, num_free=2).lanes) == 90, "as the file says"
 
@@ -234,6 +238,19 @@ def test_a_sweep_that_names_its_slots_has_them_on_every_gpu(tmp_path) -> None:
         assert not request.sized_by_worker and (request.device, request.gpus) == ("cuda", 1.0)
     with started(tmp_path / "auto", device=None, resources={"gpus": 1}) as driver:
         assert pack(driver, 0).sized_by_worker
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a worker here has a GPU")
+def test_a_worker_whose_torch_finds_no_gpu_trains_nothing_and_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with started(tmp_path, device=None, resources={"gpus": 1}) as driver:
+        run = PackRun(pack(driver, 0))
+        found = run.work()
+        assert run.done and not found.results
+        with pytest.raises(
+            ClusterError, match=r"finds no GPU there, and Ray gave it GPU 3\. Install a torch .* built for CUDA"
+        ):
+            driver.receive("pack 0", found)
 
 
 # ---- what a file may say

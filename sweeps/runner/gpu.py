@@ -40,7 +40,7 @@ class Gpu:
 
     @classmethod
     def here(cls) -> Self:
-        """Return the GPU that this process computes on, the first that it sees. Raises RuntimeError where there is none."""
+        """Return the GPU that this process computes on, the first that it sees; torch must have found one."""
         found = torch.cuda.get_device_properties(0)
         return cls(found.name, found.multi_processor_count, found.max_threads_per_multi_processor, found.total_memory)
 

@@ -106,6 +106,12 @@ PLAIN = (
 
 def _why_not_here(request: PackRequest) -> str | None:
     """Return why this process may not train the lanes of a request, or None."""
+    if request.device == "cuda" and not torch.cuda.is_available():
+        return _refused(
+            f"torch {torch.__version__} finds no GPU there, and Ray gave it GPU {assigned_gpus()}",
+            "Install a torch that is built for CUDA, and NVIDIA's driver, on the nodes that Ray has GPUs of, or train on CPUs "
+            "with resources.gpus=0, under another --name.",
+        )
     wanted, kind = request.numerics, device_kind(request.device)
     here_numerics = replace(wanted, device=kind)
     network = registry.find("network", request.lanes[0].settings["model"]["network"])
