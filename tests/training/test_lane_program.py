@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lanes import lanes_of, pack_of, resolved, settings_of
+from lanes import lanes_of, pack_of, resolved, settings_of, train
 from safetensors.torch import load
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -206,7 +206,10 @@ def follow(settings: dict[str, Any], steps: int) -> None:
 
     Trajectories drift apart, since the smallest difference grows; single steps do not.
     """
-    trainer = trainer_of(settings)
+    follow_trainer(trainer_of(settings), steps)
+
+
+def follow_trainer(trainer: LaneTrainer, steps: int) -> None:
     program = trainer._step_program()
     assert program.is_native and program.why_uncompiled is None
     example = pytree.tree_unflatten([t.clone() for t in program.arguments], program._spec)
@@ -216,10 +219,12 @@ def follow(settings: dict[str, Any], steps: int) -> None:
     for step in range(steps):
         with torch.no_grad():
             expected = graph(*(t.clone() for t in arguments))
-            changed = [graph(*(lane_program._jittered(t, generator) for t in arguments)) for _ in range(2)]
         new = run_once(program._native, arguments, n, expected)
-        for k, (value, want, *others) in enumerate(zip(new, expected, *changed, strict=True)):
-            assert difference(value, want, others) is None, (step, k, difference(value, want, others))
+        if any(difference(value, want, [want]) for value, want in zip(new, expected, strict=True)):  # more than rounding
+            with torch.no_grad():
+                changed = [graph(*(lane_program._jittered(t, generator) for t in arguments)) for _ in range(2)]
+            for k, (value, want, *others) in enumerate(zip(new, expected, *changed, strict=True)):
+                assert difference(value, want, others) is None, (step, k, difference(value, want, others))
         arguments[:n] = [t.clone() for t in new[:n]]
     assert int(arguments[[t.dtype for t in arguments].index(torch.int64)]) == steps
 
@@ -234,6 +239,19 @@ def test_a_lanes_first_steps_are_those_of_the_recorded_operations(name) -> None:
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_two_hundred_steps_are_those_of_the_recorded_operations(name) -> None:
     follow(STRUCTURES[name], 200)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("unit", "operation"), [("nau", "add"), ("nmu", "mul"), ("nalu", "add"), ("npu", "div")])
+def test_whole_runs_end_as_those_of_the_recorded_operations(unit, operation) -> None:
+    """Rounding differs from the first step on; what is reported of 3,000 steps does not, up to a thousandth of an error."""
+    task = {"name": "single_module", "operation": operation}
+    lanes = lanes_of(resolved(unit, task, steps=3000, lr=0.01, evaluate_every=100), range(4))
+    for ours, plain in zip(train(lanes, compiled=True).values(), train(lanes).values(), strict=True):
+        assert (ours.outcome, ours.converged_at, ours.steps) == (plain.outcome, plain.converged_at, plain.steps)
+        for name, error in plain.error.items():
+            assert ours.error[name] == pytest.approx(error, rel=1e-3, abs=1e-8), name
 
 
 def test_a_lane_has_the_same_bits_alone_and_among_many_in_any_place_and_with_several_threads() -> None:
@@ -407,7 +425,7 @@ TASKS = ("static", "single_module", "identity", "pair_functions")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("unit", [name for name in registry.names("model") if registry.learnable_task(name) == "static"])
 def test_every_unit_of_the_catalog_is_trained_and_evaluated_by_programs_in_every_static_task(unit) -> None:
-    """They have a lowering, and agree with the recorded operations on all trial states."""
+    """They have a lowering, and agree with the recorded operations on all trial states and over 200 steps."""
     found = 0
     for task in TASKS:
         settings, faults, _ = resolve({"model": unit, "task": task, "train": {"steps": 1000}})
@@ -420,6 +438,7 @@ def test_every_unit_of_the_catalog_is_trained_and_evaluated_by_programs_in_every
         assert programs.why_uncompiled is None
         for program in (programs.step, programs.evaluate):
             assert program is not None and program.is_native, f"{task}: {program and program.not_lowered}"
+        follow_trainer(trainer, 200)
         found += 1
     assert found >= 3
 
