@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import time
@@ -27,10 +28,10 @@ def prepare_process() -> None:
     """Use one thread, and a compile cache that outlives the process. Call it before the first pack."""
     global _note
     _note = use_compile_cache() or _note
-    import torch._inductor.config as inductor  # afterwards: it chooses a folder in /tmp if there is none
-
     torch.set_num_threads(1)
-    inductor.compile_threads = 1  # no pool of compiler processes beside every worker
+    # No pool of compiler processes beside every worker. Torch's compiler reads it when it is imported, which takes a second
+    # and is not needed where lane programs are found in the cache.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
 class PackRun:

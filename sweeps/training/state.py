@@ -34,13 +34,19 @@ memory {owner: {name: tensor}} (from step to step besides weights; "model" is th
 
 def initial_state(built: Built, seed: int, device: torch.device) -> LaneState:
     """Return a lane's state before its first step."""
-    params = initial_params(built, seed, device)
+    return {**state_without_weights(built, device), "params": initial_params(built, seed, device)}
+
+
+def state_without_weights(built: Built, device: torch.device) -> LaneState:
+    """Return a lane's state before its first step, with weights of 0: nothing is drawn."""
+    model = built.model()
+    params = {name: torch.zeros_like(p, device=device, requires_grad=False) for name, p in sorted(model.named_parameters())}
     moments = {
         moment: {name: torch.zeros_like(p) for name, p in params.items()}
         for moment in OPTIMIZERS[built.train.optimizer].moments
     }
     memory: dict[str, Params] = {}
-    if of_model := built.model().initial_memory():
+    if of_model := model.initial_memory():
         memory["model"] = of_model
     if built.train.lr_decay.rule != "never":
         memory["lr"] = built.train.lr_decay.initial_memory()

@@ -26,7 +26,7 @@ from sweeps.training.looped import LoopedEvaluation, LoopedStep
 from sweeps.training.optimizers import DOUBLE, Params
 from sweeps.training.random import Stream, seed_key, seed_keys, signed
 from sweeps.training.settings import Built, float_leaves
-from sweeps.training.state import LaneState, initial_params, initial_state, put, stacked, tensors_of
+from sweeps.training.state import LaneState, initial_params, initial_state, put, stacked, state_without_weights, tensors_of
 from sweeps.training.step import PURPOSES, LaneFunctions, with_params
 
 MOST_UNROLLED = 10
@@ -75,7 +75,7 @@ class Trainer(ABC):
         P, task, device = self.num_places, self.built.task, self.device
         floats = float_leaves(lanes[0].settings, task.evaluation_only)
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(lanes[0].seed).items()}
-        state = pytree.tree_map(lambda t: _rows(t, P), initial_state(self.built, 0, device))
+        state = pytree.tree_map(lambda t: _rows(t, P), state_without_weights(self.built, device))
         return {
             "state": state,
             "floats": {
@@ -286,20 +286,27 @@ class LaneTrainer(Trainer):
     def _step_program(self) -> LaneProgram:
         programs = self.programs()
         if programs.step is None:
-            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in STEP_ARGUMENTS[1:]]
-            trials = [(changed, *rest) for changed in trial_states(state)]
+            rest = [self._of_first(name) for name in STEP_ARGUMENTS[1:]]
             programs.step = self._program(
-                "step", self.functions.step, (state, *rest), carried=True, stops="status", trials=trials
-            )
+                "step", self.functions.step, (state_without_weights(self.built, self.device), *rest),
+                carried=True, stops="status", trials=lambda: [(state, *rest) for state in self._trial_states()],
+            )  # fmt: skip
         return programs.step
 
     def _evaluation_program(self) -> LaneProgram:
         programs = self.programs()
         if programs.evaluate is None:
-            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in EVALUATION_ARGUMENTS]
-            trials = [(s["params"], s["memory"], *rest) for s in (state, *trial_states(state))]
-            programs.evaluate = self._program("evaluate", self.functions.evaluate, trials[0], carried=False, trials=trials[1:])
+            rest = [self._of_first(name) for name in EVALUATION_ARGUMENTS]
+            state = state_without_weights(self.built, self.device)
+            programs.evaluate = self._program(
+                "evaluate", self.functions.evaluate, (state["params"], state["memory"], *rest),
+                carried=False, trials=lambda: [(s["params"], s["memory"], *rest) for s in self._trial_states()],
+            )  # fmt: skip
         return programs.evaluate
+
+    def _trial_states(self) -> list[LaneState]:
+        initial = initial_state(self.built, 0, self.device)
+        return [initial, *trial_states(initial)]
 
     def _initialise_program(self) -> LaneProgram | None:
         """Compared with what a module initialises: a unit may do so in another way than in place, which is not recorded."""
@@ -320,21 +327,23 @@ class LaneTrainer(Trainer):
             return torch.tensor(words, dtype=torch.int32, device=self.device)
 
         floats = self._of_first("floats")
+
+        def compare() -> None:
+            drawn, expected = initial(key_of(0), floats), initial_params(self.built, 0, self.device)
+            if not all(torch.allclose(drawn[name], p, rtol=1e-4, atol=1e-6) for name, p in expected.items()):
+                raise ValueError("a unit does not initialise its parameters in place")
+
         programs.initialises_itself = True
         try:
             found = self._program(
-                "initialise", initial, (key_of(0), floats), carried=False, trials=[(key_of(1), floats)], lowered_only=True
-            )
+                "initialise", initial, (key_of(0), floats), carried=False, lowered_only=True,
+                trials=lambda: [(key_of(0), floats), (key_of(1), floats)], before_recording=compare,
+            )  # fmt: skip
         except Exception:  # of a module that cannot be initialised on parameters from outside
             return None
         programs.why_not_initialised = found.why_uncompiled
         if found.is_native:
-            results = found.new_outputs(1)
-            rows = [x.unsqueeze(0) for x in (key_of(0), *pytree.tree_leaves(floats))] + pytree.tree_leaves(results)
-            found.run(Lanes(rows, [None] * len(rows), 1), np.zeros(1, np.int64), np.ones(1, np.int64))
-            expected = initial_params(self.built, 0, self.device)
-            if all(torch.allclose(results[name][0], p, rtol=1e-4, atol=1e-6) for name, p in expected.items()):
-                programs.initialise, programs.initialises_itself = found, False
+            programs.initialise, programs.initialises_itself = found, False
         return programs.initialise
 
 
