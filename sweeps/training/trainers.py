@@ -126,16 +126,23 @@ class Trainer(ABC):
     def _write(self, starts: Sequence[Start]) -> None:
         """The lanes' own numbers: floats, keys, budgets and instances."""
         t, places = self.tensors, torch.tensor([s.place for s in starts], dtype=torch.int64, device=self.device)
-        evaluation_only = self.built.task.evaluation_only
-        leaves = {id(s.lane.settings): float_leaves(s.lane.settings, evaluation_only) for s in starts}
-        of_lane = [leaves[id(s.lane.settings)] for s in starts]
+        settings = _distinct(starts)
+        leaves = [float_leaves(one, self.built.task.evaluation_only) for one in settings.values()]
+        number = {key: k for k, key in enumerate(settings)}
+        of_lane = torch.tensor([number[id(s.lane.settings)] for s in starts])
         for path, column in t["floats"].items():
-            column[places] = torch.tensor([own[path] for own in of_lane], dtype=torch.float64).to(column.dtype).to(self.device)
+            values = torch.tensor([own[path] for own in leaves], dtype=torch.float64)[of_lane]
+            column[places] = values.to(column.dtype).to(self.device)
         seeds = np.array([s.lane.seed for s in starts], np.int64)
         for purpose in PURPOSES:
             words = torch.from_numpy(seed_keys(seeds, purpose).view(np.int32))
             t["keys"][purpose][places] = words.to(self.device)
         t["budget"][places] = torch.tensor([s.lane.budget for s in starts], dtype=torch.int64, device=self.device)
+
+
+def _distinct(starts: Sequence[Start]) -> dict[int, dict[str, Any]]:
+    """Settings by their identity: lanes of one configuration share them."""
+    return {id(s.lane.settings): s.lane.settings for s in starts}
 
 
 def _rows(t: Tensor, count: int) -> Tensor:
@@ -186,28 +193,43 @@ class LaneTrainer(Trainer):
     def start(self, starts: Sequence[Start]) -> None:
         self._write(starts)
         t = self.tensors
+        texts = {id(settings): json.dumps(settings["task"], sort_keys=True) for settings in _distinct(starts).values()}
+        instances: dict[tuple[str, int], Any] = {}  # of a task and a seed
         inputs: dict[str, Any] = {}
         targets: dict[tuple[str, bytes], Any] = {}
-        for s in starts:
-            task, place = s.built.task, s.place
-            instance = task.instance(s.lane.seed)
-            for name, array in instance.items():
-                t["instance"][name][place] = torch.from_numpy(array).to(self.device)
-            evaluated = json.dumps(s.lane.settings["task"], sort_keys=True)
-            if evaluated not in inputs:
-                inputs[evaluated] = {split: task.evaluation_inputs(split) for split in task.splits}
-            key = (evaluated, b"".join(array.tobytes() for array in instance.values()))
+        rows: dict[tuple[str, int], tuple[int, int, int]] = {}  # of a task and a seed, in these three
+        of_lane = [(texts[id(s.lane.settings)], s.lane.seed) for s in starts]
+        for s, task_and_seed in zip(starts, of_lane, strict=True):
+            if task_and_seed in rows:
+                continue
+            task, (text, seed) = s.built.task, task_and_seed
+            instance = instances[task_and_seed] = task.instance(seed)
+            if text not in inputs:
+                inputs[text] = {split: task.evaluation_inputs(split) for split in task.splits}
+            key = (text, b"".join(array.tobytes() for array in instance.values()))
             if key not in targets:
-                x = inputs[evaluated]
-                targets[key] = tensors_of({split: task.truth(x[split], s.lane.seed) for split in task.splits}, self.device)
-            self._input_row[place] = list(inputs).index(evaluated) if len(inputs) > 1 else 0
-            self._target_row[place] = list(targets).index(key) if len(targets) > 1 else 0
+                x = inputs[text]
+                truth = tensors_of({split: task.truth(x[split], seed) for split in task.splits}, self.device)
+                targets[key] = (len(targets), truth)
+            rows[task_and_seed] = (len(rows), list(inputs).index(text), targets[key][0])
+        places = np.array([s.place for s in starts], np.int64)
+        instance_row, self._input_row[places], self._target_row[places] = np.array([rows[one] for one in of_lane]).T
+        for name, column in t["instance"].items():
+            values = np.stack([instance[name] for instance in instances.values()])[instance_row]
+            column[torch.from_numpy(places).to(self.device)] = torch.from_numpy(values).to(self.device)
         t["inputs"] = _table([tensors_of(x, self.device) for x in inputs.values()])
-        t["targets"] = _table(list(targets.values()))
-        for s in starts:
-            if s.state is not None:
-                put(self.state, s.place, s.state)
+        t["targets"] = _table([truth for _, truth in targets.values()])
+        self._continue([s for s in starts if s.state is not None])
         self._initialise([s for s in starts if s.state is None])
+
+    def _continue(self, starts: Sequence[Start]) -> None:
+        """Write the states of checkpoints."""
+        if not starts:
+            return
+        places = torch.tensor([s.place for s in starts], device=self.device)
+        leaves = [pytree.tree_leaves(s.state) for s in starts]
+        for target, *values in zip(pytree.tree_leaves(self.state), *leaves, strict=True):
+            target[places] = torch.stack(values)
 
     def _initialise(self, starts: Sequence[Start]) -> None:
         if not starts:
