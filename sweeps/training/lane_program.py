@@ -36,6 +36,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from torch._decomp import get_decompositions
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -234,7 +236,9 @@ class LaneProgram:
             leaves, out_spec = pytree.tree_flatten(self._function(*pytree.tree_unflatten(list(tensors), self._spec)))
             return leaves
 
-        with torch.no_grad():
+        # One mode for the shapes of all operations: without it make_fx makes one for each, which takes most of its time.
+        shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+        with torch.no_grad(), tracing(shapes):
             functional = torch.func.functionalize(flat_function, remove="mutations")
             graph = make_fx(functional, _decompositions())(*(t.detach().clone() for t in self.arguments))
         graph.graph.eliminate_dead_code()
