@@ -220,7 +220,11 @@ class LaneTrainer(Trainer):
         t["inputs"] = _table([tensors_of(x, self.device) for x in inputs.values()])
         t["targets"] = _table([truth for _, truth in targets.values()])
         self._continue([s for s in starts if s.state is not None])
-        self._initialise([s for s in starts if s.state is None])
+        new = [s for s in starts if s.state is None]
+        self._draw(np.array([s.place for s in new], np.int64), [(s.built, s.lane.seed) for s in new], "initialise")
+
+    def redraw(self, place: int, built: Built, seed: int, purpose: str) -> None:
+        self._draw(np.array([place]), [(built, seed)], purpose)
 
     def _continue(self, starts: Sequence[Start]) -> None:
         """Write the states of checkpoints."""
@@ -231,23 +235,22 @@ class LaneTrainer(Trainer):
         for target, *values in zip(pytree.tree_leaves(self.state), *leaves, strict=True):
             target[places] = torch.stack(values)
 
-    def _initialise(self, starts: Sequence[Start]) -> None:
-        if not starts:
+    def _draw(self, places: Numbers, lanes: Sequence[tuple[Built, int]], purpose: str) -> None:
+        """Draw the weights of lanes, each with its seed, from a purpose."""
+        if not lanes:
             return
         initialise = self._initialise_program()
         if initialise is None:
-            for s in starts:
-                put(self.state["params"], s.place, initial_params(s.built, s.lane.seed, self.device))
+            for place, (built, seed) in zip(places.tolist(), lanes, strict=True):
+                put(self.state["params"], place, initial_params(built, seed, self.device, purpose))
             return
-        words = seed_keys(np.array([s.lane.seed for s in starts]), "initialise").view(np.int32)
+        words = seed_keys(np.array([seed for _, seed in lanes]), purpose).view(np.int32)
         keys = torch.from_numpy(words).to(self.device)
         floats = pytree.tree_leaves(self.tensors["floats"])
         params = pytree.tree_leaves(self.state["params"])
-        places = np.array([s.place for s in starts], np.int64)
-        leaves = [with_slack(keys), *floats, *params]
-        lanes = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], len(starts))
-        every = np.arange(len(starts), dtype=np.int64)
-        initialise.run(lanes, every, np.ones(len(starts), np.int64))
+        leaves, count = [with_slack(keys), *floats, *params], len(lanes)
+        rows = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], count)
+        initialise.run(rows, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
 
     def prepare(self) -> None:
         self._step_program(), self._evaluation_program()
