@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import socket
@@ -38,6 +39,7 @@ def prepare_process() -> None:
     # No pool of compiler processes beside every worker. Torch's compiler reads it when it is imported, which takes a second
     # and is not needed where lane programs are found in the cache.
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    gc.freeze()  # what was imported stays: collections that walk through it take as long as the work between them
 
 
 class CheckpointPace:
