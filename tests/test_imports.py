@@ -27,7 +27,7 @@ MAY_IMPORT = {
 CONTRACTS = ("arith_models.base", "tasks.base")
 # Modules of the engine that other packages may import; the others are its own.
 ENGINE = tuple(f"sweeps.training.{name}" for name in (
-    "lane", "numerics", "settings", "pack", "ensemble", "random", "step", "trainers", "lane_program", "cpp",
+    "lane", "numerics", "settings", "pack", "ensemble", "random", "step", "trainers", "lane_program", "cpp", "cuda", "state",
 ))  # fmt: skip
 # Where the only mention of a library may stand: a file, or the folder it has grown into.
 ONLY_IN = {

@@ -1,7 +1,7 @@
 """`sweeps bench`: seed-steps a second of packs against a plain PyTorch loop, JAX and the machine's limit, in one run.
 
 The case is multiplication by a NAU and an NMU, 100-2-1, batch 128, Adam, penalty and clamp: the published one. Everything
-runs on one thread of one core. How the limit is computed: docs/engine.md.
+runs on one thread of one core, or on one GPU. How the limit is computed: docs/engine.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,8 +22,10 @@ import torch
 from torch import nn
 
 from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
+from sweeps.errors import UserError
 from sweeps.runner.worker import prepare_process
 from sweeps.training.lane_program import LaneProgram, Lanes, NativeProgram, compile_cpp, with_slack
+from sweeps.training.loops import VECTOR
 from sweeps.training.random import Stream
 
 SETTINGS = {"model": "nmu", "task": {"name": "static", "operation": "mul"}, "train": {"steps": 10**9}}
@@ -34,10 +35,14 @@ NUMBERS = INPUTS * BATCH + BATCH * HIDDEN
 PRODUCTS = 2 * 3 * INPUTS * BATCH
 """Multiply-adds of a step: the hidden values and the sums of the target forward, the first layer's gradient backward."""
 ROUNDS = 5
-LANES = (1, 10, 100, 1000)
+LANES = (1, 10, 100, 1000, 10_000)
 PLAIN_STEPS, PACK_STEPS = 500, 1000
-LONGEST = 200_000
+LONGEST = {"cpu": 200_000, "cuda": 20_000_000}
 """Updates of a pack in a round, at most: packs of many lanes make fewer steps each, and at least 50."""
+DRAWING = {"cpu": 1, "cuda": 4096}
+"""Lanes of the program that only draws numbers: enough to keep the device busy."""
+MATRIX = 8192
+"""Rows of the square matrices whose product measures a GPU's multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Limit:
     ns_per_number: float
     """Of a program that only draws the batch and adds it up, with one read of it."""
     ns_per_product: float
-    """Of vector multiply-adds on registers."""
+    """Of vector multiply-adds on registers; on a GPU, of a product of large float32 matrices."""
 
     @property
     def microseconds(self) -> float:
@@ -64,6 +69,7 @@ class Bench:
     jax: dict[int, list[float]] = field(default_factory=dict)
     limits: list[Limit] = field(default_factory=list)
     why_no_jax: str | None = None
+    device: str = "cpu"
 
     @property
     def limit_us(self) -> float:
@@ -79,9 +85,9 @@ class Bench:
         plain = statistics.median(self.plain)
         lines = [
             f"plain PyTorch loop, one seed: {plain:,.0f} seed-steps/s ({1e6 / plain:,.0f} us each)",
-            f"limit of this core: {self.limit_us:.1f} us a seed-step "
-            f"({statistics.median(limit.ns_per_number for limit in self.limits):.2f} ns a random number, "
-            f"{statistics.median(limit.ns_per_product for limit in self.limits):.3f} ns a multiply-add)",
+            f"limit of this {'core' if self.device == 'cpu' else 'GPU'}: {self.limit_us:.3g} us a seed-step "
+            f"({statistics.median(limit.ns_per_number for limit in self.limits):.2g} ns a random number, "
+            f"{statistics.median(limit.ns_per_product for limit in self.limits):.2g} ns a multiply-add)",
             "",
             "| lanes | seed-steps/s | us each | times the plain loop | times the limit | JAX, us each | times JAX |",
             "|---|---|---|---|---|---|---|",
@@ -89,13 +95,15 @@ class Bench:
         for lanes, rates in self.packs.items():
             rate, found = statistics.median(rates), self.ratios(lanes)
             us, jax = 1e6 / rate, self.jax.get(lanes)
-            peer = [f"{1e6 / statistics.median(jax):.1f}", f"{rate / statistics.median(jax):.1f}"] if jax else ["-", "-"]
+            peer = [f"{1e6 / statistics.median(jax):.3g}", f"{rate / statistics.median(jax):.1f}"] if jax else ["-", "-"]
             times = f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
-            cells = [f"{lanes:,}", f"{rate:,.0f}", f"{us:.1f}", times, f"{us / self.limit_us:.2f}", *peer]
+            cells = [f"{lanes:,}", f"{rate:,.0f}", f"{us:.3g}", times, f"{us / self.limit_us:.2f}", *peer]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
+        cpu = self.device == "cpu"
+        where = f"one thread, {torch.backends.cpu.get_cpu_capability()}" if cpu else torch.cuda.get_device_name()
         lines.append(
-            f"one thread, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, "
+            f"{where}, torch {torch.__version__}, "
             f"medians of {len(self.plain)} rounds" + (f"; no JAX: {self.why_no_jax}" if self.why_no_jax else "")
         )
         return "\n".join(lines)
@@ -105,23 +113,28 @@ class Bench:
 
 
 def bench(
-    lanes: Sequence[int] = LANES, rounds: int = ROUNDS, jax: bool = True, on_progress: Callable[[str], None] = lambda line: None
-) -> Bench:
-    """Measure all in turn. Compilation is not counted."""
+    lanes: Sequence[int] = LANES, rounds: int = ROUNDS, jax: bool = True,
+    on_progress: Callable[[str], None] = lambda line: None, device: str = "cpu",
+) -> Bench:  # fmt: skip
+    """Measure all in turn. Compilation is not counted. Raises UserError where there is no such device."""
+    if device not in LONGEST:
+        raise UserError(f"--device is cpu or cuda, but {device!r} is given")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"torch {torch.__version__} finds no GPU here; without --device the bench measures the processor")
     prepare_process()
-    plain, settings = plain_nmu(), resolved(SETTINGS)
+    plain, settings = plain_nmu(device), resolved(SETTINGS)
     on_progress("compiling, then warming up")
-    packs = {count: pack_steps(count, settings) for count in lanes}
+    packs = {count: pack_steps(count, settings, device=device) for count in lanes}
     plain(200)
     for run in packs.values():
         run(20)
-    ceilings = _Ceilings()
-    result = Bench(packs={count: [] for count in lanes}, why_no_jax=_why_no_jax(jax))
-    peer = None if result.why_no_jax else JaxPeer(lanes)
+    ceilings = _Ceilings(device)
+    result = Bench(packs={count: [] for count in lanes}, why_no_jax=_why_no_jax(jax, device), device=device)
+    peer = None if result.why_no_jax else JaxPeer(lanes, device)
     for i in range(1, rounds + 1):
         result.plain.append(1 / seconds_per_step(plain, PLAIN_STEPS))
         for count, run in packs.items():
-            steps = max(50, min(PACK_STEPS, LONGEST // count))
+            steps = max(50, min(PACK_STEPS, LONGEST[device] // count))
             result.packs[count].append(count / seconds_per_step(run, steps))
         result.limits.append(ceilings.measured())
         if peer is not None:
@@ -143,33 +156,41 @@ def bench_threads(threads: int = 2, lanes: int = 100, rounds: int = ROUNDS) -> l
 
 
 class _Ceilings:
-    """Programs that do one thing as fast as this core can."""
+    """Programs that do one thing as fast as this device can."""
 
-    def __init__(self) -> None:
-        key = torch.tensor([1, 2], dtype=torch.int32)
+    def __init__(self, device: str) -> None:
+        self._device, self._count = device, DRAWING[device]
+        key = torch.tensor([1, 2], dtype=torch.int32, device=device)
 
         def drawn(state: dict[str, torch.Tensor], key: torch.Tensor) -> dict[str, torch.Tensor]:
             x = Stream((key[0], key[1]), state["step"].to(torch.int32)).uniform((INPUTS, BATCH), 1.0, 2.0)
             return {"step": state["step"] + 1, "total": x.sum()}
 
-        state = {"step": torch.zeros((), dtype=torch.int64), "total": torch.zeros(())}
+        state = {"step": torch.zeros((), dtype=torch.int64, device=device), "total": torch.zeros((), device=device)}
         self._draw = LaneProgram(drawn, (state, key), carried=True)
-        leaves = [with_slack(t.unsqueeze(0)) for t in (*state.values(), key)]
-        self._lanes = Lanes(leaves, [None] * len(leaves), 1)
-        with tempfile.TemporaryDirectory(prefix="sweeps-bench-") as folder:
-            self._multiply = NativeProgram(compile_cpp(_multiply_adds(), Path(folder)), 1)
-        self._numbers = with_slack(torch.full((1, 8), 0.5))
+        leaves = [with_slack(t.expand(self._count, *t.shape)) for t in (*state.values(), key)]
+        self._lanes = Lanes(leaves, [None] * len(leaves), self._count)
+        if device == "cpu":
+            with tempfile.TemporaryDirectory(prefix="sweeps-bench-") as folder:
+                self._multiply = NativeProgram(compile_cpp(_multiply_adds(), Path(folder)), 1)
+            self._numbers = with_slack(torch.full((1, VECTOR + 1), 0.5))
+        else:
+            self._numbers = torch.full((MATRIX, MATRIX), 0.5, device=device)
 
     def measured(self) -> Limit:
-        one, steps = np.zeros(1, np.int64), 2000
-        started = time.perf_counter()
-        self._draw.run(self._lanes, one, np.full(1, steps))
-        per_number = (time.perf_counter() - started) / steps / (INPUTS * BATCH)
-        address, count = np.array([[self._numbers.data_ptr()]]), 100_000
-        started = time.perf_counter()
-        self._multiply.run(address, np.full(1, count))
-        per_product = (time.perf_counter() - started) / count / (CHAINS * 8)
-        return Limit(per_number * 1e9, per_product * 1e9)
+        every, steps = np.arange(self._count), 2000
+        per_step = seconds_per_step(lambda n: self._draw.run(self._lanes, every, np.full(self._count, n)), steps)
+        if self._device == "cpu":
+            address, count = np.array([[self._numbers.data_ptr()]]), 100_000
+            per_chain = seconds_per_step(lambda n: self._multiply.run(address, np.full(1, n)), count) / CHAINS
+            per_product = per_chain / float(self._numbers[0, VECTOR])
+        else:
+            per_product = seconds_per_step(self._matrix_products, 5) / MATRIX**3
+        return Limit(per_step / self._count / (INPUTS * BATCH) * 1e9, per_product * 1e9)
+
+    def _matrix_products(self, count: int) -> None:
+        for _ in range(count):
+            self._numbers @ self._numbers
 
 
 CHAINS = 12
@@ -177,7 +198,7 @@ CHAINS = 12
 
 
 def _multiply_adds() -> str:
-    """C++ that does nothing but vector multiply-adds on registers."""
+    """C++ that does nothing but vector multiply-adds on registers, and says how many elements a vector has."""
     from sweeps.training.cpp import header
 
     names = [f"a{k}" for k in range(CHAINS)]
@@ -188,25 +209,29 @@ def _multiply_adds() -> str:
         "  float* p = (float*)at[0]; vf x = load(p), y = x;\n"
         f"  vf {', '.join(f'{a} = x' for a in names)};\n"
         f"  for (int64_t s = 0; s < steps[0]; s++) {{ {body} }}\n"
-        f"  store(p, {' + '.join(names)});\n}}\n"
+        f"  store(p, {' + '.join(names)}); p[{VECTOR}] = STEP;\n}}\n"
     )
 
 
-def _why_no_jax(wanted: bool) -> str | None:
+def _why_no_jax(wanted: bool, device: str) -> str | None:
     if not wanted:
         return "not asked for"
+    if device == "cuda" and not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        return "it is not installed for GPUs (pip install 'jax[cuda12]')"
     return None if importlib.util.find_spec("jax") else "it is not installed (pip install 'sweeps[bench]')"
 
 
 class JaxPeer:
-    """The same case in JAX (vmap, scan, jit), in a process of its own on one core."""
+    """The same case in JAX (vmap, scan, jit), in a process of its own on one core, or on a GPU."""
 
-    def __init__(self, lanes: Sequence[int]) -> None:
-        core = sorted(os.sched_getaffinity(0))[0] if sys.platform == "linux" else 0
-        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    def __init__(self, lanes: Sequence[int], device: str = "cpu") -> None:
+        core, settings = -1, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if device == "cpu":
+            core = sorted(os.sched_getaffinity(0))[0] if sys.platform == "linux" else 0
+            settings = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sweeps.bench.jax_peer", str(core), *map(str, lanes)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "XLA_FLAGS": flags},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings},
         )  # fmt: skip
 
     def rate(self, lanes: int) -> float:
@@ -224,17 +249,26 @@ class JaxPeer:
         self._process.wait()
 
 
-def plain_nmu() -> Steps:
-    """One seed as a careful user would write it: modules, torch.optim.Adam, NumPy data, the same penalty and clamp."""
+def plain_nmu(device: str = "cpu") -> Steps:
+    """One seed as a careful user would write it: modules, torch.optim.Adam, NumPy data, the same penalty and clamp.
+
+    On a GPU it draws its data there.
+    """
     rng, generator = np.random.RandomState(0), torch.Generator().manual_seed(0)
-    model = _PlainNetwork(generator)
+    model, here = _PlainNetwork(generator).to(device), torch.Generator(device).manual_seed(1)
     offset = int(rng.randint(0, 63))
 
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        if device != "cpu":
+            x = 1.0 + torch.rand(BATCH, INPUTS, device=device, generator=here)
+            sums = [x[:, first : first + 25].sum(dim=1, keepdim=True) for first in (offset, offset + 13)]
+            return x, sums[0] * sums[1]
+        drawn = rng.uniform(1.0, 2.0, (BATCH, INPUTS))
+        a, b = drawn[:, offset : offset + 25].sum(axis=1), drawn[:, offset + 13 : offset + 38].sum(axis=1)
+        return torch.from_numpy(drawn.astype(np.float32)), torch.from_numpy((a * b).astype(np.float32)).unsqueeze(1)
+
     def loss(step: int) -> torch.Tensor:
-        x = rng.uniform(1.0, 2.0, (BATCH, INPUTS))
-        a, b = x[:, offset : offset + 25].sum(axis=1), x[:, offset + 13 : offset + 38].sum(axis=1)
-        inputs = torch.from_numpy(x.astype(np.float32))
-        targets = torch.from_numpy((a * b).astype(np.float32)).unsqueeze(1)
+        inputs, targets = batch()
         weight = 10.0 * min(max((step - 1e6) / 1e6, 0.0), 1.0)
         return nn.functional.mse_loss(model(inputs), targets) + weight * model.penalty()
 

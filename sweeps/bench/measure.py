@@ -26,16 +26,16 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     return explicit
 
 
-def pack_of(num_lanes: int, settings: dict[str, Any], threads: int = 1) -> Pack:
+def pack_of(num_lanes: int, settings: dict[str, Any], threads: int = 1, device: str = "cpu") -> Pack:
     """Return a compiled pack of so many seeds."""
     lanes = [Lane(str(seed), settings, seed) for seed in range(num_lanes)]
     zero_floats = frozenset(path for path, value in float_leaves(settings).items() if value == 0.0)
-    return Pack(lanes, num_lanes, build, zero_floats, threads=threads)
+    return Pack(lanes, num_lanes, build, zero_floats, device, threads=threads)
 
 
-def pack_steps(num_lanes: int, settings: dict[str, Any], threads: int = 1) -> Steps:
+def pack_steps(num_lanes: int, settings: dict[str, Any], threads: int = 1, device: str = "cpu") -> Steps:
     """Return the steps of a compiled pack, which draws its batches itself."""
-    return pack_of(num_lanes, settings, threads).stepper()
+    return pack_of(num_lanes, settings, threads, device).stepper()
 
 
 def plain_steps(
@@ -59,7 +59,9 @@ def plain_steps(
 
 
 def seconds_per_step(run: Steps, steps: int) -> float:
-    """Return the mean time of a step."""
+    """Return the mean time of a step, on a GPU until it has been computed."""
     started = time.perf_counter()
     run(steps)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return (time.perf_counter() - started) / steps

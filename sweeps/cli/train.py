@@ -76,7 +76,8 @@ def reproduce_(
 
 @app.command("bench")
 def bench_(
-    lanes: Annotated[str, typer.Option(help="numbers of lanes, with commas")] = "1,10,100,1000",
+    lanes: Annotated[str, typer.Option(help="numbers of lanes, with commas")] = "1,10,100,1000,10000",
+    device: Annotated[str, typer.Option(help="cpu (one core), or cuda")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=2, help="a pack on so many threads against one on one thread")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
@@ -116,7 +117,7 @@ def bench_(
         spread = f"median of {len(ratios)} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f}"
         echo(f"{threads} threads: {median:.2f} times as fast as one ({spread})")
         return
-    measured = bench(_counts(lanes), on_progress=on_progress)
+    measured = bench(_counts(lanes), on_progress=on_progress, device=device)
     echo(json.dumps(measured.as_json()) if as_json else measured.table())
 
 

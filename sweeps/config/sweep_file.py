@@ -47,6 +47,10 @@ SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_SEED = 2**32 - 1
 """The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
 MAX_SEEDS = 1_000_000
+MOST_WORKERS_PER_GPU = 50
+"""Each takes some hundred megabytes of the GPU's memory before it trains."""
+LEAST_OF_GPU = 0.95
+"""What the workers of a GPU have of it together at least: a file may have 0.33 for a third."""
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
 """Folder of the sweep files that ship with the package."""
 
@@ -57,12 +61,19 @@ class Resources:
 
     cpus: int = 1
     gpus: float = 0.0
+    """0, 1, or a whole part of a GPU (1/2, 1/3, ...): a worker trains on one."""
     memory_gb: float | None = None
     slots: Literal["auto"] | int = "auto"
-    """Lanes that a worker trains together; at least 3, since packs of 1 and 2 round differently."""
+    """Lanes that a worker trains together. auto: an even share of the lanes, at most what its processor or its part of a GPU
+    is kept busy with."""
     checkpoint_s: float = 5.0
     """Interval at which a worker sends checkpoints: the most work that is lost with it. Of very many lanes, or large ones, it
     sends as many as take 2 % of its time, those with the oldest first."""
+
+    @property
+    def workers_per_gpu(self) -> int:
+        """Workers that share a GPU; 0: they train on CPUs."""
+        return round(1 / self.gpus) if self.gpus else 0
 
 
 @dataclass(frozen=True)
@@ -276,7 +287,7 @@ def _read_resources(value: Any, faults: Faults) -> Resources:
     """The `resources` section."""
     given = faults.take_mapping(value, "resources", known=RESOURCES_KEYS) or {}
     cpus = faults.take_integer(given.get("cpus", 1), "resources.cpus", 1)
-    gpus = faults.take_number(given.get("gpus", 0), "resources.gpus", low=0)
+    gpus = _read_gpus(given.get("gpus", 0), faults)
     memory_gb = None
     if given.get("memory_gb") is not None:
         memory_gb = faults.take_number(given["memory_gb"], "resources.memory_gb", above=0)
@@ -284,7 +295,36 @@ def _read_resources(value: Any, faults: Faults) -> Resources:
     slots: Literal["auto"] | int = "auto"
     if given.get("slots", "auto") != "auto":
         slots = faults.take_integer(given["slots"], "resources.slots", 1, or_else="auto") or "auto"
-    return Resources(cpus or 1, gpus or 0.0, memory_gb, slots, checkpoint_s or 5.0)
+    return Resources(cpus or 1, gpus, memory_gb, slots, checkpoint_s or 5.0)
+
+
+def _read_gpus(value: Any, faults: Faults) -> float:
+    """Return 0, 1, or the whole part of a GPU that a number such as 0.33 stands for."""
+    gpus = faults.take_number(value, "resources.gpus", low=0)
+    if not gpus or gpus == 1:
+        return gpus or 0.0
+    if gpus > 1:
+        faults.add(
+            "resources.gpus",
+            f"must be at most 1, not {gpus:g}: a worker trains on one GPU, and there are as many workers as the cluster has "
+            "GPUs for. `gpus: 1` uses all of them",
+        )
+        return 0.0
+    workers = min(int(1 / gpus + 1e-6), MOST_WORKERS_PER_GPU)
+    if not LEAST_OF_GPU <= workers * gpus <= 1 + 1e-6:
+        near = [f"{_part_of_gpu(n):g}" for n in (workers, workers + 1) if n <= MOST_WORKERS_PER_GPU]
+        faults.add(
+            "resources.gpus",
+            f"must be 0, 1, or a whole part of a GPU down to 1/{MOST_WORKERS_PER_GPU}, not {gpus:g}, which leaves a part of "
+            f"every GPU without a worker. Near it: {' and '.join(near)}",
+        )
+        return 0.0
+    return _part_of_gpu(workers)
+
+
+def _part_of_gpu(workers: int) -> float:
+    """Return 1 / workers in the resolution of Ray's resources, rounded down: all of them fit on a GPU."""
+    return 10_000 // workers / 10_000
 
 
 def _read_budget(value: Any, faults: Faults) -> Budget:

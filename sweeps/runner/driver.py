@@ -21,7 +21,7 @@ from sweeps.config import registry
 from sweeps.config.compare import Cell
 from sweeps.config.settings import float_leaves, lane_key, resolve, source_of, structure
 from sweeps.config.space import Dimension
-from sweeps.config.sweep_file import Sweep
+from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results.summary import RankedConfiguration, Summary, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
@@ -32,8 +32,8 @@ from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.numerics import Numerics
 
 MAX_LANES = {"cpu": 100, "cuda": 4096}
-"""Lanes of a pack at most, a thread, where the sweep file leaves it open: what keeps a device busy for a while, and what a
-lost worker costs. A block of a GPU trains a lane, and a hundred or more multiprocessors have several blocks each."""
+"""Lanes of a pack at most, a thread and a GPU, where the sweep file leaves it open: what keeps a device busy for a while, and
+what a lost worker costs. The driver may have no GPU: a worker returns what is too much for its own (`PackReport.returned`)."""
 MAX_LOSSES = 3
 """A lane whose worker was lost this often without progress is recorded as an error: it may be the cause."""
 MAX_FAILED_STARTS = 3
@@ -57,6 +57,10 @@ class PackRequest:
     installation: str
     """Folder of the driver's installation, from which workers import where they have it."""
     device: str = "cpu"
+    gpus: float = 0.0
+    """The worker's part of a GPU."""
+    sized_by_worker: bool = False
+    """The sweep file leaves the size of packs open: the worker trains as many lanes as its part of its GPU is for."""
     threads: int = 1
     """Threads that take lanes in turn, on a CPU."""
     checkpoint_s: float = 5.0
@@ -72,6 +76,8 @@ class PackReport:
     """By lane key."""
     seed_steps: int = 0
     """Optimiser updates since the last report, all lanes together."""
+    returned: list[tuple[str, int]] = field(default_factory=list)
+    """Ids of lanes that this worker does not train, since they are more than its part of its GPU is for."""
     refusal: str | None = None
     """Why this worker may not train the lanes: a sentence with the remedy. The sweep stops."""
     note: str | None = None
@@ -144,11 +150,17 @@ class Driver:
     """One run of a sweep, from the first configuration or from what the store has.
 
     The caller holds the sweep's name in the store (`Store.hold`), requests packs with `next_pack`, and passes on what
-    workers report (`receive`) until `done`. `num_workers` changes the size of packs only, never a result.
+    workers report (`receive`) until `done`. `num_workers` changes the size of packs only, never a result. `device` is torch's
+    name of what workers compute on, by default the one that the sweep's resources are for: with "cpu", workers that have a
+    GPU of Ray's compute on the CPU, and their lanes are lanes of a CPU.
     """
 
-    def __init__(self, sweep: Sweep, name: str, store: Store, tracker: BackgroundTracker | None, num_workers: int) -> None:
+    def __init__(
+        self, sweep: Sweep, name: str, store: Store, tracker: BackgroundTracker | None, num_workers: int,
+        device: str | None = None,
+    ) -> None:  # fmt: skip
         self.sweep, self.name, self.store, self.tracker = sweep, name, store, tracker
+        self.device = device_of(sweep) if device is None else device
         self.stop_reason: str | None = None
         """Once it is set no pack is started any more."""
         self.seed_steps = 0
@@ -162,12 +174,13 @@ class Driver:
         self._started_s = time.monotonic()
         row = store.sweep(name)
         self._seconds_before = row.seconds if row else 0.0
-        self.numerics = Numerics.parse(row.numerics) if row and row.numerics else Numerics.here(device_of(sweep))
+        self.numerics = Numerics.parse(row.numerics) if row and row.numerics else Numerics.here(self.device)
         self.other_sources: set[tuple[str, str]] = set()
         """Digest of the code that trained stored lanes, and that of the code at hand, where they differ."""
         own_settings = [_resolved(cell, {}) for cell in sweep.cells]  # each cell with the file's own values
         self.zeros = _always_zero(own_settings, [cell.space for cell in sweep.cells])
-        self._max_slots = _max_slots(own_settings, device_of(sweep), sweep.resources.cpus)
+        self._max_slots = _max_slots(own_settings, sweep.resources)
+        self._taken: dict[str, int] = {}  # lanes that a worker took of a pack that was too much for its GPU, by structure
         limits = [sweep.configurations(cell) for cell in sweep.cells]
         self.cells: list[CellProgress] = []
         for cell, settings, limit in zip(sweep.cells, own_settings, limits, strict=True):
@@ -243,16 +256,25 @@ class Driver:
         self.stop_reason = self.stop_reason or f"the budget of {hours:g} hours is used up"
         return True
 
-    def next_pack(self, pack_id: str) -> PackRequest | None:
-        """Return lanes for a free worker, of the structure that most queued lanes have; None if there are none now."""
+    def next_pack(self, pack_id: str, num_free: int = 1) -> PackRequest | None:
+        """Return lanes for a free worker, of the structure that most queued lanes have; None if there are none now.
+
+        `num_free` workers wait for a pack, this one included: where the file leaves `slots` open they share what is queued,
+        such as the last lanes of a sweep.
+        """
         if self.stop_reason or self.out_of_time():
             return None
         by_structure: dict[str, list[QueuedLane]] = {}
-        for queued in sorted(self._startable(), key=lambda queued: queued.position):
+        startable = self._startable()
+        for queued in sorted(startable, key=lambda queued: queued.position):
             by_structure.setdefault(queued.configurations[0].structure, []).append(queued)
         if not by_structure:
             return None
-        chosen = max(by_structure.values(), key=len)[: self.slots]
+        most, auto = self.slots, self.sweep.resources.slots == "auto"
+        structure, lanes = max(by_structure.items(), key=lambda item: len(item[1]))
+        if auto:
+            most = min(most, math.ceil(len(startable) / max(1, num_free)), self._taken.get(structure, most))
+        chosen = lanes[:most]
         checkpoints: dict[str, Checkpoint] = {}
         for budget, group in itertools.groupby(chosen, key=lambda queued: queued.lane.budget):
             checkpoints |= self.store.checkpoints([queued.lane.key for queued in group], budget)
@@ -265,8 +287,10 @@ class Driver:
             self.numerics,
             source_of(chosen[0].lane.settings),
             str(Path(registry.__file__).parents[2]),
-            device=device_of(self.sweep),
-            threads=self.sweep.resources.cpus if device_of(self.sweep) == "cpu" else 1,
+            device=self.device,
+            gpus=self.sweep.resources.gpus,
+            sized_by_worker=auto and self.device == "cuda",
+            threads=self.sweep.resources.cpus if self.device == "cpu" else 1,
             checkpoint_s=self.sweep.resources.checkpoint_s,
         )
 
@@ -282,6 +306,12 @@ class Driver:
         self.store.save_checkpoints(report.checkpoints)
         self.store.add_records(report.results)
         running = self._running.get(pack_id, {})
+        for id_ in report.returned:
+            if (queued_again := running.pop(id_, None)) is not None:
+                self._queued[id_] = queued_again
+                # It is the first report, so the others are those that the worker has taken.
+                structure, taken = queued_again.configurations[0].structure, max(1, len(running))
+                self._taken[structure] = min(taken, self._taken.get(structure, taken))
         for queued in running.values():
             checkpoint = report.checkpoints.get(queued.lane.key)
             if checkpoint is not None and checkpoint.steps > queued.steps:
@@ -476,9 +506,10 @@ def _slots(sweep: Sweep, limits: Sequence[int], num_workers: int, max_slots: int
     return max(1, slots)
 
 
-def _max_slots(settings: Sequence[Mapping[str, Any]], device: str, cpus: int) -> int:
+def _max_slots(settings: Sequence[Mapping[str, Any]], resources: Resources) -> int:
     """Return the most lanes that `auto` gives packs of these settings: a lane of some networks fills a processor."""
-    most = MAX_LANES[device] * (cpus if device == "cpu" else 1)
+    of_gpu = resources.workers_per_gpu
+    most = MAX_LANES["cuda"] // of_gpu if of_gpu else MAX_LANES["cpu"] * resources.cpus
     networks = {str(one["model"]["network"]) for one in settings}
     classes = [registry.find("network", name) for name in networks]
     return min(1 if cls.lanes_apart else cls.max_slots or most for cls in classes)

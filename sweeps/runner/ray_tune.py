@@ -42,6 +42,7 @@ for _name, _value in ENVIRONMENT.items():  # before the import: Ray reads the en
 
 import psutil
 import ray
+import torch
 from ray import tune
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.job_config import JobConfig
@@ -127,6 +128,7 @@ class WorkerCapacity:
     def __init__(self, resources: Resources, max_workers: int | None, own_node: bool = False) -> None:
         self._resources, self._max_workers, self._own_node = resources, max_workers, own_node
         self._workers, self._updated_s = 0, -math.inf
+        self._nodes: list[Mapping[str, float]] = []
 
     def current(self) -> int:
         """Return the number of workers, which is requested from Ray every CAPACITY_PERIOD_S seconds.
@@ -142,8 +144,23 @@ class WorkerCapacity:
                 )
             workers = sum(workers_on(node, self._resources) for node in nodes)
             self._workers = min(workers, self._max_workers) if self._max_workers else workers
+            self._nodes = nodes
             self._updated_s = time.monotonic()
         return self._workers
+
+    def idle_gpus(self) -> str | None:
+        """Return a sentence about the GPUs that no worker of `current` is for, with the remedy; None where there are none."""
+        workers, per_gpu = self.current(), self._resources.workers_per_gpu
+        gpus = [int(node.get("GPU", 0)) for node in self._nodes]
+        if not per_gpu or workers >= sum(gpus) * per_gpu:
+            return None
+        here = f"the GPUs are for {sum(gpus) * per_gpu} workers of {self._resources.gpus:g}, and there are {workers}"
+        if workers == self._max_workers:
+            return f"{here}, as `--workers` says"
+        return (
+            f"{here}: the nodes have no more CPUs, or memory. Make `resources.cpus` or `resources.memory_gb` smaller, or give "
+            "Ray's nodes more CPUs: a worker with a GPU uses at most one of them"
+        )
 
     def wait_for_first(self, timeout_s: float) -> int:
         """Wait until a first worker fits, as for nodes that a batch system has yet to start; return `current`."""
@@ -154,9 +171,10 @@ class WorkerCapacity:
 
 
 def workers_on(node: Mapping[str, float], resources: Resources) -> int:
-    """Return how many workers fit on a node with these resources (Ray's names)."""
-    needs = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 1024**3}
-    return min(int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in needs.items() if amount)
+    """Return how many workers fit on a node with these resources (Ray's names). No worker has parts of two GPUs."""
+    needs = {"CPU": resources.cpus, "memory": (resources.memory_gb or 0) * 1024**3}
+    fits = [int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in needs.items() if amount]
+    return min([*fits, int(node.get("GPU", 0)) * resources.workers_per_gpu] if resources.gpus else fits)
 
 
 @contextmanager
@@ -165,13 +183,20 @@ def ray_cluster(
 ) -> Iterator[WorkerCapacity]:
     """Connect to the cluster at RAY_ADDRESS, or start Ray on this machine, for as long as the block lasts.
 
+    On this machine there are as many workers as its GPUs are for, where the sweep uses some, whatever its CPUs: a worker with
+    a GPU uses a CPU for little else than starting programs.
+
     The user's own files that a sweep's `document` names are sent to the workers of a cluster. Raises ClusterError where
-    Ray does not start, and where not even one worker fits after SWEEPS_WAIT_S seconds.
+    Ray does not start, where this machine has no GPU for a sweep that needs one, and where not even one worker fits after
+    SWEEPS_WAIT_S seconds.
     """
     address = ray_address()
+    gpus = _gpus_here() if resources.gpus and not address else None
+    workers = max_workers or (gpus or 0) * resources.workers_per_gpu
     with nullcontext() if address else _private_ray() as folder:
         options: dict[str, Any] = {} if address else {
-            "num_cpus": (max_workers or 0) * resources.cpus or None,
+            "num_cpus": workers * resources.cpus or None,
+            "num_gpus": gpus,
             "include_dashboard": False,
             "object_store_memory": 200 * 1024**2,
             "_temp_dir": str(folder / "ray") if folder else None,
@@ -225,6 +250,17 @@ def ray_cluster(
             yield capacity
         finally:
             _shut_down([] if address else [child for child in psutil.Process().children() if child not in others])
+
+
+def _gpus_here() -> int:
+    """Return the number of this machine's GPUs. Raises ClusterError where there is none."""
+    if not (gpus := torch.cuda.device_count()):
+        raise ClusterError(
+            f"the sweep's workers train on a GPU (`resources.gpus`), and torch {torch.__version__} finds none on this machine. "
+            "If it has one: a torch that is built for CUDA, NVIDIA's driver, and CUDA_VISIBLE_DEVICES are needed. Else: "
+            "`resources.gpus=0` trains on CPUs, `sweeps submit` on a cluster"
+        )
+    return gpus
 
 
 def _shut_down(own: Sequence[psutil.Process]) -> None:
@@ -367,9 +403,10 @@ class _PackSearcher(Searcher):
         with self._session.keep_error():
             if driver.done or driver.stop_reason:
                 return Searcher.FINISHED
-            if len(self._running) >= self._session.max_packs:
+            num_free = self._session.max_packs - len(self._running)
+            if num_free < 1:
                 return None
-            request = driver.next_pack(trial_id)
+            request = driver.next_pack(trial_id, num_free)
         if request is None:
             return None
         self._running.add(trial_id)

@@ -235,6 +235,8 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
             f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
             highlight=False,
         )
+        if idle := capacity.idle_gpus():
+            console.print(f"note: {idle}", highlight=False, soft_wrap=True)
         with Progress(driver, console) as progress:
             ray_tune.run(driver, resources, capacity, progress)
 

@@ -18,7 +18,8 @@ from sweeps.config.settings import build, source_of
 from sweeps.errors import UserError
 from sweeps.machine import use_compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
-from sweeps.training.lane import Checkpoint, LaneResult, error_result
+from sweeps.runner.gpu import Footprint, Gpu, assigned_gpus, keep_to_share, most_lanes
+from sweeps.training.lane import Checkpoint, Lane, LaneResult, error_result
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
 
@@ -79,19 +80,26 @@ class PackRun:
         self._pace = CheckpointPace(clock)
         self._sending_since: float | None = None
         self._failed: list[LaneResult] = []
+        self._returned: list[Lane] = []
         self.pack: Pack | None = None
         self._refusal = _why_not_here(request)
         if self._refusal is not None:
             return
+        lanes, slots = request.lanes, request.slots
         try:
             self._provenance = _provenance(request)
+            if request.device == "cuda" and request.gpus < 1:
+                keep_to_share(request.gpus)
+            if request.sized_by_worker:
+                most = most_lanes(Gpu.here(), request.gpus, Footprint.of(lanes, build))
+                lanes, slots, self._returned = lanes[:most], min(slots, most), lanes[most:]
             self.pack = Pack(
-                request.lanes, request.slots, build, request.zeros, request.device, request.numerics.compiled,
+                lanes, slots, build, request.zeros, request.device, request.numerics.compiled,
                 threads=request.threads, source=request.source, clock=clock,
             )  # fmt: skip
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
-            self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in request.lanes]
+            self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in lanes]
 
     @property
     def done(self) -> bool:
@@ -107,7 +115,9 @@ class PackRun:
             self._sending_since = None
         period_s = self._request.checkpoint_s if period_s is None else period_s
         if self.pack is None:
-            return PackReport(results=self._failed, refusal=self._refusal)
+            return PackReport(results=self._failed, returned=self._return(), refusal=self._refusal)
+        if self._returned:  # at once, for other workers
+            return PackReport(returned=self._return())
         started, before = self._clock(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
@@ -130,6 +140,11 @@ class PackRun:
             note=_note or self.pack.note,
         )
 
+    def _return(self) -> list[tuple[str, int]]:
+        """The ids of lanes that are not trained here, once."""
+        returned, self._returned = self._returned, []
+        return [(lane.key, lane.budget) for lane in returned]
+
 
 PLAIN = (
     "Install a C++ compiler there, or start the sweep under another --name with --numerics plain (on a cluster: "
@@ -140,6 +155,12 @@ PLAIN = (
 
 def _why_not_here(request: PackRequest) -> str | None:
     """Return why this process may not train the lanes of a request, or None."""
+    if request.device == "cuda" and not torch.cuda.is_available():
+        return _refused(
+            f"torch {torch.__version__} finds no GPU there, and Ray gave it GPU {assigned_gpus()}",
+            "Install a torch that is built for CUDA, and NVIDIA's driver, on the nodes that Ray has GPUs of, or train on CPUs "
+            "with resources.gpus=0, under another --name.",
+        )
     wanted, kind = request.numerics, device_kind(request.device)
     here_numerics = replace(wanted, device=kind)
     network = registry.find("network", request.lanes[0].settings["model"]["network"])
@@ -170,7 +191,8 @@ def _refused(reason: str, remedy: str) -> str:
 def _provenance(request: PackRequest) -> dict[str, str]:
     """What may differ between equal lanes: the device, versions, and the source of what trains them."""
     on_cpu = request.device == "cpu"
-    return {
+    of_node = {"gpu_of_node": assigned_gpus()} if request.gpus else {}
+    return of_node | {
         "device": f"cpu {torch.backends.cpu.get_cpu_capability()}" if on_cpu else torch.cuda.get_device_name(),
         "machine": platform.machine(),
         "torch": torch.__version__,

@@ -1,8 +1,8 @@
 """C++ of a loop program for one core: a lane's values stay in its workspace, which fits the processor's cache.
 
-One loop of a nest runs in vectors of 8 elements, which the compiler maps to whatever the processor has. A sum over that loop
-has 8 partial sums, combined as ((0+4)+(2+6))+((1+5)+(3+7)); a sum over other loops is taken in their order. So the order of
-every sum is a property of the program's text, and bits do not depend on the instruction set or the compiler.
+One loop of a nest runs in vectors of as many elements as the processor has (`STEP` in lane.h). A sum over that loop has 16
+partial sums whatever that number is, combined in pairs of distance 8, 4, 2, 1; a sum over other loops is taken in their order.
+So the order of every sum is a property of the program's text, and bits do not depend on the instruction set or the compiler.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from importlib.resources import files
 from sweeps.training.loops import IDENTITY, VECTOR, Accumulator, Axis, Buffer, Index, LoopProgram, Nest, NotLowered, Value
 
 SCALARS = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "bool": "int32_t", "pair": "Words"}
-VECTORS = {"f32": "vf", "f64": "vd", "i32": "vi", "i64": "vl", "bool": "vi", "pair": "Words8"}
+VECTORS = {"f32": "vf", "f64": "vd", "i32": "vi", "i64": "vl", "bool": "vi", "pair": "WordsOfVector"}
 OUTSIDE = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "bool": "uint8_t"}
 """Types of tensors in memory. A truth value in a program is 0 or -1, of the width of a number, so that it selects."""
 OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+UNARY = {"neg": "-", "not": "~"}
 OF_BOTH = ("exp", "log", "pow", "floor")
 OF_SINGLE = ("sin", "cos", "tanh", "log1p", "expm1")
 SLACK = 2 * VECTOR
 """Elements after the last one of a buffer that may be read or written, and mean nothing."""
-ACCUMULATORS = 8
+ACCUMULATORS = 4
 """Accumulators that are kept in registers side by side."""
 LIGHT = 40
 """Values of a loop body that is repeated for several accumulators side by side."""
-GATHERED = 6.0
+GATHERED = 12.0
 """Cost of reading elements at a distance, relative to a vector."""
 
 
@@ -36,7 +37,7 @@ def print_cpp(program: LoopProgram, stops: int | None = None) -> str:
 
     `workspace` returns the bytes that a call needs, aligned to 64. `run(pointers, steps, count, work)` runs `count` lanes,
     lane i for steps[i] steps: its argument k is at pointers[i * arguments + k], without padding; inputs come first, then
-    the outputs that are not carried. After an input that is read where it is, 64 bytes must be readable. `stops` is the
+    the outputs that are not carried. After an input that is read where it is, 128 bytes must be readable. `stops` is the
     number of a carried whole number (the lane's status) that ends a lane's steps where it is not 0.
     """
     return _Printer(program, stops).text()
@@ -59,12 +60,41 @@ def literal(number: float | int | bool, dtype: str) -> str:
     return f"({float(number).hex()}{'f' if dtype == 'f32' else ''})"
 
 
+def operation(value: Value, texts: Sequence[str], wide: bool = False) -> str:
+    """Return an operation on the texts of its operands; `wide`: they are vectors."""
+    op, args = value.op, value.args
+
+    def number(x: float, dtype: str) -> str:
+        return f"V({literal(x, dtype)})" if wide else literal(x, dtype)
+
+    if op in ("shl", "shr"):
+        if args[1].op != "const":
+            raise NotLowered("a shift by a number that is computed")
+        return f"{op}_({texts[0]}, {int(args[1].args[0])})"
+    if op == "convert":
+        source = args[0].dtype
+        if value.dtype == "bool":
+            return f"ne_({texts[0]}, {number(0, source)})"
+        if source == "bool":
+            return f"select_({texts[0]}, {number(1, value.dtype)}, {number(0, value.dtype)})"
+        return f"to_{value.dtype}({texts[0]})"
+    if op in UNARY:
+        return f"({UNARY[op]}{texts[0]})"
+    if op in OPERATORS:
+        return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
+    if op in OF_BOTH or op in OF_SINGLE:
+        if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
+            raise NotLowered(f"{op} of {value.dtype}")
+        return f"{op}_{value.dtype}({', '.join(texts)})"
+    return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
+
+
 @dataclass(frozen=True)
 class _Instance:
-    """One of several copies of a loop body: the block axis is `offset` further, names end in `suffix`."""
+    """One of several copies of a loop body: the block axis is `number` iterations further, names end in `suffix`."""
 
     suffix: str = ""
-    offset: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,7 @@ def plan(nest: Nest) -> _Plan:
     partial = [a for a in nest.accumulators if not a.full]
     if vector in nest.kept:
         order = [*kept, vector, *reduced]
-        if partial and len(nest.values) <= LIGHT:
+        if partial and len(partial) == len(nest.accumulators) and len(nest.values) <= LIGHT:
             block_axis, block = vector, min(4, max(1, ACCUMULATORS // len(partial)), -(-vector.size // VECTOR))
     else:
         order = [*kept, *reduced, vector]
@@ -122,7 +152,7 @@ def _cost(nest: Nest, axis: Axis) -> float:
         elif axis in nest.kept:
             total += of(accumulator.address, GATHERED + 2) / others
         else:
-            total += 12.0 * VECTOR / others
+            total += 8.0 * VECTOR / others
     return total * (-(-axis.size // VECTOR) * VECTOR / axis.size)
 
 
@@ -244,31 +274,49 @@ class _NestPrinter:
                         self._finish(a, instance)
 
     def _loop(self, level: int, instances: Sequence[_Instance]) -> None:
-        axis = self._plan.order[level]
-        step = VECTOR if axis is self._plan.vector else 1
-        name, add = axis.name, self._lines.append
+        axis, add = self._plan.order[level], self._lines.append
+        if self._is_summed(axis):
+            self._sixteens(level, axis, instances)
+            return
+        step = "STEP" if axis is self._plan.vector else "1"
         blocks = self._plan.block if axis is self._plan.block_axis else 1
-        summed = axis is self._plan.vector and (axis in self._nest.reduced or any(a.full for a in self._nest.accumulators))
-        many = -(-axis.size // step)  # iterations
-        whole = axis.size // step if summed else many
-        blocked = whole // blocks * blocks if blocks > 1 else 0
-        if blocked:
-            copies = [_Instance(f"_{u}", u * step) for u in range(blocks)]
-            add(f"for (int {name} = 0; {name} < {blocked * step}; {name} += {blocks * step}) {{")
-            self._level(level + 1, copies)
+        start = "0"
+        if blocks > 1:
+            start = f"{axis.name}_rest"
+            add(f"const int {start} = ({axis.size} + {step} - 1) / {step} / {blocks} * {blocks} * {step};")
+            add(f"for (int {axis.name} = 0; {axis.name} < {start}; {axis.name} += {blocks} * {step}) {{")
+            self._level(level + 1, [_Instance(f"_{u}", u) for u in range(blocks)])
             add("}")
-        if whole > blocked:
-            add(f"for (int {name} = {blocked * step}; {name} < {whole * step}; {name} += {step}) {{")
-            self._level(level + 1, instances)
-            add("}")
-        if many > whole:
-            add(
-                f"{{ const int {name} = {whole * step}; const vi exists = lt_(iota_(), V((int32_t){axis.size - whole * step}));"
-            )
-            self._mask = "exists"
+        add(f"for (int {axis.name} = {start}; {axis.name} < {axis.size}; {axis.name} += {step}) {{")
+        self._level(level + 1, instances)
+        add("}")
+
+    def _is_summed(self, axis: Axis) -> bool:
+        """Whether sums over a loop in vectors are taken: it has 16 partial sums, and only elements that exist count."""
+        return axis is self._plan.vector and (axis in self._nest.reduced or any(a.full for a in self._nest.accumulators))
+
+    def _sixteens(self, level: int, axis: Axis, instances: Sequence[_Instance]) -> None:
+        """The loop with sums: its body is a function of the first element and of the vectors of partial sums."""
+        add, whole = self._lines.append, axis.size // VECTOR * VECTOR
+        sums = [
+            (VECTORS[a.dtype], self._accumulator(a, instance))
+            for a in self._nest.accumulators if a.full or axis in self._nest.reduced for instance in instances
+        ]  # fmt: skip
+        parameters = "".join(f", {kind}& {name}" for kind, name in sums)
+        arguments = "".join(f", {name}" for _, name in sums)
+        for start, masked in ((0, False), (whole, True)):
+            if start == (axis.size if masked else whole):
+                continue
+            add(f"{{ auto body = [&](const int {axis.name}{parameters}) BODY {{")
+            if masked:
+                add(f"const vi exists = lt_(iota_(), V((int32_t){axis.size} - {axis.name}));")
+                self._mask = "exists"
             self._level(level + 1, instances)
             self._mask = None
-            add("}")
+            add("};")
+            loop = "" if masked else f"for (int {axis.name} = 0; {axis.name} < {whole}; {axis.name} += {VECTOR}) "
+            place = f"{whole}, {axis.size - whole}" if masked else f"{axis.name}, {VECTOR}"
+            add(f"{loop}sixteen({place}, body{arguments}); }}")
 
     def _own(self, axes: frozenset[Axis], instances: Sequence[_Instance]) -> Sequence[_Instance]:
         """The copies that a value differs between."""
@@ -289,44 +337,22 @@ class _NestPrinter:
         return literal(value.args[0], value.dtype) if value.op == "const" else self._name(value, instance)
 
     def _address(self, index: Index, instance: _Instance) -> str:
-        block = self._plan.block_axis
-        return _address(index, {block: instance.offset} if block is not None and instance.offset else {})
+        block, text = self._plan.block_axis, _address(index)
+        further = 0 if block is None else index.factor(block) * instance.number
+        return text if further == 0 else f"{text} + {further}" + (" * STEP" if block is self._plan.vector else "")
 
     def _expression(self, value: Value, instance: _Instance) -> str:
         op, args, wide = value.op, value.args, self._is_vector(value)
         vector = self._plan.vector
         if op == "index":
             text = f"(int32_t)({self._address(args[0], instance)})"
-            return text if not wide else f"V({text}) + iota_() * {args[0].factor(vector)}"
+            return text if not wide else f"V({text}) + iota_() * V({args[0].factor(vector)})"
         if op == "load":
             return self._load(args[0], args[1], instance)
         texts = [self._text(a, instance) for a in args]
-        if op in ("shl", "shr"):
-            if args[1].op != "const":
-                raise NotLowered("a shift by a number that is computed")
-            return f"{op}_({texts[0]}, {int(args[1].args[0])})"
         if wide:
             texts = [t if self._is_vector(a) else f"V({t})" for a, t in zip(args, texts, strict=True)]
-        if op == "convert":
-            source = args[0].dtype
-            if value.dtype == "bool":
-                zero = literal(0, source)
-                return f"ne_({texts[0]}, {f'V({zero})' if wide else zero})"
-            if source == "bool":
-                one, zero = literal(1, value.dtype), literal(0, value.dtype)
-                return f"select_({texts[0]}, {f'V({one}), V({zero})' if wide else f'{one}, {zero}'})"
-            return f"to_{value.dtype}({texts[0]})"
-        if op == "neg":
-            return f"(-{texts[0]})"
-        if op == "not":
-            return f"(~{texts[0]})"
-        if op in OPERATORS:
-            return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
-        if op in OF_BOTH or op in OF_SINGLE:
-            if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
-                raise NotLowered(f"{op} of {value.dtype}")
-            return f"{op}_{value.dtype}({', '.join(texts)})"
-        return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
+        return operation(value, texts, wide)
 
     def _load(self, buffer: Buffer, address: Index, instance: _Instance) -> str:
         vector = self._plan.vector
@@ -346,8 +372,8 @@ class _NestPrinter:
         """Elements from here to the end of the loop in vectors."""
         vector = self._plan.vector
         assert vector is not None
-        offset = instance.offset if vector is self._plan.block_axis else 0
-        return f"{vector.size - offset} - {vector.name}"
+        further = f" - {instance.number} * STEP" if vector is self._plan.block_axis and instance.number else ""
+        return f"{vector.size} - {vector.name}{further}"
 
     def _as_vector(self, value: Value, instance: _Instance, address: Index) -> str:
         text = self._text(value, instance)
@@ -378,9 +404,12 @@ class _NestPrinter:
         return f"a{self._nest.accumulators.index(a)}{instance.suffix}"
 
     def _declare(self, a: Accumulator, instance: _Instance) -> None:
-        zero = literal(IDENTITY[a.op], a.dtype)
-        kind = (VECTORS if self._wide(a) else SCALARS)[a.dtype]
-        self._lines.append(f"{kind} {self._accumulator(a, instance)} = {f'V({zero})' if self._wide(a) else zero};")
+        vector, kind, start = self._plan.vector, SCALARS[a.dtype], literal(IDENTITY[a.op], a.dtype)
+        if vector is not None:
+            kind, start = VECTORS[a.dtype], f"V({start})"
+            if a.full or vector in self._nest.reduced:
+                kind, start = f"Sums<{kind}>", f"sums({start})"
+        self._lines.append(f"{kind} {self._accumulator(a, instance)} = {start};")
 
     def _update(self, a: Accumulator, instance: _Instance) -> None:
         name, wide = self._accumulator(a, instance), self._wide(a)
@@ -415,8 +444,7 @@ class _NestPrinter:
         self._store(a.buffer, a.address, text, a.buffer.dense, instance)
 
 
-def _address(index: Index, offsets: dict[Axis, int] | None = None) -> str:
-    """An index as C++; `offsets` are added to axes."""
-    constant = index.constant + sum(index.factor(axis) * offset for axis, offset in (offsets or {}).items())
+def _address(index: Index) -> str:
+    """An index as C++."""
     terms = [axis.name if factor == 1 else f"{axis.name} * {factor}" for axis, factor in index.terms]
-    return " + ".join([*terms, *([str(constant)] if constant or not terms else [])])
+    return " + ".join([*terms, *([str(index.constant)] if index.constant or not terms else [])])

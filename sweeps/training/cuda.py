@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.training.cpp import OF_BOTH, OF_SINGLE, OPERATORS, OUTSIDE, SCALARS, header, literal
+from sweeps.training.cpp import OPERATORS, OUTSIDE, SCALARS, header, literal, operation
 from sweeps.training.loops import IDENTITY, Accumulator, Axis, Buffer, Index, LoopProgram, Nest, NotLowered, Store, Value
 
 if TYPE_CHECKING:
@@ -1202,29 +1202,7 @@ class _Printer:
             return f"(int32_t)({_address(args[0], copy)})"
         if op == "load":
             return self._load(args[0], args[1], copy)
-        texts = [self._text(a, copy) for a in args]
-        if op in ("shl", "shr"):
-            if args[1].op != "const":
-                raise NotLowered("a shift by a number that is computed")
-            return f"{op}_({texts[0]}, {int(args[1].args[0])})"
-        if op == "convert":
-            source = args[0].dtype
-            if value.dtype == "bool":
-                return f"ne_({texts[0]}, {literal(0, source)})"
-            if source == "bool":
-                return f"select_({texts[0]}, {literal(1, value.dtype)}, {literal(0, value.dtype)})"
-            return f"to_{value.dtype}({texts[0]})"
-        if op == "neg":
-            return f"(-{texts[0]})"
-        if op == "not":
-            return f"(~{texts[0]})"
-        if op in OPERATORS:
-            return f"({texts[0]} {OPERATORS[op]} {texts[1]})"
-        if op in OF_BOTH or op in OF_SINGLE:
-            if value.dtype != "f32" and not (value.dtype == "f64" and op in OF_BOTH):
-                raise NotLowered(f"{op} of {value.dtype}")
-            return f"{op}_{value.dtype}({', '.join(texts)})"
-        return f"{op}{'' if op == 'threefry' else '_'}({', '.join(texts)})"
+        return operation(value, [self._text(a, copy) for a in args])
 
 
 def _classes(accumulators: Iterable[Accumulator]) -> dict[str, list[Accumulator]]:

@@ -1,5 +1,5 @@
-// Numbers of lane programs: vectors of 8, elementary functions, and Threefry. Included by generated C++ (a vector is 8 elements
-// of a lane) and CUDA (a thread computes single elements). Every function has one sequence of IEEE operations, for vectors and
+// Numbers of lane programs: vectors, elementary functions, and Threefry. Included by generated C++ (a vector is several elements
+// of one lane) and CUDA (a thread computes single elements). Every function has one sequence of IEEE operations, for vectors and
 // single numbers alike, with fused multiply-adds exactly where `fma_` is written: bits do not depend on the instruction set.
 // Largest errors, in units in the last place, against double precision: tests/training/test_lane_program.py.
 
@@ -68,94 +68,214 @@ template <class F> struct int_of {};
 template <> struct int_of<float> { typedef int32_t type; };
 template <> struct int_of<double> { typedef int64_t type; };
 #else
-// ---- vectors
+// ---- vectors: as many elements as a register has floats (`STEP`: 16 with AVX-512, 8 with AVX2, 4 otherwise)
 
-typedef float vf __attribute__((vector_size(32)));
-typedef int32_t vi __attribute__((vector_size(32)));
-typedef uint32_t vu __attribute__((vector_size(32)));
-typedef double vd __attribute__((vector_size(64)));
-typedef int64_t vl __attribute__((vector_size(64)));
-typedef uint64_t vlu __attribute__((vector_size(64)));
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define STEP 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#define STEP 8
+#else
+#define STEP 4
+#endif
+#define MEMBER inline __attribute__((always_inline))
+#define BODY __attribute__((always_inline))
+typedef float vf __attribute__((vector_size(4 * STEP)));
+typedef int32_t vi __attribute__((vector_size(4 * STEP)));
+typedef uint32_t vu __attribute__((vector_size(4 * STEP)));
+// Half as many elements: a register of numbers of 64 bits, and half a register of others
+typedef double hd __attribute__((vector_size(4 * STEP)));
+typedef int64_t hl __attribute__((vector_size(4 * STEP)));
+typedef uint64_t hlu __attribute__((vector_size(4 * STEP)));
+typedef float hf __attribute__((vector_size(2 * STEP)));
+typedef int32_t hi __attribute__((vector_size(2 * STEP)));
+template <class H> struct Two { H a, b; };
+typedef Two<hd> vd;
+typedef Two<hl> vl;
 template <class F> struct int_of {};
 template <> struct int_of<float> { typedef int32_t type; };
 template <> struct int_of<double> { typedef int64_t type; };
 template <> struct int_of<vf> { typedef vi type; };
 template <> struct int_of<vd> { typedef vl type; };
 
-#define CONVERT(x, T) __builtin_convertvector(x, T)
-INLINE vf V(float x) { return vf{x, x, x, x, x, x, x, x}; }
-INLINE vi V(int32_t x) { return vi{x, x, x, x, x, x, x, x}; }
-INLINE vd V(double x) { return vd{x, x, x, x, x, x, x, x}; }
-INLINE vl V(int64_t x) { return vl{x, x, x, x, x, x, x, x}; }
-INLINE vi iota_() { return vi{0, 1, 2, 3, 4, 5, 6, 7}; }
-#ifdef __FMA__
-INLINE vf fma_(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-#else
-INLINE vf fma_(vf a, vf b, vf c) { for (int k = 0; k < 8; k++) c[k] = __builtin_fmaf(a[k], b[k], c[k]); return c; }
-#endif
-INLINE vd fma_(vd a, vd b, vd c) { for (int k = 0; k < 8; k++) c[k] = __builtin_fma(a[k], b[k], c[k]); return c; }
-#ifdef __AVX2__
+#define OPERATOR(op) template <class H> INLINE Two<H> operator op(Two<H> x, Two<H> y) { return Two<H>{x.a op y.a, x.b op y.b}; }
+OPERATOR(+) OPERATOR(-) OPERATOR(*) OPERATOR(/) OPERATOR(&) OPERATOR(|) OPERATOR(^)
+template <class H> INLINE Two<H> operator-(Two<H> x) { return Two<H>{-x.a, -x.b}; }
+template <class H> INLINE Two<H> operator~(Two<H> x) { return Two<H>{~x.a, ~x.b}; }
+template <class H> INLINE Two<H> operator<<(Two<H> x, int n) { return Two<H>{x.a << n, x.b << n}; }
+template <class H> INLINE Two<H> operator>>(Two<H> x, int n) { return Two<H>{x.a >> n, x.b >> n}; }
+
+#if STEP == 16
+INLINE hf low(vf x) { return (hf)_mm512_castps512_ps256((__m512)x); }
+INLINE hf high(vf x) { return (hf)_mm512_extractf32x8_ps((__m512)x, 1); }
+INLINE hi low(vi x) { return (hi)_mm512_castsi512_si256((__m512i)x); }
+INLINE hi high(vi x) { return (hi)_mm512_extracti64x4_epi64((__m512i)x, 1); }
+INLINE vf join(hf a, hf b) { return (vf)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)a), (__m256)b, 1); }
+INLINE vi join(hi a, hi b) { return (vi)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1); }
+INLINE vf sqrt_(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+INLINE hd sqrt_(hd x) { return (hd)_mm512_sqrt_pd((__m512d)x); }
+INLINE vf fma_(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+INLINE hd fma_(hd a, hd b, hd c) { return (hd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+#elif STEP == 8
+INLINE hf low(vf x) { return (hf)_mm256_castps256_ps128((__m256)x); }
+INLINE hf high(vf x) { return (hf)_mm256_extractf128_ps((__m256)x, 1); }
+INLINE hi low(vi x) { return (hi)_mm256_castsi256_si128((__m256i)x); }
+INLINE hi high(vi x) { return (hi)_mm256_extracti128_si256((__m256i)x, 1); }
+INLINE vf join(hf a, hf b) { return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)a), (__m128)b, 1); }
+INLINE vi join(hi a, hi b) { return (vi)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)a), (__m128i)b, 1); }
 INLINE vf sqrt_(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+INLINE hd sqrt_(hd x) { return (hd)_mm256_sqrt_pd((__m256d)x); }
+INLINE vf fma_(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+INLINE hd fma_(hd a, hd b, hd c) { return (hd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
 #else
-INLINE vf sqrt_(vf x) { for (int k = 0; k < 8; k++) x[k] = __builtin_sqrtf(x[k]); return x; }
+INLINE hf low(vf x) { return hf{x[0], x[1]}; }
+INLINE hf high(vf x) { return hf{x[2], x[3]}; }
+INLINE hi low(vi x) { return hi{x[0], x[1]}; }
+INLINE hi high(vi x) { return hi{x[2], x[3]}; }
+INLINE vf join(hf a, hf b) { return vf{a[0], a[1], b[0], b[1]}; }
+INLINE vi join(hi a, hi b) { return vi{a[0], a[1], b[0], b[1]}; }
+INLINE vf sqrt_(vf x) { return vf{sqrt_(x[0]), sqrt_(x[1]), sqrt_(x[2]), sqrt_(x[3])}; }
+INLINE hd sqrt_(hd x) { return hd{sqrt_(x[0]), sqrt_(x[1])}; }
+INLINE vf fma_(vf a, vf b, vf c) { return vf{fma_(a[0], b[0], c[0]), fma_(a[1], b[1], c[1]), fma_(a[2], b[2], c[2]), fma_(a[3], b[3], c[3])}; }
+INLINE hd fma_(hd a, hd b, hd c) { return hd{fma_(a[0], b[0], c[0]), fma_(a[1], b[1], c[1])}; }
 #endif
-INLINE vd sqrt_(vd x) { for (int k = 0; k < 8; k++) x[k] = __builtin_sqrt(x[k]); return x; }
+INLINE vd sqrt_(vd x) { return vd{sqrt_(x.a), sqrt_(x.b)}; }
+INLINE vd fma_(vd x, vd y, vd z) { return vd{fma_(x.a, y.a, z.a), fma_(x.b, y.b, z.b)}; }
 INLINE vf abs_(vf x) { return (vf)((vi)x & 0x7fffffff); }
-INLINE vd abs_(vd x) { return (vd)((vl)x & 0x7fffffffffffffffll); }
 INLINE vi abs_(vi x) { return x < 0 ? -x : x; }
-INLINE vl abs_(vl x) { return x < 0 ? -x : x; }
-#define COMPARE(name, op) \
-  INLINE vi name(vf a, vf b) { return a op b; } \
-  INLINE vi name(vi a, vi b) { return a op b; } \
-  INLINE vi name(vd a, vd b) { return CONVERT((vl)(a op b), vi); } \
-  INLINE vi name(vl a, vl b) { return CONVERT((vl)(a op b), vi); }
-COMPARE(lt_, <) COMPARE(le_, <=) COMPARE(gt_, >) COMPARE(ge_, >=) COMPARE(eq_, ==) COMPARE(ne_, !=)
-INLINE vf select_(vi m, vf a, vf b) { return m ? a : b; }
-INLINE vi select_(vi m, vi a, vi b) { return m ? a : b; }
-INLINE vd select_(vi m, vd a, vd b) { return CONVERT(m, vl) ? a : b; }
-INLINE vl select_(vi m, vl a, vl b) { return CONVERT(m, vl) ? a : b; }
-INLINE vf to_f32(vi x) { return CONVERT(x, vf); }
-INLINE vf to_f32(vd x) { return CONVERT(x, vf); }
-INLINE vf to_f32(vl x) { return CONVERT(x, vf); }
-INLINE vd to_f64(vf x) { return CONVERT(x, vd); }
-INLINE vd to_f64(vi x) { return CONVERT(x, vd); }
-INLINE vd to_f64(vl x) { return CONVERT(x, vd); }
-INLINE vi to_i32(vf x) { return CONVERT(x, vi); }
-INLINE vi to_i32(vd x) { return CONVERT(x, vi); }
-INLINE vi to_i32(vl x) { return CONVERT(x, vi); }
-INLINE vl to_i64(vf x) { return CONVERT(x, vl); }
-INLINE vl to_i64(vi x) { return CONVERT(x, vl); }
-INLINE vl to_i64(vd x) { return CONVERT(x, vl); }
+INLINE vd abs_(vd x) { return vd{(hd)((hl)x.a & 0x7fffffffffffffffll), (hd)((hl)x.b & 0x7fffffffffffffffll)}; }
+INLINE vl abs_(vl x) { return vl{x.a < 0 ? -x.a : x.a, x.b < 0 ? -x.b : x.b}; }
 INLINE vi shl_(vi x, int n) { return (vi)((vu)x << n); }
-INLINE vl shl_(vl x, int n) { return (vl)((vlu)x << n); }
-INLINE vi shr_(vi x, int n) { return x >> n; }
-INLINE vl shr_(vl x, int n) { return x >> n; }
+INLINE vl shl_(vl x, int n) { return vl{(hl)((hlu)x.a << n), (hl)((hlu)x.b << n)}; }
 INLINE vi bits_(vf x) { return (vi)x; }
+INLINE vl bits_(vd x) { return vl{(hl)x.a, (hl)x.b}; }
 INLINE vf float_(vi x) { return (vf)x; }
-INLINE vl bits_(vd x) { return (vl)x; }
-INLINE vd double_(vl x) { return (vd)x; }
-INLINE vi whole_(vf x) { return CONVERT(x, vi); }
-INLINE vl whole_(vd x) { return CONVERT(x, vl); }
-INLINE vi remainder_(vi a, vi b) { for (int k = 0; k < 8; k++) a[k] = remainder_(a[k], b[k]); return a; }
-INLINE vl remainder_(vl a, vl b) { for (int k = 0; k < 8; k++) a[k] = remainder_(a[k], b[k]); return a; }
-struct Words8 { vu a, b; };
+INLINE vd double_(vl x) { return vd{(hd)x.a, (hd)x.b}; }
+
+#define CONVERT(x, T) __builtin_convertvector(x, T)
+INLINE vi narrow(vl x) { return join(CONVERT(x.a, hi), CONVERT(x.b, hi)); }
+INLINE vl widen(vi x) { return vl{CONVERT(low(x), hl), CONVERT(high(x), hl)}; }
+INLINE vf to_f32(vi x) { return CONVERT(x, vf); }
+INLINE vf to_f32(vd x) { return join(CONVERT(x.a, hf), CONVERT(x.b, hf)); }
+INLINE vf to_f32(vl x) { return join(CONVERT(x.a, hf), CONVERT(x.b, hf)); }
+INLINE vd to_f64(vf x) { return vd{CONVERT(low(x), hd), CONVERT(high(x), hd)}; }
+INLINE vd to_f64(vi x) { return vd{CONVERT(low(x), hd), CONVERT(high(x), hd)}; }
+INLINE vd to_f64(vl x) { return vd{CONVERT(x.a, hd), CONVERT(x.b, hd)}; }
+INLINE vi to_i32(vf x) { return CONVERT(x, vi); }
+INLINE vi to_i32(vd x) { return join(CONVERT(x.a, hi), CONVERT(x.b, hi)); }
+INLINE vi to_i32(vl x) { return narrow(x); }
+INLINE vl to_i64(vf x) { return vl{CONVERT(low(x), hl), CONVERT(high(x), hl)}; }
+INLINE vl to_i64(vi x) { return widen(x); }
+INLINE vl to_i64(vd x) { return vl{CONVERT(x.a, hl), CONVERT(x.b, hl)}; }
+INLINE vi whole_(vf x) { return to_i32(x); }
+INLINE vl whole_(vd x) { return to_i64(x); }
+#define COMPARE(name, op) \
+  INLINE vi name(vf x, vf y) { return x op y; } \
+  INLINE vi name(vi x, vi y) { return x op y; } \
+  INLINE vi name(vd x, vd y) { return narrow(vl{x.a op y.a, x.b op y.b}); } \
+  INLINE vi name(vl x, vl y) { return narrow(vl{x.a op y.a, x.b op y.b}); }
+COMPARE(lt_, <) COMPARE(le_, <=) COMPARE(gt_, >) COMPARE(ge_, >=) COMPARE(eq_, ==) COMPARE(ne_, !=)
+INLINE vf select_(vi m, vf x, vf y) { return m ? x : y; }
+INLINE vi select_(vi m, vi x, vi y) { return m ? x : y; }
+template <class H> INLINE Two<H> select_(vi m, Two<H> x, Two<H> y) { vl w = widen(m); return Two<H>{w.a ? x.a : y.a, w.b ? x.b : y.b}; }
+
+// One number in every element
+INLINE vf V(float x) { return x - vf{}; }
+INLINE vi V(int32_t x) { return x - vi{}; }
+INLINE vd V(double x) { return vd{x - hd{}, x - hd{}}; }
+INLINE vl V(int64_t x) { return vl{x - hl{}, x - hl{}}; }
 
 // Memory: rows are read and written as whole vectors; `first` elements of a vector, or elements at a distance, where they are not.
-INLINE vf load(const float* p) { vf r; memcpy(&r, p, 32); return r; }
-INLINE vi load(const int32_t* p) { vi r; memcpy(&r, p, 32); return r; }
-INLINE vd load(const double* p) { vd r; memcpy(&r, p, 64); return r; }
-INLINE vl load(const int64_t* p) { vl r; memcpy(&r, p, 64); return r; }
+INLINE vf load(const float* p) { vf r; memcpy(&r, p, sizeof r); return r; }
+INLINE vi load(const int32_t* p) { vi r; memcpy(&r, p, sizeof r); return r; }
+INLINE vd load(const double* p) { vd r; memcpy(&r.a, p, sizeof r.a); memcpy(&r.b, p + STEP / 2, sizeof r.b); return r; }
+INLINE vl load(const int64_t* p) { vl r; memcpy(&r.a, p, sizeof r.a); memcpy(&r.b, p + STEP / 2, sizeof r.b); return r; }
 template <class T, class E> INLINE void store(E* p, T v) { memcpy(p, &v, sizeof v); }
-template <class T, class E> INLINE void store_first(E* p, T v, int first) { if (first >= 8) store(p, v); else for (int k = 0; k < first; k++) p[k] = v[k]; }
-INLINE vf gather(const float* p, int d) { return vf{p[0], p[d], p[2 * d], p[3 * d], p[4 * d], p[5 * d], p[6 * d], p[7 * d]}; }
-INLINE vi gather(const int32_t* p, int d) { return vi{p[0], p[d], p[2 * d], p[3 * d], p[4 * d], p[5 * d], p[6 * d], p[7 * d]}; }
-INLINE vd gather(const double* p, int d) { return vd{p[0], p[d], p[2 * d], p[3 * d], p[4 * d], p[5 * d], p[6 * d], p[7 * d]}; }
-INLINE vl gather(const int64_t* p, int d) { return vl{p[0], p[d], p[2 * d], p[3 * d], p[4 * d], p[5 * d], p[6 * d], p[7 * d]}; }
-template <class T, class E> INLINE void scatter(E* p, int d, T v, int first) { for (int k = 0; k < first && k < 8; k++) p[k * d] = v[k]; }
-INLINE vf gather_first(const float* p, int d, int first) { vf r; for (int k = 0; k < 8; k++) r[k] = p[(k < first ? k : first - 1) * d]; return r; }
-INLINE vi gather_first(const int32_t* p, int d, int first) { vi r; for (int k = 0; k < 8; k++) r[k] = p[(k < first ? k : first - 1) * d]; return r; }
-INLINE vd gather_first(const double* p, int d, int first) { vd r; for (int k = 0; k < 8; k++) r[k] = p[(k < first ? k : first - 1) * d]; return r; }
-INLINE vl gather_first(const int64_t* p, int d, int first) { vl r; for (int k = 0; k < 8; k++) r[k] = p[(k < first ? k : first - 1) * d]; return r; }
+template <class H, class E> INLINE void store(E* p, Two<H> v) { store(p, v.a); store(p + STEP / 2, v.b); }
+template <class T, class E> INLINE void store_first(E* p, T v, int first) {
+  if (first >= STEP) { store(p, v); return; }
+  E each[STEP]; store(each, v);
+  for (int k = 0; k < first; k++) p[k] = each[k];
+}
+template <class T, class E> INLINE void scatter(E* p, int d, T v, int first) {
+  E each[STEP]; store(each, v);
+  for (int k = 0; k < first && k < STEP; k++) p[k * d] = each[k];
+}
+#define AT(k) p[(k) * d]
+#if STEP == 16
+#define UP_TO_STEP(of) of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)
+#define UP_TO_HALF(of) of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)
+#elif STEP == 8
+#define UP_TO_STEP(of) of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)
+#define UP_TO_HALF(of) of(0), of(1), of(2), of(3)
+#else
+#define UP_TO_STEP(of) of(0), of(1), of(2), of(3)
+#define UP_TO_HALF(of) of(0), of(1)
+#endif
+#define SELF(k) k
+INLINE vi iota_() { return vi{UP_TO_STEP(SELF)}; }
+INLINE vf gather(const float* p, int d) { return vf{UP_TO_STEP(AT)}; }
+INLINE vi gather(const int32_t* p, int d) { return vi{UP_TO_STEP(AT)}; }
+INLINE hd gather_half(const double* p, int d) { return hd{UP_TO_HALF(AT)}; }
+INLINE hl gather_half(const int64_t* p, int d) { return hl{UP_TO_HALF(AT)}; }
+INLINE vd gather(const double* p, int d) { return vd{gather_half(p, d), gather_half(p + STEP / 2 * d, d)}; }
+INLINE vl gather(const int64_t* p, int d) { return vl{gather_half(p, d), gather_half(p + STEP / 2 * d, d)}; }
+template <class E> INLINE auto gather_first(const E* p, int d, int first) -> decltype(load(p)) {
+  E each[STEP];
+  for (int k = 0; k < STEP; k++) each[k] = p[(k < first ? k : first - 1) * d];
+  return load(each);
+}
+template <class E, class T> INLINE T remainders(T a, T b) {
+  E x[STEP], y[STEP]; store(x, a); store(y, b);
+  for (int k = 0; k < STEP; k++) x[k] = remainder_(x[k], y[k]);
+  return load(x);
+}
+INLINE vi remainder_(vi a, vi b) { return remainders<int32_t>(a, b); }
+INLINE vl remainder_(vl a, vl b) { return remainders<int64_t>(a, b); }
+
+// A sum along a loop in vectors has 16 partial sums, in one vector or several. In the end partial sum k takes in k + 8, then
+// k + 4, k + 2, k + 1, so that no bit depends on STEP.
+#define PARTS (16 / STEP)
+template <class T> struct Sums { T part[PARTS]; };
+template <class T> INLINE Sums<T> sums(T start) { Sums<T> s; for (int k = 0; k < PARTS; k++) s.part[k] = start; return s; }
+// The 16 elements from i on, of which `first` exist, by the vectors' loop body
+template <class Body, class... S> INLINE void sixteen(int i, int first, Body body, S&... sums) {
+  body(i, sums.part[0]...);
+#if PARTS > 1
+  if (first > STEP) body(i + STEP, sums.part[1]...);
+#endif
+#if PARTS > 2
+  if (first > 2 * STEP) body(i + 2 * STEP, sums.part[2]...);
+  if (first > 3 * STEP) body(i + 3 * STEP, sums.part[3]...);
+#endif
+}
+#ifdef __clang__
+template <class T> INLINE T moved(T x, int s) { T r; for (unsigned k = 0; k < sizeof x / sizeof x[0]; k++) r[k] = x[k ^ s]; return r; }
+#else
+INLINE vf moved(vf x, int s) { return __builtin_shuffle(x, iota_() ^ s); }
+INLINE vi moved(vi x, int s) { return __builtin_shuffle(x, iota_() ^ s); }
+INLINE hd moved(hd x, int s) { return __builtin_shuffle(x, hl{UP_TO_HALF(SELF)} ^ s); }
+INLINE hl moved(hl x, int s) { return __builtin_shuffle(x, hl{UP_TO_HALF(SELF)} ^ s); }
+#endif
+#define TOTAL(name, of) \
+  template <class E, class T> INLINE E name(T x) { \
+    if (sizeof x / sizeof(E) > 8) x = of(x, moved(x, 8)); \
+    if (sizeof x / sizeof(E) > 4) x = of(x, moved(x, 4)); \
+    if (sizeof x / sizeof(E) > 2) x = of(x, moved(x, 2)); \
+    return (E)of(x, moved(x, 1))[0]; \
+  } \
+  template <class E, class H> INLINE E name(Two<H> x) { return name<E>(of(x.a, x.b)); } \
+  template <class E, class T> INLINE E name(Sums<T> x) { \
+    T all = x.part[0]; \
+    if (PARTS == 2) all = of(all, x.part[PARTS - 1]); \
+    if (PARTS == 4) all = of(of(all, x.part[PARTS / 2]), of(x.part[PARTS / 4], x.part[PARTS - 1])); \
+    return name<E>(all); \
+  }
+template <class T> INLINE T sum_(T x, T y) { return x + y; }
+template <class T> INLINE T product_(T x, T y) { return x * y; }
+template <class T> INLINE T both_(T x, T y) { return x & y; }
+template <class T> INLINE T either_(T x, T y) { return x | y; }
+TOTAL(total_add, sum_) TOTAL(total_mul, product_) TOTAL(total_and, both_) TOTAL(total_or, either_)
+struct WordsOfVector { vu a, b; };
 #endif
 
 // ---- both: minimum and maximum that keep NaN, as torch's
@@ -171,11 +291,12 @@ template <class T> INLINE T not_bits(T x) { return ~x; }
 #else
 #define INF_ (__builtin_inff())
 #define NAN_ (__builtin_nanf(""))
-template <class F> struct constant_ { static __attribute__((always_inline)) F of(double x) { return (F)x; } };
-template <> struct constant_<vf> { static __attribute__((always_inline)) vf of(double x) { return V((float)x); } };
-template <> struct constant_<vd> { static __attribute__((always_inline)) vd of(double x) { return V(x); } };
-template <> struct constant_<vi> { static __attribute__((always_inline)) vi of(double x) { return V((int32_t)x); } };
-template <> struct constant_<vl> { static __attribute__((always_inline)) vl of(double x) { return V((int64_t)x); } };
+template <class F> struct constant_ { static MEMBER F of(double x) { return (F)x; } };
+template <> struct constant_<vf> { static MEMBER vf of(double x) { return V((float)x); } };
+template <> struct constant_<vd> { static MEMBER vd of(double x) { return V(x); } };
+template <> struct constant_<vi> { static MEMBER vi of(double x) { return V((int32_t)x); } };
+template <> struct constant_<vl> { static MEMBER vl of(double x) { return V((int64_t)x); } };
+template <> struct constant_<vu> { static MEMBER vu of(double x) { return (uint32_t)x - vu{}; } };
 #define CONST(F, x) (constant_<F>::of(x))
 #endif
 
@@ -329,13 +450,16 @@ template <class F> INLINE F pow_f32(F x, F y) { return to_f32(pow_f64(to_f64(x),
 // ---- Threefry-2x32 with 13 rounds: Salmon et al. (2011)
 
 template <class U> INLINE U rotate_(U x, int n) { return (x << n) | (x >> (32 - n)); }
+#if !defined(__CUDACC__) && STEP == 16
+INLINE vu rotate_(vu x, int n) { return (vu)_mm512_rolv_epi32((__m512i)x, (__m512i)V((int32_t)n)); }
+#endif
 template <class U> INLINE void threefry_rounds(U k0, U k1, U& x0, U& x1) {
-  U k2 = k0 ^ k1 ^ (k0 - k0 + 0x1BD11BDAu);
+  U k2 = k0 ^ k1 ^ CONST(U, 0x1BD11BDAu);
 #define ROUND(r) x0 = x0 + x1; x1 = rotate_(x1, r) ^ x0;
   x0 = x0 + k0; x1 = x1 + k1;
-  ROUND(13) ROUND(15) ROUND(26) ROUND(6) x0 = x0 + k1; x1 = x1 + (k2 + 1u);
-  ROUND(17) ROUND(29) ROUND(16) ROUND(24) x0 = x0 + k2; x1 = x1 + (k0 + 2u);
-  ROUND(13) ROUND(15) ROUND(26) ROUND(6) x0 = x0 + k0; x1 = x1 + (k1 + 3u);
+  ROUND(13) ROUND(15) ROUND(26) ROUND(6) x0 = x0 + k1; x1 = x1 + (k2 + CONST(U, 1u));
+  ROUND(17) ROUND(29) ROUND(16) ROUND(24) x0 = x0 + k2; x1 = x1 + (k0 + CONST(U, 2u));
+  ROUND(13) ROUND(15) ROUND(26) ROUND(6) x0 = x0 + k0; x1 = x1 + (k1 + CONST(U, 3u));
   ROUND(17)
 #undef ROUND
 }
@@ -345,16 +469,15 @@ INLINE Words threefry(int32_t k0, int32_t k1, int32_t c0, int32_t c1) {
 INLINE int32_t first_(Words w) { return (int32_t)w.a; }
 INLINE int32_t second_(Words w) { return (int32_t)w.b; }
 #ifndef __CUDACC__
-INLINE Words8 threefry(vi k0, vi k1, vi c0, vi c1) {
-  vu a = (vu)c0, b = (vu)c1; threefry_rounds((vu)k0, (vu)k1, a, b); return Words8{a, b};
+INLINE WordsOfVector threefry(vi k0, vi k1, vi c0, vi c1) {
+  vu a = (vu)c0, b = (vu)c1; threefry_rounds((vu)k0, (vu)k1, a, b); return WordsOfVector{a, b};
 }
-INLINE vi first_(Words8 w) { return (vi)w.a; }
-INLINE vi second_(Words8 w) { return (vi)w.b; }
-#define SUM_TREE(v, op) (((v[0] op v[4]) op (v[2] op v[6])) op ((v[1] op v[5]) op (v[3] op v[7])))
-template <class E, class T> INLINE E total_add(T v) { return SUM_TREE(v, +); }
-template <class E, class T> INLINE E total_mul(T v) { return SUM_TREE(v, *); }
-template <class E, class T> INLINE E total_and(T v) { return SUM_TREE(v, &); }
-template <class E, class T> INLINE E total_or(T v) { return SUM_TREE(v, |); }
-template <class E, class T> INLINE E total_maximum(T v) { E r = v[0]; for (int k = 1; k < 8; k++) r = maximum_(r, (E)v[k]); return r; }
-template <class E, class T> INLINE E total_minimum(T v) { E r = v[0]; for (int k = 1; k < 8; k++) r = minimum_(r, (E)v[k]); return r; }
+INLINE vi first_(WordsOfVector w) { return (vi)w.a; }
+INLINE vi second_(WordsOfVector w) { return (vi)w.b; }
+// Of halves (numbers of 64 bits) and of vectors
+INLINE hd minimum_(hd a, hd b) { return (a < b) | (a != a) ? a : b; }
+INLINE hd maximum_(hd a, hd b) { return (a > b) | (a != a) ? a : b; }
+INLINE hl minimum_(hl a, hl b) { return a < b ? a : b; }
+INLINE hl maximum_(hl a, hl b) { return a > b ? a : b; }
+TOTAL(total_maximum, maximum_) TOTAL(total_minimum, minimum_)
 #endif

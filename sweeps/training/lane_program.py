@@ -65,7 +65,7 @@ KEPT_DAYS = 60.0
 """Programs that no process has used for so long are removed."""
 COMPILE_S = 120.0
 """Seconds after which a compiler that has not ended is stopped."""
-SLACK_BYTES = 64
+SLACK_BYTES = 128
 """After every tensor that a program reads where it is."""
 ROUNDING = 1e-4
 """Largest difference to the recorded operations, relative to the largest element, that is always taken for rounding."""
@@ -627,7 +627,7 @@ def command() -> tuple[str, ...]:
     wide: tuple[str, ...] = ()
     if platform.machine() in ("x86_64", "AMD64"):
         names = WIDE.get(torch.backends.cpu.get_cpu_capability(), ())
-        wide = (*(f"-m{name}" for name in names), *(["-mprefer-vector-width=256"] if "avx512f" in names else []))
+        wide = (*(f"-m{name}" for name in names), *(["-mprefer-vector-width=512"] if "avx512f" in names else []))
     return (*words, *FLAGS, *wide)
 
 

@@ -29,8 +29,8 @@ from torch.fx import GraphModule, Node
 
 UNROLLED = 4
 """Dimensions of up to this size become separate values."""
-VECTOR = 8
-"""Elements of a vector: innermost dimensions of buffers are padded to a multiple of it."""
+VECTOR = 16
+"""Elements that a sum takes side by side: innermost dimensions of buffers are padded to a multiple of it."""
 MOST_UNROLLED = 256
 """Elements of one tensor that may be separate values."""
 COPIED = 2**14
@@ -311,10 +311,13 @@ def _pow(b: _Body, x: Value, exponent: Value) -> Value:
 
 
 def _clamped(b: _Body, x: Value, low: Value | None, high: Value | None) -> Value:
-    if low is not None:
-        x = _select(b, b.op("lt", x, low), low, x)
-    if high is not None:
-        x = _select(b, b.op("gt", x, high), high, x)
+    for compare, end in (("lt", low), ("gt", high)):
+        if end is None:
+            continue
+        beyond = b.op(compare, x, end)
+        if end.op != "const" or math.isnan(end.args[0]):  # an end that is not a number is the result, as in torch
+            beyond = b.value("or", "bool", beyond, b.op("ne", end, end))
+        x = _select(b, beyond, end, x)
     return x
 
 
@@ -673,8 +676,15 @@ class _Lowering:
 
     def _joined(self, n: Node) -> None:
         """cat and stack along a loop: every piece is written by a nest of its own."""
-        buffer = self._new_buffer(n)
-        d, start = _cat_dim(n), 0
+        d, start, innermost = _cat_dim(n), 0, None
+        if _op(n) == "cat" and n not in self._dense:
+            largest = max(_args(n)[0], key=lambda piece: math.prod(_shape(piece)))
+            axes = _axes(_shape(largest))
+            trial = _Body()
+            for at in _points(_shape(largest), axes):
+                self._value(trial, largest, at)
+            innermost = _contiguous(trial, axes)
+        buffer = self._new_buffer(n, innermost)
         after = self._sources(n)
         for piece in _args(n)[0]:
             shape = _shape(piece)

@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 
-NUMERICS = 3
+NUMERICS = 4
 """Version of the engine's arithmetic. A change that moves any lane's bits raises it."""
 CPU_KINDS = {"AVX512": "cpu-x86-64-v4", "AVX2": "cpu-x86-64-v3", "DEFAULT": "cpu-x86-64"}
 """torch's name of an instruction set -> kind of device. Sums are split by the width of a vector, and so round differently."""
