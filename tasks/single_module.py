@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks._arithmetic import Floats, Range, draw, intervals, published_inputs, range_faults
+from tasks._arithmetic import Floats, Range, draw, first_draw, intervals, published_inputs, range_faults
 from tasks.base import Arrays, Stream, Task
 
 Operation = Literal["add", "sub", "mul", "div"]
@@ -95,7 +95,7 @@ class SingleModule(Task):
 
     def offset(self, seed: int) -> int:
         """Return the index of the first operand."""
-        return int(np.random.RandomState(seed).randint(0, self.num_inputs - 1))
+        return first_draw(seed, self.num_inputs - 1)
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:
         """Return a training batch: x [B, I] and target [B, 1], float32."""

@@ -22,6 +22,7 @@ from tasks._arithmetic import (
     combine,
     draw,
     exact,
+    first_draw,
     geometry_faults,
     geometry_warnings,
     intervals,
@@ -110,7 +111,7 @@ class Static(Task):
         """Return start and end of each subset."""
         if self.config.simple:
             return list(self.geometry)
-        offset = int(np.random.RandomState(seed).randint(0, self.num_inputs - self.geometry[-1][1] + 1))
+        offset = first_draw(seed, self.num_inputs - self.geometry[-1][1] + 1)
         return [(start + offset, end + offset) for start, end in self.geometry]
 
     def sample(self, stream: Stream, data: Mapping[str, Tensor], batch: int) -> tuple[Tensor, Tensor]:

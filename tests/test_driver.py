@@ -15,6 +15,7 @@ from commands import plain
 
 from sweeps.config.sweep_file import Sweep, from_document, parse
 from sweeps.results import as_json, report
+from sweeps.runner import worker
 from sweeps.runner.driver import MAX_LOSSES, Driver, PackRequest
 from sweeps.runner.worker import PackRun
 from sweeps.store import Store
@@ -152,6 +153,74 @@ def test_lanes_of_a_lost_worker_go_on_from_their_checkpoints(store, undisturbed,
     assert len(trained(requests)) == LANES
     assert driver.seed_steps == LANES * 20
     assert text(store) == undisturbed
+
+
+class Clock:
+    """A clock that advances where a test says so, and by a second at each reading if it `ticks`."""
+
+    def __init__(self, ticks: bool = False) -> None:
+        self.now_s, self._ticks = 0.0, ticks
+
+    def __call__(self) -> float:
+        self.now_s += self._ticks
+        return self.now_s
+
+
+def test_a_worker_lost_between_batches_of_checkpoints_loses_no_lane(store, undisturbed, monkeypatch) -> None:
+    monkeypatch.setattr(pack, "FIRST_RUN", 1)
+    monkeypatch.setattr(pack, "BATCH", 1)
+    monkeypatch.setattr(worker, "CHECKPOINT_SHARE", 1.0)
+    driver = started(sweep_of(), store)
+    request = driver.next_pack("lost")
+    assert request is not None
+    lost, saved = PackRun(plain(request), Clock(ticks=True)), []
+    for _ in range(6):
+        report = lost.work(period_s=0.0)
+        saved.append(len(report.checkpoints))
+        driver.receive("lost", report)
+    assert all(0 < count < len(request.lanes) for count in saved)
+    driver.pack_ended("lost", "its process died")
+    requests = run(driver)
+    given = [lane.checkpoint for later in requests for lane in later.lanes if lane.checkpoint is not None]
+    assert len({checkpoint.steps for checkpoint in given}) > 1
+    assert len(trained(requests)) == LANES
+    assert text(store) == undisturbed
+
+
+def test_checkpoints_take_two_percent_of_the_time_and_every_lane_has_its_turn(store, monkeypatch) -> None:
+    """Time is what a clock of the test counts: a second for a step, a tenth for a checkpoint, three for sending them."""
+    monkeypatch.setattr(pack, "BATCH", 1)
+    monkeypatch.setattr(worker, "SMALL_REPORT_BYTES", 0)
+    driver = started(sweep_of(PLAIN, train={**DOCUMENT["train"], "steps": 10**6}, compare={"model": ["nau"]}), store)
+    request = driver.next_pack("long")
+    assert request is not None
+    clock, spent_s = Clock(), 0.0
+    long = PackRun(plain(request), clock)
+    assert long.pack is not None
+    step, write = long.pack.trainer.train, pack.to_bytes
+
+    def a_second_of_training(which: Any, steps: Any) -> None:
+        clock.now_s += 1.0
+        step(which[:1], steps[:1].clip(max=1))
+
+    def a_tenth_for_each(states: Any, curves: Any, wall_time_s: Any, best: Any = None) -> list[bytes]:
+        nonlocal spent_s
+        clock.now_s += 0.1 * len(wall_time_s)
+        spent_s += 0.1 * len(wall_time_s)
+        return write(states, curves, wall_time_s, best)
+
+    monkeypatch.setattr(long.pack.trainer, "train", a_second_of_training)
+    monkeypatch.setattr(pack, "to_bytes", a_tenth_for_each)
+    times = dict.fromkeys((lane.key for lane in request.lanes), 0)
+    for _ in range(1000):
+        report = long.work(period_s=5.0)
+        for key in report.checkpoints:
+            times[key] += 1
+        if report.checkpoints:
+            clock.now_s += 3.0
+            spent_s += 3.0
+    assert 0.01 * clock.now_s < spent_s <= 0.02 * clock.now_s + 3.0 + 0.1 * len(times)
+    assert min(times.values()) >= 10 and max(times.values()) - min(times.values()) <= 1
 
 
 def test_results_that_a_lost_worker_reported_are_kept(store) -> None:

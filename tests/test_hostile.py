@@ -12,17 +12,18 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import call
 from made_sweep import configuration, made_sweep
 from safetensors.torch import save
+from torch.utils import _pytree as pytree
 
 from sweeps.config.settings import build
 from sweeps.machine import use_compile_cache
 from sweeps.store import Store
-from sweeps.training.lane import Curve
-from sweeps.training.state import from_bytes, initial_state, to_bytes
+from sweeps.training.state import LaneState, from_bytes, initial_state, to_bytes
 
 
 class Payload:
@@ -104,15 +105,22 @@ def test_a_database_with_sql_of_its_own_is_refused(made: str) -> None:
 def test_a_checkpoint_that_sweeps_did_not_write_is_refused() -> None:
     built = build(configuration("nau", 0).settings)
     initial = initial_state(built, 0, torch.device("cpu"))
-    sound = to_bytes(initial, Curve(step=[0], error={"extrapolation": [1.0]}, sparsity_error=[0.5]), 1.0)
+
+    def checkpoint(state: LaneState, **columns: Any) -> bytes:
+        alone = pytree.tree_map(lambda t: t.unsqueeze(0), state)
+        return to_bytes(alone, {name: np.array([values]) for name, values in columns.items()}, np.ones(1))[0]
+
+    sound = checkpoint(initial, step=[0], sparsity_error=[0.5])
     assert from_bytes(sound, initial)[1].step == [0]
     name = next(iter(initial["params"]))
     one = {**initial, "params": {**initial["params"], name: torch.zeros(1)}}  # would be repeated over the slot
     with pytest.raises(ValueError, match=rf"holds params.{name} as torch.float32 of \[1\], but this lane needs"):
-        from_bytes(to_bytes(one, Curve(), 1.0), initial)
-    uneven = to_bytes(initial, Curve(step=[0, 1], sparsity_error=[0.5]), 1.0)
+        from_bytes(checkpoint(one, step=[], sparsity_error=[]), initial)
+    uneven = checkpoint(initial, step=[0, 1], sparsity_error=[0.5])
+    single = checkpoint(initial, step=[0], sparsity_error=0.5)
+    without_step = checkpoint(initial, sparsity_error=[0.5])
     cyclic = save({"x": torch.zeros(1)}, {"curve": 100_000 * "[", "wall_time_s": "1"})
-    for blob in (PICKLE, b"", sound[:100], sound[:-1], uneven, cyclic, save({"x": torch.zeros(1)})):
+    for blob in (PICKLE, b"", sound[:100], sound[:-1], uneven, single, without_step, cyclic, save({"x": torch.zeros(1)})):
         with pytest.raises(ValueError, match="a checkpoint is damaged, or was not written by sweeps"):
             from_bytes(blob, initial)
 

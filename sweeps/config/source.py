@@ -105,25 +105,27 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _of_file(path: Path, mtime_ns: int, size: int) -> str:
     content = path.read_bytes()
     with suppress(*_UNREADABLE):  # then it is the file as it is
-        content = "".join(_plain(ast.parse(content))).encode("utf-8", "surrogatepass")
+        words: list[str] = []
+        _add_plain(ast.parse(content), words)
+        content = "".join(words).encode("utf-8", "surrogatepass")
     return hashlib.sha256(content).hexdigest()
 
 
-def _plain(node: ast.AST) -> Iterator[str]:
-    """Yield the syntax tree as text: no positions, and no texts that are statements, which are documentation.
+def _add_plain(node: ast.AST, words: list[str]) -> None:
+    """Append the syntax tree as text: no positions, and no texts that are statements, which are documentation.
 
     Not `ast.dump`, whose output changes from one version of Python to the next where fields are added.
     """
-    yield f"({type(node).__name__}"
+    words.append(f"({type(node).__name__}")
     for name, value in ast.iter_fields(node):
         if value is None or value == [] or name in ("type_comment", "kind"):
             continue
-        yield f" {name}="
+        words.append(f" {name}=")
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
                 continue
             if isinstance(item, ast.AST):
-                yield from _plain(item)
+                _add_plain(item, words)
             else:
-                yield f"{item!r},"
-    yield ")"
+                words.append(f"{item!r},")
+    words.append(")")

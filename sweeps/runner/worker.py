@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import platform
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +19,14 @@ from sweeps.errors import UserError
 from sweeps.machine import use_compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
 from sweeps.runner.gpu import Footprint, Gpu, assigned_gpus, keep_to_share, most_lanes
-from sweeps.training.lane import Lane, LaneResult, error_result
+from sweeps.training.lane import Checkpoint, Lane, LaneResult, error_result
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
+
+CHECKPOINT_SHARE = 0.02
+"""Of a pack's time, what checkpoints take at most."""
+SMALL_REPORT_BYTES = 1_000_000
+"""Checkpoints that are sent with a report without making it any slower."""
 
 _note: str | None = None
 """A sentence about this machine that is printed at the end, if there is one."""
@@ -28,10 +36,36 @@ def prepare_process() -> None:
     """Use one thread, and a compile cache that outlives the process. Call it before the first pack."""
     global _note
     _note = use_compile_cache() or _note
-    import torch._inductor.config as inductor  # afterwards: it chooses a folder in /tmp if there is none
-
     torch.set_num_threads(1)
-    inductor.compile_threads = 1  # no pool of compiler processes beside every worker
+    # No pool of compiler processes beside every worker. Torch's compiler reads it when it is imported, which takes a second
+    # and is not needed where lane programs are found in the cache.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    gc.freeze()  # what was imported stays, and no collection walks through it: the digest of the source takes half as long
+
+
+class CheckpointPace:
+    """When checkpoints are made, and for how long: they take `CHECKPOINT_SHARE` of the time at most.
+
+    What a report with many of them takes until training goes on is counted too. Of the share that has accumulated since the
+    last ones, half is for making them, and half for that.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._balance_s = 0.0
+        self._counted_s = self._last_s = clock()
+
+    def seconds(self) -> float:
+        """Return how long checkpoints may be made now; 0: not yet."""
+        now = self._clock()
+        self._balance_s += CHECKPOINT_SHARE * (now - self._counted_s)
+        self._counted_s = now
+        return CHECKPOINT_SHARE / 2 * (now - self._last_s) if self._balance_s > 0 else 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Count time that checkpoints have taken."""
+        self._balance_s -= seconds
+        self._last_s = self._clock()
 
 
 class PackRun:
@@ -41,8 +75,10 @@ class PackRun:
     and its report has the reason: its numbers would be stored as those of other lanes.
     """
 
-    def __init__(self, request: PackRequest) -> None:
-        self._request = request
+    def __init__(self, request: PackRequest, clock: Callable[[], float] = time.monotonic) -> None:
+        self._request, self._clock = request, clock
+        self._pace = CheckpointPace(clock)
+        self._sending_since: float | None = None
         self._failed: list[LaneResult] = []
         self._returned: list[Lane] = []
         self.pack: Pack | None = None
@@ -59,7 +95,7 @@ class PackRun:
                 lanes, slots, self._returned = lanes[:most], min(slots, most), lanes[most:]
             self.pack = Pack(
                 lanes, slots, build, request.zeros, request.device, request.numerics.compiled,
-                threads=request.threads, source=request.source,
+                threads=request.threads, source=request.source, clock=clock,
             )  # fmt: skip
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
@@ -70,23 +106,36 @@ class PackRun:
         return self.pack is None or self.pack.done
 
     def work(self, period_s: float | None = None) -> PackReport:
-        """Train until lanes have ended or `period_s` (None: the request's `checkpoint_s`) is over, and at least a step."""
+        """Train until lanes have ended or `period_s` (None: the request's `checkpoint_s`) is over, and at least a step.
+
+        The report has new checkpoints of as many lanes as the pace permits, those with the oldest first.
+        """
+        if self._sending_since is not None:
+            self._pace.spend(self._clock() - self._sending_since)
+            self._sending_since = None
         period_s = self._request.checkpoint_s if period_s is None else period_s
         if self.pack is None:
             return PackReport(results=self._failed, returned=self._return(), refusal=self._refusal)
         if self._returned:  # at once, for other workers
             return PackReport(returned=self._return())
-        started, before = time.monotonic(), self.pack.seed_steps
+        started, before = self._clock(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
             ended = self.pack.advance(started + period_s)
             if self._request.numerics.compiled and self.pack.why_uncompiled:
                 return PackReport(refusal=_refused(f"it cannot compile the step: {self.pack.why_uncompiled}", PLAIN))
-            if time.monotonic() - started >= period_s:
+            if self._clock() - started >= period_s:
                 break
+        checkpoints: dict[str, Checkpoint] = {}
+        if seconds := self._pace.seconds():
+            began = self._clock()
+            checkpoints = self.pack.next_checkpoints(seconds)
+            self._pace.spend(self._clock() - began)
+            if sum(len(checkpoint.state) for checkpoint in checkpoints.values()) > SMALL_REPORT_BYTES:
+                self._sending_since = self._clock()
         return PackReport(
             results=[replace(result, provenance=self._provenance) for result in ended],
-            checkpoints=self.pack.checkpoints(),
+            checkpoints=checkpoints,
             seed_steps=self.pack.seed_steps - before,
             note=_note or self.pack.note,
         )

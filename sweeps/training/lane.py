@@ -7,6 +7,7 @@ error) are those of Madsen and Johansen, "Measuring Arithmetic Extrapolation Per
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,6 +122,24 @@ class Curve:
     sparsity_error: list[float] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
 
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, list[Any]]) -> Curve:
+        """Return the curve of the columns that `columns` returned."""
+        curve = cls(step=columns["step"])
+        for name, values in columns.items():
+            if name == SPARSITY_ERROR:
+                curve.sparsity_error = values
+            elif name.startswith("error."):
+                curve.error[name.removeprefix("error.")] = values
+            elif name != "step":
+                curve.scores[name] = values
+        return curve
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the columns by name: `step`, `error.<split>`, the sparsity error, and the scores."""
+        errors = {f"error.{split}": values for split, values in self.error.items()}
+        return {"step": self.step, **errors, SPARSITY_ERROR: self.sparsity_error, **self.scores}
+
     def add(self, step: int, values: dict[str, float]) -> None:
         """Append an evaluation; one of the same or a later step (from before a restart) is replaced."""
         keep = next((i for i, s in enumerate(self.step) if s >= step), len(self.step))
@@ -138,9 +157,9 @@ class Curve:
 
     def as_dict(self) -> dict[str, list[Any]]:
         """Return the columns as plain data; None where a number is not finite."""
-        columns = {f"error.{split}": values for split, values in self.error.items()}
-        columns |= {SPARSITY_ERROR: self.sparsity_error} | self.scores
-        return {"step": list(self.step)} | {name: [_finite(value) for value in column] for name, column in columns.items()}
+        columns = self.columns()
+        step = list(columns.pop("step"))
+        return {"step": step} | {name: [_finite(value) for value in column] for name, column in columns.items()}
 
 
 def judge(lane: Lane, curve: Curve, threshold: float | None, steps: int, diverged: str | None = None) -> LaneResult:

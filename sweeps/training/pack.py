@@ -24,8 +24,9 @@ from sweeps.training.state import (
     LaneState,
     best_of,
     from_bytes,
-    initial_state,
-    slot_of,
+    rows_of,
+    stacked,
+    state_without_weights,
     tensors_of,
     to_bytes,
 )
@@ -36,6 +37,8 @@ RUN_S = 0.5
 """Seconds of training between two readings of the clock."""
 FIRST_RUN = 200
 """Updates before the first reading."""
+BATCH = 250
+"""Lanes whose checkpoints are made together."""
 
 
 @dataclass
@@ -77,10 +80,12 @@ class Curves:
     def put(self, place: int, curve: Curve) -> None:
         """Begin a place with a curve; an empty one clears it."""
         n = len(curve.step)
-        columns = {f"error.{split}": column for split, column in curve.error.items()}
-        columns |= {SPARSITY_ERROR: curve.sparsity_error, **curve.scores} if n else {}
-        self._reserve(n, columns)
         self.length[place], self.last_step[place] = n, curve.step[-1] if n else -1
+        if not n:
+            return
+        columns = curve.columns()
+        del columns["step"]
+        self._reserve(n, columns)
         self._step[place, :n] = curve.step
         for name, column in columns.items():
             self._columns[name][place, :n] = column
@@ -88,18 +93,12 @@ class Curves:
     def of(self, place: int) -> Curve:
         """A place's curve as plain data."""
         n = int(self.length[place])
-        curve = Curve(step=self._step[place, :n].tolist())
-        for name, column in self._columns.items():
-            values = column[place, :n].tolist()
-            if name == SPARSITY_ERROR:
-                curve.sparsity_error = values
-            elif name.startswith("error."):
-                curve.error[name.removeprefix("error.")] = values
-            else:
-                curve.scores[name] = values
-        if not n:
-            return Curve()
-        return curve
+        return Curve.of_columns({name: column[0].tolist() for name, column in self.columns(np.array([place]), n).items()})
+
+    def columns(self, which: Numbers, length: int) -> dict[str, npt.NDArray[Any]]:
+        """The columns of places whose curves have this length, [places, length]."""
+        named = self._columns if length else {}
+        return {"step": self._step[which, :length], **{name: column[which, :length] for name, column in named.items()}}
 
     def _reserve(self, length: int, names: Mapping[str, Any]) -> None:
         if length > self._step.shape[1]:
@@ -171,6 +170,7 @@ class Pack:
         compiled: bool = True,
         threads: int = 1,
         source: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.built = build(lanes[0].settings)
         evaluation_only = self.built.task.evaluation_only
@@ -178,7 +178,8 @@ class Pack:
         structures = {structure(settings, evaluation_only) for settings in texts.values()}
         if len(structures) != 1:
             raise ValueError(f"the lanes of a pack must have one structure, but these have {len(structures)}")
-        self._build, self._built = build, {id(lanes[0].settings): self.built}
+        self._build, self._built, self._clock = build, {id(lanes[0].settings): self.built}, clock
+        self._like: dict[int, LaneState] = {}  # the shapes of a checkpoint, by the identity of what is built
         self.queued = deque(lanes)
         self.device, self.compiled = torch.device(device), compiled
         self.zero_floats = zero_floats & REMOVABLE
@@ -201,6 +202,7 @@ class Pack:
         self._best_guide = np.full(P, math.inf)  # lowest interpolation error so far
         self._test_at_best = np.full(P, math.nan)
         self._has_best = np.zeros(P, bool)  # a state is kept that is not the present one
+        self._saved_step = np.full(P, -1)  # of the last checkpoint
         self._threshold = np.full(P, math.nan)
         self._stops = np.zeros(P, bool)
         self._best: LaneState | None = None
@@ -223,7 +225,7 @@ class Pack:
     def advance(self, until: float = math.inf) -> list[LaneResult]:
         """Evaluate the lanes that are due, end those that have finished, fill places; then train to the next evaluations.
 
-        Training pauses when `time.monotonic()` reaches `until`, after a step at least; the next call continues from there.
+        Training pauses when the clock reaches `until`, after a step at least; the next call continues from there.
         """
         results: list[LaneResult] = []
         try:
@@ -254,11 +256,28 @@ class Pack:
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Return the exact checkpoint of every lane that has no result yet, by its key."""
+        return self._checkpoints(np.flatnonzero(self._taken()), math.inf)
+
+    def next_checkpoints(self, seconds: float) -> dict[str, Checkpoint]:
+        """Return checkpoints of lanes that have made steps since their last one, those with the oldest first.
+
+        They are made in batches, one at least, until so many seconds are over.
+        """
+        which = np.flatnonzero(self._taken() & (self._steps() != self._saved_step))
+        return self._checkpoints(which[np.argsort(self._saved_step[which], kind="stable")], seconds)
+
+    def _checkpoints(self, which: Numbers, seconds: float) -> dict[str, Checkpoint]:
         found = {m.finished.key: Checkpoint(m.finished.steps, m.finished.state) for m in self.measuring if m.finished.state}
-        steps = self._steps().tolist()
-        for k, place in enumerate(self.places):
-            if place is not None:
-                found[place.lane.key] = Checkpoint(steps[k], self._bytes_of(k))
+        until, steps = self._clock() + seconds, self._steps()
+        for first in range(0, len(which), BATCH):
+            batch = which[first : first + BATCH]
+            for k, blob in zip(batch.tolist(), self._bytes_of(batch), strict=True):
+                place = self.places[k]
+                assert place is not None
+                found[place.lane.key] = Checkpoint(int(steps[k]), blob)
+            self._saved_step[batch] = steps[batch]
+            if self._clock() >= until:
+                break
         return found
 
     # -- the lanes at places
@@ -311,8 +330,7 @@ class Pack:
         try:
             if failed_before != len(failed) and starts:
                 self.trainer.start([start for start, *_ in starts])
-            for start, curve, wall_time_s, best in starts:
-                self._take(start, curve, wall_time_s, best)
+            self._take(starts)
         except Exception as error:  # each can be started, but all together cannot: no lane is lost without a result
             for start, *_ in starts:
                 self.places[start.place] = None
@@ -329,7 +347,9 @@ class Pack:
         nothing = (Start(place, lane, built, None), Curve(), 0.0, None)
         if lane.checkpoint is None:
             return nothing
-        initial = initial_state(built, lane.seed, self.device)
+        initial = self._like.get(id(built))
+        if initial is None:
+            initial = self._like[id(built)] = state_without_weights(built, self.device)
         try:
             state, curve, wall_time_s, best = from_bytes(lane.checkpoint.state, initial)
         except ValueError as error:
@@ -339,11 +359,23 @@ class Pack:
             return nothing
         return Start(place, lane, built, state), curve, wall_time_s, best
 
-    def _take(self, start: Start, curve: Curve, wall_time_s: float, best: LaneState | None) -> None:
+    def _take(self, starts: Sequence[tuple[Start, Curve, float, LaneState | None]]) -> None:
+        """Let lanes have their places, with what their checkpoints hold besides the state."""
+        best_states = {}
+        for start, curve, wall_time_s, best in starts:
+            self._take_one(start, curve, wall_time_s)
+            if start.state is not None and curve.step and "interpolation" in curve.error:
+                # Without one of its own the state is that of the best evaluation.
+                best_states[start.place] = best_of(start.state) if best is None else best
+        if best_states:
+            self._keep_best(np.array(list(best_states)), stacked(list(best_states.values())))
+
+    def _take_one(self, start: Start, curve: Curve, wall_time_s: float) -> None:
         k = start.place
         self.places[k] = Place(start.lane, start.built)
         self.curves.put(k, curve)
         self._wall_time_s[k] = wall_time_s
+        self._saved_step[k] = -1 if start.state is None else int(start.state["step"])
         self._best_guide[k], self._test_at_best[k], self._has_best[k] = math.inf, math.nan, False
         self._stops[k], self._threshold[k] = start.built.train.stop == "solved", math.nan
         if curve.step:
@@ -352,10 +384,6 @@ class Pack:
             row = min(range(len(numbers)), key=numbers.__getitem__) if numbers is not None else len(curve.step) - 1
             self._best_guide[k] = numbers[row] if numbers is not None else math.inf
             self._test_at_best[k] = test[row]
-            if numbers is not None and start.state is not None:
-                # Without one of its own the state is that of the best evaluation.
-                kept = best_of(start.state) if best is None else best
-                self._keep_best(np.array([k]), pytree.tree_map(lambda t: t.unsqueeze(0), kept))
 
     def _keep_best(self, which: Numbers, rows: LaneState) -> None:
         """Keep the states of these places as those at their best evaluations."""
@@ -425,7 +453,8 @@ class Pack:
             self._threshold[k] = self._threshold_of(with_threshold)
         ended |= open_ & (self._test_at_best < self._threshold)
         results = []
-        for k in np.flatnonzero(ended).tolist():
+        which = np.flatnonzero(ended)
+        for k, state in zip(which.tolist(), self._bytes_of(which), strict=True):
             place = self.places[k]
             assert place is not None
             diverged = None
@@ -439,7 +468,7 @@ class Pack:
                 self._free(k)
                 continue
             result = replace(
-                result, curve=curve.as_dict(), wall_time_s=float(self._wall_time_s[k]), state=self._bytes_of(k)
+                result, curve=curve.as_dict(), wall_time_s=float(self._wall_time_s[k]), state=state
             )  # fmt: skip
             if diverged is None and place.built.task.curve_lengths:
                 self.measuring.append(self._length_curve(k, place, result))
@@ -462,19 +491,30 @@ class Pack:
         functions = LaneFunctions(place.built, self.zero_floats)
         return LengthCurve(result, functions, one_lane, self.compiled)
 
-    def _bytes_of(self, k: int) -> bytes:
-        curve = self.curves.of(k)
-        best = None
-        if self._has_best[k] and not self._is_best(k):
-            assert self._best is not None
-            best = slot_of(self._best, k)
-        return to_bytes(slot_of(self.trainer.state, k), curve, float(self._wall_time_s[k]), best)
+    def _bytes_of(self, which: Numbers) -> list[bytes]:
+        """The checkpoints of places. Those with curves of one length, and with or without a best state, are made together."""
+        apart = self._has_best[which] & ~self._is_best(which)
+        kinds = list(zip(self.curves.length[which].tolist(), apart.tolist(), strict=True))
+        found = [b""] * len(which)
+        for length, has_other in dict.fromkeys(kinds):
+            numbers = [n for n, kind in enumerate(kinds) if kind == (length, has_other)]
+            some = which[numbers]
+            states, best = rows_of(self.trainer.state, some), rows_of(self._best or {}, some) if has_other else None
+            blobs = to_bytes(states, self.curves.columns(some, length), self._wall_time_s[some], best)
+            for number, blob in zip(numbers, blobs, strict=True):
+                found[number] = blob
+        return found
 
-    def _is_best(self, k: int) -> bool:
-        """Whether the state is still the one of the best evaluation."""
-        now, best = best_of(self.trainer.state), self._best
-        pairs = zip(pytree.tree_leaves(now), pytree.tree_leaves(best), strict=True)
-        return all(torch.equal(one[k], other[k]) for one, other in pairs)
+    def _is_best(self, which: Numbers) -> npt.NDArray[np.bool_]:
+        """Whether the states of places are still those of the best evaluations."""
+        at = torch.from_numpy(which).to(self.device)
+        if self._best is None:
+            return np.ones(len(which), bool)
+        same = torch.ones(len(which), dtype=torch.bool, device=self.device)
+        for now, best in zip(pytree.tree_leaves(best_of(self.trainer.state)), pytree.tree_leaves(self._best), strict=True):
+            same &= (now[at] == best[at]).flatten(1).all(1) if now.dim() > 1 else now[at] == best[at]
+        found: npt.NDArray[np.bool_] = same.cpu().numpy()
+        return found
 
     def _free(self, k: int) -> None:
         self.places[k] = None
@@ -507,9 +547,9 @@ class Pack:
         before = steps[live]
         while left.any():
             which, count = self._next_run(live, left)
-            started = time.monotonic()
+            started = self._clock()
             self.trainer.train(live[which], count)
-            now = time.monotonic()
+            now = self._clock()
             left[which] -= count
             left[which[self._status()[live[which]] != RUNNING]] = 0  # such lanes make no more steps
             reached = self._steps()[live[which]]

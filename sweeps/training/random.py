@@ -90,7 +90,8 @@ Word = int | Tensor
 
 def _tensor(word: Word, device: torch.device | None) -> Tensor:
     """A word as a 0-dim int32 tensor of the same 32 bits."""
-    return word if isinstance(word, Tensor) else torch.tensor(signed(word), dtype=torch.int32, device=device)
+    # Not torch.tensor, which is recorded as a tensor that the program holds, and not as the number.
+    return word if isinstance(word, Tensor) else torch.full((), signed(word), dtype=torch.int32, device=device)
 
 
 def signed(word: int) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -34,13 +36,19 @@ memory {owner: {name: tensor}} (from step to step besides weights; "model" is th
 
 def initial_state(built: Built, seed: int, device: torch.device) -> LaneState:
     """Return a lane's state before its first step."""
-    params = initial_params(built, seed, device)
+    return {**state_without_weights(built, device), "params": initial_params(built, seed, device)}
+
+
+def state_without_weights(built: Built, device: torch.device) -> LaneState:
+    """Return a lane's state before its first step, with weights of 0: nothing is drawn."""
+    model = built.model()
+    params = {name: torch.zeros_like(p, device=device, requires_grad=False) for name, p in sorted(model.named_parameters())}
     moments = {
         moment: {name: torch.zeros_like(p) for name, p in params.items()}
         for moment in OPTIMIZERS[built.train.optimizer].moments
     }
     memory: dict[str, Params] = {}
-    if of_model := built.model().initial_memory():
+    if of_model := model.initial_memory():
         memory["model"] = of_model
     if built.train.lr_decay.rule != "never":
         memory["lr"] = built.train.lr_decay.initial_memory()
@@ -76,9 +84,9 @@ def stacked(states: list[LaneState]) -> LaneState:
     return result
 
 
-def slot_of(state: LaneState, slot: int) -> LaneState:
-    """Return a copy of one lane of stacked lanes."""
-    result: LaneState = pytree.tree_map(lambda t: t[slot].clone(), state)
+def rows_of(states: LaneState, which: npt.NDArray[np.int64]) -> LaneState:
+    """Return a copy of some of the lanes that are side by side."""
+    result: LaneState = pytree.tree_map(lambda t: t[torch.from_numpy(which).to(t.device)], states)
     return result
 
 
@@ -91,8 +99,9 @@ def put(state: LaneState, slot: int, lane: LaneState) -> None:
     pytree.tree_map(write, state, lane)
 
 
-BEST = "best"
-"""Prefix of the tensors of `best_of` in a checkpoint."""
+BEST, CURVE, WALL_TIME, COLUMNS = "best", "curve", "wall_time_s", "columns"
+"""In a checkpoint: prefix of the tensors of `best_of`, prefix of the curve's columns, the seconds of training, and the names of
+the columns, in order."""
 
 
 def best_of(state: LaneState) -> LaneState:
@@ -100,16 +109,36 @@ def best_of(state: LaneState) -> LaneState:
     return {"params": state["params"], "memory": state["memory"]}
 
 
-def to_bytes(state: LaneState, curve: Curve, wall_time_s: float, best: LaneState | None = None) -> bytes:
-    """Return an exact checkpoint: weights, moments, step and curve. The step is the whole state of the random streams.
+def to_bytes(
+    states: LaneState,
+    curves: Mapping[str, npt.NDArray[Any]],
+    wall_time_s: npt.NDArray[np.float64],
+    best: LaneState | None = None,
+) -> list[bytes]:
+    """Return exact checkpoints of lanes side by side: weights, moments, step and curve, in the format of safetensors.
 
-    `best` is `best_of` the state at the best evaluation, where that is not the last one.
+    The step is the whole state of the random streams. `curves` has the columns of `Curve.columns`, [lanes, evaluations].
+    `best` is `best_of` the states at the best evaluations, where those are not the last ones. All lanes' bytes begin with
+    the same header, and are written as rows of one array.
     """
-    whole = state if best is None else {**state, BEST: best}
-    flat = {_name(path): leaf.contiguous().cpu() for path, leaf in pytree.tree_flatten_with_path(whole)[0]}
-    columns = {"step": curve.step, "error": curve.error, "sparsity_error": curve.sparsity_error}
-    columns |= {"scores": curve.scores} if curve.scores else {}
-    return save(flat, {"curve": json.dumps(columns), "wall_time_s": repr(wall_time_s)})
+    whole: dict[str, Any] = {**states, CURVE: {name: torch.from_numpy(column) for name, column in curves.items()}}
+    whole |= {WALL_TIME: torch.from_numpy(wall_time_s)} | ({} if best is None else {BEST: best})
+    flat = {_name(path): leaf.cpu().contiguous() for path, leaf in pytree.tree_flatten_with_path(whole)[0]}
+    first = save({name: leaf[0].clone() for name, leaf in flat.items()}, {COLUMNS: json.dumps(list(curves))})
+    header, start = _header(first)
+    rows = np.empty((len(wall_time_s), len(first)), np.uint8)
+    rows[:, :start] = np.frombuffer(first, np.uint8, start)
+    for name, leaf in flat.items():
+        begin, end = header[name]["data_offsets"]
+        if begin < end:
+            rows[:, start + begin : start + end] = leaf.reshape(len(leaf), -1).view(torch.uint8).numpy()
+    return [row.tobytes() for row in rows]
+
+
+def _header(blob: bytes) -> tuple[dict[str, Any], int]:
+    """The names, types and places of the tensors, and where the first one begins."""
+    start = 8 + int.from_bytes(blob[:8], "little")
+    return json.loads(blob[8:start]), start
 
 
 def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float, LaneState | None]:
@@ -120,11 +149,13 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float, L
     """
     try:
         tensors = load(blob)
-        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-        columns, wall_time_s = json.loads(header["curve"]), float(header["wall_time_s"])
-        curve = Curve(**columns)
-        lists = [curve.step, curve.sparsity_error, *curve.error.values(), *curve.scores.values()]
-        if not all(isinstance(column, list) and len(column) == len(curve.step) for column in lists):
+        about = _header(blob)[0]["__metadata__"]
+        if COLUMNS in about:
+            wall_time_s = float(tensors.pop(WALL_TIME))
+            curve = Curve.of_columns({name: tensors.pop(f"{CURVE}.{name}").tolist() for name in json.loads(about[COLUMNS])})
+        else:  # written before curves were kept as tensors
+            curve, wall_time_s = Curve(**json.loads(about["curve"])), float(about["wall_time_s"])
+        if not all(isinstance(column, list) and len(column) == len(curve.step) for column in curve.columns().values()):
             raise ValueError("the columns of its curve differ in length")
     except (SafetensorError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"a checkpoint is damaged, or was not written by sweeps: {error}") from error

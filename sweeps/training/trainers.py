@@ -26,7 +26,7 @@ from sweeps.training.looped import LoopedEvaluation, LoopedStep
 from sweeps.training.optimizers import DOUBLE, Params
 from sweeps.training.random import Stream, seed_key, seed_keys, signed
 from sweeps.training.settings import Built, float_leaves
-from sweeps.training.state import LaneState, initial_params, initial_state, put, stacked, tensors_of
+from sweeps.training.state import LaneState, initial_params, initial_state, put, stacked, state_without_weights, tensors_of
 from sweeps.training.step import PURPOSES, LaneFunctions, with_params
 
 MOST_UNROLLED = 10
@@ -75,7 +75,7 @@ class Trainer(ABC):
         P, task, device = self.num_places, self.built.task, self.device
         floats = float_leaves(lanes[0].settings, task.evaluation_only)
         instance = {n: torch.from_numpy(a).to(device) for n, a in task.instance(lanes[0].seed).items()}
-        state = pytree.tree_map(lambda t: _rows(t, P), initial_state(self.built, 0, device))
+        state = pytree.tree_map(lambda t: _rows(t, P), state_without_weights(self.built, device))
         return {
             "state": state,
             "floats": {
@@ -126,16 +126,23 @@ class Trainer(ABC):
     def _write(self, starts: Sequence[Start]) -> None:
         """The lanes' own numbers: floats, keys, budgets and instances."""
         t, places = self.tensors, torch.tensor([s.place for s in starts], dtype=torch.int64, device=self.device)
-        evaluation_only = self.built.task.evaluation_only
-        leaves = {id(s.lane.settings): float_leaves(s.lane.settings, evaluation_only) for s in starts}
-        of_lane = [leaves[id(s.lane.settings)] for s in starts]
+        settings = _distinct(starts)
+        leaves = [float_leaves(one, self.built.task.evaluation_only) for one in settings.values()]
+        number = {key: k for k, key in enumerate(settings)}
+        of_lane = torch.tensor([number[id(s.lane.settings)] for s in starts])
         for path, column in t["floats"].items():
-            column[places] = torch.tensor([own[path] for own in of_lane], dtype=torch.float64).to(column.dtype).to(self.device)
+            values = torch.tensor([own[path] for own in leaves], dtype=torch.float64)[of_lane]
+            column[places] = values.to(column.dtype).to(self.device)
         seeds = np.array([s.lane.seed for s in starts], np.int64)
         for purpose in PURPOSES:
             words = torch.from_numpy(seed_keys(seeds, purpose).view(np.int32))
             t["keys"][purpose][places] = words.to(self.device)
         t["budget"][places] = torch.tensor([s.lane.budget for s in starts], dtype=torch.int64, device=self.device)
+
+
+def _distinct(starts: Sequence[Start]) -> dict[int, dict[str, Any]]:
+    """Settings by their identity: lanes of one configuration share them."""
+    return {id(s.lane.settings): s.lane.settings for s in starts}
 
 
 def _rows(t: Tensor, count: int) -> Tensor:
@@ -186,46 +193,64 @@ class LaneTrainer(Trainer):
     def start(self, starts: Sequence[Start]) -> None:
         self._write(starts)
         t = self.tensors
+        texts = {id(settings): json.dumps(settings["task"], sort_keys=True) for settings in _distinct(starts).values()}
+        instances: dict[tuple[str, int], Any] = {}  # of a task and a seed
         inputs: dict[str, Any] = {}
         targets: dict[tuple[str, bytes], Any] = {}
-        for s in starts:
-            task, place = s.built.task, s.place
-            instance = task.instance(s.lane.seed)
-            for name, array in instance.items():
-                t["instance"][name][place] = torch.from_numpy(array).to(self.device)
-            evaluated = json.dumps(s.lane.settings["task"], sort_keys=True)
-            if evaluated not in inputs:
-                inputs[evaluated] = {split: task.evaluation_inputs(split) for split in task.splits}
-            key = (evaluated, b"".join(array.tobytes() for array in instance.values()))
+        rows: dict[tuple[str, int], tuple[int, int, int]] = {}  # of a task and a seed, in these three
+        of_lane = [(texts[id(s.lane.settings)], s.lane.seed) for s in starts]
+        for s, task_and_seed in zip(starts, of_lane, strict=True):
+            if task_and_seed in rows:
+                continue
+            task, (text, seed) = s.built.task, task_and_seed
+            instance = instances[task_and_seed] = task.instance(seed)
+            if text not in inputs:
+                inputs[text] = {split: task.evaluation_inputs(split) for split in task.splits}
+            key = (text, b"".join(array.tobytes() for array in instance.values()))
             if key not in targets:
-                x = inputs[evaluated]
-                targets[key] = tensors_of({split: task.truth(x[split], s.lane.seed) for split in task.splits}, self.device)
-            self._input_row[place] = list(inputs).index(evaluated) if len(inputs) > 1 else 0
-            self._target_row[place] = list(targets).index(key) if len(targets) > 1 else 0
+                x = inputs[text]
+                truth = tensors_of({split: task.truth(x[split], seed) for split in task.splits}, self.device)
+                targets[key] = (len(targets), truth)
+            rows[task_and_seed] = (len(rows), list(inputs).index(text), targets[key][0])
+        places = np.array([s.place for s in starts], np.int64)
+        instance_row, self._input_row[places], self._target_row[places] = np.array([rows[one] for one in of_lane]).T
+        for name, column in t["instance"].items():
+            values = np.stack([instance[name] for instance in instances.values()])[instance_row]
+            column[torch.from_numpy(places).to(self.device)] = torch.from_numpy(values).to(self.device)
         t["inputs"] = _table([tensors_of(x, self.device) for x in inputs.values()])
-        t["targets"] = _table(list(targets.values()))
-        for s in starts:
-            if s.state is not None:
-                put(self.state, s.place, s.state)
-        self._initialise([s for s in starts if s.state is None])
+        t["targets"] = _table([truth for _, truth in targets.values()])
+        self._continue([s for s in starts if s.state is not None])
+        new = [s for s in starts if s.state is None]
+        self._draw(np.array([s.place for s in new], np.int64), [(s.built, s.lane.seed) for s in new], "initialise")
 
-    def _initialise(self, starts: Sequence[Start]) -> None:
+    def redraw(self, place: int, built: Built, seed: int, purpose: str) -> None:
+        self._draw(np.array([place]), [(built, seed)], purpose)
+
+    def _continue(self, starts: Sequence[Start]) -> None:
+        """Write the states of checkpoints."""
         if not starts:
+            return
+        places = torch.tensor([s.place for s in starts], device=self.device)
+        leaves = [pytree.tree_leaves(s.state) for s in starts]
+        for target, *values in zip(pytree.tree_leaves(self.state), *leaves, strict=True):
+            target[places] = torch.stack(values)
+
+    def _draw(self, places: Numbers, lanes: Sequence[tuple[Built, int]], purpose: str) -> None:
+        """Draw the weights of lanes, each with its seed, from a purpose."""
+        if not lanes:
             return
         initialise = self._initialise_program()
         if initialise is None:
-            for s in starts:
-                put(self.state["params"], s.place, initial_params(s.built, s.lane.seed, self.device))
+            for place, (built, seed) in zip(places.tolist(), lanes, strict=True):
+                put(self.state["params"], place, initial_params(built, seed, self.device, purpose))
             return
-        words = seed_keys(np.array([s.lane.seed for s in starts]), "initialise").view(np.int32)
+        words = seed_keys(np.array([seed for _, seed in lanes]), purpose).view(np.int32)
         keys = torch.from_numpy(words).to(self.device)
         floats = pytree.tree_leaves(self.tensors["floats"])
         params = pytree.tree_leaves(self.state["params"])
-        places = np.array([s.place for s in starts], np.int64)
-        leaves = [with_slack(keys), *floats, *params]
-        lanes = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], len(starts))
-        every = np.arange(len(starts), dtype=np.int64)
-        initialise.run(lanes, every, np.ones(len(starts), np.int64))
+        leaves, count = [with_slack(keys), *floats, *params], len(lanes)
+        rows = Lanes(leaves, [None, *[places] * len(floats), *[places] * len(params)], count)
+        initialise.run(rows, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
 
     def prepare(self) -> None:
         self._step_program(), self._evaluation_program()
@@ -286,20 +311,27 @@ class LaneTrainer(Trainer):
     def _step_program(self) -> LaneProgram:
         programs = self.programs()
         if programs.step is None:
-            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in STEP_ARGUMENTS[1:]]
-            trials = [(changed, *rest) for changed in trial_states(state)]
+            rest = [self._of_first(name) for name in STEP_ARGUMENTS[1:]]
             programs.step = self._program(
-                "step", self.functions.step, (state, *rest), carried=True, stops="status", trials=trials
-            )
+                "step", self.functions.step, (state_without_weights(self.built, self.device), *rest),
+                carried=True, stops="status", trials=lambda: [(state, *rest) for state in self._trial_states()],
+            )  # fmt: skip
         return programs.step
 
     def _evaluation_program(self) -> LaneProgram:
         programs = self.programs()
         if programs.evaluate is None:
-            state, rest = initial_state(self.built, 0, self.device), [self._of_first(name) for name in EVALUATION_ARGUMENTS]
-            trials = [(s["params"], s["memory"], *rest) for s in (state, *trial_states(state))]
-            programs.evaluate = self._program("evaluate", self.functions.evaluate, trials[0], carried=False, trials=trials[1:])
+            rest = [self._of_first(name) for name in EVALUATION_ARGUMENTS]
+            state = state_without_weights(self.built, self.device)
+            programs.evaluate = self._program(
+                "evaluate", self.functions.evaluate, (state["params"], state["memory"], *rest),
+                carried=False, trials=lambda: [(s["params"], s["memory"], *rest) for s in self._trial_states()],
+            )  # fmt: skip
         return programs.evaluate
+
+    def _trial_states(self) -> list[LaneState]:
+        initial = initial_state(self.built, 0, self.device)
+        return [initial, *trial_states(initial)]
 
     def _initialise_program(self) -> LaneProgram | None:
         """Compared with what a module initialises: a unit may do so in another way than in place, which is not recorded."""
@@ -320,21 +352,23 @@ class LaneTrainer(Trainer):
             return torch.tensor(words, dtype=torch.int32, device=self.device)
 
         floats = self._of_first("floats")
+
+        def compare() -> None:
+            drawn, expected = initial(key_of(0), floats), initial_params(self.built, 0, self.device)
+            if not all(torch.allclose(drawn[name], p, rtol=1e-4, atol=1e-6) for name, p in expected.items()):
+                raise ValueError("a unit does not initialise its parameters in place")
+
         programs.initialises_itself = True
         try:
             found = self._program(
-                "initialise", initial, (key_of(0), floats), carried=False, trials=[(key_of(1), floats)], lowered_only=True
-            )
+                "initialise", initial, (key_of(0), floats), carried=False, lowered_only=True,
+                trials=lambda: [(key_of(0), floats), (key_of(1), floats)], before_recording=compare,
+            )  # fmt: skip
         except Exception:  # of a module that cannot be initialised on parameters from outside
             return None
         programs.why_not_initialised = found.why_uncompiled
         if found.is_native:
-            results = found.new_outputs(1)
-            rows = [x.unsqueeze(0) for x in (key_of(0), *pytree.tree_leaves(floats))] + pytree.tree_leaves(results)
-            found.run(Lanes(rows, [None] * len(rows), 1), np.zeros(1, np.int64), np.ones(1, np.int64))
-            expected = initial_params(self.built, 0, self.device)
-            if all(torch.allclose(results[name][0], p, rtol=1e-4, atol=1e-6) for name, p in expected.items()):
-                programs.initialise, programs.initialises_itself = found, False
+            programs.initialise, programs.initialises_itself = found, False
         return programs.initialise
 
 

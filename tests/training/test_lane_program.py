@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lanes import lanes_of, pack_of, resolved, settings_of, train
-from safetensors.torch import load
+from lanes import lanes_of, pack_of, resolved, settings_of, tensors, train
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -343,8 +345,8 @@ def test_an_operation_without_a_lowering_is_named_and_the_lane_is_trained_all_th
     assert "no lane program is used for results of sort" in caplog.text
     plain = pack_of(lanes_of(settings, range(2)), compiled=False)
     for one, other in zip(results, [result for _ in range(3) for result in plain.advance()], strict=True):
-        for name, tensor in load(one.state).items():
-            torch.testing.assert_close(tensor, load(other.state)[name], rtol=1e-4, atol=1e-5)
+        for name, tensor in tensors(one).items():
+            torch.testing.assert_close(tensor, tensors(other)[name], rtol=1e-4, atol=1e-5)
 
 
 def tripled(x: Tensor) -> Tensor:
@@ -359,6 +361,28 @@ def test_a_program_that_another_process_compiled_is_loaded_without_recording_it(
     monkeypatch.setattr(lane_program, "compile_cpp", None)
     again = LaneProgram(tripled, (x,), carried=False, identity="tripled")
     assert again.is_native and again.new_outputs(4).shape == (4,)
+
+
+READY = """
+import sys
+from lanes import lanes_of, pack_of, settings_of
+from sweeps.runner.worker import prepare_process
+
+prepare_process()
+pack = pack_of(lanes_of(settings_of("nau"), range(3)), compiled=True, source="of this test")
+pack.advance()
+print(pack.why_uncompiled, [name for name in ("torch._dynamo.symbolic_convert", "torch._inductor") if name in sys.modules])
+"""
+
+
+def test_a_process_that_finds_its_programs_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    said = [
+        subprocess.run([sys.executable, "-c", READY], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert "symbolic_convert" in said[0]  # which records
+    assert said[1] == "None []\n"
 
 
 def test_a_kept_file_that_is_damaged_or_writable_for_others_is_not_loaded(monkeypatch, tmp_path: Path) -> None:

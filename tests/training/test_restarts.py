@@ -63,6 +63,17 @@ def test_every_start_of_every_seed_has_its_own_weights() -> None:
     assert len(seen) == 9 and min(distances) > 1e-3
 
 
+def test_a_restart_draws_weights_by_the_program_that_drew_the_first_ones() -> None:
+    pack = pack_of(lanes_of(inalu(), range(3)), compiled=True)
+    assert pack._fill() == []
+    params = pack.tensors["state"]["params"]
+    first = {name: t.clone() for name, t in params.items()}
+    pack.trainer.redraw(1, pack.built, 1, "restart 20")
+    assert all(not torch.equal(t[1], first[name][1]) and torch.equal(t[2], first[name][2]) for name, t in params.items())
+    pack.trainer.redraw(1, pack.built, 1, "initialise")
+    assert all(torch.equal(t, first[name]) for name, t in params.items())
+
+
 def test_the_error_at_a_restart_is_that_of_the_old_weights_whoever_else_comes_and_goes() -> None:
     """A neighbour that ends at the same evaluation lets a waiting lane in, and everything is evaluated once more."""
     alone = train(lanes_of(inalu(), [0]))["seed 0"]
