@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -206,17 +207,42 @@ KEPT_DAYS = 60.0
 """Programs that no process has used for so long are removed."""
 
 
+class ProgramFolder:
+    """Where compiled programs are kept from one process to the next."""
+
+    def __init__(self, cache: Path) -> None:
+        self.path = cache / "sweeps-programs"
+        with suppress(OSError):
+            self.path.mkdir(0o700, parents=True, exist_ok=True)
+
+    def is_private(self) -> bool:
+        """Return whether it exists, and nobody else can write code into it."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+    def remove_unused(self) -> None:
+        """Remove what no process has used for `KEPT_DAYS`."""
+        oldest = time.time() - KEPT_DAYS * 24 * 3600
+        with suppress(OSError):
+            for path in self.path.iterdir():
+                with suppress(OSError):  # another process removes them too
+                    if path.stat().st_mtime < oldest:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 class ProgramFile:
     """The compiled form of a recorded graph in the compile cache, named by a digest of all that it depends on."""
 
     def __init__(self, graph: GraphModule, example: Sequence[Tensor]) -> None:
         from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-        self._folder = Path(cache_dir()) / "sweeps-programs"
-        self._folder.mkdir(0o700, parents=True, exist_ok=True)
+        self._folder = ProgramFolder(Path(cache_dir()))
         name = _digest(graph, example)
         self._program, self._traced, self._lock = (
-            self._folder / f"{name}.{suffix}" for suffix in ("program", "traced", "lock")
+            self._folder.path / f"{name}.{suffix}" for suffix in ("program", "traced", "lock")
         )
 
     def load_or_compile(self, compile_it: Callable[[], Any]) -> Any:
@@ -247,7 +273,7 @@ class ProgramFile:
 
     def _load(self) -> Any:
         try:
-            if not self._is_private():
+            if not self._folder.is_private():
                 return None
             with self._program.open("rb") as file:
                 found = torch.compiler.load_compiled_function(file)
@@ -261,23 +287,11 @@ class ProgramFile:
 
     def _save(self, program: Any) -> None:
         try:
-            if self._is_private():
+            if self._folder.is_private():
                 program.save_compiled_function(str(self._program))
-                self._remove_unused()
+                self._folder.remove_unused()
         except Exception as error:  # the file saves time and is no part of any result
             log.debug("a compiled program was not saved: %s", error)
-
-    def _is_private(self) -> bool:
-        """Whether nobody else can write code into the folder."""
-        found = self._folder.stat()
-        return found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-    def _remove_unused(self) -> None:
-        oldest = time.time() - KEPT_DAYS * 24 * 3600
-        for path in self._folder.iterdir():
-            with suppress(FileNotFoundError):  # another process removes them too
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
 
 
 def _digest(graph: GraphModule, example: Sequence[Tensor]) -> str:

@@ -184,6 +184,18 @@ INLINE vi V(int32_t x) { return x - vi{}; }
 INLINE vd V(double x) { return vd{x - hd{}, x - hd{}}; }
 INLINE vl V(int64_t x) { return vl{x - hl{}, x - hl{}}; }
 
+// Whether every element is a normal positive number
+#if STEP == 16
+INLINE bool all_ordinary(vf x) {
+  __m512 low = (__m512)V(1.17549435e-38f), high = (__m512)V(__builtin_inff());
+  return (_mm512_cmp_ps_mask((__m512)x, low, _CMP_GE_OQ) & _mm512_cmp_ps_mask((__m512)x, high, _CMP_LT_OQ)) == 0xffff;
+}
+#elif STEP == 8
+INLINE bool all_ordinary(vf x) { return _mm256_movemask_ps((__m256)(ge_(x, V(1.17549435e-38f)) & lt_(x, V(__builtin_inff())))) == 0xff; }
+#else
+INLINE bool all_ordinary(vf x) { return false; }
+#endif
+
 // Memory: rows are read and written as whole vectors; `first` elements of a vector, or elements at a distance, where they are not.
 INLINE vf load(const float* p) { vf r; memcpy(&r, p, sizeof r); return r; }
 INLINE vi load(const int32_t* p) { vi r; memcpy(&r, p, sizeof r); return r; }
@@ -325,12 +337,13 @@ template <class F> INLINE F expm1_f32(F x) {
   F n, r, rest = exp_rest(x, n, r);
   return select_(le_(abs_(x), CONST(F, 0.34)), x + rest, exp_f32(x) - CONST(F, 1.0));
 }
-template <class F> INLINE F log_f32(F x) {
+// `ORDINARY`: every element is a normal positive number, and what others need is left out; no bit depends on it.
+template <bool ORDINARY, class F> INLINE F log_of(F x) {
   typedef typename int_of<F>::type I;
   I tiny = lt_(x, CONST(F, 1.17549435e-38));
-  F scaled = select_(tiny, x * CONST(F, 8388608.0), x);
-  I b = bits_(scaled);
-  F e = to_f32((b >> 23 & CONST(I, 255)) - CONST(I, 126)) - select_(tiny, CONST(F, 23.0), CONST(F, 0.0));
+  I b = bits_(ORDINARY ? x : select_(tiny, x * CONST(F, 8388608.0), x));
+  F e = to_f32((ORDINARY ? b >> 23 : b >> 23 & CONST(I, 255)) - CONST(I, 126));
+  if (!ORDINARY) e = e - select_(tiny, CONST(F, 23.0), CONST(F, 0.0));
   F m = float_((b & CONST(I, 0x7fffff)) | CONST(I, 0x3f000000));
   I small = lt_(m, CONST(F, 0.707106781186547524));
   e = e - select_(small, CONST(F, 1.0), CONST(F, 0.0));
@@ -344,10 +357,16 @@ template <class F> INLINE F log_f32(F x) {
   y = fma_(e, CONST(F, -2.12194440e-4), y);
   y = fma_(z, CONST(F, -0.5), y);
   y = fma_(e, CONST(F, 0.693359375), m + y);
+  if (ORDINARY) return y;
   y = select_(eq_(x, CONST(F, INF_)), x, y);
   y = select_(eq_(x, CONST(F, 0.0)), CONST(F, -INF_), y);
   return select_(lt_(x, CONST(F, 0.0)) | ne_(x, x), CONST(F, NAN_), y);
 }
+INLINE float log_f32(float x) { return log_of<false>(x); }
+#ifndef __CUDACC__
+static __attribute__((noinline, cold)) vf log_of_others(vf x) { return log_of<false>(x); }
+INLINE vf log_f32(vf x) { return all_ordinary(x) ? log_of<true>(x) : log_of_others(x); }
+#endif
 template <class F> INLINE F log1p_f32(F x) {
   F u = CONST(F, 1.0) + x;
   F y = log_f32(u) + (x - (u - CONST(F, 1.0))) / u;

@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from sweeps.machine import use_compile_cache
-from sweeps.training.compile import Recorded, in_place
+from sweeps.training.compile import ProgramFolder, Recorded, in_place
 from sweeps.training.cpp import print_cpp
 from sweeps.training.cuda import CudaError, CudaProgram, CudaText, print_cuda, shared_limit
 from sweeps.training.loops import DECOMPOSED, NotLowered, lower
@@ -61,8 +60,6 @@ WIDE = {"AVX512": ("avx2", "fma", "avx512f", "avx512vl", "avx512dq", "avx512bw")
 """torch's name of an instruction set -> what the compiler may use of it. No bit depends on it, see `cpp`."""
 KEPT = {"source", "num_arguments", "outputs", "out_spec", "not_lowered"}
 """What is kept about a function besides its program."""
-KEPT_DAYS = 60.0
-"""Programs that no process has used for so long are removed."""
 COMPILE_S = 120.0
 """Seconds after which a compiler that has not ended is stopped."""
 SLACK_BYTES = 128
@@ -468,9 +465,8 @@ class ProgramFiles:
     def __init__(self) -> None:
         if why := use_compile_cache():
             log.warning("%s", why)
-        self._folder = self.folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "sweeps-programs"
-        with suppress(OSError):
-            self._folder.mkdir(0o700, parents=True, exist_ok=True)
+        self._folder = ProgramFolder(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+        self.folder = self._folder.path
 
     def name_of(self, identity: str, arguments: Sequence[Tensor], num_carried: int) -> str:
         """Return the name of what `remember` keeps about a function."""
@@ -482,8 +478,8 @@ class ProgramFiles:
     def known(self, name: str) -> dict[str, Any] | None:
         """Return what was kept under a name, None where there is nothing that can be used."""
         with suppress(OSError, ValueError):
-            if self._is_private():
-                path = self._folder / f"{name}.json"
+            if self._folder.is_private():
+                path = self._folder.path / f"{name}.json"
                 found = json.loads(path.read_text())
                 path.touch()  # its last use
                 if isinstance(found, dict) and ("checked" in found or KEPT <= found.keys()):
@@ -491,7 +487,7 @@ class ProgramFiles:
         return None
 
     def remember(self, name: str, found: dict[str, Any]) -> None:
-        self._write(self._folder / f"{name}.json", json.dumps(found).encode())
+        self._write(self._folder.path / f"{name}.json", json.dumps(found).encode())
 
     @contextmanager
     def library(self, source: str) -> Iterator[tuple[Path, bool]]:
@@ -510,21 +506,21 @@ class ProgramFiles:
             if self._is_kept(path):
                 yield path, False
                 return
-            with _room_for_compilation(self._folder) as folder:
+            with _room_for_compilation(self._folder.path) as folder:
                 library = compile_cpp(source, folder)
                 yield library, True
                 self._write(path, library.read_bytes())
-                self._remove_unused()
+                self._folder.remove_unused()
 
     def forget(self, source: str) -> None:
         """Remove the library of a text. Where that cannot be done, nothing of this folder is used any more."""
         try:
             self._path(source).unlink()
         except OSError:
-            self._folder = Path(os.devnull)
+            self._folder = ProgramFolder(Path(os.devnull))
 
     def _is_kept(self, path: Path) -> bool:
-        return self._is_private() and path.is_file()
+        return self._folder.is_private() and path.is_file()
 
     @contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
@@ -542,14 +538,14 @@ class ProgramFiles:
     def _path(self, source: str) -> Path:
         digest = hashlib.sha256("\0".join([source, *command()]).encode())
         digest.update(_version_of(command()[0]).encode())
-        return self._folder / f"{digest.hexdigest()[:32]}.so"
+        return self._folder.path / f"{digest.hexdigest()[:32]}.so"
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all; where that cannot be done, nothing is kept."""
         temporary: Path | None = None
         try:
-            if self._is_private():
-                descriptor, name = tempfile.mkstemp(prefix="new-", dir=self._folder)
+            if self._folder.is_private():
+                descriptor, name = tempfile.mkstemp(prefix="new-", dir=self._folder.path)
                 temporary = Path(name)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
@@ -559,22 +555,6 @@ class ProgramFiles:
             if temporary is not None:
                 with suppress(OSError):
                     temporary.unlink()
-
-    def _is_private(self) -> bool:
-        """Whether nobody else can write code into the folder."""
-        try:
-            found = self._folder.stat()
-        except OSError:
-            return False
-        return found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-    def _remove_unused(self) -> None:
-        oldest = time.time() - KEPT_DAYS * 24 * 3600
-        with suppress(OSError):
-            for path in self._folder.iterdir():
-                with suppress(OSError):  # another process removes them too
-                    if path.stat().st_mtime < oldest:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @cache
