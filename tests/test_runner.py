@@ -90,7 +90,7 @@ def test_a_sweep_of_an_older_engine_keeps_its_results_under_another_name_and_is_
     assert call("sync", "small-numerics-1").status == 0  # its own runs, under its own name
     assert states("results", "small-numerics-1")[("seed", "FINISHED")] == 4
     assert call("report", "small", "--format", "csv", "--no-timing").out == before
-    assert numerics.startswith("3 cpu-")
+    assert numerics.startswith(f"{NUMERICS} cpu-")
 
 
 def test_a_file_that_does_not_continue_an_older_engines_sweep_is_refused_as_always() -> None:

@@ -24,8 +24,8 @@ from torch import nn
 from sweeps.bench.measure import Steps, pack_steps, plain_steps, resolved, seconds_per_step
 from sweeps.errors import UserError
 from sweeps.runner.worker import prepare_process
+from sweeps.training.cpp import SLACK, header
 from sweeps.training.lane_program import LaneProgram, Lanes, NativeProgram, compile_cpp, with_slack
-from sweeps.training.loops import VECTOR
 from sweeps.training.random import Stream
 
 SETTINGS = {"model": "nmu", "task": {"name": "static", "operation": "mul"}, "train": {"steps": 10**9}}
@@ -173,7 +173,7 @@ class _Ceilings:
         if device == "cpu":
             with tempfile.TemporaryDirectory(prefix="sweeps-bench-") as folder:
                 self._multiply = NativeProgram(compile_cpp(_multiply_adds(), Path(folder)), 1)
-            self._numbers = with_slack(torch.full((1, VECTOR + 1), 0.5))
+            self._numbers = with_slack(torch.full((1, SLACK + 1), 0.5))
         else:
             self._numbers = torch.full((MATRIX, MATRIX), 0.5, device=device)
 
@@ -183,7 +183,7 @@ class _Ceilings:
         if self._device == "cpu":
             address, count = np.array([[self._numbers.data_ptr()]]), 100_000
             per_chain = seconds_per_step(lambda n: self._multiply.run(address, np.full(1, n)), count) / CHAINS
-            per_product = per_chain / float(self._numbers[0, VECTOR])
+            per_product = per_chain / float(self._numbers[0, SLACK])
         else:
             per_product = seconds_per_step(self._matrix_products, 5) / MATRIX**3
         return Limit(per_step / self._count / (INPUTS * BATCH) * 1e9, per_product * 1e9)
@@ -199,8 +199,6 @@ CHAINS = 12
 
 def _multiply_adds() -> str:
     """C++ that does nothing but vector multiply-adds on registers, and says how many elements a vector has."""
-    from sweeps.training.cpp import header
-
     names = [f"a{k}" for k in range(CHAINS)]
     body = " ".join(f"{a} = fma_({a}, x, y);" for a in names)
     return (
@@ -209,7 +207,7 @@ def _multiply_adds() -> str:
         "  float* p = (float*)at[0]; vf x = load(p), y = x;\n"
         f"  vf {', '.join(f'{a} = x' for a in names)};\n"
         f"  for (int64_t s = 0; s < steps[0]; s++) {{ {body} }}\n"
-        f"  store(p, {' + '.join(names)}); p[{VECTOR}] = STEP;\n}}\n"
+        f"  store(p, {' + '.join(names)}); p[{SLACK}] = STEP;\n}}\n"
     )
 
 
