@@ -47,7 +47,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	  echo "warning: no Python.h, so training runs uncompiled, many times slower." \
 	       "Debian, Ubuntu: apt-get install python3-dev"
 
-sweep: venv  ## run the quickstart sweep (about four minutes on two cores)
+sweep: venv  ## run the quickstart sweep (under a minute on two cores, the environment apart)
 	$(BIN)/sweeps run quickstart
 
 # Tests are in four tiers (CONTRIBUTING.md, "Tests"). tests/conftest.py defines which tests share a process.

@@ -309,13 +309,14 @@ def test_a_sweep_that_needs_a_gpu_does_not_start_where_torch_finds_none(monkeypa
         "name: gpu\ntask: {name: static, input_size: 10}\nmodel: nau\nseeds: 2\ntrain: {steps: 20}\nresources: {gpus: 1}\n"
     )
     answer = call("run", "gpu.yaml", "--no-mlflow", "--store", str(tmp_path / "results"))
-    assert answer.status == 1
+    assert answer.status == 2
     assert (
         "torch" in answer.err
         and "finds none on this machine" in answer.err
         and "`resources.gpus=0` trains on CPUs" in answer.err
     )
     assert records_of(tmp_path / "results") == []
+    assert call("run", "gpu.yaml", "resources.gpus=0", "--no-mlflow", "--store", str(tmp_path / "results")).status == 0
 
 
 # ---- a real Ray with declared GPUs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -106,9 +107,9 @@ def test_a_checkpoint_that_sweeps_did_not_write_is_refused() -> None:
     built = build(configuration("nau", 0).settings)
     initial = initial_state(built, 0, torch.device("cpu"))
 
-    def checkpoint(state: LaneState, **columns: Any) -> bytes:
+    def checkpoint(state: LaneState, wall_time_s: float = 1.0, **columns: Any) -> bytes:
         alone = pytree.tree_map(lambda t: t.unsqueeze(0), state)
-        return to_bytes(alone, {name: np.array([values]) for name, values in columns.items()}, np.ones(1))[0]
+        return to_bytes(alone, {name: np.array([values]) for name, values in columns.items()}, np.full(1, wall_time_s))[0]
 
     sound = checkpoint(initial, step=[0], sparsity_error=[0.5])
     assert from_bytes(sound, initial)[1].step == [0]
@@ -120,7 +121,10 @@ def test_a_checkpoint_that_sweeps_did_not_write_is_refused() -> None:
     single = checkpoint(initial, step=[0], sparsity_error=0.5)
     without_step = checkpoint(initial, sparsity_error=[0.5])
     cyclic = save({"x": torch.zeros(1)}, {"curve": 100_000 * "[", "wall_time_s": "1"})
-    for blob in (PICKLE, b"", sound[:100], sound[:-1], uneven, single, without_step, cyclic, save({"x": torch.zeros(1)})):
+    without_time = checkpoint(initial, math.nan, step=[0], sparsity_error=[0.5])
+    backwards = checkpoint(initial, step=[1000, 0], sparsity_error=[0.5, 0.5])
+    damaged = (uneven, single, without_step, without_time, backwards, cyclic)
+    for blob in (PICKLE, b"", sound[:100], sound[:-1], *damaged, save({"x": torch.zeros(1)})):
         with pytest.raises(ValueError, match="a checkpoint is damaged, or was not written by sweeps"):
             from_bytes(blob, initial)
 

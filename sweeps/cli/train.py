@@ -90,6 +90,11 @@ def bench_(
     def on_progress(line: str) -> None:
         errors.print(line, highlight=False)
 
+    others = {"--threads": threads, "--units": units, "--model": model, "--driver": driver or None}
+    given = [option for option, value in others.items() if value is not None]
+    if len(given) > 1 or (given and device != "cpu"):
+        given += ["--device"] if device != "cpu" else []
+        raise UserError(f"{' and '.join(given)} are different measurements: give one of them, on a processor")
     if model is not None:
         from sweeps.bench.dngpu import bench_dngpu
 

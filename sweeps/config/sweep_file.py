@@ -61,7 +61,7 @@ class Resources:
 
     cpus: int = 1
     gpus: float = 0.0
-    """0, 1, or a whole part of a GPU (1/2, 1/3, ...): a worker trains on one."""
+    """0, 1, or a whole part of a GPU (0.5, 0.33, ...): a worker trains on one."""
     memory_gb: float | None = None
     slots: Literal["auto"] | int = "auto"
     """Lanes that a worker trains together. auto: an even share of the lanes, at most what its processor or its part of a GPU
@@ -303,6 +303,13 @@ def _read_gpus(value: Any, faults: Faults) -> float:
     gpus = faults.take_number(value, "resources.gpus", low=0)
     if not gpus or gpus == 1:
         return gpus or 0.0
+    if gpus < 0.99 / MOST_WORKERS_PER_GPU:
+        faults.add(
+            "resources.gpus",
+            f"must be 0 or at least {1 / MOST_WORKERS_PER_GPU:g}, not {gpus:g}: at most {MOST_WORKERS_PER_GPU} workers "
+            "share a GPU",
+        )
+        return 0.0
     if gpus > 1:
         faults.add(
             "resources.gpus",
@@ -315,8 +322,8 @@ def _read_gpus(value: Any, faults: Faults) -> float:
         near = [f"{_part_of_gpu(n):g}" for n in (workers, workers + 1) if n <= MOST_WORKERS_PER_GPU]
         faults.add(
             "resources.gpus",
-            f"must be 0, 1, or a whole part of a GPU down to 1/{MOST_WORKERS_PER_GPU}, not {gpus:g}, which leaves a part of "
-            f"every GPU without a worker. Near it: {' and '.join(near)}",
+            f"must be 0, 1, or a whole part of a GPU (0.5, 0.33, 0.25 ...), not {gpus:g}, which leaves a part of every GPU "
+            f"without a worker. Near it: {' and '.join(near)}",
         )
         return 0.0
     return _part_of_gpu(workers)

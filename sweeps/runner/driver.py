@@ -60,7 +60,7 @@ class PackRequest:
     gpus: float = 0.0
     """The worker's part of a GPU."""
     sized_by_worker: bool = False
-    """The sweep file leaves the size of packs open: the worker trains as many lanes as its part of its GPU is for."""
+    """The sweep file leaves the size of packs open: the worker trains as many lanes as fit its part of its GPU."""
     threads: int = 1
     """Threads that take lanes in turn, on a CPU."""
     checkpoint_s: float = 5.0
@@ -77,7 +77,7 @@ class PackReport:
     seed_steps: int = 0
     """Optimiser updates since the last report, all lanes together."""
     returned: list[tuple[str, int]] = field(default_factory=list)
-    """Ids of lanes that this worker does not train, since they are more than its part of its GPU is for."""
+    """Ids of lanes that this worker does not train, since they are more than fit its part of its GPU."""
     refusal: str | None = None
     """Why this worker may not train the lanes: a sentence with the remedy. The sweep stops."""
     note: str | None = None

@@ -1,8 +1,8 @@
 """The size of packs on a GPU: from its multiprocessors, its memory and the bytes of a lane.
 
 A lane is a thread block (`sweeps.training.cuda`). A multiprocessor has a few blocks at a time, and those of all of them are
-a wave. A few waves keep a GPU busy: a prototype of the lane programs made 43.5 million seed-steps a second on an H200 with
-1,056 lanes, and 44.5 million with 16,896 (100-2-1 network, batch 128; one run each). More lanes only lose more with a worker.
+a wave. A few waves keep a GPU busy: a prototype of the lane programs was as fast on an H200 with 8 waves as with many more.
+More lanes only lose more with a worker.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from torch.utils import _pytree as pytree
 
+from sweeps.errors import UserError
 from sweeps.training.cuda import BLOCK, RESIDENT, SCRATCH_BYTES
 from sweeps.training.lane import Lane
 from sweeps.training.settings import Build
@@ -94,6 +95,17 @@ def most_lanes(gpu: Gpu, share: float, footprint: Footprint) -> int:
     in_memory = (gpu.usable_bytes(share) - footprint.of_pack) // max(1, footprint.of_lane)
     lanes = min(max(1, int(WAVES * share + 1e-6)) * gpu.wave, in_memory)
     return max(1, lanes - lanes % gpu.wave if lanes > gpu.wave else lanes)
+
+
+def gpus_of_this_machine() -> int:
+    """Return the number of this machine's GPUs. Raises UserError where there is none."""
+    if not (gpus := torch.cuda.device_count()):
+        raise UserError(
+            f"the sweep's workers train on a GPU (`resources.gpus`), and torch {torch.__version__} finds none on this machine. "
+            "If it has one: a torch that is built for CUDA, NVIDIA's driver, and CUDA_VISIBLE_DEVICES are needed. Else: "
+            "`resources.gpus=0` trains on CPUs, `sweeps submit` on a cluster"
+        )
+    return gpus
 
 
 def keep_to_share(share: float) -> None:

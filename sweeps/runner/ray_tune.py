@@ -42,7 +42,6 @@ for _name, _value in ENVIRONMENT.items():  # before the import: Ray reads the en
 
 import psutil
 import ray
-import torch
 from ray import tune
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.job_config import JobConfig
@@ -54,6 +53,7 @@ from sweeps.config.user_files import own_files
 from sweeps.errors import ClusterError, UserError
 from sweeps.machine import REMEDY, SOCKET_PATH_BYTES, check_answers, folder_for_sockets, mark_as_ours, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
+from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.run import ignore_hang_up
 from sweeps.runner.trial import Opaque, PackTrial
 
@@ -149,7 +149,7 @@ class WorkerCapacity:
         return self._workers
 
     def idle_gpus(self) -> str | None:
-        """Return a sentence about the GPUs that no worker of `current` is for, with the remedy; None where there are none."""
+        """Return a sentence about the GPUs that no worker of `current` uses, with the remedy; None where there are none."""
         workers, per_gpu = self.current(), self._resources.workers_per_gpu
         gpus = [int(node.get("GPU", 0)) for node in self._nodes]
         if not per_gpu or workers >= sum(gpus) * per_gpu:
@@ -187,11 +187,11 @@ def ray_cluster(
     a GPU uses a CPU for little else than starting programs.
 
     The user's own files that a sweep's `document` names are sent to the workers of a cluster. Raises ClusterError where
-    Ray does not start, where this machine has no GPU for a sweep that needs one, and where not even one worker fits after
-    SWEEPS_WAIT_S seconds.
+    Ray does not start, and where not even one worker fits after SWEEPS_WAIT_S seconds, and UserError where this machine has no
+    GPU for a sweep that needs one.
     """
     address = ray_address()
-    gpus = _gpus_here() if resources.gpus and not address else None
+    gpus = gpus_of_this_machine() if resources.gpus and not address else None
     workers = max_workers or (gpus or 0) * resources.workers_per_gpu
     with nullcontext() if address else _private_ray() as folder:
         options: dict[str, Any] = {} if address else {
@@ -250,17 +250,6 @@ def ray_cluster(
             yield capacity
         finally:
             _shut_down([] if address else [child for child in psutil.Process().children() if child not in others])
-
-
-def _gpus_here() -> int:
-    """Return the number of this machine's GPUs. Raises ClusterError where there is none."""
-    if not (gpus := torch.cuda.device_count()):
-        raise ClusterError(
-            f"the sweep's workers train on a GPU (`resources.gpus`), and torch {torch.__version__} finds none on this machine. "
-            "If it has one: a torch that is built for CUDA, NVIDIA's driver, and CUDA_VISIBLE_DEVICES are needed. Else: "
-            "`resources.gpus=0` trains on CPUs, `sweeps submit` on a cluster"
-        )
-    return gpus
 
 
 def _shut_down(own: Sequence[psutil.Process]) -> None:

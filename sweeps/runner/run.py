@@ -25,6 +25,7 @@ from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
 from sweeps.results.report import Report
 from sweeps.runner.driver import Driver, device_of
+from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
@@ -121,6 +122,8 @@ def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
         raise UserError(
             f"{given} is {result.device}, and the file's workers train on {device}: that needs resources.gpus {needed}"
         )
+    if ray_address() is None and device == "cuda":
+        gpus_of_this_machine()
     if ray_address() is None and result.device != here.device:
         raise UserError(f"{given} is {result.device}, and this machine is {here.device}: run it on a machine of that kind")
     if ray_address() is None and result.compiled and (reason := why_no_compiler()):

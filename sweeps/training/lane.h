@@ -1,6 +1,7 @@
 // Numbers of lane programs: vectors, elementary functions, and Threefry. Included by generated C++ (a vector is several elements
 // of one lane) and CUDA (a thread computes single elements). Every function has one sequence of IEEE operations, for vectors and
-// single numbers alike, with fused multiply-adds exactly where `fma_` is written: bits do not depend on the instruction set.
+// single numbers alike, with fused multiply-adds exactly where `fma_` is written: bits do not depend on the instruction set, except
+// for the sign of a number that is not a number.
 // Largest errors, in units in the last place, against double precision: tests/training/test_lane_program.py.
 
 #ifdef __CUDACC__
@@ -201,7 +202,10 @@ INLINE vf load(const float* p) { vf r; memcpy(&r, p, sizeof r); return r; }
 INLINE vi load(const int32_t* p) { vi r; memcpy(&r, p, sizeof r); return r; }
 INLINE vd load(const double* p) { vd r; memcpy(&r.a, p, sizeof r.a); memcpy(&r.b, p + STEP / 2, sizeof r.b); return r; }
 INLINE vl load(const int64_t* p) { vl r; memcpy(&r.a, p, sizeof r.a); memcpy(&r.b, p + STEP / 2, sizeof r.b); return r; }
-template <class T, class E> INLINE void store(E* p, T v) { memcpy(p, &v, sizeof v); }
+template <class T, class E> INLINE void store(E* p, T v) {
+  static_assert(sizeof v[0] == sizeof(E), "elements of another size");
+  memcpy(p, &v, sizeof v);
+}
 template <class H, class E> INLINE void store(E* p, Two<H> v) { store(p, v.a); store(p + STEP / 2, v.b); }
 template <class T, class E> INLINE void store_first(E* p, T v, int first) {
   if (first >= STEP) { store(p, v); return; }

@@ -878,6 +878,7 @@ class _Lowering:
             if at[d].terms:
                 raise NotLowered(f"{op} over {_shape(n)[d]} elements")
             terms = [self._value(body, x, (*at[:d], Index(k), *at[d + 1 :])) for k in range(at[d].constant + 1)]
+            terms = [body.convert(term, _dtype(n)) for term in terms]
             return _fold(body, "mul" if op == "cumprod" else "add", terms)
         return self._of_operands(body, n, at)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -157,6 +159,10 @@ def from_bytes(blob: bytes, like: LaneState) -> tuple[LaneState, Curve, float, L
             curve, wall_time_s = Curve(**json.loads(about["curve"])), float(about["wall_time_s"])
         if not all(isinstance(column, list) and len(column) == len(curve.step) for column in curve.columns().values()):
             raise ValueError("the columns of its curve differ in length")
+        if not (math.isfinite(wall_time_s) and wall_time_s >= 0):
+            raise ValueError(f"its seconds of training are {wall_time_s}")
+        if any(after <= before for before, after in itertools.pairwise([-1, *curve.step])):
+            raise ValueError("the steps of its curve do not increase")
     except (SafetensorError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"a checkpoint is damaged, or was not written by sweeps: {error}") from error
     if any(name.startswith(f"{BEST}.") for name in tensors):

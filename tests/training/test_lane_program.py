@@ -111,6 +111,7 @@ def test_whole_numbers_doubles_and_truth_values_compute_as_in_torch() -> None:
         return [
             k * 3 - 1, k % 5, (k % -4), k.to(torch.float32) / 3, k.to(torch.int32) << 3, k.to(torch.int32) >> 1, k & 6, k ^ 3,
             d * 2 + k, d.to(torch.float32), d.sqrt().isnan(), d.exp(), d.abs().log(), d.abs() ** 1.7, (d > 0) & b, b | (k > 0),
+            k.to(torch.int32).view(6, 3).cumsum(1), (k > 0).view(6, 3).cumsum(-1), k.to(torch.int32).view(6, 3).cumprod(1),
             ~b, b.to(torch.float32).sum(), b.sum(), k.sum(), (k + 1).prod(), k == 3, torch.floor(d), b.to(torch.int64) + k,
         ]  # fmt: skip
 
