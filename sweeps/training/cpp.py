@@ -26,6 +26,8 @@ SLACK = 2 * VECTOR
 """Elements after the last one of a buffer that may be read or written, and mean nothing."""
 ACCUMULATORS = 4
 """Accumulators that are kept in registers side by side."""
+DRAWN = 4
+"""Vectors of random numbers that are drawn side by side, since every operation on one waits for the one before."""
 LIGHT = 40
 """Values of a loop body that is repeated for several accumulators side by side."""
 GATHERED = 12.0
@@ -119,6 +121,8 @@ def plan(nest: Nest) -> _Plan:
     partial = [a for a in nest.accumulators if not a.full]
     if vector in nest.kept:
         order = [*kept, vector, *reduced]
+        if not nest.accumulators and any(v.op == "threefry" for v in nest.values):
+            block_axis, block = vector, DRAWN
         if partial and len(partial) == len(nest.accumulators) and len(nest.values) <= LIGHT:
             block_axis, block = vector, min(4, max(1, ACCUMULATORS // len(partial)), -(-vector.size // VECTOR))
     else:
