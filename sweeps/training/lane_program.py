@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,11 @@ SENSITIVITY = 30.0
 
 Trials = Callable[[], Sequence[tuple[Any, ...]]]
 """Returns arguments of a function, to compare its program with the recorded operations on."""
+
+
+_ONE_RECORDING = threading.RLock()
+"""Held while a function is recorded, and run as recorded. While the compiler works on one program another thread may record the
+next."""
 
 
 class CompilationFailed(Exception):
@@ -130,7 +136,8 @@ class LaneProgram:
                 )
         self._printed_graph = None
         if self._native is None and not (lowered_only and self.not_lowered is not None):
-            self._record(example, compiled and self.not_lowered is not None)
+            with _ONE_RECORDING:
+                self._record(example, compiled and self.not_lowered is not None)
 
     def _compile(self, example: tuple[Any, ...], stops: str | None, identity: str | None, trials: Trials, threads: int) -> None:
         files = ProgramFiles()
@@ -140,7 +147,8 @@ class LaneProgram:
             if found is None:
                 if self._before_recording is not None:
                     self._before_recording()
-                found = self._printed(example, stops)
+                with _ONE_RECORDING:
+                    found = self._printed(example, stops)
             source = found["source"]
             if source is not None:
                 if self.device.type == "cpu":
@@ -172,7 +180,8 @@ class LaneProgram:
                     raise CompilationFailed(f"a compiled lane program cannot be loaded: {error}") from error
                 program = None
             if program is not None and is_new:
-                self._check(program, trials() or [example])
+                with _ONE_RECORDING:
+                    self._check(program, trials() or [example])
         if program is None:
             files.forget(source)
             return self._loaded(files, source, num_arguments, threads, example, trials)
@@ -185,7 +194,8 @@ class LaneProgram:
             program = GpuProgram(CudaProgram(text, f"sm_{major}{minor}", files.folder), self.device)
             checked = hashlib.sha256(repr((program.code, torch.cuda.get_device_name(self.device))).encode()).hexdigest()
             if files.known(checked) is None:
-                self._check(program, trials() or [example])
+                with _ONE_RECORDING:
+                    self._check(program, trials() or [example])
                 files.remember(checked, {"checked": True})
         except CudaError as error:
             raise CompilationFailed(str(error)) from error

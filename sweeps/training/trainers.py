@@ -10,6 +10,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,7 +254,13 @@ class LaneTrainer(Trainer):
         initialise.run(rows, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
 
     def prepare(self) -> None:
-        self._step_program(), self._evaluation_program()
+        if self.device.type != "cpu":
+            self._step_program(), self._evaluation_program()
+            return
+        with ThreadPoolExecutor(1) as thread:  # one is recorded while the compiler works on the other
+            step = thread.submit(self._step_program)
+            self._evaluation_program()
+            step.result()
 
     def train(self, which: Numbers, steps: Numbers) -> None:
         step = self._step_program()
