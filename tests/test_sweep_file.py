@@ -173,6 +173,15 @@ def test_a_grid_without_a_count_is_tried_in_full() -> None:
     assert sweep.search.configurations == 7  # 3 x 2 and the file's own
 
 
+def test_a_cell_has_at_most_the_different_points_of_its_grid_whatever_count_is_given() -> None:
+    """Momentum acts on sgd only: of 2 * 3 points there are 4 different ones, and the file's own is one of them."""
+    space = "{train.optimizer: [adam, sgd], train.momentum: {choice: [0.0, 0.5, 0.9], when: {train.optimizer: sgd}}}"
+    sweep = small(f"search: {{sampler: grid, configurations: 20, space: {space}}}")
+    assert [sweep.configurations(cell) for cell in sweep.cells] == [4] * len(sweep.cells)
+    fewer = small(f"search: {{sampler: grid, configurations: 3, space: {space}}}")
+    assert [fewer.configurations(cell) for cell in fewer.cells] == [3] * len(fewer.cells)
+
+
 def test_the_file_s_own_point_is_not_counted_twice_where_the_grid_has_it() -> None:
     sweep = parse(
         "task: static\nmodel: nau\ntrain: {steps: 10, lr: 0.01}\n"

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +103,8 @@ class Sweep:
     """The `exported` section of a best.yaml: the results of the configuration when it was exported."""
     document: dict[str, Any]
     """The file's plain values, overrides applied."""
+    grids: Mapping[str, int] = field(default_factory=dict)
+    """By key of a cell that is searched by a grid: the grid's number of different configurations."""
 
     @property
     def objective(self) -> Objective:
@@ -111,7 +113,9 @@ class Sweep:
 
     def configurations(self, cell: Cell) -> int:
         """The most configurations that a cell has, number 0 included; 1 where it has nothing to search."""
-        return self.search.configurations if self.search is not None and cell.space else 1
+        if self.search is None or not cell.space:
+            return 1
+        return min(self.search.configurations, self.grids.get(cell.key, self.search.configurations))
 
 
 def load(source: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -207,16 +211,20 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name):
         allowed = "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first"
         faults.add("name", f"must be {allowed}, not {shown(name)}")
+    grids: Mapping[str, int] = {}
     cells, warnings = read_cells(base, axes, _sections_given(values), search.space if search else {}, faults)
     if search is not None:
         given = values["search"]
         _check_objective(given.get("objective"), search.objective, _figures(base, axes), faults)
-        search = _check_sampler(given, search, cells, faults)
+        _check_sampler(given, search, cells, faults)
+        grids = {} if faults else _grids(search, cells)
+        if not search.configurations:  # a grid without a count is tried in full
+            search = dataclasses.replace(search, configurations=max(grids.values(), default=1))
         warnings += [] if faults else _repetitions(search, cells, faults)
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
-        document=document,
+        document=document, grids=grids,
     )  # fmt: skip
 
 
@@ -409,31 +417,36 @@ def _check_objective(given: Any, objective: Objective, figures: Iterable[str], f
         faults.add("search.objective", message)
 
 
-def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> Search:
-    """Check the sampler's name and options with every cell's space; a grid without a count is tried in full."""
-    from sweeps.search import SAMPLERS, CellSearch, check_sampler, file_values  # here, because it loads optuna
+def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> None:
+    """Check the sampler's name and options with every cell's space."""
+    from sweeps.search import SAMPLERS, check_sampler  # here, because it loads optuna
 
     if search.sampler not in SAMPLERS:
         named = isinstance(given.get("sampler"), dict) and "name" in given["sampler"]
         path = "search.sampler.name" if named else "search.sampler"
         faults.add(path, unknown("sampler", search.sampler, SAMPLERS))
-        return search
+        return
     if given.get("configurations") is None and not SAMPLERS[search.sampler].is_grid:
         message = "needs `configurations`: how many to try in every cell, the file's own values included"
         faults.add("search", message)
     for space in [cell.space for cell in cells] or [{}]:
         for message in check_sampler(search.sampler, search.sampler_options, space):
             faults.add("search.sampler", message)
-    if search.configurations or faults:
-        return search
-    sizes = [1]
-    for cell in cells:
+
+
+def _grids(search: Search, cells: Sequence[Cell]) -> dict[str, int]:
+    """The number of configurations of every cell's grid, by the cell's key; empty for other samplers."""
+    from sweeps.search import SAMPLERS, CellSearch, file_values
+
+    sizes: dict[str, int] = {}
+    for cell in cells if SAMPLERS[search.sampler].is_grid else ():
         if cell.space:
             resolved, _, _ = resolve(cell.with_parameters({}))
             assert resolved is not None  # otherwise the file has a fault
             size = CellSearch(cell.space, search, cell.key, file_values(cell.space, resolved)).size
-            sizes.append(size or 1)
-    return dataclasses.replace(search, configurations=max(sizes))
+            assert size is not None
+            sizes[cell.key] = size
+    return sizes
 
 
 def _repetitions(search: Search, cells: Sequence[Cell], faults: Faults) -> list[str]:

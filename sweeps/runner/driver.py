@@ -187,7 +187,6 @@ class Driver:
             search = None
             if sweep.search is not None and cell.space:
                 search = CellSearch(cell.space, sweep.search, cell.key, file_values(cell.space, settings))
-                limit = limit if search.size is None else min(limit, search.size)
             self.cells.append(CellProgress(cell, search, limit))
         self.lanes_planned = sum(limits) * len(sweep.seeds)
         self.set_num_workers(num_workers)
