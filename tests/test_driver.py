@@ -327,6 +327,7 @@ def test_the_budget_of_hours_stops_a_sweep(store) -> None:
     time.sleep(0.01)  # longer than 1e-6 hours
     assert driver.next_pack("pack") is None and not driver.done
     assert driver.stop_reason == "the budget of 1e-06 hours is used up"
+    assert driver.how_to_continue == "the same command with a larger budget, such as `budget.hours=2e-06`, continues"
 
 
 def test_a_sweep_that_is_stopping_starts_no_pack(store) -> None:

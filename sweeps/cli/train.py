@@ -53,7 +53,7 @@ def run(
             )
         return
     errors.print(
-        f"the sweep {outcome.state}: {outcome.reason}. What is done stays; the same command continues.",
+        f"the sweep {outcome.state}: {outcome.reason}. What is done stays; {outcome.how_to_continue}.",
         highlight=False,
         soft_wrap=True,
     )

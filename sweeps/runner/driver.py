@@ -163,6 +163,8 @@ class Driver:
         self.device = device_of(sweep) if device is None else device
         self.stop_reason: str | None = None
         """Once it is set no pack is started any more."""
+        self.how_to_continue = "the same command continues"
+        """What a user does about the reason, if anything."""
         self.seed_steps = 0
         """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
@@ -252,7 +254,9 @@ class Driver:
         spent_s = self._seconds_before + time.monotonic() - self._started_s
         if hours is None or spent_s < hours * 3600:
             return False
-        self.stop_reason = self.stop_reason or f"the budget of {hours:g} hours is used up"
+        if self.stop_reason is None:
+            self.stop_reason = f"the budget of {hours:g} hours is used up"
+            self.how_to_continue = f"the same command with a larger budget, such as `budget.hours={2 * hours:g}`, continues"
         return True
 
     def next_pack(self, pack_id: str, num_free: int = 1) -> PackRequest | None:

@@ -44,6 +44,7 @@ class RunOutcome:
     state: Literal["done", "stopped", "failed"]
     reason: str | None
     """Why it is not done."""
+    how_to_continue: str = "the same command continues"
 
 
 def run_sweep(
@@ -246,7 +247,7 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
 
 def _outcome(driver: Driver) -> RunOutcome:
     if not driver.done:
-        return RunOutcome("stopped", driver.stop_reason or "not every lane has a result")
+        return RunOutcome("stopped", driver.stop_reason or "not every lane has a result", driver.how_to_continue)
     if driver.common_error is not None:
         return RunOutcome("failed", f"every seed ended in an error, such as {driver.common_error}")
     return RunOutcome("done", None)
