@@ -269,6 +269,22 @@ def test_lanes_that_were_errors_are_tried_again_by_the_next_run(store) -> None:
     assert {entry.state for entry in store.configurations("tiny")} == {"complete"}
 
 
+@pytest.mark.parametrize("failures", [2, "49%"])
+def test_a_run_stops_when_more_lanes_end_in_an_error_than_the_budget_allows(store, failures) -> None:
+    """Three of six lanes: one pack is lost three times."""
+    driver = started(sweep_of(PLAIN, budget={"failures": failures}), store)
+    for _ in range(MAX_LOSSES):
+        assert driver.next_pack("pack") is not None
+        driver.pack_ended("pack", "killed")
+    assert driver.next_pack("pack") is None and not driver.done
+    assert driver.stop_reason is not None
+    assert driver.stop_reason.startswith("3 of 6 lanes ended in an error, and `budget.failures` allows 2; the last one: its")
+    assert "`budget.failures` is larger" in driver.how_to_continue
+    again = started(sweep_of(PLAIN, budget={"failures": "50%"}), store)
+    run(again)
+    assert again.done and again.stop_reason is None
+
+
 def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there_from_the_start(store, tmp_path) -> None:
     run(started(sweep_of(PLAIN, seeds=2), store))
     more = started(sweep_of(PLAIN, seeds=4), store)

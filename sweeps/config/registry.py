@@ -103,6 +103,7 @@ _SYNONYMS_OF = {
     "search.parallel": "max_concurrent max_concurrent_trials n_jobs",
     "resources.cpus": "num_cpus", "resources.gpus": "num_gpus", "resources.memory_gb": "memory mem ram",
     "budget.hours": "max_hours max_time time_limit walltime",
+    "budget.failures": "max_failures failure_cap max_errors errors",
     # In one section alone:
     "label": "compare.name",
     "input_size": "task.size",

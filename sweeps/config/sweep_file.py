@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,10 +41,11 @@ ANCHORS = "x-"
 """Keys at top level that begin so hold what the file inserts elsewhere (`&name`, `*name`), and mean nothing themselves."""
 SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
 RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
-NOT_BUILT = ("early_stopping", "confirm", "search.order", "budget.cost_usd", "budget.failures")
+NOT_BUILT = ("early_stopping", "confirm", "search.order", "budget.cost_usd")
 """Keys that have a meaning and no implementation yet: to ignore them would run another experiment."""
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
+PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 MAX_SEED = 2**32 - 1
 """The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
 MAX_SEEDS = 1_000_000
@@ -82,6 +84,16 @@ class Budget:
 
     hours: float | None = None
     """Wall time of the driver, all its runs together."""
+    failures: int | None = None
+    """Lanes of a run that may end in an error."""
+    failures_share: float | None = None
+    """The same as a share of all lanes of the sweep."""
+
+    def most_failures(self, lanes: int) -> float:
+        """Return how many of so many lanes may end in an error."""
+        if self.failures_share is not None:
+            return math.floor(self.failures_share * lanes + 1e-9)
+        return math.inf if self.failures is None else self.failures
 
 
 @dataclass(frozen=True)
@@ -343,9 +355,19 @@ def _part_of_gpu(workers: int) -> float:
 
 
 def _read_budget(value: Any, faults: Faults) -> Budget:
-    given = faults.take_mapping(value, "budget", known=("hours",)) or {}
-    hours = given.get("hours")
-    return Budget(None if hours is None else faults.take_number(hours, "budget.hours", above=0))
+    given = faults.take_mapping(value, "budget", known=("hours", "failures")) or {}
+    hours, failures = given.get("hours"), given.get("failures")
+    hours = None if hours is None else faults.take_number(hours, "budget.hours", above=0)
+    if failures is None:
+        return Budget(hours)
+    if isinstance(failures, int) and not isinstance(failures, bool) and failures >= 0:
+        return Budget(hours, failures)
+    found = PERCENTAGE.fullmatch(failures.strip()) if isinstance(failures, str) else None
+    if found is None or float(found[1]) > 100:
+        message = f"must be a number of lanes such as 20, or a share of all such as 5%, not {shown(failures)}"
+        faults.add("budget.failures", message)
+        return Budget(hours)
+    return Budget(hours, failures_share=float(found[1]) / 100)
 
 
 # ------------------------------------------------------------------------------------------- search

@@ -168,6 +168,7 @@ class Driver:
         self.seed_steps = 0
         """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
+        self._errors = 0  # lanes of this run that ended in one
         self.note: str | None = None
         self._queued: dict[tuple[str, int], QueuedLane] = {}
         self._running: dict[str, dict[tuple[str, int], QueuedLane]] = {}  # by pack
@@ -450,6 +451,17 @@ class Driver:
             entry.results[result.key] = result
         self.lanes_done += len(results)
         self.solved += sum(result.solved for result in results)
+        self._errors += (errors := sum(result.outcome == "error" for result in results))
+        allowed = self.sweep.budget.most_failures(self.lanes_planned)
+        if errors and self._errors > allowed and self.stop_reason is None:
+            last = next(result.reason for result in results if result.outcome == "error")
+            self.stop_reason = (
+                f"{self._errors} of {self.lanes_planned} lanes ended in an error, and `budget.failures` allows {allowed:g}; "
+                f"the last one: {last}"
+            )
+            self.how_to_continue = (
+                "once the cause is removed, or `budget.failures` is larger, the same command trains them again, and the others"
+            )
         if entry.missing or entry.summary is not None:
             return
         summary = entry.summary = summarise(entry.results.values())
