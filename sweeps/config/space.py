@@ -57,6 +57,46 @@ class Objective:
     direction: Direction = "minimize"
 
 
+@dataclass(frozen=True)
+class Race:
+    """Early stopping over seeds: a configuration gets more seeds as long as it can still be the best of its cell."""
+
+    levels: tuple[int, ...]
+    """Numbers of seeds, rising; after each of them but the last, which is all seeds, some configurations are stopped."""
+    confidence: float = 0.95
+    """That the best configuration of a cell is not stopped, over all levels together; see `sweeps.search.stopping`."""
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Early stopping over steps: only a share of the configurations trains on after each rung."""
+
+    rungs: tuple[int, ...]
+    """Steps, rising, all below train.steps."""
+    metric: Objective
+    """What the configurations are compared by, over their seeds at the rung."""
+    keep: float = 1 / 3
+    """Share that trains on."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """The `early_stopping` section of a sweep file."""
+
+    race: Race | None = None
+    halving: Halving | None = None
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """The `confirm` section of a sweep file: the best configurations of a cell are trained again on fresh seeds."""
+
+    seeds: tuple[int, ...]
+    """None of them is one of the search's."""
+    top: int = 1
+    """Configurations of a cell, the best ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """The `search` section of a sweep file: how every cell is searched."""

@@ -2,6 +2,7 @@
 
 samplers.py    the samplers by name, with their options
 cell.py        the search of one cell: history in, suggestion out
+stopping.py    early stopping: racing over seeds, successive halving over steps
 """
 
 from sweeps.search.cell import CellSearch, Finished, Suggestion, count_different, file_values
