@@ -1,8 +1,8 @@
 """The difference between a sweep that has begun and its file as it is now: nothing, an extension, or a refusal.
 
 Comments, question, resources, budget and the order of keys never matter. More seeds, more configurations, more compare
-entries and more steps extend a sweep, and only what is missing runs. Anything else is refused, because the records of one
-sweep would then answer two different questions.
+entries, more confirmation and more steps extend a sweep, and only what is missing runs. Anything else is refused, because the
+records of one sweep would then answer two different questions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sweeps.config.compare import Cell
 from sweeps.config.faults import SweepFileError, join, shown
 from sweeps.config.settings import resolve
-from sweeps.config.space import Dimension, Search, same
+from sweeps.config.space import Dimension, Race, Search, same
 from sweeps.config.sweep_file import Sweep, from_document
 
 
@@ -53,6 +53,9 @@ def difference(old: Mapping[str, Any], after: Sweep) -> Change:
     _compare_seeds(before, after, added, refused)
     _compare_cells(before, after, added, refused)
     _compare_search(before.search, after.search, added, refused)
+    _compare_early_stopping(before, after, added, refused)
+    if after.confirm is not None and before.confirm != after.confirm:
+        added.append(f"confirm: the best {after.confirm.top} of every cell on {len(after.confirm.seeds)} fresh seeds")
     if refused:
         return Change("refusal", tuple(refused))
     return Change("extension", tuple(added)) if added else Change("nothing")
@@ -87,6 +90,31 @@ def _compare_search(before: Search | None, after: Search | None, added: list[str
         refused.append(f"search.configurations: {before.configurations} -> {after.configurations}; it can only grow")
     elif after.configurations > before.configurations:
         added.append(f"search.configurations: {before.configurations} -> {after.configurations} in every cell")
+
+
+def _compare_early_stopping(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:
+    """Add differences of early stopping. Levels of seeds may be added at the end, since earlier decisions stay as they are."""
+    old, new = before.early_stopping, after.early_stopping
+    for name, was, now in (("seeds", old.race, new.race), ("steps", old.halving, new.halving)):
+        path = f"early_stopping.{name}"
+        if (was is None) != (now is None):
+            refused.append(f"{path}: {'taken out' if now is None else 'new; the sweep began without it'}")
+        elif isinstance(was, Race) and isinstance(now, Race):
+            # The last level is all seeds, which a file need not write.
+            levels = [level for level in was.levels if level < len(before.seeds)]
+            if was.confidence != now.confidence or [n for n in now.levels if n < len(before.seeds)] != levels:
+                most = f"levels can only be added, from {len(before.seeds)} seeds on"
+                refused.append(f"{path}: {_race(was)} -> {_race(now)}; {most}")
+        elif was != now:
+            refused.append(f"{path}: changed; it would decide otherwise on what was stopped already")
+    stopped = old.race is not None or old.halving is not None
+    grown = [text for text in added if text.startswith("train.steps")]
+    if stopped and grown:
+        refused.append(f"{grown[0]}: with early_stopping the budget cannot grow, since configurations were stopped by it")
+
+
+def _race(race: Race) -> str:
+    return f"{list(race.levels)} at {race.confidence:g}"
 
 
 def _compare_cells(before: Sweep, after: Sweep, added: list[str], refused: list[str]) -> None:

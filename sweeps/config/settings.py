@@ -583,13 +583,20 @@ def _warnings(resolved: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:
+    for where, start, weight in penalty_starts(node, path):
+        if weight and start >= steps:
+            yield Fault(
+                f"{where}.start",
+                f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts",
+            )
+
+
+def penalty_starts(node: Any, path: str) -> Iterator[tuple[str, float, float]]:
+    """Return (dotted path, step at which it starts, weight) of every penalty in explicit settings that starts later."""
     if not isinstance(node, Mapping):
         return
     start, weight = node.get("start"), node.get("weight")
-    if isinstance(start, float) and weight and start >= steps:
-        yield Fault(
-            f"{path}.start",
-            f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts",
-        )
+    if isinstance(start, float) and isinstance(weight, int | float):
+        yield path, start, float(weight)
     for key, value in node.items():
-        yield from _late_schedules(value, f"{path}.{key}", steps)
+        yield from penalty_starts(value, f"{path}.{key}")

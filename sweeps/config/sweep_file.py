@@ -19,8 +19,8 @@ from typing import Any, Literal
 from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, read_cells
 from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown
 from sweeps.config.registry import find, names, nearest
-from sweeps.config.settings import resolve
-from sweeps.config.space import Objective, Search, duplicates, read_space
+from sweeps.config.settings import penalty_starts, resolve
+from sweeps.config.space import Confirm, EarlyStopping, Halving, Objective, Race, Search, duplicates, read_space
 from sweeps.config.yaml import dump, not_utf8, read, read_value
 from sweeps.errors import UserError
 
@@ -33,6 +33,8 @@ KEYS = (
     "compare",
     "seeds",
     "search",
+    "early_stopping",
+    "confirm",
     "resources",
     "budget",
     "exported",
@@ -41,10 +43,11 @@ ANCHORS = "x-"
 """Keys at top level that begin so hold what the file inserts elsewhere (`&name`, `*name`), and mean nothing themselves."""
 SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
 RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
-NOT_BUILT = ("early_stopping", "confirm", "search.order", "budget.cost_usd")
+NOT_BUILT = ("search.order", "budget.cost_usd")
 """Keys that have a meaning and no implementation yet: to ignore them would run another experiment."""
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
+FRACTION = re.compile(r"(\d+) ?/ ?(\d+)")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 MAX_SEED = 2**32 - 1
 """The largest seed that NumPy's RandomState takes, which draws a seed's subset offset."""
@@ -115,6 +118,9 @@ class Sweep:
     """The `exported` section of a best.yaml: the results of the configuration when it was exported."""
     document: dict[str, Any]
     """The file's plain values, overrides applied."""
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    """Of every cell that is searched."""
+    confirm: Confirm | None = None
     grids: Mapping[str, int] = field(default_factory=dict)
     """By key of a cell that is searched by a grid: the grid's number of different configurations."""
 
@@ -182,6 +188,17 @@ def stored_search(document: Mapping[str, Any]) -> Search | None:
     return None if document.get("search") is None else _read_search(document["search"], Faults({}))
 
 
+def stored_stopping(document: Mapping[str, Any]) -> EarlyStopping:
+    """The early stopping of a stored `Sweep.document`; see `stored_search`."""
+    given = document.get("early_stopping")
+    return EarlyStopping() if given is None else _read_early_stopping(given, Faults({}))
+
+
+def stored_confirm(document: Mapping[str, Any]) -> Confirm | None:
+    """The confirmation of a stored `Sweep.document`; see `stored_search`."""
+    return None if document.get("confirm") is None else _read_confirm(document["confirm"], Faults({}))
+
+
 def _unreadable(source: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         beside = [path.name for path in source.parent.glob("*.y*ml")] if source.parent.is_dir() else []
@@ -210,7 +227,13 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
             message = f"has no effect: axis {axis.name!r} sets it in every cell. Change compare.{axis.name}"
             faults.add(path, message)
     search = _read_search(values["search"], faults) if values.get("search") is not None else None
-    seeds = _read_seeds(values["seeds"], faults) if "seeds" in values else (0,)
+    seeds = _read_seeds(values["seeds"], "seeds", faults) if "seeds" in values else (0,)
+    stopping = EarlyStopping()
+    if values.get("early_stopping") is not None:
+        stopping = _read_early_stopping(values["early_stopping"], faults)
+    confirm = _read_confirm(values["confirm"], faults) if values.get("confirm") is not None else None
+    if confirm is not None:
+        _check_confirmation_seeds(confirm, seeds, faults)
     resources = _read_resources({} if values.get("resources") is None else values["resources"], faults)
     budget = _read_budget({} if values.get("budget") is None else values["budget"], faults)
     expected = None
@@ -233,10 +256,13 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
         if not search.configurations:  # a grid without a count is tried in full
             search = dataclasses.replace(search, configurations=max(grids.values(), default=1))
         warnings += [] if faults else _repetitions(search, cells, faults)
+    warnings += _check_early_stopping(
+        values.get("early_stopping"), stopping, search, seeds, _figures(base, axes), cells, faults
+    )
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
-        document=document, grids=grids,
+        document=document, early_stopping=stopping, confirm=confirm, grids=grids,
     )  # fmt: skip
 
 
@@ -273,29 +299,29 @@ def _sections_given(values: Mapping[str, Any]) -> set[str]:
     return {section for section in SECTIONS if values.get(section) is not None or section in axes}
 
 
-def _read_seeds(value: Any, faults: Faults) -> tuple[int, ...]:
+def _read_seeds(value: Any, path: str, faults: Faults) -> tuple[int, ...]:
     """The seeds of `{first: 0, count: 100}`, a count, or a list."""
     if isinstance(value, list):
-        seeds = [faults.take_integer(item, f"seeds.{i}", 0, MAX_SEED) for i, item in enumerate(value)]
+        seeds = [faults.take_integer(item, join(path, i), 0, MAX_SEED) for i, item in enumerate(value)]
         known = [seed for seed in seeds if seed is not None]
         if not value:
-            faults.add("seeds", "is an empty list: give at least one seed, or a count")
+            faults.add(path, "is an empty list: give at least one seed, or a count")
         for seed in duplicates(known):
-            faults.add("seeds", f"seed {seed} is given twice")
+            faults.add(path, f"seed {seed} is given twice")
         return tuple(known)
     if not isinstance(value, dict):
         if not is_number(value):
-            faults.add("seeds", f"must be a count, a list, or {{first: 0, count: 100}}, not {shown(value)}")
+            faults.add(path, f"must be a count, a list, or {{first: 0, count: 100}}, not {shown(value)}")
             return ()
-        return _seed_range(0, faults.take_integer(value, "seeds", 1, MAX_SEEDS))
-    given = faults.take_mapping(value, "seeds", known=("first", "count")) or {}
+        return _seed_range(0, faults.take_integer(value, path, 1, MAX_SEEDS))
+    given = faults.take_mapping(value, path, known=("first", "count")) or {}
     if "count" not in given:
-        faults.add("seeds", "needs a `count`: how many seeds")
+        faults.add(path, "needs a `count`: how many seeds")
         return ()
-    first = faults.take_integer(given.get("first", 0), "seeds.first", 0, MAX_SEED)
-    count = faults.take_integer(given["count"], "seeds.count", 1, MAX_SEEDS)
+    first = faults.take_integer(given.get("first", 0), join(path, "first"), 0, MAX_SEED)
+    count = faults.take_integer(given["count"], join(path, "count"), 1, MAX_SEEDS)
     if first is not None and count is not None and first + count - 1 > MAX_SEED:
-        faults.add("seeds", f"the last seed would be {first + count - 1}, above the largest, {MAX_SEED}")
+        faults.add(path, f"the last seed would be {first + count - 1}, above the largest, {MAX_SEED}")
     return _seed_range(first or 0, count)
 
 
@@ -370,6 +396,165 @@ def _read_budget(value: Any, faults: Faults) -> Budget:
     return Budget(hours, failures_share=float(found[1]) / 100)
 
 
+# ------------------------------------------------------------------------------------------- early stopping, confirmation
+
+
+def _read_early_stopping(value: Any, faults: Faults) -> EarlyStopping:
+    """Read `{seeds: {race: [10, 25, 50, 100], confidence: 0.95}, steps: {halving: [1000], keep: 1/3, metric: ...}}`."""
+    given = faults.take_mapping(value, "early_stopping", known=("seeds", "steps")) or {}
+    race = halving = None
+    if given.get("seeds") is not None:
+        race = _read_race(given["seeds"], "early_stopping.seeds", faults)
+    if given.get("steps") is not None:
+        halving = _read_halving(given["steps"], "early_stopping.steps", faults)
+    if given.get("seeds") is None and given.get("steps") is None:
+        faults.add("early_stopping", "needs `seeds: {race: [10, 25, 50]}`, or `steps: {halving: [...], metric: ...}`, or both")
+    return EarlyStopping(race, halving)
+
+
+def _read_race(value: Any, path: str, faults: Faults) -> Race | None:
+    given = faults.take_mapping(value, path, known=("race", "confidence"))
+    if given is None:
+        return None
+    confidence = faults.take_number(given.get("confidence", Race.confidence), join(path, "confidence"), above=0)
+    if confidence is not None and confidence >= 1:
+        faults.add(join(path, "confidence"), f"must be below 1, such as 0.95, not {confidence:g}")
+        confidence = None
+    if "race" not in given:
+        faults.add(path, "needs `race`: numbers of seeds after which configurations are compared, such as [10, 25, 50, 100]")
+        return None
+    levels = _read_rising(given["race"], join(path, "race"), "numbers of seeds", "[10, 25, 50, 100]", faults)
+    return Race(levels, confidence or Race.confidence) if levels else None
+
+
+def _read_halving(value: Any, path: str, faults: Faults) -> Halving | None:
+    given = faults.take_mapping(value, path, known=("halving", "keep", "metric"))
+    if given is None:
+        return None
+    keep = _read_keep(given.get("keep", Halving.keep), join(path, "keep"), faults)
+    for key, example in (("halving", "steps after which configurations are compared, such as [1000, 2000]"),
+                         ("metric", "what they are compared by, such as error.extrapolation.median")):  # fmt: skip
+        if key not in given:
+            faults.add(path, f"needs `{key}`: {example}")
+    rungs: tuple[int, ...] = ()
+    if "halving" in given:
+        rungs = _read_rising(given["halving"], join(path, "halving"), "steps", "[1000, 2000]", faults)
+    metric = _read_objective(given.get("metric", Objective.name), faults, join(path, "metric"))
+    return Halving(rungs, metric, keep) if rungs and "metric" in given else None
+
+
+def _read_rising(value: Any, path: str, what: str, example: str, faults: Faults) -> tuple[int, ...]:
+    """Read a list of rising whole numbers above 0; empty where there is a fault."""
+    if not isinstance(value, list) or not value:
+        faults.add(path, f"must be a list of {what}, such as {example}, not {shown(value)}")
+        return ()
+    numbers = [faults.take_integer(item, join(path, i), 1) for i, item in enumerate(value)]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return ()
+    if known != sorted(set(known)):
+        faults.add(path, f"must rise: write {sorted(set(known))}")
+        return ()
+    return tuple(known)
+
+
+def _read_keep(value: Any, path: str, faults: Faults) -> float:
+    """Read a share such as 1/3, 0.25 or 30%."""
+    text = value.strip() if isinstance(value, str) else ""
+    share = float(value) if is_number(value) else None
+    if (found := FRACTION.fullmatch(text)) and int(found[2]):
+        share = int(found[1]) / int(found[2])
+    elif found := PERCENTAGE.fullmatch(text):
+        share = float(found[1]) / 100
+    if share is None or not 0 < share < 1:
+        faults.add(path, f"must be a share between 0 and 1, such as 1/3, of the configurations, not {shown(value)}")
+        return Halving.keep
+    return share
+
+
+def _read_confirm(value: Any, faults: Faults) -> Confirm | None:
+    """Read `{top: 1, seeds: {first: 1000, count: 100}}`."""
+    given = faults.take_mapping(value, "confirm", known=("top", "seeds"))
+    if given is None:
+        return None
+    top = faults.take_integer(given.get("top", Confirm.top), "confirm.top", 1)
+    if given.get("seeds") is None:
+        faults.add("confirm", "needs `seeds`: fresh ones, such as {first: 1000, count: 100}")
+        return None
+    seeds = _read_seeds(given["seeds"], "confirm.seeds", faults)
+    return Confirm(seeds, top or Confirm.top) if seeds else None
+
+
+def _check_confirmation_seeds(confirm: Confirm, seeds: Sequence[int], faults: Faults) -> None:
+    common = sorted(set(seeds) & set(confirm.seeds))
+    if common:
+        listed = ", ".join(map(str, common[:5])) + (f" and {len(common) - 5} more" if len(common) > 5 else "")
+        faults.add(
+            "confirm.seeds",
+            f"has seeds of the search ({listed}), which would confirm a choice by the results that led to it: begin with "
+            f"{max(seeds) + 1} or later",
+        )
+
+
+def _check_early_stopping(
+    given: Any, stopping: EarlyStopping, search: Search | None, seeds: Sequence[int], figures: Iterable[str],
+    cells: Sequence[Cell], faults: Faults,
+) -> list[str]:  # fmt: skip
+    """Check early stopping with the rest of the file. Return warnings."""
+    from sweeps.results import metrics
+
+    if given is not None and search is None:
+        faults.add("early_stopping", "has nothing to stop, since the file searches nothing: add `search`, or take it out")
+    race, halving, sound_objective = stopping.race, stopping.halving, True
+    if race is not None:
+        path = "early_stopping.seeds.race"
+        if race.levels[-1] > len(seeds):
+            sound = [level for level in race.levels if level < len(seeds)] + [len(seeds)]
+            faults.add(
+                path,
+                f"{race.levels[-1]} seeds are more than the {len(seeds)} of the file: write {sound}, or raise `seeds`",
+            )
+        with contextlib.suppress(UserError):  # an unknown objective is a fault of the search
+            sound_objective = search is None or metrics.seed_value(search.objective) is not None
+        if not sound_objective and search is not None:
+            faults.add(
+                path,
+                f"cannot compare configurations by {search.objective.name}, which is not a mean or a median over all their "
+                "seeds: search.objective can be par2, success_rate, or a median such as error.extrapolation.median",
+            )
+    if halving is None:
+        return []
+    _check_objective(given["steps"].get("metric"), halving.metric, figures, faults, "early_stopping.steps.metric")
+    path = "early_stopping.steps.halving"
+    warnings: dict[str, None] = {}
+    for cell in cells:
+        resolved = resolve(cell.with_parameters({}))[0] if cell.space else None
+        if resolved is None:
+            continue
+        searched = cell.space.get("train.steps")
+        budgets = [resolved["train"]["steps"], *(searched.corners() if searched else ())]
+        beyond = [rung for rung in halving.rungs if rung >= min(budgets)]
+        if beyond:
+            faults.add(
+                path,
+                f"{', '.join(map(str, beyond))} must be below train.steps, {min(budgets)}"
+                f"{f' in cell {cell.key}' if len(cells) > 1 else ''}: a rung is a part of the budget",
+            )
+            break
+        for where, start, weight in penalty_starts(resolved["model"], "model"):
+            active = weight or any(name.endswith(".weight") for name in cell.space)
+            early = [rung for rung in halving.rungs if rung <= start]
+            if active and early:
+                warnings.setdefault(
+                    str(faults.locate(
+                        path,
+                        f"{', '.join(map(str, early))} is not after step {start:g}, where the penalty {where} starts: models "
+                        "that it makes exact look bad until then, and may be stopped. Put the rung later",
+                    ))
+                )  # fmt: skip
+    return list(warnings)
+
+
 # ------------------------------------------------------------------------------------------- search
 
 
@@ -404,25 +589,27 @@ def _read_search(value: Any, faults: Faults) -> Search | None:
     )
 
 
-def _read_objective(value: Any, faults: Faults) -> Objective:
+def _read_objective(value: Any, faults: Faults, path: str = "search.objective") -> Objective:
     """Read `par2` or `{success_rate: maximize}`."""
     from sweeps.results import metrics  # here, because it loads scipy
 
     name, direction = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (value, None)
     if not isinstance(name, str):
         example = "a name such as par2, or one name and direction such as {success_rate: maximize}"
-        faults.add("search.objective", f"must be {example}, not {shown(value)}")
+        faults.add(path, f"must be {example}, not {shown(value)}")
         return Objective()
     stated, name = name, metrics.canonical_name(name)
     if direction is None and not isinstance(value, dict):
         return Objective(name, metrics.default_directions().get(name, "minimize"))
     if direction == "maximize" or direction == "minimize":
         return Objective(name, direction)
-    faults.add(join("search.objective", stated), unknown("direction", str(direction), ("minimize", "maximize")))
+    faults.add(join(path, stated), unknown("direction", str(direction), ("minimize", "maximize")))
     return Objective(name)
 
 
-def _check_objective(given: Any, objective: Objective, figures: Iterable[str], faults: Faults) -> None:
+def _check_objective(
+    given: Any, objective: Objective, figures: Iterable[str], faults: Faults, path: str = "search.objective"
+) -> None:
     """Add a fault for an objective that the tasks do not have, and for a score without a direction.
 
     Besides the objectives of every task these are the medians `<figure>.median`, such as `error.extrapolation.median`.
@@ -433,10 +620,10 @@ def _check_objective(given: Any, objective: Objective, figures: Iterable[str], f
     known = [*always, *(f"{figure}.median" for figure in sorted(figures))]
     name = objective.name
     if name not in known:
-        faults.add("search.objective", unknown("objective", name, known))
+        faults.add(path, unknown("objective", name, known))
     elif not isinstance(given, dict) and name not in always and not name.startswith("error."):
         message = f"{name} is a score: write which is better, {{{name}: maximize}} or {{{name}: minimize}}"
-        faults.add("search.objective", message)
+        faults.add(path, message)
 
 
 def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> None:

@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from sweeps.config.space import Direction
+from sweeps.config.space import Direction, Objective
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
@@ -388,6 +388,33 @@ def score_median(score: str, direction: Direction | None = None) -> Configuratio
         aggregation=MEDIAN_OF_ALL_MAXIMIZED if direction == "maximize" else MEDIAN_OF_ALL,
         direction=direction,
     )
+
+
+@dataclass(frozen=True)
+class SeedValue:
+    """What one seed contributes to an objective that is a mean or a median over all seeds."""
+
+    of: Callable[[LaneResult], float]
+    """Lower is better; infinite where the seed has no value."""
+    by_rank: bool
+    """The objective is a median."""
+
+
+def seed_value(objective: Objective) -> SeedValue | None:
+    """Return what a seed contributes; None where the objective is not a mean or a median over all seeds.
+
+    Raises UserError for an unknown objective.
+    """
+    metric = find(objective.name, objective.direction)
+    if metric.seeds != "all" or metric.aggregation not in (SHARE, MEAN, MEDIAN_OF_ALL, MEDIAN_OF_ALL_MAXIMIZED):
+        return None
+    sign = -1.0 if objective.direction == "maximize" else 1.0
+
+    def of(result: LaneResult) -> float:
+        value = metric.lane_value(result)
+        return math.inf if value is None or math.isnan(value) else sign * value
+
+    return SeedValue(of, metric.aggregation not in (SHARE, MEAN))
 
 
 # ------------------------------------------------------------------------------------------- access

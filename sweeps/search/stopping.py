@@ -126,7 +126,7 @@ def _p_values(one: Values, other: Values, by_rank: bool, error: float, draws: np
     a, b = ([values[seed] for seed in sorted(values)] for values in (one, other))
     common = sorted(one.keys() & other.keys())
     pooled = np.array([*a, *b])
-    if by_rank:
+    if by_rank or not np.isfinite(pooled).all():
         pooled = _ranks(pooled)
     ranks = dict(zip([*((0, s) for s in sorted(one)), *((1, s) for s in sorted(other))], pooled, strict=True))
     found = []
