@@ -194,6 +194,11 @@ def stored_stopping(document: Mapping[str, Any]) -> EarlyStopping:
     return EarlyStopping() if given is None else _read_early_stopping(given, Faults({}))
 
 
+def stored_seeds(document: Mapping[str, Any]) -> tuple[int, ...]:
+    """The seeds of the search of a stored `Sweep.document`; see `stored_search`."""
+    return _read_seeds(document["seeds"], "seeds", Faults({})) if "seeds" in document else (0,)
+
+
 def stored_confirm(document: Mapping[str, Any]) -> Confirm | None:
     """The confirmation of a stored `Sweep.document`; see `stored_search`."""
     return None if document.get("confirm") is None else _read_confirm(document["confirm"], Faults({}))

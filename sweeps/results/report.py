@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import Objective, Search
-from sweeps.config.sweep_file import stored_search
+from sweeps.config.space import EarlyStopping, Objective, Search
+from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping
 from sweeps.errors import StoreError
 from sweeps.results import metrics
-from sweeps.results.summary import RankedConfiguration, rank
+from sweeps.results.statistics import rate_difference
+from sweeps.results.summary import RankedConfiguration, best_of_search, rank
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
@@ -26,6 +27,8 @@ class Report:
     row: SweepRow
     search: Search
     """Of the stored sweep file; the default objective and an empty space if nothing is searched."""
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    """Of the stored sweep file."""
     configurations: tuple[RankedConfiguration, ...]
     """By cell: best first, unranked last. One that was suggested several times is there once, with its `repeats`."""
 
@@ -72,8 +75,23 @@ class Report:
             "state": one.state,
             "seeds_asked": len(one.configuration.keys),
             **self.figures_of(one),
+            **self._early_end(one),
             "lanes": [lane_figures(result) for result in one.results],
         }
+
+    def _early_end(self, one: RankedConfiguration) -> dict[str, Any]:
+        """Return where early stopping stopped a configuration, and its confirmation, as far as there are any."""
+        found: dict[str, Any] = {}
+        if one.configuration.stopped is not None:
+            found["stopped"] = dataclasses.asdict(one.configuration.stopped)
+        if one.seeds_to_confirm:
+            found["confirmation"] = {
+                "seeds_asked": one.seeds_to_confirm,
+                **self.figures_of(dataclasses.replace(one, results=one.confirmation)),
+                "shrinkage": shrinkage(one),
+                "lanes": [lane_figures(result) for result in one.confirmation],
+            }
+        return found
 
     def figures_of(self, one: RankedConfiguration) -> dict[str, Any]:
         """Return the metrics of a configuration as nested mappings, `{success_rate: {estimate: ..., low: ..., high: ...}}`.
@@ -89,8 +107,9 @@ class Report:
 
     def totals(self, timing: bool = True) -> dict[str, Any]:
         """Return counts over the whole sweep. A lane that two configurations share was trained once."""
-        lanes = {result.id: result for one in self.configurations for result in one.results}
+        lanes = {result.id: result for one in self.configurations for result in (*one.results, *one.confirmation)}
         requested = {(key, one.budget) for one in self.configurations for key in one.configuration.keys.values()}
+        fresh = len({result.id for one in self.configurations for result in one.confirmation} - requested)
         counts = (metrics.SOLVED_SEEDS, metrics.DIVERGED, metrics.ERRORS, metrics.SEED_STEPS)
         counted = {metric.name: metric.value(list(lanes.values())).estimate for metric in counts}
         totals: dict[str, Any] = {
@@ -98,10 +117,12 @@ class Report:
             "cells": len(self.cells()),
             "configurations": len(self.configurations),
             "repeats": sum(len(one.repeats) for one in self.configurations),
-            "lanes_asked": len(requested),
+            "lanes_asked": len(requested) + max(fresh, sum(one.seeds_to_confirm for one in self.configurations)),
             "lanes": len(lanes),
             **counted,
         }
+        if self.early_stopping != EarlyStopping():
+            totals["early_stopping"] = self._saved()
         if timing:
             seconds, seed_steps = self.row.seconds, counted[metrics.SEED_STEPS.name] or 0
             totals["timing"] = {
@@ -111,6 +132,34 @@ class Report:
             }
         return totals
 
+    def _saved(self) -> dict[str, Any]:
+        """Return what early stopping saved: configurations, lanes and seed-steps, these at most, since lanes may end early."""
+        stopped = [one for one in self.configurations if one.configuration.stopped is not None]
+        planned = sum(len(one.configuration.keys) * one.budget for one in self.configurations)
+        lanes = sum(len(one.configuration.keys) - len(one.results) for one in stopped)
+        cut = sum(result.budget < one.budget for one in stopped for result in one.results)
+        done = sum(result.steps for one in stopped for result in one.results)
+        saved = sum(len(one.configuration.keys) * one.budget for one in stopped) - done
+        return {
+            "configurations_stopped": len(stopped),
+            "lanes_never_run": lanes,
+            "lanes_cut_short": cut,
+            "seed_steps_saved": saved,
+            "share_saved": saved / planned if planned else 0.0,
+        }
+
+
+def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:
+    """Return the success rate on fresh seeds minus that of the search, with Newcombe's interval; None while it is not known.
+
+    It is expected to be negative: the best of many was chosen by its results in the search.
+    """
+    fresh, search = one.confirmed, one.summary
+    if fresh is None:
+        return None
+    compared = rate_difference((search.solved, search.seeds), (fresh.solved, fresh.seeds))
+    return None if compared is None else dataclasses.asdict(compared.difference)
+
 
 def report(store: Store, name: str) -> Report:
     """Return the report of a sweep. Raises StoreError, with the nearest names, for one that the store does not have."""
@@ -119,14 +168,43 @@ def report(store: Store, name: str) -> Report:
     if row is None:  # `configurations` has raised this already, unless it was removed in between
         raise StoreError(f"store {store.location} has no sweep named {name!r}")
     search = stored_search(row.document) or Search(configurations=1)
-    wanted = [(key, _budget(entry)) for entry in configurations for key in entry.keys.values()]
-    records = store.records(wanted)
+    confirm, seeds = stored_confirm(row.document), stored_seeds(row.document)
+    fresh = set(confirm.seeds) if confirm is not None else set()
+    every = [_Stored.of(entry, seeds, fresh) for entry in configurations]
+    records = store.records(id_ for one in every for id_ in (*one.lanes, *one.fresh))
     found: list[RankedConfiguration] = []
-    for _, group in groupby(configurations, key=lambda entry: entry.cell):
+    for _, group in groupby(every, key=lambda one: one.configuration.cell):
         cell = list(group)
-        paths = sorted({path for entry in cell for path in entry.parameters}) or sorted(search.space)
-        found.extend(ranked(_once_each([_with_results(entry, records, paths) for entry in cell]), search.objective))
-    return Report(row=row, search=search, configurations=tuple(found))
+        paths = sorted({path for one in cell for path in one.configuration.parameters}) or sorted(search.space)
+        entries = [_with_results(one, records, paths) for one in cell]
+        if confirm is not None:
+            entries = _with_confirmation(entries, cell, records, best_of_search(entries, search.objective, confirm.top))
+        found.extend(ranked(_once_each(entries), search.objective))
+    stopping = stored_stopping(row.document)
+    return Report(row=row, search=search, early_stopping=stopping, configurations=tuple(found))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A configuration of the store with the lanes that a report is about, as (key, budget), in order of their seeds."""
+
+    configuration: Configuration
+    """Its keys are those of the search's seeds."""
+    lanes: list[tuple[str, int]]
+    fresh: list[tuple[str, int]]
+    """Of the confirmation."""
+
+    @classmethod
+    def of(cls, entry: Configuration, seeds: Sequence[int], fresh: Collection[int]) -> _Stored:
+        """Sort a configuration's lanes. `seeds` are those of the search in their order, `fresh` those of the confirmation."""
+        keys = {seed: key for seed, key in entry.keys.items() if seed not in fresh}
+        lanes, steps = keys, _budget(entry)
+        if entry.stopped is not None:
+            first = set([seed for seed in seeds if seed in keys][: entry.stopped.seeds])
+            lanes, steps = {seed: key for seed, key in keys.items() if seed in first}, entry.stopped.steps
+        to_confirm = [(key, _budget(entry)) for seed, key in sorted(entry.keys.items()) if seed in fresh]
+        of_search = [(key, steps) for _, key in sorted(lanes.items())]
+        return cls(dataclasses.replace(entry, keys=keys), of_search, to_confirm)
 
 
 def _once_each(cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]:
@@ -140,11 +218,17 @@ def _once_each(cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]
 
 
 def ranked(cell: Sequence[RankedConfiguration], objective: Objective) -> Iterator[RankedConfiguration]:
-    """Yield the configurations of one cell with their ranks: best first, those that are not complete last."""
-    complete = [one for one in cell if one.state == "complete"]
-    order = rank([one.summary for one in complete], objective.name, objective.direction)
-    for place, position in enumerate(order, start=1):
-        yield dataclasses.replace(complete[position], rank=place)
+    """Yield the configurations of one cell with their ranks: best first, those that are not complete last.
+
+    Those that are confirmed come first, by their results on fresh seeds.
+    """
+    confirmed = [one for one in cell if one.state == "complete" and one.confirmed is not None]
+    others = [one for one in cell if one.state == "complete" and one.confirmed is None]
+    by_fresh = rank([one.confirmed for one in confirmed if one.confirmed is not None], objective.name, objective.direction)
+    by_search = rank([one.summary for one in others], objective.name, objective.direction)
+    ordered = [confirmed[position] for position in by_fresh] + [others[position] for position in by_search]
+    for place, one in enumerate(ordered, start=1):
+        yield dataclasses.replace(one, rank=place)
     yield from (one for one in cell if one.state != "complete")
 
 
@@ -173,19 +257,35 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def _with_results(
-    entry: Configuration, records: Mapping[tuple[str, int], LaneResult], paths: Sequence[str]
-) -> RankedConfiguration:
-    budget = _budget(entry)
+def _with_results(stored: _Stored, records: Mapping[tuple[str, int], LaneResult], paths: Sequence[str]) -> RankedConfiguration:
+    entry = stored.configuration
     parameters = dict(entry.parameters)
     if entry.number == 0:  # the file's own values at the searched paths that it has
         found = {path: values_at(entry.settings, path) for path in paths}
         parameters = {path: values[0] for path, values in found.items() if values}
     return RankedConfiguration(
         configuration=entry,
-        results=tuple(records[key, budget] for _, key in sorted(entry.keys.items()) if (key, budget) in records),
+        results=tuple(records[id_] for id_ in stored.lanes if id_ in records),
         parameters=parameters,
     )
+
+
+def _with_confirmation(
+    entries: Sequence[RankedConfiguration], cell: Sequence[_Stored], records: Mapping[tuple[str, int], LaneResult],
+    best: Sequence[RankedConfiguration],
+) -> list[RankedConfiguration]:  # fmt: skip
+    """Return the configurations of a cell; the best of the search, and no others, with their results on fresh seeds."""
+    numbers = {one.configuration.number for one in best}
+    return [
+        one
+        if one.configuration.number not in numbers
+        else dataclasses.replace(
+            one,
+            confirmation=tuple(records[id_] for id_ in stored.fresh if id_ in records),
+            seeds_to_confirm=len(stored.fresh),
+        )
+        for one, stored in zip(entries, cell, strict=True)
+    ]
 
 
 def _budget(entry: Configuration) -> int:

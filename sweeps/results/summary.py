@@ -114,6 +114,20 @@ def rank(summaries: Sequence[Summary], objective: str = Objective.name, directio
     return sorted(range(len(summaries)), key=key)
 
 
+def best_of_search(cell: Sequence[RankedConfiguration], objective: Objective, top: int) -> list[RankedConfiguration]:
+    """Return the best complete configurations of a cell by their results in the search, which confirmation trains again.
+
+    A configuration that was suggested again is there once.
+    """
+    complete: dict[tuple[int, frozenset[str]], RankedConfiguration] = {}
+    for one in cell:
+        if one.state == "complete":
+            complete.setdefault((one.budget, frozenset(one.configuration.keys.values())), one)
+    different = list(complete.values())
+    order = rank([one.summary for one in different], objective.name, objective.direction)
+    return [different[position] for position in order[:top]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankedConfiguration:
     """A configuration with the results of its finished lanes and its rank."""
@@ -127,16 +141,27 @@ class RankedConfiguration:
     """Searched path -> value. Configuration 0 has the file's own values here."""
     repeats: tuple[Configuration, ...] = ()
     """Later suggestions of the same values, which have the same lanes."""
+    confirmation: tuple[LaneResult, ...] = ()
+    """Results on fresh seeds, in order of their seeds; empty for a configuration that is not among the best."""
+    seeds_to_confirm: int = 0
+    """Fresh seeds that were asked for."""
 
     @cached_property
     def summary(self) -> Summary:
         """Of the finished lanes."""
         return summarise(self.results)
 
+    @cached_property
+    def confirmed(self) -> Summary | None:
+        """Of the fresh seeds; None while one is missing."""
+        return summarise(self.confirmation) if len(self.confirmation) == self.seeds_to_confirm > 0 else None
+
     @property
     def state(self) -> str:
-        """complete, failed, or running; running as long as a lane is missing."""
-        return self.configuration.state if len(self.results) == len(self.configuration.keys) else "running"
+        """complete, pruned, failed, or running; running as long as a lane is missing."""
+        stopped = self.configuration.stopped
+        needed = len(self.configuration.keys) if stopped is None else stopped.seeds
+        return self.configuration.state if len(self.results) == needed else "running"
 
     @property
     def budget(self) -> int:

@@ -20,13 +20,15 @@ from typing import Any
 from sweeps.config import registry
 from sweeps.config.compare import Cell
 from sweeps.config.settings import float_leaves, lane_key, resolve, source_of, structure
-from sweeps.config.space import Dimension
+from sweeps.config.space import Dimension, EarlyStopping
 from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
-from sweeps.results.summary import RankedConfiguration, Summary, objective_value, summarise
+from sweeps.results import metrics
+from sweeps.results.summary import RankedConfiguration, Summary, best_of_search, objective_value, summarise
 from sweeps.search import CellSearch, Finished, file_values
+from sweeps.search.stopping import Stage, group, is_stopped_at_rung, race, stages
 from sweeps.store import Store
-from sweeps.store.records import Configuration
+from sweeps.store.records import Configuration, Stopped
 from sweeps.tracking import BackgroundTracker, Tracker
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
 from sweeps.training.numerics import Numerics
@@ -84,27 +86,59 @@ class PackReport:
     """A sentence about the worker's machine, which is printed at the end."""
 
 
+LaneId = tuple[str, int]
+"""(key, budget)."""
+
+
 @dataclass
 class ConfigurationProgress:
-    """One configuration of the sweep, with the results of its lanes so far."""
+    """One configuration of the sweep, or its confirmation, with the results of its lanes so far."""
 
     configuration: Configuration
-    missing: set[str]
-    """Keys of lanes without a result."""
-    results: dict[str, LaneResult] = field(default_factory=dict)
-    """By lane key."""
+    keys: dict[int, str]
+    """Seed -> lane key, in the order in which seeds are trained."""
+    stages: tuple[Stage, ...]
+    """What it trains one after another, as long as early stopping does not stop it."""
+    stage: int = 0
+    """Index of the present stage."""
+    missing: set[LaneId] = field(default_factory=set)
+    """Lanes of the present stage without a result."""
+    results: dict[LaneId, LaneResult] = field(default_factory=dict)
+    counted: set[LaneId] = field(default_factory=set)
+    """Lanes that are counted among those of the run."""
     summary: Summary | None = None
-    """Of all its lanes; None while one is missing."""
+    """Of the last stage that it trained; None until it has ended."""
+    confirms: bool = False
+    """It is a confirmation."""
 
     @property
     def budget(self) -> int:
         """train.steps."""
         return int(self.configuration.settings["train"]["steps"])
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, stopped early or failed."""
+        return self.summary is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether all its seeds ended in an error."""
+        return self.summary is not None and self.summary.errors == self.summary.seeds
+
     @cached_property
     def structure(self) -> str:
         """What lanes of one pack must have in common. Cached, since it is compared for every queued lane at every pack."""
         return structure(self.configuration.settings)
+
+    def lanes(self, stage: int) -> dict[LaneId, int]:
+        """Return the lanes of a stage, with their seeds."""
+        seeds, steps = self.stages[stage].seeds, self.stages[stage].steps
+        return {(key, steps): seed for seed, key in itertools.islice(self.keys.items(), seeds)}
+
+    def results_of(self, stage: int) -> list[LaneResult]:
+        """Return the results of a stage."""
+        return [self.results[id_] for id_ in self.lanes(stage) if id_ in self.results]
 
 
 @dataclass
@@ -118,12 +152,20 @@ class CellProgress:
     configurations: dict[int, ConfigurationProgress] = field(default_factory=dict)
     exhausted: bool = False
     """The search has no further suggestion."""
+    confirmations: dict[int, ConfigurationProgress] | None = None
+    """Of the best configurations, by number; None until all configurations have ended."""
+
+    @property
+    def all_suggested(self) -> bool:
+        return self.exhausted or len(self.configurations) >= self.limit
+
+    @property
+    def searched(self) -> bool:
+        return self.all_suggested and all(entry.ended for entry in self.configurations.values())
 
     @property
     def done(self) -> bool:
-        return all(not entry.missing for entry in self.configurations.values()) and (
-            self.exhausted or len(self.configurations) >= self.limit
-        )
+        return self.searched and self.confirmations is not None and all(e.ended for e in self.confirmations.values())
 
 
 @dataclass
@@ -141,8 +183,7 @@ class QueuedLane:
     """Of its furthest checkpoint."""
 
     @property
-    def id(self) -> tuple[str, int]:
-        """(key, budget)."""
+    def id(self) -> LaneId:
         return self.lane.key, self.lane.budget
 
 
@@ -168,10 +209,12 @@ class Driver:
         self.seed_steps = 0
         """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
+        self.lanes_spared = 0
+        """Lanes that are not trained to the end: of configurations that were stopped early, or that need no confirmation."""
         self._errors = 0  # lanes of this run that ended in one
         self.note: str | None = None
-        self._queued: dict[tuple[str, int], QueuedLane] = {}
-        self._running: dict[str, dict[tuple[str, int], QueuedLane]] = {}  # by pack
+        self._queued: dict[LaneId, QueuedLane] = {}
+        self._running: dict[str, dict[LaneId, QueuedLane]] = {}  # by pack
         self._reported = False
         self._failed_starts = 0  # packs that raised before anything was reported
         self._started_s = time.monotonic()
@@ -189,9 +232,10 @@ class Driver:
         for cell, settings, limit in zip(sweep.cells, own_settings, limits, strict=True):
             search = None
             if sweep.search is not None and cell.space:
-                search = CellSearch(cell.space, sweep.search, cell.key, file_values(cell.space, settings))
+                in_groups = sweep.early_stopping.race is not None
+                search = CellSearch(cell.space, sweep.search, cell.key, file_values(cell.space, settings), in_groups)
             self.cells.append(CellProgress(cell, search, limit))
-        self.lanes_planned = sum(limits) * len(sweep.seeds)
+        self.lanes_planned = sum(limits) * len(sweep.seeds) + sum(map(self._most_confirmed, self.cells))
         self.set_num_workers(num_workers)
 
     def set_num_workers(self, num_workers: int) -> None:
@@ -220,19 +264,26 @@ class Driver:
         for index, progress in enumerate(self.cells):
             for configuration in stored.get(progress.cell.key, []):
                 self._start_configuration(index, self._extended(progress.cell, configuration))
-        self._request_configurations()
+        self._continue()
 
     def _stored(self) -> dict[str, list[Configuration]]:
-        """Return the configurations that the store has, by cell."""
+        """Return the configurations that the store has, by cell, with the seeds of the search."""
         stored: dict[str, list[Configuration]] = {}
+        fresh = set(self.sweep.confirm.seeds) if self.sweep.confirm else set()
         for configuration in self.store.configurations(self.name):
-            stored.setdefault(configuration.cell, []).append(configuration)
+            keys = {seed: key for seed, key in configuration.keys.items() if seed not in fresh}
+            stored.setdefault(configuration.cell, []).append(dataclasses.replace(configuration, keys=keys))
         return stored
 
     @property
     def done(self) -> bool:
         """Whether every lane of every configuration has a result."""
         return all(progress.done for progress in self.cells)
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether configurations may end before all their lanes are trained."""
+        return self.sweep.early_stopping != EarlyStopping()
 
     @property
     def packs_running(self) -> set[str]:
@@ -280,8 +331,8 @@ class Driver:
             most = min(most, math.ceil(len(startable) / max(1, num_free)), self._taken.get(structure, most))
         chosen = lanes[:most]
         checkpoints: dict[str, Checkpoint] = {}
-        for budget, group in itertools.groupby(chosen, key=lambda queued: queued.lane.budget):
-            checkpoints |= self.store.checkpoints([queued.lane.key for queued in group], budget)
+        for budget, same in itertools.groupby(chosen, key=lambda queued: queued.lane.budget):
+            checkpoints |= self.store.checkpoints([queued.lane.key for queued in same], budget)
         self._running[pack_id] = {queued.id: self._queued.pop(queued.id) for queued in chosen}
         return PackRequest(
             pack_id,
@@ -331,10 +382,9 @@ class Driver:
             for entry in ended.configurations if ended is not None else ():
                 arrived.setdefault(id(entry), (entry, []))[1].append(result)
         for entry, results in arrived.values():
-            self._track_lanes(entry.configuration, results)
             self._add_results(entry, results)
         if arrived:
-            self._request_configurations()
+            self._continue()
 
     def pack_ended(self, pack_id: str, reason: str | None = None, raised: bool = False) -> None:
         """Remove a pack. Lanes without a result (their worker was lost, for `reason`) are queued again.
@@ -360,47 +410,157 @@ class Driver:
             self.store.add_records([result])
             for entry in queued.configurations:
                 self._add_results(entry, [result])
-        self._request_configurations()
+        self._continue()
 
     def track(self, write: Callable[[Tracker], object]) -> None:
         """Write something to MLflow in the background, unless the sweep is not tracked; see `BackgroundTracker.write`."""
         if self.tracker is not None:
             self.tracker.write(write)
 
-    def _track_lanes(self, configuration: Configuration, results: Sequence[LaneResult]) -> None:
-        self.track(lambda tracker: tracker.lanes(configuration, results))
-
-    def _request_configurations(self) -> None:
-        """Request from every cell's search the configurations whose predecessors have ended, and queue their lanes."""
+    def _continue(self) -> None:
+        """Take the decisions of early stopping that can be taken now, and queue what they and the searches ask for."""
         for index, progress in enumerate(self.cells):
-            search, known = progress.search, progress.configurations
-            while len(known) < progress.limit and not progress.exhausted:
-                number = len(known)
-                needed: Iterable[int] = search.needs(number) if search else ()
-                if any(known[predecessor].missing for predecessor in needed):
-                    break
-                parameters: dict[str, Any] = {}
-                origin = "file"
-                if search is not None:
-                    finished = {n: self._finished(entry) for n, entry in known.items()}
-                    suggestion = search.suggest(number, finished)
-                    if suggestion is None:
-                        progress.exhausted = True
-                        break
-                    parameters, origin = suggestion.parameters, suggestion.origin
-                settings = _resolved(progress.cell, parameters)
-                configuration = Configuration(
-                    cell=progress.cell.key, labels=progress.cell.labels, number=number, parameters=parameters,
-                    settings=settings, keys=self._keys(settings), origin=origin,
-                )  # fmt: skip
-                self._start_configuration(index, self.store.add_configuration(self.name, configuration))
+            while self._decide(index, progress) or self._request_configurations(index, progress):
+                pass
+            if progress.confirmations is None and progress.searched:
+                self._confirm(index, progress)
+
+    def _request_configurations(self, index: int, progress: CellProgress) -> bool:
+        """Request from a cell's search the configurations whose predecessors have ended; return whether there were any."""
+        search, known = progress.search, progress.configurations
+        before = len(known)
+        while len(known) < progress.limit and not progress.exhausted:
+            number = len(known)
+            needed: Iterable[int] = search.needs(number) if search else ()
+            if not all(known[predecessor].ended for predecessor in needed):
+                break
+            parameters: dict[str, Any] = {}
+            origin = "file"
+            if search is not None:
+                finished = {n: self._finished(entry) for n, entry in known.items()}
+                suggestion = search.suggest(number, finished)
+                if suggestion is None:
+                    progress.exhausted = True
+                    return True
+                parameters, origin = suggestion.parameters, suggestion.origin
+            settings = _resolved(progress.cell, parameters)
+            configuration = Configuration(
+                cell=progress.cell.key, labels=progress.cell.labels, number=number, parameters=parameters,
+                settings=settings, keys=self._keys(settings), origin=origin,
+            )  # fmt: skip
+            self._start_configuration(index, self.store.add_configuration(self.name, configuration))
+        return len(known) > before
+
+    def _decide(self, index: int, progress: CellProgress) -> bool:
+        """Let the configurations that wait at the end of a stage train on, or stop them; return whether there were any.
+
+        Every decision is a function of results that are named by numbers, so it is the same after a restart.
+        """
+        waiting = {n: e for n, e in progress.configurations.items() if not e.ended and not e.missing}
+        decided: dict[int, Stopped | None] = {}
+        for number, entry in waiting.items():
+            if number in decided:
+                continue
+            if entry.stages[entry.stage].steps < entry.budget:
+                decided |= self._halve(progress, number)
+            else:
+                decided |= self._race(progress, number)
+        for number, stopped in decided.items():
+            entry = waiting[number]
+            if stopped is not None:
+                self._end(entry, stopped)
+            else:
+                entry.stage += 1
+                self._begin_stage(index, entry)
+        return bool(decided)
+
+    def _halve(self, progress: CellProgress, number: int) -> dict[int, Stopped | None]:
+        """Decide on a configuration at a rung, compared with those that had ended before it was suggested."""
+        halving, search = self.sweep.early_stopping.halving, self.sweep.search
+        assert halving is not None and search is not None
+        entry = progress.configurations[number]
+        compared = [progress.configurations[n] for n in range(max(0, number - search.parallel + 1))]
+        if not all(other.ended for other in compared):
+            return {}
+        sign = -1.0 if halving.metric.direction == "maximize" else 1.0
+
+        def metric(results: Iterable[LaneResult]) -> tuple[float, float]:
+            value, tie_break = objective_value(summarise(results), halving.metric.name, halving.metric.direction)
+            return sign * value, tie_break
+
+        reached = [other for other in compared if other.stage >= entry.stage and not other.failed]
+        earlier = [metric(other.results_of(entry.stage)) for other in reached]
+        value = metric(entry.results_of(entry.stage))
+        if not is_stopped_at_rung(value, earlier, halving.keep):
+            return {number: None}
+        place = 1 + sum(one < value for one in earlier)
+        steps = entry.stages[entry.stage].steps
+        reason = f"place {place} of {len(earlier) + 1} at step {steps} by {halving.metric.name}"
+        return {number: Stopped(entry.stages[entry.stage].seeds, steps, reason)}
+
+    def _race(self, progress: CellProgress, number: int) -> dict[int, Stopped | None]:
+        """Decide on the group of a configuration, once all of it have trained the seeds of this level."""
+        rule, search, objective = self.sweep.early_stopping.race, self.sweep.search, self.sweep.objective
+        assert rule is not None and search is not None
+        stage, known = progress.configurations[number].stage, progress.configurations
+        numbers = group(number, search.parallel)
+        members = {n: known[n] for n in numbers if n in known and not known[n].failed and known[n].stage >= stage}
+        complete = len(members) and (numbers[-1] in known or progress.all_suggested)
+        behind = [n for n in numbers if n in known and not known[n].ended and (known[n].stage < stage or known[n].missing)]
+        if not complete or behind or not all(known[n].ended for n in range(numbers[0])):
+            return {}
+        seed_value = metrics.seed_value(objective)
+        assert seed_value is not None  # checked in the sweep file
+
+        def values(entry: ConfigurationProgress, stage: int) -> dict[int, float]:
+            return {r.seed: seed_value.of(r) for r in entry.results_of(stage) if r.outcome != "error"}
+
+        before = {n: values(known[n], known[n].stage) for n in range(numbers[0]) if known[n].configuration.state == "complete"}
+        level = stage - sum(one.steps < known[number].budget for one in known[number].stages)
+        at_level = {n: values(entry, stage) for n, entry in members.items()}
+        identity = f"{search.seed}/{progress.cell.key}"
+        worse = race(rule, level, at_level, before, seed_value.by_rank, identity)
+        decided: dict[int, Stopped | None] = {}
+        for n, entry in members.items():
+            if entry.ended or entry.stage > stage:
+                continue
+            decided[n] = None
+            if (found := worse.get(n)) is not None:
+                reason = f"{objective.name} is worse than that of #{found.than} (p = {found.p_value:.1g})"
+                decided[n] = Stopped(entry.stages[stage].seeds, entry.stages[stage].steps, reason)
+        return decided
+
+    def _most_confirmed(self, progress: CellProgress) -> int:
+        """Return the most lanes of a cell's confirmation."""
+        confirm = self.sweep.confirm
+        return 0 if confirm is None else min(confirm.top, progress.limit) * len(confirm.seeds)
+
+    def _confirm(self, index: int, progress: CellProgress) -> None:
+        """Queue the lanes of the best configurations on fresh seeds."""
+        confirm = self.sweep.confirm
+        progress.confirmations = {}
+        if confirm is None:
+            return
+        found = [self._as_ranked(entry) for entry in progress.configurations.values()]
+        for one in best_of_search(found, self.sweep.objective, confirm.top):
+            configuration = one.configuration
+            keys = {seed: lane_key(configuration.settings, seed, self.numerics) for seed in confirm.seeds}
+            self.store.add_seeds(self.name, configuration.cell, configuration.number, keys, reopen=False)
+            steps = progress.configurations[configuration.number].budget
+            entry = ConfigurationProgress(configuration, keys, (Stage(len(keys), steps),), confirms=True)
+            progress.confirmations[configuration.number] = entry
+            self._load_and_begin(index, entry)
+        spared = self._most_confirmed(progress) - sum(len(e.keys) for e in progress.confirmations.values())
+        self.lanes_spared += spared
 
     def _extended(self, cell: Cell, configuration: Configuration) -> Configuration:
         """Return a stored configuration with the seeds and settings, such as more steps, that the file has now."""
         settings = _resolved(cell, configuration.parameters)
         keys = self._keys(settings)
         if keys != configuration.keys:  # also where a user's file has changed, which the store refuses
-            configuration = self.store.add_seeds(self.name, cell.key, configuration.number, keys)
+            reopen = configuration.stopped is None
+            changed = self.store.add_seeds(self.name, cell.key, configuration.number, keys, reopen)
+            configuration = dataclasses.replace(changed, keys=keys)
         if settings != configuration.settings:
             configuration = self.store.update_settings(self.name, cell.key, configuration.number, settings)
         return configuration
@@ -409,31 +569,59 @@ class Driver:
         return {seed: lane_key(settings, seed, self.numerics) for seed in self.sweep.seeds}
 
     def _start_configuration(self, cell_index: int, configuration: Configuration) -> None:
-        """Add the results that the store has of a configuration's lanes, and queue its other lanes."""
-        entry = ConfigurationProgress(configuration, set(configuration.keys.values()))
-        self.cells[cell_index].configurations[configuration.number] = entry
-        stored = self.store.records((key, entry.budget) for key in configuration.keys.values())
-        present = [result for result in stored.values() if result.outcome != "error"]
-        finished = {result.key for result in present}
-        for seed, key in configuration.keys.items():
-            if key in finished:
+        """Add a configuration: the results that the store has, and its other lanes to the queue."""
+        keys = {seed: configuration.keys[seed] for seed in self.sweep.seeds}
+        steps = int(configuration.settings["train"]["steps"])
+        progress = self.cells[cell_index]
+        stopping = self.sweep.early_stopping if progress.search is not None else EarlyStopping()
+        all_stages = stages(stopping, len(keys), steps)
+        if (stopped := configuration.stopped) is not None:
+            all_stages = tuple(one for one in all_stages if one.seeds <= stopped.seeds and one.steps <= stopped.steps)
+        entry = ConfigurationProgress(configuration, keys, all_stages)
+        progress.configurations[configuration.number] = entry
+        self._load_and_begin(cell_index, entry)
+
+    def _load_and_begin(self, cell_index: int, entry: ConfigurationProgress) -> None:
+        """Add the results that the store has, and begin the first stage; of a configuration that was stopped, end the last."""
+        configuration, final = entry.configuration, len(entry.stages) - 1
+        stored = self.store.records(id_ for stage in range(final + 1) for id_ in entry.lanes(stage))
+        present = {id_: result for id_, result in stored.items() if result.outcome != "error"}
+        entry.results |= present
+        self.lanes_reused += sum(budget == entry.budget for _, budget in present)
+        if present:
+            here = source_of(configuration.settings)
+            sources = {result.provenance.get("source_hash", here) for result in present.values()}
+            self.other_sources |= {(then, here) for then in sources - {here}}
+        whole = configuration.state == "complete" and not entry.confirms and all(id_ in present for id_ in entry.lanes(final))
+        if configuration.stopped is not None or whole:
+            entry.stage = final
+            self._count(entry, entry.results_of(final))
+            self._end(entry, configuration.stopped)
+            return
+        self._begin_stage(cell_index, entry)
+
+    def _begin_stage(self, cell_index: int, entry: ConfigurationProgress) -> None:
+        """Queue the lanes of a stage that have no result."""
+        configuration = entry.configuration
+        lanes = entry.lanes(entry.stage)
+        entry.missing = {id_ for id_ in lanes if id_ not in entry.results}
+        steps = entry.stages[entry.stage].steps
+        settings = configuration.settings
+        if steps != entry.budget:
+            settings = {**settings, "train": {**settings["train"], "steps": steps}}
+        for id_, seed in lanes.items():
+            if id_ not in entry.missing:
                 continue
-            queued = QueuedLane(Lane(key, configuration.settings, seed), (configuration.number, cell_index, seed), [entry])
+            queued = QueuedLane(Lane(id_[0], settings, seed), (configuration.number, cell_index, seed), [entry])
             # A lane that is queued or running already is trained once, for every configuration that has it.
-            same = [lanes[queued.id] for lanes in (self._queued, *self._running.values()) if queued.id in lanes]
+            same = [queue[id_] for queue in (self._queued, *self._running.values()) if id_ in queue]
             if same:
                 same[0].configurations.append(entry)
             else:
-                self._queued[queued.id] = queued
-        if self._queued:
+                self._queued[id_] = queued
+        if entry.missing:
             self.track(lambda tracker: tracker.start(configuration))
-        self.lanes_reused += len(present)
-        if present:
-            here = source_of(configuration.settings)
-            sources = {result.provenance.get("source_hash", here) for result in present}
-            self.other_sources |= {(then, here) for then in sources - {here}}
-        self._track_lanes(configuration, present)
-        self._add_results(entry, present)
+        self._add_results(entry, [entry.results[id_] for id_ in lanes if id_ in entry.results])
 
     def _startable(self) -> list[QueuedLane]:
         """Return the queued lanes, except those that have a shorter budget to come, which they continue."""
@@ -445,16 +633,31 @@ class Driver:
         return [queued for (key, budget), queued in self._queued.items() if key not in running and budget == shortest[key]]
 
     def _add_results(self, entry: ConfigurationProgress, results: Sequence[LaneResult]) -> None:
-        """Add results of a configuration's lanes; with the last one it is complete, or failed."""
+        """Add results of a configuration's lanes; with the last one of its last stage it has ended."""
         for result in results:
-            entry.missing.discard(result.key)
-            entry.results[result.key] = result
-        self.lanes_done += len(results)
-        self.solved += sum(result.solved for result in results)
-        self._errors += (errors := sum(result.outcome == "error" for result in results))
+            entry.missing.discard(result.id)
+            entry.results[result.id] = result
+        self._count(entry, results)
+        if entry.missing or entry.ended:
+            return
+        of_stage = entry.results_of(entry.stage)
+        if entry.stage == len(entry.stages) - 1 or all(result.outcome == "error" for result in of_stage):
+            self._end(entry)
+
+    def _count(self, entry: ConfigurationProgress, results: Sequence[LaneResult]) -> None:
+        """Count results, and track those that have the whole budget, each once. Too many errors stop the sweep."""
+        new = [result for result in results if result.id not in entry.counted]
+        entry.counted |= {result.id for result in new}
+        final = [result for result in new if result.budget == entry.budget]
+        self.lanes_done += len(final)
+        self.solved += sum(result.solved for result in final)
+        if final:
+            configuration = entry.configuration
+            self.track(lambda tracker: tracker.lanes(configuration, final))
+        self._errors += (errors := sum(result.outcome == "error" for result in new))
         allowed = self.sweep.budget.most_failures(self.lanes_planned)
         if errors and self._errors > allowed and self.stop_reason is None:
-            last = next(result.reason for result in results if result.outcome == "error")
+            last = next(result.reason for result in new if result.outcome == "error")
             self.stop_reason = (
                 f"{self._errors} of {self.lanes_planned} lanes ended in an error, and `budget.failures` allows {allowed:g}; "
                 f"the last one: {last}"
@@ -462,22 +665,34 @@ class Driver:
             self.how_to_continue = (
                 "once the cause is removed, or `budget.failures` is larger, the same command trains them again, and the others"
             )
-        if entry.missing or entry.summary is not None:
+
+    def _end(self, entry: ConfigurationProgress, stopped: Stopped | None = None) -> None:
+        """End a configuration, or a confirmation, with the results of its present stage."""
+        summary = entry.summary = summarise(entry.results_of(entry.stage))
+        self.lanes_spared += len(entry.keys) - sum(budget == entry.budget for _, budget in entry.counted)
+        if entry.confirms:
+            progress = next(one for one in self.cells if one.cell.key == entry.configuration.cell)
+            searched = self._as_ranked(progress.configurations[entry.configuration.number])
+            confirmed = dataclasses.replace(searched, confirmation=summary.results)
+            self.track(lambda tracker: tracker.complete(confirmed))
             return
-        summary = entry.summary = summarise(entry.results.values())
-        state = "failed" if summary.errors == summary.seeds else "complete"
-        value = self._objective(summary)[0] if state == "complete" else None
+        state = "pruned" if stopped is not None else "failed" if summary.errors == summary.seeds else "complete"
+        value = self._objective(summary)[0] if state != "failed" else None
         old = entry.configuration
-        self.store.finish_configuration(self.name, old.cell, old.number, state, value)
-        finished = entry.configuration = dataclasses.replace(old, state=state, value=value)
-        completed = RankedConfiguration(configuration=finished, results=summary.results)
-        self.track(lambda tracker: tracker.complete(completed))
+        self.store.finish_configuration(self.name, old.cell, old.number, state, value, stopped)
+        entry.configuration = dataclasses.replace(old, state=state, value=value, stopped=stopped)
+        ranked = self._as_ranked(entry)
+        self.track(lambda tracker: tracker.complete(ranked))
+
+    def _as_ranked(self, entry: ConfigurationProgress) -> RankedConfiguration:
+        return RankedConfiguration(configuration=entry.configuration, results=entry.summary.results if entry.summary else ())
 
     def _finished(self, entry: ConfigurationProgress) -> Finished:
         """Return a configuration for the search; without a value while it runs and where it failed."""
-        if entry.summary is None or entry.summary.errors == entry.summary.seeds:
+        if entry.summary is None or entry.failed:
             return Finished(entry.configuration.parameters, None)
-        return Finished(entry.configuration.parameters, *self._objective(entry.summary))
+        reached = entry.stage + 1 if entry.configuration.state == "pruned" else None
+        return Finished(entry.configuration.parameters, *self._objective(entry.summary), reached)
 
     def _objective(self, summary: Summary) -> tuple[float, float]:
         """Return the objective's value and the tie-break."""

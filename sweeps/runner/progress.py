@@ -82,14 +82,15 @@ class Progress:
         """
         driver = self._driver
         elapsed_s = time.monotonic() - self._started_s
-        complete = sum(not entry.missing for cell in driver.cells for entry in cell.configurations.values())
+        complete = sum(entry.ended for cell in driver.cells for entry in cell.configurations.values())
         planned = sum(cell.limit for cell in driver.cells)
         rate = wilson(driver.solved, driver.lanes_done) if driver.lanes_done else None
         interval = f" [{rate.low:.0%}, {rate.high:.0%}]" if rate and rate.low is not None else ""
         trained = driver.lanes_done - driver.lanes_reused
-        left = driver.lanes_planned - driver.lanes_done
+        planned_lanes = driver.lanes_planned - driver.lanes_spared
+        left = planned_lanes - driver.lanes_done
         first = (
-            f"{_clock(elapsed_s)}  configurations {complete}/{planned}  lanes {driver.lanes_done}/{driver.lanes_planned}, "
+            f"{_clock(elapsed_s)}  configurations {complete}/{planned}  lanes {driver.lanes_done}/{planned_lanes}, "
             f"{driver.solved} solved{interval}"
             f"  {steps(driver.seed_steps / elapsed_s if elapsed_s else 0)} seed-steps/s"
             + (f"  left about {_clock(elapsed_s / trained * left)}" if trained else "")

@@ -235,10 +235,9 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
     ):
         num_workers = capacity.current()
         driver.set_num_workers(max(num_workers, int(number_in("SWEEPS_PLANNED_WORKERS"))))
-        console.print(
-            f"{num_workers} workers, packs of {driver.slots} slots, {driver.lanes_planned - driver.lanes_done} lanes to train",
-            highlight=False,
-        )
+        most = "at most " if driver.may_stop_early else ""
+        lanes = driver.lanes_planned - driver.lanes_done - driver.lanes_spared
+        console.print(f"{num_workers} workers, packs of {driver.slots} slots, {most}{lanes} lanes to train", highlight=False)
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
         with Progress(driver, console) as progress:

@@ -145,6 +145,8 @@ class Finished:
     """The objective. None or NaN: it failed, and the sampler ignores it. Not used while it counts as running."""
     tie_break: float | None = None
     """Smaller is better among equal values, whatever the direction. None and NaN are the worst."""
+    stopped_after: int | None = None
+    """Number of stages of training after which early stopping stopped it; None: it was not."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class CellSearch:
     file_values
         Dotted path -> value of configuration 0 (from `file_values`). Without one of them, configuration 0 is left out of
         the sampler's history.
+    in_groups
+        Configurations are suggested `parallel` at a time, once all before have ended, as racing needs it.
 
     Raises ValueError with every fault of sampler and options.
     """
@@ -181,6 +185,7 @@ class CellSearch:
         search: Search,
         cell_key: str,
         file_values: Mapping[str, Any] | None = None,
+        in_groups: bool = False,
     ) -> None:
         faults = check_sampler(search.sampler, search.sampler_options, space)
         if faults:
@@ -193,11 +198,12 @@ class CellSearch:
         self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
         self._file_values = dict(file_values or {})
         self._parallel = max(1, search.parallel)
+        self._in_groups = in_groups
         self._grid = self._enumerate() if self._sampler.is_grid else None
 
     def needs(self, number: int) -> range:
         """Configurations that must have ended before `number` can be suggested."""
-        return range(max(0, number - self._parallel + 1))
+        return range(number - number % self._parallel if self._in_groups else max(0, number - self._parallel + 1))
 
     @property
     def size(self) -> int | None:
@@ -218,8 +224,8 @@ class CellSearch:
         if missing:
             raise ValueError(f"configuration {number} cannot be suggested without the parameters of {missing}")
         history = [self._trial_parameters(k, finished[k].parameters) for k in range(number)]
-        ranks = self._ranks({k: finished[k] for k in self.needs(number)})
-        trial = self._replayed(history, ranks) if self._sampler.replay else self._rebuilt(history, ranks)
+        ended = {k: finished[k] for k in self.needs(number)}
+        trial = self._replayed(history, ended) if self._sampler.replay else self._rebuilt(history, ended)
         parameters = self._suggested(trial)
         from_model = bool(trial.relative_params) and not self._sampler.quasi_random
         return Suggestion(parameters, "model" if from_model else "random")
@@ -281,37 +287,40 @@ class CellSearch:
         sampler = make_sampler(self._search.sampler, self._search.sampler_options, self._seed(number))
         return optuna.create_study(sampler=sampler, study_name="cell", direction="minimize")
 
-    def _rebuilt(self, history: list[dict[str, Any] | None], ranks: Mapping[int, float]) -> Trial:
+    def _rebuilt(self, history: list[dict[str, Any] | None], ended: Mapping[int, Finished]) -> Trial:
         """The next trial of a study to which the history was added."""
-        study = self._study(len(history))
-        running = len(history) - self._parallel
+        study, ranks = self._study(len(history)), self._ranks(ended)
         for number, params in enumerate(history):
             if params is not None:
-                study.add_trial(self._past(params, ranks.get(number), running=number > running))
+                stopped_after = ended[number].stopped_after if number in ended else None
+                study.add_trial(self._past(params, ranks.get(number), number not in ended, stopped_after))
         return study.ask()
 
-    def _past(self, params: dict[str, Any], rank: float | None, running: bool) -> FrozenTrial:
+    def _past(self, params: dict[str, Any], rank: float | None, running: bool, stopped_after: int | None) -> FrozenTrial:
         distributions = {name: self._distributions[name] for name in params}
         if running:
             return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
         if rank is None:
             return create_trial(state=TrialState.FAIL, params=params, distributions=distributions)
+        if stopped_after is not None:
+            return create_trial(
+                state=TrialState.PRUNED, params=params, distributions=distributions, value=rank,
+                intermediate_values={stopped_after: rank},
+            )  # fmt: skip
         return create_trial(value=rank, params=params, distributions=distributions)
 
-    def _replayed(self, history: list[dict[str, Any] | None], ranks: Mapping[int, float]) -> Trial:
+    def _replayed(self, history: list[dict[str, Any] | None], ended: Mapping[int, Finished]) -> Trial:
         """The next trial of a study in which the history was suggested and ended again, in the original order.
 
-        `ranks` are today's and not those of the time; that makes no difference, since the order of any few is the same.
+        Ranks are today's and not those of the time; that makes no difference, since the order of any few is the same.
         """
-        study = self._study(0 if self._sampler.quasi_random else len(history))
+        study, ranks = self._study(0 if self._sampler.quasi_random else len(history)), self._ranks(ended)
         if self._sampler.quasi_random:
             study.add_trial(self._corner())
         trials: dict[int, Trial] = {}
         for number in range(len(history) + 1):
-            ended = trials.pop(number - self._parallel, None)
-            if ended is not None:
-                rank = ranks.get(number - self._parallel)
-                study.tell(ended, rank, state=TrialState.FAIL if rank is None else TrialState.COMPLETE)
+            for before in [n for n in trials if n in self.needs(number)]:
+                self._tell(study, trials.pop(before), ranks.get(before), ended[before].stopped_after)
             if number < len(history):
                 params = history[number]
                 if params is None:
@@ -321,6 +330,15 @@ class CellSearch:
                 _ = trials[number].relative_params  # updates the sampler's state, fixed parameters or not
                 self._suggested(trials[number])
         return study.ask()
+
+    def _tell(self, study: optuna.Study, trial: Trial, rank: float | None, stopped_after: int | None) -> None:
+        if rank is None:
+            study.tell(trial, None, state=TrialState.FAIL)
+        elif stopped_after is None:
+            study.tell(trial, rank)
+        else:
+            trial.report(rank, stopped_after)
+            study.tell(trial, state=TrialState.PRUNED)
 
     def _corner(self) -> FrozenTrial:
         """A pruned trial that gives qmc its space; without one it draws at random until a first result."""

@@ -20,6 +20,7 @@ place; neither makes use of the many seeds of an earlier winner). Repeated looks
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -75,19 +76,20 @@ def group(number: int, parallel: int) -> range:
 
 
 def race(
-    race: Race, level: int, group: Mapping[int, Values], before: Mapping[int, Values], by_rank: bool, seed: int
+    race: Race, level: int, group: Mapping[int, Values], before: Mapping[int, Values], by_rank: bool, identity: str
 ) -> dict[int, Worse]:
     """Return the configurations of a group that are stopped after level number `level` (0 is the first).
 
     `group` has those of the group that are still in the race, each with its seeds up to this level, and `before` those that
-    have all their seeds. `by_rank`: the objective is a median, so ranks are compared and not the values. `seed` is that of
-    the random permutations. At least one configuration of the two is never stopped.
+    have all their seeds. `by_rank`: the objective is a median, so ranks are compared and not the values. `identity` of
+    the cell is the seed of the random permutations. At least one configuration of the two is never stopped.
     """
     error = (1 - race.confidence) * 0.5 ** (level + 1)
     rivals = [_leader(group, by_rank), _leader(before, by_rank)]
     found: dict[int, Worse] = {}
     for number, values in group.items():
-        draws = np.random.default_rng([seed, number, level])
+        seed = hashlib.sha256(f"{identity}/{number}/{level}".encode()).digest()
+        draws = np.random.default_rng(np.frombuffer(seed, np.uint32))
         compared = [(rival, {**group, **before}[rival]) for rival in rivals if rival is not None and rival != number]
         tests = [(p, rival) for rival, theirs in compared for p in _p_values(values, theirs, by_rank, error, draws)]
         if not tests:
@@ -98,11 +100,11 @@ def race(
     return found
 
 
-def halving(value: float, earlier: Sequence[float], keep: float) -> bool:
+def is_stopped_at_rung(value: tuple[float, ...], earlier: Sequence[tuple[float, ...]], keep: float) -> bool:
     """Return whether a configuration is stopped at a rung.
 
-    `value` is its metric there, lower is better, and `earlier` has those of the configurations that it is compared with.
-    Equal values are treated alike: all of them train on if one does.
+    `value` is its metric there and what breaks ties, lower is better, and `earlier` has those of the configurations that it
+    is compared with. Equal values are treated alike: all of them train on if one does.
     """
     allowed = max(1, math.floor(keep * (len(earlier) + 1) + 1e-9))
     return sum(one < value for one in earlier) >= allowed

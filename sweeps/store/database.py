@@ -46,7 +46,10 @@ class HeldByAnother(StoreError):
         self.host, self.pid, self.since = host, pid, since
 
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+ADDED = (("sweeps", "numerics", 2), ("configurations", "stopped", 3))
+"""(table, column, version of the schema that has it first) of columns that may be null, and are added to an older store."""
 
 metadata = MetaData()
 
@@ -92,6 +95,7 @@ configurations = Table(
     Column("origin", Text),
     Column("state", Text, nullable=False),
     Column("value", Double),
+    Column("stopped", Text),  # JSON: where early stopping stopped it, and why
     UniqueConstraint("sweep", "cell", "number"),
 )
 
@@ -233,10 +237,10 @@ class Database:
         with self._store_errors(), self._writer.begin() as connection:
             yield connection
 
-    @property
-    def sweep_columns(self) -> list[sa.Column[Any]]:
-        """Columns of the table `sweeps`, as far as the schema has them."""
-        return [column for column in sweeps.c if column.name != "numerics" or self.schema >= 2]
+    def columns(self, table: sa.Table) -> list[sa.Column[Any]]:
+        """Return the columns of a table, as far as the schema has them."""
+        missing = {column for name, column, version in ADDED if name == table.name and version > self.schema}
+        return [column for column in table.c if column.name not in missing]
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return the dialect's own insert, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
@@ -264,8 +268,9 @@ class Database:
                 metadata.create_all(connection)
                 connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
             found = self._check(connection)
-            if found < 2:
-                connection.execute(sa.text("ALTER TABLE sweeps ADD COLUMN numerics TEXT"))
+            for table, column, version in ADDED:
+                if found < version:
+                    connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column} TEXT"))
             # Also where it changes nothing: a store that cannot be written fails now, not after an hour's training.
             connection.execute(sa.update(schema_version).values(version=SCHEMA_VERSION))
 

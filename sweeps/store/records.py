@@ -6,7 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 SWEEP_STATES = ("running", "done", "stopped", "failed")
-CONFIGURATION_STATES = ("running", "complete", "failed")
+CONFIGURATION_STATES = ("running", "complete", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where early stopping stopped a configuration."""
+
+    seeds: int
+    """It has results of its first so many seeds,"""
+    steps: int
+    """of so many steps."""
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """A phrase for reports."""
+        return f"after {self.seeds} seed{'s' if self.seeds != 1 else ''} of {self.steps} steps: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +42,11 @@ class Configuration:
     keys: dict[int, str]
     """Seed -> lane key."""
     state: str = "running"
-    """running, complete or failed."""
+    """running, complete, pruned (stopped early) or failed."""
     value: float | None = None
-    """The objective's value; None until the configuration is complete."""
+    """The objective's value; None until the configuration is complete or pruned."""
+    stopped: Stopped | None = None
+    """Of a pruned configuration."""
     origin: str | None = None
     """Where the parameters came from: file, random, model or grid."""
 

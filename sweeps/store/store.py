@@ -29,7 +29,7 @@ from sweeps.store.database import (
     utc_now,
 )
 from sweeps.store.ownership import Holder, Ownership
-from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, SweepRow
+from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, Stopped, SweepRow
 from sweeps.training.lane import Checkpoint, LaneResult
 
 _JSON_COLUMNS = ("labels", "parameters", "settings")
@@ -102,14 +102,14 @@ class Store:
     def sweep(self, name: str) -> SweepRow | None:
         """Return the sweep of that name, or None."""
         with self.database.read() as connection:
-            found = sa.select(*self.database.sweep_columns).where(sweeps.c.name == name)
+            found = sa.select(*self.database.columns(sweeps)).where(sweeps.c.name == name)
             row = connection.execute(found).one_or_none()
         return None if row is None else self._sweep_row(row)
 
     def sweeps(self) -> list[SweepRow]:
         """Return all sweeps, the oldest first."""
         with self.database.read() as connection:
-            rows = connection.execute(sa.select(*self.database.sweep_columns).order_by("created", "name"))
+            rows = connection.execute(sa.select(*self.database.columns(sweeps)).order_by("created", "name"))
             return [self._sweep_row(row) for row in rows]
 
     def _sweep_row(self, row: sa.Row[Any]) -> SweepRow:
@@ -166,30 +166,36 @@ class Store:
         keys = values.pop("keys")
         values |= {column: json.dumps(values[column]) for column in _JSON_COLUMNS} | {"sweep": name}
         values["value"] = finite(configuration.value)
+        values["stopped"] = _as_json(configuration.stopped)
         with self.database.write() as connection:
             _require_sweep(connection, self.location, name)
             if self.database.insert_new(connection, configurations, values):
                 _insert_lanes(connection, name, configuration.cell, configuration.number, keys)
-            return _configurations(connection, self.location, name, configuration.cell, configuration.number)[0]
+            return _configurations(connection, self.database, name, configuration.cell, configuration.number)[0]
 
     def configurations(self, name: str) -> list[Configuration]:
         """Return a sweep's configurations: cells in the order in which they were first added, then by number."""
         with self.database.read() as connection:
             _require_sweep(connection, self.location, name)
-            found = _configurations(connection, self.location, name)
+            found = _configurations(connection, self.database, name)
         position = {cell: index for index, cell in enumerate(dict.fromkeys(entry.cell for entry in found))}
         return sorted(found, key=lambda entry: (position[entry.cell], entry.number))
 
-    def finish_configuration(self, name: str, cell: str, number: int, state: str, value: float | None) -> None:
-        """Set state (complete or failed) and the objective's value, None if it is not finite. May be repeated."""
+    def finish_configuration(
+        self, name: str, cell: str, number: int, state: str, value: float | None, stopped: Stopped | None = None
+    ) -> None:
+        """Set state (complete, pruned or failed) and the objective's value, None if it is not finite. May be repeated.
+
+        `stopped` is for a pruned one.
+        """
         if state not in CONFIGURATION_STATES:
             raise StoreError(f"a configuration's state is {state!r}; it must be one of {', '.join(CONFIGURATION_STATES)}")
         with self.database.write() as connection:
             self._require_configuration(connection, name, cell, number)
-            _update_configuration(connection, name, cell, number, state=state, value=finite(value))
+            _update_configuration(connection, name, cell, number, state=state, value=finite(value), stopped=_as_json(stopped))
 
-    def add_seeds(self, name: str, cell: str, number: int, keys: Mapping[int, str]) -> Configuration:
-        """Add seeds to a configuration; with any that are new it is `running` again, without a value.
+    def add_seeds(self, name: str, cell: str, number: int, keys: Mapping[int, str], reopen: bool = True) -> Configuration:
+        """Add seeds to a configuration; with any that are new it is `running` again, without a value, where `reopen` is true.
 
         Seeds that it has are kept. Raises StoreError if one of them has another lane key than the stored one, as
         after a new version of the model or task, and then changes nothing.
@@ -200,8 +206,9 @@ class Store:
             new = {seed: key for seed, key in keys.items() if seed not in present}
             if new:
                 _insert_lanes(connection, name, cell, number, new)
+            if new and reopen:
                 _update_configuration(connection, name, cell, number, state="running", value=None)
-            return _configurations(connection, self.location, name, cell, number)[0]
+            return _configurations(connection, self.database, name, cell, number)[0]
 
     def require_same_lanes(self, name: str, configuration: Configuration, keys: Mapping[int, str]) -> None:
         """Raise StoreError as `add_seeds` does, for a configuration that the store has; nothing is changed."""
@@ -212,11 +219,11 @@ class Store:
         with self.database.write() as connection:
             self._require_configuration(connection, name, cell, number)
             _update_configuration(connection, name, cell, number, settings=json.dumps(settings), state="running", value=None)
-            return _configurations(connection, self.location, name, cell, number)[0]
+            return _configurations(connection, self.database, name, cell, number)[0]
 
     def _require_configuration(self, connection: sa.Connection, name: str, cell: str, number: int) -> Configuration:
         _require_sweep(connection, self.location, name)
-        found = _configurations(connection, self.location, name, cell, number)
+        found = _configurations(connection, self.database, name, cell, number)
         if not found:
             raise StoreError(f"sweep {name!r} has no configuration {number} in cell {cell!r}")
         return found[0]
@@ -306,7 +313,7 @@ def copy_sweep(source: Store, target: Store, name: str) -> int:
     """
     with source.database.read() as here, target.database.write() as there:
         _require_sweep(here, source.location, name)
-        columns = source.database.sweep_columns
+        columns = source.database.columns(sweeps)
         row = dict(here.execute(sa.select(*columns).where(sweeps.c.name == name)).mappings().one())
         present = there.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one_or_none()
         if present is None:
@@ -314,15 +321,18 @@ def copy_sweep(source: Store, target: Store, name: str) -> int:
         else:
             row["seconds"] = max(row["seconds"], present["seconds"])
             there.execute(sa.update(sweeps).where(sweeps.c.name == name).values(row))
-        _copy_configurations(here, there, target.location, name)
+        _copy_configurations(here, source.database.columns(configurations), there, target.location, name)
         return _copy_lanes(here, there, target.database, name)
 
 
-def _copy_configurations(here: sa.Connection, there: sa.Connection, target: str, name: str) -> None:
+def _copy_configurations(
+    here: sa.Connection, columns: Sequence[sa.Column[Any]], there: sa.Connection, target: str, name: str
+) -> None:
     another = f"store {target} has another sweep named {name!r}:"
     chosen = sa.select(configurations).where(configurations.c.sweep == name)
     present = {(row["cell"], row["number"]): row for row in there.execute(chosen).mappings()}
-    for found in here.execute(chosen.order_by(configurations.c.id)).mappings():
+    own = sa.select(*columns).where(configurations.c.sweep == name).order_by(configurations.c.id)
+    for found in here.execute(own).mappings():
         row = {key: value for key, value in found.items() if key != "id"}
         old = present.get((row["cell"], row["number"]))
         if old is None:
@@ -402,26 +412,34 @@ def _of(table: sa.Table, name: str, cell: str | None, number: int | None) -> sa.
 
 
 def _configurations(
-    connection: sa.Connection, location: str, name: str, cell: str | None = None, number: int | None = None
+    connection: sa.Connection, database: Database, name: str, cell: str | None = None, number: int | None = None
 ) -> list[Configuration]:
     """Return the sweep's configurations, or the one of that cell and number, in the order they were added."""
+    location = database.where
     keys: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
     of_lanes = sa.select(lanes).where(_of(lanes, name, cell, number)).order_by(lanes.c.seed)
     for lane in connection.execute(of_lanes):
         with decoding(location, f"a lane of sweep {name!r}"):
             checked(lane, lanes)
         keys[lane.cell, lane.number][lane.seed] = lane.key
-    chosen = sa.select(configurations).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
+    columns = database.columns(configurations)
+    chosen = sa.select(*columns).where(_of(configurations, name, cell, number)).order_by(configurations.c.id)
     found = []
     for row in connection.execute(chosen):
         with decoding(location, f"a configuration of sweep {name!r}"):
             values = checked(row, configurations)
             values |= {column: _mapping(values[column]) for column in _JSON_COLUMNS}
+            if values.get("stopped") is not None:
+                values["stopped"] = Stopped(**_mapping(values["stopped"]))
             del values["id"], values["sweep"]
             if not all(isinstance(label, str) for label in values["labels"].values()):
                 raise TypeError(f"labels are {values['labels']}")
             found.append(Configuration(keys=keys.get((values["cell"], values["number"]), {}), **values))
     return found
+
+
+def _as_json(stopped: Stopped | None) -> str | None:
+    return None if stopped is None else json.dumps(dataclasses.asdict(stopped))
 
 
 def _update_configuration(connection: sa.Connection, name: str, cell: str, number: int, **values: Any) -> None:
