@@ -419,6 +419,7 @@ def test_a_store_of_schema_1_is_brought_up_to_date_and_keeps_what_it_has(where: 
         before.begin_sweep("old", "name: old", {"name": "old"})
         with before.database.write() as connection:
             connection.execute(sa.text("ALTER TABLE sweeps DROP COLUMN numerics"))
+            connection.execute(sa.text("ALTER TABLE configurations DROP COLUMN stopped"))
             connection.execute(sa.text("UPDATE sweeps_schema SET version = 1"))
     for _ in range(2):
         with Store(where) as after:
@@ -445,7 +446,7 @@ def test_a_store_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "sweeps.db", isolation_level=None)) as newer:
         newer.execute("UPDATE sweeps_schema SET version = 99")
-    assert "schema version 99; this installation of sweeps reads up to 2" in refusal(tmp_path)
+    assert "schema version 99; this installation of sweeps reads up to 3" in refusal(tmp_path)
 
 
 def test_other_kinds_of_database_are_refused_without_showing_a_password() -> None:

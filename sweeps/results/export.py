@@ -6,6 +6,7 @@ compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate agai
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ class RateComparison:
 def best(store: Store, name: str, cell: str | None = None) -> str:
     """Return the YAML text of the best complete configuration of a cell; of all cells where none is named.
 
+    Of a confirmed one the file has the fresh seeds and their results, and in `search_summary` those of the search.
+
     `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. Raises ExportError, and
     StoreError for an unknown sweep.
     """
@@ -50,7 +53,7 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     if found.row.document.get("question"):
         document["question"] = " ".join(str(found.row.document["question"]).split())
     document |= {section: chosen.configuration.settings[section] for section in ("task", "model", "train")}
-    document |= {"seeds": [result.seed for result in chosen.results], "exported": _exported(chosen, found)}
+    document |= {"seeds": [result.seed for result in _exported_results(chosen)], "exported": _exported(chosen, found)}
     return _header(chosen, found, document) + dump(document)
 
 
@@ -150,7 +153,7 @@ def _best_of(candidates: Sequence[RankedConfiguration], objective: Objective, na
     sign = -1 if objective.direction == "maximize" else 1
 
     def key(one: RankedConfiguration) -> tuple[float, float]:
-        value, tie_break = objective_value(one.summary, objective.name, objective.direction)
+        value, tie_break = objective_value(one.confirmed or one.summary, objective.name, objective.direction)
         return sign * value, tie_break
 
     return min(winners, key=key)
@@ -169,16 +172,24 @@ def _file_name(chosen: RankedConfiguration, found: Report) -> str:
     return plain[:100]
 
 
+def _exported_results(chosen: RankedConfiguration) -> tuple[LaneResult, ...]:
+    """Return the results on fresh seeds, or those of the search where it is not confirmed."""
+    return chosen.confirmation if chosen.confirmed is not None else chosen.results
+
+
 def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
+    results = _exported_results(chosen)
+    of_search = {} if chosen.confirmed is None else {"search_summary": found.figures_of(chosen)}
     return {
         "sweep": found.name,
         "cell": dict(chosen.configuration.labels),
         "number": chosen.configuration.number,
         "parameters": chosen.parameters,
         "objective": {found.search.objective.name: found.search.objective.direction},
-        "provenance": _provenance(chosen.results),
-        "summary": found.figures_of(chosen),
-        "lanes": [lane_figures(result) for result in chosen.results],
+        "provenance": _provenance(results),
+        "summary": found.figures_of(dataclasses.replace(chosen, results=results)),
+        **of_search,
+        "lanes": [lane_figures(result) for result in results],
     }
 
 
@@ -193,13 +204,17 @@ def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
 
 
 def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:
-    name, summary, entry, cells = found.name, chosen.summary, chosen.configuration, found.cells()
+    name, entry, cells = found.name, chosen.configuration, found.cells()
+    summary = chosen.confirmed or chosen.summary
+    fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
     lines = [
         f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
-        f"Solved {_rate((summary.solved, summary.seeds))}; converged at "
+        f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
         f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]
+    if chosen.confirmed is not None:
+        lines.append(f"In the search it solved {_rate((chosen.summary.solved, chosen.summary.seeds))}.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

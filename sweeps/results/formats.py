@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -15,8 +16,8 @@ from typing import Any
 from sweeps.config.space import Dimension, Objective
 from sweeps.results import metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
-from sweeps.results.numbers import number, steps
-from sweeps.results.report import Report
+from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.report import Report, shrinkage
 from sweeps.results.summary import RankedConfiguration
 
 SHORT_NAMES = {"gradient_noise": "noise"}
@@ -36,6 +37,7 @@ def as_markdown(report: Report, timing: bool = True) -> str:
         parts.append("No configuration has been tried yet.")
     cells = report.cells()
     parts.extend(_best_of_each(report, cells))
+    parts.extend(_confirmation(report, cells))
     parts.extend(_by_length(cells))
     for cell in cells:
         parts.extend(_cell(report, cell))
@@ -71,8 +73,13 @@ def as_csv(*reports: Report) -> str:
         row |= {"repeats": len(one.repeats)}
         row |= {f"parameters.{path}": value for path, value in one.parameters.items()}
         row |= {"seeds_asked": len(one.configuration.keys)}
-        values = one.summary.columns() | {"objective": report.objective_of(one)}
-        rows.append(row | {name: values[name] for name in sorted(values, key=lambda name: "." in name)})
+        values = report.columns_of(one) | {"objective": report.objective_of(one)}
+        row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
+        if (stopped := one.configuration.stopped) is not None:
+            row |= {f"stopped.{name}": value for name, value in dataclasses.asdict(stopped).items()}
+        if one.confirmed is not None:
+            row |= {f"confirmation.{name}": value for name, value in one.confirmed.columns().items()}
+        rows.append(row)
 
     def group(column: str) -> int:
         """Return the position of a column's group; within a group columns are in order of first appearance."""
@@ -178,16 +185,52 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     header = [*axes, "#", *(column.short_header or column.header for _, column in _columns())]
     rows = []
     for one in best:
-        lookup = one.summary.value
+        lookup = (one.confirmed or one.summary).value
         fields = []
         for metric, column in _columns():
             text = column.short_text or column.text
             fields.append(text(lookup) if text else metric.format(lookup(metric.name).estimate))
         labels = [str(one.configuration.labels.get(axis, "")) for axis in axes]
-        fields += [metric.format(report.objective_of(one)) for metric in own]
+        fields += [metric.format(lookup(metric.name).estimate) for metric in own]
         rows.append([*labels, str(one.configuration.number), *fields, parameters(one.parameters, report.search.space)])
     header += [*(metric.name for metric in own), "parameters"]
-    return [f"## Best of each cell: {how} {objective.name}", table(header, rows)]
+    fresh = sum(one.confirmed is not None for one in best)
+    where = "" if not fresh else ", on fresh seeds" if fresh == len(best) else ", on fresh seeds where there are any"
+    return [f"## Best of each cell: {how} {objective.name}{where}", table(header, rows)]
+
+
+def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+    """Return the results of the best configurations in the search and on fresh seeds."""
+    asked = [one for cell in cells for one in cell if one.seeds_to_confirm]
+    if not asked:
+        return []
+    objective = metrics.find(report.search.objective.name, report.search.objective.direction)
+    axes = list(dict.fromkeys(axis for one in asked for axis in one.configuration.labels))
+    rows = []
+    for one in asked:
+        fields = [str(one.configuration.labels.get(axis, "")) for axis in axes]
+        fields += [str(one.configuration.number), _success(one.summary.value)]
+        if one.confirmed is None:
+            fields += [f"{len(one.confirmation)} of {one.seeds_to_confirm} seeds so far", "", ""]
+        else:
+            difference = shrinkage(one) or {}
+            points = [100 * value for value in difference.values() if value is not None]
+            ends = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points) if len(points) == 3 else UNKNOWN
+            values = [objective.format(summary.value(objective.name).estimate) for summary in (one.summary, one.confirmed)]
+            fields += [_success(one.confirmed.value), ends, " -> ".join(values)]
+        rows.append(fields)
+    header = [*axes, "#", "success in the search", "success on fresh seeds", "change, points", objective.name]
+    remark = (
+        "The best of many was chosen by its results in the search, which are therefore too good on average: the results on "
+        "fresh seeds are those to report. Change: with Newcombe's 95 % interval."
+    )
+    return ["## Confirmation on fresh seeds", table(header, rows), _wrapped(remark)]
+
+
+def _success(lookup: metrics.Lookup) -> str:
+    column = metrics.SUCCESS_RATE.column
+    assert column is not None and column.text is not None
+    return column.text(lookup)
 
 
 def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -198,9 +241,14 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     for one in cell:
         lookup = one.summary.value
         number = one.configuration.number
+        # At a rung it is not known how many steps an unsolved seed would have taken.
+        known = {metric.name: not (one.at_rung and metric is metrics.PAR2) for metric, _ in _columns()}
         fields = [
-            column.text(lookup) if column.text else metric.format(lookup(metric.name).estimate) for metric, column in _columns()
-        ]
+            UNKNOWN if not known[metric.name]
+            else column.text(lookup) if column.text
+            else metric.format(lookup(metric.name).estimate)
+            for metric, column in _columns()
+        ]  # fmt: skip
         fields += [metric.format(report.objective_of(one)) for metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
@@ -270,6 +318,16 @@ def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
     if repeated:
         count = sum(len(one.repeats) for one in cell)
         lines.append(f"{_counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
+    stopped: dict[tuple[int, int], list[int]] = {}
+    for entry in sorted((one.configuration for one in cell), key=lambda entry: entry.number):
+        if entry.stopped is not None:
+            stopped.setdefault((entry.stopped.seeds, entry.stopped.steps), []).append(entry.number)
+    if stopped:
+        listed = [
+            f"after {_counted(seeds, 'seed')} of {budget} steps {', '.join(f'#{number}' for number in numbers)}"
+            for (seeds, budget), numbers in sorted(stopped.items())
+        ]
+        lines.append(f"Stopped early, so not ranked (why: `stopped` in the JSON report): {'; '.join(listed)}.")
     if unfinished:
         lines.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
     failed = [f"#{one.configuration.number}" for one in cell if one.state == "failed"]
@@ -286,7 +344,20 @@ def _totals(totals: Mapping[str, Any]) -> str:
         f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, {lanes}: "
         f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
         f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
-        f"State: {totals['state']}."
+        f"State: {totals['state']}." + _saved(totals.get("early_stopping"))
+    )
+
+
+def _saved(saved: Mapping[str, Any] | None) -> str:
+    if saved is None:
+        return ""
+    if not saved["configurations_stopped"]:
+        return " Early stopping stopped no configuration."
+    cut = f" and {_counted(saved['lanes_cut_short'], 'lane')} cut short" if saved["lanes_cut_short"] else ""
+    return (
+        f" Early stopping stopped {_counted(saved['configurations_stopped'], 'configuration')}: "
+        f"{_counted(saved['lanes_never_run'], 'lane')} never run{cut}, at most {steps(saved['seed_steps_saved'])} seed-steps "
+        f"saved, {percent(saved['share_saved'])} % of those of all configurations."
     )
 
 

@@ -50,8 +50,8 @@ class Report:
         return [list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)]
 
     def objective_of(self, one: RankedConfiguration) -> float | None:
-        """Return the value of the objective; None where no seed defines it."""
-        return one.summary.value(self.search.objective.name, self.search.objective.direction).estimate
+        """Return the value of the objective; None where no seed defines it, and for what was stopped at a rung."""
+        return None if one.at_rung else one.summary.value(self.search.objective.name, self.search.objective.direction).estimate
 
     def as_dict(self, timing: bool = True) -> dict[str, Any]:
         """Return one JSON-able object: `sweep`, `definition` (the parsed file), `configurations` and `totals`.
@@ -93,12 +93,16 @@ class Report:
             }
         return found
 
+    def columns_of(self, one: RankedConfiguration) -> dict[str, float | None]:
+        """Return every metric of a configuration by its columns. One that was stopped at a rung has no par2."""
+        return one.summary.columns() | ({metrics.PAR2.name: None} if one.at_rung else {})
+
     def figures_of(self, one: RankedConfiguration) -> dict[str, Any]:
         """Return the metrics of a configuration as nested mappings, `{success_rate: {estimate: ..., low: ..., high: ...}}`.
 
         `error` and `scores` hold the medians of what depends on the task.
         """
-        values = one.summary.columns()
+        values = self.columns_of(one)
         scores = {name for result in one.results for name in result.scores}
         medians = {name: {"median": values.pop(metrics.score_median(name).name)} for name in sorted(scores)}
         errors = {name: values.pop(name) for name in list(values) if name.startswith("error.")}

@@ -157,6 +157,12 @@ class RankedConfiguration:
         return summarise(self.confirmation) if len(self.confirmation) == self.seeds_to_confirm > 0 else None
 
     @property
+    def at_rung(self) -> bool:
+        """Whether it was stopped before its seeds had their whole budget."""
+        stopped = self.configuration.stopped
+        return stopped is not None and stopped.steps < self.budget
+
+    @property
     def state(self) -> str:
         """complete, pruned, failed, or running; running as long as a lane is missing."""
         stopped = self.configuration.stopped

@@ -677,7 +677,8 @@ class Driver:
             self.track(lambda tracker: tracker.complete(confirmed))
             return
         state = "pruned" if stopped is not None else "failed" if summary.errors == summary.seeds else "complete"
-        value = self._objective(summary)[0] if state != "failed" else None
+        comparable = state != "failed" and (stopped is None or stopped.steps == entry.budget)
+        value = self._objective(summary)[0] if comparable else None
         old = entry.configuration
         self.store.finish_configuration(self.name, old.cell, old.number, state, value, stopped)
         entry.configuration = dataclasses.replace(old, state=state, value=value, stopped=stopped)

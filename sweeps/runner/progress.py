@@ -102,9 +102,9 @@ class Progress:
         lines = []
         for cell in self._driver.cells:
             finished = [
-                (sign * entry.configuration.value, number, entry.summary)
+                (sign * (entry.configuration.value or 0.0), number, entry.summary)
                 for number, entry in cell.configurations.items()
-                if entry.summary is not None and entry.configuration.value is not None
+                if entry.summary is not None and entry.configuration.state == "complete"
             ]
             if not finished:
                 continue

@@ -44,7 +44,7 @@ class Configuration:
     state: str = "running"
     """running, complete, pruned (stopped early) or failed."""
     value: float | None = None
-    """The objective's value; None until the configuration is complete or pruned."""
+    """The objective's value; None until the configuration is complete, or pruned with its seeds' whole budget."""
     stopped: Stopped | None = None
     """Of a pruned configuration."""
     origin: str | None = None

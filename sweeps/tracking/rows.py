@@ -100,6 +100,7 @@ def seed_tags(configuration: Configuration, result: LaneResult) -> dict[str, str
         "seed": str(result.seed),
         "digest": result.key,
         "outcome": result.outcome,
+        **({} if result.seed in configuration.keys else {"phase": "confirmation"}),
     }
 
 
@@ -113,9 +114,10 @@ def configuration_tags(configuration: Configuration) -> dict[str, str]:
 
 
 def configuration_outcome(configuration: Configuration, summary: Summary) -> str:
-    """Return `solved` if every seed is; `error` if it failed; `diverged` if every seed did; else `unsolved`."""
-    if configuration.state == "failed":
-        return "error"
+    """Return `pruned` if it was stopped early, `error` if it failed, `solved` if every seed is, `diverged` if every seed did,
+    else `unsolved`."""
+    if configuration.state in ("failed", "pruned"):
+        return {"failed": "error", "pruned": "pruned"}[configuration.state]
     if summary.seeds and summary.solved == summary.seeds:
         return "solved"
     return "diverged" if summary.seeds and summary.diverged == summary.seeds else "unsolved"
@@ -157,6 +159,8 @@ def configuration_points(one: RankedConfiguration, objective: Objective) -> list
     """Return a configuration's metrics, the value of its objective, and its metrics against the step."""
     values = one.summary.columns(estimate="")
     values["objective"] = one.summary.value(objective.name, objective.direction).estimate
+    if one.confirmed is not None:
+        values |= {f"confirmation.{name}": value for name, value in one.confirmed.columns(estimate="").items()}
     age = 2 * one.summary.seeds - one.summary.errors
     steps = sorted({step for result in one.results for step in result.curve.get("step", ())})
     kept = [steps[i] for i in thinned(len(steps), [])]

@@ -25,6 +25,8 @@ from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a sweep -> status of its run."""
+STATUS_OF_CONFIGURATION = {"failed": "FAILED", "pruned": "KILLED"}
+"""State of a configuration -> status of its run, where it is not FINISHED."""
 LAYOUT = "2"
 """Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall; MLflow
 cannot delete points of a metric, so runs of an earlier layout are deleted and written anew from the records."""
@@ -108,7 +110,7 @@ class Tracker:
     def complete(self, one: RankedConfiguration) -> None:
         """Write a configuration's metrics over all its seeds, and end its run. Seeds not written yet are written as well."""
         configuration = one.configuration
-        self.lanes(configuration, one.results, one.rank)
+        self.lanes(configuration, (*one.results, *one.confirmation), one.rank)
         opened = self._open()
         run = self._configuration_run(opened, configuration, one.rank)
         if run is None:
@@ -118,9 +120,10 @@ class Tracker:
             **rows.configuration_tags(configuration),
             **_rank_tag(one.rank),
             "outcome": rows.configuration_outcome(configuration, one.summary),
+            **({} if configuration.stopped is None else {"stopped": configuration.stopped.text}),
         }
         opened.client.log(run, self._created_ms, points, {}, _changed(run, tags))
-        self._end(opened, run, "FAILED" if configuration.state == "failed" else "FINISHED")
+        self._end(opened, run, STATUS_OF_CONFIGURATION.get(configuration.state, "FINISHED"))
 
     def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
         """Write the ranks, by (cell, number), to configurations and their seeds; only what changed is written."""
@@ -165,7 +168,7 @@ class Tracker:
             if one.state != "running":
                 self.complete(one)
             else:
-                self.lanes(one.configuration, one.results, one.rank)
+                self.lanes(one.configuration, (*one.results, *one.confirmation), one.rank)
         if state == "running":
             self.rank(ranks)
             self.describe(table)
