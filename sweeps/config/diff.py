@@ -66,6 +66,8 @@ def _compare_seeds(before: Sweep, after: Sweep, added: list[str], refused: list[
     more = set(after.seeds) - set(before.seeds)
     if lost:
         refused.append(f"seeds: {_listed(lost)} left out; seeds can only be added")
+    elif before.early_stopping.race is not None and after.seeds[: len(before.seeds)] != before.seeds:
+        refused.append("seeds: another order, and the first ones decide in a race; add new ones at the end")
     elif more:
         added.append(f"seeds: {len(before.seeds)} -> {len(after.seeds)}")
 
