@@ -24,6 +24,7 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.errors import TrackingError, UserError
 from sweeps.results.figures import against_step
 from sweeps.results.metrics import solved_fraction
+from sweeps.store.records import Stopped
 from sweeps.tracking import Tracker, default_uri, rows, serve, stop
 from sweeps.tracking.client import without_password
 from sweeps.training.lane import LaneResult
@@ -186,6 +187,29 @@ def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(u
     tracker.complete(ranked(dataclasses.replace(one, state="complete"), records_of(one)))
     tracker.finish("done")
     assert [run.info.status for run in runs(uri)] == ["FINISHED"] * 5
+
+
+def test_a_configuration_that_was_stopped_early_is_a_killed_run_that_says_where(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep, seeds=(0, 1, 2, 3), state="pruned", stopped=Stopped(2, 3000, "par2 is worse than that of #0"))
+    Tracker(uri, sweep, created=CREATED).complete(ranked(one, [record(one, 0), record(one, 1)]))
+    found = {run.info.run_name: run for run in runs(uri)}
+    parent = next(run for name, run in found.items() if name.startswith("c001 nau"))
+    assert (parent.info.status, parent.data.tags["outcome"]) == ("KILLED", "pruned")
+    assert parent.data.tags["stopped"] == "after 2 seeds of 3000 steps: par2 is worse than that of #0"
+    assert [found[name].info.status for name in ("c001 s000", "c001 s001")] == ["FINISHED"] * 2
+    assert "c001 s002" not in found
+
+
+def test_confirmation_is_further_seeds_and_metrics_of_the_same_configuration(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep, state="complete")
+    fresh = tuple(dataclasses.replace(record(one, 0), key=f"fresh-{seed}", seed=seed) for seed in (1000, 1001))
+    confirmed = dataclasses.replace(ranked(one, records_of(one)), confirmation=fresh, seeds_to_confirm=2)
+    Tracker(uri, sweep, created=CREATED).complete(confirmed)
+    found = {run.info.run_name: run for run in runs(uri)}
+    assert found["c001 s1000"].data.tags["phase"] == "confirmation" and "phase" not in found["c001 s000"].data.tags
+    parent = next(run for name, run in found.items() if name.startswith("c001 nau"))
+    assert parent.data.metrics["success_rate"] == pytest.approx(1 / 3)
+    assert parent.data.metrics["confirmation.success_rate"] == 1.0
 
 
 def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri: str, sweep: Sweep) -> None:

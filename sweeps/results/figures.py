@@ -247,7 +247,8 @@ def draw(
 
 def _drawable(cell: Sequence[RankedConfiguration], only_best: bool, x: str) -> tuple[list[RankedConfiguration], list[str]]:
     """Return the configurations of a cell that can be drawn, or its best one, and for each that cannot the reason."""
-    chosen = [one for one in cell if _is_best(one)] if only_best else [one for one in cell if one.results]
+    chosen = [one for one in cell if (_is_best(one) if only_best else one.results) and not one.at_rung]
+    at_rung = 0 if only_best else sum(one.at_rung for one in cell)
     if not chosen:
         return [], [": no configuration is complete yet" if any(one.results for one in cell) else ": no seed has ended yet"]
     drawn, reasons = [], []
@@ -261,6 +262,8 @@ def _drawable(cell: Sequence[RankedConfiguration], only_best: bool, x: str) -> t
             drawn.append(one)
     if reasons and not drawn and all(reason.endswith(f"it has no {x}") for reason in reasons):
         reasons = [f": it has no {x}"]
+    if at_rung:
+        reasons.append(f": {at_rung} configurations that early stopping stopped at a rung, before their whole budget")
     return drawn, reasons
 
 

@@ -680,8 +680,9 @@ class Driver:
         comparable = state != "failed" and (stopped is None or stopped.steps == entry.budget)
         value = self._objective(summary)[0] if comparable else None
         old = entry.configuration
-        self.store.finish_configuration(self.name, old.cell, old.number, state, value, stopped)
         entry.configuration = dataclasses.replace(old, state=state, value=value, stopped=stopped)
+        if entry.configuration != old:
+            self.store.finish_configuration(self.name, old.cell, old.number, state, value, stopped)
         ranked = self._as_ranked(entry)
         self.track(lambda tracker: tracker.complete(ranked))
 
