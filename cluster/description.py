@@ -117,6 +117,7 @@ _SET_ELSEWHERE = {
     "RAY_ADDRESS": "Ray sets it",
     "RAY_AUTH_MODE": "authentication by token is always on",
     "RAY_AUTH_TOKEN_PATH": "the token is written to Ray's default path",
+    "SWEEPS_PRICE_PER_HOUR": "give `price_per_hour`",
 }
 
 
@@ -249,6 +250,12 @@ class Cluster:
 
     @property
     def driver_environment(self) -> dict[str, str]:
-        """`environment`, and where the driver finds MLflow. The store is not in it: its URL may hold a password."""
+        """`environment`, the price of a node, and where MLflow is. The store is not in it: its URL may hold a password."""
         mlflow = {} if self.mlflow is None else {"MLFLOW_TRACKING_URI": self.mlflow}
-        return {**self.environment, **mlflow}
+        return {**self.environment_with_price, **mlflow}
+
+    @property
+    def environment_with_price(self) -> dict[str, str]:
+        """`environment`, and the price of a node for `budget.cost_usd`."""
+        price = {} if self.price_per_hour is None else {"SWEEPS_PRICE_PER_HOUR": f"{self.price_per_hour:g}"}
+        return {**self.environment, **price}

@@ -184,7 +184,7 @@ class RayJobsBackend(Backend[Described]):
         }  # fmt: skip
 
     def _start(self, job: str, made: Parcel, metadata: dict[str, str], attempt: int) -> Submitted:
-        variables = {**self.cluster.environment, "RAY_JOB_STOP_WAIT_TIME_S": str(DRIVER_STOPS_S)}
+        variables = {**self.cluster.environment_with_price, "RAY_JOB_STOP_WAIT_TIME_S": str(DRIVER_STOPS_S)}
         try:
             self.client.submit_job(
                 entrypoint=ENTRYPOINT,

@@ -10,6 +10,7 @@ import typer
 from rich.live import Live
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep
+from sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from cluster.backend import Submission
@@ -106,7 +107,13 @@ def submit(
     from cluster.clusters_file import find_cluster
 
     sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
-    done = find_cluster(on).submit(_submission(sweep))
+    cluster = find_cluster(on)
+    if sweep.budget.cost_usd is not None and cluster.cluster.price_per_hour is None:
+        raise UserError(
+            f"budget.cost_usd is {sweep.budget.cost_usd:g}, and the price of cluster {on!r} is not known: give "
+            "`price_per_hour` (USD an hour for one worker node) in its entry of clusters.yaml, or use budget.hours"
+        )
+    done = cluster.submit(_submission(sweep))
     again = f", attempt {done.attempt}" if done.attempt > 1 else ""
     if done.fresh:
         message = f"{sweep.name} is submitted to {on} as job {done.job}{again}"

@@ -104,9 +104,11 @@ _SYNONYMS_OF = {
     "resources.cpus": "num_cpus", "resources.gpus": "num_gpus", "resources.memory_gb": "memory mem ram",
     "budget.hours": "max_hours max_time time_limit walltime",
     "budget.failures": "max_failures failure_cap max_errors errors",
+    "budget.seed_steps": "max_seed_steps total_steps updates budget.steps budget.max_steps",
+    "budget.cost_usd": "cost max_cost usd money price", "budget.target": "goal budget.success_rate",
     # In one section alone:
     "label": "compare.name",
-    "input_size": "task.size",
+    "input_size": "task.size", "success_rate": "budget.rate budget.success budget.solved",
     "seeds.first": "seeds.start seeds.from", "seeds.count": "seeds.n seeds.num seeds.number",
     "It belongs to the sampler: `sampler: {name: tpe, seed: 0}`.": "search.seed",
     "It belongs to the sampler: `sampler: {name: tpe, n_startup_trials: 10}`.": "search.n_startup_trials",

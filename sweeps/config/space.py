@@ -113,6 +113,14 @@ class Search:
     space: Mapping[str, Dimension] = field(default_factory=dict)
     """Dotted path -> dimension, sorted by path: all of the file. A cell has those whose conditions it meets."""
 
+    def needs(self, number: int, in_groups: bool = False) -> range:
+        """Configurations of a cell that must have ended before `number` can be suggested.
+
+        `in_groups`: they race in groups of `parallel`, and a group needs all groups before it.
+        """
+        parallel = max(1, self.parallel)
+        return range(number - number % parallel if in_groups else max(0, number - parallel + 1))
+
 
 def same(a: Any, b: Any) -> bool:
     """Equal as values of a sweep file: 1 and 1.0 are, [1] and (1,) are, 1 and true are not."""

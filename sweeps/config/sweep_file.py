@@ -42,8 +42,10 @@ KEYS = (
 ANCHORS = "x-"
 """Keys at top level that begin so hold what the file inserts elsewhere (`&name`, `*name`), and mean nothing themselves."""
 SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
+BUDGET_KEYS = ("hours", "seed_steps", "cost_usd", "failures", "target")
+TARGET_KEYS = ("success_rate",)
 RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
-NOT_BUILT = ("search.order", "budget.cost_usd")
+NOT_BUILT = ("search.order",)
 """Keys that have a meaning and no implementation yet: to ignore them would run another experiment."""
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
@@ -91,6 +93,12 @@ class Budget:
     """Lanes of a run that may end in an error."""
     failures_share: float | None = None
     """The same as a share of all lanes of the sweep."""
+    seed_steps: int | None = None
+    """Optimiser updates, all lanes of all its runs together, those that the store had before included."""
+    cost_usd: float | None = None
+    """Wall time times nodes times the price of a node, all its runs together."""
+    target: float | None = None
+    """Success rate: a cell gets no further configuration once the lower end of the 95 % interval of its best one is above."""
 
     def most_failures(self, lanes: int) -> float:
         """Return how many of so many lanes may end in an error."""
@@ -202,6 +210,11 @@ def stored_seeds(document: Mapping[str, Any]) -> tuple[int, ...]:
 def stored_confirm(document: Mapping[str, Any]) -> Confirm | None:
     """The confirmation of a stored `Sweep.document`; see `stored_search`."""
     return None if document.get("confirm") is None else _read_confirm(document["confirm"], Faults({}))
+
+
+def stored_target(document: Mapping[str, Any]) -> float | None:
+    """The success rate of `budget.target` in a stored `Sweep.document`; None without one."""
+    return _read_budget(document.get("budget") or {}, Faults({})).target
 
 
 def _unreadable(source: Path, error: Exception) -> str:
@@ -386,19 +399,49 @@ def _part_of_gpu(workers: int) -> float:
 
 
 def _read_budget(value: Any, faults: Faults) -> Budget:
-    given = faults.take_mapping(value, "budget", known=("hours", "failures")) or {}
-    hours, failures = given.get("hours"), given.get("failures")
-    hours = None if hours is None else faults.take_number(hours, "budget.hours", above=0)
-    if failures is None:
-        return Budget(hours)
-    if isinstance(failures, int) and not isinstance(failures, bool) and failures >= 0:
-        return Budget(hours, failures)
-    found = PERCENTAGE.fullmatch(failures.strip()) if isinstance(failures, str) else None
+    given = faults.take_mapping(value, "budget", known=BUDGET_KEYS) or {}
+    hours, cost_usd = (
+        None if given.get(key) is None else faults.take_number(given[key], f"budget.{key}", above=0)
+        for key in ("hours", "cost_usd")
+    )
+    seed_steps = given.get("seed_steps")
+    seed_steps = None if seed_steps is None else faults.take_integer(seed_steps, "budget.seed_steps", 1)
+    failures, share = _read_failures(given.get("failures"), faults)
+    target = _read_target(given.get("target"), faults)
+    return Budget(hours, failures, share, seed_steps, cost_usd, target)
+
+
+def _read_failures(value: Any, faults: Faults) -> tuple[int | None, float | None]:
+    """A number of lanes, or a share of all."""
+    if value is None:
+        return None, None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value, None
+    found = PERCENTAGE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None or float(found[1]) > 100:
-        message = f"must be a number of lanes such as 20, or a share of all such as 5%, not {shown(failures)}"
+        message = f"must be a number of lanes such as 20, or a share of all such as 5%, not {shown(value)}"
         faults.add("budget.failures", message)
-        return Budget(hours)
-    return Budget(hours, failures_share=float(found[1]) / 100)
+        return None, None
+    return None, float(found[1]) / 100
+
+
+def _read_target(value: Any, faults: Faults) -> float | None:
+    """The success rate of `{success_rate: 0.9}`, above 0 and below 1."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        faults.add("budget.target", f"must be {{success_rate: RATE}}, such as {{success_rate: 0.9}}, not {shown(value)}")
+        return None
+    given = faults.take_mapping(value, "budget.target", known=TARGET_KEYS) or {}
+    if "success_rate" not in given:
+        if not value:
+            faults.add("budget.target", "needs a `success_rate`, such as 0.9")
+        return None
+    rate = faults.take_number(given["success_rate"], "budget.target.success_rate", above=0)
+    if rate is not None and rate >= 1:
+        faults.add("budget.target.success_rate", f"must be below 1, not {rate:g}: no number of seeds has an interval above 1")
+        return None
+    return rate
 
 
 # ------------------------------------------------------------------------------------------- early stopping, confirmation

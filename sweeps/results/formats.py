@@ -252,7 +252,21 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         fields += [metric.format(report.objective_of(one)) for metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
-    return [f"## {title}", table(header, rows), *_remarks(cell)]
+    return [f"## {title}", table(header, rows), *_end_by_target(report, cell), *_remarks(cell)]
+
+
+def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return a sentence about a cell that met its target."""
+    labels = cell[0].configuration.labels
+    return [
+        _wrapped(
+            f"Ended by its target: #{ended.best} solves at least {percent(ended.success_rate_low)} % of seeds (lower end of "
+            f"its interval), above {percent(ended.target)} %. Not tried: configurations from #{ended.tried} on"
+            + (f", {ended.not_tried} of {ended.tried + ended.not_tried}." if ended.not_tried is not None else ".")
+        )
+        for ended in report.ended_by_target
+        if ended.labels == labels
+    ]
 
 
 def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:

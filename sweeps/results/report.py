@@ -10,14 +10,29 @@ from typing import Any
 
 from sweeps.config.compare import values_at
 from sweeps.config.space import EarlyStopping, Objective, Search
-from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping
+from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping, stored_target
 from sweeps.errors import StoreError
 from sweeps.results import metrics
 from sweeps.results.statistics import rate_difference
-from sweeps.results.summary import RankedConfiguration, best_of_search, rank
+from sweeps.results.summary import RankedConfiguration, best_of_search, meets_target, rank
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedCell:
+    """A cell that met `budget.target` before all its configurations were tried."""
+
+    labels: dict[str, str]
+    best: int
+    """Number of the configuration that met it."""
+    success_rate_low: float
+    """Lower end of the 95 % interval of its success rate."""
+    target: float
+    tried: int
+    not_tried: int | None
+    """None for a grid, of which only the models know the size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,8 @@ class Report:
     """Of the stored sweep file."""
     configurations: tuple[RankedConfiguration, ...]
     """By cell: best first, unranked last. One that was suggested several times is there once, with its `repeats`."""
+    ended_by_target: tuple[EndedCell, ...] = ()
+    """Cells that will try no further configuration, since they met `budget.target`."""
 
     @property
     def name(self) -> str:
@@ -58,10 +75,14 @@ class Report:
 
         Without `timing` the same records give the same object.
         """
+        ended = [dataclasses.asdict(cell) | {"cell": cell.labels} for cell in self.ended_by_target]
+        for cell in ended:
+            del cell["labels"]
         return {
             "sweep": self.name,
             "definition": self.row.document,
             "configurations": [self._entry(one) for one in self.configurations],
+            **({"ended_by_target": ended} if ended else {}),
             "totals": self.totals(timing),
         }
 
@@ -176,16 +197,40 @@ def report(store: Store, name: str) -> Report:
     fresh = set(confirm.seeds) if confirm is not None else set()
     every = [_Stored.of(entry, seeds, fresh) for entry in configurations]
     records = store.records(id_ for one in every for id_ in (*one.lanes, *one.fresh))
+    target, stopping = stored_target(row.document), stored_stopping(row.document)
     found: list[RankedConfiguration] = []
+    ended: list[EndedCell] = []
     for _, group in groupby(every, key=lambda one: one.configuration.cell):
         cell = list(group)
         paths = sorted({path for one in cell for path in one.configuration.parameters}) or sorted(search.space)
         entries = [_with_results(one, records, paths) for one in cell]
         if confirm is not None:
             entries = _with_confirmation(entries, cell, records, best_of_search(entries, search.objective, confirm.top))
+        if target is not None and (met := _ended_by_target(entries, search, stopping, target)) is not None:
+            ended.append(met)
         found.extend(ranked(_once_each(entries), search.objective))
-    stopping = stored_stopping(row.document)
-    return Report(row=row, search=search, early_stopping=stopping, configurations=tuple(found))
+    return Report(row=row, search=search, early_stopping=stopping, configurations=tuple(found), ended_by_target=tuple(ended))
+
+
+def _ended_by_target(
+    cell: Sequence[RankedConfiguration], search: Search, stopping: EarlyStopping, target: float
+) -> EndedCell | None:
+    """Return how a cell met its target, by the driver's rule: before a configuration is suggested, from those it needs."""
+    tried, grid = len(cell), search.sampler == "grid"
+    if not any(one.parameters for one in cell) or (not grid and tried >= search.configurations):
+        return None  # it has nothing to search, or everything was tried
+    needed = [one for one in cell if one.configuration.number in search.needs(tried, stopping.race is not None)]
+    complete = [one for one in needed if one.state == "complete"]
+    if any(one.state == "running" for one in needed):
+        return None
+    best = meets_target([one.summary for one in complete], target, search.objective.name, search.objective.direction)
+    if best is None:
+        return None
+    low = complete[best].summary.value(metrics.SUCCESS_RATE.name).low
+    return EndedCell(
+        labels=dict(cell[0].configuration.labels), best=complete[best].configuration.number, success_rate_low=low or 0.0,
+        target=target, tried=tried, not_tried=None if grid else search.configurations - tried,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

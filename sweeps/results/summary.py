@@ -128,6 +128,15 @@ def best_of_search(cell: Sequence[RankedConfiguration], objective: Objective, to
     return [different[position] for position in order[:top]]
 
 
+def meets_target(
+    summaries: Sequence[Summary], target: float, objective: str = Objective.name, direction: Direction = "minimize"
+) -> int | None:
+    """Return the position of the best summary, if the lower end of its success rate's 95 % interval is above `target`."""
+    best = rank(summaries, objective, direction)[:1]
+    low = summaries[best[0]].value(metrics.SUCCESS_RATE.name).low if best else None
+    return best[0] if low is not None and low > target else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankedConfiguration:
     """A configuration with the results of its finished lanes and its rank."""

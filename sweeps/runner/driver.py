@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +23,8 @@ from sweeps.config.space import Dimension, EarlyStopping
 from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results import metrics
-from sweeps.results.summary import RankedConfiguration, Summary, best_of_search, objective_value, summarise
+from sweeps.results.summary import RankedConfiguration, Summary, best_of_search, meets_target, objective_value, summarise
+from sweeps.runner.budget import Spending
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.search.stopping import Stage, group, is_stopped_at_rung, race, stages
 from sweeps.store import Store
@@ -154,6 +154,10 @@ class CellProgress:
     """The search has no further suggestion."""
     confirmations: dict[int, ConfigurationProgress] | None = None
     """Of the best configurations, by number; None until all configurations have ended."""
+    met_target: int | None = None
+    """Number of the configuration with which the cell met `budget.target`: no other is tried then, and `limit` is lower."""
+    not_tried: int = 0
+    """Configurations that are not tried because of that."""
 
     @property
     def all_suggested(self) -> bool:
@@ -206,8 +210,6 @@ class Driver:
         """Once it is set no pack is started any more."""
         self.how_to_continue = "the same command continues"
         """What a user does about the reason, if anything."""
-        self.seed_steps = 0
-        """Optimiser updates of this run, all lanes together."""
         self.lanes_done = self.lanes_reused = self.solved = 0
         self.lanes_spared = 0
         """Lanes that are not trained to the end: of configurations that were stopped early, or that need no confirmation."""
@@ -217,9 +219,8 @@ class Driver:
         self._running: dict[str, dict[LaneId, QueuedLane]] = {}  # by pack
         self._reported = False
         self._failed_starts = 0  # packs that raised before anything was reported
-        self._started_s = time.monotonic()
         row = store.sweep(name)
-        self._seconds_before = row.seconds if row else 0.0
+        self.spending = Spending(sweep.budget, row.seconds if row else 0.0)
         self.numerics = Numerics.parse(row.numerics) if row and row.numerics else Numerics.here(self.device)
         self.other_sources: set[tuple[str, str]] = set()
         """Digest of the code that trained stored lanes, and that of the code at hand, where they differ."""
@@ -286,6 +287,25 @@ class Driver:
         return self.sweep.early_stopping != EarlyStopping()
 
     @property
+    def seed_steps(self) -> int:
+        """Optimiser updates of this run, all lanes together."""
+        return self.spending.steps_of_run
+
+    @property
+    def ended_by_target(self) -> list[str]:
+        """A sentence for every cell that met `budget.target` before all its configurations were tried."""
+        found = []
+        for progress in self.cells:
+            if progress.met_target is not None and (summary := progress.configurations[progress.met_target].summary):
+                tried = len(progress.configurations)
+                found.append(
+                    f"cell {progress.cell.key} ended by its target: configuration {progress.met_target} solves "
+                    f"{summary.solved} of {summary.seeds} seeds. Not tried: {progress.not_tried} of "
+                    f"{tried + progress.not_tried} configurations"
+                )
+        return found
+
+    @property
     def packs_running(self) -> set[str]:
         """Ids of packs that were started and have not ended."""
         return set(self._running)
@@ -300,16 +320,12 @@ class Driver:
             return None
         return results[0].reason
 
-    def out_of_time(self) -> bool:
-        """Return whether the sweep's budget of hours, all its runs together, is used up. If so, the sweep stops."""
-        hours = self.sweep.budget.hours
-        spent_s = self._seconds_before + time.monotonic() - self._started_s
-        if hours is None or spent_s < hours * 3600:
-            return False
-        if self.stop_reason is None:
-            self.stop_reason = f"the budget of {hours:g} hours is used up"
-            self.how_to_continue = f"the same command with a larger budget, such as `budget.hours={2 * hours:g}`, continues"
-        return True
+    def out_of_budget(self) -> bool:
+        """Return whether the sweep's budget, all its runs together, is used up. If so, the sweep stops."""
+        stop = self.spending.used_up()
+        if stop is not None and self.stop_reason is None:
+            self.stop_reason, self.how_to_continue = stop.reason, stop.how_to_continue
+        return stop is not None
 
     def next_pack(self, pack_id: str, num_free: int = 1) -> PackRequest | None:
         """Return lanes for a free worker, of the structure that most queued lanes have; None if there are none now.
@@ -317,7 +333,7 @@ class Driver:
         `num_free` workers wait for a pack, this one included: where the file leaves `slots` open they share what is queued,
         such as the last lanes of a sweep.
         """
-        if self.stop_reason or self.out_of_time():
+        if self.stop_reason or self.out_of_budget():
             return None
         by_structure: dict[str, list[QueuedLane]] = {}
         startable = self._startable()
@@ -333,6 +349,8 @@ class Driver:
         checkpoints: dict[str, Checkpoint] = {}
         for budget, same in itertools.groupby(chosen, key=lambda queued: queued.lane.budget):
             checkpoints |= self.store.checkpoints([queued.lane.key for queued in same], budget)
+        for key in [queued.lane.key for queued in chosen]:
+            self.spending.begin_lane(key, checkpoints[key].steps if key in checkpoints else 0)
         self._running[pack_id] = {queued.id: self._queued.pop(queued.id) for queued in chosen}
         return PackRequest(
             pack_id,
@@ -371,7 +389,7 @@ class Driver:
             checkpoint = report.checkpoints.get(queued.lane.key)
             if checkpoint is not None and checkpoint.steps > queued.steps:
                 queued.steps, queued.losses = checkpoint.steps, 0
-        self.seed_steps += report.seed_steps
+        self.spending.steps_of_run += report.seed_steps
         self._reported = True
         self.note = self.note or report.note
         if self.tracker is not None:
@@ -434,6 +452,8 @@ class Driver:
             needed: Iterable[int] = search.needs(number) if search else ()
             if not all(known[predecessor].ended for predecessor in needed):
                 break
+            if self._meets_target(progress, [known[predecessor] for predecessor in needed]):
+                return True
             parameters: dict[str, Any] = {}
             origin = "file"
             if search is not None:
@@ -553,6 +573,22 @@ class Driver:
         spared = self._most_confirmed(progress) - sum(len(e.keys) for e in progress.confirmations.values())
         self.lanes_spared += spared
 
+    def _meets_target(self, progress: CellProgress, ended: Sequence[ConfigurationProgress]) -> bool:
+        """Return whether a cell has met `budget.target`, as far as the search may look now: it ends with what it has then."""
+        target, objective = self.sweep.budget.target, self.sweep.objective
+        if target is None:
+            return False
+        complete = [e for e in ended if e.configuration.state == "complete" and e.summary is not None]
+        best = meets_target([e.summary for e in complete if e.summary], target, objective.name, objective.direction)
+        if best is None:
+            return False
+        to_confirm = self._most_confirmed(progress)
+        progress.met_target = complete[best].configuration.number
+        progress.not_tried = progress.limit - len(progress.configurations)
+        progress.limit -= progress.not_tried
+        self.lanes_planned -= progress.not_tried * len(self.sweep.seeds) + to_confirm - self._most_confirmed(progress)
+        return True
+
     def _extended(self, cell: Cell, configuration: Configuration) -> Configuration:
         """Return a stored configuration with the seeds and settings, such as more steps, that the file has now."""
         settings = _resolved(cell, configuration.parameters)
@@ -587,6 +623,8 @@ class Driver:
         stored = self.store.records(id_ for stage in range(final + 1) for id_ in entry.lanes(stage))
         present = {id_: result for id_, result in stored.items() if result.outcome != "error"}
         entry.results |= present
+        for result in present.values():
+            self.spending.count_stored(result.key, result.steps)
         self.lanes_reused += sum(budget == entry.budget for _, budget in present)
         if present:
             here = source_of(configuration.settings)

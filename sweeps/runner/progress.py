@@ -88,12 +88,17 @@ class Progress:
         interval = f" [{rate.low:.0%}, {rate.high:.0%}]" if rate and rate.low is not None else ""
         trained = driver.lanes_done - driver.lanes_reused
         planned_lanes = driver.lanes_planned - driver.lanes_spared
-        left = planned_lanes - driver.lanes_done
+        left_s = elapsed_s / trained * (planned_lanes - driver.lanes_done) if trained else None
+        budget_s, of_budget = driver.spending.seconds_left(), ""
+        if budget_s is not None and (left_s is None or budget_s < left_s):
+            left_s, of_budget = budget_s, ", by the budget"
+        met = sum(cell.met_target is not None for cell in driver.cells)
         first = (
             f"{_clock(elapsed_s)}  configurations {complete}/{planned}  lanes {driver.lanes_done}/{planned_lanes}, "
             f"{driver.solved} solved{interval}"
             f"  {steps(driver.seed_steps / elapsed_s if elapsed_s else 0)} seed-steps/s"
-            + (f"  left about {_clock(elapsed_s / trained * left)}" if trained else "")
+            + (f"  {met} of {len(driver.cells)} cells ended by their target" if met else "")
+            + (f"  left about {_clock(left_s)}{of_budget}" if left_s is not None else "")
         )
         return [first, *self._best_of_cells()] if self._live or self._in_log else [first]
 
@@ -113,6 +118,7 @@ class Progress:
             lines.append(
                 f"  {cell.cell.key}: best #{number}, {summary.solved} of {summary.seeds} solved, "
                 + (parameters(given, {}) or "the file's own values")
+                + (f"; ended by its target, {cell.not_tried} not tried" if cell.met_target is not None else "")
             )
         return lines
 

@@ -148,6 +148,10 @@ class WorkerCapacity:
             self._updated_s = time.monotonic()
         return self._workers
 
+    def num_nodes(self) -> int:
+        """Return the number of nodes on which workers fit, as of the last request."""
+        return sum(workers_on(node, self._resources) > 0 for node in self._nodes)
+
     def idle_gpus(self) -> str | None:
         """Return a sentence about the GPUs that no worker of `current` uses, with the remedy; None where there are none."""
         workers, per_gpu = self.current(), self._resources.workers_per_gpu
@@ -365,6 +369,7 @@ class _Session:
         assert self._capacity is not None
         if self.driver.stop_reason is None:
             self._capacity.current()
+            self.driver.spending.set_nodes(self._capacity.num_nodes())
 
     def on_event(self) -> None:
         assert self._on_event is not None
@@ -489,7 +494,7 @@ class _DriverStopper(Stopper):
 
     def stop_all(self) -> bool:
         driver = self._session.driver
-        if not (driver.out_of_time() or driver.stop_reason is not None):
+        if not (driver.out_of_budget() or driver.stop_reason is not None):
             return False
         if self._awaited is None:  # packs without a first report have nothing to save: they are being compiled
             self._awaited, self._since_s = set(self._reporting), time.monotonic()

@@ -24,6 +24,7 @@ from sweeps.errors import StoreError, UserError, after_start
 from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
 from sweeps.results.report import Report
+from sweeps.runner.budget import Spending
 from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
+
+
+MOST_CELLS = 10
+"""Cells that ended by their target which are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def run_sweep(
     Raises UserError where the file or `numerics` contradicts the sweep in the store, StoreError (HeldByAnother for a
     second driver) before training, SweepFailed for a store that cannot be used any more during training, and ClusterError.
     """
-    ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS")  # wrong ones raise before anything begins
+    # Wrong ones raise before anything begins; so does `budget.cost_usd` where no price is known.
+    ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS"), Spending(sweep.budget, 0.0)
     with _signals_interrupt(), store.hold(sweep.name):
         continued = _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
@@ -82,7 +88,7 @@ def run_sweep(
                 console.print(f"{driver.lanes_reused} lanes are in the store already", highlight=False)
             if driver.other_sources:
                 console.print(_other_sources(driver.other_sources), highlight=False, soft_wrap=True)
-            if not driver.done and not driver.out_of_time():
+            if not driver.done and not driver.out_of_budget():
                 with after_start():
                     _train(driver, console, workers)
             outcome = _outcome(driver)
@@ -96,6 +102,15 @@ def run_sweep(
             raise
         with after_start():
             _finish(driver, outcome.state, console)
+    ended = driver.ended_by_target
+    for sentence in ended[:MOST_CELLS]:
+        console.print(sentence, highlight=False, soft_wrap=True)
+    if ended:
+        more = f"and so did {len(ended) - MOST_CELLS} more cells; " if len(ended) > MOST_CELLS else ""
+        console.print(
+            f"{more}the same command with a larger `budget.target.success_rate`, or without it, tries the others",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if driver.note:
         console.print(f"note: {driver.note}", highlight=False, soft_wrap=True)
     return outcome
@@ -234,6 +249,7 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
         ray_tune.ray_cluster(resources, workers, driver.sweep.document) as capacity,
     ):
         num_workers = capacity.current()
+        driver.spending.set_nodes(capacity.num_nodes())
         driver.set_num_workers(max(num_workers, int(number_in("SWEEPS_PLANNED_WORKERS"))))
         most = "at most " if driver.may_stop_early else ""
         lanes = driver.lanes_planned - driver.lanes_done - driver.lanes_spared

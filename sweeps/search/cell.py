@@ -203,7 +203,7 @@ class CellSearch:
 
     def needs(self, number: int) -> range:
         """Configurations that must have ended before `number` can be suggested."""
-        return range(number - number % self._parallel if self._in_groups else max(0, number - self._parallel + 1))
+        return self._search.needs(number, self._in_groups)
 
     @property
     def size(self) -> int | None:
