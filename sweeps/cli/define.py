@@ -85,9 +85,14 @@ def check(
         return
     if compiled:
         raise UserError("--compiled is for models and tasks: `sweeps check model NAME --compiled`")
+    from sweeps.cli.plan import counts_line
+    from sweeps.runner.plan import count
+
     file, sweep = what, load_sweep(what, rest)
-    lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
-    console.print(f"{file} is sound: {len(sweep.cells)} cells, {lanes} lanes", highlight=False)
+    counts = count(sweep)
+    console.print(f"{file} is sound: {counts_line(counts)}", highlight=False, soft_wrap=True)
+    for note in counts.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
 @app.command()

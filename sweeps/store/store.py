@@ -303,6 +303,20 @@ class Store:
                                 furthest[row.key] = Checkpoint(row.steps, memoryview(row.blob).tobytes())
         return {key: furthest[key] for key in requested if key in furthest}
 
+    def steps_made(self, keys: Iterable[str], at_most_steps: int) -> dict[str, int]:
+        """Return, for each lane that `checkpoints` has a state of, the steps of that state. The states are not read."""
+        furthest: dict[str, int] = {}
+        with self.database.read() as connection:
+            for chunk in _chunks(list(dict.fromkeys(keys))):
+                usable = (records.c.state.is_not(None), records.c.outcome != "error")
+                for table, conditions in ((records, usable), (checkpoints, ())):
+                    query = sa.select(table.c.key, table.c.steps).where(
+                        table.c.key.in_(chunk), table.c.steps <= at_most_steps, *conditions
+                    )
+                    for key, steps in connection.execute(query):
+                        furthest[key] = max(steps, furthest.get(key, 0))
+        return furthest
+
 
 def copy_sweep(source: Store, target: Store, name: str) -> int:
     """Copy a sweep with its configurations, records and checkpoints; return how many records were new to the target.

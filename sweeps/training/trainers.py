@@ -505,6 +505,12 @@ class LoopedTrainer(Trainer):
         return StackedPrograms(step, LoopedEvaluation(functions, self.compiled, self.tensors["inputs_shared"]))
 
 
+def forget_programs() -> None:
+    """Let the next pack of this process load its programs again, for measuring. Lanes must not be trained any more."""
+    _LANE_PROGRAMS.clear()
+    _STACKED_PROGRAMS.clear()
+
+
 def trainer_for(lanes: Sequence[Lane], built: Built, slots: int, **rest: Any) -> tuple[type[Trainer], int]:
     """Return the kind of trainer of a structure, and its number of places."""
     network = built.network
