@@ -210,7 +210,9 @@ def test_init_writes_a_file_that_is_sound_and_overwrites_none(sweeps: Command, t
 
 
 def test_check_prints_how_many_lanes_a_file_has(sweeps: Command, file: Path) -> None:
-    assert sweeps("check", "small.yaml") == Answer(0, "small.yaml is sound: 2 cells, 24 lanes\n", "")
+    answer = sweeps("check", "small.yaml")
+    assert answer.status == 0 and answer.out.startswith("small.yaml is sound: 2 cells, 24 lanes, 6 configurations, ")
+    assert "9.6k seed-steps" in answer.out and " MB in the store and MLflow" in answer.out
     assert "48 lanes" in sweeps("check", "small.yaml", "seeds=8").out
     assert "is sound: 3 cells, 360 lanes" in sweeps("check", "quickstart").out
 

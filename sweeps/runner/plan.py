@@ -307,7 +307,7 @@ class _Counter:
             stored += len({id_ for entry in entries for id_ in entry.results if id_[1] == entry.budget})
         lanes = [sum(w.lanes for cell in works for w in cell.configurations) for works in (least, most)]
         seed_steps = [sum(w.seed_steps for cell in works for w in cell.configurations) for works in (least, most)]
-        packs = [_Schedule(works, driver.slots, self._workers, self._is_auto).run().packs for works in (least, most)]
+        packs = [Schedule(works, driver.slots, self._workers, self._is_auto).run().packs for works in (least, most)]
         sizes = [size for size in self._sizes.values() if size is not None]
         in_training = min(lanes[1], self._workers * driver.slots)
         is_file = self._store is None or "://" not in str(self._store.location)
@@ -469,7 +469,7 @@ def _leaves(node: Any) -> Iterable[Any]:
 
 
 @dataclass(frozen=True)
-class _Ended:
+class Ended:
     """A simulated schedule."""
 
     seconds: float
@@ -480,7 +480,7 @@ class _Ended:
     """Of the worker that spends the most on loading programs and computing thresholds."""
 
 
-class _Schedule:
+class Schedule:
     """The packs of a sweep, given to workers in the driver's order. Without costs a lane takes a second a step.
 
     It is the rule of `Driver.next_pack`: the structure with the most lanes, of these the lowest numbers of configurations.
@@ -498,10 +498,10 @@ class _Schedule:
         self._queues: dict[str, list[tuple[int, int, int]]] = {}  # by structure: (number, cell, lanes)
         self._queued: Counter[str] = Counter()
 
-    def run(self) -> _Ended:
+    def run(self) -> Ended:
         total = sum(work.lanes for cell in self._cells for work in cell.configurations)
         if not total:
-            return _Ended(0.0, 0, 0, 0.0)
+            return Ended(0.0, 0, 0, 0.0)
         if total / self._slots > MOST_SIMULATED:
             return self._average(total)
         for index in range(len(self._cells)):
@@ -525,7 +525,7 @@ class _Schedule:
                 if not self._open[index][number]:
                     self._ended[index].add(number)
                     self._request(index)
-        return _Ended(now, packs, last, max(programs_s))
+        return Ended(now, packs, last, max(programs_s))
 
     def _request(self, index: int) -> None:
         """Queue the configurations of a cell whose predecessors have ended."""
@@ -580,13 +580,13 @@ class _Schedule:
         seconds += max(self._costs[work.sample].setup_s for work, _ in works)
         return seconds + programs, programs
 
-    def _average(self, total: int) -> _Ended:
+    def _average(self, total: int) -> Ended:
         packs = math.ceil(total / self._slots)
         seconds, loaded = 0.0, set[str]()
         for index, cell in enumerate(self._cells):
             for number, work in enumerate(cell.configurations):
                 seconds += self._seconds([(number, index, work.lanes)], loaded)[0]
-        return _Ended(seconds / self._workers, packs, self._slots, 0.0)
+        return Ended(seconds / self._workers, packs, self._slots, 0.0)
 
 
 # ------------------------------------------------------------------------------------------- time
@@ -726,7 +726,7 @@ def _estimate(
 ) -> Estimate:
     fixed = costs.machine
     assert fixed is not None
-    ended = _Schedule(cells, counts.slots, where.workers, counts.slots_are_free, structures, fixed.pack_s).run()
+    ended = Schedule(cells, counts.slots, where.workers, counts.slots_are_free, structures, fixed.pack_s).run()
     training = evaluation = writing = 0.0
     lanes = 0
     for work in (work for cell in cells for work in cell.configurations):
