@@ -17,7 +17,7 @@ from typing import Any
 from sweeps.config.faults import Fault, Faults, is_number, join, outwards, shown, unknown, whole
 from sweeps.config.registry import did_you_mean, nearest
 from sweeps.config.settings import leaves, merge, resolve, settable_paths
-from sweeps.config.space import Dimension, active, restrict, same
+from sweeps.config.space import Dimension, active, enabling, restrict, same
 
 SECTIONS = ("model", "task", "train")
 MAX_CELLS = 10_000
@@ -401,12 +401,9 @@ def _check_conditions(
 def _try_corners(cell: Cell, paths: Sequence[str], known: Sequence[Fault], findings: _Findings) -> None:
     """Resolve a cell with every corner of the dimensions at `paths`, one at a time; `known` are the cell's own faults."""
     for path in paths:
-        # The dimensions that this one depends on have the first value that activates it.
-        enabling = {
-            on: next((v for v in values if cell.space[on].may_be(v)), None) for on, values in cell.space[path].when.items()
-        }
+        conditions = enabling(cell.space, path)  # the dimensions that this one depends on are as it needs them
         for value in cell.space[path].corners():
-            _, found, warnings = resolve(replace_paths(cell.settings, {**enabling, path: value}))
+            _, found, warnings = resolve(replace_paths(cell.settings, {**conditions, path: value}))
             given = f"{path} = {shown(value)}"
             for fault in (fault for fault in found if fault not in known):
                 message = fault.message if fault.path == path else str(fault)

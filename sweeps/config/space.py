@@ -6,6 +6,7 @@ inclusive. `or` is one more value, off, besides the range; `when` limits the dim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -39,6 +40,34 @@ class Dimension:
         if self.has_off:
             yield self.off
 
+    def at(self, share: float) -> int | float:
+        """The value at `share` of the way from low to high, on the dimension's own scale; the bounds exactly at 0 and 1."""
+        assert self.low is not None and self.high is not None
+        if share in (0.0, 1.0):
+            return self.high if share else self.low  # not exp(log(high))
+        if self.kind.startswith("log"):
+            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + share * (self.high - self.low)
+        value = min(max(value, self.low), self.high)
+        return round(value) if "integer" in self.kind else value
+
+    def grid(self, points: int | None) -> list[Any]:
+        """Its values in a grid: the choices; or off, and then `points` values from one end of the range to the other.
+
+        None: every whole number of the range, or the one value of equal bounds. Raises ValueError for any other range.
+        """
+        if self.kind == "choice":
+            return list(self.choices)
+        off = [self.off] if self.has_off else []
+        if points is not None:
+            return off + sorted({self.at(i / (points - 1)) for i in range(points)})
+        if self.low == self.high:
+            return [*off, self.low]
+        if "integer" not in self.kind:
+            raise ValueError("has more values than can be enumerated")
+        return [*off, *range(int(self.low or 0), int(self.high or 0) + 1)]
+
     def may_be(self, value: Any) -> bool:
         """Whether the dimension can have the value."""
         if any(same(value, corner) for corner in self.corners()):
@@ -55,6 +84,35 @@ class Objective:
 
     name: str = "par2"
     direction: Direction = "minimize"
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.name}"
+
+
+Bound = Literal["at_most", "at_least"]
+BOUNDS: tuple[Bound, ...] = ("at_most", "at_least")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A limit of a figure of a configuration. Configurations that break one rank after all that meet them all."""
+
+    name: str
+    """Of a configuration metric."""
+    bound: Bound
+    limit: float
+
+    def excess(self, value: float | None) -> float:
+        """Return by how much a value is beyond the limit, in its own unit: above 0 where it breaks the constraint.
+
+        Infinite for a value that no seed defines (None or NaN).
+        """
+        if value is None or math.isnan(value):
+            return math.inf
+        return value - self.limit if self.bound == "at_most" else self.limit - value
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.bound.replace('_', ' ')} {self.limit:g}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +168,11 @@ class Search:
     parallel: int = 8
     """Configurations in flight in a cell. Suggestion k depends on it, so it changes results."""
     objective: Objective = field(default_factory=Objective)
+    """The first of several. What can use one only refuses a search with `further_objectives`."""
+    further_objectives: tuple[Objective, ...] = ()
+    """Besides the first, as written. Then the best configurations are those on the Pareto front."""
+    constraints: tuple[Constraint, ...] = ()
+    """Sorted, so that the order of keys cannot matter."""
     space: Mapping[str, Dimension] = field(default_factory=dict)
     """Dotted path -> dimension, sorted by path: all of the file. A cell has those whose conditions it meets."""
 
@@ -120,6 +183,11 @@ class Search:
         """
         parallel = max(1, self.parallel)
         return range(number - number % parallel if in_groups else max(0, number - parallel + 1))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All objectives, as written; usually one."""
+        return (self.objective, *self.further_objectives)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -183,6 +251,67 @@ def active(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dic
         if not inactive:
             return left
         left = {path: value for path, value in left.items() if path not in inactive}
+
+
+def by_dependence(space: Mapping[str, Dimension]) -> list[str]:
+    """The paths, each after those that its `when` depends on, otherwise in the given order; without those in a circle."""
+    ordered: dict[str, None] = {}
+    while True:
+        free = next(
+            (p for p in space if p not in ordered and all(on in ordered or on not in space for on in space[p].when)), None
+        )
+        if free is None:
+            return list(ordered)
+        ordered[free] = None
+
+
+def enabling(space: Mapping[str, Dimension], path: str) -> dict[str, Any]:
+    """Values of the dimensions that the one at `path` depends on, directly or through others, with which it is there.
+
+    Of each the first value that all conditions on it allow; without one where there is none.
+    """
+    needed: dict[str, list[Any]] = {}
+    for dependent in (path, *_needed_by(space, path)):
+        for on, wanted in space[dependent].when.items():
+            if on in space:
+                needed[on] = [v for v in needed.get(on, wanted) if space[on].may_be(v) and _overlap([v], wanted)]
+    return {on: values[0] for on, values in needed.items() if values}
+
+
+def _needed_by(space: Mapping[str, Dimension], path: str) -> list[str]:
+    """The dimensions that the one at `path` depends on, directly or through others."""
+    found: dict[str, None] = {}
+    left = [path]
+    while left:
+        dimension = space.get(left.pop())
+        reached = [on for on in dimension.when if on in space and on not in found] if dimension else []
+        found |= dict.fromkeys(reached)
+        left += reached
+    return list(found)
+
+
+def points(space: Mapping[str, Dimension], values: Mapping[str, Sequence[Any]], most: int) -> list[dict[str, Any]]:
+    """Return the different points of a space in which every dimension has one of its `values`, the last changing fastest.
+
+    A point has the dimensions whose conditions hold. Raises ValueError for more than `most`.
+    """
+    found: list[tuple[dict[str, Any], dict[str, int]]] = [({}, {})]
+    for path in by_dependence(space):
+        different: dict[Hashable, tuple[int, Any]] = {}
+        for position, value in enumerate(values[path]):
+            different.setdefault(identity(value), (position, value))
+        grown: list[tuple[dict[str, Any], dict[str, int]]] = []
+        for point, at in found:
+            if all(on in point and _overlap([point[on]], wanted) for on, wanted in space[path].when.items()):
+                grown += [({**point, path: value}, {**at, path: position}) for position, value in different.values()]
+            else:
+                grown.append((point, at))
+            if len(grown) > most:
+                raise ValueError(f"there are more than {most:,} points")
+        found = grown
+    # As if the dimensions that are not there had their first value.
+    found.sort(key=lambda pair: [pair[1].get(path, 0) for path in space])
+    return [{path: point[path] for path in space if path in point} for point, _ in found]
 
 
 def _overlap(values: Iterable[Any], others: Sequence[Any]) -> bool:
@@ -288,8 +417,17 @@ def _read_when(value: Any, path: str, name: str, faults: Faults) -> dict[str, tu
 
 
 def _check_conditions(space: Mapping[str, Dimension], path: str, faults: Faults) -> None:
-    """Add a fault for every condition that the dimension it names cannot meet."""
+    """Add a fault for every condition that never holds: its dimension cannot have the values, or it is part of a circle."""
     for name, dimension in space.items():
+        for on in dimension.when:
+            if name in _needed_by(space, on):
+                faults.add(
+                    join(path, name, "when", on), f"never holds: {on} depends on {name} in turn. Take out one of the two"
+                )
+        possible = enabling(space, name)
+        for on in _needed_by(space, name):
+            if on not in dimension.when and on not in possible:
+                faults.add(join(path, name, "when"), f"never holds: its conditions need different values of {on}")
         for on, wanted in dimension.when.items():
             if on in space and not any(space[on].may_be(value) for value in wanted):
                 faults.add(join(path, name, "when", on), f"never holds: {on} cannot be {shown(list(wanted))}")

@@ -10,20 +10,21 @@ Either way a random draw is off half of the time.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import optuna
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial
 
 from sweeps.config.compare import values_at
 from sweeps.config.faults import is_number
-from sweeps.config.space import Dimension, Search, active, identity, same
-from sweeps.search.samplers import MAX_GRID, SAMPLERS, check_sampler, make_sampler
+from sweeps.config.space import Dimension, Search, active, by_dependence, identity, points, same
+from sweeps.search.samplers import MAX_GRID, check_sampler, chosen, make_sampler
+from sweeps.search.study import CellStudy, Outcome
 
 OFF_SHARE = 0.5
 """Share of [0, 1] that means off, where a dimension is one number; a switch has the same odds."""
@@ -97,29 +98,10 @@ class _Parameter:
         number = int(value) if self.integer else float(value)
         return {self.path: number} if self.switch is None else {self.switch: True, self.path: number}
 
-    def grid(self, points: int | None) -> list[Any]:
-        """Its values in a grid: the choices, or off and then `points` values from one end of the range to the other."""
-        if self.choices:
-            return self.choices
-        ticks = [self._at(i / (points - 1)) for i in range(points)] if points else []
-        off = [self.dimension.off] if self.dimension.has_off else []
-        return off + sorted(set(ticks))
-
-    def _at(self, share: float) -> int | float:
-        """The value at `share` of the way from low to high."""
-        if self.log:
-            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        else:
-            value = self.low + share * (self.high - self.low)
-        value = min(max(value, self.low), self.high)
-        if share in (0.0, 1.0):
-            value = self.high if share else self.low  # the ends exactly, not exp(log(end))
-        return round(value) if self.integer else value
-
     def _unfold(self, u: float) -> Any:
         if u < OFF_SHARE:
             return self.dimension.off
-        return self._at((u - OFF_SHARE) / (1 - OFF_SHARE))
+        return self.dimension.at((u - OFF_SHARE) / (1 - OFF_SHARE))
 
     def _fold(self, value: float) -> float:
         if self.high == self.low:
@@ -129,10 +111,6 @@ class _Parameter:
         else:
             share = (value - self.low) / (self.high - self.low)
         return OFF_SHARE + (1 - OFF_SHARE) * min(max(share, 0.0), 1.0)
-
-
-# Otherwise Optuna logs "A new study created in memory" at every suggestion.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -147,6 +125,10 @@ class Finished:
     """Smaller is better among equal values, whatever the direction. None and NaN are the worst."""
     stopped_after: int | None = None
     """Number of stages of training after which early stopping stopped it; None: it was not."""
+    further: tuple[float, ...] = ()
+    """The values of the search's further objectives, in its order; infinite where no seed defines one."""
+    excesses: tuple[float, ...] = ()
+    """Of the search's constraints, in its order: `Constraint.excess`."""
 
 
 @dataclass(frozen=True)
@@ -187,19 +169,30 @@ class CellSearch:
         file_values: Mapping[str, Any] | None = None,
         in_groups: bool = False,
     ) -> None:
-        faults = check_sampler(search.sampler, search.sampler_options, space)
+        faults = check_sampler(search.sampler, search.sampler_options, space, len(search.objectives))
         if faults:
-            raise ValueError("\n".join(faults))
+            raise ValueError("\n".join(map(str, faults)))
         self._search = search
         self._cell_key = cell_key
-        self._sampler = SAMPLERS[search.sampler]
+        self._chosen = chosen(search.sampler, search.sampler_options)
+        self._sampler = self._chosen.sampler
         self._space = dict(space)
-        self._parameters = [_Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)]
+        self._parameters = [_Parameter(path, space[path], self._sampler.conditional) for path in by_dependence(space)]
         self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
+        self._fixed = {
+            name: value
+            for p in self._parameters
+            if p.path in self._chosen.fixed
+            for name, value in (p.to_trial(self._chosen.fixed[p.path]) or {}).items()
+        }
         self._file_values = dict(file_values or {})
         self._parallel = max(1, search.parallel)
         self._in_groups = in_groups
+        # In an order of their own, so that the order in the file changes nothing but the report.
+        self._objectives = sorted(enumerate(search.objectives), key=lambda pair: pair[1].name)
         self._grid = self._enumerate() if self._sampler.is_grid else None
+        self._study: CellStudy | None = None
+        self._known: list[tuple[Mapping[str, Any], dict[str, Any] | None]] = []
 
     def needs(self, number: int) -> range:
         """Configurations that must have ended before `number` can be suggested."""
@@ -223,12 +216,32 @@ class CellSearch:
         missing = [k for k in range(number) if k not in finished]
         if missing:
             raise ValueError(f"configuration {number} cannot be suggested without the parameters of {missing}")
-        history = [self._trial_parameters(k, finished[k].parameters) for k in range(number)]
-        ended = {k: finished[k] for k in self.needs(number)}
-        trial = self._replayed(history, ended) if self._sampler.replay else self._rebuilt(history, ended)
-        parameters = self._suggested(trial)
-        from_model = bool(trial.relative_params) and not self._sampler.quasi_random
+        if self._study is None:
+            # Without a trial qmc has no space, and would draw at random until a first result.
+            corner = {name: value for p in self._parameters for name, value in p.lowest().items()}
+            self._study = CellStudy(
+                self._make, self._distributions, len(self._objectives), self.needs if self._sampler.replay else None,
+                corner if self._sampler.quasi_random else None,
+            )  # fmt: skip
+        outcomes = self._outcomes({k: finished[k] for k in self.needs(number)})
+        with self._study.next_trial(self._history(number, finished), outcomes) as trial:
+            parameters = self._suggested(trial)
+            from_model = bool(trial.relative_params) and not self._sampler.quasi_random
         return Suggestion(parameters, "model" if from_model else "random")
+
+    def _make(self, number: int) -> BaseSampler:
+        return make_sampler(self._chosen, self._seed(0 if self._sampler.quasi_random else number), self._fixed)
+
+    def _history(self, number: int, finished: Mapping[int, Finished]) -> list[dict[str, Any] | None]:
+        """Parameters of Optuna's trials of the configurations before `number`; those known before are the same objects."""
+        del self._known[number:]
+        for k in range(number):
+            parameters = finished[k].parameters
+            if k == len(self._known):
+                self._known.append((dict(parameters), self._trial_parameters(k, parameters)))
+            elif self._known[k][0] != parameters:
+                self._known[k] = dict(parameters), self._trial_parameters(k, parameters)
+        return [trial for _, trial in self._known]
 
     def _suggested(self, trial: Trial) -> dict[str, Any]:
         """The values that a trial suggests, without the dimensions whose `when` does not hold.
@@ -263,98 +276,67 @@ class CellSearch:
             result |= part
         return result
 
-    def _ranks(self, finished: Mapping[int, Finished]) -> dict[int, float]:
-        """Rank of every configuration that has a value, 0 the best, equal ones sharing one; without failed ones.
+    def _outcomes(self, finished: Mapping[int, Finished]) -> dict[int, Outcome]:
+        """What the sampler gets of configurations that have ended, by number: values to be minimised, and constraints.
 
-        Ranks, because both the value and the tie-break count, and Optuna takes one number. TPE, CMA-ES and the genetic
-        samplers use only the order anyway.
+        One objective becomes ranks, 0 the best, equal ones sharing one: because both the value and the tie-break count, and
+        Optuna takes one number. TPE, CMA-ES and the genetic samplers use only the order anyway. Where a sampler takes no
+        constraints, those that break one have the last ranks, by how much they break them.
+
+        Of several objectives each becomes ranks of its own, without the tie-break, so that who dominates whom stays as it is.
+        The genetic samplers get the values, since they compare distances, and ranks would change with every later result.
         """
-        sign = -1.0 if self._search.objective.direction == "maximize" else 1.0
-        keys: dict[int, tuple[float, float]] = {}
-        for number, result in finished.items():
-            if result.value is None or math.isnan(result.value):
-                continue
-            tie = result.tie_break
-            keys[number] = (sign * result.value, math.inf if tie is None or math.isnan(tie) else tie)
-        order = {key: float(rank) for rank, key in enumerate(sorted(set(keys.values())))}
-        return {number: order[key] for number, key in keys.items()}
+        signs = [-1.0 if objective.direction == "maximize" else 1.0 for _, objective in self._objectives]
+        values: dict[int, list[float]] = {}
+        for number, one in finished.items():
+            given = () if one.value is None else (one.value, *one.further)
+            if given and not any(map(math.isnan, given)):
+                values[number] = [sign * given[i] for sign, (i, _) in zip(signs, self._objectives, strict=True)]
+        broken = {number: sum(max(0.0, excess) for excess in finished[number].excesses) for number in values}
+        undefined = 1.0 + max((total for total in broken.values() if math.isfinite(total)), default=0.0)
+        told: dict[int, tuple[float, ...]]
+        if len(signs) > 1:
+            columns = [{number: own[i] for number, own in values.items()} for i in range(len(signs))]
+            columns = columns if self._sampler.replay else [_ranks(column) for column in columns]
+            told = {number: tuple(column[number] for column in columns) for number in values}
+        else:
+            first = {number: 0.0 if self._sampler.constraints else broken[number] for number in values}
+            ties = {
+                number: math.inf if (tie := finished[number].tie_break) is None or math.isnan(tie) else tie for number in values
+            }
+            ranks = _ranks({number: (first[number], own[0], ties[number]) for number, own in values.items()})
+            told = {number: (rank,) for number, rank in ranks.items()}
+        outcomes = {}
+        for number, one in finished.items():
+            named = zip(self._search.constraints, one.excesses, strict=False) if self._sampler.constraints else ()
+            constraints = {str(constraint): min(excess, undefined) for constraint, excess in named}
+            result = one.value, one.tie_break, one.stopped_after, one.further, one.excesses
+            outcomes[number] = Outcome(told.get(number), constraints, one.stopped_after, result)
+        return outcomes
 
-    def _seed(self, number: int) -> int:
+    def _seed(self, number: int | str) -> int:
         text = f"{self._search.seed}/{self._cell_key}/{number}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")  # what RandomState takes
 
-    def _study(self, number: int) -> optuna.Study:
-        sampler = make_sampler(self._search.sampler, self._search.sampler_options, self._seed(number))
-        return optuna.create_study(sampler=sampler, study_name="cell", direction="minimize")
-
-    def _rebuilt(self, history: list[dict[str, Any] | None], ended: Mapping[int, Finished]) -> Trial:
-        """The next trial of a study to which the history was added."""
-        study, ranks = self._study(len(history)), self._ranks(ended)
-        for number, params in enumerate(history):
-            if params is not None:
-                stopped_after = ended[number].stopped_after if number in ended else None
-                study.add_trial(self._past(params, ranks.get(number), number not in ended, stopped_after))
-        return study.ask()
-
-    def _past(self, params: dict[str, Any], rank: float | None, running: bool, stopped_after: int | None) -> FrozenTrial:
-        distributions = {name: self._distributions[name] for name in params}
-        if running:
-            return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
-        if rank is None:
-            return create_trial(state=TrialState.FAIL, params=params, distributions=distributions)
-        if stopped_after is not None:
-            return create_trial(
-                state=TrialState.PRUNED, params=params, distributions=distributions, value=rank,
-                intermediate_values={stopped_after: rank},
-            )  # fmt: skip
-        return create_trial(value=rank, params=params, distributions=distributions)
-
-    def _replayed(self, history: list[dict[str, Any] | None], ended: Mapping[int, Finished]) -> Trial:
-        """The next trial of a study in which the history was suggested and ended again, in the original order.
-
-        Ranks are today's and not those of the time; that makes no difference, since the order of any few is the same.
-        """
-        study, ranks = self._study(0 if self._sampler.quasi_random else len(history)), self._ranks(ended)
-        if self._sampler.quasi_random:
-            study.add_trial(self._corner())
-        trials: dict[int, Trial] = {}
-        for number in range(len(history) + 1):
-            for before in [n for n in trials if n in self.needs(number)]:
-                self._tell(study, trials.pop(before), ranks.get(before), ended[before].stopped_after)
-            if number < len(history):
-                params = history[number]
-                if params is None:
-                    continue
-                study.enqueue_trial(params)
-                trials[number] = study.ask()
-                _ = trials[number].relative_params  # updates the sampler's state, fixed parameters or not
-                self._suggested(trials[number])
-        return study.ask()
-
-    def _tell(self, study: optuna.Study, trial: Trial, rank: float | None, stopped_after: int | None) -> None:
-        if rank is None:
-            study.tell(trial, None, state=TrialState.FAIL)
-        elif stopped_after is None:
-            study.tell(trial, rank)
-        else:
-            trial.report(rank, stopped_after)
-            study.tell(trial, state=TrialState.PRUNED)
-
-    def _corner(self) -> FrozenTrial:
-        """A pruned trial that gives qmc its space; without one it draws at random until a first result."""
-        params = {name: value for p in self._parameters for name, value in p.lowest().items()}
-        return create_trial(state=TrialState.PRUNED, params=params, distributions=self._distributions)
-
     def _enumerate(self) -> list[dict[str, Any]]:
-        """The points of the grid, the last path changing fastest, without the file's own, which is configuration 0."""
-        ticks = self._search.sampler_options.get("points")
-        columns = {parameter.path: parameter.grid(ticks) for parameter in self._parameters}
-        own = active(self._space, {path: self._file_values.get(path) for path in self._space})
-        points = {identity(own): own}
-        for row in itertools.product(*(columns[path] for path in self._space)):
-            point = active(self._space, dict(zip(self._space, row, strict=True)))
-            points.setdefault(identity(point), point)  # rows that differ only in inactive dimensions are equal
-        return list(points.values())[1:]
+        """The points of a grid without the file's own, which is configuration 0: in order, the last path changing fastest.
+
+        Of a shuffled one they are in a random order of the seed; none depends on another or on a result.
+        """
+        ticks = self._chosen.options.get("points")
+        fixed = self._chosen.fixed
+        columns = {path: [fixed[path]] if path in fixed else self._space[path].grid(ticks) for path in self._space}
+        own = identity(active(self._space, {path: self._file_values.get(path) for path in self._space}))
+        found = [point for point in points(self._space, columns, MAX_GRID) if identity(point) != own]
+        if not self._sampler.shuffled:
+            return found
+        return [found[i] for i in np.random.RandomState(self._seed("order")).permutation(len(found))]
+
+
+def _ranks(keys: Mapping[int, Any]) -> dict[int, float]:
+    """The position of every key in order, equal ones sharing one."""
+    order = {key: float(rank) for rank, key in enumerate(sorted(set(keys.values())))}
+    return {number: order[key] for number, key in keys.items()}
 
 
 def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,26 +349,11 @@ def file_values(space: Mapping[str, Dimension], resolved: Mapping[str, Any]) -> 
 
 def count_different(space: Mapping[str, Dimension], own: Mapping[str, Any]) -> int | None:
     """The number of different configurations of a space and `own`, the file's; None for more than can be counted."""
-    columns = []
     for dimension in space.values():
-        values: list[Any] = list(dimension.choices)
-        if dimension.kind != "choice":
-            low, high = dimension.low or 0, dimension.high or 0
-            if high != low and ("integer" not in dimension.kind or high - low >= MAX_GRID):
-                return None
-            values = [low] if high == low else list(range(int(low), int(high) + 1))
-        columns.append([*values, *([dimension.off] if dimension.has_off else [])])
-    if math.prod(map(len, columns)) > MAX_GRID:
+        if dimension.kind != "choice" and (dimension.high or 0) - (dimension.low or 0) >= MAX_GRID:
+            return None
+    try:
+        found = points(space, {path: dimension.grid(None) for path, dimension in space.items()}, MAX_GRID)
+    except ValueError:  # a range of numbers, or too many
         return None
-    points = [own, *(dict(zip(space, row, strict=True)) for row in itertools.product(*columns))]
-    return len({identity(active(space, {path: point.get(path) for path in space})) for point in points})
-
-
-def _by_dependence(space: Mapping[str, Dimension]) -> list[str]:
-    """The paths, each after those that its `when` depends on, otherwise in the given order; a cycle goes last."""
-    ordered: list[str] = []
-    while len(ordered) < len(space):
-        left = [path for path in space if path not in ordered]
-        free = [path for path in left if all(on in ordered or on not in space for on in space[path].when)]
-        ordered += free[:1] or left
-    return ordered
+    return len({identity(point) for point in (active(space, {path: own.get(path) for path in space}), *found)})
