@@ -77,14 +77,17 @@ def _compare_search(before: Search | None, after: Search | None, added: list[str
         if before is not after:
             refused.append(f"search: {'taken out' if after is None else 'new; the sweep began without one'}")
         return
-    fixed = {
+    fixed: dict[str, tuple[Any, Any]] = {
         "sampler": (before.sampler, after.sampler),
         "sampler_options": (before.sampler_options, after.sampler_options),
         "seed": (before.seed, after.seed),
         "parallel": (before.parallel, after.parallel),
-        "objective": (before.objective.name, after.objective.name),
+        "objective": (_objective(before), _objective(after)),
         "direction": (before.objective.direction, after.objective.direction),
+        "constraints": (_constraints(before), _constraints(after)),
     }
+    if before.further_objectives or after.further_objectives:
+        del fixed["direction"]
     for name, (old, new) in fixed.items():
         if not same(old, new):
             refused.append(f"search.{name}: {shown(old)} -> {shown(new)} would change what was already suggested")
@@ -113,6 +116,15 @@ def _compare_early_stopping(before: Sweep, after: Sweep, added: list[str], refus
     grown = [text for text in added if text.startswith("train.steps")]
     if stopped and grown:
         refused.append(f"{grown[0]}: with early_stopping the budget cannot grow, since configurations were stopped by it")
+
+
+def _objective(search: Search) -> Any:
+    """The name of the one objective, or all with their directions; their order matters only for how the report lists them."""
+    return sorted(map(str, search.objectives)) if search.further_objectives else search.objective.name
+
+
+def _constraints(search: Search) -> list[str]:
+    return [f"{one.name} {one.bound} {one.limit!r}" for one in search.constraints]
 
 
 def _race(race: Race) -> str:

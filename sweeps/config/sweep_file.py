@@ -20,7 +20,18 @@ from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, r
 from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown
 from sweeps.config.registry import find, names, nearest
 from sweeps.config.settings import penalty_starts, resolve
-from sweeps.config.space import Confirm, EarlyStopping, Halving, Objective, Race, Search, duplicates, read_space
+from sweeps.config.space import (
+    BOUNDS,
+    Confirm,
+    Constraint,
+    EarlyStopping,
+    Halving,
+    Objective,
+    Race,
+    Search,
+    duplicates,
+    read_space,
+)
 from sweeps.config.yaml import dump, not_utf8, read, read_value
 from sweeps.errors import UserError
 
@@ -41,7 +52,7 @@ KEYS = (
 )
 ANCHORS = "x-"
 """Keys at top level that begin so hold what the file inserts elsewhere (`&name`, `*name`), and mean nothing themselves."""
-SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "space")
+SEARCH_KEYS = ("sampler", "configurations", "parallel", "objective", "constraints", "space")
 BUDGET_KEYS = ("hours", "seed_steps", "cost_usd", "failures", "target")
 TARGET_KEYS = ("success_rate",)
 RESOURCES_KEYS = ("cpus", "gpus", "memory_gb", "slots", "checkpoint_s")
@@ -136,6 +147,11 @@ class Sweep:
     def objective(self) -> Objective:
         """The search's; the default one where nothing is searched."""
         return self.search.objective if self.search is not None else Objective()
+
+    @property
+    def ranked_by(self) -> Search:
+        """The search, whose objectives and constraints put configurations in order; one of defaults where none is searched."""
+        return self.search if self.search is not None else Search(configurations=1)
 
     def configurations(self, cell: Cell) -> int:
         """The most configurations that a cell has, number 0 included; 1 where it has nothing to search."""
@@ -268,8 +284,10 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     cells, warnings = read_cells(base, axes, _sections_given(values), search.space if search else {}, faults)
     if search is not None:
         given = values["search"]
-        _check_objective(given.get("objective"), search.objective, _figures(base, axes), faults)
+        _check_objectives(given.get("objective"), search.objectives, _figures(base, axes), faults)
+        _check_constraints(given.get("constraints"), search.constraints, _figures(base, axes), faults)
         _check_sampler(given, search, cells, faults)
+        _check_single_objective(search, stopping, budget, faults)
         grids = {} if faults else _grids(search, cells)
         if not search.configurations:  # a grid without a count is tried in full
             search = dataclasses.replace(search, configurations=max(grids.values(), default=1))
@@ -626,15 +644,52 @@ def _read_search(value: Any, faults: Faults) -> Search | None:
     if configurations is not None:
         configurations = faults.take_integer(configurations, "search.configurations", 1)
     parallel = faults.take_integer(given.get("parallel", Search.parallel), "search.parallel", 1)
+    objective, *further = _read_objectives(given.get("objective", Objective.name), faults)
     return Search(
         sampler=str(options.get("name", Search.sampler)),
         sampler_options={key: item for key, item in options.items() if key not in ("name", "seed")},
         seed=seed or 0,
         configurations=configurations or 0,
         parallel=parallel or Search.parallel,
-        objective=_read_objective(given.get("objective", Objective.name), faults),
+        objective=objective,
+        further_objectives=tuple(further),
+        constraints=_read_constraints(given["constraints"], faults) if given.get("constraints") is not None else (),
         space=space,
     )
+
+
+def _read_objectives(value: Any, faults: Faults) -> list[Objective]:
+    """Read one objective, a list of them, or a mapping of names to directions; at least one is returned."""
+    path = "search.objective"
+    parts = [(path, value)]
+    if isinstance(value, list):
+        parts = [(join(path, i), item) for i, item in enumerate(value)]
+    elif isinstance(value, dict):
+        parts = [(path, {name: direction}) for name, direction in value.items()]
+    if not parts:
+        faults.add(path, "is empty: name at least one objective, such as par2")
+        return [Objective()]
+    found = [_read_objective(item, faults, where) for where, item in parts]
+    for name in duplicates([objective.name for objective in found]):
+        faults.add(path, f"the objective {name} is given twice")
+    return found
+
+
+def _read_constraints(value: Any, faults: Faults) -> tuple[Constraint, ...]:
+    """Read `{sparsity_error: {at_most: 1e-3}, success_rate: {at_least: 0.5}}`."""
+    from sweeps.results import metrics  # here, because it loads scipy
+
+    path = "search.constraints"
+    found = []
+    for stated, bounds in (faults.take_mapping(value, path) or {}).items():
+        given = faults.take_mapping(bounds, join(path, stated), known=BOUNDS) or {}
+        if bounds == {}:
+            faults.add(join(path, stated), "needs a limit: `at_most: 0.1`, `at_least: 0.1`, or both")
+        for bound in (bound for bound in BOUNDS if bound in given):
+            limit = faults.take_number(given[bound], join(path, stated, bound))
+            if limit is not None:
+                found.append(Constraint(metrics.canonical_name(stated), bound, limit))
+    return tuple(sorted(found, key=lambda one: (one.name, one.bound)))
 
 
 def _read_objective(value: Any, faults: Faults, path: str = "search.objective") -> Objective:
@@ -674,29 +729,74 @@ def _check_objective(
         faults.add(path, message)
 
 
+def _check_objectives(given: Any, objectives: Sequence[Objective], figures: Iterable[str], faults: Faults) -> None:
+    """Check every objective of a search; see `_check_objective`."""
+    figures = list(figures)
+    for i, objective in enumerate(objectives):
+        stated, path = (
+            (given[i], join("search.objective", i)) if isinstance(given, list) and given else (given, "search.objective")
+        )
+        _check_objective(stated, objective, figures, faults, path)
+
+
+def _check_constraints(given: Any, constraints: Sequence[Constraint], figures: Iterable[str], faults: Faults) -> None:
+    """Add a fault for every constraint on a figure that configurations do not have."""
+    from sweeps.results import metrics
+
+    known = [metric.name for metric in metrics.configuration_metrics()]
+    known += [f"{figure}.median" for figure in sorted(figures)]
+    stated = {metrics.canonical_name(name): name for name in given or ()}
+    for constraint in constraints:
+        if constraint.name not in known:
+            path = join("search.constraints", stated.get(constraint.name, constraint.name))
+            faults.add(path, unknown("metric", constraint.name, known))
+
+
+def _check_single_objective(search: Search, stopping: EarlyStopping, budget: Budget, faults: Faults) -> None:
+    """Add a fault for what decides by one objective where that could stop the best configurations of a search."""
+    if search.further_objectives and budget.target is not None:
+        message = (
+            "ends a search by its best configuration, and of several objectives there is not one: keep one, or take it out"
+        )
+        faults.add("budget.target", message)
+    if search.further_objectives and stopping != EarlyStopping():
+        names = " and ".join(objective.name for objective in search.objectives)
+        message = f"decides by one objective, and the search has {len(search.objectives)}, {names}: keep one, or take it out"
+        faults.add("early_stopping", message)
+    if search.constraints and stopping.race is not None:
+        message = (
+            "could stop a configuration that meets search.constraints in favour of one that breaks them: keep one of the two"
+        )
+        faults.add("early_stopping.seeds", message)
+
+
 def _check_sampler(given: Mapping[str, Any], search: Search, cells: Sequence[Cell], faults: Faults) -> None:
     """Check the sampler's name and options with every cell's space."""
-    from sweeps.search import SAMPLERS, check_sampler  # here, because it loads optuna
+    from sweeps.search import SAMPLERS, check_sampler, is_grid  # here, because it loads optuna
 
     if search.sampler not in SAMPLERS:
         named = isinstance(given.get("sampler"), dict) and "name" in given["sampler"]
         path = "search.sampler.name" if named else "search.sampler"
         faults.add(path, unknown("sampler", search.sampler, SAMPLERS))
         return
-    if given.get("configurations") is None and not SAMPLERS[search.sampler].is_grid:
+    if given.get("configurations") is None and not is_grid(search):
         message = "needs `configurations`: how many to try in every cell, the file's own values included"
         faults.add("search", message)
     for space in [cell.space for cell in cells] or [{}]:
-        for message in check_sampler(search.sampler, search.sampler_options, space):
-            faults.add("search.sampler", message)
+        for fault in check_sampler(search.sampler, search.sampler_options, space, len(search.objectives)):
+            faults.add(join("search.sampler", fault.path), fault.message)
+    fixed = search.sampler_options.get("fixed") if SAMPLERS[search.sampler].fixes else None
+    for path in fixed if isinstance(fixed, dict) else ():
+        if path not in search.space:
+            faults.add(join("search.sampler.fixed", path), unknown("dimension", path, search.space))
 
 
 def _grids(search: Search, cells: Sequence[Cell]) -> dict[str, int]:
     """The number of configurations of every cell's grid, by the cell's key; empty for other samplers."""
-    from sweeps.search import SAMPLERS, CellSearch, file_values
+    from sweeps.search import CellSearch, file_values, is_grid
 
     sizes: dict[str, int] = {}
-    for cell in cells if SAMPLERS[search.sampler].is_grid else ():
+    for cell in cells if is_grid(search) else ():
         if cell.space:
             resolved, _, _ = resolve(cell.with_parameters({}))
             assert resolved is not None  # otherwise the file has a fault
@@ -708,10 +808,10 @@ def _grids(search: Search, cells: Sequence[Cell]) -> dict[str, int]:
 
 def _repetitions(search: Search, cells: Sequence[Cell], faults: Faults) -> list[str]:
     """A warning where more configurations are to be tried than there are different ones. A grid ends by itself."""
-    from sweeps.search import SAMPLERS, count_different, file_values
+    from sweeps.search import count_different, file_values, is_grid
 
     keys: dict[int, list[str]] = {}
-    for cell in cells if not SAMPLERS[search.sampler].is_grid else ():
+    for cell in cells if not is_grid(search) else ():
         resolved, _, _ = resolve(cell.with_parameters({})) if cell.space else (None, [], [])
         count = count_different(cell.space, file_values(cell.space, resolved)) if resolved else None
         if count is not None and count < search.configurations:
@@ -746,8 +846,8 @@ def _reported(task: type[Any]) -> set[str]:
 # ------------------------------------------------------------------------------------------- KEY=VALUE
 
 # A short form becomes its mapping when a part of it is set: `task: static` and task.operation=mul.
-_SHORT_FORMS = {"model": "name", "task": "name", "search.sampler": "name", "seeds": "count"}
-_DOTTED_KEYS = ("compare", "search.space")
+_SHORT_FORMS = {"model": "name", "task": "name", "search.sampler": "name", "search.sampler.sampler": "name", "seeds": "count"}
+_DOTTED_KEYS = ("compare", "search.space", "search.constraints", "search.sampler.fixed")
 """Mappings whose own keys are dotted paths."""
 
 

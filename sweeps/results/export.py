@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.registry import nearest
-from sweeps.config.space import Objective
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
 from sweeps.results.report import Report, lane_figures, report
 from sweeps.results.statistics import rate_difference, wilson
-from sweeps.results.summary import RankedConfiguration, objective_value
+from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
@@ -48,7 +47,7 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     StoreError for an unknown sweep.
     """
     found = report(store, name)
-    chosen = _best_of(_of_cell(found, cell), found.search.objective, name)
+    chosen = _best_of(_of_cell(found, cell), found)
     document: dict[str, Any] = {"name": _file_name(chosen, found)}
     if found.row.document.get("question"):
         document["question"] = " ".join(str(found.row.document["question"]).split())
@@ -60,7 +59,7 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
 def best_configuration(store: Store, name: str, cell: str | None = None) -> RankedConfiguration:
     """Return the best complete configuration of a cell, or of all cells. Raises as `best` does."""
     found = report(store, name)
-    return _best_of(_of_cell(found, cell), found.search.objective, name)
+    return _best_of(_of_cell(found, cell), found)
 
 
 def require_results(expected: Mapping[str, Any], file: str) -> None:
@@ -143,20 +142,14 @@ def _of_cell(found: Report, cell: str | None) -> list[RankedConfiguration]:
     return [one for one in found.configurations if one.configuration.cell == matching[0]]
 
 
-def _best_of(candidates: Sequence[RankedConfiguration], objective: Objective, name: str) -> RankedConfiguration:
+def _best_of(candidates: Sequence[RankedConfiguration], found: Report) -> RankedConfiguration:
     winners = [one for one in candidates if one.rank == 1]
     if not winners:
         raise ExportError(
-            f"sweep {name!r} has no complete configuration to export yet. "
-            f"`sweeps status {name}` shows how far it is; `sweeps run {name}` continues it."
+            f"sweep {found.name!r} has no complete configuration to export yet. "
+            f"`sweeps status {found.name}` shows how far it is; `sweeps run {found.name}` continues it."
         )
-    sign = -1 if objective.direction == "maximize" else 1
-
-    def key(one: RankedConfiguration) -> tuple[float, float]:
-        value, tie_break = objective_value(one.confirmed or one.summary, objective.name, objective.direction)
-        return sign * value, tie_break
-
-    return min(winners, key=key)
+    return min(winners, key=lambda one: standing(found.judged_by(one), found.search))
 
 
 # ------------------------------------------------------------------------------------------- writing
@@ -185,7 +178,7 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
         "cell": dict(chosen.configuration.labels),
         "number": chosen.configuration.number,
         "parameters": chosen.parameters,
-        "objective": {found.search.objective.name: found.search.objective.direction},
+        "objective": {objective.name: objective.direction for objective in found.search.objectives},
         "provenance": _provenance(results),
         "summary": found.figures_of(dataclasses.replace(chosen, results=results)),
         **of_search,
@@ -215,6 +208,15 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     ]
     if chosen.confirmed is not None:
         lines.append(f"In the search it solved {_rate((chosen.summary.solved, chosen.summary.seeds))}.")
+    others = [
+        one for one in found.configurations if one.rank == 1 and one.configuration.cell == entry.cell and one is not chosen
+    ]
+    if others:
+        names = " and ".join(objective.name for objective in found.search.objectives)
+        numbers = ", ".join(f"#{one.configuration.number}" for one in others)
+        lines.append(f"It is the first on the Pareto front of {names}; others of its cell on it: {numbers}.")
+    if broken := found.broken_constraints(chosen):
+        lines.append(f"No configuration meets all constraints; this one breaks {', '.join(map(str, broken))}.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

@@ -247,7 +247,8 @@ def draw(
 
 def _drawable(cell: Sequence[RankedConfiguration], only_best: bool, x: str) -> tuple[list[RankedConfiguration], list[str]]:
     """Return the configurations of a cell that can be drawn, or its best one, and for each that cannot the reason."""
-    chosen = [one for one in cell if (_is_best(one) if only_best else one.results) and not one.at_rung]
+    best = [one for one in cell if _is_best(one)][:1]  # of several objectives the first on the front
+    chosen = [one for one in (best if only_best else cell) if one.results and not one.at_rung]
     at_rung = 0 if only_best else sum(one.at_rung for one in cell)
     if not chosen:
         return [], [": no configuration is complete yet" if any(one.results for one in cell) else ": no seed has ended yet"]

@@ -13,14 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.config.space import Dimension, Objective
+from sweeps.config.space import Dimension, Search
 from sweeps.results import metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.report import Report, shrinkage
-from sweeps.results.summary import RankedConfiguration
+from sweeps.results.summary import RankedConfiguration, value_of
 
 SHORT_NAMES = {"gradient_noise": "noise"}
+MOST_TIED = 8
+"""Configurations of a tie that are listed."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -37,6 +39,7 @@ def as_markdown(report: Report, timing: bool = True) -> str:
         parts.append("No configuration has been tried yet.")
     cells = report.cells()
     parts.extend(_best_of_each(report, cells))
+    parts.extend(_pareto_front(report, cells))
     parts.extend(_confirmation(report, cells))
     parts.extend(_by_length(cells))
     for cell in cells:
@@ -46,7 +49,8 @@ def as_markdown(report: Report, timing: bool = True) -> str:
     if timing:
         parts.append(timing_line(totals))
     legend = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
-    parts.append(_wrapped(" ".join([*legend, "#0 is the file's own configuration, * the best of its cell."])))
+    best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
+    parts.append(_wrapped(" ".join([*legend, f"#0 is the file's own configuration, * {best}."])))
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,6 +79,10 @@ def as_csv(*reports: Report) -> str:
         row |= {"seeds_asked": len(one.configuration.keys)}
         values = report.columns_of(one) | {"objective": report.objective_of(one)}
         row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
+        if report.search.further_objectives:
+            row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
+        if report.search.constraints:
+            row |= {"broken_constraints": "; ".join(map(str, report.broken_constraints(one)))}
         if (stopped := one.configuration.stopped) is not None:
             row |= {f"stopped.{name}": value for name, value in dataclasses.asdict(stopped).items()}
         if one.confirmed is not None:
@@ -167,36 +175,64 @@ def _columns() -> list[tuple[ConfigurationMetric, Column]]:
     return [(metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None]
 
 
-def _own_column(objective: Objective) -> list[ConfigurationMetric]:
-    """Return the objective if no column shows it, else nothing."""
+def _own_columns(search: Search) -> list[tuple[str, ConfigurationMetric]]:
+    """Return (header, metric) of the objectives, and of what constraints limit, that no column shows."""
     shown = {name for metric, column in _columns() for name in (metric.name, *column.shows)}
-    metric = metrics.find(objective.name, objective.direction)
-    return [] if metric.name in shown else [metric]
+    wanted = [metrics.find(objective.name, objective.direction) for objective in search.objectives]
+    wanted += [metrics.find(constraint.name) for constraint in search.constraints]
+    different: dict[str, ConfigurationMetric] = {}
+    for metric in wanted:
+        different.setdefault(metric.name, metric)
+    return [(name, metric) for name, metric in different.items() if name not in shown]
+
+
+def _aim(search: Search) -> str:
+    """Return `lowest par2`, of several objectives all of them."""
+    words = {"maximize": "highest", "minimize": "lowest"}
+    return ", ".join(f"{words[objective.direction]} {objective.name}" for objective in search.objectives)
 
 
 def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
     best = [cell[0] for cell in cells if cell[0].rank == 1]
     if not best:
         return []
-    objective = report.search.objective
-    how = "highest" if objective.direction == "maximize" else "lowest"
     axes = list(dict.fromkeys(axis for one in best for axis in one.configuration.labels))
-    own = _own_column(objective)
+    own = _own_columns(report.search)
     header = [*axes, "#", *(column.short_header or column.header for _, column in _columns())]
     rows = []
     for one in best:
-        lookup = (one.confirmed or one.summary).value
+        lookup = report.judged_by(one).value
         fields = []
         for metric, column in _columns():
             text = column.short_text or column.text
             fields.append(text(lookup) if text else metric.format(lookup(metric.name).estimate))
         labels = [str(one.configuration.labels.get(axis, "")) for axis in axes]
-        fields += [metric.format(lookup(metric.name).estimate) for metric in own]
+        fields += [metric.format(lookup(name, metric.direction).estimate) for name, metric in own]
         rows.append([*labels, str(one.configuration.number), *fields, parameters(one.parameters, report.search.space)])
-    header += [*(metric.name for metric in own), "parameters"]
-    fresh = sum(one.confirmed is not None for one in best)
+    header += [*(name for name, _ in own), "parameters"]
+    fresh = sum(report.judged_by(one) is one.confirmed for one in best)
     where = "" if not fresh else ", on fresh seeds" if fresh == len(best) else ", on fresh seeds where there are any"
-    return [f"## Best of each cell: {how} {objective.name}{where}", table(header, rows)]
+    return [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+
+
+def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+    """Return the configurations on the Pareto front of each cell, with the objectives; nothing where there is one."""
+    best = [one for cell in cells for one in cell if one.rank == 1]
+    if not best or not report.search.further_objectives:
+        return []
+    axes = list(dict.fromkeys(axis for one in best for axis in one.configuration.labels))
+    found = [metrics.find(objective.name, objective.direction) for objective in report.search.objectives]
+    rows = []
+    for one in best:
+        values = [metric.format(value) for metric, value in zip(found, report.objectives_of(one).values(), strict=True)]
+        labels = [str(one.configuration.labels.get(axis, "")) for axis in axes]
+        rows.append([*labels, str(one.configuration.number), *values, parameters(one.parameters, report.search.space)])
+    remark = (
+        "On the front: no other configuration of the cell is better in one objective and not worse in any. In the order of the "
+        "first objective."
+    )
+    header = [*axes, "#", *(metric.name for metric in found), "parameters"]
+    return [f"## Pareto front: {_aim(report.search)}", table(header, rows), _wrapped(remark)]
 
 
 def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
@@ -235,8 +271,8 @@ def _success(lookup: metrics.Lookup) -> str:
 
 def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
-    own = _own_column(report.search.objective)
-    header = ["#", *(column.header for _, column in _columns()), *(metric.name for metric in own), "parameters"]
+    own = _own_columns(report.search)
+    header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
     for one in cell:
         lookup = one.summary.value
@@ -249,10 +285,10 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
             else metric.format(lookup(metric.name).estimate)
             for metric, column in _columns()
         ]  # fmt: skip
-        fields += [metric.format(report.objective_of(one)) for metric in own]
+        fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
-    return [f"## {title}", table(header, rows), *_end_by_target(report, cell), *_remarks(cell)]
+    return [f"## {title}", table(header, rows), *_end_by_target(report, cell), *_remarks(report, cell)]
 
 
 def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -304,9 +340,9 @@ def _spread(values: Sequence[float], unit: float) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
-    """Return remarks on diverged, failed and incomplete configurations, for which the table has no column."""
-    lines = []
+def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return remarks on ties, constraints, and diverged, failed and incomplete configurations, which no column shows."""
+    lines = [*_tie(report, cell), *_broken(report, cell)]
     for text, counts in (
         ("Diverged seeds", [one.summary.diverged for one in cell]),
         ("Seeds that ended in an error", [one.summary.errors for one in cell]),
@@ -348,6 +384,34 @@ def _remarks(cell: Sequence[RankedConfiguration]) -> list[str]:
     if failed:
         lines.append(f"Failed, so not ranked: {', '.join(failed)}.")
     return ["\n".join(map(_wrapped, lines))] if lines else []
+
+
+def _tie(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return a line about the first places, if only the error decided them."""
+    tied = report.tied(cell)
+    if not tied:
+        return []
+    numbers = [f"#{one.configuration.number}" for one in tied[:MOST_TIED]]
+    more = f" and {len(tied) - MOST_TIED} more" if len(tied) > MOST_TIED else ""
+    errors = {report.judged_by(one).log_error_median for one in tied}
+    then = ", then by number" if len(errors) < len(tied) else ""
+    names = " and ".join(objective.name for objective in report.search.objectives)
+    return [f"Decided by the tie-break: equal {names} of {', '.join(numbers)}{more}, so by the median error{then}."]
+
+
+def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return a line for each constraint, with the configurations that break it."""
+    lines = []
+    for constraint in report.search.constraints:
+        metric = metrics.find(constraint.name)
+        listed = [
+            f"#{one.configuration.number} ({metric.format(value_of(report.judged_by(one), constraint))})"
+            for one in cell
+            if constraint in report.broken_constraints(one)
+        ]
+        if listed:
+            lines.append(f"Ranked last, as {constraint} is broken: {', '.join(listed)}.")
+    return lines
 
 
 def _totals(totals: Mapping[str, Any]) -> str:

@@ -254,7 +254,7 @@ DIVERGED = ConfigurationMetric(
     meaning="seeds whose loss or weights became infinite or NaN",
     lane_value=lambda result: result.outcome == "diverged",
     aggregation=SUM,
-    direction=None,
+    direction="minimize",
 )
 ERRORS = ConfigurationMetric(
     name="errors",
@@ -340,7 +340,7 @@ SEED_STEPS = ConfigurationMetric(
     unit="steps",
     lane_value=STEPS.value,
     aggregation=SUM,
-    direction=None,
+    direction="minimize",
     format=steps,
 )
 SOLVED_FRACTION = StepMetric(

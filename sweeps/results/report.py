@@ -9,12 +9,20 @@ from itertools import groupby
 from typing import Any
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import EarlyStopping, Objective, Search
+from sweeps.config.space import Constraint, EarlyStopping, Search
 from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping, stored_target
 from sweeps.errors import StoreError
 from sweeps.results import metrics
 from sweeps.results.statistics import rate_difference
-from sweeps.results.summary import RankedConfiguration, best_of_search, meets_target, rank
+from sweeps.results.summary import (
+    RankedConfiguration,
+    Summary,
+    best_of_search,
+    excesses,
+    meets_target,
+    rank,
+    standing,
+)
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
@@ -66,8 +74,37 @@ class Report:
         """Return the configurations of each cell."""
         return [list(group) for _, group in groupby(self.configurations, key=lambda one: one.configuration.cell)]
 
+    def judged_by(self, one: RankedConfiguration) -> Summary:
+        """Return the results that rank it: on fresh seeds where it is confirmed, unless there are several objectives."""
+        return one.summary if one.confirmed is None or self.search.further_objectives else one.confirmed
+
+    def broken_constraints(self, one: RankedConfiguration) -> list[Constraint]:
+        """Return the constraints that a complete configuration does not meet."""
+        constraints = self.search.constraints if one.state == "complete" else ()
+        found = zip(constraints, excesses(self.judged_by(one), self.search), strict=False)
+        return [constraint for constraint, excess in found if excess > 0]
+
+    def tied(self, cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]:
+        """Return the first configurations of a cell that differ in their error only; none where the first one is alone."""
+        found: list[RankedConfiguration] = []
+        for one in cell:
+            if one.rank is None or (one.confirmed is None) != (cell[0].confirmed is None):
+                break
+            first, own = (standing(self.judged_by(each), self.search) for each in (cell[0], one))
+            if (own.violation, own.values) != (first.violation, first.values):
+                break
+            found.append(one)
+        return found if len(found) > 1 else []
+
+    def objectives_of(self, one: RankedConfiguration) -> dict[str, float | None]:
+        """Return the value of every objective by name; see `objective_of`."""
+        return {
+            objective.name: None if one.at_rung else one.summary.value(objective.name, objective.direction).estimate
+            for objective in self.search.objectives
+        }
+
     def objective_of(self, one: RankedConfiguration) -> float | None:
-        """Return the value of the objective; None where no seed defines it, and for what was stopped at a rung."""
+        """Return the value of the (first) objective; None where no seed defines it, and for what was stopped at a rung."""
         return None if one.at_rung else one.summary.value(self.search.objective.name, self.search.objective.direction).estimate
 
     def as_dict(self, timing: bool = True) -> dict[str, Any]:
@@ -94,6 +131,7 @@ class Report:
             "repeats": [repeated.number for repeated in one.repeats],
             "parameters": one.parameters,
             "state": one.state,
+            **({"broken_constraints": list(map(str, self.broken_constraints(one)))} if self.search.constraints else {}),
             "seeds_asked": len(one.configuration.keys),
             **self.figures_of(one),
             **self._early_end(one),
@@ -127,7 +165,8 @@ class Report:
         scores = {name for result in one.results for name in result.scores}
         medians = {name: {"median": values.pop(metrics.score_median(name).name)} for name in sorted(scores)}
         errors = {name: values.pop(name) for name in list(values) if name.startswith("error.")}
-        figures = nested(values) | {"objective": self.objective_of(one), "error": {}} | nested(errors)
+        several = {"objectives": self.objectives_of(one)} if self.search.further_objectives else {}
+        figures = nested(values) | {"objective": self.objective_of(one)} | several | {"error": {}} | nested(errors)
         return figures | ({"scores": medians} if medians else {})
 
     def totals(self, timing: bool = True) -> dict[str, Any]:
@@ -205,10 +244,10 @@ def report(store: Store, name: str) -> Report:
         paths = sorted({path for one in cell for path in one.configuration.parameters}) or sorted(search.space)
         entries = [_with_results(one, records, paths) for one in cell]
         if confirm is not None:
-            entries = _with_confirmation(entries, cell, records, best_of_search(entries, search.objective, confirm.top))
+            entries = _with_confirmation(entries, cell, records, best_of_search(entries, search, confirm.top))
         if target is not None and (met := _ended_by_target(entries, search, stopping, target)) is not None:
             ended.append(met)
-        found.extend(ranked(_once_each(entries), search.objective))
+        found.extend(ranked(_once_each(entries), search))
     return Report(row=row, search=search, early_stopping=stopping, configurations=tuple(found), ended_by_target=tuple(ended))
 
 
@@ -216,14 +255,16 @@ def _ended_by_target(
     cell: Sequence[RankedConfiguration], search: Search, stopping: EarlyStopping, target: float
 ) -> EndedCell | None:
     """Return how a cell met its target, by the driver's rule: before a configuration is suggested, from those it needs."""
-    tried, grid = len(cell), search.sampler == "grid"
+    from sweeps.search import is_grid  # here, because it loads optuna, which other reports can do without
+
+    tried, grid = len(cell), is_grid(search)
     if not any(one.parameters for one in cell) or (not grid and tried >= search.configurations):
         return None  # it has nothing to search, or everything was tried
     needed = [one for one in cell if one.configuration.number in search.needs(tried, stopping.race is not None)]
     complete = [one for one in needed if one.state == "complete"]
     if any(one.state == "running" for one in needed):
         return None
-    best = meets_target([one.summary for one in complete], target, search.objective.name, search.objective.direction)
+    best = meets_target([one.summary for one in complete], target, search)
     if best is None:
         return None
     low = complete[best].summary.value(metrics.SUCCESS_RATE.name).low
@@ -266,18 +307,20 @@ def _once_each(cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]
     return list(found.values())
 
 
-def ranked(cell: Sequence[RankedConfiguration], objective: Objective) -> Iterator[RankedConfiguration]:
+def ranked(cell: Sequence[RankedConfiguration], search: Search) -> Iterator[RankedConfiguration]:
     """Yield the configurations of one cell with their ranks: best first, those that are not complete last.
 
-    Those that are confirmed come first, by their results on fresh seeds.
+    Those that are confirmed come first, by their results on fresh seeds. Of several objectives the ranks are those of the
+    search, since a front of a few would have no meaning among the others.
     """
-    confirmed = [one for one in cell if one.state == "complete" and one.confirmed is not None]
-    others = [one for one in cell if one.state == "complete" and one.confirmed is None]
-    by_fresh = rank([one.confirmed for one in confirmed if one.confirmed is not None], objective.name, objective.direction)
-    by_search = rank([one.summary for one in others], objective.name, objective.direction)
-    ordered = [confirmed[position] for position in by_fresh] + [others[position] for position in by_search]
-    for place, one in enumerate(ordered, start=1):
-        yield dataclasses.replace(one, rank=place)
+    complete = [one for one in cell if one.state == "complete"]
+    first = [one.confirmed is not None and not search.further_objectives for one in complete]
+    confirmed = [one for one, by_fresh in zip(complete, first, strict=True) if by_fresh]
+    others = [one for one, by_fresh in zip(complete, first, strict=True) if not by_fresh]
+    for place in rank([one.confirmed for one in confirmed if one.confirmed is not None], search):
+        yield dataclasses.replace(confirmed[place.position], rank=place.rank)
+    for place in rank([one.summary for one in others], search):
+        yield dataclasses.replace(others[place.position], rank=len(confirmed) + place.rank)
     yield from (one for one in cell if one.state != "complete")
 
 

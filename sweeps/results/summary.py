@@ -6,6 +6,7 @@ configuration are defined in `sweeps.results.metrics`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.config.space import Direction, Objective
+from sweeps.config.space import Constraint, Direction, Objective, Search
 from sweeps.results import metrics
 from sweeps.results.statistics import Interval
 from sweeps.store.records import Configuration
@@ -104,17 +105,96 @@ def objective_value(
     return value, summary.log_error_median
 
 
-def rank(summaries: Sequence[Summary], objective: str = Objective.name, direction: Direction = "minimize") -> list[int]:
-    """Return the positions of the summaries, best first. Full ties keep their order: the earlier one wins."""
-
-    def key(position: int) -> tuple[float, float]:
-        value, tie_break = objective_value(summaries[position], objective, direction)
-        return (-value if direction == "maximize" else value), tie_break
-
-    return sorted(range(len(summaries)), key=key)
+def value_of(summary: Summary, constraint: Constraint) -> float | None:
+    """Return the value of the metric that a constraint limits; None where no seed defines it."""
+    return summary.value(constraint.name, "maximize" if constraint.bound == "at_least" else "minimize").estimate
 
 
-def best_of_search(cell: Sequence[RankedConfiguration], objective: Objective, top: int) -> list[RankedConfiguration]:
+def excesses(summary: Summary, search: Search) -> tuple[float, ...]:
+    """Return by how much each constraint of a search is broken: `Constraint.excess`."""
+    return tuple(constraint.excess(value_of(summary, constraint)) for constraint in search.constraints)
+
+
+@dataclass(frozen=True, order=True)
+class Standing:
+    """What configurations are put in order by, lowest first."""
+
+    violation: float
+    """Sum of what is beyond the constraints, each in its own unit; 0 where all are met, infinite where no seed defines one."""
+    values: tuple[float, ...]
+    """Of the objectives, in the order of the file, each with the sign that makes lower better; infinite where undefined."""
+    tie_break: float
+    """The median log extrapolation error."""
+
+
+def objective_values(summary: Summary, search: Search) -> tuple[float, ...]:
+    """Return the values of all objectives, in the order of the file; one that no seed defines is infinite, and the worst."""
+    values = []
+    for objective in search.objectives:
+        value = summary.value(objective.name, objective.direction).estimate
+        worst = -math.inf if objective.direction == "maximize" else math.inf
+        values.append(worst if value is None or not math.isfinite(value) else value)
+    return tuple(values)
+
+
+def standing(summary: Summary, search: Search) -> Standing:
+    """Return what puts a configuration in order. The lowest of several is one of the best, also of several objectives."""
+    given = zip(search.objectives, objective_values(summary, search), strict=True)
+    values = [-value if objective.direction == "maximize" else value for objective, value in given]
+    violation = sum(max(0.0, excess) for excess in excesses(summary, search))
+    return Standing(violation, tuple(values), summary.log_error_median)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of one of several configurations."""
+
+    position: int
+    """Of it among those given."""
+    rank: int
+    """1 is the best. Of several objectives all on one front share a rank: 1 is the Pareto front, on which none is worse than
+    another in every objective."""
+
+
+def rank(summaries: Sequence[Summary], search: Search) -> list[Place]:
+    """Return the places of configurations, best first: those that meet all constraints, then by how much they break them.
+
+    Ties, and those on one front, are in the order of the first objective, then of the others, then of the error. Full ties
+    keep their order: the earlier one wins. Raises UserError for an unknown metric.
+    """
+    found = [standing(summary, search) for summary in summaries]
+    order = sorted(range(len(found)), key=lambda position: found[position])
+    if not search.further_objectives:
+        return [Place(position, place) for place, position in enumerate(order, start=1)]
+    places: list[Place] = []
+    for _, group in itertools.groupby(order, key=lambda position: found[position].violation):
+        members = list(group)
+        behind = places[-1].rank if places else 0
+        fronts = _fronts([found[position].values for position in members])
+        places += [Place(members[i], behind + 1 + fronts[i]) for i in sorted(range(len(members)), key=fronts.__getitem__)]
+    return places
+
+
+def _fronts(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Return the number of the front of each point, from 0. The points are sorted, so that none dominates an earlier one."""
+    fronts: list[list[tuple[float, ...]]] = []
+    numbers = []
+    for point in points:
+        # If a point of a front dominates this one, so does one of every front before.
+        low, high = 0, len(fronts)
+        while low < high:
+            middle = (low + high) // 2
+            table = np.array(fronts[middle])
+            dominated = bool(np.any(np.all(table <= point, axis=1) & np.any(table < point, axis=1)))
+            low, high = (middle + 1, high) if dominated else (low, middle)
+        if low == len(fronts):
+            fronts.append([])
+        fronts[low].append(point)
+        numbers.append(low)
+    return numbers
+
+
+def best_of_search(cell: Sequence[RankedConfiguration], search: Search, top: int) -> list[RankedConfiguration]:
     """Return the best complete configurations of a cell by their results in the search, which confirmation trains again.
 
     A configuration that was suggested again is there once.
@@ -124,17 +204,19 @@ def best_of_search(cell: Sequence[RankedConfiguration], objective: Objective, to
         if one.state == "complete":
             complete.setdefault((one.budget, frozenset(one.configuration.keys.values())), one)
     different = list(complete.values())
-    order = rank([one.summary for one in different], objective.name, objective.direction)
-    return [different[position] for position in order[:top]]
+    return [different[place.position] for place in rank([one.summary for one in different], search)[:top]]
 
 
-def meets_target(
-    summaries: Sequence[Summary], target: float, objective: str = Objective.name, direction: Direction = "minimize"
-) -> int | None:
-    """Return the position of the best summary, if the lower end of its success rate's 95 % interval is above `target`."""
-    best = rank(summaries, objective, direction)[:1]
-    low = summaries[best[0]].value(metrics.SUCCESS_RATE.name).low if best else None
-    return best[0] if low is not None and low > target else None
+def meets_target(summaries: Sequence[Summary], target: float, search: Search) -> int | None:
+    """Return the position of the best summary, if the lower end of its success rate's 95 % interval is above `target`.
+
+    None also where it breaks a constraint.
+    """
+    if not summaries:
+        return None
+    best = rank(summaries, search)[0].position
+    low = summaries[best].value(metrics.SUCCESS_RATE.name).low
+    return best if low is not None and low > target and standing(summaries[best], search).violation == 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +227,8 @@ class RankedConfiguration:
     results: tuple[LaneResult, ...]
     """In order of their seeds."""
     rank: int | None = None
-    """1 is the best of the cell. Only complete configurations have one: others may still change."""
+    """1 is the best of the cell, or of several objectives on its Pareto front, where others may be as well. Only complete
+    configurations have one: others may still change."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Searched path -> value. Configuration 0 has the file's own values here."""
     repeats: tuple[Configuration, ...] = ()

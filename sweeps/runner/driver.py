@@ -23,7 +23,16 @@ from sweeps.config.space import Dimension, EarlyStopping
 from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results import metrics
-from sweeps.results.summary import RankedConfiguration, Summary, best_of_search, meets_target, objective_value, summarise
+from sweeps.results.summary import (
+    RankedConfiguration,
+    Summary,
+    best_of_search,
+    excesses,
+    meets_target,
+    objective_value,
+    objective_values,
+    summarise,
+)
 from sweeps.runner.budget import Spending
 from sweeps.search import CellSearch, Finished, file_values
 from sweeps.search.stopping import Stage, group, is_stopped_at_rung, race, stages
@@ -562,7 +571,7 @@ class Driver:
         if confirm is None:
             return
         found = [self._as_ranked(entry) for entry in progress.configurations.values()]
-        for one in best_of_search(found, self.sweep.objective, confirm.top):
+        for one in best_of_search(found, self.sweep.ranked_by, confirm.top):
             configuration = one.configuration
             keys = {seed: lane_key(configuration.settings, seed, self.numerics) for seed in confirm.seeds}
             self.store.add_seeds(self.name, configuration.cell, configuration.number, keys, reopen=False)
@@ -575,11 +584,11 @@ class Driver:
 
     def _meets_target(self, progress: CellProgress, ended: Sequence[ConfigurationProgress]) -> bool:
         """Return whether a cell has met `budget.target`, as far as the search may look now: it ends with what it has then."""
-        target, objective = self.sweep.budget.target, self.sweep.objective
+        target = self.sweep.budget.target
         if target is None:
             return False
         complete = [e for e in ended if e.configuration.state == "complete" and e.summary is not None]
-        best = meets_target([e.summary for e in complete if e.summary], target, objective.name, objective.direction)
+        best = meets_target([e.summary for e in complete if e.summary], target, self.sweep.ranked_by)
         if best is None:
             return False
         to_confirm = self._most_confirmed(progress)
@@ -732,7 +741,10 @@ class Driver:
         if entry.summary is None or entry.failed:
             return Finished(entry.configuration.parameters, None)
         reached = entry.stage + 1 if entry.configuration.state == "pruned" else None
-        return Finished(entry.configuration.parameters, *self._objective(entry.summary), reached)
+        value, *further = objective_values(entry.summary, self.sweep.ranked_by)
+        tie_break = entry.summary.log_error_median
+        broken = excesses(entry.summary, self.sweep.ranked_by)
+        return Finished(entry.configuration.parameters, value, tie_break, reached, tuple(further), broken)
 
     def _objective(self, summary: Summary) -> tuple[float, float]:
         """Return the objective's value and the tie-break."""

@@ -13,6 +13,7 @@ from rich.live import Live
 from sweeps.results.formats import parameters
 from sweeps.results.numbers import steps
 from sweeps.results.statistics import wilson
+from sweeps.results.summary import standing
 from sweeps.runner.driver import Driver
 from sweeps.runner.progress_log import MARK
 
@@ -103,11 +104,11 @@ class Progress:
         return [first, *self._best_of_cells()] if self._live or self._in_log else [first]
 
     def _best_of_cells(self) -> list[str]:
-        sign = -1 if self._driver.sweep.objective.direction == "maximize" else 1
+        search = self._driver.sweep.ranked_by
         lines = []
         for cell in self._driver.cells:
             finished = [
-                (sign * (entry.configuration.value or 0.0), number, entry.summary)
+                (standing(entry.summary, search), number, entry.summary)
                 for number, entry in cell.configurations.items()
                 if entry.summary is not None and entry.configuration.state == "complete"
             ]

@@ -2,10 +2,11 @@
 
 samplers.py    the samplers by name, with their options
 cell.py        the search of one cell: history in, suggestion out
+study.py       Optuna's study of one cell, brought up to date with a history
 stopping.py    early stopping: racing over seeds, successive halving over steps
 """
 
 from sweeps.search.cell import CellSearch, Finished, Suggestion, count_different, file_values
-from sweeps.search.samplers import SAMPLERS, check_sampler
+from sweeps.search.samplers import SAMPLERS, check_sampler, is_grid
 
-__all__ = ["SAMPLERS", "CellSearch", "Finished", "Suggestion", "check_sampler", "count_different", "file_values"]
+__all__ = ["SAMPLERS", "CellSearch", "Finished", "Suggestion", "check_sampler", "count_different", "file_values", "is_grid"]

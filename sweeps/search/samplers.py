@@ -218,6 +218,15 @@ def chosen(name: str, options: Mapping[str, Any]) -> Chosen:
     return Chosen(base, SAMPLERS[base], base_options, options["fixed"])
 
 
+def is_grid(search: Search) -> bool:
+    """Return whether the points of a search are enumerated, and so end; also for a base that has a fault."""
+    given: Any = search.sampler
+    if given in SAMPLERS and SAMPLERS[given].fixes:
+        given = search.sampler_options.get("sampler", Search.sampler)
+        given = given.get("name") if isinstance(given, Mapping) else given
+    return not isinstance(given, str) or given not in SAMPLERS or SAMPLERS[given].is_grid
+
+
 def make_sampler(found: Chosen, seed: int, fixed: Mapping[str, Any] | None = None) -> BaseSampler:
     """Return Optuna's sampler with our defaults and its options.
 
