@@ -89,6 +89,11 @@ def test_several_extensions_are_listed_together() -> None:
         (("sampler: tpe", "sampler: {name: tpe, seed: 1}"), "search.seed: 0 -> 1"),
         (("sampler: tpe", "sampler: {name: tpe, n_startup_trials: 2}"), "search.sampler_options: {} -> {n_startup_trials: 2}"),
         (("sampler: tpe", "objective: success_rate"), "search.objective: 'par2' -> 'success_rate'"),
+        (
+            ("sampler: tpe", "objective: [par2, seed_steps]"),
+            "search.objective: 'par2' -> ['minimize par2', 'minimize seed_steps'] would change what was already suggested",
+        ),
+        (("sampler: tpe", "constraints: {diverged: {at_most: 0}}"), "search.constraints: [] -> ['diverged at_most 0.0']"),
         (("1e-1", "1e0"), "search.space.train.lr: log_uniform [0.0001, 0.1] -> log_uniform [0.0001, 1.0]"),
         (("[1e-4, 1e-1]", "[1e-4, 1e-1], or: 0.5"), "log_uniform [0.0001, 0.1] or 0.5"),
         ((", model.dropout: {uniform: [0, 0.5]}", ""), "search.space.model.dropout: uniform [0.0, 0.5] -> not searched"),
@@ -137,3 +142,12 @@ def test_a_broken_old_file_is_a_refusal() -> None:
     sound = parse(BEGUN, "a")
     broken = sound.document | {"model": "gone"}
     assert "cannot be read any more" in difference(broken, sound).message
+
+
+def test_the_order_of_objectives_and_constraints_may_change_and_nothing_else_of_them() -> None:
+    line = "objective: [par2, seed_steps]\n  constraints: {diverged: {at_most: 0}, errors: {at_most: 1}}"
+    begun = BEGUN.replace("sampler: tpe", line)
+    turned = "objective: {seed_steps: minimize, par2: minimize}\n  constraints: {errors: {at_most: 1}, diverged: {at_most: 0}}"
+    assert edited((line, turned), begun=begun).kind == "nothing"
+    assert edited(("par2, seed_steps", "par2, {seed_steps: maximize}"), begun=begun).kind == "refusal"
+    assert edited(("{at_most: 1}", "{at_most: 1.0000001}"), begun=begun).kind == "refusal"

@@ -487,3 +487,48 @@ def test_a_worker_lost_after_its_lanes_got_farther_is_not_their_fault(store: Sto
     drive(store, "train: {steps: 60, batch: 4, evaluate_every: 20}", losses=5)
     (entry,) = configurations(store)
     assert entry["state"] == "complete" and entry["errors"] == 0
+
+
+# ------------------------------------------------------------------------------------------- searches
+
+
+def test_a_brute_force_search_ends_by_itself_and_has_every_point_once(store: Store) -> None:
+    space = {"train.optimizer": ["adam", "sgd"], "train.momentum": {"choice": [0.5, 0.9], "when": {"train.optimizer": "sgd"}}}
+    sweep = sweep_of(search={"sampler": "brute_force", "parallel": 2, "space": space}, seeds=1)
+    driver = started(sweep, store)
+    assert driver.lanes_planned == 2 * 3
+    run(driver)
+    points = [one.parameters for one in report(store, "tiny").configurations[:3]]
+    assert sorted(map(str, points)) == sorted(
+        map(str, ({"train.optimizer": "adam"}, {"train.momentum": 0.5, "train.optimizer": "sgd"},
+                  {"train.momentum": 0.9, "train.optimizer": "sgd"}))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"sampler": {"name": "tpe", "n_startup_trials": 2}, "constraints": {"error.extrapolation.median": {"at_most": 1.0}}},
+        {"sampler": {"name": "tpe", "n_startup_trials": 2}, "objective": ["error.extrapolation.median", "seed_steps"]},
+        {"sampler": {"name": "nsgaii", "population_size": 2}, "objective": ["error.extrapolation.median", "diverged"]},
+        {"sampler": {"name": "partial_fixed", "fixed": {"train.momentum": 0.5}, "sampler": "cmaes"}},
+    ],
+)
+def test_a_search_cut_off_and_continued_suggests_the_same(store: Store, tmp_path: Path, search: dict[str, Any]) -> None:
+    space = {"train.lr": {"log_uniform": [1e-4, 1e-1]}, "train.momentum": {"uniform": [0.1, 0.9]}}
+    train = DOCUMENT["train"] | {"optimizer": "sgd"}
+    document = {
+        **DOCUMENT,
+        "seeds": 1,
+        "train": train,
+        "search": {"configurations": 7, "parallel": 2, "space": space, **search},
+    }
+    run(started(sweep_of(document), store))
+    with held_store(tmp_path / "cut") as other:
+        for cuts in range(6):
+            going = rounds(started(sweep_of(document), other, workers=2), workers=2)
+            for _ in range(1 + cuts):
+                next(going, None)
+        run(started(sweep_of(document), other))
+        assert text(other) == text(store)
+    assert any(one.configuration.origin == "model" for one in report(store, "tiny").configurations)

@@ -145,3 +145,29 @@ def test_nothing_complete_is_nothing_to_export(store: Store) -> None:
 def test_the_best_across_cells_follows_a_maximised_objective(store: Store) -> None:
     made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": {"par2": "maximize"}}})
     assert exported(store)["cell"] == {"model": "linear"}
+
+
+def test_the_first_on_the_front_is_exported_and_the_file_says_that_there_are_others(store: Store) -> None:
+    made_sweep(
+        store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"objective": ["error.extrapolation.median", "seed_steps"]}}
+    )
+    expected = exported(store, "linear")
+    assert (expected["number"], expected["objective"]) == (
+        1, {"error.extrapolation.median": "minimize", "seed_steps": "minimize"},
+    )  # fmt: skip
+    text = best(store, "small", "linear")
+    assert (
+        "# It is the first on the Pareto front of error.extrapolation.median and seed_steps; others of its cell on it: #0."
+        in text
+    )
+    assert "Pareto" not in best(store, "small", "nau")
+
+
+def test_what_breaks_a_constraint_is_exported_only_where_nothing_meets_them_and_the_file_says_so(store: Store) -> None:
+    limits = {"success_rate": {"at_most": 0.9}}
+    made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | {"constraints": limits}})
+    assert exported(store, "nau")["number"] == 0 and "breaks" not in best(store, "small", "nau")
+    other = Store(Path(store.location).parent / "other")
+    made_sweep(other, document=DOCUMENT | {"search": DOCUMENT["search"] | {"constraints": {"success_rate": {"at_most": 0.1}}}})
+    assert "# No configuration meets all constraints; this one breaks success_rate at most 0.1." in best(other, "small", "nau")
+    assert exported(other)["cell"] == {"model": "linear"}  # of all cells the best of those that meet them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_sweep import made_sweep
 
-from sweeps.config.space import Objective
+from sweeps.config.space import Constraint, Direction, Objective, Search
 from sweeps.config.sweep_file import parse
 from sweeps.results import RankedConfiguration, as_csv, metrics, report
 from sweeps.results.metrics import penalised_steps, solved_fraction
 from sweeps.results.report import lane_figures
 from sweeps.results.statistics import Interval, wilson
-from sweeps.results.summary import LOG_OF_NO_ERROR, WORST, objective_value, rank, summarise
+from sweeps.results.summary import (
+    LOG_OF_NO_ERROR,
+    WORST,
+    Place,
+    Standing,
+    Summary,
+    objective_value,
+    rank,
+    standing,
+    summarise,
+)
 from sweeps.store import Store
 from sweeps.tracking import rows
 from sweeps.training.lane import Curve, LaneResult
@@ -33,6 +44,10 @@ def lane(seed: int, outcome: str = "unsolved", extrapolation: float | None = 1.0
         key=f"lane{seed}", seed=seed, budget=10_000, steps=fields.pop("steps", 10_000), outcome=outcome,
         solved=outcome == "solved", error=error, **fields,
     )  # fmt: skip
+
+
+def order(summaries: list[Summary], objective: str = "par2", direction: Direction = "minimize") -> list[int]:
+    return [place.position for place in rank(summaries, Search(configurations=1, objective=Objective(objective, direction)))]
 
 
 def solved(seed: int, converged_at: int, sparsity_error: float = 0.4, error: float = 1e-6) -> LaneResult:
@@ -121,22 +136,104 @@ def test_ties_of_par2_are_broken_by_the_log_extrapolation_error() -> None:
     near, far = (summarise([lane(0, extrapolation=error)]) for error in (1e-3, 1e3))
     nothing, best = summarise([lane(0, "diverged", None)]), summarise([solved(0, 5000)])
     assert len({one.value("par2") for one in (near, far, nothing)}) == 1
-    assert rank([nothing, far, near, best]) == [3, 2, 1, 0]
+    assert order([nothing, far, near, best]) == [3, 2, 1, 0]
     assert objective_value(near) == (20_000.0, -3.0)
 
 
 def test_full_ties_go_to_the_earlier_configuration() -> None:
     same = summarise([lane(0)])
-    assert rank([same, same, same]) == [0, 1, 2]
+    assert order([same, same, same]) == [0, 1, 2]
 
 
 def test_objectives_can_be_maximised_and_named() -> None:
     good, bad = summarise([solved(0, 9000)]), summarise([lane(0)])
-    assert rank([bad, good], "success_rate", "maximize") == [1, 0]
-    assert rank([bad, good], "converged_at.median") == [1, 0]
+    assert order([bad, good], "success_rate", "maximize") == [1, 0]
+    assert order([bad, good], "converged_at.median") == [1, 0]
     assert good.value("error.extrapolation.median").estimate == pytest.approx(1e-6)
     assert objective_value(bad, "converged_at.median") == (WORST, 0.0)
     assert objective_value(bad, "converged_at.median", "maximize")[0] == -WORST
+
+
+BOTH = Search(
+    configurations=1, objective=Objective("success_rate", "maximize"), further_objectives=(Objective("seed_steps"),)
+)  # fmt: skip
+
+
+def with_steps(solved_seeds: int, steps: int, error: float = 1.0) -> Summary:
+    """Two seeds, of which so many are solved, with so many steps each."""
+    return summarise([lane(seed, "solved" if seed < solved_seeds else "unsolved", error, steps=steps) for seed in range(2)])
+
+
+def test_of_several_objectives_the_rank_is_the_front_and_its_members_are_in_order_of_the_first() -> None:
+    """Success and steps: (1, 200) and (0.5, 100) are on the front; (0.5, 200) is dominated by both; (0, 300) by all."""
+    cheap, dear, worse, worst = with_steps(1, 100), with_steps(2, 200), with_steps(1, 200), with_steps(0, 300)
+    assert rank([worst, cheap, worse, dear], BOTH) == [Place(3, 1), Place(1, 1), Place(2, 2), Place(0, 3)]
+    swapped = Search(configurations=1, objective=BOTH.further_objectives[0], further_objectives=(BOTH.objective,))
+    assert rank([worst, cheap, worse, dear], swapped) == [Place(1, 1), Place(3, 1), Place(2, 2), Place(0, 3)]
+
+
+def test_equal_values_of_all_objectives_share_a_front_and_are_in_order_of_the_error() -> None:
+    far, near = with_steps(1, 100, 10.0), with_steps(1, 100, 0.1)
+    assert rank([far, near], BOTH) == [Place(1, 1), Place(0, 1)]
+
+
+def test_a_value_that_no_seed_defines_is_the_worst_of_its_objective() -> None:
+    search = Search(configurations=1, objective=Objective("converged_at.median"), further_objectives=(Objective("seed_steps"),))
+    never = summarise([lane(0, steps=100)])
+    assert standing(never, search).values == (float("inf"), 100.0)
+    assert rank([never, summarise([solved(0, 5)])], search) == [Place(1, 1), Place(0, 1)]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.integers(0, 2)), min_size=1, max_size=14))
+def test_a_front_is_what_no_other_configuration_of_the_rest_dominates(drawn: list[tuple[int, int, int]]) -> None:
+    search = Search(
+        configurations=1, objective=Objective("solved", "maximize"), constraints=(Constraint("errors", "at_most", 0),),
+        further_objectives=(Objective("seed_steps"), Objective("diverged")),
+    )  # fmt: skip
+    outcomes = [(["solved"] * solved + ["diverged"] * diverged + ["unsolved"] * 7, steps) for solved, steps, diverged in drawn]
+    summaries = [summarise([lane(seed, outcome[seed], steps=steps) for seed in range(7)]) for outcome, steps in outcomes]
+    left = {i: standing(summary, search).values for i, summary in enumerate(summaries)}
+    found = {place.position: place.rank for place in rank(summaries, search)}
+    front = 0
+    while left:
+        front += 1
+        best = {i for i, own in left.items() if not any(all(map(le, one, own)) and one != own for one in left.values())}
+        assert best == {i for i, number in found.items() if number == front}
+        left = {i: own for i, own in left.items() if i not in best}
+
+
+def test_what_breaks_a_constraint_ranks_after_all_that_meet_it_the_least_broken_first() -> None:
+    search = Search(
+        configurations=1, constraints=(Constraint("diverged", "at_most", 0), Constraint("success_rate", "at_least", 0.5))
+    )
+    poor = summarise([solved(0, 9000), lane(1)])
+    unsolved = summarise([solved(0, 10), lane(1), lane(2)])
+    lost = summarise([solved(0, 10), lane(1, "diverged")])
+    assert [standing(one, search).violation for one in (poor, lost, unsolved)] == [0.0, 1.0, pytest.approx(1 / 6)]
+    assert rank([lost, unsolved, poor], search) == [Place(2, 1), Place(1, 2), Place(0, 3)]
+
+
+def test_a_limit_itself_is_met_and_a_metric_that_no_seed_defines_breaks_its_constraint() -> None:
+    search = Search(configurations=1, constraints=(Constraint("sparsity_error", "at_most", 0.4),))
+    assert standing(summarise([solved(0, 10, 0.4)]), search).violation == 0.0
+    assert standing(summarise([lane(0)]), search) == Standing(float("inf"), (20_000.0,), 0.0)
+    assert rank([summarise([lane(0)]), summarise([solved(0, 10, 0.5)])], search)[0].position == 1
+
+
+def test_of_a_score_a_missing_value_is_the_worst_for_either_limit() -> None:
+    lanes = [scored(0, 0.9), scored(1, 0.9), with_curve({}, None, 2), with_curve({}, None, 3), with_curve({}, None, 4)]
+    for bound, limit in (("at_least", 0.5), ("at_most", 1.0)):
+        search = Search(configurations=1, constraints=(Constraint(f"{SCORE}.median", bound, limit),))  # type: ignore[arg-type]
+        assert standing(summarise(lanes), search).violation == float("inf")
+        assert standing(summarise(lanes[:3]), search).violation == 0.0
+
+
+def test_broken_constraints_come_after_every_front() -> None:
+    search = dataclasses.replace(BOTH, constraints=(Constraint("diverged", "at_most", 0),))
+    broken = summarise([solved(0, 10), solved(1, 10), lane(2, "diverged", steps=1)])
+    found = rank([broken, with_steps(0, 300), with_steps(2, 200)], search)
+    assert found == [Place(2, 1), Place(1, 2), Place(0, 3)]
 
 
 def test_an_unknown_objective_is_reported_with_the_nearest_name() -> None:
@@ -214,7 +311,7 @@ def test_an_objective_may_be_the_median_of_a_score_and_a_missing_one_is_the_wors
     assert summarise(lost).value(objective, "minimize").estimate == 0.9
     assert summarise(lost).value(objective, "maximize").estimate == 0.2
     assert objective_value(summarise(lost[3:]), objective, "maximize")[0] == -WORST
-    assert rank([summarise(lanes[:1]), summarise(lanes[1:])], objective, "maximize") == [1, 0]
+    assert order([summarise(lanes[:1]), summarise(lanes[1:])], objective, "maximize") == [1, 0]
 
 
 # ------------------------------------------------------------------------------------------- the registry

@@ -318,3 +318,78 @@ def test_runs_without_finite_errors_are_left_out_and_one_run_is_too_few(store: S
 def test_several_configurations_are_refused(store: Store) -> None:
     with pytest.raises(UserError, match="has 2 configurations"):
         thresholds(reference(store, {"extrapolation": 1.0}, configurations=2))
+
+
+# ------------------------------------------------------------------------------------------- constraints, objectives, ties
+
+
+def searched(store: Store, **search: Any) -> Report:
+    """The small sweep with other keys in its search."""
+    made_sweep(store, document=DOCUMENT | {"search": DOCUMENT["search"] | search})
+    return report(store, "small")
+
+
+def test_a_tie_that_only_the_error_decides_is_said_in_one_line(small: Report) -> None:
+    """Both configurations of linear have a par2 of twice the budget; those of nau differ."""
+    text = as_markdown(small)
+    assert text.count("Decided by the tie-break") == 1
+    section = text[text.index("## model=linear") :]
+    assert "Decided by the tie-break: equal par2 of #1, #0, so by the median error.\n" in section
+
+
+def test_a_full_tie_is_decided_by_the_number(store: Store) -> None:
+    store.begin_sweep("tied", "", DOCUMENT)
+    for i in range(10):
+        entry = configuration("nau", i, {"train.lr": 0.1 + i})
+        store.add_configuration("tied", entry)
+        store.add_records([lane(entry, seed, None, 0.5) for seed in range(3)])
+    text = " ".join(as_markdown(report(store, "tied")).split())
+    assert "equal par2 of #0, #1, #2, #3, #4, #5, #6, #7 and 2 more, so by the median error, then by number." in text
+
+
+def test_configurations_that_break_a_constraint_are_last_and_the_report_says_which(store: Store) -> None:
+    """nau #0 (2 of 3 solved) meets both, #1 (3 of 3) has a success rate above the limit; linear #0 diverged once."""
+    found = searched(store, constraints={"success_rate": {"at_most": 0.9}, "diverged": {"at_most": 0}})
+    assert [(one.configuration.number, one.rank) for one in found.configurations] == [(0, 1), (1, 2), (1, 1), (0, 2)]
+    text = as_markdown(found)
+    assert "Ranked last, as success_rate at most 0.9 is broken: #1 (100)." in text
+    assert "Ranked last, as diverged at most 0 is broken: #0 (1)." in text
+    assert "| diverged | parameters" in text
+    entries = found.as_dict()["configurations"]
+    assert [e["broken_constraints"] for e in entries] == [[], ["success_rate at most 0.9"], [], ["diverged at most 0"]]
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [row["broken_constraints"] for row in rows] == ["", "success_rate at most 0.9", "", "diverged at most 0"]
+
+
+def test_a_search_without_constraints_or_further_objectives_has_no_fields_of_them(small: Report) -> None:
+    entry = small.as_dict()["configurations"][0]
+    assert "broken_constraints" not in entry and "objectives" not in entry
+    assert "broken_constraints" not in as_csv(small) and "objectives." not in as_csv(small)
+    assert "Pareto" not in as_markdown(small)
+
+
+def test_the_pareto_front_is_marked_and_listed_in_the_order_of_the_first_objective(store: Store) -> None:
+    """nau: #1 solves 3 of 3, #0 2 of 3, with equal steps. linear: #0 has fewer steps, as it diverged, #1 the lower error."""
+    found = searched(store, objective=["error.extrapolation.median", "seed_steps"])
+    assert [(one.configuration.number, one.rank) for one in found.configurations] == [(1, 1), (0, 2), (1, 1), (0, 1)]
+    text = as_markdown(found)
+    aim = "lowest error.extrapolation.median, lowest seed_steps"
+    assert f"## Best of each cell: {aim}" in text and "* one on the Pareto front of its cell." in " ".join(text.split())
+    front = next(part for part in text.split("\n## ") if part.startswith(f"Pareto front: {aim}"))
+    fields = [[field.strip() for field in line.split("|")[1:5]] for line in front.splitlines() if line.startswith("| ")]
+    assert fields == [
+        ["model", "#", "error.extrapolation.median", "seed_steps"],
+        ["nau", "1", "1e-9", "45k"],
+        ["linear", "1", "0.1", "45k"],
+        ["linear", "0", "–", "15.7k"],
+    ]
+    assert "| 0*  |" in text[text.index("## model=linear") :]
+    entries = found.as_dict()["configurations"]
+    assert entries[3]["objectives"] == {"error.extrapolation.median": None, "seed_steps": 15_700}
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [(row["rank"], row["objectives.seed_steps"]) for row in rows] == [
+        ("1", "45000"),
+        ("2", "45000"),
+        ("1", "45000"),
+        ("1", "15700"),
+    ]

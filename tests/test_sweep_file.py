@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.config.diff import difference
 from sweeps.config.faults import SweepFileError
-from sweeps.config.space import Dimension, Objective, Search
+from sweeps.config.space import Constraint, Dimension, Objective, Search
 from sweeps.config.sweep_file import MAX_SEED, Sweep, from_document, parse, stored_search
 
 SMALL = "task: {name: static, operation: add}\nmodel: nau\ntrain: {steps: 1000}\n"
@@ -238,6 +238,69 @@ def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_sets_t
         search = small(f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}").search
         assert search is not None
         assert search.objective == expected
+
+
+def test_several_objectives_are_a_list_or_a_mapping_in_the_order_written() -> None:
+    for objective in ("[success_rate, {seed_steps: minimize}]", "{success_rate: maximize, seed_steps: minimize}",
+                      "[{success_rate: maximize}, seed_steps]"):  # fmt: skip
+        search = small(f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: [1, 2]}}}}").search
+        assert search is not None
+        assert search.objectives == (Objective("success_rate", "maximize"), Objective("seed_steps", "minimize"))
+    search = small("search: {configurations: 2, objective: [par2], space: {train.lr: [1, 2]}}").search
+    assert search is not None and search.objectives == (Objective(),) and not search.further_objectives
+
+
+def test_constraints_are_sorted_and_former_names_are_those_of_today() -> None:
+    text = "search: {configurations: 2, space: {train.lr: [1, 2]}, constraints: CONSTRAINTS}"
+    search = small(
+        text.replace("CONSTRAINTS", "{success_rate: {at_least: 0.5, at_most: 1}, converged_at: {at_most: 1e4}}")
+    ).search
+    assert search is not None
+    assert search.constraints == (
+        Constraint("converged_at.mean", "at_most", 1e4),
+        Constraint("success_rate", "at_least", 0.5),
+        Constraint("success_rate", "at_most", 1.0),
+    )
+
+
+def test_a_brute_force_search_is_as_long_as_its_space_has_points_that_conditions_leave() -> None:
+    """adam; sgd with momentum 0.5, 0.9. With batch 8, 9, 10 or 128, the file's. The file's own point has the default adam."""
+    space = """\
+search:
+  sampler: brute_force
+  space:
+    train.optimizer: [adam, sgd]
+    train.momentum: {choice: [0.5, 0.9], when: {train.optimizer: sgd}}
+    train.batch: {integer: [8, 10], or: 128}
+"""
+    sweep = small(space)
+    assert sweep.grids == {"all": 12} and sweep.configurations(sweep.cells[0]) == 12
+    sweep = parse(SMALL + space, "x.yaml", ["search.configurations=5"])
+    assert sweep.configurations(sweep.cells[0]) == 5 and "different" not in str(sweep.warnings)
+    fixed = parse(SMALL + space, "x.yaml", ["search.sampler={name: partial_fixed, sampler: brute_force}",
+                                            "search.sampler.fixed.train.optimizer=sgd"])  # fmt: skip
+    assert fixed.grids == {"all": 1 + 8}
+
+
+def test_a_model_may_be_searched_with_the_settings_of_each_choice_and_a_setting_that_is_a_mapping() -> None:
+    text = """\
+task: {name: static, operation: mul}
+model: nmu
+train: {steps: 1000}
+search:
+  sampler: brute_force
+  space:
+    model.name: [nmu, nau]
+    model.clamp: {choice: [true, false], when: {model.name: nmu}}
+    model.sparsity_penalty: {choice: [{weight: 1}, {weight: 10}], when: {model.clamp: false}}
+"""
+    sweep = parse(text, "x.yaml")
+    [cell] = sweep.cells
+    assert sweep.grids == {"all": 4}
+    settings = cell.with_parameters({"model.name": "nmu", "model.clamp": False, "model.sparsity_penalty": {"weight": 10}})
+    assert settings["model"] == {"name": "nmu", "clamp": False, "sparsity_penalty": {"weight": 10}}
+    nau = {"model.name": "nau", "model.clamp": False, "model.sparsity_penalty": {"weight": 10}}
+    assert cell.with_parameters(nau)["model"] == {"name": "nau"}
 
 
 def test_a_score_of_the_task_may_be_the_objective() -> None:

@@ -426,7 +426,8 @@ def _check_conditions(space: Mapping[str, Dimension], path: str, faults: Faults)
                 )
         possible = enabling(space, name)
         for on in _needed_by(space, name):
-            if on not in dimension.when and on not in possible:
+            direct = any(space[on].may_be(value) for value in dimension.when.get(on, ()))
+            if on not in possible and (direct or on not in dimension.when):
                 faults.add(join(path, name, "when"), f"never holds: its conditions need different values of {on}")
         for on, wanted in dimension.when.items():
             if on in space and not any(space[on].may_be(value) for value in wanted):

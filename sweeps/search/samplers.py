@@ -20,7 +20,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ SAMPLERS: dict[str, Sampler] = {
         options={
             "n_startup_trials": _STARTUP,
             "sigma0": Option(float),
-            "popsize": Option(int, least=2),
+            "popsize": Option(int, least=4),  # with fewer the package divides by zero
             "use_separable_cma": Option(bool),
             "with_margin": Option(bool),
             "lr_adapt": Option(bool),
@@ -278,14 +278,17 @@ def check_sampler(
         return [Fault("", unknown("sampler", name, SAMPLERS))]
     space = space or {}
     faults = list(_option_faults(f"sampler {name!r}", SAMPLERS[name].options, options, objectives))
-    if SAMPLERS[name].fixes and not faults:
-        faults += _fixed_faults(options.get("fixed"), space)
-        base, base_options = _named(options.get("sampler", Search.sampler))
-        faults += [
-            Fault(join("sampler", fault.path), fault.message)
-            for fault in ([] if faults else check_sampler(base, base_options, space, objectives))
-        ]
-        return faults
+    if SAMPLERS[name].fixes:
+        faults += [] if faults else _fixed_faults(options.get("fixed"), space)
+        if faults:
+            return faults
+        fixed, (base, base_options) = options["fixed"], _named(options.get("sampler", Search.sampler))
+        left = {
+            path: replace(dimension, kind="choice", choices=(fixed[path],)) if path in fixed else dimension
+            for path, dimension in space.items()
+        }
+        found = check_sampler(base, base_options, left, objectives)
+        return [Fault(join("sampler", fault.path), fault.message) for fault in found]
     sampler = SAMPLERS[name]
     if sampler.package is not None and importlib.util.find_spec(sampler.package) is None:
         package = sampler.package
