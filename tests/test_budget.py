@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweeps.config.space import Constraint, Objective, Search
 from sweeps.config.sweep_file import Budget, Sweep, from_document
 from sweeps.errors import UserError
 from sweeps.results import as_json, as_markdown, report
@@ -231,6 +232,9 @@ def test_the_best_by_the_objective_decides_and_not_another_that_solves_more_seed
     lanes = [Lane(f"k{seed}", {"train": {"steps": 20}}, seed) for seed in range(40)]
     few = summarise(result(lane, lane.seed < 30) for lane in lanes)
     all_late = summarise(dataclasses.replace(result(lane, True), converged_at=18) for lane in lanes)
-    assert meets_target([few, all_late], 0.9) is None
-    assert meets_target([all_late], 0.9) == 0
-    assert meets_target([few, all_late], 0.9, "success_rate", "maximize") == 1
+    by_rate = Search(configurations=1, objective=Objective("success_rate", "maximize"))
+    assert meets_target([few, all_late], 0.9, Search(configurations=1)) is None
+    assert meets_target([all_late], 0.9, Search(configurations=1)) == 0
+    assert meets_target([few, all_late], 0.9, by_rate) == 1
+    never = dataclasses.replace(by_rate, constraints=(Constraint("success_rate", "at_most", 0.5),))
+    assert meets_target([all_late], 0.9, never) is None

@@ -503,3 +503,18 @@ def test_a_mutated_file_is_read_or_refused_with_lines_and_raises_nothing_else() 
             for fault in error.faults:
                 assert fault.line or "is missing" in fault.message, f"{fault}\n{text}"
     assert 5 < sound < 60
+
+
+def test_early_stopping_that_could_stop_the_best_of_the_search_is_refused() -> None:
+    text = (
+        SMALL
+        + "seeds: 20\nsearch: {configurations: 3, SEARCH, space: {train.lr: [1, 2]}}\nearly_stopping: {seeds: {race: [10]}}\n"
+    )
+    found = faults(text.replace("SEARCH", "objective: [par2, seed_steps]"))
+    assert "line 6: early_stopping: decides by one objective, and the search has 2, par2 and seed_steps" in found
+    found = faults(text.replace("SEARCH", "constraints: {diverged: {at_most: 0}}"))
+    assert "line 6: early_stopping.seeds: could stop a configuration that meets search.constraints" in found
+    found = faults(
+        text.replace("SEARCH", "objective: [par2, seed_steps]").partition("early")[0] + "budget: {target: {success_rate: 0.5}}"
+    )
+    assert "line 6: budget.target: ends a search by its best configuration, and of several objectives there is not one" in found

@@ -292,7 +292,8 @@ class CellSearch:
             given = () if one.value is None else (one.value, *one.further)
             if given and not any(map(math.isnan, given)):
                 values[number] = [sign * given[i] for sign, (i, _) in zip(signs, self._objectives, strict=True)]
-        broken = {number: sum(max(0.0, excess) for excess in finished[number].excesses) for number in values}
+        limits = self._search.constraints
+        broken = {number: sum(max(0.0, e) for e in finished[number].excesses) if limits else 0.0 for number in values}
         undefined = 1.0 + max((total for total in broken.values() if math.isfinite(total)), default=0.0)
         told: dict[int, tuple[float, ...]]
         if len(signs) > 1:
@@ -307,11 +308,11 @@ class CellSearch:
             ranks = _ranks({number: (first[number], own[0], ties[number]) for number, own in values.items()})
             told = {number: (rank,) for number, rank in ranks.items()}
         outcomes = {}
+        names = [str(constraint) for constraint in limits] if self._sampler.constraints else []
         for number, one in finished.items():
-            named = zip(self._search.constraints, one.excesses, strict=False) if self._sampler.constraints else ()
-            constraints = {str(constraint): min(excess, undefined) for constraint, excess in named}
-            result = one.value, one.tie_break, one.stopped_after, one.further, one.excesses
-            outcomes[number] = Outcome(told.get(number), constraints, one.stopped_after, result)
+            named = {name: min(excess, undefined) for name, excess in zip(names, one.excesses, strict=False)} if names else {}
+            result = (one.value, one.tie_break, one.stopped_after, one.further, one.excesses)
+            outcomes[number] = Outcome(told.get(number), named, one.stopped_after, result)
         return outcomes
 
     def _seed(self, number: int | str) -> int:

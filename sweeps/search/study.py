@@ -10,8 +10,7 @@ import copy
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -24,8 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):  # which is made thousands of times, and quicker than a dataclass
     """The result of one configuration, as the sampler gets it."""
 
     values: tuple[float, ...] | None
