@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sweeps.config.space import Dimension, restrict
 from sweeps.config.compare import values_at
+from sweeps.config.space import Dimension, restrict
 from sweeps.config.sweep_file import stored_search
 from sweeps.errors import UserError
 from sweeps.results.report import report
@@ -120,7 +120,8 @@ class Recording:
             "steps": list(self.steps),
         }  # fmt: skip
         with file.open("wb") as opened:
-            np.savez_compressed(opened, head=np.array(json.dumps(head)), **self.arrays)
+            arrays: dict[str, Any] = dict(self.arrays)
+            np.savez_compressed(opened, head=np.array(json.dumps(head)), **arrays)
 
     @classmethod
     def load(cls, file: Path) -> Recording:
@@ -133,8 +134,8 @@ class Recording:
                 raise ValueError("its format is that of another version")
         except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{file} is not a recording that this version can read: {error}") from error
-        lists = {name: tuple(head.pop(name)) for name in ("parameters", "seeds", "steps")}
-        return cls(**head, **lists, arrays=arrays)
+        head |= {name: tuple(head[name]) for name in ("parameters", "seeds", "steps")}
+        return cls(**head, arrays=arrays)
 
 
 def recorded(store: Store, name: str) -> Recording:

@@ -17,8 +17,8 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple, cast
 
 import matplotlib
 import numpy as np
@@ -35,7 +35,7 @@ from sweeps.results.numbers import UNKNOWN, percent, steps
 from sweeps.results.statistics import Interval, t_mean, wilson
 from sweeps.results.summary import Summary, objective_value, rank, summarise
 from sweeps.search.cell import CellSearch, Finished
-from sweeps.search.stopping import Values, halving, race, stages
+from sweeps.search.stopping import Values, is_stopped_at_rung, race, stages
 from sweeps.training.lane import LaneResult
 
 PARALLEL = 8
@@ -43,7 +43,9 @@ PARALLEL = 8
 REPEATS = 20
 TPE_CONFIGURATIONS = 40
 """That TPE tries: from more of a recording's, the nearest one that is left is seldom near."""
-OBJECTIVE = metrics.PAR2
+OBJECTIVE = Objective()
+"""par2."""
+SEED_VALUE = cast(metrics.SeedValue, metrics.seed_value(OBJECTIVE))  # it is a mean over seeds
 
 
 class Point(NamedTuple):
@@ -106,55 +108,58 @@ class Replay:
 
 
 def search(strategy: Strategy, replay: Replay) -> Trajectory:
-    """Return what a strategy chooses, after each configuration that it completes."""
-    recording, num_seeds = replay.recording, len(replay.seeds)
+    """Return what a strategy has chosen after each configuration that it completes, and at its end.
+
+    The rules are those of the driver: groups of `PARALLEL` that race, and comparisons at a rung with what had ended before a
+    configuration was suggested.
+    """
+    recording, num_seeds, stopping = replay.recording, len(replay.seeds), strategy.stopping
     count = min(strategy.configurations or len(replay.order), len(replay.order))
     suggest = _suggestions(strategy, replay, count)
     tried: dict[int, int] = {}
     finished: dict[int, Finished] = {}
     complete: dict[int, Values] = {}
-    at_rung: dict[int, dict[int, float]] = {}
+    at_rung: dict[int, dict[int, tuple[float, float]]] = {}
     best: tuple[int, Summary] | None = None
     found: list[Point] = []
     for first in range(0, count, PARALLEL):
-        group = range(first, min(first + PARALLEL, count))
-        for number in group:
+        numbers = range(first, min(first + PARALLEL, count))
+        for number in numbers:
             tried[number] = suggest(number, tried, finished)
-        left = list(group)
-        before = dict(complete)
-        level = 0
-        for stage in stages(strategy.stopping, num_seeds, recording.budget):
+        left, before, level = list(numbers), dict(complete), 0
+        for index, stage in enumerate(stages(stopping, num_seeds, recording.budget)):
             values: dict[int, Values] = {}
             for number in left:
                 results = replay.results(tried[number], stage.seeds, stage.steps)
-                summary = summarise([replace(result, budget=recording.budget) for result in results])
-                value, tie_break = objective_value(summary)
-                finished[number] = Finished(recording.parameters[tried[number]] if number else {}, value, tie_break)
-                values[number] = {result.seed: _cost(result) for result in results}
+                summary = summarise(results)
+                finished[number] = Finished(
+                    recording.parameters[tried[number]] if number else {}, *objective_value(summary), stopped_after=index + 1
+                )
+                values[number] = {result.seed: SEED_VALUE.of(result) for result in results}
                 if stage.steps < recording.budget:
-                    at_rung.setdefault(stage.steps, {})[number] = _at_rung(strategy.stopping.halving, results)
+                    at_rung.setdefault(stage.steps, {})[number] = _at_rung(stopping.halving, summary)
                 elif stage.seeds == num_seeds:
                     complete[number] = values[number]
+                    finished[number] = replace(finished[number], stopped_after=None)
                     if best is None or rank([best[1], summary])[0] == 1:
                         best = number, summary
                     found.append(Point(replay.seed_steps, tried[best[0]]))
-            if stage.steps < recording.budget and strategy.stopping.halving is not None:
-                reached = at_rung[stage.steps] if left else {}
-                earlier = {k: [v for number, v in reached.items() if number <= k - PARALLEL] for k in left}
-                left = [k for k in left if not halving(reached[k], earlier[k], strategy.stopping.halving.keep)]
-            elif stage.seeds < num_seeds and strategy.stopping.race is not None:
-                stopped = race(strategy.stopping.race, level, values, before, by_rank=False, seed=replay.seed)
-                left = [number for number in left if number not in stopped]
-                level += 1
+            if stage.steps < recording.budget and stopping.halving is not None:
+                reached, keep = at_rung.get(stage.steps, {}), stopping.halving.keep
+                earlier = {k: [reached[n] for n in range(max(0, k - PARALLEL + 1)) if n in reached] for k in left}
+                left = [k for k in left if not is_stopped_at_rung(reached[k], earlier[k], keep)]
+            elif stage.seeds < num_seeds and stopping.race is not None:
+                worse = race(stopping.race, level, values, before, SEED_VALUE.by_rank, f"{replay.seed}/{recording.sweep}")
+                left, level = [number for number in left if number not in worse], level + 1
     # The last configurations may have been stopped.
     return [*found, Point(replay.seed_steps, found[-1].configuration)]
 
 
-def _at_rung(by: Halving | None, results: Sequence[LaneResult]) -> float:
-    """Return the metric that halving compares, lower being better."""
-    assert by is not None
-    value, _ = objective_value(summarise(results), by.metric.name, by.metric.direction)
-    return -value if by.metric.direction == "maximize" else value
+def _at_rung(halving: Halving | None, summary: Summary) -> tuple[float, float]:
+    """Return the metric that halving compares and what breaks ties, lower being better."""
+    assert halving is not None
+    value, tie_break = objective_value(summary, halving.metric.name, halving.metric.direction)
+    return (-value if halving.metric.direction == "maximize" else value), tie_break
 
 
 # ------------------------------------------------------------------------------------------- suggestions
@@ -168,7 +173,8 @@ def _suggestions(strategy: Strategy, replay: Replay, count: int) -> Suggest:
         return lambda number, tried, finished: replay.order[number]
     recording = replay.recording
     settings = Search(sampler="tpe", seed=replay.seed, configurations=count, parallel=PARALLEL, space=recording.space)
-    cell = CellSearch(recording.space, settings, recording.sweep, recording.parameters[0])
+    in_groups = strategy.stopping.race is not None
+    cell = CellSearch(recording.space, settings, recording.sweep, recording.parameters[0], in_groups)
     points = np.array([coordinates(recording.space, parameters) for parameters in recording.parameters])
 
     def nearest(number: int, tried: Mapping[int, int], finished: Mapping[int, Finished]) -> int:
@@ -372,12 +378,12 @@ class SearchBench:
         count = len(self.repetitions)
         success, par2 = self.best_success, self.best_par2
         lines = [
-            f"{self.recording}: {self.configurations} configurations, {self.good} of which solve more than half of their seeds; "
-            f"{self.seeds} seeds for a search, {self.fresh_seeds} fresh ones to measure its winner; {self.budget:,} steps, "
-            f"stop: {self.stop}",
+            f"{self.recording}: {self.configurations} configurations, {self.good} of which solve more than half of their "
+            f"seeds; {self.seeds} seeds for a search, {self.fresh_seeds} fresh ones to measure its winner; "
+            f"{self.budget:,} steps, stop: {self.stop}",
             f"best, over all {self.seeds + self.fresh_seeds} seeds: success {percent(success.estimate)}% "
             f"[{percent(success.low)}, {percent(success.high)}], par2 {steps(par2.estimate)} [{steps(par2.low)}, "
-            f"{steps(par2.high)}]; {len(self.equal)} configurations have an interval that overlaps",
+            f"{steps(par2.high)}]; other configurations with an interval that overlaps: {len(self.equal) - 1}",
             "",
             "| strategy | tried | seed-steps | of everything, % | regret, % | best found | or equal | "
             "random for as much, regret % | SMAC needs, of everything, % |",
@@ -414,58 +420,49 @@ def _count(value: Interval, count: int) -> str:
 
 
 def bench_search(
-    recording: Recording,
-    chosen: Sequence[Strategy] = (),
-    repeats: int = REPEATS,
-    seed: int = 0,
-    stop: Stop = "never",
-    peers: bool = True,
+    recording: Recording, repeats: int = REPEATS, seed: int = 0, stop: Stop = "never", peers: bool = True,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> SearchBench:
+) -> SearchBench:  # fmt: skip
     """Repeat every strategy on shuffled configurations and seeds, and measure what it chose.
 
-    `chosen` replaces the strategies; `everything` is always one. `seed` is that of all random numbers. `peers`: whether
-    SMAC and irace are measured where they are installed.
+    `seed` is that of all random numbers, `stop` when a lane ends. `peers`: whether SMAC is measured where it is installed.
     """
-    count, num_seeds = len(recording.parameters), len(recording.seeds) // 2
-    found = [EVERYTHING, *(one for one in chosen or strategies(num_seeds, recording.budget) if one != EVERYTHING)]
-    not_run = dict(_not_run() if peers else {peer: "left out" for peer in (SMAC, IRACE)})
-    values = np.array([[_cost(recording.result(c, s, stop=stop)) for s in range(len(recording.seeds))] for c in range(count)])
-    best = int(values.mean(axis=1).argmin())
+    lanes = [[recording.result(c, s, stop=stop) for s in range(len(recording.seeds))] for c in range(len(recording.parameters))]
+    values = np.array([[SEED_VALUE.of(result) for result in row] for row in lanes])
     intervals = [t_mean(row) for row in values.tolist()]
+    best = int(values.mean(axis=1).argmin())
+    not_run = dict(_not_run()) if peers else dict.fromkeys((SMAC, IRACE), "left out")
+    num_seeds = len(recording.seeds) // 2
     repetitions = []
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, repeat])
-        order = [0, *(1 + generator.permutation(count - 1)).tolist()]
+        order = [0, *(1 + generator.permutation(len(lanes) - 1)).tolist()]
         shuffled = generator.permutation(len(recording.seeds)).tolist()
+        replay = partial(Replay, recording, order, shuffled[:num_seeds], int(generator.integers(2**31)), stop)
+        runs = {one.name: _run(partial(search, one), replay()) for one in strategies(num_seeds, recording.budget)}
+        if SMAC not in not_run:
+            runs[SMAC] = _run(_smac, replay())
         fresh = values[:, shuffled[num_seeds:]].mean(axis=1)
-        runs = {}
-        for strategy in [*found, *([] if SMAC in not_run else [SMAC])]:
-            replay = Replay(recording, order, shuffled[:num_seeds], seed=int(generator.integers(2**31)), stop=stop)
-            trajectory = _smac(replay) if isinstance(strategy, str) else search(strategy, replay)
-            runs[strategy if isinstance(strategy, str) else strategy.name] = Run(trajectory, replay.configurations)
-        regret = (fresh / fresh[best] - 1).tolist()
         cost = runs[EVERYTHING.name].trajectory[-1].seed_steps
-        repetitions.append(Repetition(runs=runs, everything=cost, regret=regret))
+        repetitions.append(Repetition(runs=runs, everything=cost, regret=(fresh / fresh[best] - 1).tolist()))
         on_progress(f"{recording.sweep}: repetition {repeat + 1} of {repeats}")
-    solved = [sum(recording.result(c, s, stop=stop).solved for s in range(len(recording.seeds))) for c in range(count)]
+    solved = [sum(result.solved for result in row) for row in lanes]
     return SearchBench(
-        recording=recording.sweep, configurations=count, seeds=num_seeds, fresh_seeds=len(recording.seeds) - num_seeds,
+        recording=recording.sweep, configurations=len(lanes), seeds=num_seeds, fresh_seeds=len(recording.seeds) - num_seeds,
         budget=recording.budget, stop=stop, good=sum(2 * n > len(recording.seeds) for n in solved), best=best,
         best_success=wilson(solved[best], len(recording.seeds)), best_par2=intervals[best],
-        equal=tuple(c for c in range(count) if _overlap(intervals[c], intervals[best])),
+        equal=tuple(c for c, interval in enumerate(intervals) if _overlap(interval, intervals[best])),
         repetitions=tuple(repetitions), not_run=not_run,
     )  # fmt: skip
+
+
+def _run(strategy: Callable[[Replay], Trajectory], replay: Replay) -> Run:
+    return Run(strategy(replay), replay.configurations)
 
 
 def _overlap(one: Interval, other: Interval) -> bool:
     assert one.low is not None and one.high is not None and other.low is not None and other.high is not None
     return one.low <= other.high and other.low <= one.high
-
-
-def _cost(result: LaneResult) -> float:
-    """A seed's contribution to par2."""
-    return float(OBJECTIVE.lane_value(result) or 0.0)
 
 
 def _not_run() -> Iterator[tuple[str, str]]:
@@ -475,13 +472,11 @@ def _not_run() -> Iterator[tuple[str, str]]:
 
 
 def _smac(replay: Replay) -> Trajectory:
-    found: list[Point] = []
-    incumbents = smac_peer.intensify(
-        len(replay.order), len(replay.seeds), lambda number, seed: _cost(replay.result(replay.order[number], seed)), replay.seed
-    )
-    for number in incumbents:
-        found.append(Point(replay.seed_steps, replay.order[number]))
-    return found
+    def cost(number: int, seed: int) -> float:
+        return SEED_VALUE.of(replay.result(replay.order[number], seed))
+
+    incumbents = smac_peer.intensify(len(replay.order), len(replay.seeds), cost, replay.seed)
+    return [Point(replay.seed_steps, replay.order[number]) for number in incumbents]
 
 
 # ------------------------------------------------------------------------------------------- the figure
@@ -511,7 +506,9 @@ def _panel(panel: Axes, bench: SearchBench) -> None:
             grid = np.geomspace(first, share, 60).tolist()
             means = [bench.mean_regret(name, at) for at in grid]
             panel.plot(grid, [m.estimate or 0.0 for m in means], color=colour, label=LINES[name], linewidth=1.6)
-            panel.fill_between(grid, [m.low or 0.0 for m in means], [m.high or 0.0 for m in means], color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                grid, [m.low or 0.0 for m in means], [m.high or 0.0 for m in means], color=colour, alpha=0.15, linewidth=0
+            )
         else:
             ends = [[share - (row.share.low or 0.0)], [(row.share.high or 0.0) - share]]
             middle = row.regret.estimate or 0.0

@@ -42,6 +42,8 @@ def intensify(configurations: int, seeds: int, cost: Callable[[int, int], float]
     from smac.main.config_selector import ConfigSelector
     from smac.runhistory.dataclasses import TrialValue
 
+    logging.getLogger("smac.intensifier").setLevel(logging.ERROR)  # it warns when no configuration is left
+
     class InitialDesignOnly(ConfigSelector):
         """Selects the configurations of the initial design and none of a model's."""
 
@@ -67,5 +69,5 @@ def intensify(configurations: int, seeds: int, cost: Callable[[int, int], float]
         with suppress(StopIteration):  # no configuration is left
             while True:
                 trial = smac.ask()
-                smac.tell(trial, TrialValue(cost=cost(int(trial.config["number"]), int(trial.instance))), save=False)
+                smac.tell(trial, TrialValue(cost=cost(int(trial.config["number"]), int(trial.instance or 0))), save=False)
                 yield int(smac.intensifier.get_incumbents()[0]["number"])
