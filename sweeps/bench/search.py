@@ -41,6 +41,8 @@ from sweeps.training.lane import LaneResult
 PARALLEL = 8
 """Configurations in flight, and in a group: the default of a sweep file."""
 REPEATS = 20
+LEAST_SHARE = 0.001
+"""Of the seed-steps of everything that the figure shows."""
 TPE_CONFIGURATIONS = 40
 """That TPE tries: from more of a recording's, the nearest one that is left is seldom near."""
 OBJECTIVE = Objective()
@@ -217,8 +219,14 @@ def coordinates(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -
 
 EVERYTHING = Strategy(name="everything")
 SMAC, IRACE = "SMAC's intensifier", "irace"
-LINES = {EVERYTHING.name: "random: a subset with all seeds", "tpe": "tpe", SMAC: SMAC}
-"""Strategies whose course is drawn, not only its end -> label."""
+LINES = {
+    EVERYTHING.name: ("random: a subset with all seeds", GREY),
+    "tpe": ("tpe", COLOURS[5]),
+    SMAC: (SMAC, COLOURS[0]),
+}
+"""Strategies whose course is drawn, not only its end -> label, colour."""
+POINTS = [colour for colour in COLOURS if colour not in (COLOURS[0], COLOURS[5])]
+"""Colours of the others."""
 
 
 def strategies(num_seeds: int, budget: int) -> list[Strategy]:
@@ -492,30 +500,30 @@ def draw(benches: Sequence[SearchBench]) -> Figure:
             _panel(panel, bench)
             handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, frameon=False)
-        note = f"means of {len(benches[0].repetitions)} repetitions, 95 % intervals"
+        note = f"means of {len(benches[0].repetitions)} repetitions with 95 % intervals; points: at the end of a search"
         figure.suptitle(note, fontsize=7, color=GREY, x=0.995, ha="right")
     return figure
 
 
 def _panel(panel: Axes, bench: SearchBench) -> None:
-    rows = {row.strategy: row for row in bench.rows()}
-    for number, (name, row) in enumerate(rows.items()):
-        colour, share = COLOURS[number % len(COLOURS)], row.share.estimate or 0.0
-        if name in LINES:
-            first = max(one.runs[name].trajectory[0].seed_steps / one.everything for one in bench.repetitions)
-            grid = np.geomspace(first, share, 60).tolist()
-            means = [bench.mean_regret(name, at) for at in grid]
-            panel.plot(grid, [m.estimate or 0.0 for m in means], color=colour, label=LINES[name], linewidth=1.6)
-            panel.fill_between(
-                grid, [m.low or 0.0 for m in means], [m.high or 0.0 for m in means], color=colour, alpha=0.15, linewidth=0
-            )
-        else:
-            ends = [[share - (row.share.low or 0.0)], [(row.share.high or 0.0) - share]]
-            middle = row.regret.estimate or 0.0
-            panel.errorbar(
-                [share], [middle], xerr=ends, yerr=[[middle - (row.regret.low or 0.0)], [(row.regret.high or 0.0) - middle]],
-                color=colour, label=name, fmt=MARKERS[number % len(MARKERS)], markersize=5, capsize=2, linewidth=1,
-            )  # fmt: skip
+    rows = bench.rows()
+    for row in (row for row in rows if row.strategy in LINES):
+        label, colour = LINES[row.strategy]
+        runs = [(one.runs[row.strategy].trajectory, one.everything) for one in bench.repetitions]
+        first = max(run[0].seed_steps / everything for run, everything in runs)
+        last = max(run[-1].seed_steps / everything for run, everything in runs)
+        grid = np.geomspace(max(first, LEAST_SHARE), last, 40).tolist()
+        means = [bench.mean_regret(row.strategy, share * (1 + 1e-9)) for share in grid]
+        panel.plot(grid, [mean.estimate or 0.0 for mean in means], color=colour, label=label, linewidth=1.6)
+        band = [mean.low or 0.0 for mean in means], [mean.high or 0.0 for mean in means]
+        panel.fill_between(grid, *band, color=colour, alpha=0.15, linewidth=0)
+    for number, row in enumerate(row for row in rows if row.strategy not in LINES):
+        x, y = row.share, row.regret
+        ends = [[[value - low], [high - value]] for value, low, high in (_ends(x), _ends(y))]
+        panel.errorbar(
+            [_ends(x)[0]], [_ends(y)[0]], xerr=ends[0], yerr=ends[1], label=row.strategy, color=POINTS[number % len(POINTS)],
+            fmt=MARKERS[number % len(MARKERS)], markersize=5, capsize=2, linewidth=1,
+        )  # fmt: skip
     panel.set_title(f"{bench.recording} ({bench.configurations} configurations)", fontsize=9)
     panel.set_xscale("log")
     panel.set_yscale("symlog", linthresh=0.01, linscale=0.4)
@@ -527,3 +535,9 @@ def _panel(panel: Axes, bench: SearchBench) -> None:
     panel.grid(True, color="#DDDDDD", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _ends(value: Interval) -> tuple[float, float, float]:
+    assert value.estimate is not None
+    low, high = value.low, value.high
+    return value.estimate, value.estimate if low is None else low, value.estimate if high is None else high
