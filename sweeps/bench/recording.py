@@ -11,7 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sweeps.config.compare import values_at
-from sweeps.config.space import Dimension, restrict
+from sweeps.config.space import Search, restrict
 from sweeps.config.sweep_file import stored_search
 from sweeps.errors import UserError
+from sweeps.results.metrics import PAR2, SeedValue, seed_value
 from sweeps.results.report import report
 from sweeps.store import Store
 from sweeps.training.lane import OUTCOMES, SPARSITY_ERROR, Curve, Lane, LaneResult, judge
@@ -41,6 +42,8 @@ class Recording:
 
     sweep: str
     """Name of the recorded sweep."""
+    cell: str
+    """Key of its cell."""
     document: dict[str, Any]
     """The sweep file, parsed."""
     settings: dict[str, Any]
@@ -64,10 +67,18 @@ class Recording:
         return int(self.settings["train"]["steps"])
 
     @cached_property
-    def space(self) -> dict[str, Dimension]:
-        """Searched path -> dimension."""
-        search = stored_search(self.document)
-        return restrict(search.space if search else {}, lambda path: values_at(self.settings, path))
+    def search(self) -> Search:
+        """How the recorded sweep searched, with the dimensions that its cell has."""
+        found = stored_search(self.document) or Search(configurations=1)
+        return replace(found, space=restrict(found.space, lambda path: values_at(self.settings, path)))
+
+    @cached_property
+    def seed_value(self) -> SeedValue:
+        """What a seed contributes to the objective. Raises UserError for one that is not a mean or a median over seeds."""
+        found = seed_value(self.search.objective)
+        if found is None:
+            raise UserError(f"a recording needs an objective that is a mean or a median over all seeds, such as {PAR2.name}")
+        return found
 
     def result(self, configuration: int, seed: int, steps: int | None = None, stop: Stop = "never") -> LaneResult:
         """Return what a lane would have ended with, had its budget been `steps` updates; None: all that were recorded.
@@ -115,7 +126,7 @@ class Recording:
     def save(self, file: Path) -> None:
         """Write the recording. Raises OSError."""
         head = {
-            "format": _FORMAT, "sweep": self.sweep, "document": self.document, "settings": self.settings,
+            "format": _FORMAT, "sweep": self.sweep, "cell": self.cell, "document": self.document, "settings": self.settings,
             "numerics": self.numerics, "parameters": list(self.parameters), "seeds": list(self.seeds),
             "steps": list(self.steps),
         }  # fmt: skip
@@ -160,9 +171,9 @@ def recorded(store: Store, name: str) -> Recording:
         raise UserError(f"the configurations of {name} have different seeds, and a recording needs the same ones")
     steps = sorted({step for row in lanes for result in row for step in result.curve.get("step", [])})
     return Recording(
-        sweep=name, document=found.row.document, settings=settings, numerics=found.row.numerics or "",
-        parameters=tuple(one.parameters for one in configurations), seeds=seeds, steps=tuple(steps),
-        arrays=_arrays(lanes, steps),
+        sweep=name, cell=configurations[0].configuration.cell, document=found.row.document, settings=settings,
+        numerics=found.row.numerics or "", parameters=tuple(one.parameters for one in configurations), seeds=seeds,
+        steps=tuple(steps), arrays=_arrays(lanes, steps),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,8 +28,8 @@ from matplotlib.ticker import FuncFormatter
 
 from sweeps.bench import smac_peer
 from sweeps.bench.recording import Recording, Stop
-from sweeps.config.space import Dimension, EarlyStopping, Halving, Objective, Race, Search, same
-from sweeps.results import metrics
+from sweeps.config.space import Dimension, EarlyStopping, Halving, Objective, Race, same
+from sweeps.errors import UserError
 from sweeps.results.figures import COLOURS, GREY, MARKERS
 from sweeps.results.numbers import UNKNOWN, percent, steps
 from sweeps.results.statistics import Interval, t_mean, wilson
@@ -38,16 +38,11 @@ from sweeps.search.cell import CellSearch, Finished
 from sweeps.search.stopping import Values, is_stopped_at_rung, race, stages
 from sweeps.training.lane import LaneResult
 
-PARALLEL = 8
-"""Configurations in flight, and in a group: the default of a sweep file."""
 REPEATS = 20
 LEAST_SHARE = 0.001
 """Of the seed-steps of everything that the figure shows."""
 TPE_CONFIGURATIONS = 40
 """That TPE tries: from more of a recording's, the nearest one that is left is seldom near."""
-OBJECTIVE = Objective()
-"""par2."""
-SEED_VALUE = cast(metrics.SeedValue, metrics.seed_value(OBJECTIVE))  # it is a mean over seeds
 
 
 class Point(NamedTuple):
@@ -70,6 +65,8 @@ class Strategy:
     """Whether TPE suggests; otherwise configurations come in random order, which is random search."""
     configurations: int | None = None
     """Number that it tries; None: all that are recorded."""
+    parallel: int = 8
+    """Configurations in flight, and in a group."""
     stopping: EarlyStopping = field(default_factory=EarlyStopping)
 
 
@@ -87,21 +84,22 @@ class Replay:
     stop: Stop = "never"
     seed_steps: int = field(default=0, init=False)
     """Updates so far."""
-    _trained: dict[tuple[int, int], int] = field(default_factory=dict, init=False)
+    trained: dict[tuple[int, int], int] = field(default_factory=dict, init=False)
+    """(configuration, position of the seed) -> updates."""
 
     @property
     def configurations(self) -> int:
         """Number of configurations that were trained."""
-        return len({configuration for configuration, _ in self._trained})
+        return len({configuration for configuration, _ in self.trained})
 
     def result(self, configuration: int, seed: int, at: int | None = None) -> LaneResult:
         """Train seed number `seed` of a search up to step `at` (None: its whole budget), and return its result there."""
         position = self.seeds[seed]
         found = self.recording.result(configuration, position, at, self.stop)
         lane = configuration, position
-        before = self._trained.get(lane, 0)
-        self._trained[lane] = max(found.steps, before)
-        self.seed_steps += self._trained[lane] - before
+        before = self.trained.get(lane, 0)
+        self.trained[lane] = max(found.steps, before)
+        self.seed_steps += self.trained[lane] - before
         return found
 
     def results(self, configuration: int, seeds: int, at: int) -> list[LaneResult]:
@@ -112,10 +110,11 @@ class Replay:
 def search(strategy: Strategy, replay: Replay) -> Trajectory:
     """Return what a strategy has chosen after each configuration that it completes, and at its end.
 
-    The rules are those of the driver: groups of `PARALLEL` that race, and comparisons at a rung with what had ended before a
+    The rules are those of the driver: groups that race, and comparisons at a rung with what had ended before a
     configuration was suggested.
     """
     recording, num_seeds, stopping = replay.recording, len(replay.seeds), strategy.stopping
+    objective, identity = recording.search.objective, f"{replay.seed}/{recording.cell}"
     count = min(strategy.configurations or len(replay.order), len(replay.order))
     suggest = _suggestions(strategy, replay, count)
     tried: dict[int, int] = {}
@@ -124,8 +123,8 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
     at_rung: dict[int, dict[int, tuple[float, float]]] = {}
     best: tuple[int, Summary] | None = None
     found: list[Point] = []
-    for first in range(0, count, PARALLEL):
-        numbers = range(first, min(first + PARALLEL, count))
+    for first in range(0, count, strategy.parallel):
+        numbers = range(first, min(first + strategy.parallel, count))
         for number in numbers:
             tried[number] = suggest(number, tried, finished)
         left, before, level = list(numbers), dict(complete), 0
@@ -134,24 +133,24 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
             for number in left:
                 results = replay.results(tried[number], stage.seeds, stage.steps)
                 summary = summarise(results)
-                finished[number] = Finished(
-                    recording.parameters[tried[number]] if number else {}, *objective_value(summary), stopped_after=index + 1
-                )
-                values[number] = {result.seed: SEED_VALUE.of(result) for result in results}
+                parameters = recording.parameters[tried[number]] if number else {}
+                value, tie_break = objective_value(summary, objective.name, objective.direction)
+                finished[number] = Finished(parameters, value, tie_break, stopped_after=index + 1)
+                values[number] = {result.seed: recording.seed_value.of(result) for result in results}
                 if stage.steps < recording.budget:
                     at_rung.setdefault(stage.steps, {})[number] = _at_rung(stopping.halving, summary)
                 elif stage.seeds == num_seeds:
                     complete[number] = values[number]
                     finished[number] = replace(finished[number], stopped_after=None)
-                    if best is None or rank([best[1], summary])[0] == 1:
-                        best = number, summary
-                    found.append(Point(replay.seed_steps, tried[best[0]]))
+                    if best is None or rank([best[1], summary], objective.name, objective.direction)[0] == 1:
+                        best = tried[number], summary
+                    found.append(Point(replay.seed_steps, best[0]))
             if stage.steps < recording.budget and stopping.halving is not None:
                 reached, keep = at_rung.get(stage.steps, {}), stopping.halving.keep
-                earlier = {k: [reached[n] for n in range(max(0, k - PARALLEL + 1)) if n in reached] for k in left}
+                earlier = {k: [reached[n] for n in range(max(0, k - strategy.parallel + 1)) if n in reached] for k in left}
                 left = [k for k in left if not is_stopped_at_rung(reached[k], earlier[k], keep)]
             elif stage.seeds < num_seeds and stopping.race is not None:
-                worse = race(stopping.race, level, values, before, SEED_VALUE.by_rank, f"{replay.seed}/{recording.sweep}")
+                worse = race(stopping.race, level, values, before, recording.seed_value.by_rank, identity)
                 left, level = [number for number in left if number not in worse], level + 1
     # The last configurations may have been stopped.
     return [*found, Point(replay.seed_steps, found[-1].configuration)]
@@ -174,10 +173,13 @@ def _suggestions(strategy: Strategy, replay: Replay, count: int) -> Suggest:
     if not strategy.tpe:
         return lambda number, tried, finished: replay.order[number]
     recording = replay.recording
-    settings = Search(sampler="tpe", seed=replay.seed, configurations=count, parallel=PARALLEL, space=recording.space)
+    settings = replace(
+        recording.search, sampler="tpe", sampler_options={}, seed=replay.seed, configurations=count, parallel=strategy.parallel
+    )
+    space = settings.space
     in_groups = strategy.stopping.race is not None
-    cell = CellSearch(recording.space, settings, recording.sweep, recording.parameters[0], in_groups)
-    points = np.array([coordinates(recording.space, parameters) for parameters in recording.parameters])
+    cell = CellSearch(space, settings, recording.cell, recording.parameters[0], in_groups)
+    points = np.array([coordinates(space, parameters) for parameters in recording.parameters])
 
     def nearest(number: int, tried: Mapping[int, int], finished: Mapping[int, Finished]) -> int:
         running = {k: Finished(recording.parameters[c] if k else {}, None) for k, c in tried.items()}
@@ -185,7 +187,7 @@ def _suggestions(strategy: Strategy, replay: Replay, count: int) -> Suggest:
         assert suggestion is not None
         if number == 0:
             return 0
-        distances = np.square(points - coordinates(recording.space, suggestion.parameters)).sum(axis=1)
+        distances = np.square(points - coordinates(space, suggestion.parameters)).sum(axis=1)
         distances[list(tried.values())] = math.inf
         return int(distances.argmin())
 
@@ -278,7 +280,7 @@ class Repetition:
     everything: int
     """Seed-steps of all configurations with all seeds that a search may use."""
     regret: list[float]
-    """By configuration: its par2 over the fresh seeds relative to that of the best one, minus 1."""
+    """By configuration: its objective over the fresh seeds relative to that of the best one, minus 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,11 +294,11 @@ class Row:
     share: Interval
     """Of the seed-steps of `everything`."""
     regret: Interval
-    """0.1 is a winner whose par2 is 10 % above that of the best configuration."""
+    """Of the objective on fresh seeds: 0.1 is a winner whose par2 is 10 % above that of the best configuration."""
     best: Interval
     """Share of the repetitions that chose the best configuration."""
     equal: Interval
-    """Share that chose the best one, or one whose par2 has an interval that overlaps that of the best."""
+    """Share that chose the best one, or one whose objective has an interval that overlaps that of the best."""
     random: Interval
     """Regret of a random subset of configurations with all seeds, for as many seed-steps in every repetition."""
     smac: float | None
@@ -318,12 +320,14 @@ class SearchBench:
     stop: Stop
     good: int
     """Configurations that solve more than half of the recorded seeds."""
+    objective: str
     best: int
-    """The configuration with the lowest par2 over all recorded seeds."""
+    """The configuration with the best objective over all recorded seeds."""
     best_success: Interval
-    best_par2: Interval
+    best_value: Interval
+    """Of the objective, with Student's interval."""
     equal: tuple[int, ...]
-    """Configurations whose par2 has an interval that overlaps that of the best, itself included; all recorded seeds."""
+    """Configurations whose objective has an interval that overlaps that of the best, itself included; all recorded seeds."""
     repetitions: tuple[Repetition, ...]
     not_run: dict[str, str]
     """Peer -> why it was not measured."""
@@ -379,19 +383,20 @@ class SearchBench:
                     changes.append((point.seed_steps / one.everything if index else 0.0, after - before))
                     before = after
         changes.sort()
-        return list(zip([share for share, _ in changes], itertools.accumulate(by for _, by in changes), strict=True))
+        means = itertools.accumulate(by for _, by in changes)
+        return list(dict(zip([share for share, _ in changes], means, strict=True)).items())  # of equal shares the last
 
     def table(self) -> str:
         """Return the rows as text."""
         count = len(self.repetitions)
-        success, par2 = self.best_success, self.best_par2
+        success, value = self.best_success, self.best_value
         lines = [
             f"{self.recording}: {self.configurations} configurations, {self.good} of which solve more than half of their "
             f"seeds; {self.seeds} seeds for a search, {self.fresh_seeds} fresh ones to measure its winner; "
             f"{self.budget:,} steps, stop: {self.stop}",
             f"best, over all {self.seeds + self.fresh_seeds} seeds: success {percent(success.estimate)}% "
-            f"[{percent(success.low)}, {percent(success.high)}], par2 {steps(par2.estimate)} [{steps(par2.low)}, "
-            f"{steps(par2.high)}]; other configurations with an interval that overlaps: {len(self.equal) - 1}",
+            f"[{percent(success.low)}, {percent(success.high)}], {self.objective} {steps(value.estimate)} [{steps(value.low)}, "
+            f"{steps(value.high)}]; other configurations with an interval that overlaps: {len(self.equal) - 1}",
             "",
             "| strategy | tried | seed-steps | of everything, % | regret, % | best found | or equal | "
             "random for as much, regret % | SMAC needs, of everything, % |",
@@ -434,9 +439,13 @@ def bench_search(
     """Repeat every strategy on shuffled configurations and seeds, and measure what it chose.
 
     `seed` is that of all random numbers, `stop` when a lane ends. `peers`: whether SMAC is measured where it is installed.
+    Raises UserError for a recording whose objective is not a mean over all seeds.
     """
+    objective = recording.search.objective
+    if recording.seed_value.by_rank or objective.direction == "maximize":
+        raise UserError(f"a mean regret needs an objective that is a mean and is minimised, such as par2, not {objective.name}")
     lanes = [[recording.result(c, s, stop=stop) for s in range(len(recording.seeds))] for c in range(len(recording.parameters))]
-    values = np.array([[SEED_VALUE.of(result) for result in row] for row in lanes])
+    values = np.array([[recording.seed_value.of(result) for result in row] for row in lanes])
     intervals = [t_mean(row) for row in values.tolist()]
     best = int(values.mean(axis=1).argmin())
     not_run = dict(_not_run()) if peers else dict.fromkeys((SMAC, IRACE), "left out")
@@ -458,7 +467,7 @@ def bench_search(
     return SearchBench(
         recording=recording.sweep, configurations=len(lanes), seeds=num_seeds, fresh_seeds=len(recording.seeds) - num_seeds,
         budget=recording.budget, stop=stop, good=sum(2 * n > len(recording.seeds) for n in solved), best=best,
-        best_success=wilson(solved[best], len(recording.seeds)), best_par2=intervals[best],
+        best_success=wilson(solved[best], len(recording.seeds)), best_value=intervals[best], objective=objective.name,
         equal=tuple(c for c, interval in enumerate(intervals) if _overlap(interval, intervals[best])),
         repetitions=tuple(repetitions), not_run=not_run,
     )  # fmt: skip
@@ -481,7 +490,7 @@ def _not_run() -> Iterator[tuple[str, str]]:
 
 def _smac(replay: Replay) -> Trajectory:
     def cost(number: int, seed: int) -> float:
-        return SEED_VALUE.of(replay.result(replay.order[number], seed))
+        return replay.recording.seed_value.of(replay.result(replay.order[number], seed))
 
     incumbents = smac_peer.intensify(len(replay.order), len(replay.seeds), cost, replay.seed)
     return [Point(replay.seed_steps, replay.order[number]) for number in incumbents]
@@ -531,7 +540,7 @@ def _panel(panel: Axes, bench: SearchBench) -> None:
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     panel.set_xlabel("seed-steps, share of everything")
-    panel.set_ylabel("regret: par2 above that of the best")
+    panel.set_ylabel(f"regret: {bench.objective} above that of the best")
     panel.grid(True, color="#DDDDDD", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

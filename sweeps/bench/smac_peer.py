@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -57,15 +58,17 @@ def intensify(configurations: int, seeds: int, cost: Callable[[int, int], float]
             instances=[str(one) for one in range(seeds)], instance_features={str(one): [float(one)] for one in range(seeds)},
         )  # fmt: skip
         every = [Configuration(space, {"number": number}) for number in range(configurations)]
-        smac = AlgorithmConfigurationFacade(
-            scenario,
-            lambda config, instance, seed=0: 0.0,  # not called: trials are asked for one by one
-            initial_design=DefaultInitialDesign(scenario, n_configs=0, additional_configs=every),
-            intensifier=AlgorithmConfigurationFacade.get_intensifier(scenario, max_config_calls=seeds),
-            config_selector=InitialDesignOnly(scenario),
-            logging_level=False,
-            overwrite=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ConfigSpace, which SMAC calls
+            smac = AlgorithmConfigurationFacade(
+                scenario,
+                lambda config, instance, seed=0: 0.0,  # not called: trials are asked for one by one
+                initial_design=DefaultInitialDesign(scenario, n_configs=0, additional_configs=every),
+                intensifier=AlgorithmConfigurationFacade.get_intensifier(scenario, max_config_calls=seeds),
+                config_selector=InitialDesignOnly(scenario),
+                logging_level=False,
+                overwrite=True,
+            )
         with suppress(StopIteration):  # no configuration is left
             while True:
                 trial = smac.ask()
