@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.config.compare import values_at
 from sweeps.config.space import EarlyStopping, Objective, Search
@@ -14,10 +14,16 @@ from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds
 from sweeps.errors import StoreError
 from sweeps.results import metrics
 from sweeps.results.statistics import rate_difference
-from sweeps.results.summary import RankedConfiguration, best_of_search, meets_target, rank
+from sweeps.results.summary import RankedConfiguration, best_of_search, meets_target, objective_value, rank
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
+
+if TYPE_CHECKING:
+    from sweeps.search.importance import Importance
+
+LEAST_COMPLETE = 4
+"""Complete configurations of a cell for which the importance of parameters is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +89,41 @@ class Report:
             "definition": self.row.document,
             "configurations": [self._entry(one) for one in self.configurations],
             **({"ended_by_target": ended} if ended else {}),
+            **self._importance(),
             "totals": self.totals(timing),
         }
+
+    def _importance(self) -> dict[str, Any]:
+        """Return the importance of the parameters of every cell that has one; nothing if none has."""
+        found = [(cell[0].configuration.labels, self.importance_of(cell)) for cell in self.cells()]
+        entries = [
+            {"cell": dict(labels), **dataclasses.asdict(one), "caution": one.caution}
+            for labels, one in found
+            if one is not None
+        ]
+        return {"importance": entries} if entries else {}
+
+    def importance_of(self, cell: Sequence[RankedConfiguration]) -> Importance | None:
+        """Return how much each parameter of a cell matters; None for fewer than four complete configurations.
+
+        Those that were stopped early count as worse than all complete ones, and alike. Also None where fewer than two
+        parameters vary.
+        """
+        searched = {path for one in cell for path in one.parameters} & set(self.search.space)
+        complete = [one for one in cell if one.state == "complete"]
+        if len(complete) < LEAST_COMPLETE or not searched:
+            return None
+        from sweeps.search.importance import importance  # here, because Optuna need not be imported for other reports
+
+        sign = -1.0 if self.search.objective.direction == "maximize" else 1.0
+        values = [objective_value(one.summary, self.search.objective.name, self.search.objective.direction) for one in complete]
+        keys = [(sign * value, tie_break) for value, tie_break in values]
+        places = {key: place for place, key in enumerate(sorted(set(keys)))}
+        ranks = [places[key] for key in keys]
+        stopped = [one for one in cell if one.state == "pruned"]
+        space = {path: dimension for path, dimension in self.search.space.items() if path in searched}
+        compared = [{path: value for path, value in one.parameters.items() if path in space} for one in (*complete, *stopped)]
+        return importance(space, compared, [*ranks, *(len(places) for _ in stopped)])
 
     def _entry(self, one: RankedConfiguration) -> dict[str, Any]:
         return {

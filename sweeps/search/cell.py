@@ -29,7 +29,7 @@ OFF_SHARE = 0.5
 """Share of [0, 1] that means off, where a dimension is one number; a switch has the same odds."""
 
 
-class _Parameter:
+class Parameter:
     """One dimension as parameters of Optuna's trials."""
 
     def __init__(self, path: str, dimension: Dimension, conditional: bool) -> None:
@@ -194,7 +194,7 @@ class CellSearch:
         self._cell_key = cell_key
         self._sampler = SAMPLERS[search.sampler]
         self._space = dict(space)
-        self._parameters = [_Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)]
+        self._parameters = [Parameter(path, space[path], self._sampler.conditional) for path in _by_dependence(space)]
         self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
         self._file_values = dict(file_values or {})
         self._parallel = max(1, search.parallel)
