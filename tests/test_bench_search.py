@@ -15,7 +15,7 @@ from lanes import PLAIN
 from test_driver import held_store, run, started, sweep_of
 from test_early_stopping import DOCUMENT as TINY
 
-from sweeps.bench import smac_peer
+from sweeps.bench import irace_peer, smac_peer
 from sweeps.bench.recording import FOLDER, Recording, recorded
 from sweeps.bench.search import (
     SMAC,
@@ -279,6 +279,15 @@ def test_smacs_intensifier_finds_the_best_with_few_trials() -> None:
     pytest.importorskip("smac", reason="SMAC3 is an optional peer of the bench (pip install smac)")
     trials = list(smac_peer.intensify(6, 10, lambda number, seed: abs(number - 4) + 0.01 * seed, seed=0))
     assert trials[-1] == 4 and 10 <= len(trials) < 60
+
+
+def test_a_race_of_irace_looks_up_few_costs_of_bad_configurations() -> None:
+    if reason := irace_peer.why_no_irace():
+        pytest.skip(f"{reason}: irace is an optional peer of the bench (Debian: r-cran-irace)")
+    costs = np.abs(np.arange(8.0)[:, None] - 4) + 0.01 * np.arange(20)
+    winner, looked_up = irace_peer.race(costs, seed=1)
+    assert winner == 4 and 5 * 8 <= len(looked_up) < 8 * 20
+    assert {number for number, _ in looked_up} == set(range(8)) and {seed for _, seed in looked_up} <= set(range(20))
 
 
 def test_the_shipped_recordings_are_what_a_search_meets() -> None:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from sweeps.bench import smac_peer
+from sweeps.bench import irace_peer, smac_peer
 from sweeps.bench.recording import Recording, Stop
 from sweeps.config.space import Dimension, EarlyStopping, Halving, Objective, Race, same
 from sweeps.errors import UserError
@@ -220,7 +219,7 @@ def coordinates(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -
 # ------------------------------------------------------------------------------------------- the strategies
 
 EVERYTHING = Strategy(name="everything")
-SMAC, IRACE = "SMAC's intensifier", "irace"
+SMAC, IRACE = "SMAC's intensifier", "one race of irace"
 LINES = {
     EVERYTHING.name: ("random: a subset with all seeds", GREY),
     "tpe": ("tpe", COLOURS[5]),
@@ -438,7 +437,8 @@ def bench_search(
 ) -> SearchBench:  # fmt: skip
     """Repeat every strategy on shuffled configurations and seeds, and measure what it chose.
 
-    `seed` is that of all random numbers, `stop` when a lane ends. `peers`: whether SMAC is measured where it is installed.
+    `seed` is that of all random numbers, `stop` when a lane ends. `peers`: whether SMAC and irace are measured where
+    they are installed.
     Raises UserError for a recording whose objective is not a mean over all seeds.
     """
     objective = recording.search.objective
@@ -448,7 +448,7 @@ def bench_search(
     values = np.array([[recording.seed_value.of(result) for result in row] for row in lanes])
     intervals = [t_mean(row) for row in values.tolist()]
     best = int(values.mean(axis=1).argmin())
-    not_run = dict(_not_run()) if peers else dict.fromkeys((SMAC, IRACE), "left out")
+    not_run = _not_run() if peers else dict.fromkeys((SMAC, IRACE), "left out")
     num_seeds = len(recording.seeds) // 2
     repetitions = []
     for repeat in range(repeats):
@@ -459,6 +459,8 @@ def bench_search(
         runs = {one.name: _run(partial(search, one), replay()) for one in strategies(num_seeds, recording.budget)}
         if SMAC not in not_run:
             runs[SMAC] = _run(_smac, replay())
+        if IRACE not in not_run:
+            runs[IRACE] = _run(_irace, replay())
         fresh = values[:, shuffled[num_seeds:]].mean(axis=1)
         cost = runs[EVERYTHING.name].trajectory[-1].seed_steps
         repetitions.append(Repetition(runs=runs, everything=cost, regret=(fresh / fresh[best] - 1).tolist()))
@@ -482,10 +484,10 @@ def _overlap(one: Interval, other: Interval) -> bool:
     return one.low <= other.high and other.low <= one.high
 
 
-def _not_run() -> Iterator[tuple[str, str]]:
-    if (reason := smac_peer.why_no_smac()) is not None:
-        yield SMAC, reason
-    yield IRACE, "R is not installed" if shutil.which("Rscript") is None else "its replay is not written"
+def _not_run() -> dict[str, str]:
+    """Return the peers that are not here, and why."""
+    reasons = {SMAC: smac_peer.why_no_smac(), IRACE: irace_peer.why_no_irace()}
+    return {peer: reason for peer, reason in reasons.items() if reason is not None}
 
 
 def _smac(replay: Replay) -> Trajectory:
@@ -494,6 +496,16 @@ def _smac(replay: Replay) -> Trajectory:
 
     incumbents = smac_peer.intensify(len(replay.order), len(replay.seeds), cost, replay.seed)
     return [Point(replay.seed_steps, replay.order[number]) for number in incumbents]
+
+
+def _irace(replay: Replay) -> Trajectory:
+    recording, stop = replay.recording, replay.stop
+    rows = [[recording.result(c, seed, stop=stop) for seed in replay.seeds] for c in replay.order]
+    costs = np.array([[recording.seed_value.of(result) for result in row] for row in rows])
+    winner, looked_up = irace_peer.race(costs, replay.seed)
+    for number, seed in looked_up:
+        replay.result(replay.order[number], seed)
+    return [Point(replay.seed_steps, replay.order[winner])]
 
 
 # ------------------------------------------------------------------------------------------- the figure
