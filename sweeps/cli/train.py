@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep, with_warnings
+from sweeps.cli.app import (
+    Overrides,
+    StoreOption,
+    app,
+    console,
+    echo,
+    errors,
+    load_sweep,
+    require_store,
+    with_warnings,
+    writing,
+)
 from sweeps.cli.output import outlive
 from sweeps.errors import UserError, after_start
 from sweeps.store.location import masked
@@ -83,18 +95,40 @@ def bench_(
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
+    search: Annotated[bool, typer.Option("--search", help="search and early stopping, on recorded sweeps")] = False,
+    recording: Annotated[
+        list[Path] | None, typer.Option(help="of --search: a recorded sweep; default: all shipped ones")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="of --search: searches in other orders")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="of --search: of its random numbers")] = 0,
+    stop: Annotated[str, typer.Option(help="of --search: when a lane ends, as train.stop: never, or solved")] = "never",
+    record: Annotated[str | None, typer.Option(metavar="SWEEP", help="write a sweep of the store as a recording")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the recording, or the figure of --search")] = None,
+    store: StoreOption = "results",
 ) -> None:
-    """Measure the engine against a plain PyTorch loop, JAX where it is installed, and the machine's limit."""
+    """Measure the engine against a plain PyTorch loop, JAX where it is installed, and the machine's limit.
+
+    Other options measure other parts, as the driver, or search and early stopping.
+    """
     from sweeps.bench.engine import bench, bench_threads
 
     def on_progress(line: str) -> None:
         errors.print(line, highlight=False)
 
-    others = {"--threads": threads, "--units": units, "--model": model, "--driver": driver or None}
+    others = {
+        "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
+        "--record": record,
+    }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
         given += ["--device"] if device != "cpu" else []
         raise UserError(f"{' and '.join(given)} are different measurements: give one of them, on a processor")
+    if record is not None:
+        _record(store, record, output)
+        return
+    if search:
+        _bench_search(recording or [], repeats, seed, stop, output, as_json, on_progress)
+        return
     if model is not None:
         from sweeps.bench.dngpu import bench_dngpu
 
@@ -124,6 +158,46 @@ def bench_(
         return
     measured = bench(_counts(lanes), on_progress=on_progress, device=device)
     echo(json.dumps(measured.as_json()) if as_json else measured.table())
+
+
+def _record(store: str, name: str, output: Path | None) -> None:
+    """Write the recording of a sweep."""
+    from sweeps.bench.recording import recorded
+    from sweeps.store import Store
+
+    if output is None:
+        raise UserError("--record needs a file to write: -o FILE.npz")
+    require_store(store)
+    with Store(store, read_only=True) as opened:
+        found = recorded(opened, name)
+    with writing(output) as file:
+        found.save(file)
+    size = output.stat().st_size / 1e6
+    echo(f"{output}: {len(found.parameters)} configurations of {len(found.seeds)} seeds, {size:.1f} MB")
+
+
+def _bench_search(
+    files: list[Path],
+    repeats: int,
+    seed: int,
+    stop: str,
+    figure: Path | None,
+    as_json: bool,
+    on_progress: Callable[[str], None],
+) -> None:
+    """Print the strategies on each recording, and draw them."""
+    from sweeps.bench.recording import FOLDER, Recording, Stop
+    from sweeps.bench.search import bench_search, draw
+    from sweeps.results.figures import write
+
+    if stop not in get_args(Stop):
+        raise UserError(f"--stop is {' or '.join(get_args(Stop))}, but {stop!r} is given")
+    recordings = [Recording.load(file) for file in files or sorted(FOLDER.glob("*.npz"))]
+    benches = [bench_search(one, repeats, seed, cast(Stop, stop), on_progress=on_progress) for one in recordings]
+    echo(json.dumps([one.as_json() for one in benches]) if as_json else "\n\n".join(one.table() for one in benches))
+    if figure is not None:
+        with writing(figure) as file:
+            write(draw(benches), file)
 
 
 def _counts(text: str) -> list[int]:

@@ -23,6 +23,8 @@ from sweeps.results.summary import RankedConfiguration, value_of
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
 """Configurations of a tie that are listed."""
+ON = " is on"
+"""After the path of a dimension: the parameter of a search that switches it on or off."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -288,7 +290,31 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
-    return [f"## {title}", table(header, rows), *_end_by_target(report, cell), *_remarks(report, cell)]
+    return [
+        f"## {title}",
+        table(header, rows),
+        *_end_by_target(report, cell),
+        *_remarks(report, cell),
+        *_importance(report, cell),
+    ]
+
+
+def _importance(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return a sentence on how much each parameter matters."""
+    found = report.importance_of(cell)
+    if found is None:
+        return []
+    paths = {name: name.removesuffix(ON) for name in found.shares}
+    last = Counter(path.rpartition(".")[2] for path in set(paths.values()))
+    listed = []
+    for name, share in found.shares.items():
+        leaf = paths[name].rpartition(".")[2]
+        shown = SHORT_NAMES.get(leaf, leaf) if last[leaf] == 1 else paths[name]
+        both = f"{paths[name]}{ON}" in found.shares
+        kind = " on or off" if name != paths[name] else " where on" if both else ""
+        listed.append(f"{shown}{kind} {percent(share)} %")
+    which = f"what sets the best {found.best} of {found.configurations} configurations apart; PED-ANOVA"
+    return [_wrapped(f"Importance of parameters ({which}): {'; '.join(listed)}. {found.caution or ''}")]
 
 
 def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.config.compare import values_at
 from sweeps.config.space import Constraint, EarlyStopping, Search
@@ -26,6 +26,12 @@ from sweeps.results.summary import (
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
+
+if TYPE_CHECKING:
+    from sweeps.search.importance import Importance
+
+LEAST_COMPLETE = 4
+"""Complete configurations of a cell for which the importance of parameters is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +126,43 @@ class Report:
             "definition": self.row.document,
             "configurations": [self._entry(one) for one in self.configurations],
             **({"ended_by_target": ended} if ended else {}),
+            **self._importance(),
             "totals": self.totals(timing),
         }
+
+    def _importance(self) -> dict[str, Any]:
+        """Return the importance of the parameters of every cell that has one; nothing if none has."""
+        found = [(cell[0].configuration.labels, self.importance_of(cell)) for cell in self.cells()]
+        entries = [
+            {"cell": dict(labels), **dataclasses.asdict(one), "caution": one.caution}
+            for labels, one in found
+            if one is not None
+        ]
+        return {"importance": entries} if entries else {}
+
+    def importance_of(self, cell: Sequence[RankedConfiguration]) -> Importance | None:
+        """Return how much each parameter of a cell matters; None for fewer than four complete configurations.
+
+        Those that were stopped early count as worse than all complete ones, and alike. Also None where fewer than two
+        parameters vary.
+        """
+        searched = {path for one in cell for path in one.parameters} & set(self.search.space)
+        complete = [one for one in cell if one.state == "complete"]
+        if len(complete) < LEAST_COMPLETE or not searched:
+            return None
+        from sweeps.search.importance import importance  # here, because Optuna need not be imported for other reports
+
+        summaries = [one.summary for one in complete]
+        if self.search.further_objectives:  # then it is what brings a configuration to the first fronts
+            ranks = [place.rank - 1 for place in sorted(rank(summaries, self.search), key=lambda place: place.position)]
+        else:
+            found = [standing(summary, self.search) for summary in summaries]
+            order = sorted(set(found))
+            ranks = [order.index(one) for one in found]
+        stopped = [one for one in cell if one.state == "pruned"]
+        space = {path: dimension for path, dimension in self.search.space.items() if path in searched}
+        compared = [{path: value for path, value in one.parameters.items() if path in space} for one in (*complete, *stopped)]
+        return importance(space, compared, [*ranks, *(len(complete) for _ in stopped)])
 
     def _entry(self, one: RankedConfiguration) -> dict[str, Any]:
         return {

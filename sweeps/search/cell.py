@@ -30,7 +30,7 @@ OFF_SHARE = 0.5
 """Share of [0, 1] that means off, where a dimension is one number; a switch has the same odds."""
 
 
-class _Parameter:
+class Parameter:
     """One dimension as parameters of Optuna's trials."""
 
     def __init__(self, path: str, dimension: Dimension, conditional: bool) -> None:
@@ -177,7 +177,7 @@ class CellSearch:
         self._chosen = chosen(search.sampler, search.sampler_options)
         self._sampler = self._chosen.sampler
         self._space = dict(space)
-        self._parameters = [_Parameter(path, space[path], self._sampler.conditional) for path in by_dependence(space)]
+        self._parameters = [Parameter(path, space[path], self._sampler.conditional) for path in by_dependence(space)]
         self._distributions = {n: d for p in self._parameters for n, d in p.distributions().items()}
         self._fixed = {
             name: value
