@@ -143,8 +143,8 @@ class Report:
     def importance_of(self, cell: Sequence[RankedConfiguration]) -> Importance | None:
         """Return how much each parameter of a cell matters; None for fewer than four complete configurations.
 
-        Those that were stopped early count as worse than all complete ones, and alike. Also None where fewer than two
-        parameters vary.
+        Those that were stopped early count as worse than all complete ones, the earlier the worse, then by their results.
+        Also None where fewer than two parameters vary.
         """
         searched = {path for one in cell for path in one.parameters} & set(self.search.space)
         complete = [one for one in cell if one.state == "complete"]
@@ -160,9 +160,12 @@ class Report:
             order = sorted(set(found))
             ranks = [order.index(one) for one in found]
         stopped = [one for one in cell if one.state == "pruned"]
+        reached = [(-one.results[-1].budget, -len(one.results), standing(one.summary, self.search)) for one in stopped]
+        places = sorted(set(reached))
+        ranks += [len(complete) + places.index(one) for one in reached]
         space = {path: dimension for path, dimension in self.search.space.items() if path in searched}
         compared = [{path: value for path, value in one.parameters.items() if path in space} for one in (*complete, *stopped)]
-        return importance(space, compared, [*ranks, *(len(complete) for _ in stopped)])
+        return importance(space, compared, ranks)
 
     def _entry(self, one: RankedConfiguration) -> dict[str, Any]:
         return {
