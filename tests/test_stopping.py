@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,17 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config.space import EarlyStopping, Halving, Objective, Race
+from sweeps.results.metrics import SeedValue
 from sweeps.search.stopping import Stage, group, is_stopped_at_rung, race, stages
 
 RACE = Race((3, 6, 12, 25), confidence=0.95)
 
 
-def seeds(*values: float) -> dict[int, float]:
-    return dict(enumerate(values))
+MEAN, MEDIAN, SHARE = SeedValue(float, False, None), SeedValue(float, True, None), SeedValue(float, False, -1.0)
+Values = dict[int, tuple[float, float]]
 
 
-def dropped(level: int, members: dict[int, dict[int, float]], before: dict[int, dict[int, float]] | None = None) -> list[int]:
-    return sorted(race(RACE, level, members, before or {}, False, "0/all"))
+def seeds(*values: float, errors: Sequence[float] | None = None) -> Values:
+    return {seed: (value, errors[seed] if errors else 0.0) for seed, value in enumerate(values)}
+
+
+def dropped(level: int, members: dict[int, Values], before: dict[int, Values] | None = None) -> list[int]:
+    return sorted(race(RACE, level, members, before or {}, MEAN, "0/all"))
 
 
 def test_with_both_kinds_the_first_seeds_train_to_each_rung_and_the_others_to_the_end() -> None:
@@ -38,7 +44,7 @@ def test_groups_follow_one_another() -> None:
 
 def test_three_seeds_that_all_fail_lose_against_a_winner_with_25_seeds_and_the_p_value_is_exact() -> None:
     failed, winner = seeds(*[2000.0] * 3), seeds(*range(500, 525))
-    (found,) = race(RACE, 0, {7: failed}, {2: winner}, False, "0/all").values()
+    (found,) = race(RACE, 0, {7: failed}, {2: winner}, MEAN, "0/all").values()
     assert found.than == 2
     assert found.p_value == pytest.approx(1 / math.comb(28, 3))  # the only usable test: 3 common seeds are too few
 
@@ -54,7 +60,7 @@ def test_six_seeds_lose_against_six_where_all_are_worse() -> None:
 def test_common_seeds_show_a_small_difference_that_is_hidden_by_the_differences_between_seeds() -> None:
     hard = [10.0**seed for seed in range(12)]
     assert dropped(2, {0: seeds(*hard), 1: seeds(*(1.01 * value for value in hard))}) == [1]
-    shuffled = dict(zip(range(100, 112), (1.01 * value for value in hard), strict=True))  # no seed in common
+    shuffled = {seed + 100: (1.01 * value, 0.0) for seed, value in enumerate(hard)}  # no seed in common
     assert dropped(2, {0: seeds(*hard), 1: shuffled}) == []
 
 
@@ -65,7 +71,18 @@ def test_equal_configurations_are_never_stopped() -> None:
 
 def test_medians_are_compared_by_rank_so_that_infinite_values_are_just_the_worst() -> None:
     worse, better = seeds(*[math.inf] * 6), seeds(1, 2, 3, 4, 5, math.inf)
-    assert list(race(RACE, 1, {0: worse, 1: better}, {}, True, "0/all")) == [0]
+    assert list(race(RACE, 1, {0: worse, 1: better}, {}, MEDIAN, "0/all")) == [0]
+
+
+def test_what_can_only_tie_with_a_complete_one_is_compared_by_its_errors() -> None:
+    """All solve all of their seeds: with 25 of 25 and the smaller errors none of these can be better."""
+    perfect = [-1.0] * 25
+    complete = seeds(*perfect, errors=[-8.0] * 25)
+    worse, better = seeds(*perfect[:6], errors=[-6.0] * 6), seeds(*perfect[:6], errors=[-9.0] * 6)
+    assert list(race(RACE, 1, {3: worse, 4: better}, {0: complete}, SHARE, "0/all")) == [3]
+    assert race(RACE, 1, {3: worse}, {0: complete}, MEAN, "0/all") == {}  # of par2 there is no best value
+    still_racing = {3: worse, 5: seeds(*perfect[:6], errors=[-8.0] * 6)}  # which may fail a later seed
+    assert race(RACE, 1, still_racing, {}, SHARE, "0/all") == {}
 
 
 values = st.lists(st.sampled_from([1.0, 2.0, 5.0, 1000.0]), min_size=6, max_size=6)
@@ -75,12 +92,13 @@ values = st.lists(st.sampled_from([1.0, 2.0, 5.0, 1000.0]), min_size=6, max_size
 def test_a_race_always_leaves_one_and_does_not_depend_on_the_order(
     members: dict[int, list[float]], before: dict[int, list[float]], by_rank: bool
 ) -> None:
+    objective = MEDIAN if by_rank else MEAN
     group_ = {number: seeds(*found) for number, found in members.items()}
     earlier = {number: seeds(*found) for number, found in before.items()}
-    found = race(RACE, 1, group_, earlier, by_rank, "0/all")
+    found = race(RACE, 1, group_, earlier, objective, "0/all")
     assert len(found) < len(group_) + len(earlier)
     turned = {number: dict(reversed(group_[number].items())) for number in reversed(group_)}
-    assert race(RACE, 1, turned, earlier, by_rank, "0/all") == found
+    assert race(RACE, 1, turned, earlier, objective, "0/all") == found
 
 
 def test_the_best_of_equal_configurations_is_stopped_in_at_most_5_percent_of_races() -> None:
@@ -92,8 +110,8 @@ def test_the_best_of_equal_configurations_is_stopped_in_at_most_5_percent_of_rac
         left = set(lanes)
         for level, count in enumerate(RACE.levels[:-1]):
             members = {n: {s: v for s, v in lanes[n].items() if s < count} for n in left}
-            left -= race(RACE, level, members, {}, False, str(repetition)).keys()
-        best = min(lanes, key=lambda n: sum(lanes[n].values()))
+            left -= race(RACE, level, members, {}, MEAN, str(repetition)).keys()
+        best = min(lanes, key=lambda n: sum(value for value, _ in lanes[n].values()))
         wrong += best not in left
     assert wrong <= 5
 

@@ -32,7 +32,7 @@ from sweeps.errors import UserError
 from sweeps.results.figures import COLOURS, GREY, MARKERS
 from sweeps.results.numbers import UNKNOWN, percent, steps
 from sweeps.results.statistics import Interval, t_mean, wilson
-from sweeps.results.summary import Summary, objective_value, rank, summarise
+from sweeps.results.summary import Summary, log_error, objective_value, rank, summarise
 from sweeps.search.cell import CellSearch, Finished
 from sweeps.search.stopping import Values, is_stopped_at_rung, race, stages
 from sweeps.training.lane import LaneResult
@@ -135,7 +135,9 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
                 parameters = recording.parameters[tried[number]] if number else {}
                 value, tie_break = objective_value(summary, objective.name, objective.direction)
                 finished[number] = Finished(parameters, value, tie_break, stopped_after=index + 1)
-                values[number] = {result.seed: recording.seed_value.of(result) for result in results}
+                values[number] = {
+                    r.seed: (recording.seed_value.of(r), log_error(r.error.get("extrapolation"))) for r in results
+                }
                 if stage.steps < recording.budget:
                     at_rung.setdefault(stage.steps, {})[number] = _at_rung(stopping.halving, summary)
                 elif stage.seeds == num_seeds:
@@ -149,7 +151,7 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
                 earlier = {k: [reached[n] for n in range(max(0, k - strategy.parallel + 1)) if n in reached] for k in left}
                 left = [k for k in left if not is_stopped_at_rung(reached[k], earlier[k], keep)]
             elif stage.seeds < num_seeds and stopping.race is not None:
-                worse = race(stopping.race, level, values, before, recording.seed_value.by_rank, identity)
+                worse = race(stopping.race, level, values, before, recording.seed_value, identity)
                 left, level = [number for number in left if number not in worse], level + 1
     # The last configurations may have been stopped.
     return [*found, Point(replay.seed_steps, found[-1].configuration)]

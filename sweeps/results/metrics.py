@@ -398,6 +398,8 @@ class SeedValue:
     """Lower is better; infinite where the seed has no value."""
     by_rank: bool
     """The objective is a median."""
+    best: float | None
+    """The lowest value that there is; None: none."""
 
 
 def seed_value(objective: Objective) -> SeedValue | None:
@@ -408,13 +410,14 @@ def seed_value(objective: Objective) -> SeedValue | None:
     metric = find(objective.name, objective.direction)
     if metric.seeds != "all" or metric.aggregation not in (SHARE, MEAN, MEDIAN_OF_ALL, MEDIAN_OF_ALL_MAXIMIZED):
         return None
-    sign = -1.0 if objective.direction == "maximize" else 1.0
+    maximize = objective.direction == "maximize"
 
     def of(result: LaneResult) -> float:
         value = metric.lane_value(result)
-        return math.inf if value is None or math.isnan(value) else sign * value
+        return math.inf if value is None or math.isnan(value) else float(-value if maximize else value)
 
-    return SeedValue(of, metric.aggregation not in (SHARE, MEAN))
+    best = None if metric.aggregation is not SHARE else -1.0 if maximize else 0.0
+    return SeedValue(of, metric.aggregation not in (SHARE, MEAN), best)
 
 
 # ------------------------------------------------------------------------------------------- access

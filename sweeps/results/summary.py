@@ -64,7 +64,7 @@ class Summary:
     @cached_property
     def log_error_median(self) -> float:
         """Median over all seeds of log10 of the extrapolation error. Finite: see `LOG_OF_NO_ERROR`."""
-        logs = [_log_error(result.error.get("extrapolation")) for result in self.results]
+        logs = [log_error(result.error.get("extrapolation")) for result in self.results]
         return float(np.median(logs)) if logs else LOG_OF_NO_ERROR
 
     def value(self, metric: str, direction: Direction | None = None) -> Interval:
@@ -267,7 +267,8 @@ class RankedConfiguration:
         return int(self.configuration.settings["train"]["steps"])
 
 
-def _log_error(error: float | None) -> float:
+def log_error(error: float | None) -> float:
+    """Return log10 of an error, finite: see `LOG_OF_NO_ERROR`."""
     if error is None or not math.isfinite(error):
         return LOG_OF_NO_ERROR
     return math.log10(error) if error > 0 else -LOG_OF_NO_ERROR

@@ -28,6 +28,7 @@ from sweeps.results.summary import (
     Summary,
     best_of_search,
     excesses,
+    log_error,
     meets_target,
     objective_value,
     objective_values,
@@ -541,14 +542,15 @@ class Driver:
         seed_value = metrics.seed_value(objective)
         assert seed_value is not None  # checked in the sweep file
 
-        def values(entry: ConfigurationProgress, stage: int) -> dict[int, float]:
-            return {r.seed: seed_value.of(r) for r in entry.results_of(stage) if r.outcome != "error"}
+        def values(entry: ConfigurationProgress, stage: int) -> dict[int, tuple[float, float]]:
+            sound = [result for result in entry.results_of(stage) if result.outcome != "error"]
+            return {r.seed: (seed_value.of(r), log_error(r.error.get("extrapolation"))) for r in sound}
 
         before = {n: values(known[n], known[n].stage) for n in range(numbers[0]) if known[n].configuration.state == "complete"}
         level = stage - sum(one.steps < known[number].budget for one in known[number].stages)
         at_level = {n: values(entry, stage) for n, entry in members.items()}
         identity = f"{search.seed}/{progress.cell.key}"
-        worse = race(rule, level, at_level, before, seed_value.by_rank, identity)
+        worse = race(rule, level, at_level, before, seed_value, identity)
         decided: dict[int, Stopped | None] = {}
         for n, entry in members.items():
             if entry.ended or entry.stage > stage:

@@ -14,8 +14,9 @@ end and restarts change nothing:
 Racing compares two configurations by exact permutation tests (Fisher and Pitman; drawn at random where the permutations are
 too many), which hold for few seeds and any distribution: of all seeds that each has, and of the differences on common seeds
 (Maron and Moore 1994, "Hoeffding races", and Birattari et al. 2002, F-Race, use Hoeffding's bound and Friedman's test in their
-place; neither makes use of the many seeds of an earlier winner). Repeated looks are corrected for by an error budget of
-(1 - confidence) that is halved at each level, so that a sweep may get further levels without a change of earlier decisions.
+place; neither makes use of the many seeds of an earlier winner). A configuration that can at best tie with a complete one,
+since each of the two solves all of its seeds and the success rate is the objective, is compared by its errors, which break ties.
+Repeated looks are corrected for by an error budget of (1 - confidence) that is halved at each level, so that a sweep may get further levels without a change of earlier decisions.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sweeps.config.space import EarlyStopping, Race
+from sweeps.results.metrics import SeedValue
 
 DRAWS = 9999
 """Random permutations of a test that has more: the smallest p-value is 1e-4."""
 MOST_EXACT = 10_000
 """Permutations that are all computed."""
 
-Values = Mapping[int, float]
-"""Seed -> its contribution to the objective, lower is better."""
+Values = Mapping[int, tuple[float, float]]
+"""Seed -> its contribution to the objective, and its error, which breaks ties; of both lower is better."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +78,36 @@ def group(number: int, parallel: int) -> range:
 
 
 def race(
-    race: Race, level: int, group: Mapping[int, Values], before: Mapping[int, Values], by_rank: bool, identity: str
+    race: Race, level: int, group: Mapping[int, Values], before: Mapping[int, Values], objective: SeedValue, identity: str
 ) -> dict[int, Worse]:
     """Return the configurations of a group that are stopped after level number `level` (0 is the first).
 
     `group` has those of the group that are still in the race, each with its seeds up to this level, and `before` those that
-    have all their seeds. `by_rank`: the objective is a median, so ranks are compared and not the values. `identity` of
-    the cell is the seed of the random permutations. At least one configuration of the two is never stopped.
+    have all their seeds. `identity` of the cell is the seed of the random permutations. At least one configuration of the two
+    is never stopped.
     """
     error = (1 - race.confidence) * 0.5 ** (level + 1)
-    rivals = [_leader(group, by_rank), _leader(before, by_rank)]
+    rivals = [
+        (number, rivals[number], rivals is before)
+        for rivals in (group, before)
+        if (number := _leader(rivals, objective.by_rank)) is not None
+    ]
     found: dict[int, Worse] = {}
     for number, values in group.items():
         seed = hashlib.sha256(f"{identity}/{number}/{level}".encode()).digest()
         draws = np.random.default_rng(np.frombuffer(seed, np.uint32))
-        compared = [(rival, {**group, **before}[rival]) for rival in rivals if rival is not None and rival != number]
-        tests = [(p, rival) for rival, theirs in compared for p in _p_values(values, theirs, by_rank, error, draws)]
-        if not tests:
-            continue
-        p_value, rival = min(tests)
-        if p_value * len(tests) <= error:
-            found[number] = Worse(rival, p_value * len(tests))
+        tests: list[tuple[float, int]] = []
+        for rival, theirs, has_all_seeds in rivals:
+            if rival == number:
+                continue
+            # What can only tie with a rival is compared by what breaks ties.
+            best = {value for value, _ in (*values.values(), *theirs.values())} == {objective.best}
+            what = 1 if best and has_all_seeds else 0
+            one, other = ({seed: pair[what] for seed, pair in of.items()} for of in (values, theirs))
+            by_rank = objective.by_rank or what == 1
+            tests += [(p_value, rival) for p_value in _p_values(one, other, by_rank, error, draws)]
+        if tests and min(tests)[0] * len(tests) <= error:
+            found[number] = Worse(min(tests)[1], min(tests)[0] * len(tests))
     return found
 
 
@@ -111,16 +122,20 @@ def is_stopped_at_rung(value: tuple[float, ...], earlier: Sequence[tuple[float, 
 
 
 def _leader(configurations: Mapping[int, Values], by_rank: bool) -> int | None:
-    """Return the one with the lowest mean, or median, of equal ones the lowest number."""
+    """Return the one with the lowest mean, or median; of equal ones that with the lowest median error, then number."""
 
-    def middle(values: Values) -> float:
-        ordered = sorted(values.values())
-        return statistics.median_low(ordered) if by_rank else sum(ordered) / len(ordered)
+    def standing(values: Values) -> tuple[float, float]:
+        ordered = sorted(value for value, _ in values.values())
+        middle = statistics.median_low(ordered) if by_rank else sum(ordered) / len(ordered)
+        return middle, statistics.median_low(sorted(error for _, error in values.values()))
 
-    return min(((middle(values), number) for number, values in configurations.items() if values), default=(0.0, None))[1]
+    found = [(standing(values), number) for number, values in configurations.items() if values]
+    return min(found)[1] if found else None
 
 
-def _p_values(one: Values, other: Values, by_rank: bool, error: float, draws: np.random.Generator) -> list[float]:
+def _p_values(
+    one: Mapping[int, float], other: Mapping[int, float], by_rank: bool, error: float, draws: np.random.Generator
+) -> list[float]:
     """Return the p-values of those tests, that `one` is not worse than `other`, which can be below `error` at all.
 
     Which these are depends on the numbers of seeds only.
