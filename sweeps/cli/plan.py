@@ -162,10 +162,10 @@ def plan_lines(name: str, found: Plan) -> Iterator[str]:
 
 
 def megabytes(size: float | None) -> str:
-    """Return `14 MB`, with two digits; `unknown` for None."""
+    """Return `14.3 MB`, with three digits."""
     if size is None:
         return "an unknown size"
-    return f"{number(size / 1e6)} MB" if size < 1e9 else f"{number(size / 1e9)} GB"
+    return f"{number(size / 1e6, 3)} MB" if size < 1e9 else f"{number(size / 1e9, 3)} GB"
 
 
 def clock(seconds: float) -> str:
@@ -181,12 +181,16 @@ def clock(seconds: float) -> str:
 def _time(found: Plan) -> str:
     expected, worst, least = found.expected, found.worst, found.least
     assert expected is not None and worst is not None
-    if found.counts.stops_when_solved and not found.expected_from_store:
-        text = f"at most {clock(worst.total_s)}; less where lanes are solved: when that is, only a run shows"
-    else:
-        text = f"about {clock(expected.total_s)}" + (f", at most {clock(worst.total_s)}" if worst != expected else "")
     if least is not None:
-        text += f"; at least {clock(least.total_s)}, where as many configurations as possible end early"
+        text = f"{clock(least.total_s)} at least, where as many configurations as possible end early, to {clock(worst.total_s)}"
+    elif worst == expected and not found.counts.stops_when_solved:
+        return f"about {clock(expected.total_s)}"
+    elif worst != expected:
+        return f"about {clock(expected.total_s)}, at most {clock(worst.total_s)}"
+    else:
+        text = f"at most {clock(worst.total_s)}"
+    if found.counts.stops_when_solved:
+        text += "; less where lanes are solved: when that is, only a run shows"
     return text
 
 

@@ -49,9 +49,9 @@ START_S = 13.0
 """Of these, for the sweep on Ray, where it is not kept from before."""
 MOST_LANES = 20
 """Lanes of a structure that are trained, of networks whose lanes do not make their steps together."""
-WINDOW_S = 0.12
+WINDOW_S = 0.04
 """Seconds of training between two readings of the clock; the fastest of `ROUNDS` counts, since other programs only delay."""
-ROUNDS = 3
+ROUNDS = 10
 TINY = "name: calibration\ntask: {{name: static, operation: add}}\nmodel: linear\ntrain: {{steps: 1}}\nseeds: {seeds}\n"
 ENDLESS = 10**12
 """Budget of lanes that are measured: they do not end."""
@@ -239,7 +239,8 @@ def _read(name: str) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         path = folder() / f"{name}.json"
         found = json.loads(path.read_text(encoding="utf-8"))
-        path.touch()  # its last use: what is not used for months is removed
+        with suppress(OSError):
+            path.touch()  # its last use: what is not used for months is removed
         if isinstance(found, dict):
             return found
     return {}
@@ -382,7 +383,7 @@ def measure(request: PackRequest) -> StructureCost:
         took_s, one_s = train(count)
     step_s = [one_s, *(train(count)[1] for _ in range(ROUNDS if took_s < 2 * WINDOW_S else 1))]
     evaluate_s = [_seconds(lambda: pack.trainer.evaluate(places)) / len(places)]
-    for _ in range(ROUNDS if evaluate_s[0] * len(places) < WINDOW_S else 1):
+    for _ in range(ROUNDS if evaluate_s[0] * len(places) < 2 * WINDOW_S else 1):
         evaluate_s.append(_seconds(lambda: pack.trainer.evaluate(places)) / len(places))
     finish_s = _seconds(pack.checkpoints) / len(places)
     threshold_s = _seconds(pack.built.task.threshold)
