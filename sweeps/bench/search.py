@@ -228,7 +228,7 @@ LINES = {
     SMAC: (SMAC, COLOURS[0]),
 }
 """Strategies whose course is drawn, not only its end -> label, colour."""
-POINTS = [colour for colour in COLOURS if colour not in (COLOURS[0], COLOURS[5])]
+POINTS = [*(colour for colour in COLOURS if colour not in (COLOURS[0], COLOURS[5])), "#999999"]
 """Colours of the others."""
 
 
