@@ -2,8 +2,8 @@
 
 Seeds are irace's instances, in the order of the search. All configurations are in the first and only race: t-tests, since
 the objective is a mean (with Friedman's test, irace's default, it chose worse here), otherwise irace's defaults: from the
-fifth instance on, until two tests have dropped nothing. Nothing is sampled, so only its decisions are compared. López-Ibáñez et al., "The irace package: Iterated racing for automatic algorithm
-configuration" (2016).
+fifth instance on, until two tests have dropped nothing. Nothing is sampled, so only its decisions are compared. López-Ibáñez et
+al., "The irace package: Iterated racing for automatic algorithm configuration" (2016).
 """
 
 from __future__ import annotations

@@ -141,6 +141,8 @@ def plan_lines(name: str, found: Plan) -> Iterator[str]:
     yield f"  cells           {counts.cells}"
     yield f"  configurations  {_range(counts.configurations)}"
     yield f"  lanes           {_range(counts.lanes)}{stored}"
+    if counts.likely_lanes is not None:
+        yield f"                  about {_range(counts.likely_lanes)}, as in recorded searches or in this one so far"
     yield f"  packs           {_range(counts.packs)}, of up to {counts.slots} lanes"
     most = ", at most: lanes end when they are solved" if counts.stops_when_solved else ""
     yield f"  seed-steps      {_steps(counts)}{most}"
@@ -181,7 +183,13 @@ def clock(seconds: float) -> str:
 def _time(found: Plan) -> str:
     expected, worst, least = found.expected, found.worst, found.least
     assert expected is not None and worst is not None
-    if least is not None:
+    if found.likely is not None and least is not None:
+        low, high = found.likely
+        text = (
+            f"about {clock(low.total_s)} to {clock(high.total_s)}; at least {clock(least.total_s)}, at most "
+            f"{clock(worst.total_s)}"
+        )
+    elif least is not None:
         text = f"{clock(least.total_s)} at least, where as many configurations as possible end early, to {clock(worst.total_s)}"
     elif worst == expected and not found.counts.stops_when_solved:
         return f"about {clock(expected.total_s)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
@@ -27,9 +29,10 @@ from sweeps.results.numbers import steps
 from sweeps.runner.budget import PRICE
 from sweeps.runner.calibration import Costs, Sample, StructureCost, calibrate, folder, kept
 from sweeps.runner.driver import CellProgress, ConfigurationProgress, Driver, device_of
+from sweeps.search.samplers import chosen
 from sweeps.search.stopping import Stage, stages
 from sweeps.store import Store
-from sweeps.store.records import Configuration, SweepRow
+from sweeps.store.records import Configuration, Stopped, SweepRow
 from sweeps.tracking.rows import MOST_POINTS
 from sweeps.training.lane import LaneResult
 from sweeps.training.numerics import NUMERICS
@@ -53,6 +56,20 @@ LANE_METRICS = 8
 """Points of a lane's run besides its curve, about."""
 MOST_SIMULATED = 300_000
 """Packs of a simulation; more are counted and timed as an average."""
+
+
+SURVIVAL = {
+    False: {2: 0.28, 5: 0.113, 10: 0.078, 25: 0.058, 50: 0.05},
+    True: {2: 0.6, 5: 0.39, 10: 0.25, 25: 0.18, 50: 0.155},
+}
+"""Share of configurations that are still in a race after so many seeds, in searches of NMU multiplication and NAU addition by
+par2: of random ones (recordings of `sweeps bench --search`), and of a sampler that learns, whose later configurations are
+better and harder to tell apart. See docs/planning.md."""
+SPREAD = math.sqrt(2)
+"""Factor between the middle of what is likely and its ends."""
+GOLDEN = (math.sqrt(5) - 1) / 2
+LEAST_ENDED = 16
+"""Configurations of a cell that must have ended before their own shares are used."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +134,12 @@ class Counts:
     bytes_of_checkpoints: float | None
     """While it runs, of lanes that are being trained; they are removed with the record of their lane."""
     notes: tuple[str, ...] = ()
+    likely_lanes: Bounds | None = None
+    """Where early stopping may end configurations: as in recorded searches, or as in this one so far."""
     work: tuple[tuple[CellWork, ...], tuple[CellWork, ...]] = field(default=((), ()), repr=False)
     """The least and the most that is to be trained."""
+    likely: tuple[tuple[CellWork, ...], ...] = field(default=(), repr=False)
+    """Two between those, or none."""
     samples: Mapping[str, Sample] = field(default_factory=dict, repr=False)
     slots: int = field(default=1, repr=False)
     slots_are_free: bool = field(default=True, repr=False)
@@ -126,7 +147,7 @@ class Counts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        hidden = ("work", "samples", "slots", "slots_are_free")
+        hidden = ("work", "likely", "samples", "slots", "slots_are_free")
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
         return {name: dataclasses.asdict(one) if isinstance(one, Bounds) else one for name, one in found.items()}
 
@@ -175,6 +196,8 @@ class Plan:
     worst: Estimate | None
     least: Estimate | None
     """Where early stopping or a target may end configurations."""
+    likely: tuple[Estimate, Estimate] | None = None
+    """The range to expect where early stopping may end configurations; `expected` is its upper end."""
     why_unknown: str | None = None
     calibration: str = ""
     """Device, and what was measured or estimated."""
@@ -189,7 +212,10 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        times = {"expected": self.expected, "worst": self.worst, "least": self.least}
+        low, high = self.likely or (None, None)
+        times = {
+            "expected": self.expected, "worst": self.worst, "least": self.least, "likely_least": low, "likely_most": high,
+        }  # fmt: skip
         return {
             **self.counts.as_dict(),
             "workers": self.where.workers, "nodes": self.where.nodes, "cluster": self.where.cluster,
@@ -217,6 +243,31 @@ def lane_bounds(sweep: Sweep, limit: int, seeds: int, budget: int) -> tuple[list
         least = next((n for n in range(1, limit) if sweep.search.needs(n, in_groups)), limit)
     first = stages(sweep.early_stopping, seeds, budget)[0] if limit > 1 else whole
     return [whole, *[first] * (least - 1)], [whole] * limit
+
+
+def likely_shares(sweep: Sweep, stages_: Sequence[Stage], ended: Sequence[Configuration]) -> list[float]:
+    """Return which share of a cell's configurations is likely to train each stage, as in recorded searches; of the first, all.
+
+    Once enough of the cell's own have `ended`, theirs are used.
+    """
+    shares = [1.0]
+    assert sweep.search is not None
+    table = SURVIVAL[chosen(sweep.search.sampler, sweep.search.sampler_options).sampler.learns]
+    halving = sweep.early_stopping.halving
+    for before, stage in itertools.pairwise(stages_):
+        if len(ended) >= LEAST_ENDED:
+            reached = [one.stopped is None or _is_after(one.stopped, before) for one in ended]
+            shares.append(sum(reached) / len(reached))
+        elif before.steps < stage.steps and halving is not None:
+            shares.append(shares[-1] * halving.keep)
+        else:
+            log_seeds = np.interp(math.log(before.seeds), [math.log(n) for n in table], list(table.values()))
+            shares.append(min(shares[-1], float(log_seeds)))
+    return shares
+
+
+def _is_after(stopped: Stopped, stage: Stage) -> bool:
+    return stopped.steps > stage.steps or (stopped.steps == stage.steps and stopped.seeds > stage.seeds)
 
 
 class _ReadStore:
@@ -289,6 +340,7 @@ class _Counter:
     def counts(self) -> Counts:
         driver = self._driver
         least, most = [], []
+        likely: tuple[list[CellWork], list[CellWork]] = ([], [])
         configurations, stored = Bounds(0, 0), 0
         records: float | None = 0.0
         mlflow = 0.0
@@ -297,6 +349,8 @@ class _Counter:
             configurations += Bounds(of_cell[2], of_cell[3])
             least.append(of_cell[0])
             most.append(of_cell[1])
+            for works, factor in zip(likely, (1 / SPREAD, SPREAD), strict=True):
+                works.append(self._likely(progress, of_cell[1], factor))
             for work, template in zip(of_cell[1].configurations, of_cell[4], strict=True):
                 size = self._size(template, work.evaluations)
                 records = None if size is None or records is None else records + work.lanes * size[0]
@@ -308,6 +362,8 @@ class _Counter:
         lanes = [sum(w.lanes for cell in works for w in cell.configurations) for works in (least, most)]
         seed_steps = [sum(w.seed_steps for cell in works for w in cell.configurations) for works in (least, most)]
         packs = [Schedule(works, driver.slots, self._workers, self._is_auto).run().packs for works in (least, most)]
+        early = driver.may_stop_early and lanes[0] < lanes[1]
+        ends = [sum(w.lanes for cell in works for w in cell.configurations) for works in likely]
         sizes = [size for size in self._sizes.values() if size is not None]
         in_training = min(lanes[1], self._workers * driver.slots)
         is_file = self._store is None or "://" not in str(self._store.location)
@@ -319,6 +375,7 @@ class _Counter:
             bytes_of_mlflow=mlflow + MLFLOW_BYTES,
             bytes_of_checkpoints=None if records is None else in_training * max((size[1] for size in sizes), default=0),
             notes=tuple(dict.fromkeys(self._notes)), work=(tuple(least), tuple(most)), samples=self._samples,
+            likely=tuple(map(tuple, likely)) if early else (), likely_lanes=Bounds(*ends) if early else None,
             slots=driver.slots, slots_are_free=self._is_auto,
         )  # fmt: skip
 
@@ -365,6 +422,31 @@ class _Counter:
             CellWork(tuple(least), parallel, in_groups), CellWork(tuple(most), parallel, in_groups), number_least, limit,
             settings,
         )  # fmt: skip
+
+    def _likely(self, progress: CellProgress, most: CellWork, factor: float) -> CellWork:
+        """The work of a cell, if `factor` times as many configurations as usual train each stage after the first."""
+        sweep, known = self._sweep, progress.configurations
+        if progress.search is None or sweep.search is None:
+            return most
+        ended = [entry.configuration for entry in known.values() if entry.ended and not entry.failed]
+        works = []
+        for number, work in enumerate(most.configurations):
+            entry = known.get(number)
+            if number >= progress.limit or (entry is not None and entry.ended):  # a confirmation, or nothing to do
+                works.append(work)
+                continue
+            all_stages = stages(sweep.early_stopping, len(sweep.seeds), work.steps)
+            shares = likely_shares(sweep, all_stages, ended)
+            place = (0.5 + number * GOLDEN) % 1  # spreads those that go on evenly
+            reached = max(i for i, share in enumerate(shares) if i == 0 or place < factor * share)
+            if number < sweep.search.parallel and sweep.early_stopping.halving is not None:
+                # The first ones have nothing to be compared with at a rung.
+                reached = max(reached, sum(stage.steps < work.steps for stage in all_stages))
+            stage = all_stages[reached]
+            settings = (entry or known[number % len(known)]).configuration.settings
+            done = 0 if entry is None else len(entry.keys) - work.lanes
+            works.append(self._work(settings, min(work.lanes, max(0, stage.seeds - done)), stage.steps))
+        return CellWork(tuple(works), most.parallel, most.in_groups)
 
     def _confirmation(self, progress: CellProgress, template: dict[str, Any]) -> tuple[list[Work], list[Work]]:
         confirm = self._sweep.confirm
@@ -633,10 +715,20 @@ def plan(
     least = None if counts.lanes.is_exact and counts.seed_steps.is_exact else (
         _estimate(counts, counts.work[0], structures, costs, where)
     )  # fmt: skip
+    likely = None
+    if counts.likely:
+        share = expected_share if counts.stops_when_solved and from_store else 1.0
+        low, high = (_estimate(counts, _shortened(works, share), structures, costs, where) for works in counts.likely)
+        likely = (low, high)
+        expected = high
+        notes.append(
+            "with early stopping the time is that of a search in which as many configurations go on as in recorded searches, "
+            f"or, once {LEAST_ENDED} of a cell have ended, as in this one so far"
+        )
     about = costs.device + (f"; measured now, in {costs.seconds:.0f} s: {', '.join(costs.measured)}" if costs.measured else "")
     found_plan = Plan(
-        counts, where, expected, worst, least, calibration="; ".join([about, *estimated]), expected_from_store=from_store,
-        notes=tuple(notes),
+        counts, where, expected, worst, least, likely, calibration="; ".join([about, *estimated]),
+        expected_from_store=from_store, notes=tuple(notes),
     )  # fmt: skip
     return dataclasses.replace(found_plan, notes=(*found_plan.notes, *_limits(sweep, found_plan)))
 

@@ -91,6 +91,11 @@ class Sampler:
     fixes: bool = False
     """Fixes some values of another sampler, its option `sampler`, whose entry counts for everything else; see `chosen`."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether suggestions depend on results."""
+        return not (self.is_grid or self.quasi_random or self.make is optuna.samplers.RandomSampler)
+
 
 _STARTUP = Option(int, least=0)
 _ETA = Option(float, least=0)

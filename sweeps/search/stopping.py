@@ -13,11 +13,11 @@ end and restarts change nothing:
 
 Racing compares two configurations by exact permutation tests (Fisher and Pitman; drawn at random where the permutations are
 too many), which hold for few seeds and any distribution: of all seeds that each has, and of the differences on common seeds
-(Maron and Moore 1994, "Hoeffding races", and Birattari et al. 2002, F-Race, use Hoeffding's bound and Friedman's test in their
-place; neither makes use of the many seeds of an earlier winner). What can at best tie with a complete configuration, since each
-of the two solves all of its seeds and the success rate is the objective, is compared by errors, which break ties. Repeated looks
-are corrected for by an error budget of (1 - confidence) that is halved at each level, so that a sweep may get further levels
-without a change of earlier decisions.
+(Maron and Moore 1994, "Hoeffding races", and Birattari et al. 2002, F-Race, use Hoeffding's bound and Friedman's test in
+their place; neither makes use of the many seeds of an earlier winner). What can at best tie with a complete configuration,
+since each of the two solves all of its seeds and the success rate is the objective, is compared by errors, which break ties.
+Repeated looks are corrected for by an error budget of (1 - confidence) that is halved at each level, so that a sweep may get
+further levels without a change of earlier decisions.
 """
 
 from __future__ import annotations
