@@ -387,10 +387,10 @@ def test_the_price_of_a_cluster_reaches_its_driver() -> None:
 
 @pytest.mark.slow
 def test_a_calibration_takes_half_a_minute_and_is_kept(file: Path) -> None:
-    answer = call("plan", "tiny.yaml", "--format", "json")
-    found = json.loads(answer.out)
-    if found["time"]["expected"] is None:  # a busy machine: the next one goes on
-        found = json.loads(call("plan", "tiny.yaml", "--format", "json").out)
+    found: dict[str, Any] = {"time": {"expected": None}}
+    for _ in range(6):
+        if found["time"]["expected"] is None:  # on a busy machine it is not ready in half a minute, and the next one goes on
+            found = json.loads(call("plan", "tiny.yaml", "--format", "json").out)
     assert found["time"]["expected"]["total_s"] > 1, found["why_time_is_unknown"]
     again = call("plan", "tiny.yaml")
     assert "calibration:" not in again.err and "measured now" not in again.out
