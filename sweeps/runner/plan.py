@@ -578,6 +578,7 @@ class Schedule:
                 programs += cost.threshold_s
             seconds += lanes * (work.steps * cost.step_s + work.evaluations * cost.evaluate_s + cost.finish_s)
         seconds += max(self._costs[work.sample].setup_s for work, _ in works)
+        seconds += max(work.evaluations * self._costs[work.sample].round_s for work, _ in works)
         return seconds + programs, programs
 
     def _average(self, total: int) -> Ended:
@@ -633,6 +634,9 @@ def plan(
     least = None if counts.lanes.is_exact and counts.seed_steps.is_exact else (
         _estimate(counts, counts.work[0], structures, costs, where)
     )  # fmt: skip
+    compile_s = [cost.compile_s for cost in structures.values() if cost.compile_s is not None]
+    if where.cluster is not None and compile_s:
+        notes.append(f"on nodes that have not compiled its programs yet, compilation takes up to {sum(compile_s):.0f} s more")
     about = costs.device + (f"; measured now, in {costs.seconds:.0f} s: {', '.join(costs.measured)}" if costs.measured else "")
     found_plan = Plan(
         counts, where, expected, worst, least, calibration="; ".join([about, *estimated]), expected_from_store=from_store,
@@ -732,7 +736,9 @@ def _estimate(
     for work in (work for cell in cells for work in cell.configurations):
         cost, lanes = structures[work.sample], lanes + work.lanes
         training += work.seed_steps * cost.step_s
-        evaluation += work.lanes * work.evaluations * cost.evaluate_s
+        # A pack has the lanes of a configuration, or a few times as many.
+        packs = math.ceil(work.lanes / counts.slots)
+        evaluation += work.evaluations * (work.lanes * cost.evaluate_s + packs * cost.round_s)
         points = min(work.evaluations, MOST_POINTS) * len(_columns(counts.samples[work.sample].request.lanes[0].settings))
         writing += work.lanes * (fixed.record_s + fixed.mlflow_lane_s + points * fixed.mlflow_point_s)
     tail = writing * ended.last_lanes / max(1, lanes)
