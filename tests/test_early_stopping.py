@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.config.yaml import dump
 from sweeps.results import as_markdown, report
 from sweeps.results.export import best
-from sweeps.runner.driver import Driver, PackRequest
+from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.search import CellSearch, Finished
 from sweeps.store import Store
+from sweeps.training.lane import Lane, LaneResult, error_result
 
-RACING = {"seeds": {"race": [3, 6]}}
+RACING = {"seeds": {"race": [7, 9]}}
 HALVING = {"steps": {"halving": [10], "keep": "1/2", "metric": "error.extrapolation.median"}}
 CONFIRM = {"top": 2, "seeds": {"first": 1000, "count": 5}}
 DOCUMENT: dict[str, Any] = {
@@ -73,7 +75,7 @@ def test_bad_configurations_get_few_seeds_and_few_steps_and_the_best_get_all(fin
         else:
             assert one.rank is None
             assert (len(one.results), {r.budget for r in one.results}) == (stopped.seeds, {stopped.steps})
-            assert (stopped.seeds, stopped.steps) in {(3, 10), (3, STEPS), (6, STEPS)}
+            assert (stopped.seeds, stopped.steps) in {(7, 10), (7, STEPS), (9, STEPS)}
     assert driver.lanes_done + driver.lanes_spared == driver.lanes_planned == 10 * 12 + 2 * 5
 
 
@@ -88,7 +90,7 @@ def test_the_report_says_what_was_stopped_and_what_that_saved(finished: Finish) 
     assert saved["share_saved"] == saved["seed_steps_saved"] / (10 * 12 * STEPS)
     shown = as_markdown(found)
     assert f"Early stopping stopped {len(stopped)} configurations" in shown
-    assert "Stopped early, so not ranked (why: `stopped` in the JSON report): after 3 seeds of" in shown
+    assert "Stopped early, so not ranked (why: `stopped` in the JSON report): after 7 seeds of" in shown
     entry = next(e for e in found.as_dict()["configurations"] if e["state"] == "pruned" and e["stopped"]["steps"] == 10)
     assert entry["stopped"]["reason"].endswith("at step 10 by error.extrapolation.median")
     assert entry["objective"] is None and entry["par2"] is None  # of another budget than the others
@@ -158,7 +160,7 @@ def test_more_seeds_and_levels_and_configurations_extend_the_sweep(finished: Fin
     run(started(early(), store))
     before = {one.configuration.number: one for one in report(store, "tiny").configurations}
     more = early(
-        seeds=20, early_stopping={"seeds": {"race": [3, 6, 12]}, **HALVING},
+        seeds=20, early_stopping={"seeds": {"race": [7, 9, 12]}, **HALVING},
         search={**DOCUMENT["search"], "configurations": 12}, confirm={"top": 1, "seeds": {"first": 1000, "count": 8}},
     )  # fmt: skip
     change = difference(early().document, more)
@@ -168,18 +170,83 @@ def test_more_seeds_and_levels_and_configurations_extend_the_sweep(finished: Fin
     run(started(more, store))
     after = {one.configuration.number: one for one in report(store, "tiny").configurations}
     assert len(after) == 12
+    assert "early_stopping.seeds: further levels of 12 seeds" in change.message
     for number, one in before.items():
-        assert one.configuration.stopped is None or after[number].configuration.stopped == one.configuration.stopped
+        if one.configuration.stopped is not None:
+            assert after[number].configuration.stopped == one.configuration.stopped
+        else:  # it passed the former levels, whatever the new seeds say
+            stopped = after[number].configuration.stopped
+            assert stopped is None or stopped.seeds == 12
+            assert len(after[number].results) >= 12
     (best_one,) = [one for one in after.values() if one.seeds_to_confirm]
     assert best_one.rank == 1 and len(best_one.results) == 20 and len(best_one.confirmation) == 8
+
+
+def test_other_seeds_of_confirmation_do_not_become_seeds_of_the_search(finished: Finish, store: Store) -> None:
+    run(started(early(), store))
+    others = early(confirm={"top": 2, "seeds": {"first": 2000, "count": 4}})
+    store.update_definition("tiny", others.text, others.document)
+    run(started(others, store))
+    for name, document in (("others", others.document), ("none", early(confirm=None).document)):
+        store.update_definition("tiny", "", document)
+        found = report(store, "tiny").configurations
+        assert {len(one.configuration.keys) for one in found} == {12}
+        assert {r.seed for one in found for r in one.confirmation} == (set(range(2000, 2004)) if name == "others" else set())
+
+
+def test_halving_of_all_seeds_continues_after_it_was_cut_off_and_refuses_more_seeds(store: Store) -> None:
+    sweep = early(early_stopping=HALVING, confirm=None)
+    run(started(sweep, store))
+    before = text(store)
+    assert started(sweep, store).done and text(store) == before
+    change = difference(sweep.document, early(early_stopping=HALVING, confirm=None, seeds=14))
+    assert change.kind == "refusal" and "the rungs compare the first 12 seeds, and would compare 14" in change.message
+
+
+def with_errors(driver: Driver, fails: Callable[[LaneResult], bool]) -> None:
+    """Train all lanes, those for which `fails` is true ending in an error."""
+    receive = driver.receive
+
+    def received(pack_id: str, given: PackReport) -> None:
+        results = [
+            error_result(Lane(r.key, {"train": {"steps": r.budget}}, r.seed), "out of memory") if fails(r) else r
+            for r in given.results
+        ]
+        receive(pack_id, dataclasses.replace(given, results=results))
+
+    driver.receive = received  # type: ignore[method-assign]
+    run(driver)
+
+
+def test_what_was_decided_with_lanes_that_ended_in_an_error_stays_decided(store: Store) -> None:
+    with_errors(started(early(), store), lambda result: result.seed in (0, 1))
+    before = report(store, "tiny")
+    assert any(one.summary.errors == 2 for one in before.configurations if one.state == "pruned")
+    driver = started(early(), store)
+    after = {one.configuration.number: one for one in report(store, "tiny").configurations}
+    for one in before.configurations:
+        if one.state == "pruned":
+            assert after[one.configuration.number] == dataclasses.replace(one, rank=None)
+    run(driver)  # the lanes of complete configurations are trained again
+    assert all(one.summary.errors == 0 for one in report(store, "tiny").configurations if one.state == "complete")
+
+
+def test_a_configuration_whose_seeds_all_fail_at_a_rung_says_so(store: Store) -> None:
+    with_errors(started(early(confirm=None), store), lambda result: True)
+    found = report(store, "tiny")
+    assert {one.state for one in found.configurations} == {"failed"}
+    assert "Error of 7 seeds: out of memory" in as_markdown(found) or "out of memory" in as_markdown(found)
+    assert found.totals()["errors"] > 0 and "Failed, so not ranked" in as_markdown(found)
+    driver = started(early(confirm=None), store)
+    assert not driver.done and driver.lanes_reused == 0  # they are trained again
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"early_stopping": RACING}, "early_stopping.steps: taken out"),
-        ({"early_stopping": {"seeds": {"race": [2, 6]}, **HALVING}}, "levels can only be added, from 12 seeds on"),
-        ({"early_stopping": {"seeds": {"race": [3, 6], "confidence": 0.9}, **HALVING}}, "at 0.9; levels can only be added"),
+        ({"early_stopping": {"seeds": {"race": [2, 9]}, **HALVING}}, "levels can only be added, from 12 seeds on"),
+        ({"early_stopping": {"seeds": {"race": [7, 9], "confidence": 0.9}, **HALVING}}, "at 0.9; levels can only be added"),
         ({"train": {**DOCUMENT["train"], "steps": 50}}, "with early_stopping the budget cannot grow"),
         ({"seeds": [*range(1, 13), 0]}, "seeds: another order"),
     ],

@@ -45,8 +45,8 @@ question: Which unit has the smaller error?
 task: {name: static, operation: sub, input_size: 10}
 train: {steps: 900, batch: 16, evaluate_every: 100}
 compare: {model: [linear, nac]}
-seeds: 4
-resources: {slots: 6, checkpoint_s: 0.2}
+seeds: 6
+resources: {slots: 10, checkpoint_s: 0.2}
 search:
   sampler: {name: tpe, seed: 0, n_startup_trials: 2}
   configurations: 6
@@ -56,7 +56,7 @@ search:
     train.lr: {log_uniform: [1e-4, 1e-1]}
     train.gradient_noise: {log_uniform: [1e-5, 0.1], or: 0}
 early_stopping:
-  seeds: {race: [3], confidence: 0.8}
+  seeds: {race: [5], confidence: 0.8}
   steps: {halving: [300], keep: 1/2, metric: error.extrapolation.median}
 confirm: {top: 1, seeds: {first: 100, count: 3}}
 """

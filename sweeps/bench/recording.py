@@ -75,7 +75,7 @@ class Recording:
     @cached_property
     def seed_value(self) -> SeedValue:
         """What a seed contributes to the objective. Raises UserError for one that is not a mean or a median over seeds."""
-        found = seed_value(self.search.objective)
+        found = seed_value(self.search.objective, self.budget)
         if found is None:
             raise UserError(f"a recording needs an objective that is a mean or a median over all seeds, such as {PAR2.name}")
         return found

@@ -113,7 +113,7 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
     configuration was suggested.
     """
     recording, num_seeds, stopping = replay.recording, len(replay.seeds), strategy.stopping
-    objective, identity = recording.search.objective, f"{replay.seed}/{recording.cell}"
+    objective = recording.search.objective
     count = min(strategy.configurations or len(replay.order), len(replay.order))
     suggest = _suggestions(strategy, replay, count)
     tried: dict[int, int] = {}
@@ -151,7 +151,7 @@ def search(strategy: Strategy, replay: Replay) -> Trajectory:
                 earlier = {k: [reached[n] for n in range(max(0, k - strategy.parallel + 1)) if n in reached] for k in left}
                 left = [k for k in left if not is_stopped_at_rung(reached[k], earlier[k], keep)]
             elif stage.seeds < num_seeds and stopping.race is not None:
-                worse = race(stopping.race, level, values, before, recording.seed_value, identity)
+                worse = race(stopping.race, level, values, before, recording.seed_value)
                 left, level = [number for number in left if number not in worse], level + 1
     # The last configurations may have been stopped.
     return [*found, Point(replay.seed_steps, found[-1].configuration)]

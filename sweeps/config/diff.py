@@ -107,15 +107,24 @@ def _compare_early_stopping(before: Sweep, after: Sweep, added: list[str], refus
         elif isinstance(was, Race) and isinstance(now, Race):
             # The last level is all seeds, which a file need not write.
             levels = [level for level in was.levels if level < len(before.seeds)]
+            more = [level for level in now.levels if level >= len(before.seeds) and level not in was.levels]
             if was.confidence != now.confidence or [n for n in now.levels if n < len(before.seeds)] != levels:
                 most = f"levels can only be added, from {len(before.seeds)} seeds on"
                 refused.append(f"{path}: {_race(was)} -> {_race(now)}; {most}")
+            elif more:
+                added.append(f"{path}: further levels of {_listed(more)} seeds")
         elif was != now:
             refused.append(f"{path}: changed; it would decide otherwise on what was stopped already")
+    if old.halving is not None and new.halving is not None and _first(before) != _first(after):
+        refused.append(
+            f"seeds: the rungs compare the first {_first(before)} seeds, and would compare {_first(after)}; with a race they "
+            "compare the seeds of its first level"
+        )
     stopped = old.race is not None or old.halving is not None
     grown = [text for text in added if text.startswith("train.steps")]
     if stopped and grown:
-        refused.append(f"{grown[0]}: with early_stopping the budget cannot grow, since configurations were stopped by it")
+        first = grown[0].removesuffix(", continued from checkpoints")
+        refused.append(f"{first}; with early_stopping the budget cannot grow, since configurations were stopped by it")
 
 
 def _objective(search: Search) -> Any:
@@ -125,6 +134,12 @@ def _objective(search: Search) -> Any:
 
 def _constraints(search: Search) -> list[str]:
     return [f"{one.name} {one.bound} {one.limit!r}" for one in search.constraints]
+
+
+def _first(sweep: Sweep) -> int:
+    """Return the number of seeds that train to the rungs."""
+    levels = sweep.early_stopping.race.levels if sweep.early_stopping.race is not None else ()
+    return min([len(sweep.seeds), *levels[:1]])
 
 
 def _race(race: Race) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -473,7 +473,7 @@ def _read_early_stopping(value: Any, faults: Faults) -> EarlyStopping:
         race = _read_race(given["seeds"], "early_stopping.seeds", faults)
     if given.get("steps") is not None:
         halving = _read_halving(given["steps"], "early_stopping.steps", faults)
-    if given.get("seeds") is None and given.get("steps") is None:
+    if isinstance(value, dict) and given.get("seeds") is None and given.get("steps") is None:
         faults.add("early_stopping", "needs `seeds: {race: [10, 25, 50]}`, or `steps: {halving: [...], metric: ...}`, or both")
     return EarlyStopping(race, halving)
 
@@ -562,6 +562,24 @@ def _check_confirmation_seeds(confirm: Confirm, seeds: Sequence[int], faults: Fa
         )
 
 
+def _undecided(race: Race, objective: Objective, seeds: int, faults: Faults) -> Iterator[str]:
+    """Yield a warning where levels of a race can stop nothing."""
+    from sweeps.results import metrics
+    from sweeps.search.stopping import cannot_decide  # here, because it loads optuna
+
+    seed_value = metrics.seed_value(objective, 1)
+    idle = [level for level in cannot_decide(race, seed_value) if level < seeds] if seed_value is not None else []
+    if idle:
+        why = "a median needs more seeds" if seed_value is not None and seed_value.by_rank else "it needs a lower confidence"
+        message = (
+            f"the race stops nothing after {', '.join(map(str, idle))} seeds, whatever the results are, at confidence "
+            f"{race.confidence:g} by {objective.name}: {why}"
+        )
+        yield str(faults.locate("early_stopping.seeds.race", message))
+    if all(level >= seeds for level in race.levels):
+        yield str(faults.locate("early_stopping.seeds.race", f"stops nothing: no level is below the {seeds} seeds of the file"))
+
+
 def _check_early_stopping(
     given: Any, stopping: EarlyStopping, search: Search | None, seeds: Sequence[int], figures: Iterable[str],
     cells: Sequence[Cell], faults: Faults,
@@ -572,6 +590,7 @@ def _check_early_stopping(
     if given is not None and search is None:
         faults.add("early_stopping", "has nothing to stop, since the file searches nothing: add `search`, or take it out")
     race, halving, sound_objective = stopping.race, stopping.halving, True
+    warnings: dict[str, None] = {}
     if race is not None:
         path = "early_stopping.seeds.race"
         if race.levels[-1] > len(seeds):
@@ -581,18 +600,19 @@ def _check_early_stopping(
                 f"{race.levels[-1]} seeds are more than the {len(seeds)} of the file: write {sound}, or raise `seeds`",
             )
         with contextlib.suppress(UserError):  # an unknown objective is a fault of the search
-            sound_objective = search is None or metrics.seed_value(search.objective) is not None
+            sound_objective = search is None or metrics.seed_value(search.objective, 1) is not None
         if not sound_objective and search is not None:
             faults.add(
                 path,
                 f"cannot compare configurations by {search.objective.name}, which is not a mean or a median over all their "
                 "seeds: search.objective can be par2, success_rate, or a median such as error.extrapolation.median",
             )
+        elif search is not None and not faults:
+            warnings |= dict.fromkeys(_undecided(race, search.objective, len(seeds), faults))
     if halving is None:
-        return []
+        return list(warnings)
     _check_objective(given["steps"].get("metric"), halving.metric, figures, faults, "early_stopping.steps.metric")
     path = "early_stopping.steps.halving"
-    warnings: dict[str, None] = {}
     for cell in cells:
         resolved = resolve(cell.with_parameters({}))[0] if cell.space else None
         if resolved is None:

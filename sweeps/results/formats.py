@@ -258,6 +258,8 @@ def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
             fields += [_success(one.confirmed.value), ends, " -> ".join(values)]
         rows.append(fields)
     header = [*axes, "#", "success in the search", "success on fresh seeds", "change, points", objective.name]
+    if not report.search.space:
+        return ["## Confirmation on fresh seeds", table(header, rows)]
     remark = (
         "The best of many was chosen by its results in the search, which are therefore too good on average: the results on "
         "fresh seeds are those to report. Change: with Newcombe's 95 % interval."
@@ -396,7 +398,7 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         lines.append(f"{_counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
     stopped: dict[tuple[int, int], list[int]] = {}
     for entry in sorted((one.configuration for one in cell), key=lambda entry: entry.number):
-        if entry.stopped is not None:
+        if entry.state == "pruned" and entry.stopped is not None:
             stopped.setdefault((entry.stopped.seeds, entry.stopped.steps), []).append(entry.number)
     if stopped:
         listed = [

@@ -132,6 +132,8 @@ class ConfigurationMetric:
     """The value of one lane that is aggregated."""
     seeds: Literal["all", "solved"] = "all"
     aggregation: Aggregation
+    range_of: Callable[[int], tuple[float, float]] | None = None
+    """Of a mean: the range of a lane's value, by its budget in steps; None: not known."""
     direction: Direction | None
     """The default direction as an objective. None: it is not an objective or, for a score of a task, the sweep file defines the
     direction."""
@@ -270,6 +272,7 @@ SUCCESS_RATE = ConfigurationMetric(
     unit="share",
     lane_value=SOLVED.value,
     aggregation=SHARE,
+    range_of=lambda budget: (0.0, 1.0),
     direction="maximize",
     format=percent,
     column=Column(
@@ -330,6 +333,7 @@ PAR2 = ConfigurationMetric(
     unit="steps",
     lane_value=penalised_steps,
     aggregation=MEAN,
+    range_of=lambda budget: (0.0, 2.0 * budget),
     direction="minimize",
     format=steps,
     column=Column(header="par2", legend="mean converged-at, an unsolved seed counting twice the budget; lower is better"),
@@ -398,17 +402,21 @@ class SeedValue:
     """Lower is better; infinite where the seed has no value."""
     by_rank: bool
     """The objective is a median."""
-    best: float | None
-    """The lowest value that there is; None: none."""
+    ends: tuple[float, float] = (-math.inf, math.inf)
+    """Of the range that a value may have; of a mean they are finite."""
+    best: float | None = None
+    """The value of a seed with which the objective cannot be better; None where it always can."""
 
 
-def seed_value(objective: Objective) -> SeedValue | None:
-    """Return what a seed contributes; None where the objective is not a mean or a median over all seeds.
+def seed_value(objective: Objective, budget: int) -> SeedValue | None:
+    """Return what a seed contributes that may train `budget` steps at most.
 
-    Raises UserError for an unknown objective.
+    None where the objective is not a median over all seeds, or a mean over them of values in a known range. Raises UserError
+    for an unknown objective.
     """
     metric = find(objective.name, objective.direction)
-    if metric.seeds != "all" or metric.aggregation not in (SHARE, MEAN, MEDIAN_OF_ALL, MEDIAN_OF_ALL_MAXIMIZED):
+    by_rank = metric.aggregation in (MEDIAN_OF_ALL, MEDIAN_OF_ALL_MAXIMIZED)
+    if metric.seeds != "all" or (not by_rank and metric.range_of is None):
         return None
     maximize = objective.direction == "maximize"
 
@@ -416,8 +424,11 @@ def seed_value(objective: Objective) -> SeedValue | None:
         value = metric.lane_value(result)
         return math.inf if value is None or math.isnan(value) else float(-value if maximize else value)
 
-    best = None if metric.aggregation is not SHARE else -1.0 if maximize else 0.0
-    return SeedValue(of, metric.aggregation not in (SHARE, MEAN), best)
+    if by_rank or metric.range_of is None:
+        return SeedValue(of, by_rank)
+    low, high = metric.range_of(budget)
+    ends = (-high, -low) if maximize else (low, high)
+    return SeedValue(of, by_rank, ends, ends[0] if metric.aggregation is SHARE else None)
 
 
 # ------------------------------------------------------------------------------------------- access

@@ -185,7 +185,7 @@ class Report:
     def _early_end(self, one: RankedConfiguration) -> dict[str, Any]:
         """Return where early stopping stopped a configuration, and its confirmation, as far as there are any."""
         found: dict[str, Any] = {}
-        if one.configuration.stopped is not None:
+        if one.state == "pruned" and one.configuration.stopped is not None:
             found["stopped"] = dataclasses.asdict(one.configuration.stopped)
         if one.seeds_to_confirm:
             found["confirmation"] = {
@@ -242,7 +242,7 @@ class Report:
 
     def _saved(self) -> dict[str, Any]:
         """Return what early stopping saved: configurations, lanes and seed-steps, these at most, since lanes may end early."""
-        stopped = [one for one in self.configurations if one.configuration.stopped is not None]
+        stopped = [one for one in self.configurations if one.state == "pruned"]
         planned = sum(len(one.configuration.keys) * one.budget for one in self.configurations)
         lanes = sum(len(one.configuration.keys) - len(one.results) for one in stopped)
         cut = sum(result.budget < one.budget for one in stopped for result in one.results)
@@ -330,8 +330,11 @@ class _Stored:
 
     @classmethod
     def of(cls, entry: Configuration, seeds: Sequence[int], fresh: Collection[int]) -> _Stored:
-        """Sort a configuration's lanes. `seeds` are those of the search in their order, `fresh` those of the confirmation."""
-        keys = {seed: key for seed, key in entry.keys.items() if seed not in fresh}
+        """Sort a configuration's lanes. `seeds` are those of the search in their order, `fresh` those of the confirmation.
+
+        Others may be stored: of an earlier confirmation.
+        """
+        keys = {seed: key for seed, key in entry.keys.items() if seed in set(seeds)}
         lanes, steps = keys, _budget(entry)
         if entry.stopped is not None:
             first = set([seed for seed in seeds if seed in keys][: entry.stopped.seeds])

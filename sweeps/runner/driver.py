@@ -19,10 +19,11 @@ from typing import Any
 from sweeps.config import registry
 from sweeps.config.compare import Cell
 from sweeps.config.settings import float_leaves, lane_key, resolve, source_of, structure
-from sweeps.config.space import Dimension, EarlyStopping
+from sweeps.config.space import Dimension, EarlyStopping, Objective
 from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results import metrics
+from sweeps.results.numbers import number as shown_number
 from sweeps.results.summary import (
     RankedConfiguration,
     Summary,
@@ -36,7 +37,7 @@ from sweeps.results.summary import (
 )
 from sweeps.runner.budget import Spending
 from sweeps.search import CellSearch, Finished, file_values
-from sweeps.search.stopping import Stage, group, is_stopped_at_rung, race, stages
+from sweeps.search.stopping import Stage, Worse, group, is_stopped_at_rung, race, stages
 from sweeps.store import Store
 from sweeps.store.records import Configuration, Stopped
 from sweeps.tracking import BackgroundTracker, Tracker
@@ -114,6 +115,8 @@ class ConfigurationProgress:
     missing: set[LaneId] = field(default_factory=set)
     """Lanes of the present stage without a result."""
     results: dict[LaneId, LaneResult] = field(default_factory=dict)
+    reused: set[LaneId] = field(default_factory=set)
+    """Lanes whose results the store had."""
     counted: set[LaneId] = field(default_factory=set)
     """Lanes that are counted among those of the run."""
     summary: Summary | None = None
@@ -280,9 +283,9 @@ class Driver:
     def _stored(self) -> dict[str, list[Configuration]]:
         """Return the configurations that the store has, by cell, with the seeds of the search."""
         stored: dict[str, list[Configuration]] = {}
-        fresh = set(self.sweep.confirm.seeds) if self.sweep.confirm else set()
+        seeds = set(self.sweep.seeds)
         for configuration in self.store.configurations(self.name):
-            keys = {seed: key for seed, key in configuration.keys.items() if seed not in fresh}
+            keys = {seed: key for seed, key in configuration.keys.items() if seed in seeds}
             stored.setdefault(configuration.cell, []).append(dataclasses.replace(configuration, keys=keys))
         return stored
 
@@ -495,13 +498,17 @@ class Driver:
                 decided |= self._halve(progress, number)
             else:
                 decided |= self._race(progress, number)
-        for number, stopped in decided.items():
+        on = [number for number, stopped in decided.items() if stopped is None]
+        for number in on:
             entry = waiting[number]
+            entry.stage += 1
+            entry.configuration = dataclasses.replace(entry.configuration, passed=entry.stage)
+        self.store.set_passed(self.name, progress.cell.key, {number: waiting[number].stage for number in on})
+        for number, stopped in decided.items():
             if stopped is not None:
-                self._end(entry, stopped)
+                self._end(waiting[number], stopped)
             else:
-                entry.stage += 1
-                self._begin_stage(index, entry)
+                self._begin_stage(index, waiting[number])
         return bool(decided)
 
     def _halve(self, progress: CellProgress, number: int) -> dict[int, Stopped | None]:
@@ -539,25 +546,24 @@ class Driver:
         behind = [n for n in numbers if n in known and not known[n].ended and (known[n].stage < stage or known[n].missing)]
         if not complete or behind or not all(known[n].ended for n in range(numbers[0])):
             return {}
-        seed_value = metrics.seed_value(objective)
+        budget = max(entry.budget for entry in known.values())
+        seed_value = metrics.seed_value(objective, budget)
         assert seed_value is not None  # checked in the sweep file
 
         def values(entry: ConfigurationProgress, stage: int) -> dict[int, tuple[float, float]]:
-            sound = [result for result in entry.results_of(stage) if result.outcome != "error"]
-            return {r.seed: (seed_value.of(r), log_error(r.error.get("extrapolation"))) for r in sound}
+            return {r.seed: (seed_value.of(r), log_error(r.error.get("extrapolation"))) for r in entry.results_of(stage)}
 
         before = {n: values(known[n], known[n].stage) for n in range(numbers[0]) if known[n].configuration.state == "complete"}
         level = stage - sum(one.steps < known[number].budget for one in known[number].stages)
         at_level = {n: values(entry, stage) for n, entry in members.items()}
-        identity = f"{search.seed}/{progress.cell.key}"
-        worse = race(rule, level, at_level, before, seed_value, identity)
+        worse = race(rule, level, at_level, before, seed_value)
         decided: dict[int, Stopped | None] = {}
         for n, entry in members.items():
             if entry.ended or entry.stage > stage:
                 continue
             decided[n] = None
-            if (found := worse.get(n)) is not None:
-                reason = f"{objective.name} is worse than that of #{found.than} (p = {found.p_value:.1g})"
+            if n in worse:
+                reason = _reason(worse[n], objective)
                 decided[n] = Stopped(entry.stages[stage].seeds, entry.stages[stage].steps, reason)
         return decided
 
@@ -605,7 +611,7 @@ class Driver:
         settings = _resolved(cell, configuration.parameters)
         keys = self._keys(settings)
         if keys != configuration.keys:  # also where a user's file has changed, which the store refuses
-            reopen = configuration.stopped is None
+            reopen = configuration.state != "pruned"
             changed = self.store.add_seeds(self.name, cell.key, configuration.number, keys, reopen)
             configuration = dataclasses.replace(changed, keys=keys)
         if settings != configuration.settings:
@@ -622,28 +628,36 @@ class Driver:
         progress = self.cells[cell_index]
         stopping = self.sweep.early_stopping if progress.search is not None else EarlyStopping()
         all_stages = stages(stopping, len(keys), steps)
+        if configuration.state == "failed":  # it is trained again
+            configuration = dataclasses.replace(configuration, stopped=None)
         if (stopped := configuration.stopped) is not None:
-            all_stages = tuple(one for one in all_stages if one.seeds <= stopped.seeds and one.steps <= stopped.steps)
+            last = Stage(stopped.seeds, stopped.steps)
+            earlier = [one for one in all_stages if (one.steps, one.seeds) < (last.steps, last.seeds)]
+            all_stages = (*earlier, last)
         entry = ConfigurationProgress(configuration, keys, all_stages)
         progress.configurations[configuration.number] = entry
         self._load_and_begin(cell_index, entry)
 
     def _load_and_begin(self, cell_index: int, entry: ConfigurationProgress) -> None:
-        """Add the results that the store has, and begin the first stage; of a configuration that was stopped, end the last."""
+        """Add the results that the store has, and begin the first stage that it has not passed; if it was stopped, end it.
+
+        Lanes that ended in an error are trained again, unless what they decided is decided.
+        """
         configuration, final = entry.configuration, len(entry.stages) - 1
+        entry.stage = final if configuration.stopped is not None else min(configuration.passed, final)
         stored = self.store.records(id_ for stage in range(final + 1) for id_ in entry.lanes(stage))
-        present = {id_: result for id_, result in stored.items() if result.outcome != "error"}
+        decided = {id_ for stage in range(entry.stage + (configuration.stopped is not None)) for id_ in entry.lanes(stage)}
+        decided -= set() if configuration.stopped is not None else set(entry.lanes(final))
+        present = {id_: result for id_, result in stored.items() if result.outcome != "error" or id_ in decided}
         entry.results |= present
+        entry.reused = set(present)
         for result in present.values():
             self.spending.count_stored(result.key, result.steps)
-        self.lanes_reused += sum(budget == entry.budget for _, budget in present)
         if present:
             here = source_of(configuration.settings)
             sources = {result.provenance.get("source_hash", here) for result in present.values()}
             self.other_sources |= {(then, here) for then in sources - {here}}
-        whole = configuration.state == "complete" and not entry.confirms and all(id_ in present for id_ in entry.lanes(final))
-        if configuration.stopped is not None or whole:
-            entry.stage = final
+        if configuration.stopped is not None:
             self._count(entry, entry.results_of(final))
             self._end(entry, configuration.stopped)
             return
@@ -699,14 +713,15 @@ class Driver:
         entry.counted |= {result.id for result in new}
         final = [result for result in new if result.budget == entry.budget]
         self.lanes_done += len(final)
+        self.lanes_reused += sum(result.id in entry.reused for result in final)
         self.solved += sum(result.solved for result in final)
         if final:
             configuration = entry.configuration
             self.track(lambda tracker: tracker.lanes(configuration, final))
-        self._errors += (errors := sum(result.outcome == "error" for result in new))
+        self._errors += (errors := sum(result.outcome == "error" and result.id not in entry.reused for result in new))
         allowed = self.sweep.budget.most_failures(self.lanes_planned)
         if errors and self._errors > allowed and self.stop_reason is None:
-            last = next(result.reason for result in new if result.outcome == "error")
+            last = next(result.reason for result in new if result.outcome == "error" and result.id not in entry.reused)
             self.stop_reason = (
                 f"{self._errors} of {self.lanes_planned} lanes ended in an error, and `budget.failures` allows {allowed:g}; "
                 f"the last one: {last}"
@@ -726,6 +741,9 @@ class Driver:
             self.track(lambda tracker: tracker.complete(confirmed))
             return
         state = "pruned" if stopped is not None else "failed" if summary.errors == summary.seeds else "complete"
+        if state == "failed" and entry.stage < len(entry.stages) - 1:
+            stage = entry.stages[entry.stage]
+            stopped = Stopped(stage.seeds, stage.steps, "every seed ended in an error")
         comparable = state != "failed" and (stopped is None or stopped.steps == entry.budget)
         value = self._objective(summary)[0] if comparable else None
         old = entry.configuration
@@ -751,6 +769,17 @@ class Driver:
     def _objective(self, summary: Summary) -> tuple[float, float]:
         """Return the objective's value and the tie-break."""
         return objective_value(summary, self.sweep.objective.name, self.sweep.objective.direction)
+
+
+def _reason(worse: Worse, objective: Objective) -> str:
+    """Return why a race stopped a configuration."""
+    if worse.of_ties:
+        least, most = (shown_number(10.0**value) for value in (worse.least, worse.most))
+        return f"every seed is solved, as of #{worse.than}, whose median error is at most {most}; its own is at least {least}"
+    metric = metrics.find(objective.name, objective.direction)
+    sign, words = (-1, ("most", "least")) if objective.direction == "maximize" else (1, ("least", "most"))
+    own, other = metric.format(sign * worse.least), metric.format(sign * worse.most)
+    return f"{objective.name} is at {words[0]} {own}, and that of #{worse.than} at {words[1]} {other}"
 
 
 def device_of(sweep: Sweep) -> str:

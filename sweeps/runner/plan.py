@@ -301,6 +301,9 @@ class _ReadStore:
         self._added[cell, number] = dataclasses.replace(self._added[cell, number], settings=settings, state="running")
         return self._added[cell, number]
 
+    def set_passed(self, *arguments: Any) -> None:
+        """Write nothing."""
+
     def finish_configuration(self, *arguments: Any, **options: Any) -> None:
         """Write nothing."""
 
@@ -660,6 +663,7 @@ class Schedule:
                 programs += cost.threshold_s
             seconds += lanes * (work.steps * cost.step_s + work.evaluations * cost.evaluate_s + cost.finish_s)
         seconds += max(self._costs[work.sample].setup_s for work, _ in works)
+        seconds += max(work.evaluations * self._costs[work.sample].round_s for work, _ in works)
         return seconds + programs, programs
 
     def _average(self, total: int) -> Ended:
@@ -725,6 +729,9 @@ def plan(
             "with early stopping the time is that of a search in which as many configurations go on as in recorded searches, "
             f"or, once {LEAST_ENDED} of a cell have ended, as in this one so far"
         )
+    compile_s = [cost.compile_s for cost in structures.values() if cost.compile_s is not None]
+    if where.cluster is not None and compile_s:
+        notes.append(f"on nodes that have not compiled its programs yet, compilation takes up to {sum(compile_s):.0f} s more")
     about = costs.device + (f"; measured now, in {costs.seconds:.0f} s: {', '.join(costs.measured)}" if costs.measured else "")
     found_plan = Plan(
         counts, where, expected, worst, least, likely, calibration="; ".join([about, *estimated]),
@@ -824,7 +831,9 @@ def _estimate(
     for work in (work for cell in cells for work in cell.configurations):
         cost, lanes = structures[work.sample], lanes + work.lanes
         training += work.seed_steps * cost.step_s
-        evaluation += work.lanes * work.evaluations * cost.evaluate_s
+        # A pack has the lanes of a configuration, or a few times as many.
+        packs = math.ceil(work.lanes / counts.slots)
+        evaluation += work.evaluations * (work.lanes * cost.evaluate_s + packs * cost.round_s)
         points = min(work.evaluations, MOST_POINTS) * len(_columns(counts.samples[work.sample].request.lanes[0].settings))
         writing += work.lanes * (fixed.record_s + fixed.mlflow_lane_s + points * fixed.mlflow_point_s)
     tail = writing * ended.last_lanes / max(1, lanes)

@@ -11,22 +11,27 @@ end and restarts change nothing:
     Halving. Configuration k trains on after a rung if it is among the best `keep` of the configurations 0 to k - parallel
     that have reached the rung, and itself.
 
-Racing compares two configurations by exact permutation tests (Fisher and Pitman; drawn at random where the permutations are
-too many), which hold for few seeds and any distribution: of all seeds that each has, and of the differences on common seeds
-(Maron and Moore 1994, "Hoeffding races", and Birattari et al. 2002, F-Race, use Hoeffding's bound and Friedman's test in
-their place; neither makes use of the many seeds of an earlier winner). What can at best tie with a complete configuration,
-since each of the two solves all of its seeds and the success rate is the objective, is compared by errors, which break ties.
-Repeated looks are corrected for by an error budget of (1 - confidence) that is halved at each level, so that a sweep may get
-further levels without a change of earlier decisions.
+Racing compares confidence intervals: a configuration is stopped when the lower end of its own is above the upper end of that of
+a better one. Of a mean that is Gaffke's interval (2005; Learned-Miller and Thomas 2019, "A new confidence interval for the mean
+of a bounded random variable"), which supposes nothing but the range of the values: par2 is between 0 and twice the budget, and
+an unsolved seed weighs as much as a quick one. For values that are 0 or 1 it is that of Clopper and Pearson. Of a median it is
+that of the order statistics. (F-Race and most other races use tests that suppose equal distributions, or normal ones; with few
+seeds these stop a configuration that is quick but sometimes fails, although its mean is better.) What can at best tie with a
+complete configuration, since each of the two solves all of its seeds and the success rate is the objective, is compared by the
+median error, which breaks ties.
+
+Repeated looks are corrected for: of the error, 1 - confidence, the first level has a half, the second a quarter, and so on, so
+that a sweep may get further levels without a change of earlier decisions. Half of a level's error is for the configuration, and
+a quarter for each of the two that it is compared with.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +39,8 @@ import numpy.typing as npt
 from sweeps.config.space import EarlyStopping, Race
 from sweeps.results.metrics import SeedValue
 
-DRAWS = 9999
-"""Random permutations of a test that has more: the smallest p-value is 1e-4."""
-MOST_EXACT = 10_000
-"""Permutations that are all computed."""
+DRAWS, MOST_DRAWN = 20_000, 4_000_000
+"""Random draws for an interval of a mean, and numbers in them at most."""
 
 Values = Mapping[int, tuple[float, float]]
 """Seed -> its contribution to the objective, and its error, which breaks ties; of both lower is better."""
@@ -57,8 +60,11 @@ class Worse:
 
     than: int
     """Number of the configuration that is better."""
-    p_value: float
-    """Of the test that it is not better, corrected for the number of tests of this level."""
+    least: float
+    """Lower end of its own interval, in the unit of the objective or, where `of_ties`, log10 of the error; lower is better."""
+    most: float
+    """Upper end of the other's."""
+    of_ties: bool = False
 
 
 def stages(stopping: EarlyStopping, num_seeds: int, steps: int) -> tuple[Stage, ...]:
@@ -79,36 +85,50 @@ def group(number: int, parallel: int) -> range:
 
 
 def race(
-    race: Race, level: int, group: Mapping[int, Values], before: Mapping[int, Values], objective: SeedValue, identity: str
+    rule: Race, level: int, members: Mapping[int, Values], before: Mapping[int, Values], objective: SeedValue
 ) -> dict[int, Worse]:
     """Return the configurations of a group that are stopped after level number `level` (0 is the first).
 
-    `group` has those of the group that are still in the race, each with its seeds up to this level, and `before` those that
-    have all their seeds. `identity` of the cell is the seed of the random permutations. At least one configuration of the two
-    is never stopped.
+    `members` has those of the group that are still in the race, each with its seeds up to this level, and `before` those of
+    earlier groups that have all their seeds. At least one configuration of the two is never stopped.
     """
-    error = (1 - race.confidence) * 0.5 ** (level + 1)
+    error = error_of_level(rule, level)
     rivals = [
         (number, rivals[number], rivals is before)
-        for rivals in (group, before)
+        for rivals in (members, before)
         if (number := _leader(rivals, objective.by_rank)) is not None
     ]
     found: dict[int, Worse] = {}
-    for number, values in group.items():
-        seed = hashlib.sha256(f"{identity}/{number}/{level}".encode()).digest()
-        draws = np.random.default_rng(np.frombuffer(seed, np.uint32))
-        tests: list[tuple[float, int]] = []
+    for number, values in members.items():
         for rival, theirs, has_all_seeds in rivals:
-            if rival == number:
+            if rival == number or number in found:
                 continue
             # What can only tie with a rival is compared by what breaks ties.
             best = {value for value, _ in (*values.values(), *theirs.values())} == {objective.best}
-            what = 1 if best and has_all_seeds else 0
-            one, other = ({seed: pair[what] for seed, pair in of.items()} for of in (values, theirs))
-            by_rank = objective.by_rank or what == 1
-            tests += [(p_value, rival) for p_value in _p_values(one, other, by_rank, error, draws)]
-        if tests and min(tests)[0] * len(tests) <= error:
-            found[number] = Worse(min(tests)[1], min(tests)[0] * len(tests))
+            of_ties = best and has_all_seeds
+            one, other = (np.sort([pair[of_ties] for pair in of.values()]) for of in (values, theirs))
+            if of_ties or objective.by_rank:
+                least, most = median_ends(one, error / 2)[0], median_ends(other, error / 4)[1]
+            else:
+                least, most = mean_ends(one, objective.ends, error / 2)[0], mean_ends(other, objective.ends, error / 4)[1]
+            if least > most:
+                found[number] = Worse(rival, least, most, of_ties)
+    return found
+
+
+def error_of_level(rule: Race, level: int) -> float:
+    """Return the probability of stopping the best configuration that a level may have."""
+    return float((1 - rule.confidence) * 0.5 ** (level + 1))
+
+
+def cannot_decide(rule: Race, objective: SeedValue) -> list[int]:
+    """Return the levels of a race that stop nothing, whatever the results are: medians of too few seeds, and errors that are
+    too small for the number of random draws."""
+    found = []
+    for level, seeds in enumerate(rule.levels):
+        error = error_of_level(rule, level)
+        if (objective.by_rank and 0.5**seeds > error / 2) or (not objective.by_rank and error / 4 * DRAWS < 1):
+            found.append(seeds)
     return found
 
 
@@ -134,58 +154,34 @@ def _leader(configurations: Mapping[int, Values], by_rank: bool) -> int | None:
     return min(found)[1] if found else None
 
 
-def _p_values(
-    one: Mapping[int, float], other: Mapping[int, float], by_rank: bool, error: float, draws: np.random.Generator
-) -> list[float]:
-    """Return the p-values of those tests, that `one` is not worse than `other`, which can be below `error` at all.
+def mean_ends(values: npt.NDArray[np.float64], ends: tuple[float, float], error: float) -> tuple[float, float]:
+    """Return a lower and an upper bound of the mean, each of which is wrong with probability `error`: Gaffke's.
 
-    Which these are depends on the numbers of seeds only.
+    `values` are sorted, and `ends` are those of the range that values may have. An end of the range where `error` is smaller
+    than the draws can tell.
     """
-    a, b = ([values[seed] for seed in sorted(values)] for values in (one, other))
-    common = sorted(one.keys() & other.keys())
-    pooled = np.array([*a, *b])
-    if by_rank or not np.isfinite(pooled).all():
-        pooled = _ranks(pooled)
-    ranks = dict(zip([*((0, s) for s in sorted(one)), *((1, s) for s in sorted(other))], pooled, strict=True))
-    found = []
-    if 1 / math.comb(len(pooled), len(a)) <= error / 2:
-        found.append(_unpaired(pooled, len(a), draws))
-    if 0.5 ** len(common) <= error / 2:
-        found.append(_paired(np.array([ranks[0, s] - ranks[1, s] for s in common]), draws))
-    return found
+    low, high = ends
+    uniform = _sorted_uniform(len(values))
+    if error * len(uniform) < 1:
+        return low, high
+    upward, downward = np.append(values, high), np.append(-values[::-1], -low)
+    highest = high - uniform @ np.diff(upward)
+    lowest = low + uniform @ np.diff(downward)
+    return float(np.quantile(lowest, error, method="lower")), float(np.quantile(highest, 1 - error, method="higher"))
 
 
-def _unpaired(pooled: npt.NDArray[np.float64], n: int, draws: np.random.Generator) -> float:
-    """Return the share of choices of `n` values of all whose sum is at least that of the first `n`."""
-    first, rest = pooled[:n], pooled[n:]
-    if first.mean() <= rest.mean():
-        return 1.0
-    if first.min() > rest.max():
-        return 1 / math.comb(len(pooled), n)
-    observed = first.sum() - _tolerance(pooled)
-    chosen = np.argpartition(draws.random((DRAWS, len(pooled))), n - 1, axis=1)[:, :n]
-    return float((1 + np.count_nonzero(pooled[chosen].sum(axis=1) >= observed)) / (DRAWS + 1))
+@lru_cache(maxsize=32)
+def _sorted_uniform(n: int) -> npt.NDArray[np.float64]:
+    """Return draws of `n` sorted uniform numbers, always the same ones."""
+    return np.sort(np.random.default_rng(n).random((max(1, min(DRAWS, MOST_DRAWN // n)), n)), axis=1)
 
 
-def _paired(differences: npt.NDArray[np.float64], draws: np.random.Generator) -> float:
-    """Return the share of signs of the differences whose sum is at least that observed."""
-    if differences.sum() <= 0:
-        return 1.0
-    observed = differences.sum() - _tolerance(differences)
-    n = len(differences)
-    if 2**n <= MOST_EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(signs @ differences >= observed))
-    signs = 1 - 2 * draws.integers(0, 2, (DRAWS, n))
-    return float((1 + np.count_nonzero(signs @ differences >= observed)) / (DRAWS + 1))
+def median_ends(values: npt.NDArray[np.float64], error: float) -> tuple[float, float]:
+    """Return a lower and an upper bound of the median, each of which is wrong with probability `error` at most.
 
-
-def _tolerance(values: npt.NDArray[np.float64]) -> float:
-    """Return by how much equal sums may differ by rounding."""
-    return float(1e-12 * np.abs(values).sum())
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return ranks, equal values sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse.ravel()], dtype=np.float64)
+    `values` are sorted. The r-th is below the median unless fewer than r values are, of which each is with probability 1/2.
+    """
+    n, below, r = len(values), 0.0, 0
+    while r < n and (below := below + math.comb(n, r) * 0.5**n) <= error:
+        r += 1
+    return (float(values[r - 1]), float(values[n - r])) if r else (-math.inf, math.inf)

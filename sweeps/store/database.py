@@ -48,7 +48,7 @@ class HeldByAnother(StoreError):
 
 SCHEMA_VERSION = 3
 
-ADDED = (("sweeps", "numerics", 2), ("configurations", "stopped", 3))
+ADDED = (("sweeps", "numerics", 2), ("configurations", "stopped", 3), ("configurations", "passed", 3))
 """(table, column, version of the schema that has it first) of columns that may be null, and are added to an older store."""
 
 metadata = MetaData()
@@ -96,6 +96,7 @@ configurations = Table(
     Column("state", Text, nullable=False),
     Column("value", Double),
     Column("stopped", Text),  # JSON: where early stopping stopped it, and why
+    Column("passed", Integer),  # number of stages of training after which it was not stopped
     UniqueConstraint("sweep", "cell", "number"),
 )
 
@@ -270,7 +271,8 @@ class Database:
             found = self._check(connection)
             for table, column, version in ADDED:
                 if found < version:
-                    connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column} TEXT"))
+                    kind = metadata.tables[table].c[column].type.compile(connection.dialect)
+                    connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
             # Also where it changes nothing: a store that cannot be written fails now, not after an hour's training.
             connection.execute(sa.update(schema_version).values(version=SCHEMA_VERSION))
 

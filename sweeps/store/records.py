@@ -46,7 +46,9 @@ class Configuration:
     value: float | None = None
     """The objective's value; None until the configuration is complete, or pruned with its seeds' whole budget."""
     stopped: Stopped | None = None
-    """Of a pruned configuration."""
+    """Of a pruned configuration, and of one that failed before its last stage."""
+    passed: int = 0
+    """Number of stages of training after which early stopping let it go on."""
     origin: str | None = None
     """Where the parameters came from: file, random, model or grid."""
 

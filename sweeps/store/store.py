@@ -194,6 +194,15 @@ class Store:
             self._require_configuration(connection, name, cell, number)
             _update_configuration(connection, name, cell, number, state=state, value=finite(value), stopped=_as_json(stopped))
 
+    def set_passed(self, name: str, cell: str, passed: Mapping[int, int]) -> None:
+        """Write how many stages configurations of a cell, by number, have passed."""
+        if not passed:
+            return
+        with self.database.write() as connection:
+            _require_sweep(connection, self.location, name)
+            for number, stages in passed.items():
+                _update_configuration(connection, name, cell, number, passed=stages)
+
     def add_seeds(self, name: str, cell: str, number: int, keys: Mapping[int, str], reopen: bool = True) -> Configuration:
         """Add seeds to a configuration; with any that are new it is `running` again, without a value, where `reopen` is true.
 
@@ -445,6 +454,7 @@ def _configurations(
             values |= {column: _mapping(values[column]) for column in _JSON_COLUMNS}
             if values.get("stopped") is not None:
                 values["stopped"] = Stopped(**_mapping(values["stopped"]))
+            values["passed"] = values.get("passed") or 0
             del values["id"], values["sweep"]
             if not all(isinstance(label, str) for label in values["labels"].values()):
                 raise TypeError(f"labels are {values['labels']}")
