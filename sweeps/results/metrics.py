@@ -402,8 +402,8 @@ class SeedValue:
     """Lower is better; infinite where the seed has no value."""
     by_rank: bool
     """The objective is a median."""
-    ends: tuple[float, float] = (-math.inf, math.inf)
-    """Of the range that a value may have; of a mean they are finite."""
+    ends: tuple[float, float] | None = None
+    """Of a mean: the lowest value that there may be, and the highest, that of a seed that failed."""
     best: float | None = None
     """The value of a seed with which the objective cannot be better; None where it always can."""
 

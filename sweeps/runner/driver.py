@@ -23,7 +23,6 @@ from sweeps.config.space import Dimension, EarlyStopping, Objective
 from sweeps.config.sweep_file import Resources, Sweep
 from sweeps.errors import ClusterError, SweepFailed
 from sweeps.results import metrics
-from sweeps.results.numbers import number as shown_number
 from sweeps.results.summary import (
     RankedConfiguration,
     Summary,
@@ -773,13 +772,10 @@ class Driver:
 
 def _reason(worse: Worse, objective: Objective) -> str:
     """Return why a race stopped a configuration."""
-    if worse.of_ties:
-        least, most = (shown_number(10.0**value) for value in (worse.least, worse.most))
-        return f"every seed is solved, as of #{worse.than}, whose median error is at most {most}; its own is at least {least}"
-    metric = metrics.find(objective.name, objective.direction)
-    sign, words = (-1, ("most", "least")) if objective.direction == "maximize" else (1, ("least", "most"))
-    own, other = metric.format(sign * worse.least), metric.format(sign * worse.most)
-    return f"{objective.name} is at {words[0]} {own}, and that of #{worse.than} at {words[1]} {other}"
+    p_value = f"(p = {worse.p_value:.1g})"
+    if worse.of_errors:
+        return f"all seeds are solved, as those of #{worse.than}, with larger errors {p_value}"
+    return f"{objective.name} is worse than that of #{worse.than} {p_value}"
 
 
 def device_of(sweep: Sweep) -> str:

@@ -11,18 +11,18 @@ end and restarts change nothing:
     Halving. Configuration k trains on after a rung if it is among the best `keep` of the configurations 0 to k - parallel
     that have reached the rung, and itself.
 
-Racing compares confidence intervals: a configuration is stopped when the lower end of its own is above the upper end of that of
-a better one. Of a mean that is Gaffke's interval (2005; Learned-Miller and Thomas 2019, "A new confidence interval for the mean
-of a bounded random variable"), which supposes nothing but the range of the values: par2 is between 0 and twice the budget, and
-an unsolved seed weighs as much as a quick one. For values that are 0 or 1 it is that of Clopper and Pearson. Of a median it is
-that of the order statistics. (F-Race and most other races use tests that suppose equal distributions, or normal ones; with few
-seeds these stop a configuration that is quick but sometimes fails, although its mean is better.) What can at best tie with a
-complete configuration, since each of the two solves all of its seeds and the success rate is the objective, is compared by the
-median error, which breaks ties.
+Racing stops a configuration if two things hold. A permutation test (Fisher and Pitman; drawn at random where the permutations
+are too many) says that its results are worse: of all seeds that each of the two has, or of the differences on common seeds.
+And its mean would be worse even with as few failures as its interval permits: the share of its seeds with the worst possible
+value, an unsolved seed, is replaced by the lower end of the interval of Clopper and Pearson. Without the second condition few
+seeds would stop a configuration that is quick but sometimes fails, although its mean is better: the test alone supposes equal
+distributions, as those of most races do (Maron and Moore 1994, "Hoeffding races", suppose a range only, and would need
+hundreds of seeds here; Birattari et al. 2002, F-Race). Of a median both are about ranks: the lower end of its interval, by
+the order statistics, must be above the other median. What can at best tie with a complete configuration, since each of the
+two solves all of its seeds and the success rate is the objective, is compared by errors, which break ties.
 
-Repeated looks are corrected for: of the error, 1 - confidence, the first level has a half, the second a quarter, and so on, so
-that a sweep may get further levels without a change of earlier decisions. Half of a level's error is for the configuration, and
-a quarter for each of the two that it is compared with.
+Repeated looks are corrected for: of the error, 1 - confidence, the first level has a half, the second a quarter, and so on,
+so that a sweep may get further levels without a change of earlier decisions. A level's error is shared by its tests.
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from sweeps.config.space import EarlyStopping, Race
 from sweeps.results.metrics import SeedValue
 
-DRAWS, MOST_DRAWN = 20_000, 4_000_000
-"""Random draws for an interval of a mean, and numbers in them at most."""
+DRAWS = 20_000
+"""Random permutations of a test that has more."""
+MOST_EXACT = 10_000
+"""Permutations that are all computed."""
+MOST_TESTS = 4
+"""Of a configuration at a level: two tests against each of two others."""
 
 Values = Mapping[int, tuple[float, float]]
 """Seed -> its contribution to the objective, and its error, which breaks ties; of both lower is better."""
@@ -60,11 +64,10 @@ class Worse:
 
     than: int
     """Number of the configuration that is better."""
-    least: float
-    """Lower end of its own interval, in the unit of the objective or, where `of_ties`, log10 of the error; lower is better."""
-    most: float
-    """Upper end of the other's."""
-    of_ties: bool = False
+    p_value: float
+    """Of the test that it is not worse, times the number of tests."""
+    of_errors: bool = False
+    """Compared are the errors, which break ties."""
 
 
 def stages(stopping: EarlyStopping, num_seeds: int, steps: int) -> tuple[Stage, ...]:
@@ -100,19 +103,23 @@ def race(
     ]
     found: dict[int, Worse] = {}
     for number, values in members.items():
+        tests: list[tuple[float, int, bool]] = []
+        num_tests = 0
         for rival, theirs, has_all_seeds in rivals:
-            if rival == number or number in found:
+            if rival == number:
                 continue
             # What can only tie with a rival is compared by what breaks ties.
             best = {value for value, _ in (*values.values(), *theirs.values())} == {objective.best}
-            of_ties = best and has_all_seeds
-            one, other = (np.sort([pair[of_ties] for pair in of.values()]) for of in (values, theirs))
-            if of_ties or objective.by_rank:
-                least, most = median_ends(one, error / 2)[0], median_ends(other, error / 4)[1]
-            else:
-                least, most = mean_ends(one, objective.ends, error / 2)[0], mean_ends(other, objective.ends, error / 4)[1]
-            if least > most:
-                found[number] = Worse(rival, least, most, of_ties)
+            of_errors = best and has_all_seeds
+            one, other = ({seed: pair[of_errors] for seed, pair in of.items()} for of in (values, theirs))
+            by_rank = objective.by_rank or of_errors
+            p_values = _p_values(one, other, by_rank, error)
+            num_tests += len(p_values)
+            if _is_worse_at_best(list(one.values()), list(other.values()), None if by_rank else objective.ends, error / 2):
+                tests += [(p_value, rival, of_errors) for p_value in p_values]
+        if tests and min(tests)[0] * num_tests <= error:
+            p_value, rival, of_errors = min(tests)
+            found[number] = Worse(rival, p_value * num_tests, of_errors)
     return found
 
 
@@ -122,12 +129,14 @@ def error_of_level(rule: Race, level: int) -> float:
 
 
 def cannot_decide(rule: Race, objective: SeedValue) -> list[int]:
-    """Return the levels of a race that stop nothing, whatever the results are: medians of too few seeds, and errors that are
-    too small for the number of random draws."""
+    """Return the levels of a race that stop nothing, or hardly anything, whatever the results are.
+
+    These have too few seeds for a median, or an error that is too small for the number of random permutations.
+    """
     found = []
     for level, seeds in enumerate(rule.levels):
         error = error_of_level(rule, level)
-        if (objective.by_rank and 0.5**seeds > error / 2) or (not objective.by_rank and error / 4 * DRAWS < 1):
+        if (objective.by_rank and 0.5**seeds > error / 2) or MOST_TESTS / DRAWS > error:
             found.append(seeds)
     return found
 
@@ -154,34 +163,86 @@ def _leader(configurations: Mapping[int, Values], by_rank: bool) -> int | None:
     return min(found)[1] if found else None
 
 
-def mean_ends(values: npt.NDArray[np.float64], ends: tuple[float, float], error: float) -> tuple[float, float]:
-    """Return a lower and an upper bound of the mean, each of which is wrong with probability `error`: Gaffke's.
+def _is_worse_at_best(one: list[float], other: list[float], ends: tuple[float, float] | None, error: float) -> bool:
+    """Return whether the mean of `one` is worse than that of `other` with as few failures as its interval permits.
 
-    `values` are sorted, and `ends` are those of the range that values may have. An end of the range where `error` is smaller
-    than the draws can tell.
+    Failures are values of the upper one of `ends`. Without them it is about the medians.
     """
-    low, high = ends
-    uniform = _sorted_uniform(len(values))
-    if error * len(uniform) < 1:
-        return low, high
-    upward, downward = np.append(values, high), np.append(-values[::-1], -low)
-    highest = high - uniform @ np.diff(upward)
-    lowest = low + uniform @ np.diff(downward)
-    return float(np.quantile(lowest, error, method="lower")), float(np.quantile(highest, 1 - error, method="higher"))
+    if ends is None:
+        return median_low_end(one, error) > statistics.median(other)
+    rest = [value for value in one if value < ends[1]]
+    failing = failure_low_end(len(one) - len(rest), len(one), error)
+    others = sum(sorted(rest)) / len(rest) if rest else ends[0]
+    return failing * ends[1] + (1 - failing) * others > sum(sorted(other)) / len(other)
 
 
-@lru_cache(maxsize=32)
-def _sorted_uniform(n: int) -> npt.NDArray[np.float64]:
-    """Return draws of `n` sorted uniform numbers, always the same ones."""
-    return np.sort(np.random.default_rng(n).random((max(1, min(DRAWS, MOST_DRAWN // n)), n)), axis=1)
+def failure_low_end(failures: int, n: int, error: float) -> float:
+    """Return the lower bound of a share that is wrong with probability `error`: that of Clopper and Pearson."""
+    return float(special.betaincinv(failures, n - failures + 1, error)) if failures else 0.0
 
 
-def median_ends(values: npt.NDArray[np.float64], error: float) -> tuple[float, float]:
-    """Return a lower and an upper bound of the median, each of which is wrong with probability `error` at most.
+def median_low_end(values: Sequence[float], error: float) -> float:
+    """Return a lower bound of the median that is wrong with probability `error` at most; minus infinity where there is none.
 
-    `values` are sorted. The r-th is below the median unless fewer than r values are, of which each is with probability 1/2.
+    The r-th of the sorted values is above the median only if fewer than r values are below it, each with probability 1/2.
     """
     n, below, r = len(values), 0.0, 0
     while r < n and (below := below + math.comb(n, r) * 0.5**n) <= error:
         r += 1
-    return (float(values[r - 1]), float(values[n - r])) if r else (-math.inf, math.inf)
+    return sorted(values)[r - 1] if r else -math.inf
+
+
+def _p_values(one: Mapping[int, float], other: Mapping[int, float], by_rank: bool, error: float) -> list[float]:
+    """Return the p-values of those tests, that `one` is not worse than `other`, which can be below `error` at all.
+
+    Which these are depends on the numbers of seeds only.
+    """
+    a, b = ([values[seed] for seed in sorted(values)] for values in (one, other))
+    common = sorted(one.keys() & other.keys())
+    pooled = np.array([*a, *b])
+    if by_rank or not np.isfinite(pooled).all():
+        pooled = _ranks(pooled)
+    first, second = dict(zip(sorted(one), pooled, strict=False)), dict(zip(sorted(other), pooled[len(a) :], strict=True))
+    draws = np.random.default_rng([len(a), len(b)])
+    found = []
+    if 1 / math.comb(len(pooled), len(a)) <= error / MOST_TESTS:
+        found.append(_unpaired(pooled, len(a), draws))
+    if 0.5 ** len(common) <= error / MOST_TESTS:
+        found.append(_paired(np.array([first[s] - second[s] for s in common]), draws))
+    return found
+
+
+def _unpaired(pooled: npt.NDArray[np.float64], n: int, draws: np.random.Generator) -> float:
+    """Return the share of choices of `n` values of all whose sum is at least that of the first `n`."""
+    first, rest = pooled[:n], pooled[n:]
+    if first.mean() <= rest.mean():
+        return 1.0
+    if first.min() > rest.max():
+        return 1 / math.comb(len(pooled), n)
+    observed = first.sum() - _tolerance(pooled)
+    chosen = np.argpartition(draws.random((DRAWS, len(pooled))), n - 1, axis=1)[:, :n]
+    return float((1 + np.count_nonzero(pooled[chosen].sum(axis=1) >= observed)) / (DRAWS + 1))
+
+
+def _paired(differences: npt.NDArray[np.float64], draws: np.random.Generator) -> float:
+    """Return the share of signs of the differences whose sum is at least that observed."""
+    if differences.sum() <= 0:
+        return 1.0
+    observed = differences.sum() - _tolerance(differences)
+    n = len(differences)
+    if 2**n <= MOST_EXACT:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float(np.mean(signs @ differences >= observed))
+    signs = 1 - 2 * draws.integers(0, 2, (DRAWS, n))
+    return float((1 + np.count_nonzero(signs @ differences >= observed)) / (DRAWS + 1))
+
+
+def _tolerance(values: npt.NDArray[np.float64]) -> float:
+    """Return by how much equal sums may differ by rounding."""
+    return float(1e-12 * np.abs(values).sum())
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return ranks, equal values sharing their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse.ravel()], dtype=np.float64)
