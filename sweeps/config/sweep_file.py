@@ -565,7 +565,7 @@ def _check_confirmation_seeds(confirm: Confirm, seeds: Sequence[int], faults: Fa
 def _undecided(race: Race, objective: Objective, seeds: int, faults: Faults) -> Iterator[str]:
     """Yield a warning where levels of a race can stop nothing."""
     from sweeps.results import metrics
-    from sweeps.search.stopping import cannot_decide  # here, because it loads optuna
+    from sweeps.search import cannot_decide  # here, because it loads optuna
 
     seed_value = metrics.seed_value(objective, 1)
     idle = [level for level in cannot_decide(race, seed_value) if level < seeds] if seed_value is not None else []

@@ -8,5 +8,16 @@ stopping.py    early stopping: racing over seeds, successive halving over steps
 
 from sweeps.search.cell import CellSearch, Finished, Suggestion, count_different, file_values
 from sweeps.search.samplers import SAMPLERS, check_sampler, is_grid
+from sweeps.search.stopping import cannot_decide
 
-__all__ = ["SAMPLERS", "CellSearch", "Finished", "Suggestion", "check_sampler", "count_different", "file_values", "is_grid"]
+__all__ = [
+    "SAMPLERS",
+    "CellSearch",
+    "Finished",
+    "Suggestion",
+    "cannot_decide",
+    "check_sampler",
+    "count_different",
+    "file_values",
+    "is_grid",
+]
