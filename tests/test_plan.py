@@ -31,7 +31,7 @@ DOCUMENT: dict[str, Any] = {
 }
 PLAIN = {key: value for key, value in DOCUMENT.items() if key != "search"}
 COST = StructureCost(
-    load_s=2.0, compile_s=None, setup_s=0.0, step_s=0.01, evaluate_s=0.1, round_s=0.0, threshold_s=1.0, finish_s=0.0,
+    load_s=2.0, compile_s=None, setup_s=0.0, step_s=0.01, evaluate_s=0.1, threshold_s=1.0, finish_s=0.0,
 )  # fmt: skip
 MACHINE = MachineCost(
     start_s=5.0, worker_s=3.0, pack_s=0.5, end_s=2.0, record_s=0.0, mlflow_s=0.0, mlflow_lane_s=0.0, mlflow_point_s=0.0,

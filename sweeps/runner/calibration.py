@@ -18,6 +18,7 @@ import json
 import os
 import pickle
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,11 +49,13 @@ CALIBRATION_S = 28.0
 """Seconds that a calibration may take. What is not measured then is estimated, and measured by the next one."""
 START_S = 13.0
 """Of these, for the sweep on Ray, where it is not kept from before."""
-MOST_LANES = 20
+MOST_LANES = 50
 """Lanes of a structure that are trained, of networks whose lanes do not make their steps together."""
 WINDOW_S = 0.04
-"""Seconds of training between two readings of the clock; the fastest of `ROUNDS` counts, since other programs only delay."""
+"""Seconds of training between two readings of the clock, about."""
 ROUNDS = 10
+LONG_ROUND_S = 0.5
+"""Where a pack takes as long from one evaluation to the next, what it does between does not count."""
 TINY = "name: calibration\ntask: {{name: static, operation: add}}\nmodel: linear\ntrain: {{steps: 1}}\nseeds: {seeds}\n"
 ENDLESS = 10**12
 """Budget of lanes that are measured: they do not end."""
@@ -69,11 +72,9 @@ class StructureCost:
     setup_s: float
     """To begin a pack in a process that has the programs."""
     step_s: float
-    """An update of one lane."""
+    """An update of one lane, with its share of what a pack does between two evaluations."""
     evaluate_s: float
     """An evaluation of one lane."""
-    round_s: float
-    """What a pack takes besides between two evaluations, whatever its number of lanes."""
     threshold_s: float
     """To compute a task's threshold, once in a process."""
     finish_s: float
@@ -359,9 +360,11 @@ def _tiny() -> Sample:
 def measure(request: PackRequest) -> StructureCost:
     """Train the lanes of a request in this process, and return what it costs. Raises SweepsError where they cannot be.
 
-    One thread on a CPU only computes, so its processor time is what it would take if no other program delayed it.
+    One thread on a CPU only computes, so its processor time is what it would take if no other program delayed it; of several
+    rounds the median counts. Otherwise wall time is measured, and the fastest round counts.
     """
-    clock = time.process_time if request.device == "cpu" and request.threads == 1 else time.perf_counter
+    alone = request.device == "cpu" and request.threads == 1
+    clock, typical = (time.process_time, statistics.median) if alone else (time.perf_counter, min)
     programs = _programs()
     began = time.perf_counter()  # the compiler is a process of its own
     pack, load_s = _begun(request, clock)
@@ -394,18 +397,17 @@ def measure(request: PackRequest) -> StructureCost:
     evaluate_s = [_seconds(lambda: pack.trainer.evaluate(places), clock) / len(places)]
     for _ in range(ROUNDS if evaluate_s[0] * len(places) < 2 * WINDOW_S else 1):
         evaluate_s.append(_seconds(lambda: pack.trainer.evaluate(places), clock) / len(places))
-    train_s = len(places) * (pack.interval * min(step_s) + min(evaluate_s))
-    rounds = [train_s]
-    if train_s < 2 * WINDOW_S:  # otherwise what is between does not count
+    step, evaluation = typical(step_s), typical(evaluate_s)
+    if (round_s := len(places) * (pack.interval * step + evaluation)) < LONG_ROUND_S:
+        # From evaluation to evaluation lanes take turns, which counts where that is short.
         pack.advance()
-        rounds = sorted(_seconds(pack.advance, clock) for _ in range(2 * ROUNDS))
+        rounds = [_seconds(pack.advance, clock) for _ in range(max(3, min(30, int(LONG_ROUND_S / round_s))))]
+        step = max(step, (typical(rounds) / len(places) - evaluation) / pack.interval)
     finish_s = _seconds(pack.checkpoints, clock) / len(places)
     threshold_s = _seconds(pack.built.task.threshold, clock)
-    one_evaluation_s = min(evaluate_s) * len(places)
     return StructureCost(
-        load_s=max(0.0, load_s - setup_s), compile_s=compile_s, setup_s=max(0.0, setup_s - one_evaluation_s),
-        step_s=min(step_s), evaluate_s=min(evaluate_s), round_s=max(0.0, rounds[len(rounds) // 4] - train_s),
-        threshold_s=threshold_s, finish_s=finish_s,
+        load_s=max(0.0, load_s - setup_s), compile_s=compile_s, setup_s=max(0.0, setup_s - evaluation * len(places)),
+        step_s=step, evaluate_s=evaluation, threshold_s=threshold_s, finish_s=finish_s,
     )  # fmt: skip
 
 

@@ -663,7 +663,6 @@ class Schedule:
                 programs += cost.threshold_s
             seconds += lanes * (work.steps * cost.step_s + work.evaluations * cost.evaluate_s + cost.finish_s)
         seconds += max(self._costs[work.sample].setup_s for work, _ in works)
-        seconds += max(work.evaluations * self._costs[work.sample].round_s for work, _ in works)
         return seconds + programs, programs
 
     def _average(self, total: int) -> Ended:
@@ -831,9 +830,7 @@ def _estimate(
     for work in (work for cell in cells for work in cell.configurations):
         cost, lanes = structures[work.sample], lanes + work.lanes
         training += work.seed_steps * cost.step_s
-        # A pack has the lanes of a configuration, or a few times as many.
-        packs = math.ceil(work.lanes / counts.slots)
-        evaluation += work.evaluations * (work.lanes * cost.evaluate_s + packs * cost.round_s)
+        evaluation += work.lanes * work.evaluations * cost.evaluate_s
         points = min(work.evaluations, MOST_POINTS) * len(_columns(counts.samples[work.sample].request.lanes[0].settings))
         writing += work.lanes * (fixed.record_s + fixed.mlflow_lane_s + points * fixed.mlflow_point_s)
     tail = writing * ended.last_lanes / max(1, lanes)
