@@ -287,7 +287,9 @@ def test_a_run_stops_when_more_lanes_end_in_an_error_than_the_budget_allows(stor
 
 def test_more_seeds_train_only_what_is_missing_and_end_as_if_they_had_been_there_from_the_start(store, tmp_path) -> None:
     run(started(sweep_of(PLAIN, seeds=2), store))
-    more = started(sweep_of(PLAIN, seeds=4), store)
+    extended = sweep_of(PLAIN, seeds=4)
+    store.update_definition("tiny", extended.text, extended.document)
+    more = started(extended, store)
     assert trained(run(more)) == [("linear", 2), ("linear", 3), ("nau", 2), ("nau", 3)]
     with held_store(tmp_path / "at once") as other:
         run(started(sweep_of(PLAIN, seeds=4), other))

@@ -102,6 +102,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_of_arrival(tmp_path: 
 
 def test_a_configuration_that_lacks_a_lane_is_running_and_unranked(store: Store) -> None:
     made_sweep(store)
+    store.update_definition("small", "", {**DOCUMENT, "seeds": 4})
     store.add_seeds("small", "model=nau", 1, {3: "a lane that is not there"})
     found = report(store, "small")
     assert [(one.configuration.number, one.rank, one.state) for one in found.configurations[:2]] == [

@@ -219,8 +219,8 @@ def stored_stopping(document: Mapping[str, Any]) -> EarlyStopping:
 
 
 def stored_seeds(document: Mapping[str, Any]) -> tuple[int, ...]:
-    """The seeds of the search of a stored `Sweep.document`; see `stored_search`."""
-    return _read_seeds(document["seeds"], "seeds", Faults({})) if "seeds" in document else (0,)
+    """The seeds of the search of a stored `Sweep.document`, empty where it does not have them; see `stored_search`."""
+    return _read_seeds(document["seeds"], "seeds", Faults({})) if "seeds" in document else ()
 
 
 def stored_confirm(document: Mapping[str, Any]) -> Confirm | None:

@@ -332,12 +332,12 @@ class _Stored:
     def of(cls, entry: Configuration, seeds: Sequence[int], fresh: Collection[int]) -> _Stored:
         """Sort a configuration's lanes. `seeds` are those of the search in their order, `fresh` those of the confirmation.
 
-        Others may be stored: of an earlier confirmation.
+        Others may be stored: of an earlier confirmation. Without `seeds` all that are not fresh are of the search.
         """
-        keys = {seed: key for seed, key in entry.keys.items() if seed in set(seeds)}
+        keys = {seed: key for seed, key in entry.keys.items() if (seed in set(seeds) if seeds else seed not in fresh)}
         lanes, steps = keys, _budget(entry)
         if entry.stopped is not None:
-            first = set([seed for seed in seeds if seed in keys][: entry.stopped.seeds])
+            first = set([seed for seed in seeds or sorted(keys) if seed in keys][: entry.stopped.seeds])
             lanes, steps = {seed: key for seed, key in keys.items() if seed in first}, entry.stopped.steps
         to_confirm = [(key, _budget(entry)) for seed, key in sorted(entry.keys.items()) if seed in fresh]
         of_search = [(key, steps) for _, key in sorted(lanes.items())]
