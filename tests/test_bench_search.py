@@ -183,7 +183,7 @@ def test_racing_and_halving_stop_what_is_worse(tmp_path: Path) -> None:
 
 def test_the_replay_stops_what_the_driver_stops(tmp_path: Path) -> None:
     """A sweep that is trained with early stopping, and a replay of the same sweep that was trained without."""
-    few: dict[str, Any] = {"seeds": 8, "search": {**TINY["search"], "configurations": 8, "parallel": 3}, "confirm": None}
+    few: dict[str, Any] = {"seeds": 10, "search": {**TINY["search"], "configurations": 8, "parallel": 3}, "confirm": None}
     with held_store(tmp_path / "whole") as store:
         run(started(sweep_of(TINY, **few, early_stopping=None), store))
         found = recorded(store, "tiny")

@@ -22,6 +22,7 @@ from sweeps.results.export import best
 from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.search import CellSearch, Finished
 from sweeps.store import Store
+from sweeps.store.store import copy_sweep
 from sweeps.training.lane import Lane, LaneResult, error_result
 
 RACING = {"seeds": {"race": [7, 9]}}
@@ -34,7 +35,7 @@ DOCUMENT: dict[str, Any] = {
     "train": {"steps": 40, "batch": 8, "evaluate_every": 10},
     "seeds": 12,
     "search": {
-        "sampler": "random", "configurations": 10, "parallel": 4, "objective": "error.extrapolation.median",
+        "sampler": "random", "configurations": 8, "parallel": 4, "objective": "error.extrapolation.median",
         "space": {"train.lr": {"log_uniform": [1e-5, 1e-1]}},
     },
     "early_stopping": {**RACING, **HALVING},
@@ -76,7 +77,7 @@ def test_bad_configurations_get_few_seeds_and_few_steps_and_the_best_get_all(fin
             assert one.rank is None
             assert (len(one.results), {r.budget for r in one.results}) == (stopped.seeds, {stopped.steps})
             assert (stopped.seeds, stopped.steps) in {(7, 10), (7, STEPS), (9, STEPS)}
-    assert driver.lanes_done + driver.lanes_spared == driver.lanes_planned == 10 * 12 + 2 * 5
+    assert driver.lanes_done + driver.lanes_spared == driver.lanes_planned == 8 * 12 + 2 * 5
 
 
 def test_the_report_says_what_was_stopped_and_what_that_saved(finished: Finish) -> None:
@@ -86,8 +87,8 @@ def test_the_report_says_what_was_stopped_and_what_that_saved(finished: Finish) 
     assert saved["configurations_stopped"] == len(stopped)
     assert saved["lanes_never_run"] == sum(12 - len(one.results) for one in stopped)
     done = sum(result.steps for one in found.configurations for result in one.results)
-    assert saved["seed_steps_saved"] == 10 * 12 * STEPS - done
-    assert saved["share_saved"] == saved["seed_steps_saved"] / (10 * 12 * STEPS)
+    assert saved["seed_steps_saved"] == 8 * 12 * STEPS - done
+    assert saved["share_saved"] == saved["seed_steps_saved"] / (8 * 12 * STEPS)
     shown = as_markdown(found)
     assert f"Early stopping stopped {len(stopped)} configurations" in shown
     assert "Stopped early, so not ranked (why: `stopped` in the JSON report): after 7 seeds of" in shown
@@ -157,11 +158,11 @@ def test_no_lane_is_trained_twice_and_lanes_at_a_rung_are_continued(finished: Fi
 
 
 def test_more_seeds_and_levels_and_configurations_extend_the_sweep(finished: Finish, store: Store) -> None:
-    run(started(early(), store))
+    copy_sweep(finished[0], store, "tiny")
     before = {one.configuration.number: one for one in report(store, "tiny").configurations}
     more = early(
         seeds=20, early_stopping={"seeds": {"race": [7, 9, 12]}, **HALVING},
-        search={**DOCUMENT["search"], "configurations": 12}, confirm={"top": 1, "seeds": {"first": 1000, "count": 8}},
+        search={**DOCUMENT["search"], "configurations": 10}, confirm={"top": 1, "seeds": {"first": 1000, "count": 8}},
     )  # fmt: skip
     change = difference(early().document, more)
     assert change.kind == "extension"
@@ -169,7 +170,7 @@ def test_more_seeds_and_levels_and_configurations_extend_the_sweep(finished: Fin
     store.update_definition("tiny", more.text, more.document)
     run(started(more, store))
     after = {one.configuration.number: one for one in report(store, "tiny").configurations}
-    assert len(after) == 12
+    assert len(after) == 10
     assert "early_stopping.seeds: further levels of 12 seeds" in change.message
     for number, one in before.items():
         if one.configuration.stopped is not None:
@@ -183,7 +184,7 @@ def test_more_seeds_and_levels_and_configurations_extend_the_sweep(finished: Fin
 
 
 def test_other_seeds_of_confirmation_do_not_become_seeds_of_the_search(finished: Finish, store: Store) -> None:
-    run(started(early(), store))
+    copy_sweep(finished[0], store, "tiny")
     others = early(confirm={"top": 2, "seeds": {"first": 2000, "count": 4}})
     store.update_definition("tiny", others.text, others.document)
     run(started(others, store))

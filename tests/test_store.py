@@ -419,7 +419,8 @@ def test_a_store_of_schema_1_is_brought_up_to_date_and_keeps_what_it_has(where: 
         before.begin_sweep("old", "name: old", {"name": "old"})
         with before.database.write() as connection:
             connection.execute(sa.text("ALTER TABLE sweeps DROP COLUMN numerics"))
-            connection.execute(sa.text("ALTER TABLE configurations DROP COLUMN stopped"))
+            for column in ("stopped", "passed"):
+                connection.execute(sa.text(f"ALTER TABLE configurations DROP COLUMN {column}"))
             connection.execute(sa.text("UPDATE sweeps_schema SET version = 1"))
     for _ in range(2):
         with Store(where) as after:
