@@ -64,7 +64,7 @@ SURVIVAL = {
 }
 """Share of configurations that are still in a race after so many seeds, in searches of NMU multiplication and NAU addition by
 par2: of random ones (recordings of `sweeps bench --search`), and of a sampler that learns, whose later configurations are
-better and harder to tell apart. See docs/planning.md."""
+better and harder to distinguish. See docs/planning.md."""
 SPREAD = math.sqrt(2)
 """Factor between the middle of what is likely and its ends."""
 GOLDEN = (math.sqrt(5) - 1) / 2
