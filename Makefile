@@ -53,7 +53,7 @@ sweep: venv  ## run the quickstart sweep (under a minute on two cores, the envir
 # Tests are in four tiers (CONTRIBUTING.md, "Tests"). tests/conftest.py defines which tests share a process.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-test: check  ## lint, types, import rules and the tests that a change must pass (under 9 minutes)
+test: check  ## lint, types, import rules and the tests that a change must pass (under 8 minutes)
 	$(PYTEST) -m "not slow and not cluster and not faults"
 
 test-cluster: venv  ## real Slurm, three Ray nodes, Kubernetes and launcher checks
