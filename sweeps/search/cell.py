@@ -295,24 +295,24 @@ class CellSearch:
         limits = self._search.constraints
         broken = {number: sum(max(0.0, e) for e in finished[number].excesses) if limits else 0.0 for number in values}
         undefined = 1.0 + max((total for total in broken.values() if math.isfinite(total)), default=0.0)
-        told: dict[int, tuple[float, ...]]
+        objectives: dict[int, tuple[float, ...]]
         if len(signs) > 1:
             columns = [{number: own[i] for number, own in values.items()} for i in range(len(signs))]
             columns = columns if self._sampler.replay else [_ranks(column) for column in columns]
-            told = {number: tuple(column[number] for column in columns) for number in values}
+            objectives = {number: tuple(column[number] for column in columns) for number in values}
         else:
             first = {number: 0.0 if self._sampler.constraints else broken[number] for number in values}
             ties = {
                 number: math.inf if (tie := finished[number].tie_break) is None or math.isnan(tie) else tie for number in values
             }
             ranks = _ranks({number: (first[number], own[0], ties[number]) for number, own in values.items()})
-            told = {number: (rank,) for number, rank in ranks.items()}
+            objectives = {number: (rank,) for number, rank in ranks.items()}
         outcomes = {}
         names = [str(constraint) for constraint in limits] if self._sampler.constraints else []
         for number, one in finished.items():
             named = {name: min(excess, undefined) for name, excess in zip(names, one.excesses, strict=False)} if names else {}
             result = (one.value, one.tie_break, one.stopped_after, one.further, one.excesses)
-            outcomes[number] = Outcome(told.get(number), named, one.stopped_after, result)
+            outcomes[number] = Outcome(objectives.get(number), named, one.stopped_after, result)
         return outcomes
 
     def _seed(self, number: int | str) -> int:
