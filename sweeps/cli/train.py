@@ -94,6 +94,7 @@ def bench_(
     as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="lanes a second into MLflow: SQLite, PostgreSQL, a server")] = False,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
     search: Annotated[bool, typer.Option("--search", help="search and early stopping, on recorded sweeps")] = False,
     recording: Annotated[
@@ -117,7 +118,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record,
+        "--record": record, "--mlflow": mlflow or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -142,6 +143,12 @@ def bench_(
         for tracked in (False, True):
             result = bench_driver(tracked=tracked, on_progress=on_progress)
             echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+        return
+    if mlflow:
+        from sweeps.bench.tracking import bench_tracking
+
+        for found in bench_tracking():
+            echo(found if isinstance(found, str) else found.line())
         return
     if units is not None:
         from sweeps.bench.units import HEADER, bench_units, static_units
