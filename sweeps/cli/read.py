@@ -48,25 +48,47 @@ def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format: Annotated[
         str,
-        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json or csv for programs"),
+        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json, csv or parquet for programs"),
     ] = "md",
+    level: Annotated[
+        str | None,
+        typer.Option(help="what a row of csv and parquet is about: configurations (default), seeds, or curves"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
     """Print the results of sweeps: of several, json is a list of reports, and csv one table with a column `sweep`."""
     from sweeps.results import FORMATS, report
+    from sweeps.results.frames import require_level
     from sweeps.store import Store
 
+    chosen = FORMATS[format]
+    if level is not None:
+        require_level(level)
+        if chosen.levels is None:
+            tables = " or ".join(name for name, one in FORMATS.items() if one.levels is not None)
+            raise UserError(f"--level is for tables: --format {tables}, and not {format}")
+    if chosen.is_binary and output is None:
+        raise UserError(f"{format} is no text: name the file to write, -o {names[0]}.{format}")
     require_different(names)
     require_store(store)
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
-    chosen = FORMATS[format]
-    if len(found) > 1 and chosen.several is not None:
-        echo(chosen.several(found, timing), nl=chosen.empty_line)
+    contents: list[str | bytes]
+    if level is not None and chosen.levels is not None:
+        contents = [chosen.levels(level, found, timing)]
+    elif len(found) > 1 and chosen.several is not None:
+        contents = [chosen.several(found, timing)]
+    else:
+        contents = [chosen.render(one, timing) for one in found]
+    if output is None:
+        for text in contents:
+            echo(str(text), nl=chosen.empty_line)
         return
-    for one in found:
-        echo(chosen.render(one, timing), nl=chosen.empty_line)
+    with writing(output) as file:
+        file.write_bytes(b"".join(part if isinstance(part, bytes) else part.encode() for part in contents))
+    console.print(f"wrote {output}", highlight=False)
 
 
 @app.command("thresholds")
