@@ -6,6 +6,7 @@ import atexit
 import gc
 import inspect
 import io
+import json
 import keyword
 import logging
 from collections.abc import Iterator
@@ -133,7 +134,7 @@ def list_(
     if what is Listed.sweeps:
         require_store(store)
         with Store(store, read_only=True) as opened:
-            rows = [(row.name, state_of(opened, row.name)) for row in opened.sweeps()]
+            rows = sweep_rows(opened)
     elif what is Listed.definitions:
         rows = [(name, question_of(name)) for name in definitions()]
     elif what is Listed.clusters:
@@ -254,6 +255,17 @@ def state_of(store: Store, name: str) -> str:
     if state == "running" and (holder is None or not holder.alive):
         return f"interrupted: `sweeps run {name}` continues it"
     return state
+
+
+def sweep_rows(store: Store) -> list[tuple[str, str]]:
+    """Return names and states of a store's sweeps; of two that have the same file, which one the later one repeats."""
+    first: dict[str, str] = {}
+    rows = []
+    for row in store.sweeps():
+        document = json.dumps({key: value for key, value in row.document.items() if key != "name"}, sort_keys=True)
+        same = first.setdefault(document, row.name)
+        rows.append((row.name, state_of(store, row.name) + (f" (the same sweep as {same})" if same != row.name else "")))
+    return rows
 
 
 def about_model(name: str) -> str:
