@@ -46,6 +46,31 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
     console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
 
 
+class SchemaFormat(StrEnum):
+    json = "json"
+    md = "md"
+
+
+@app.command()
+def schema(
+    format: Annotated[
+        SchemaFormat, typer.Option("--format", help="json: a JSON schema, for editors; md: a page of every key")
+    ] = SchemaFormat.json,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+) -> None:
+    """Print the JSON schema of the sweep file, for editors, or the reference of every key."""
+    from sweeps.config.schema import json_schema, reference
+
+    text = reference() if format is SchemaFormat.md else json.dumps(json_schema(), indent=1) + "\n"
+    if output is None:
+        echo(text, nl=False)
+        return
+    with writing(output) as file:
+        file.write_text(text, encoding="utf-8")
+    hint = "" if format is SchemaFormat.md else f". First line of a sweep file: # yaml-language-server: $schema={output}"
+    console.print(f"wrote {output}{hint}", highlight=False, soft_wrap=True)
+
+
 class Template(StrEnum):
     """What `sweeps new` writes: a unit, a whole network, or a task."""
 
