@@ -231,11 +231,17 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
         row = opened.sweep(name)
     if row is None:
         return None
-    console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     named = any(argument.startswith("name=") for argument in overrides)
     sweep = parse(row.definition, name, overrides)
     if sweep.name != name and not named:  # the text is that of a sweep which was renamed
         sweep = parse(row.definition, name, [f"name={name}", *overrides])
+    if sweep.name == name:
+        console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
+    else:
+        console.print(
+            f"{sweep.name} is another sweep, of the file of {name} in {masked(store)}, whose lanes it has in common. To change "
+            f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
 
 
