@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from sweeps.config.registry import is_reference, nearest
 from sweeps.config.settings import build, resolve
 from sweeps.errors import StoreError, UserError
-from sweeps.results.export import configuration_of, without_private
+from sweeps.results.export import configuration_of
+from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.summary import RankedConfiguration
 from sweeps.store import Store
@@ -160,16 +161,33 @@ def load_model(
     Raises UserError for an unknown cell, configuration, seed or file, for a seed without weights and a file that does not
     belong to its settings; StoreError for an unknown sweep.
     """
-    if at not in ATS:
-        raise UserError(f"at is {at!r}; it must be best or end")
+    _require(source, at, cell, configuration)
     if is_weights_file(source):
-        if cell is not None or configuration is not None:
-            raise UserError(f"{source} holds one configuration: cell and configuration are for a sweep in the store")
         return _chosen(read_weights(source), seed, at, str(source))
+    seeds = None if seed is None else [seed]
     with Store(store, read_only=True) as opened:
-        return trained_models(
-            opened, str(source), cell, configuration, None if seed is None else [seed], (at,), best=seed is None
-        )[0]
+        return trained_models(opened, str(source), cell, configuration, seeds, (at,), best=seed is None)[0]
+
+
+def load_models(
+    source: str | Path, seed: int | None, at: str, store: str | Path, cell: str | None, configuration: int | None
+) -> list[TrainedModel]:
+    """Return one seed, or all seeds of a configuration that have weights, in their order. Otherwise as `load_model`."""
+    at = _require(source, at, cell, configuration)
+    seeds = None if seed is None else [seed]
+    if is_weights_file(source):
+        return models_of(read_weights(source), str(source), seeds, at)
+    with Store(store, read_only=True) as opened:
+        return trained_models(opened, str(source), cell, configuration, seeds, (at,))
+
+
+def _require(source: str | Path, at: str, cell: str | None, configuration: int | None) -> At:
+    if is_weights_file(source) and (cell is not None or configuration is not None):
+        raise UserError(f"{source} holds one configuration: cell and configuration are for a sweep in the store")
+    for known in ATS:
+        if known == at:
+            return known
+    raise UserError(f"at is {at!r}; it must be best or end")
 
 
 def is_weights_file(source: str | Path) -> bool:
@@ -249,7 +267,7 @@ def _of_record(
             **_measured(result, at, best is None), "outcome": result.outcome, "solved": result.solved,
             "converged_at": result.converged_at, "threshold": result.threshold, "reason": result.reason,
             "budget": result.budget, "steps": result.steps, "key": result.key,
-            "provenance": without_private(result.provenance),
+            "provenance": of_lanes([result]),
         }  # fmt: skip
         model = TrainedModel(one.configuration.settings, about)
         model.load_state_dict(_named(best if best is not None and at == "best" else last))

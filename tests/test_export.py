@@ -97,6 +97,9 @@ def test_differences_are_listed_by_seed_and_metric(store: Store) -> None:
     again = [changed(lanes[0], converged_at=4000), changed(lanes[1], error=error), changed(lanes[2], seed=7)]
     assert compare_seeds(exported(store), again) == [
         "seed 0: converged_at was 3000, is 4000",
+        "seed 1: error_lowest was 1e-09, is 1.0000000000000003e-09",
+        "seed 1: error_at_end was 1e-09, is 1.0000000000000003e-09",
+        "seed 1: threshold_ratio was 0.07142857142857144, is 0.07142857142857145",
         "seed 1: error.extrapolation was 1e-09, is 1.0000000000000003e-09",
         "seed 2: was exported, and was not trained again",
         "seed 7: was trained, and is not in the export",

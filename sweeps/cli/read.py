@@ -213,3 +213,47 @@ def _export_weights(
         f'In Python: sweeps.load_model("{file}")',
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.safetensors")],
+    input: Annotated[str | None, typer.Option("--input", metavar="FILE", help=".csv or .npy; - is standard input")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write, .csv or .npy")] = None,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    configuration: Annotated[int | None, typer.Option(help="this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="this seed only; default: all")] = None,
+    at: Annotated[str, typer.Option(help="weights at the best evaluation, or at the end")] = "best",
+    store: StoreOption = "results",
+) -> None:
+    """Predict with trained models: a column for each seed, and the exact result where the task defines it.
+
+    Without --input: their errors on the task's own evaluation sets, beside those of the records.
+    """
+    import numpy as np
+
+    from sweeps.models import load_models
+    from sweeps.predictions import Inputs, Predictions, summary
+
+    if output is not None and output.suffix not in (".csv", ".npy"):
+        raise UserError(f"predictions are written as .csv or .npy: name {output} so")
+    if input is None and output is not None:
+        raise UserError("-o is for predictions: --input FILE names the rows")
+    if not source.endswith(".safetensors"):
+        require_store(store)
+    models = load_models(source, seed, at, store, cell, configuration)
+    if input is None:
+        echo(summary(models))
+        return
+    found = Predictions(models, Inputs(models[0].task).read(input))
+    if found.note is not None:
+        errors.print(f"note: {found.note}", highlight=False, soft_wrap=True)
+    if output is None:
+        echo(found.csv(), nl=False)
+        return
+    with writing(output) as file:
+        if output.suffix == ".csv":
+            file.write_text(found.csv(), encoding="utf-8")
+        else:
+            np.save(file, found.array(), allow_pickle=False)
+    console.print(f"wrote {output}", highlight=False)

@@ -16,14 +16,12 @@ from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
+from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, lane_figures, report
 from sweeps.results.statistics import rate_difference, wilson
 from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
-
-PRIVATE = ("host", "hostname", "pid", "node", "user", "git", "commit", "path")
-"""Words in keys of provenance that identify a machine or a user and not the kind of machine; the file leaves them out."""
 
 
 class ExportError(UserError):
@@ -114,7 +112,7 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
             differences.extend(f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed])))
     differences.extend(f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before)
     if differences:
-        was, now = expected.get("provenance") or {}, _provenance(again.values())
+        was, now = expected.get("provenance") or {}, of_lanes(again.values())
         changed = [
             f"{key} {was.get(key)} then, {now.get(key)} now" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
         ]
@@ -198,26 +196,11 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
         "number": chosen.configuration.number,
         "parameters": chosen.parameters,
         "objective": {objective.name: objective.direction for objective in found.search.objectives},
-        "provenance": _provenance(results),
+        "provenance": of_lanes(results),
         "summary": found.figures_of(dataclasses.replace(chosen, results=results)),
         **of_search,
         "lanes": [lane_figures(result) for result in results],
     }
-
-
-def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
-    """Return versions, device and source hashes of the lanes; several values of one key are separated by commas."""
-    found: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in without_private(result.provenance).items():
-            found.setdefault(key, set()).add(str(value))
-    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
-
-
-def without_private(provenance: Mapping[str, str]) -> dict[str, str]:
-    """Return provenance without what identifies a machine or a user: see `PRIVATE`."""
-    words = {key: key.replace("-", "_").replace(".", "_").split("_") for key in provenance}
-    return {key: value for key, value in provenance.items() if not any(word in PRIVATE for word in words[key])}
 
 
 def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:

@@ -30,27 +30,40 @@ WIDTH = 118
 
 def as_markdown(report: Report, timing: bool = True) -> str:
     """Return the whole report as Markdown. Without `timing` the same records give the same bytes."""
-    parts = [f"# {report.name}"]
+    parts: list[Part] = [f"# {report.name}", *overview(report)]
+    for cell in report.cells():
+        parts.extend(of_cell(report, cell))
+    totals = report.totals()
+    parts.extend(["## Totals", totals_line(totals)])
+    if timing:
+        parts.append(timing_line(totals))
+    parts.append(_wrapped(" ".join(legend(report))))
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
+def overview(report: Report) -> list[Part]:
+    """Return what a report for people begins with: the question, and the tables of the best configurations."""
+    parts: list[Part] = []
     question = report.row.document.get("question")
     if question:
         parts.append(_wrapped(str(question)))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
     cells = report.cells()
-    parts.extend(_best_of_each(report, cells))
-    parts.extend(_pareto_front(report, cells))
-    parts.extend(_confirmation(report, cells))
-    parts.extend(_by_length(cells))
-    for cell in cells:
-        parts.extend(_cell(report, cell))
-    totals = report.totals()
-    parts.extend(["## Totals", _totals(totals)])
-    if timing:
-        parts.append(timing_line(totals))
-    legend = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
+    return [
+        *parts,
+        *_best_of_each(report, cells),
+        *_pareto_front(report, cells),
+        *_confirmation(report, cells),
+        *_by_length(cells),
+    ]
+
+
+def legend(report: Report) -> list[str]:
+    """Return a sentence on every column of the tables."""
+    columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
-    parts.append(_wrapped(" ".join([*legend, f"#0 is the file's own configuration, * {best}."])))
-    return "\n\n".join(parts) + "\n"
+    return [*columns, f"#0 is the file's own configuration, * {best}."]
 
 
 def as_json(report: Report, timing: bool = True) -> str:
@@ -143,17 +156,33 @@ def timing_line(totals: Mapping[str, Any]) -> str:
     return f"Timing: {timing['sweep_seconds']:.1f} s of wall time{speed}."
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns are aligned in plain text; `|` in a field is escaped."""
-    lines = [[field.replace("|", "\\|") for field in row] for row in (header, *rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
+@dataclass(frozen=True)
+class Table:
+    """A table of a report for people: a format renders it as it needs; `str` is Markdown."""
 
-    def drawn(fields: Sequence[str]) -> str:
-        padded = (field.ljust(width) for field, width in zip(fields, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
+    def __str__(self) -> str:
+        """Return Markdown whose columns are aligned in plain text; `|` in a field is escaped."""
+        lines = [[field.replace("|", "\\|") for field in row] for row in (self.header, *self.rows)]
+        widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(self.header))]
+
+        def drawn(fields: Sequence[str]) -> str:
+            padded = (field.ljust(width) for field, width in zip(fields, widths, strict=True))
+            return f"| {' | '.join(padded)} |"
+
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
+
+
+Part = str | Table
+"""A part of a report for people: a heading, which begins with `## `, a paragraph, or a table."""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table."""
+    return Table(tuple(header), tuple(map(tuple, rows)))
 
 
 def _columns() -> list[tuple[ConfigurationMetric, Column]]:
@@ -177,7 +206,7 @@ def _aim(search: Search) -> str:
     return ", ".join(f"{words[objective.direction]} {objective.name}" for objective in search.objectives)
 
 
-def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     best = [cell[0] for cell in cells if cell[0].rank == 1]
     if not best:
         return []
@@ -200,7 +229,7 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     return [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
 
 
-def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the configurations on the Pareto front of each cell, with the objectives; nothing where there is one."""
     best = [one for cell in cells for one in cell if one.rank == 1]
     if not best or not report.search.further_objectives:
@@ -220,7 +249,7 @@ def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     return [f"## Pareto front: {_aim(report.search)}", table(header, rows), _wrapped(remark)]
 
 
-def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the results of the best configurations in the search and on fresh seeds."""
     asked = [one for cell in cells for one in cell if one.seeds_to_confirm]
     if not asked:
@@ -256,7 +285,8 @@ def _success(lookup: metrics.Lookup) -> str:
     return column.text(lookup)
 
 
-def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
+    """Return the table of a cell's configurations, with remarks."""
     title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
@@ -316,7 +346,7 @@ def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[
     ]
 
 
-def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the errors of each cell's best configuration by length."""
     measured = []
     for cell in cells:
@@ -425,7 +455,8 @@ def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return lines
 
 
-def _totals(totals: Mapping[str, Any]) -> str:
+def totals_line(totals: Mapping[str, Any]) -> str:
+    """Return a sentence on the whole sweep."""
     lanes = _counted(totals["lanes"], "lane")
     if totals["lanes"] < totals["lanes_asked"]:
         lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"

@@ -29,6 +29,7 @@ from sweeps.config.space import Direction, Objective
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
+from sweeps.results.verdicts import last_error, lowest_error, solved_at_end, threshold_ratio
 from sweeps.training.lane import SPARSITY_ERROR as SPARSITY_ERROR_NAME
 from sweeps.training.lane import LaneResult
 
@@ -245,6 +246,33 @@ STEPS = LaneMetric(
     value=lambda result: result.steps,
 )
 
+SOLVED_AT_END = LaneMetric(
+    name="solved_at_end",
+    meaning="extrapolation error below the threshold at the last evaluation",
+    value=solved_at_end,
+)
+THRESHOLD = LaneMetric(
+    name="threshold",
+    meaning="extrapolation error of a solution that is off by 1e-5, below which a seed is solved",
+    source=CRITERIA,
+    value=lambda result: result.threshold,
+)
+ERROR_LOWEST = LaneMetric(
+    name="error_lowest",
+    meaning="lowest extrapolation error of all evaluations",
+    value=lowest_error,
+)
+ERROR_AT_END = LaneMetric(
+    name="error_at_end",
+    meaning="extrapolation error at the last evaluation",
+    value=last_error,
+)
+THRESHOLD_RATIO = LaneMetric(
+    name="threshold_ratio",
+    meaning="lowest extrapolation error divided by the threshold",
+    value=threshold_ratio,
+)
+
 SEEDS = ConfigurationMetric(
     name="seeds", meaning="finished seeds", lane_value=lambda result: 1, aggregation=SUM, direction=None
 )  # fmt: skip
@@ -358,7 +386,7 @@ SOLVED_FRACTION = StepMetric(
 Metric = LaneMetric | ConfigurationMetric | StepMetric
 
 _registry: list[Metric] = [
-    SOLVED, CONVERGED_AT, SPARSITY_ERROR, STEPS,
+    SOLVED, SOLVED_AT_END, CONVERGED_AT, SPARSITY_ERROR, THRESHOLD, ERROR_LOWEST, ERROR_AT_END, THRESHOLD_RATIO, STEPS,
     SEEDS, SOLVED_SEEDS, DIVERGED, ERRORS, SUCCESS_RATE, CONVERGED_AT_MEAN, CONVERGED_AT_MEDIAN, MEAN_SPARSITY_ERROR, PAR2,
     SEED_STEPS, SOLVED_FRACTION,
 ]  # fmt: skip

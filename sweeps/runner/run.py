@@ -306,6 +306,13 @@ def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None)
     tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
 
 
+def describe(name: str, store: Store, folder: str | Path) -> None:
+    """Write the name and the description of a sweep that was renamed to MLflow. Raises TrackingError."""
+    found = report(store, name)
+    tracker = Tracker(default_uri(folder), _as_stored(found), created=found.row.created, name=name)
+    tracker.describe(as_markdown(found, timing=False))
+
+
 def _as_stored(found: Report) -> Sweep:
     """Return a sweep as its records describe it: no file that it names is looked for, or executed."""
     cells: dict[str, Cell] = {}

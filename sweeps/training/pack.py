@@ -383,7 +383,8 @@ class Pack:
             numbers = [v if not math.isnan(v) else math.inf for v in guide] if guide is not None else None
             row = min(range(len(numbers)), key=numbers.__getitem__) if numbers is not None else len(curve.step) - 1
             self._best_guide[k] = numbers[row] if numbers is not None else math.inf
-            self._test_at_best[k] = test[row]
+            # As in `judge`: an evaluation without a finite guide decides nothing.
+            self._test_at_best[k] = test[row] if numbers is None or math.isfinite(numbers[row]) else math.nan
 
     def _keep_best(self, which: Numbers, rows: LaneState) -> None:
         """Keep the states of these places as those at their best evaluations."""
@@ -421,7 +422,7 @@ class Pack:
             first = self.curves.length[which] == 1
             improved = which[better | first]
             self._best_guide[improved] = np.where(np.isnan(guide), math.inf, guide)[better | first]
-            self._test_at_best[improved] = np.asarray(test)[better | first]
+            self._test_at_best[improved] = np.where(np.isfinite(guide), test, math.nan)[better | first]
             if len(improved):
                 at = torch.from_numpy(improved).to(self.device)
                 self._keep_best(improved, pytree.tree_map(lambda t: t[at], best_of(state)))
