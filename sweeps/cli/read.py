@@ -162,13 +162,26 @@ def export(
     name: str,
     cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE.safetensors", help="write the trained weights of its seeds into this file")
+    ] = None,
+    configuration: Annotated[int | None, typer.Option(help="of --weights: this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="of --weights: this seed only; default: all")] = None,
+    at: Annotated[str | None, typer.Option(help="of --weights: best (evaluation) or end only; default: both")] = None,
     store: StoreOption = "results",
 ) -> None:
-    """Write the best configuration as a sweep file that runs again."""
+    """Write the best configuration as a sweep file that runs again, or with --weights its trained models."""
     from sweeps.results.export import best
     from sweeps.store import Store
 
+    for option, value in {"--configuration": configuration, "--seed": seed, "--at": at}.items():
+        if value is not None and weights is None:
+            raise UserError(f"{option} chooses what --weights FILE.safetensors writes")
     require_store(store)
+    if weights is not None:
+        _export_weights(store, name, weights, cell, configuration, seed, at)
+        if output is None:
+            return
     with Store(store, read_only=True) as opened:
         text = best(opened, name, cell)
     if output is None:
@@ -177,3 +190,70 @@ def export(
     with writing(output) as file:
         file.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
+
+
+def _export_weights(
+    store: str, name: str, file: Path, cell: str | None, configuration: int | None, seed: int | None, at: str | None
+) -> None:
+    from sweeps.models import ATS, ranges, trained_models, write_weights
+    from sweeps.store import Store
+
+    if file.suffix != ".safetensors":
+        raise UserError(f"--weights writes a safetensors file: name it {file.with_suffix('.safetensors')}")
+    ats = tuple(one for one in ATS if at in (None, one))
+    if not ats:
+        raise UserError(f"--at is {' or '.join(ATS)}, but {at!r} is given")
+    with Store(store, read_only=True) as opened:
+        models = trained_models(opened, name, cell, configuration, None if seed is None else [seed], ats)
+    with writing(file) as written:
+        write_weights(written, models, seed_given=seed is not None, at_given=at is not None)
+    first, seeds = models[0].about, dict.fromkeys(model.about["seed"] for model in models)
+    console.print(
+        f"wrote {file}: configuration {first['configuration']}, seed{'s' if len(seeds) > 1 else ''} {ranges(list(seeds))}. "
+        f'In Python: sweeps.load_model("{file}")',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.safetensors")],
+    input: Annotated[str | None, typer.Option("--input", metavar="FILE", help=".csv or .npy; - is standard input")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write, .csv or .npy")] = None,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    configuration: Annotated[int | None, typer.Option(help="this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="this seed only; default: all")] = None,
+    at: Annotated[str, typer.Option(help="weights at the best evaluation, or at the end")] = "best",
+    store: StoreOption = "results",
+) -> None:
+    """Predict with trained models: a column for each seed, and the exact result where the task defines it.
+
+    Without --input: their errors on the task's own evaluation sets, beside those of the records.
+    """
+    import numpy as np
+
+    from sweeps.models import load_models
+    from sweeps.predictions import Inputs, Predictions, summary
+
+    if output is not None and output.suffix not in (".csv", ".npy"):
+        raise UserError(f"predictions are written as .csv or .npy: name {output} so")
+    if input is None and output is not None:
+        raise UserError("-o is for predictions: --input FILE names the rows")
+    if not source.endswith(".safetensors"):
+        require_store(store)
+    models = load_models(source, seed, at, store, cell, configuration)
+    if input is None:
+        echo(summary(models))
+        return
+    found = Predictions(models, Inputs(models[0].task).read(input))
+    if found.note is not None:
+        errors.print(f"note: {found.note}", highlight=False, soft_wrap=True)
+    if output is None:
+        echo(found.csv(), nl=False)
+        return
+    with writing(output) as file:
+        if output.suffix == ".csv":
+            file.write_text(found.csv(), encoding="utf-8")
+        else:
+            np.save(file, found.array(), allow_pickle=False)
+    console.print(f"wrote {output}", highlight=False)

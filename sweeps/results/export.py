@@ -60,6 +60,25 @@ def best_configuration(store: Store, name: str, cell: str | None = None) -> Rank
     return _best_of(_of_cell(found, cell), found)
 
 
+def configuration_of(found: Report, cell: str | None = None, number: int | None = None) -> RankedConfiguration:
+    """Return a configuration by its number, or the best complete one, of a cell, or of all cells where none is named.
+
+    Raises ExportError for an unknown cell or number, for a number that several cells have, and where none is complete.
+    """
+    candidates = _of_cell(found, cell)
+    if number is None:
+        return _best_of(candidates, found)
+    having = [one for one in candidates if number in (one.configuration.number, *(again.number for again in one.repeats))]
+    if not having:
+        numbers = sorted({one.configuration.number for one in candidates})
+        listed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise ExportError(f"sweep {found.name!r} has no configuration {number}. It has: {listed}")
+    if len(having) > 1:
+        cells = ", ".join(repr(one.configuration.cell) for one in having)
+        raise ExportError(f"configuration {number} of sweep {found.name!r} is in several cells: name one of {cells}")
+    return having[0]
+
+
 def require_results(expected: Mapping[str, Any], file: str) -> None:
     """Raise ExportError for an `exported` section without the results that `best` writes, as one made by hand may be."""
     lanes, provenance = expected.get("lanes"), expected.get("provenance") or {}
