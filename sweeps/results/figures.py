@@ -20,7 +20,7 @@ from sweeps.config.registry import nearest
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.metrics import ConfigurationMetric, StepMetric
-from sweeps.results.report import report
+from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval
 from sweeps.results.summary import RankedConfiguration
 from sweeps.store import Store
@@ -206,13 +206,24 @@ def draw(
     store: Store, names: Sequence[str], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = (),
     on_missing: Callable[[str], None] = lambda line: None,
 ) -> Figure:  # fmt: skip
+    return draw_reports([report(store, name) for name in names], x, y, by, on_missing)
+
+
+def standard_figures(found: Report) -> list[tuple[str, str, Figure]]:
+    return [("convergence.svg", "Convergence", draw_reports([found]))]
+
+
+def draw_reports(
+    reports: Sequence[Report], x: str = "step", y: Sequence[str] = (), by: Sequence[str] = (),
+    on_missing: Callable[[str], None] = lambda line: None,
+) -> Figure:  # fmt: skip
     """Draw a panel for every `y` against `x`: "step", "length", an axis of the sweep, or a setting such as "train.lr".
 
     `by` names the axes that colours distinguish; all but `x` where none is named. Several sweeps share the panels. Each
     cell that cannot be drawn is a line above the panels, with the reason, and is passed to `on_missing`. Raises FigureError
     for what no cell has, and StoreError for an unknown sweep.
     """
-    reports = [report(store, name) for name in names]
+    names = [one.name for one in reports]
     found = [(one.name, configuration) for one in reports for configuration in one.configurations]
     check_axes(by, [one for _, one in found])
     shown = by or list(dict.fromkeys(a for _, one in found for a in one.configuration.labels if a != x))
@@ -272,8 +283,12 @@ def write(figure: Figure, file: Path) -> None:
     """Write .svg, .png or .pdf: for equal results the same bytes. Raises FigureError for another ending."""
     if file.suffix not in DATES:
         raise FigureError(f"a figure is written as .svg, .png or .pdf, but the file requested ends in {file.suffix!r}")
-    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps"}):
-        figure.savefig(file, dpi=150, metadata=DATES[file.suffix])
+    save(figure, file, file.suffix)
+
+
+def save(figure, file, suffix: str) -> None:
+    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "sweeps", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(file, dpi=150, metadata=DATES[suffix], format=suffix[1:])
 
 
 def _lines(labelled: Sequence[tuple[str, RankedConfiguration]], x: str, y: Sequence[str], missing: list[str]) -> Figure:
