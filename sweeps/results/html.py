@@ -148,9 +148,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [Field(str(one.configuration.number))]
         fields += [Field(UNKNOWN if one.rank is None else str(one.rank)), Field(_state(one))]
         fields += [_metric(one, metric, text) for _, metric, text in columns]
-        fields += [
-            _parameter(report, path, one.parameters.get(path)) if path in one.parameters else Field(UNKNOWN) for path in paths
-        ]
+        fields += [_parameter(report, one, path) for path in paths]
         seeds = len(one.results)
         rows.append({
             "best": one.rank == 1,
@@ -171,7 +169,10 @@ def _metric(one: RankedConfiguration, metric: metrics.ConfigurationMetric, text:
     return Field(text(one.summary.value), _short(one.summary.value(metric.name, metric.direction).estimate))
 
 
-def _parameter(report: Report, path: str, value: Any) -> Field:
+def _parameter(report: Report, one: RankedConfiguration, path: str) -> Field:
+    if path not in one.parameters:
+        return Field(UNKNOWN)
+    value = one.parameters[path]
     number = _short(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     return Field(shown_value(report.search.space, path, value), number)
 
@@ -260,12 +261,11 @@ def _sentences(paragraph: str) -> Iterable[str]:
 
 def _figures(report: Report, number: int) -> tuple[list[dict[str, str]], list[str]]:
     """Return the figures as SVG that can stand in a page, and why there are none."""
-    from sweeps.results.figures import FigureError, standard_figures
+    from sweeps.results.figures import standard_figures
 
-    try:
-        drawn = standard_figures(report)
-    except FigureError as error:
-        return [], [str(error)]
+    drawn = standard_figures(report)
+    if not drawn:
+        return [], ["No figure: no seed has ended with a result yet."]
     return [{"title": title, "svg": svg(figure, f"s{number}-{at}-")} for at, (_, title, figure) in enumerate(drawn)], []
 
 
@@ -279,7 +279,7 @@ def svg(figure: Figure, prefix: str) -> str:
 
     The content security policy permits no style attributes: they become presentation attributes.
     """
-    from sweeps.results.figures import save
+    from sweeps.results.drawing import save
 
     stream = io.BytesIO()
     save(figure, stream, ".svg")
