@@ -94,6 +94,7 @@ def bench_(
     as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="lanes a second into MLflow: SQLite, PostgreSQL, a server")] = False,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="how often confidence intervals contain the truth, by simulation")
@@ -120,7 +121,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record, "--coverage": coverage or None,
+        "--record": record, "--coverage": coverage or None, "--mlflow": mlflow or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -151,6 +152,12 @@ def bench_(
         for tracked in (False, True):
             result = bench_driver(tracked=tracked, on_progress=on_progress)
             echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+        return
+    if mlflow:
+        from sweeps.bench.tracking import bench_tracking
+
+        for found in bench_tracking():
+            echo(found if isinstance(found, str) else found.line())
         return
     if units is not None:
         from sweeps.bench.units import HEADER, bench_units, static_units
