@@ -148,7 +148,7 @@ def export(
 
     require_store(store)
     with Store(store, read_only=True) as opened:
-        text = best(opened, name, cell)
+        text = best(opened, name, cell, on_note=lambda line: errors.print(f"note: {line}", highlight=False, soft_wrap=True))
     if output is None:
         echo(text)
         return
