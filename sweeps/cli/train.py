@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -25,7 +26,7 @@ from sweeps.cli.app import (
     writing,
 )
 from sweeps.cli.output import outlive
-from sweeps.errors import UserError, after_start
+from sweeps.errors import ClusterError, StoreError, SweepFailed, UserError, after_start
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -43,20 +44,37 @@ def run(
     numerics: Annotated[
         str | None, typer.Option(help="of a new sweep: compiled or plain, and a kind of device, as in cpu-x86-64-v3,plain")
     ] = None,
+    on_end: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND_OR_URL", help="called with JSON when the sweep ends (also: SWEEPS_ON_END)"),
+    ] = None,
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.results import as_markdown, report
+    from sweeps.runner import on_end as hook
     from sweeps.runner.run import run_sweep
     from sweeps.store import Store
 
     outlive()
+    called = hook.parse(on_end, _warn)
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
-        outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
+
+        def ended(state: str, reason: str | None) -> None:
+            if called is not None:
+                with suppress(StoreError):  # it is what ended the sweep
+                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), _warn)
+
+        try:
+            outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
+        except (SweepFailed, ClusterError) as error:
+            ended("failed", str(error))
+            raise
         with after_start():
             found = report(opened, sweep.name)
         echo("\n" + as_markdown(found))
+        ended(outcome.state, outcome.reason)
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
             console.print(
@@ -250,6 +268,10 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
             f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
         )  # fmt: skip
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
+
+
+def _warn(message: str) -> None:
+    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)
 
 
 def _store_flag(store: str) -> str:
