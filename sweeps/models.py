@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sweeps.config.registry import is_reference, nearest
@@ -32,6 +32,7 @@ from sweeps.results.export import configuration_of
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import verdict
 from sweeps.store import Store
 from sweeps.training.lane import SPARSITY_ERROR, LaneResult
 from sweeps.training.settings import Built
@@ -266,6 +267,7 @@ def _of_record(
             "parameters": one.parameters, "seed": result.seed, "at": list(ATS) if best is None else [at],
             **_measured(result, at, best is None), "outcome": result.outcome, "solved": result.solved,
             "converged_at": result.converged_at, "threshold": result.threshold, "reason": result.reason,
+            "verdict": verdict(result).text,
             "budget": result.budget, "steps": result.steps, "key": result.key,
             "provenance": of_lanes([result]),
         }  # fmt: skip
@@ -328,7 +330,7 @@ def write_weights(file: Path, models: Sequence[TrainedModel], seed_given: bool, 
         "settings": models[0].settings,
         "models": entries,
     }
-    save_file(tensors, file, {"format": "pt", ABOUT: json.dumps(about, ensure_ascii=False, allow_nan=False)})
+    file.write_bytes(save(tensors, {"format": "pt", ABOUT: json.dumps(about, ensure_ascii=False, allow_nan=False)}))
 
 
 def read_weights(file: str | Path) -> Weights:
