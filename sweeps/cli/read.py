@@ -110,25 +110,41 @@ def thresholds_(name: str, store: StoreOption = "results") -> None:
 @app.command("figure")
 def figure_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
-    x: Annotated[str, typer.Option(help="step, length, an axis of the sweep, or a setting such as train.lr")] = "step",
+    kind: Annotated[
+        str | None, typer.Option(help="lines, points, parallel, importance or pareto; else lines or points, by x")
+    ] = None,
+    x: Annotated[
+        str | None, typer.Option(help="step (the default), length, an axis of the sweep, or a setting such as train.lr")
+    ] = None,
     y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
     by: Annotated[str, typer.Option(help="axes that colours distinguish, with commas; else all but x")] = "",
+    others: Annotated[
+        str, typer.Option(help="against a setting: configurations of `any` other settings, or with those of the `best`")
+    ] = "any",
     output: Annotated[Path, typer.Option("-o", "--output", help="file to write: .svg, .png or .pdf")] = Path("figure.svg"),
+    title: Annotated[str, typer.Option(help="above the figure")] = "",
+    size: Annotated[str, typer.Option(help="width x height in inches, such as 6x4")] = "",
+    width: Annotated[str, typer.Option(help="`column` or `page` of a paper in two columns, or inches")] = "",
+    font_size: Annotated[float | None, typer.Option(help="of the text, in points; else 9, for a paper 8")] = None,
+    dpi: Annotated[int, typer.Option(help="of a .png")] = 150,
     store: StoreOption = "results",
 ) -> None:
-    """Draw learning curves, errors by length, or an axis of the sweep."""
+    """Draw learning curves, errors by length, metrics against an axis or a setting, and what a search found."""
+    from sweeps.results.drawing import read_style
     from sweeps.results.figures import draw, write
     from sweeps.store import Store
 
     require_different(names)
+    style = read_style(size, width, title, dpi, font_size)
     require_store(store)
     with Store(store, read_only=True) as opened:
         drawn = draw(
             opened, names, x, [p for p in y.split(",") if p], [p for p in by.split(",") if p],
             on_missing=lambda line: errors.print(line, highlight=False, soft_wrap=True),
+            kind=kind, others=others, style=style,
         )  # fmt: skip
     with writing(output) as file:
-        write(drawn, file)
+        write(drawn, file, dpi)
     console.print(f"wrote {output}", highlight=False)
 
 

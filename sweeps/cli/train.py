@@ -95,12 +95,15 @@ def bench_(
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="how often confidence intervals contain the truth, by simulation")
+    ] = False,
     search: Annotated[bool, typer.Option("--search", help="search and early stopping, on recorded sweeps")] = False,
     recording: Annotated[
         list[Path] | None, typer.Option(help="of --search: a recorded sweep; default: all shipped ones")
     ] = None,
     repeats: Annotated[int, typer.Option(min=2, help="of --search: searches in other orders")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="of --search: of its random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of --search and --coverage: of their random numbers")] = 0,
     stop: Annotated[str, typer.Option(help="of --search: when a lane ends, as train.stop: never, or solved")] = "never",
     record: Annotated[str | None, typer.Option(metavar="SWEEP", help="write a sweep of the store as a recording")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="the recording, or the figure of --search")] = None,
@@ -117,7 +120,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record,
+        "--record": record, "--coverage": coverage or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -125,6 +128,12 @@ def bench_(
         raise UserError(f"{' and '.join(given)} are different measurements: give one of them, on a processor")
     if record is not None:
         _record(store, record, output)
+        return
+    if coverage:
+        from sweeps.bench.coverage import bench_coverage
+
+        simulated = bench_coverage(seed=seed, on_progress=on_progress)
+        echo(json.dumps(simulated.as_json()) if as_json else simulated.table())
         return
     if search:
         _bench_search(recording or [], repeats, seed, stop, output, as_json, on_progress)
@@ -222,11 +231,17 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
         row = opened.sweep(name)
     if row is None:
         return None
-    console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     named = any(argument.startswith("name=") for argument in overrides)
     sweep = parse(row.definition, name, overrides)
     if sweep.name != name and not named:  # the text is that of a sweep which was renamed
         sweep = parse(row.definition, name, [f"name={name}", *overrides])
+    if sweep.name == name:
+        console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
+    else:
+        console.print(
+            f"{sweep.name} is another sweep, of the file of {name} in {masked(store)}, whose lanes it has in common. To change "
+            f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
 
 

@@ -6,8 +6,8 @@
 A *side* is a configuration with the results of its seeds, by default the best of its cell. `select` finds those that a text
 names, `side_of_file` that of a best.yaml, `compare` puts them in pairs and computes the differences, second minus first.
 
-Which results count: those on fresh seeds where a configuration is confirmed. The best of many by its results in the search is too
-good on average, and a comparison of such results says so. Where budgets differ, both sides count up to the shorter one.
+Which results count: those on fresh seeds where a configuration is confirmed. The best of many by its results in the search is
+too good on average, and a comparison of such results says so. Where budgets differ, both sides count up to the shorter one.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sweeps.config.space import same
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.differences import (
+    POWER,
     boschloo,
     detectable_difference,
     holm,
@@ -48,6 +49,7 @@ from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval, rate_difference, wilson
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import solved_at_end
 from sweeps.store import Store
 from sweeps.training.lane import OUTCOMES, Curve, Lane, LaneResult, judge
 
@@ -81,12 +83,13 @@ class Seed:
 
     @classmethod
     def of(cls, result: LaneResult) -> Seed:
-        curve = result.curve.get("error.extrapolation") or []
-        last, limit = (curve[-1] if curve else None), result.threshold
-        at_end = None if curve and limit is None else last is not None and limit is not None and last < limit
-        known = None if result.outcome == "error" else limit is not None or result.converged_at is not None or result.solved
+        known = (
+            None
+            if result.outcome == "error"
+            else result.threshold is not None or result.converged_at is not None or result.solved
+        )
         return cls(
-            result.seed, result.outcome, result.solved, at_end if curve else None, result.converged_at,
+            result.seed, result.outcome, result.solved, solved_at_end(result) if result.curve else None, result.converged_at,
             result.error.get("extrapolation"), result.sparsity_error, known, result,
         )  # fmt: skip
 
@@ -98,10 +101,14 @@ class Seed:
         if result.outcome == "error":
             return self
         rows = [i for i, step in enumerate(result.curve["step"]) if step <= budget]
-        columns = {name: [math.nan if v is None else v for v in map(column.__getitem__, rows)] for name, column in result.curve.items()}
+        columns = {
+            name: [math.nan if v is None else v for v in map(column.__getitem__, rows)] for name, column in result.curve.items()
+        }
         early = result.outcome == "diverged" and result.steps <= budget
         lane = Lane(result.key, {"train": {"steps": budget}}, result.seed)
-        judged = judge(lane, Curve.of_columns(columns), result.threshold, min(result.steps, budget), result.reason if early else None)
+        judged = judge(
+            lane, Curve.of_columns(columns), result.threshold, min(result.steps, budget), result.reason if early else None
+        )
         return Seed.of(dataclasses.replace(judged, curve=Curve.of_columns(columns).as_dict()))
 
 
@@ -120,7 +127,7 @@ class Side:
     keys: dict[int, str] = field(default_factory=dict)
     """Seed -> lane key; empty for a file."""
     best_of: int | None = None
-    """It was chosen as the best of so many configurations. None: it was not chosen by results, or it is not known of how many."""
+    """It was chosen as the best of so many configurations. None: it was not, or it is not known of how many."""
     chosen_by_these: bool = False
     """It was chosen as the best by these very results."""
     fresh: bool = False
@@ -141,13 +148,18 @@ class Side:
         return any(known) or not known
 
 
+def is_file(text: str) -> bool:
+    """Return whether a text names an exported file, and not a sweep."""
+    return Path(text).suffix in (".yaml", ".yml") or Path(text).is_file()
+
+
 def select(text: str, store: Store | None) -> list[Side]:
     """Return the sides that a text names: `NAME`, `NAME:CELL`, `NAME:CELL#3`, or a file.
 
     CELL is a cell's key (`model=nau range=U[1,2]`), its labels (`nau U[1,2]`), or some of them, which may fit several cells.
     `#3` is a configuration's number, by default the best. Raises UserError, with the nearest names.
     """
-    if Path(text).suffix in (".yaml", ".yml") or Path(text).is_file():
+    if is_file(text):
         return [side_of_file(Path(text))]
     if store is None:
         raise UserError(f"{text!r} is a sweep, and there is no store to look it up in: give `store`, or the file of an export")
@@ -198,7 +210,9 @@ def sides_of(found: Report, cells: Sequence[str] | None = None, configuration: i
             )
         one = numbers[configuration]
         if not one.results:
-            raise UserError(f"{name}#{configuration} has no finished seed yet. `sweeps status {found.name}` shows how far it is.")
+            raise UserError(
+                f"{name}#{configuration} has no finished seed yet. `sweeps status {found.name}` shows how far it is."
+            )
         sides.append(_side(found, cell, one, name, best=False))
     return sides
 
@@ -210,7 +224,9 @@ def side_of_file(path: Path) -> Side:
 
     sweep = load(path)
     if not sweep.expected:
-        raise UserError(f"{path} has no `exported` section: `sweeps export NAME -o {path}` writes one. A sweep is compared by its name")
+        raise UserError(
+            f"{path} has no `exported` section: `sweeps export NAME -o {path}` writes one. A sweep is compared by its name"
+        )
     settings, faults, _ = resolve(sweep.cells[0].settings)
     assert settings is not None, faults  # the file was checked
     return exported_side(sweep.expected, settings, str(path))
@@ -228,7 +244,8 @@ def exported_side(expected: Mapping[str, Any], settings: Mapping[str, Any], file
     fresh = "search_summary" in expected
     cell, chosen = expected.get("cell"), expected.get("parameters")
     return Side(
-        name=file, labels={str(k): str(v) for k, v in cell.items()} if isinstance(cell, Mapping) else {}, settings=dict(settings),
+        name=file, settings=dict(settings),
+        labels={str(axis): str(label) for axis, label in cell.items()} if isinstance(cell, Mapping) else {},
         seeds=seeds, chosen_by_these=bool(chosen) and not fresh, fresh=fresh,
         provenance={str(k): str(v) for k, v in (expected.get("provenance") or {}).items()},
     )  # fmt: skip
@@ -323,8 +340,9 @@ def _unknown_cell(found: Report, text: str) -> UserError:
     hint = f" Did you mean {found.name + ':' + near!r}?" if near else ""
     listed = ", ".join(repr(f"{found.name}:{cell}") for cell in shown_cells[:10])
     more = f" and {len(shown_cells) - 10} more" if len(shown_cells) > 10 else ""
-    return UserError(f"sweep {found.name!r} has no cell {text!r}.{hint} It has: {listed}{more}." if shown_cells else
-                     f"sweep {found.name!r} has no configuration yet. `sweeps status {found.name}` shows how far it is.")  # fmt: skip
+    if not shown_cells:
+        return UserError(f"sweep {found.name!r} has no configuration yet. `sweeps status {found.name}` shows how far it is.")
+    return UserError(f"sweep {found.name!r} has no cell {text!r}.{hint} It has: {listed}{more}.")
 
 
 def _ranges(numbers: Iterable[int]) -> str:
@@ -418,7 +436,7 @@ class Comparison:
                     "differences": [dataclasses.asdict(one) for one in pair.differences],
                     "settings": [dict(zip(("setting", "first", "second"), row, strict=True)) for row in pair.settings],
                     "provenance": [dict(zip(("key", "first", "second"), row, strict=True)) for row in pair.provenance],
-                    "remarks": list(pair.remarks),
+                    "remarks": [*pair.remarks, *_choice((pair.first, pair.second))],
                 }
                 for pair in self.pairs
             ],
@@ -432,14 +450,23 @@ class Comparison:
     def as_csv(self) -> str:
         """Return a row for each figure of each pair."""
         text = io.StringIO()
-        columns = ["first", "second", "figure", "unit", "first_estimate", "first_low", "first_high", "second_estimate", "second_low",
-                   "second_high", "difference", "low", "high", "test", "p_value", "p_value_holm"]  # fmt: skip
+        ends = [f"{which}_{end}" for which in ("first", "second") for end in ("estimate", "low", "high")]
+        columns = ["first", "second", "figure", "unit", *ends, "difference", "low", "high", "test", "p_value", "p_value_holm"]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for pair in self.pairs:
             for one in pair.differences:
-                ends = [end for each in (one.first, one.second, one.difference) for end in (each.estimate, each.low, each.high)]
-                row = [pair.first.name, pair.second.name, one.name, one.unit, *ends, one.test, one.p_value, one.adjusted]
+                values = [dataclasses.astuple(each) for each in (one.first, one.second, one.difference)]
+                row = [
+                    pair.first.name,
+                    pair.second.name,
+                    one.name,
+                    one.unit,
+                    *itertools.chain(*values),
+                    one.test,
+                    one.p_value,
+                    one.adjusted,
+                ]
                 writer.writerow("" if value is None else value for value in row)
         return text.getvalue()
 
@@ -472,7 +499,8 @@ def compare(
     if not pairs:
         raise UserError(
             f"{equal[0]} are the same lanes, so there is nothing to compare. Name two cells or configurations, such as "
-            "NAME:CELL and NAME:CELL#NUMBER; `sweeps reproduce FILE` trains an exported configuration again."
+            "NAME:CELL and NAME:CELL#NUMBER, or one sweep, whose cells are compared with each other; `sweeps reproduce FILE` "
+            "trains an exported configuration again."
         )
     left_out += [f"{names} are the same lanes" for names in equal]
     return Comparison(pairs=tuple(_adjusted(pairs)), left_out=tuple(left_out), confidence=confidence)
@@ -504,7 +532,11 @@ def _best(sides: Sequence[Side]) -> Side:
     def order(side: Side) -> tuple[float, ...]:
         n, budget = len(side.seeds), side.budget
         errors = sorted(math.inf if seed.error is None else seed.error for seed in side.seeds)
-        return -sum(seed.solved for seed in side.seeds) / n, sum(_penalised(seed, budget) for seed in side.seeds) / n, errors[n // 2]
+        return (
+            -sum(seed.solved for seed in side.seeds) / n,
+            sum(_penalised(seed, budget) for seed in side.seeds) / n,
+            errors[n // 2],
+        )
 
     best = min(sides, key=order)
     tried = sum(side.best_of or 1 for side in sides)
@@ -512,7 +544,9 @@ def _best(sides: Sequence[Side]) -> Side:
 
 
 def _identical(one: Side, other: Side) -> bool:
-    return bool(one.keys) and one.keys == other.keys and one.budget == other.budget
+    if one.keys and other.keys:
+        return one.keys == other.keys and one.budget == other.budget
+    return one.settings == other.settings and one.seeds == other.seeds
 
 
 def _penalised(seed: Seed, budget: int) -> float:
@@ -532,7 +566,11 @@ def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
         exact &= all(each is not None for each in cut)
         samples.append([given if each is None else each for given, each in zip(side.seeds, cut, strict=True)])
     if one.budget != other.budget:
-        how = "judged at that step" if exact else "and a seed counts as solved where it had converged by then, since a file has no curves"
+        how = (
+            "judged at that step"
+            if exact
+            else "and a seed counts as solved where it had converged by then, since a file has no curves"
+        )
         remarks.append(
             f"The budgets differ ({one.budget:,} and {other.budget:,} steps): both are compared up to {budget:,} steps, {how}."
         )
@@ -563,7 +601,7 @@ def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
     return Pair(
         first=one, second=other, budget=budget, differences=tuple(found), decisive=decisive,
         settings=_settings(one, other), provenance=_changed(one, other),
-        remarks=tuple([*remarks, *_limits(one, other, a, b, common, shared_data, with_success, unsolved)]),
+        remarks=(*remarks, *_limits(one, other, a, b, common, shared_data, with_success, unsolved)),
     )  # fmt: skip
 
 
@@ -614,8 +652,8 @@ def _convergence(
         name="restricted_mean", unit="steps",
         meaning="mean of converged-at, a seed that does not converge counting the budget (restricted mean)",
         first=_mean(restricted[0]), second=_mean(restricted[1]),
-        difference=mean_difference(*restricted, rng, paired, confidence), test="log-rank",
-        p_value=log_rank(*steps_of, budget),
+        difference=mean_difference(restricted[0], restricted[1], rng, paired, confidence), test="log-rank",
+        p_value=log_rank(steps_of[0], steps_of[1], budget),
     )  # fmt: skip
 
 
@@ -625,7 +663,7 @@ def _par2(
     values = [[_penalised(each, budget) for each in sample] for sample in (a, b)]
     return Difference(
         name=metrics.PAR2.name, meaning=metrics.PAR2.meaning, unit="steps", first=_mean(values[0]), second=_mean(values[1]),
-        difference=mean_difference(*values, rng, paired, confidence),
+        difference=mean_difference(values[0], values[1], rng, paired, confidence),
     )  # fmt: skip
 
 
@@ -633,13 +671,15 @@ def _sparsity(a: Sequence[Seed], b: Sequence[Seed], rng: np.random.Generator, co
     values = [[s.sparsity_error for s in sample if s.solved and s.sparsity_error is not None] for sample in (a, b)]
     return Difference(
         name=metrics.SPARSITY_ERROR.name, meaning=metrics.MEAN_SPARSITY_ERROR.meaning, unit="", first=_mean(values[0]),
-        second=_mean(values[1]), difference=mean_difference(*values, rng, False, confidence),
+        second=_mean(values[1]), difference=mean_difference(values[0], values[1], rng, False, confidence),
     )  # fmt: skip
 
 
 def _errors(a: Sequence[Seed], b: Sequence[Seed]) -> Difference:
     values = [[math.inf if s.error is None or math.isnan(s.error) else s.error for s in sample] for sample in (a, b)]
-    medians = [float(np.median(sample)) if sample and math.isfinite(sorted(sample)[len(sample) // 2]) else None for sample in values]
+    medians = [
+        float(np.median(sample)) if sample and math.isfinite(sorted(sample)[len(sample) // 2]) else None for sample in values
+    ]
     known = medians[0] is not None and medians[1] is not None and medians[0] > 0
     ratio = medians[1] / medians[0] if known and medians[0] is not None and medians[1] is not None else None
     measured = any(math.isfinite(value) for sample in values for value in sample)
@@ -661,9 +701,13 @@ def _settings(one: Side, other: Side) -> tuple[tuple[str, Any, Any], ...]:
 
 
 def _changed(one: Side, other: Side) -> tuple[tuple[str, str, str], ...]:
-    keys = sorted({*one.provenance} & {*other.provenance})
+    keys = {*one.provenance} & {*other.provenance}
+    if any(one.settings[part].get("name") != other.settings[part].get("name") for part in ("model", "task")):
+        keys.discard("source_hash")  # of the model's and the task's code
     return tuple(
-        (key, one.provenance[key], other.provenance[key]) for key in keys if one.provenance[key] != other.provenance[key]
+        (key, one.provenance[key], other.provenance[key])
+        for key in sorted(keys)
+        if one.provenance[key] != other.provenance[key]
     )
 
 
@@ -688,15 +732,7 @@ def _limits(
         found.append("No seed is solved on either side, so errors decide.")
     if min(len(a), len(b)) < 3:
         found.append(f"There are {len(a)} and {len(b)} seeds: a statement about rates needs more of them.")
-    chosen = [side for side in (one, other) if side.chosen_by_these]
-    if chosen:
-        names = " and ".join(f"{side.name} ({f'best of {side.best_of}' if side.best_of else 'exported as the best'})" for side in chosen)
-        they = "Its figures are" if len(chosen) == 1 else "Their figures are"
-        found.append(
-            f"Chosen by these same results: {names}. {they} too good on average, and p-values do not count the choice; `confirm:` "
-            "in the sweep file trains the best on fresh seeds."
-        )
-    if one.fresh != other.fresh and chosen:
+    if one.fresh != other.fresh and (one.chosen_by_these or other.chosen_by_these):
         fresh = one if one.fresh else other
         found.append(f"The results of {fresh.name} are of fresh seeds, so the comparison favours the other side.")
     numerics = [side.provenance.get("numerics") for side in (one, other)]
@@ -712,6 +748,23 @@ def _limits(
     elif common and len(common) < max(len(a), len(b)) and with_success:
         found.append(f"{len(common)} seeds are common to both; the verdict is about all seeds of each side.")
     return found
+
+
+def _choice(sides: Iterable[Side]) -> list[str]:
+    """Return a sentence on the sides that were chosen as the best by the results that are compared."""
+    how = {
+        side.name: f"best of {side.best_of}" if side.best_of else "exported as the best"
+        for side in sides
+        if side.chosen_by_these
+    }
+    if not how:
+        return []
+    names = ", ".join(f"{name} ({text})" for name, text in how.items())
+    they = "Its figures are" if len(how) == 1 else "Their figures are"
+    return [
+        f"Chosen by these same results: {names}. {they} too good on average, and p-values do not count the choice; "
+        "`confirm:` in the sweep file trains the best on fresh seeds."
+    ]
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
@@ -777,14 +830,20 @@ def _points(interval: Interval) -> str:
 def _signed(interval: Interval, text: Callable[[float | None], str]) -> str:
     if interval.estimate is None:
         return UNKNOWN
-    parts = [("+" if value > 0 else "") + text(value) for value in (interval.estimate, interval.low, interval.high) if value is not None]
+    parts = [
+        ("+" if value > 0 else "") + text(value)
+        for value in (interval.estimate, interval.low, interval.high)
+        if value is not None
+    ]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]" if len(parts) == 3 else parts[0]
 
 
 def rate_text(solved: int, seeds: int, confidence: float = 0.95) -> str:
     """Return `19/20 = 95 % [76, 99]`."""
     interval = wilson(solved, seeds, confidence)
-    return f"{solved}/{seeds}" + (f" = {percent(interval.estimate)} % [{percent(interval.low)}, {percent(interval.high)}]" if seeds else "")
+    return f"{solved}/{seeds}" + (
+        f" = {percent(interval.estimate)} % [{percent(interval.low)}, {percent(interval.high)}]" if seeds else ""
+    )
 
 
 def _short(pair: Pair) -> tuple[str, str]:
@@ -801,36 +860,43 @@ def _verdict(pair: Pair, alpha: float) -> str:
     assert found is not None
     a, b = _short(pair)
     p_value = _p(found)
-    how = f"{found.test}'s test, p = {_p_text(p_value)}".replace("= <", "<") + (", by Holm's method" if found.adjusted is not None else "")
+    how = f"{found.test}'s test, p = {_p_text(p_value)}".replace("= <", "<") + (
+        ", by Holm's method" if found.adjusted is not None else ""
+    )
     if pair.decisive == "error":
         return _verdict_on_errors(found, a, b, how, p_value, alpha)
     rates = pair.difference("success_rate")
     assert rates is not None and found.difference.estimate is not None
     counts = rates.counts
     numbers = f"{counts['first']} of {counts['first_seeds']} seeds and {counts['second']} of {counts['second_seeds']}"
+    solve = f"{a} and {b} solve {numbers}"
     if p_value is not None and p_value < alpha:
         more, less = (b, a) if found.difference.estimate > 0 else (a, b)
-        text = f"{more} solves more seeds than {less}: {a} and {b} solve {numbers}, a difference of {_points(found.difference)} ({how})."
+        text = f"{more} solves more seeds than {less}: {solve}, a difference of {_points(found.difference)} ({how})."
     else:
-        pooled = (counts["first"] + counts["second"]) / (counts["first_seeds"] + counts["second_seeds"])
-        least = detectable_difference(pooled, counts["first_seeds"], counts["second_seeds"], 1 - alpha)
-        n = counts["first_seeds"] if counts["first_seeds"] == counts["second_seeds"] else f"{counts['first_seeds']} and {counts['second_seeds']}"
-        seen = (
-            "So few seeds could show no difference at all" if least is None
-            else f"With {n} seeds{' each' if isinstance(n, int) else ''} a difference of less than about {100 * least:.0f} points would often "
-            "not be seen (power 80 %)"
-        )  # fmt: skip
         text = (
-            f"No difference of the success rates was found: {a} and {b} solve {numbers}, {_points(found.difference)} ({how}). That "
-            f"does not show that they are equal. {seen}."
+            f"No difference of the success rates was found: {solve}, {_points(found.difference)} ({how}). That does not show "
+            f"that they are equal. {_detectable(counts, alpha)}"
         )
     return text + _verdict_on_steps(pair, a, b, alpha)
+
+
+def _detectable(counts: Mapping[str, int], alpha: float) -> str:
+    """Return a sentence on which differences so many seeds can show."""
+    n, m = counts["first_seeds"], counts["second_seeds"]
+    least = detectable_difference((counts["first"] + counts["second"]) / (n + m), n, m, 1 - alpha)
+    seeds = f"{n} seeds each" if n == m else f"{n} and {m} seeds"
+    if least is None:
+        return f"With {seeds} no difference could be shown reliably."
+    return f"With {seeds} a difference of less than about {100 * least:.0f} points would often not be seen (power {POWER:.0%})."
 
 
 def _verdict_on_steps(pair: Pair, a: str, b: str, alpha: float) -> str:
     found = pair.difference("restricted_mean")
     if found is None or (p_value := _p(found)) is None or found.first.estimate is None or found.second.estimate is None:
         return ""
+    if pair.budget in (found.first.estimate, found.second.estimate):
+        return ""  # a side that never converges is not slow
     means = f"{steps(found.first.estimate)} and {steps(found.second.estimate)} steps"
     how = f"log-rank p = {_p_text(p_value)}".replace("= <", "<")
     low, high = found.difference.low, found.difference.high
@@ -852,7 +918,8 @@ def _verdict_on_errors(found: Difference, a: str, b: str, how: str, p_value: flo
         return f"There is nothing to compare: neither {a} nor {b} has a seed with an error that is a number."
     medians = f"median extrapolation error {number(found.first.estimate, 3)} and {number(found.second.estimate, 3)}"
     if p_value >= alpha:
-        return f"No difference of the errors was found between {a} and {b}: {medians} ({how}). That does not show that they are equal."
+        equal = "That does not show that they are equal."
+        return f"No difference of the errors was found between {a} and {b}: {medians} ({how}). {equal}"
     first, second = (math.inf if one.estimate is None else one.estimate for one in (found.first, found.second))
     if first == second:
         return f"The errors of {a} and {b} differ ({how}), with equal medians: {medians}."
@@ -868,7 +935,10 @@ def _rows(pair: Pair, confidence: float) -> list[list[str]]:
             if one.name == "success_rate_of_pairs":
                 counts = one.counts
                 label = f"of the {sum(counts.values())} seeds that both have"
-                first, second = f"only here {counts['only_first']}, both {counts['both']}", f"only here {counts['only_second']}, neither {counts['neither']}"
+                first, second = (
+                    f"only here {counts['only_first']}, both {counts['both']}",
+                    f"only here {counts['only_second']}, neither {counts['neither']}",
+                )
             else:
                 label = {"success_rate": "seeds solved", "solved_at_end": "solved at the end"}[one.name]
                 first = rate_text(one.counts["first"], one.counts["first_seeds"], confidence)
@@ -900,7 +970,8 @@ def _markdown(comparison: Comparison) -> str:
         a, b = _short(pair)
         parts += [f"# {pair.first.name} against {pair.second.name}", _wrapped(comparison.verdict(pair))]
         parts.append(table(["", a, b, "difference, second - first", "p"], _rows(pair, comparison.confidence)))
-        parts += [_wrapped(" ".join(pair.remarks))] if pair.remarks else []
+        remarks = [*pair.remarks, *_choice((pair.first, pair.second))]
+        parts += [_wrapped(" ".join(remarks))] if remarks else []
         parts += _differing(pair, a, b)
         parts += [_wrapped(f"{text}.") for text in comparison.left_out]
     parts.append(_legend(comparison))
@@ -910,7 +981,7 @@ def _markdown(comparison: Comparison) -> str:
 def _differing(pair: Pair, a: str, b: str) -> list[str]:
     parts = []
     if pair.settings:
-        rows = [[path, *(UNKNOWN if value is None else shown(value) for value in values)] for path, *values in pair.settings]
+        rows = _settings_rows(pair.settings)
         more = f"\n\n{len(rows) - MOST_SETTINGS} more differ: --format json lists them." if len(rows) > MOST_SETTINGS else ""
         parts.append("## Settings that differ\n\n" + table(["", a, b], rows[:MOST_SETTINGS]) + more)
     else:
@@ -920,13 +991,29 @@ def _differing(pair: Pair, a: str, b: str) -> list[str]:
     return parts
 
 
+def _settings_rows(settings: Sequence[tuple[str, Any, Any]]) -> list[list[str]]:
+    """Return rows of a table; what all units of a model have alike is in one row, `model.units.*.clamp`."""
+    rows: dict[tuple[str, str, str], str] = {}
+    for path, *values in settings:
+        fields = [
+            UNKNOWN if v is None else number(v, 3) if isinstance(v, float) else v if isinstance(v, str) else shown(v)
+            for v in values
+        ]
+        key = re.sub(r"\.units\.\d+\.", ".units.*.", path), fields[0], fields[1]
+        rows[key] = path if key not in rows else key[0]
+    return [[path, key[1], key[2]] for key, path in rows.items()]
+
+
 def _several(comparison: Comparison) -> list[str]:
     pairs = comparison.pairs
     rows = []
     for pair in pairs:
         found, rates, reach = (pair.difference(name) for name in (pair.decisive, "success_rate", "restricted_mean"))
         assert found is not None
-        rate = [rate_text(rates.counts[w], rates.counts[f"{w}_seeds"], comparison.confidence) if rates else UNKNOWN for w in ("first", "second")]
+        rate = [
+            rate_text(rates.counts[w], rates.counts[f"{w}_seeds"], comparison.confidence) if rates else UNKNOWN
+            for w in ("first", "second")
+        ]
         gap = _points(found.difference) if found.unit == "share" else UNKNOWN if found.difference.estimate is None else (
             f"error x {number(found.difference.estimate, 3)}"
         )  # fmt: skip
@@ -936,10 +1023,14 @@ def _several(comparison: Comparison) -> list[str]:
         ])  # fmt: skip
     parts = [
         f"# {len(pairs)} comparisons",
-        table(["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"], rows),
-        "\n".join(f"- {textwrap.fill(comparison.verdict(pair), WIDTH, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False)}" for pair in pairs),
+        table(
+            ["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"],
+            rows,
+        ),
+        "\n".join(f"- {_wrapped(comparison.verdict(pair), indent='  ')}" for pair in pairs),
     ]
-    remarks = dict.fromkeys(remark for pair in pairs for remark in pair.remarks)
+    remarks = [*dict.fromkeys(remark for pair in pairs for remark in pair.remarks)]
+    remarks += _choice(side for pair in pairs for side in (pair.first, pair.second))
     parts += [_wrapped(" ".join(remarks))] if remarks else []
     parts += [_wrapped("; ".join(comparison.left_out) + ".")] if comparison.left_out else []
     parts.append(_wrapped(
@@ -951,14 +1042,15 @@ def _several(comparison: Comparison) -> list[str]:
 def _legend(comparison: Comparison) -> str:
     level = f"{100 * comparison.confidence:g} %"
     text = (
-        f"Differences are second minus first with {level} intervals: of rates Newcombe's, of means a bootstrap's. p: Boschloo's exact "
-        "test; on the seeds that both have McNemar's exact unconditional one, which decides where both have the same seeds; the "
-        "log-rank test of when seeds converge; Mann and Whitney's test of the errors."
+        f"Differences are second minus first with {level} intervals: of rates Newcombe's, of means bootstrapped. p: Boschloo's "
+        "exact test; on the seeds that both have McNemar's exact unconditional test, which decides where both have the same "
+        "seeds; the log-rank test of when seeds converge; Mann and Whitney's test of the errors."
     )
     if len(comparison.pairs) > 1:
-        text += " Holm: adjusted for the number of pairs, so that a false alarm anywhere in a column has the probability of one test."
+        text += " Holm: adjusted for the number of pairs, so that any false alarm in a column is as rare as of one test."
     return _wrapped(text)
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    flat = " ".join(text.split())
+    return textwrap.fill(flat, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -1,14 +1,13 @@
 """best.yaml: a sweep's best configuration as a sweep file, with its results.
 
 The file holds the resolved configuration and, under `exported`, its results: `sweeps reproduce` trains it again and
-compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`compare_rates`).
+compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`sweeps.results.comparison`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.registry import nearest
@@ -18,7 +17,7 @@ from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, lane_figures, report
-from sweeps.results.statistics import rate_difference, wilson
+from sweeps.results.statistics import wilson
 from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
@@ -26,14 +25,6 @@ from sweeps.training.lane import LaneResult
 
 class ExportError(UserError):
     """There is nothing to export: an unknown cell, or no complete configuration."""
-
-
-@dataclass(frozen=True)
-class RateComparison:
-    """Whether two success rates agree, and a sentence about it, beginning with PASS or FAIL."""
-
-    passed: bool
-    text: str
 
 
 def best(store: Store, name: str, cell: str | None = None) -> str:
@@ -119,28 +110,6 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
         if changed:
             differences.append(f"figures are equal on the same kind of machine and versions only: {'; '.join(changed)}")
     return differences
-
-
-def compare_rates(expected: Mapping[str, Any], results: Sequence[LaneResult], confidence: float = 0.95) -> RateComparison:
-    """Compare the success rate of fresh seeds with the exported one.
-
-    PASS if Newcombe's interval of the difference contains 0: at 95 % about one correct repetition in twenty
-    fails. A best configuration was chosen for its success, so its exported rate is biased upwards where
-    seeds are few.
-    """
-    lanes = expected["lanes"]
-    before = (sum(bool(lane["solved"]) for lane in lanes), len(lanes))
-    after = (sum(result.solved for result in results), len(results))
-    rates = f"exported {_rate(before, confidence)}, fresh seeds {_rate(after, confidence)}"
-    compared = rate_difference(before, after, confidence)
-    if compared is None:
-        return RateComparison(False, f"FAIL: there is nothing to compare: {rates}.")
-    low, high = compared.difference.low, compared.difference.high
-    assert low is not None and high is not None and compared.difference.estimate is not None
-    passed = low <= 0 <= high
-    points = f"{100 * compared.difference.estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-    verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
-    return RateComparison(passed, f"{verdict}: {rates}; difference {points}, Fisher's exact p = {compared.p_value:.2g}.")
 
 
 # ------------------------------------------------------------------------------------------- choosing

@@ -44,9 +44,8 @@ def as_markdown(report: Report, timing: bool = True) -> str:
 def overview(report: Report) -> list[Part]:
     """Return what a report for people begins with: the question, and the tables of the best configurations."""
     parts: list[Part] = []
-    question = report.row.document.get("question")
-    if question:
-        parts.append(_wrapped(str(question)))
+    if report.row.document.get("question"):
+        parts.append(question(report))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
     cells = report.cells()
@@ -57,6 +56,11 @@ def overview(report: Report) -> list[Part]:
         *_confirmation(report, cells),
         *_by_length(cells),
     ]
+
+
+def question(report: Report) -> str:
+    """Return the question of the sweep, wrapped; empty where it has none."""
+    return _wrapped(str(report.row.document.get("question") or ""))
 
 
 def legend(report: Report) -> list[str]:
@@ -87,6 +91,12 @@ def as_csv(*reports: Report) -> str:
     return frames.csv_text(rows)
 
 
+def _html(reports: Sequence[Report], timing: bool) -> str:
+    from sweeps.results.html import as_html  # here, because it loads matplotlib
+
+    return as_html(reports, timing)
+
+
 @dataclass(frozen=True)
 class Format:
     """A format of `sweeps report`."""
@@ -106,6 +116,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "md": Format(as_markdown, empty_line=True),
     "json": Format(as_json, several=_list_of_json, empty_line=True),
+    "html": Format(lambda report, timing: _html([report], timing), several=_html),
     "csv": Format(
         lambda report, timing: as_csv(report),
         several=lambda reports, timing: as_csv(*reports),
@@ -131,15 +142,24 @@ def parameters(values: Mapping[str, Any], space: Mapping[str, Dimension]) -> str
     """
     if not values:
         return "as the file says"
-    last = [path.rpartition(".")[2] for path in values]
-    named = []
-    for path, value in values.items():
-        leaf = path.rpartition(".")[2]
-        name = SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path
-        off = path in space and space[path].has_off and value == space[path].off
-        named.append((name, "off" if off else _shown(value)))
+    named = [
+        (name, shown_value(space, path, value))
+        for name, (path, value) in zip(parameter_names(list(values)), values.items(), strict=True)
+    ]
     named.sort(key=lambda item: (item[0] != "lr", item[0]))  # the learning rate first
     return ", ".join(f"{name} {value}" for name, value in named)
+
+
+def parameter_names(paths: Sequence[str]) -> list[str]:
+    """Return short names of dotted paths: the last part where that is unambiguous."""
+    last = [path.rpartition(".")[2] for path in paths]
+    return [SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path for path, leaf in zip(paths, last, strict=True)]
+
+
+def shown_value(space: Mapping[str, Dimension], path: str, value: Any) -> str:
+    """Return a value of a setting for people; `space` defines which values mean off."""
+    off = path in space and space[path].has_off and value == space[path].off
+    return "off" if off else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -187,6 +207,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def _columns() -> list[tuple[ConfigurationMetric, Column]]:
     return [(metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None]
+
+
+def columns(report: Report) -> list[tuple[str, ConfigurationMetric, Callable[[metrics.Lookup], str]]]:
+    """Return (header, metric, text of a field) of the columns of a cell's table."""
+    found = [(column.header, metric, column.text or _estimate(metric)) for metric, column in _columns()]
+    return [*found, *((name, metric, _estimate(metric)) for name, metric in _own_columns(report.search))]
+
+
+def _estimate(metric: ConfigurationMetric) -> Callable[[metrics.Lookup], str]:
+    return lambda lookup: metric.format(lookup(metric.name).estimate)
 
 
 def _own_columns(search: Search) -> list[tuple[str, ConfigurationMetric]]:
