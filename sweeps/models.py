@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from sweeps.config.registry import is_reference, nearest
 from sweeps.config.settings import build, resolve
 from sweeps.errors import StoreError, UserError
+from sweeps.machine import default_store
 from sweeps.results.export import configuration_of
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
@@ -140,7 +141,7 @@ def load_model(
     *,
     seed: int | None = None,
     at: At = "best",
-    store: str | Path = "results",
+    store: str | Path | None = None,
     cell: str | None = None,
     configuration: int | None = None,
 ) -> TrainedModel:
@@ -156,8 +157,8 @@ def load_model(
         `best`: the weights at the evaluation that `solved` looks at, the one with the lowest interpolation error.
         `end`: those after the last step.
     store, cell, configuration
-        Of a sweep: the folder or URL of the store, a cell's key or labels, and the number of a configuration in it. None:
-        the best one.
+        Of a sweep: the folder or URL of the store (None: SWEEPS_STORE, or `results` here), a cell's key or labels, and the
+        number of a configuration in it (None: the best one).
 
     Raises UserError for an unknown cell, configuration, seed or file, for a seed without weights and a file that does not
     belong to its settings; StoreError for an unknown sweep.
@@ -166,7 +167,7 @@ def load_model(
     if is_weights_file(source):
         return _chosen(read_weights(source), seed, at, str(source))
     seeds = None if seed is None else [seed]
-    with Store(store, read_only=True) as opened:
+    with Store(default_store() if store is None else store, read_only=True) as opened:
         return trained_models(opened, str(source), cell, configuration, seeds, (at,), best=seed is None)[0]
 
 
