@@ -22,16 +22,18 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sweeps.config.registry import is_reference, nearest
 from sweeps.config.settings import build, resolve
 from sweeps.errors import StoreError, UserError
+from sweeps.machine import default_store
 from sweeps.results.export import configuration_of
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import verdict
 from sweeps.store import Store
 from sweeps.training.lane import SPARSITY_ERROR, LaneResult
 from sweeps.training.settings import Built
@@ -139,7 +141,7 @@ def load_model(
     *,
     seed: int | None = None,
     at: At = "best",
-    store: str | Path = "results",
+    store: str | Path | None = None,
     cell: str | None = None,
     configuration: int | None = None,
 ) -> TrainedModel:
@@ -155,8 +157,8 @@ def load_model(
         `best`: the weights at the evaluation that `solved` looks at, the one with the lowest interpolation error.
         `end`: those after the last step.
     store, cell, configuration
-        Of a sweep: the folder or URL of the store, a cell's key or labels, and the number of a configuration in it. None:
-        the best one.
+        Of a sweep: the folder or URL of the store (None: SWEEPS_STORE, or `results` here), a cell's key or labels, and the
+        number of a configuration in it (None: the best one).
 
     Raises UserError for an unknown cell, configuration, seed or file, for a seed without weights and a file that does not
     belong to its settings; StoreError for an unknown sweep.
@@ -165,7 +167,7 @@ def load_model(
     if is_weights_file(source):
         return _chosen(read_weights(source), seed, at, str(source))
     seeds = None if seed is None else [seed]
-    with Store(store, read_only=True) as opened:
+    with Store(default_store() if store is None else store, read_only=True) as opened:
         return trained_models(opened, str(source), cell, configuration, seeds, (at,), best=seed is None)[0]
 
 
@@ -266,6 +268,7 @@ def _of_record(
             "parameters": one.parameters, "seed": result.seed, "at": list(ATS) if best is None else [at],
             **_measured(result, at, best is None), "outcome": result.outcome, "solved": result.solved,
             "converged_at": result.converged_at, "threshold": result.threshold, "reason": result.reason,
+            "verdict": verdict(result).text,
             "budget": result.budget, "steps": result.steps, "key": result.key,
             "provenance": of_lanes([result]),
         }  # fmt: skip
@@ -328,7 +331,7 @@ def write_weights(file: Path, models: Sequence[TrainedModel], seed_given: bool, 
         "settings": models[0].settings,
         "models": entries,
     }
-    save_file(tensors, file, {"format": "pt", ABOUT: json.dumps(about, ensure_ascii=False, allow_nan=False)})
+    file.write_bytes(save(tensors, {"format": "pt", ABOUT: json.dumps(about, ensure_ascii=False, allow_nan=False)}))
 
 
 def read_weights(file: str | Path) -> Weights:

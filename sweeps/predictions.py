@@ -202,7 +202,11 @@ def _rows(y: Any) -> list[list[Any]]:
     if isinstance(y, tuple):
         return [[" ".join(map(str, row))] for array in y for row in np.asarray(array).tolist()]
     array = np.asarray(y)
-    return array.reshape(len(array), -1).tolist()
+    rows = array.reshape(len(array), -1)
+    if rows.dtype == np.float32:  # in as many digits as float32 has
+        return [[float(str(value)) for value in row] for row in rows]
+    found: list[list[Any]] = rows.tolist()
+    return found
 
 
 def summary(models: Sequence[TrainedModel]) -> str:

@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -243,23 +242,12 @@ def _counts(text: str) -> list[int]:
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
-    """Return the sweep of that name in the store; None for a file, and for a shipped definition with overrides."""
-    from sweeps.config.sweep_file import definitions, parse
-    from sweeps.store import Store
-    from sweeps.store.database import exists
+    """Return the sweep of that name in the store, and print that it continues; see `stored_sweep`."""
+    from sweeps.runner.run import stored_sweep
 
-    if Path(name).is_file() or (overrides and name in definitions()):
+    sweep = stored_sweep(name, overrides, store)
+    if sweep is None:
         return None
-    if not exists(store):
-        return None
-    with Store(store, read_only=True) as opened:
-        row = opened.sweep(name)
-    if row is None:
-        return None
-    named = any(argument.startswith("name=") for argument in overrides)
-    sweep = parse(row.definition, name, overrides)
-    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
-        sweep = parse(row.definition, name, [f"name={name}", *overrides])
     if sweep.name == name:
         console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     else:
@@ -267,7 +255,7 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
             f"{sweep.name} is another sweep, of the file of {name} in {masked(store)}, whose lanes it has in common. To change "
             f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
+    return with_warnings(sweep)
 
 
 def _warn(message: str) -> None:

@@ -17,6 +17,7 @@ from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.report import Report
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import verdict
 from sweeps.training.lane import LaneResult
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def seed_rows(report: Report, timing: bool = True) -> list[Row]:
     """Return a row for each finished seed, in the order of the report, then by seed; those of a confirmation last.
 
     Columns: `sweep`, `cell.<axis>`, `rank` and `number` of the configuration, `phase` (search or confirmation), `seed`,
-    `parameters.<path>`, `outcome`, every metric of one lane in the registry, `best_step`, `threshold`, `error.<split>` and the
-    task's scores at `best_step`, `reason`, `budget`, `key`, `numerics`, `source_hash`, `device`, and `wall_time_s` with
-    `timing`.
+    `parameters.<path>`, `outcome`, `verdict`, every metric of one lane in the registry, `best_step`, `error.<split>` and the
+    task's scores at `best_step`, `reason`, `verdict_text`, `budget`, `key`, `numerics`, `source_hash`, `device`, and
+    `wall_time_s` with `timing`.
     """
     return [
         _seed(report, one, phase, result, timing)
@@ -173,14 +174,14 @@ def _phases(one: RankedConfiguration) -> Iterator[tuple[str, tuple[LaneResult, .
 
 
 def _seed(report: Report, one: RankedConfiguration, phase: str, result: LaneResult, timing: bool) -> Row:
-    of_lane = {metric.name: metric.value(result) for metric in metrics.lane_metrics()}
+    of_lane, found = {metric.name: metric.value(result) for metric in metrics.lane_metrics()}, verdict(result)
     row = {
         **_identity(report, one), "phase": phase, "seed": result.seed, **_parameters(one),
-        "outcome": result.outcome, **of_lane,
-        "best_step": result.best_step, "threshold": result.threshold,
+        "outcome": result.outcome, "verdict": found.kind, **of_lane,
+        "best_step": result.best_step,
         **{f"error.{split}": value for split, value in sorted(result.error.items())},
         **result.scores,
-        "reason": result.reason, "budget": result.budget, "key": result.key,
+        "reason": result.reason, "verdict_text": found.text, "budget": result.budget, "key": result.key,
         **{name: result.provenance.get(name) for name in ("numerics", "source_hash", "device")},
     }  # fmt: skip
     return row | ({"wall_time_s": result.wall_time_s} if timing else {})
