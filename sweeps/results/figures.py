@@ -330,7 +330,7 @@ def standard_figures(found: Report) -> list[tuple[str, str, Figure]]:
     figures = []
     for name, title, request in requests:
         try:
-            figures.append((name, title, draw_reports([found], style=Style(width=6.2), **request)))
+            figures.append((name, title, draw_reports([found], style=Style(width=5.4), **request)))
         except FigureError:
             continue  # what the sweep does not have
     return figures
