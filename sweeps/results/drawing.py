@@ -27,7 +27,7 @@ from sweeps.results.numbers import number, steps
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A800")  # Okabe and Ito 2008
 MARKERS = "osD^vPX*"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-HATCHES = ("", "////", "....", "\\\\\\\\", "||||", "----", "xxxx", "++++")
+HATCHES = ("", "////", "\\\\\\\\", "||||", "----")
 GREY = "#555555"
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Inches, of one column and of the whole width of a page in two columns."""
@@ -178,7 +178,7 @@ def steps_axis(axis: Any) -> None:
 
 def numbers_axis(axis: Any) -> None:
     """Label an axis with few numbers, as in reports: 0.5, 3e-5."""
-    axis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axis.set_major_locator(matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: number(value, 3)))
 
 
