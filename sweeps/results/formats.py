@@ -1,7 +1,8 @@
-"""Formats of a report: Markdown, HTML and LaTeX for people, JSON, CSV and Parquet for programs. Each is an entry of `FORMATS`."""
+"""Formats of a report: Markdown, HTML and LaTeX for people; JSON, CSV and Parquet for programs. Entries of `FORMATS`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import textwrap
