@@ -31,7 +31,7 @@ from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -329,6 +329,21 @@ def _catch_up(folder: str | Path, tracker: Tracker) -> None:
 def sync(name: str, store: Store, folder: str | Path) -> None:
     """Write all MLflow runs of a sweep from its records. Raises TrackingError, and StoreError for an unknown name."""
     _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
+
+
+def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
+    """Return the URL of the sweep's leaderboard on `server`; its runs are written first where they are not shown there yet.
+
+    Raises UserError for an unknown name, and TrackingError.
+    """
+    row = store.sweep(name)
+    if row is None:
+        raise UserError(f"no sweep named {name!r} in {store.location}: `sweeps list` lists them")
+    found = experiment_of(uri, name, row.created)
+    if found is None:
+        _write_runs(name, store, uri, partial(sync_all, folder))
+        found = experiment_of(uri, name, row.created)
+    return leaderboard(server, found or "0")
 
 
 def sync_all(folder: str | Path, uri: str) -> None:
