@@ -59,8 +59,9 @@ def run(
         echo("\n" + as_markdown(found))
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
+            what = "lowest error, nothing being solved" if found.is_without_winner() else "best configuration"
             console.print(
-                f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                f"{what}: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
                 highlight=False,
             )
         return
