@@ -103,7 +103,7 @@ def _sweep(report: Report, number: int, timing: bool) -> dict[str, Any]:
         "id": f"sweep-{number}",
         "name": report.name,
         "question": "" if question is None else str(question),
-        "totals": formats.totals_line(totals),
+        "totals": formats.totals_line(report, totals),
         "overview": [part for part in formats.overview(report) if part not in first],
         "figures": drawn,
         "figure_notes": notes,
