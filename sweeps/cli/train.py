@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -112,13 +111,17 @@ def bench_(
     as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="lanes a second into MLflow: SQLite, PostgreSQL, a server")] = False,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="how often confidence intervals contain the truth, by simulation")
+    ] = False,
     search: Annotated[bool, typer.Option("--search", help="search and early stopping, on recorded sweeps")] = False,
     recording: Annotated[
         list[Path] | None, typer.Option(help="of --search: a recorded sweep; default: all shipped ones")
     ] = None,
     repeats: Annotated[int, typer.Option(min=2, help="of --search: searches in other orders")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="of --search: of its random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of --search and --coverage: of their random numbers")] = 0,
     stop: Annotated[str, typer.Option(help="of --search: when a lane ends, as train.stop: never, or solved")] = "never",
     record: Annotated[str | None, typer.Option(metavar="SWEEP", help="write a sweep of the store as a recording")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="the recording, or the figure of --search")] = None,
@@ -135,7 +138,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record,
+        "--record": record, "--coverage": coverage or None, "--mlflow": mlflow or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -143,6 +146,12 @@ def bench_(
         raise UserError(f"{' and '.join(given)} are different measurements: give one of them, on a processor")
     if record is not None:
         _record(store, record, output)
+        return
+    if coverage:
+        from sweeps.bench.coverage import bench_coverage
+
+        simulated = bench_coverage(seed=seed, on_progress=on_progress)
+        echo(json.dumps(simulated.as_json()) if as_json else simulated.table())
         return
     if search:
         _bench_search(recording or [], repeats, seed, stop, output, as_json, on_progress)
@@ -160,6 +169,12 @@ def bench_(
         for tracked in (False, True):
             result = bench_driver(tracked=tracked, on_progress=on_progress)
             echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+        return
+    if mlflow:
+        from sweeps.bench.tracking import bench_tracking
+
+        for found in bench_tracking():
+            echo(found if isinstance(found, str) else found.line())
         return
     if units is not None:
         from sweeps.bench.units import HEADER, bench_units, static_units
@@ -227,23 +242,12 @@ def _counts(text: str) -> list[int]:
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
-    """Return the sweep of that name in the store; None for a file, and for a shipped definition with overrides."""
-    from sweeps.config.sweep_file import definitions, parse
-    from sweeps.store import Store
-    from sweeps.store.database import exists
+    """Return the sweep of that name in the store, and print that it continues; see `stored_sweep`."""
+    from sweeps.runner.run import stored_sweep
 
-    if Path(name).is_file() or (overrides and name in definitions()):
+    sweep = stored_sweep(name, overrides, store)
+    if sweep is None:
         return None
-    if not exists(store):
-        return None
-    with Store(store, read_only=True) as opened:
-        row = opened.sweep(name)
-    if row is None:
-        return None
-    named = any(argument.startswith("name=") for argument in overrides)
-    sweep = parse(row.definition, name, overrides)
-    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
-        sweep = parse(row.definition, name, [f"name={name}", *overrides])
     if sweep.name == name:
         console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
     else:
@@ -251,7 +255,7 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
             f"{sweep.name} is another sweep, of the file of {name} in {masked(store)}, whose lanes it has in common. To change "
             f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
+    return with_warnings(sweep)
 
 
 def _warn(message: str) -> None:

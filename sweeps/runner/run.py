@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from rich.console import Console
 from sweeps.config.compare import Cell
 from sweeps.config.diff import Change, difference
 from sweeps.config.faults import unknown
-from sweeps.config.sweep_file import Budget, Resources, Sweep
+from sweeps.config.sweep_file import Budget, Resources, Sweep, definitions, parse
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
@@ -29,6 +30,7 @@ from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
+from sweeps.store.database import exists
 from sweeps.store.records import SweepRow
 from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
@@ -77,7 +79,7 @@ def run_sweep(
         row = store.sweep(sweep.name)
         assert row is not None
         mlflow = Tracker(default_uri(folder), sweep, created=row.created, refill=partial(sync_all, folder))
-        tracker = BackgroundTracker(mlflow) if tracked else None
+        tracker = BackgroundTracker(mlflow, partial(_catch_up, folder)) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers or os.cpu_count() or 1)
         if continued:
             driver.require_same_lanes()  # a run that is refused leaves the sweep as it is
@@ -115,6 +117,24 @@ def run_sweep(
     if driver.note:
         console.print(f"note: {driver.note}", highlight=False, soft_wrap=True)
     return outcome
+
+
+def stored_sweep(name: str, overrides: Sequence[str], store: str | Path) -> Sweep | None:
+    """Return the sweep of that name in the store, to continue it.
+
+    None for a file, for a shipped definition with overrides, and where there is no such sweep or store. Raises SweepFileError.
+    """
+    if Path(name).is_file() or (overrides and name in definitions()) or not exists(store):
+        return None
+    with Store(store, read_only=True) as opened:
+        row = opened.sweep(name)
+    if row is None:
+        return None
+    named = any(argument.startswith("name=") for argument in overrides)
+    sweep = parse(row.definition, name, overrides)
+    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
+        sweep = parse(row.definition, name, [f"name={name}", *overrides])
+    return replace(sweep, text=row.definition) if sweep.document == row.document else sweep
 
 
 def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
@@ -159,7 +179,13 @@ def _other_sources(pairs: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order."""
+    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order.
+
+    In another thread than the main one, which receives no signals, nothing is changed.
+    """
+    if not in_main_thread():
+        yield
+        return
 
     def on_hang_up(number: int, frame: object) -> None:
         ignore_hang_up()
@@ -173,6 +199,11 @@ def _signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def in_main_thread() -> bool:
+    """Return whether this thread may handle signals."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def ignore_hang_up() -> None:
@@ -310,6 +341,13 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
 
     if not driver.tracker.flush(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
+
+
+def _catch_up(folder: str | Path, tracker: Tracker) -> None:
+    """Write what the store has of a sweep that runs, without restoring what the user deleted in MLflow."""
+    with Store(folder, read_only=True) as store:
+        found = report(store, tracker.name)
+        tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore=False)
 
 
 def sync(name: str, store: Store, folder: str | Path) -> None:
