@@ -294,7 +294,10 @@ def test_copy_hands_one_sweep_to_another_store_and_again_adds_what_is_new(result
     answer = call("copy", "small", "--to", target, "--store", results)
     assert answer.status == 0, answer.err
     assert "small: 12 new records" in answer.out
-    assert call("report", "small", "--store", target).out == call("report", "small", "--store", results).out
+    assert (
+        call("report", "small", "--no-timing", "--store", target).out
+        == call("report", "small", "--no-timing", "--store", results).out
+    )
     assert "small: 0 new records" in call("copy", "small", "--to", target, "--store", results).out
     assert "is the store that small is in" in call("copy", "small", "--to", results, "--store", results).err
     assert call("copy", "smal", "--to", str(tmp_path / "none"), "--store", results).status == 2
@@ -332,12 +335,12 @@ def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = call("report", "small", "--store", results).out
+    before = call("report", "small", "--no-timing", "--store", results).out
     with monkeypatch.context() as patch:
         patch.setattr(removal, "delete_sweeps", killed)
         assert call("delete", "small", "--yes", "--store", results).status != 0
     assert rows(results, "SELECT DISTINCT lifecycle_stage FROM runs") == [("deleted",)]
-    assert call("report", "small", "--store", results).out == before
+    assert call("report", "small", "--no-timing", "--store", results).out == before
     assert call("sync", "small", "--store", results).status == 0
     assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
 
