@@ -278,7 +278,7 @@ def _default(config: type[Any], name: str) -> str:
     """Return a setting's default as a sweep file would have it."""
     (declared,) = (one for one in dataclasses.fields(config) if one.name == name)
     if declared.default is not dataclasses.MISSING:
-        return f"`{'none' if declared.default is None else _as_written(declared.default)}`"
+        return f"`{'null' if declared.default is None else _as_written(declared.default)}`"
     return "(required)" if declared.default_factory is dataclasses.MISSING else "as below"
 
 
@@ -305,7 +305,7 @@ def _values(hint: Any) -> str:
         return "mapping"
     if arguments:
         return " or ".join(dict.fromkeys(_values(part) for part in arguments))
-    words = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text", type(None): "nothing"}
+    words = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text", type(None): "`null`"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from rich.console import Console
 
 from sweeps.config.compare import Cell
-from sweeps.config.diff import difference
+from sweeps.config.diff import Change, difference
 from sweeps.config.faults import unknown
 from sweeps.config.sweep_file import Budget, Resources, Sweep, definitions, parse
 from sweeps.errors import StoreError, UserError, after_start
@@ -31,6 +31,7 @@ from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
+from sweeps.store.records import SweepRow
 from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
@@ -223,14 +224,9 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         _begin_anew(sweep, store, chosen_numerics(sweep, chosen), console)
         return False
     change = difference(row.document, sweep)
-    if change.kind == "refusal":
-        raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
+    before = _require_continues(sweep, row, change, store.location)
     if change.kind == "extension":
         console.print(change.message, highlight=False)
-    try:
-        before = None if row.numerics is None else Numerics.parse(row.numerics)
-    except ValueError as error:
-        raise StoreError(f"store {store.location}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
     if before is None or before.version < NUMERICS:
         numerics = chosen_numerics(sweep, chosen)
         version = before.version if before else 1
@@ -243,17 +239,45 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         )  # fmt: skip
         _begin_anew(sweep, store, numerics, console)
         return False
-    if before.version > NUMERICS:
-        raise UserError(
-            f"sweep {sweep.name!r} in {store.location} has numerics {before}, of a newer engine than this "
-            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
-        )
     if chosen is not None and before != (asked := chosen_numerics(sweep, chosen)):
         raise UserError(
             f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {asked}: all its lanes have the "
             "same. Leave --numerics out, or start another sweep with --name"
         )
     return True
+
+
+def _require_continues(sweep: Sweep, row: SweepRow, change: Change, where: str) -> Numerics | None:
+    """Return the numerics with which a stored sweep began. Raises UserError where the file does not continue it."""
+    if change.kind == "refusal":
+        raise UserError(f"sweep {sweep.name!r} in {where} has begun, and {change.message}")
+    try:
+        before = None if row.numerics is None else Numerics.parse(row.numerics)
+    except ValueError as error:
+        raise StoreError(f"store {where}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
+    if before is not None and before.version > NUMERICS:
+        raise UserError(
+            f"sweep {sweep.name!r} in {where} has numerics {before}, of a newer engine than this "
+            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
+        )
+    return before
+
+
+def require_continues(sweep: Sweep, store: Store) -> None:
+    """Raise UserError where `run_sweep` would refuse the sweep because of the one of that name in the store.
+
+    Nothing is changed, and the store may be opened for reading only.
+    """
+    row = store.sweep(sweep.name)
+    if row is None:
+        return
+    before = _require_continues(sweep, row, difference(row.document, sweep), store.location)
+    if before is not None and before.version == NUMERICS:
+        try:
+            # Without the budget, for which only a driver needs a price.
+            Driver(replace(sweep, budget=Budget()), sweep.name, store, None, 1).require_same_lanes()
+        except StoreError as error:
+            raise UserError(str(error)) from error
 
 
 def _begin_anew(sweep: Sweep, store: Store, numerics: Numerics, console: Console) -> None:
