@@ -251,9 +251,7 @@ def test_a_sweep_begun_again_has_runs_of_its_own(uri: str, sweep: Sweep) -> None
     assert len(runs(uri)) == 2 * 17
 
 
-def test_a_request_that_failed_between_two_others_is_completed(
-    uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_that_failed_between_two_others_is_completed(uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setattr("sweeps.tracking.bulk.TESTED", frozenset())  # so that the client writes

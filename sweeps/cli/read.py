@@ -205,7 +205,7 @@ def export(
         if output is None:
             return
     with Store(store, read_only=True) as opened:
-        text = best(opened, name, cell)
+        text = best(opened, name, cell, on_note=lambda line: errors.print(f"note: {line}", highlight=False, soft_wrap=True))
     if output is None:
         echo(text)
         return

@@ -27,7 +27,7 @@ from sweeps.results.numbers import number, steps
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B2A800")  # Okabe and Ito 2008
 MARKERS = "osD^vPX*"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-HATCHES = ("", "////", "....", "\\\\\\\\", "||||", "----", "xxxx", "++++")
+HATCHES = ("", "////", "\\\\\\\\", "||||", "----")
 GREY = "#555555"
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Inches, of one column and of the whole width of a page in two columns."""
@@ -36,6 +36,8 @@ NARROWEST = 2.4
 """Inches of a panel beside another; narrower ones are put below each other."""
 SUFFIXES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 """Kind of file -> metadata without which equal figures would have different bytes."""
+LONGEST_TURNED = 24
+"""Letters of a name that is turned rather than wrapped to many lines."""
 MOST_LINES = 5
 """Lines on what is not drawn."""
 
@@ -150,7 +152,7 @@ def panels(count: int, style: Style, shape: float = PANEL_SHAPE) -> tuple[Figure
     width = style.width or PANEL_WIDTH * min(count, 3)
     columns = max(1, min(count, int(width / NARROWEST)))
     rows = math.ceil(count / columns)
-    height = style.height or rows * max(width / columns * shape, 1.9) + 0.25
+    height = style.height or rows * max(width / columns * shape, 1.7)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
@@ -176,7 +178,7 @@ def steps_axis(axis: Any) -> None:
 
 def numbers_axis(axis: Any) -> None:
     """Label an axis with few numbers, as in reports: 0.5, 3e-5."""
-    axis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axis.set_major_locator(matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: number(value, 3)))
 
 
@@ -238,18 +240,27 @@ def scale_x(panel: Axes, positions: Sequence[float], off: bool) -> None:
     panel.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
-def category_axis(panel: Axes, names: Sequence[str], style: Style) -> None:
-    """Set the x axis to names, turned where they would overlap, and wrapped where they are long."""
-    width = width_of(panel) / max(1, _columns_of(panel)) * 72 / (0.6 * style.font_size)  # in letters
-    longest = max(len(name) for name in names)
-    each = width / max(1, len(names))
-    wrapped = [plain(textwrap.fill(name, max(12, int(each)) if longest > each else 40)) for name in names]
-    turned = max(len(line) for name in wrapped for line in name.splitlines()) > each
+def category_axis(panel: Axes, names: Sequence[str], style: Style) -> dict[str, str]:
+    """Set the x axis to names, turned where they would overlap. Long ones are letters: return letter -> name of these."""
+    width = width_of(panel) / max(1, _columns_of(panel)) * 72 / (0.6 * style.font_size) - 8  # in letters
+    each = int(width / max(1, len(names)))
+    wrapped = [textwrap.fill(name, max(10, each)) for name in names]
+    key: dict[str, str] = {}
+    if any(name.count("\n") > 1 for name in wrapped) and max(map(len, names)) > LONGEST_TURNED:
+        key = {_letter(at): name for at, name in enumerate(names)}
+        wrapped = list(key)
+    turned = max(len(line) for name in wrapped for line in name.splitlines() or [""]) > each
     panel.set_xlim(-0.6, len(names) - 0.4)
-    panel.set_xticks(range(len(names)), wrapped, rotation=35 if turned else 0, ha="right" if turned else "center")
-    if turned:
-        for label in panel.get_xticklabels():
-            label.set_rotation_mode("anchor")
+    panel.set_xticks(
+        range(len(names)), [plain(name) for name in (names if turned else wrapped)], rotation=35 if turned else 0,
+        ha="right" if turned else "center", rotation_mode="anchor" if turned else "default",
+    )  # fmt: skip
+    return key
+
+
+def _letter(at: int) -> str:
+    """Return A to Z, then AA, AB."""
+    return (_letter(at // 26 - 1) if at >= 26 else "") + chr(ord("A") + at % 26)
 
 
 def width_of(panel: Axes) -> float:
@@ -265,9 +276,14 @@ def _columns_of(panel: Axes) -> int:
 
 
 def length_axis(panel: Axes, lengths: Sequence[float]) -> None:
-    """Set the x axis to lengths of sequences."""
+    """Set the x axis to lengths of sequences; one that is close to the one before has no label."""
     panel.set_xscale("log")
-    panel.set_xticks(lengths, [f"{length:g}" for length in lengths], rotation=45 if len(lengths) > 5 else 0)
+    labels: list[str] = []
+    last = 0.0
+    for length in lengths:
+        labels.append(f"{length:g}" if length >= 1.4 * last else "")
+        last = length if labels[-1] else last
+    panel.set_xticks(lengths, labels, rotation=45 if len(lengths) > 5 else 0)
     panel.minorticks_off()
 
 
@@ -303,35 +319,46 @@ def finished(figure: Figure, drawn: Sequence[Axes], notes: Sequence[str], missin
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     width, height = figure.get_size_inches()
-    letters = width * 72 / (0.58 * style.font_size)
-    if handles:
-        longest = min(max(map(len, handles)), int(letters) - 8)
-        columns = max(1, min(len(handles), 4, int(letters / (longest + 7))))
-        wrap = max(20, int(letters / columns) - 7)
-        figure.legend(
-            list(handles.values()), [plain(textwrap.fill(label, wrap)) for label in handles], loc="outside lower center",
-            ncols=columns, frameon=False, fontsize=style.font_size, handlelength=2.4, columnspacing=1.4,
-        )  # fmt: skip
-    lines = [f"not drawn: {line}" for line in missing[:MOST_LINES]]
-    lines += [f"not drawn: {len(missing) - MOST_LINES} more"] if len(missing) > MOST_LINES else []
     small = max(5.0, style.font_size - 2)
-    note = "; ".join(notes)
-    wrapped = [
-        line for text in ([note] if note else []) + lines for line in textwrap.wrap(text, int(width * 72 / (0.54 * small)))
-    ]
+    texts = [*(["; ".join(notes)] if notes else []), *(f"not drawn: {line}" for line in missing[:MOST_LINES])]
+    texts += [f"not drawn: {len(missing) - MOST_LINES} more"] if len(missing) > MOST_LINES else []
+    wrapped = [line for text in texts for line in textwrap.wrap(text, int(width * 72 / (0.54 * small)))]
     title = textwrap.wrap(style.title, int(width * 72 / (0.62 * (style.font_size + 2))))
-    top, edge = height - 0.04, 0.07  # inches
-    for above, size, colour, weight in ((title, style.font_size + 2, "black", "bold"), (wrapped, small, GREY, "normal")):
-        if above:
-            figure.text(
-                edge / width, top / height, plain("\n".join(above)), ha="left", va="top", fontsize=size, color=colour,
-                fontweight=weight, linespacing=1.2,
-            )  # fmt: skip
-            top -= len(above) * size * 1.25 / 72 + 0.05
+    above: list[tuple[list[str], float, dict[str, Any], float]] = [
+        (lines, size, look, len(lines) * size * 1.25 / 72 + 0.05)
+        for lines, size, look in (
+            (title, style.font_size + 2, {"color": "black", "fontweight": "bold"}), (wrapped, small, {"color": GREY}),
+        )
+        if lines
+    ]  # fmt: skip
+    below = _legend(figure, handles, style) if handles else 0
+    if style.height is None:  # what is above and below does not make the panels lower
+        height += sum(high for *_, high in above) + below * style.font_size * 1.35 / 72
+        figure.set_size_inches(width, height)
+    top = height - 0.04
+    for lines, size, look, high in above:
+        text = plain("\n".join(lines))
+        figure.text(0.07 / width, top / height, text, ha="left", va="top", fontsize=size, linespacing=1.2, **look)
+        top -= high
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(rect=(0, 0, 1, top / height))  # type: ignore[call-arg]
     return figure
+
+
+def _legend(figure: Figure, handles: dict[str, Any], style: Style) -> int:
+    """Add a legend below the panels, and return its number of lines."""
+    letters = figure.get_figwidth() * 72 / (0.58 * style.font_size)
+    longest = min(max(map(len, handles)), int(letters) - 8)
+    columns = max(1, min(len(handles), 4, int(letters / (longest + 7))))
+    labels = [textwrap.fill(label, max(20, int(letters / columns) - 7)) for label in handles]
+    figure.legend(
+        list(handles.values()), [plain(label) for label in labels], loc="outside lower center",
+        ncols=columns, frameon=False, fontsize=style.font_size, handlelength=2.4, columnspacing=1.4,
+    )  # fmt: skip
+    lines = [label.count("\n") + 1 for label in labels]
+    rows = math.ceil(len(lines) / columns)
+    return max(sum(lines[at : at + rows]) for at in range(0, len(lines), rows))
 
 
 def write(figure: Figure, file: Path, dpi: int = 150) -> None:

@@ -77,6 +77,8 @@ MOST_BARS = 24
 STYLE = Style()
 BINS = 8
 FEWEST_BINNED = 8
+MOST_BANDS = 5
+"""Lines of one panel that have bands; more of them have a bar at the end each."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -328,7 +330,7 @@ def standard_figures(found: Report) -> list[tuple[str, str, Figure]]:
     figures = []
     for name, title, request in requests:
         try:
-            figures.append((name, title, draw_reports([found], style=Style(width=6.2), **request)))
+            figures.append((name, title, draw_reports([found], style=Style(width=5.4), **request)))
         except FigureError:
             continue  # what the sweep does not have
     return figures
@@ -504,7 +506,8 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
             length_axis(panel, sorted({length for group in groups.values() for length in group.middle.x}))
         else:
             steps_axis(panel.xaxis)
-    notes = ["bands: 95 % intervals of the share of seeds"] if shown_shares else []
+    where = "bands" if len(lanes) <= MOST_BANDS else "bars at the end"
+    notes = [f"{where}: 95 % intervals of the share of seeds"] if shown_shares else []
     if shown_errors and any(len(results) > 1 for results in lanes.values()):
         notes.append("thin: seeds, thick: their median" + (", every n-th evaluation of the seeds drawn" if thinned else ""))
     if any(one.parameters for _, one in labelled):
@@ -532,7 +535,11 @@ def _group(panel: Axes, group: Group, at: int, count: int, every: int, drawstyle
         group.middle.x, group.middle.y, color=colour, linewidth=width, linestyle=dashes, drawstyle=drawstyle,
         label=f"{group.label} ({group.lanes} {seeds})", marker=MARKERS[at % len(MARKERS)] if markers else None, markersize=4,
     )  # fmt: skip
-    if group.middle.band:
+    if group.middle.band and count > MOST_BANDS and group.middle.x:
+        (low, high), value = (ends[-1:] for ends in group.middle.band), group.middle.y[-1]
+        place = group.middle.x[-1] * (1 + 0.018 * (at + 1))  # beside each other, right of the lines' ends
+        panel.errorbar([place], [value], [[value - low[0]], [high[0] - value]], color=colour, capsize=2, linewidth=1, fmt="_")
+    elif group.middle.band:
         panel.fill_between(group.middle.x, *group.middle.band, step="post", facecolor=colour, alpha=0.13, linewidth=0)
         panel.fill_between(
             group.middle.x, *group.middle.band, step="post", facecolor="none", edgecolor=colour, alpha=0.55, linewidth=0.8,
@@ -599,6 +606,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
     labels = list(dict.fromkeys(label for label, _, _ in placed))
     figure, drawn = panels(len(y), style)
     binned = bars = False
+    key: dict[str, str] = {}
     for panel, name in zip(drawn, y, strict=True):
         for at, label in enumerate(labels):
             own = [(one, position) for other, one, position in placed if other == label]
@@ -618,7 +626,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         panel.set_xlabel(plain(label_of(x) if not on_axis else x))
         grid(panel, style)
         if not numeric:
-            category_axis(panel, [str(position) for position in positions], style)
+            key = category_axis(panel, [str(position) for position in positions], style)
         elif x == "train.steps":
             steps_axis(panel.xaxis)
         else:
@@ -630,6 +638,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append("one setting at a time: the others are those of the best configuration" + _fixed(placed, x, space))
     elif any(len(one.parameters) > 1 for _, one, _ in placed):
         notes.append("a point for every configuration, whatever its other settings")
+    notes += [f"{letter}: {name}" for letter, name in key.items()]
     if binned:
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
     if any(one.state == "pruned" for _, one, _ in placed):
@@ -776,12 +785,13 @@ def _parallel(wanted: _Wanted) -> Figure:
     figure, drawn = panels(len(cells), dataclasses.replace(style, width=width), shape=0.45)
     if len(cells) > 1:  # below each other, whatever fits
         figure.clear()
-        figure.set_size_inches(width, style.height or 2.3 * len(cells) + 0.4)
+        figure.set_size_inches(width, style.height or 2.2 * len(cells))
         drawn = [figure.add_subplot(len(cells), 1, index + 1) for index in range(len(cells))]
     for panel, (title, found, cell) in zip(drawn, cells, strict=True):
         _parallel_panel(panel, title, found, cell, style)
     names = {found.search.objective.name for _, found, _ in cells}
-    notes = [f"a line for every configuration; dark: the better by {' or '.join(sorted(names))}, light: the worse; red: the best"]
+    best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
+    notes = [f"a line for every configuration; dark: the better by {' or '.join(sorted(names))}, light: the worse; red: {best}"]
     if any(one.state == "pruned" for _, _, cell in cells for one in cell):
         notes.append("grey: stopped early")
     return finished(figure, drawn, notes, wanted.missing, style)
@@ -852,7 +862,7 @@ def _importance(wanted: _Wanted) -> Figure:
     width = style.width or min(4.6 * len(cells), 9.0)
     columns = max(1, min(len(cells), int(width / 4.0)))
     rows = math.ceil(len(cells) / columns)
-    high = style.height or rows * (0.32 * most + 0.75) + 0.35
+    high = style.height or rows * (0.32 * most + 0.75)
     figure = Figure(figsize=(width, high), layout="constrained")
     drawn = [figure.add_subplot(rows, columns, index + 1) for index in range(len(cells))]
     for panel, (title, importance) in zip(drawn, cells, strict=True):

@@ -1,7 +1,8 @@
-"""Formats of a report: Markdown for people, JSON, CSV and Parquet for programs. A format is one entry of `FORMATS`."""
+"""Formats of a report: Markdown, HTML and LaTeX for people; JSON, CSV and Parquet for programs. Entries of `FORMATS`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import textwrap
@@ -14,6 +15,7 @@ from sweeps.config.space import Dimension, Search
 from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.provenance import failures, provenance
 from sweeps.results.report import Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, value_of
 
@@ -22,6 +24,8 @@ MOST_TIED = 8
 """Configurations of a tie that are listed."""
 ON = " is on"
 """After the path of a dimension: the parameter of a search that switches it on or off."""
+MOST_PLACES = 6
+"""Configurations that are named for one reason of failure."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -33,10 +37,11 @@ def as_markdown(report: Report, timing: bool = True) -> str:
     parts: list[Part] = [f"# {report.name}", *overview(report)]
     for cell in report.cells():
         parts.extend(of_cell(report, cell))
+    parts.extend(failures_by_reason(report))
     totals = report.totals()
     parts.extend(["## Totals", totals_line(totals)])
     if timing:
-        parts.append(timing_line(totals))
+        parts.extend([timing_line(totals), provenance_line(report)])
     parts.append(_wrapped(" ".join(legend(report))))
     return "\n\n".join(map(str, parts)) + "\n"
 
@@ -70,14 +75,34 @@ def legend(report: Report) -> list[str]:
     return [*columns, f"#0 is the file's own configuration, * {best}."]
 
 
+def failures_by_reason(report: Report) -> list[Part]:
+    """Return a table of the seeds that diverged or ended in an exception, by reason; nothing where there are none."""
+    rows = []
+    for one in failures(report):
+        more = f" and {len(one.configurations) - MOST_PLACES} more" if len(one.configurations) > MOST_PLACES else ""
+        rows.append([str(one.seeds), one.outcome, one.reason, ", ".join(one.configurations[:MOST_PLACES]) + more])
+    return ["## Failures by reason", table(["seeds", "outcome", "reason", "where"], rows)] if rows else []
+
+
+def provenance_line(report: Report) -> str:
+    """Return where the results come from, in one paragraph; it may differ between equal sweeps."""
+    return _wrapped(f"Provenance: {'; '.join(f'{what} {value}' for what, value in provenance(report).items())}.")
+
+
 def as_json(report: Report, timing: bool = True) -> str:
     """Return the whole report as indented JSON. Without `timing` the same records give the same bytes."""
-    return json.dumps(report.as_dict(timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_object(report, timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _object(report: Report, timing: bool) -> dict[str, Any]:
+    """Return the report with failures by reason and, unless it shall be without wall times, its provenance."""
+    found = report.as_dict(timing) | {"failures": [dataclasses.asdict(one) for one in failures(report)]}
+    return found | ({"provenance": provenance(report)} if timing else {})
 
 
 def _list_of_json(reports: Sequence[Report], timing: bool) -> str:
     """Return one JSON document: the list of the reports' objects."""
-    return json.dumps([report.as_dict(timing) for report in reports], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps([_object(report, timing) for report in reports], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_csv(*reports: Report) -> str:
@@ -95,6 +120,12 @@ def _html(reports: Sequence[Report], timing: bool) -> str:
     from sweeps.results.html import as_html  # here, because it loads matplotlib
 
     return as_html(reports, timing)
+
+
+def _tex(reports: Sequence[Report], timing: bool) -> str:
+    from sweeps.results.latex import as_tex  # here, because it imports this module
+
+    return as_tex(reports, timing)
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,7 @@ FORMATS: dict[str, Format] = {
     "md": Format(as_markdown, empty_line=True),
     "json": Format(as_json, several=_list_of_json, empty_line=True),
     "html": Format(lambda report, timing: _html([report], timing), several=_html),
+    "tex": Format(lambda report, timing: _tex([report], timing), several=_tex),
     "csv": Format(
         lambda report, timing: as_csv(report),
         several=lambda reports, timing: as_csv(*reports),

@@ -23,7 +23,7 @@ from sweeps.machine import price_here
 from sweeps.results import formats, metrics
 from sweeps.results.formats import Table, parameter_names, shown_value
 from sweeps.results.numbers import UNKNOWN
-from sweeps.results.provenance import commands, cost, digest, failures, file_name, provenance
+from sweeps.results.provenance import commands, cost, digest, file_name, provenance
 from sweeps.results.report import Report
 from sweeps.results.summary import RankedConfiguration
 from sweeps.results.verdicts import KINDS, Verdict, last_error, lowest_error, threshold_ratio, verdict
@@ -37,8 +37,6 @@ SEED_COLUMNS = (
 )  # fmt: skip
 SOLVED_KINDS = 2
 """The first so many of the verdicts' `KINDS` are solved."""
-MOST_PLACES = 6
-"""Configurations that are named for one reason of failure."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -114,7 +112,7 @@ def _sweep(report: Report, number: int, timing: bool) -> dict[str, Any]:
         "seeds": _seeds(report, judged),
         "remarks": _remarks(report),
         "verdicts": _verdicts(report, judged),
-        "failures": _failures(report),
+        "failures": next((part for part in formats.failures_by_reason(report) if isinstance(part, Table)), None),
         "cost": list(cost(report, totals, price_here()).items()) if timing else [],
         "provenance": list(provenance(report).items()) if timing else [],
         "commands": commands(report),
@@ -223,21 +221,6 @@ def _verdicts(report: Report, judged: Judged) -> Table | None:
     return formats.table(
         ["seeds of", *kinds], [[cell, *(str(counts[kind]) for kind in kinds)] for cell, counts in cells.items()]
     )
-
-
-def _failures(report: Report) -> Table | None:
-    found = failures(report)
-    if not found:
-        return None
-    return formats.table(
-        ["seeds", "outcome", "reason", "where"],
-        [[str(one.seeds), one.outcome, one.reason, _listed(one.configurations)] for one in found],
-    )
-
-
-def _listed(places: Sequence[str]) -> str:
-    more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
-    return ", ".join(places[:MOST_PLACES]) + more
 
 
 def _remarks(report: Report) -> list[tuple[str, list[str]]]:

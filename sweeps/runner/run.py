@@ -78,7 +78,7 @@ def run_sweep(
         row = store.sweep(sweep.name)
         assert row is not None
         mlflow = Tracker(default_uri(folder), sweep, created=row.created, refill=partial(sync_all, folder))
-        tracker = BackgroundTracker(mlflow) if tracked else None
+        tracker = BackgroundTracker(mlflow, partial(_catch_up, folder)) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers or os.cpu_count() or 1)
         if continued:
             driver.require_same_lanes()  # a run that is refused leaves the sweep as it is
@@ -317,6 +317,13 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
 
     if not driver.tracker.flush(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
+
+
+def _catch_up(folder: str | Path, tracker: Tracker) -> None:
+    """Write what the store has of a sweep that runs, without restoring what the user deleted in MLflow."""
+    with Store(folder, read_only=True) as store:
+        found = report(store, tracker.name)
+        tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore=False)
 
 
 def sync(name: str, store: Store, folder: str | Path) -> None:

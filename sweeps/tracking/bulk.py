@@ -149,7 +149,7 @@ class Bulk:
             arrays = ", ".join(f"%s::{type_}[]" for type_ in types)
             connection.exec_driver_sql(
                 f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {conflict}",
-                tuple(list(column) for column in zip(*rows, strict=True)),
+                tuple(_array(column) for column in zip(*rows, strict=True)),
             )
             return
         at_once = _VARIABLES // len(columns)
@@ -160,6 +160,16 @@ class Bulk:
                 f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(part))} {conflict}",
                 tuple(value for row in part for value in row),
             )
+
+
+def _array(values: Sequence[Any]) -> str:
+    """Return PostgreSQL's text of an array, all at once: the driver would convert every value by itself."""
+    if not isinstance(values[0], str):
+        return "{" + ",".join("NULL" if value is None else repr(value) for value in values) + "}"
+    text = '","'.join(values)
+    if "\\" in text or text.count('"') != 2 * (len(values) - 1):
+        text = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return '{"' + text + '"}'
 
 
 @functools.cache
