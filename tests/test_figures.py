@@ -309,7 +309,7 @@ def test_one_line_of_different_budgets_ends_at_the_smallest(store: Store) -> Non
     group = _until(against_step("nau", results, "solved_fraction"), 100)
     assert (group.middle.x, group.middle.y) == ([0, 20], [0, 0.5])
     assert _note_on_budgets(_budgets({"nau": results}), cut=True) == [
-        "nau has seeds of 100 and 200 steps: drawn to 100",
+        "nau has seeds of 100 and 200 steps: errors are drawn to 100",
     ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_there_is_a_booktabs_table_of_the_best_and_one_of_every_cell(small: Repo
     text = as_tex([small])
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 3
     assert r"\caption{Best of each cell: lowest par2 (sweep small)}\label{tab:small-best-of-each-cell}" in text
-    assert r"nau & 1 & 3/3 100\% [44, 100] & 4k & 0.4 & 5k & " in text
+    assert r"nau & 1 & 3/3 100\% [44, 100] & 3 & 4k & 0.4 & 5k & " in text
     assert r"lr $3.2 \times 10^{-3}$, dropout off, noise $3.4 \times 10^{-4}$" in text
     assert r"% In the preamble: \usepackage{booktabs,longtable}" in text
 

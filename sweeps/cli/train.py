@@ -59,8 +59,9 @@ def run(
         echo("\n" + as_markdown(found))
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
+            what = "lowest error, nothing being solved" if found.is_without_winner() else "best configuration"
             console.print(
-                f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                f"{what}: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
                 highlight=False,
             )
         return
@@ -95,12 +96,15 @@ def bench_(
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="how often confidence intervals contain the truth, by simulation")
+    ] = False,
     search: Annotated[bool, typer.Option("--search", help="search and early stopping, on recorded sweeps")] = False,
     recording: Annotated[
         list[Path] | None, typer.Option(help="of --search: a recorded sweep; default: all shipped ones")
     ] = None,
     repeats: Annotated[int, typer.Option(min=2, help="of --search: searches in other orders")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="of --search: of its random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of --search and --coverage: of their random numbers")] = 0,
     stop: Annotated[str, typer.Option(help="of --search: when a lane ends, as train.stop: never, or solved")] = "never",
     record: Annotated[str | None, typer.Option(metavar="SWEEP", help="write a sweep of the store as a recording")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="the recording, or the figure of --search")] = None,
@@ -117,7 +121,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record,
+        "--record": record, "--coverage": coverage or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -125,6 +129,12 @@ def bench_(
         raise UserError(f"{' and '.join(given)} are different measurements: give one of them, on a processor")
     if record is not None:
         _record(store, record, output)
+        return
+    if coverage:
+        from sweeps.bench.coverage import bench_coverage
+
+        simulated = bench_coverage(seed=seed, on_progress=on_progress)
+        echo(json.dumps(simulated.as_json()) if as_json else simulated.table())
         return
     if search:
         _bench_search(recording or [], repeats, seed, stop, output, as_json, on_progress)
