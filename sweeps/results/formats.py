@@ -44,7 +44,7 @@ def as_markdown(report: Report, timing: bool = True) -> str:
         parts.extend(of_cell(report, cell))
     parts.extend(failures_by_reason(report))
     totals = report.totals()
-    parts.extend(["## Totals", totals_line(report, totals)])
+    parts.extend(["## Totals", totals_line(totals, report.is_judged())])
     if timing:
         parts.extend([timing_line(totals), provenance_line(report)])
     parts.append(_wrapped(" ".join(legend(report))))
@@ -75,10 +75,9 @@ def question(report: Report) -> str:
 
 def legend(report: Report) -> list[str]:
     """Return a sentence on every column of the tables."""
+    columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
     if not report.is_judged() and report.configurations:
         columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
-    else:
-        columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
     return [*columns, f"#0 is the file's own configuration, * {best}."]
 
@@ -627,9 +626,8 @@ def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return lines
 
 
-def totals_line(report: Report, totals: Mapping[str, Any]) -> str:
-    """Return a sentence on the whole sweep."""
-    judged = report.is_judged()
+def totals_line(totals: Mapping[str, Any], judged: bool) -> str:
+    """Return a sentence on the whole sweep; without seeds solved where none is `judged`."""
     lanes = _counted(totals["lanes"], "lane")
     if totals["lanes"] < totals["lanes_asked"]:
         lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
