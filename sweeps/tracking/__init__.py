@@ -7,13 +7,27 @@ client.py     MLflow's client: quiet, several requests at a time, its failures r
 bulk.py       many runs in one transaction, into SQLite and PostgreSQL
 views.py      saved views, and the kind of the experiment: what MLflow's pages open with
 tracker.py    the runs of a sweep, written once however often it is interrupted and continued; in the background
+models.py     trained models: logged, and registered
 server.py     MLflow's web server, for `sweeps ui`
 """
 
 from sweeps.tracking.client import default_uri, experiment_of
 from sweeps.tracking.database import Refill
+from sweeps.tracking.models import Logged, ToLog, log_model
 from sweeps.tracking.server import serve, stop
 from sweeps.tracking.tracker import BackgroundTracker, Tracker
 from sweeps.tracking.views import page as leaderboard
 
-__all__ = ["BackgroundTracker", "Refill", "Tracker", "default_uri", "experiment_of", "leaderboard", "serve", "stop"]
+__all__ = [
+    "BackgroundTracker",
+    "Logged",
+    "Refill",
+    "ToLog",
+    "Tracker",
+    "default_uri",
+    "experiment_of",
+    "leaderboard",
+    "log_model",
+    "serve",
+    "stop",
+]

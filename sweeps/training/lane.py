@@ -166,18 +166,20 @@ def judge(lane: Lane, curve: Curve, threshold: float | None, steps: int, diverge
     """Return a lane's result by the published criteria, without its curve and state.
 
     The best step is the first of those with the lowest interpolation error (without that split, the last). A lane that
-    diverged (why: `diverged`) is not solved, whatever its best evaluation; a lane may have converged and not be solved.
+    diverged (why: `diverged`) is not solved, whatever its best evaluation, and neither is one without a finite
+    interpolation error, whose best step is the first. A lane may have converged and not be solved.
     """
     figures: dict[str, Any] = {}
     solved, converged_at = False, None
     if curve.step:
         guide = curve.error.get("interpolation")
-        best = len(curve.step) - 1
+        best, guided = len(curve.step) - 1, True
         if guide is not None:
             best = min(range(len(guide)), key=lambda i: (guide[i] if not math.isnan(guide[i]) else math.inf, i))
+            guided = math.isfinite(guide[best])
         test = curve.error.get("extrapolation", next(iter(curve.error.values())))
         below = [threshold is not None and value < threshold for value in test]
-        solved = below[best] and diverged is None
+        solved = below[best] and guided and diverged is None
         converged_at = next((step for step, met in zip(curve.step, below, strict=True) if met), None)
         figures = {
             "best_step": curve.step[best],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,12 @@ def test_not_a_number_is_never_best_and_never_solved() -> None:
 def test_if_no_interpolation_error_is_a_number_the_first_step_is_the_best() -> None:
     result = judged(curve([NAN, NAN], [NAN, NAN], [NAN, NAN]), threshold=1.0)
     assert figures(result) == (False, None, 0, None, {"interpolation": None, "extrapolation": None})
+
+
+@pytest.mark.parametrize("guide", [NAN, INF])
+def test_without_a_finite_interpolation_error_nothing_is_solved(guide: float) -> None:
+    result = judged(curve([guide, guide], [0.1, 0.1]), threshold=1.0)
+    assert (result.outcome, result.solved, result.best_step, result.converged_at) == ("unsolved", False, 0, 0)
 
 
 def test_an_infinite_error_is_none() -> None:

@@ -321,6 +321,13 @@ def test_a_lane_that_stops_when_solved_goes_on_while_its_best_evaluation_is_not_
         assert (result.outcome, result.steps, result.best_step, result.converged_at) == ("solved", 20, 20, 10)
 
 
+def test_a_lane_does_not_stop_as_solved_without_a_finite_interpolation_error(monkeypatch) -> None:
+    pack = pack_of(lanes_of(settings_of(steps=30, stop="solved"), range(2)))
+    evaluations(pack, [math.nan, math.inf, math.nan, math.nan], [0.0] * 4, monkeypatch)
+    for result in finish(pack).values():
+        assert (result.outcome, result.steps, result.converged_at) == ("unsolved", 30, 0)
+
+
 def test_a_record_has_the_weights_of_the_best_evaluation_where_they_are_not_the_last_ones(monkeypatch) -> None:
     expected = {}
     for last_is_best in (False, True):
