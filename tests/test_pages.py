@@ -104,7 +104,7 @@ def test_views_show_the_best_configurations_seeds_and_the_failed_ones(shown: Sho
     shown.opens(shown.small, BEST, "6 matching runs", "Best configuration's seeds")
     assert all(name.startswith("c001") for name in names(shown.page))
     shown.opens(shown.small, FAILED, "6 matching runs", "Failed seeds")
-    assert all(name.endswith(("unsolved", "diverged")) for name in names(shown.page))
+    assert all(name.endswith(("on its way", "diverged")) for name in names(shown.page))
 
 
 def test_the_convergence_view_draws_errors_on_a_logarithmic_scale(shown: Shown) -> None:
