@@ -260,7 +260,7 @@ def test_parameters_keep_their_path_where_the_last_part_is_not_enough() -> None:
 
 
 def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
-    assert table(["a"], [["x|y"]]) == "| a    |\n|------|\n| x\\|y |"
+    assert str(table(["a"], [["x|y"]])) == "| a    |\n|------|\n| x\\|y |"
 
 
 def with_lengths(small: Report, *lanes: dict[str, list[Any]]) -> str:

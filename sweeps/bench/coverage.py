@@ -283,7 +283,7 @@ class Simulated:
             ])  # fmt: skip
         header = ["distribution", "seeds", "the papers'", "t", "BCa", "recommended", "of the crossing", "% that fit",
                   "width: the papers'", "recommended"]  # fmt: skip
-        return table(header, rows)
+        return str(table(header, rows))
 
     def _medians(self) -> str:
         rows = [
@@ -294,12 +294,12 @@ class Simulated:
             ]
             for one in self.results
         ]  # fmt: skip
-        return table(["distribution", "seeds", "order statistics without the grid", "recommended", "width"], rows)
+        return str(table(["distribution", "seeds", "order statistics without the grid", "recommended", "width"], rows))
 
     def _shares(self) -> str:
         names = next(iter(self.shares.values()))
         rows = [[name, *(f"{100 * found[name]:.1f}" for found in self.shares.values())] for name in names]
-        return table(["share", *(f"{seeds} seeds" for seeds in self.shares)], rows)
+        return str(table(["share", *(f"{seeds} seeds" for seeds in self.shares)], rows))
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return one object for each distribution and number of seeds."""
