@@ -25,16 +25,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from sweeps.config.diff import leaves
 from sweeps.config.registry import is_reference, nearest
 from sweeps.config.settings import build, resolve
+from sweeps.config.user_files import own_files
 from sweeps.errors import StoreError, UserError
 from sweeps.machine import default_store
 from sweeps.results.export import configuration_of
+from sweeps.results.numbers import number
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.summary import RankedConfiguration
 from sweeps.results.verdicts import verdict
 from sweeps.store import Store
+from sweeps.tracking import Logged, ToLog, default_uri, log_model
 from sweeps.training.lane import SPARSITY_ERROR, LaneResult
 from sweeps.training.settings import Built
 from sweeps.training.state import LaneState, best_of, from_bytes, state_without_weights, tensors_of
@@ -128,7 +132,7 @@ def _found_on_path(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [_found_on_path(value) for value in node]
     if isinstance(node, str) and node.endswith(".py") and is_reference(node) and not Path(node).is_file():
-        places = (Path(folder) / Path(node).name for folder in sys.path)
+        places = (Path(folder) / name for folder in sys.path for name in (node, Path(node).name))
         return next((str(place) for place in places if place.is_file()), node)
     return node
 
@@ -243,11 +247,11 @@ def _require_seed(seed: int, known: Sequence[int], where: str) -> None:
 def ranges(numbers: Sequence[int]) -> str:
     """Return `0 to 24, 1000 to 1024`."""
     parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
+    for each in sorted(numbers):
+        if parts and each == parts[-1][1] + 1:
+            parts[-1][1] = each
         else:
-            parts.append([number, number])
+            parts.append([each, each])
     return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
@@ -264,7 +268,8 @@ def _of_record(
     merged = best is None and "best" in ats and "end" in ats  # one state is both
     for at in ats if not merged else ATS[:1]:
         about = {
-            "sweep": found.name, "cell": dict(one.configuration.labels), "configuration": one.configuration.number,
+            "sweep": found.name, "cell": one.configuration.cell, "labels": dict(one.configuration.labels),
+            "configuration": one.configuration.number,
             "parameters": one.parameters, "seed": result.seed, "at": list(ATS) if best is None else [at],
             **_measured(result, at, best is None), "outcome": result.outcome, "solved": result.solved,
             "converged_at": result.converged_at, "threshold": result.threshold, "reason": result.reason,
@@ -414,6 +419,67 @@ def _standing_of(entry: Mapping[str, Any]) -> tuple[bool, float, int]:
     errors = entry.get("error") or {}
     error = errors.get("extrapolation", next(iter(errors.values()), None))
     return not entry.get("solved"), float("inf") if error is None else error, entry["seed"]
+
+
+# ------------------------------------------------------------------------------------------- MLflow
+
+
+def log_to_mlflow(
+    name: str, *, seed: int | None = None, at: str = "best", store: str | Path | None = None, cell: str | None = None,
+    configuration: int | None = None, register: str | None = None,
+) -> Logged:  # fmt: skip
+    """Log a trained seed to its run in MLflow with the PyTorch flavour, and with `register` to MLflow's model registry.
+
+    The arguments are those of `load_model`, `name` being a sweep. The tracking server is MLFLOW_TRACKING_URI, or the database
+    in the store. Raises as `load_model`, and TrackingError where MLflow lacks the run, or refuses the model.
+    """
+    where = default_store() if store is None else store
+    if is_weights_file(name):
+        raise UserError(f"{name} is a file: name the sweep, whose runs are in MLflow")
+    chosen, seeds = _require(name, at, cell, configuration), None if seed is None else [seed]
+    with Store(where, read_only=True) as opened:
+        model = trained_models(opened, name, cell, configuration, seeds, (chosen,), best=seed is None)[0]
+        row = opened.sweep(name)
+        assert row is not None
+    return log_model(default_uri(where), name, row.created, _to_log(model, chosen), register)
+
+
+def _to_log(model: TrainedModel, at: At) -> ToLog:
+    task, about = model.task, model.about
+    by_rows = task.time_steps is None and not task.reads_symbols
+    x = task.evaluation_inputs(task.splits[0])
+    if task.reads_symbols:
+        rows = torch.from_numpy(x[0][:2])
+    elif by_rows:
+        rows = tensors_of(x[:2])
+    else:
+        rows = task.present(tensors_of(x[:, :2]), tensors_of(task.shared()))
+    y = outputs(model, rows)
+    over_time = y.dim() == 3 and (task.reads_symbols or y.shape[1] == len(rows))
+    return ToLog(
+        module=model, run=("seed", about["cell"], str(about["configuration"]), str(about["seed"])),
+        example=rows.numpy() if by_rows else None,
+        inputs=_schema(rows, 1 if by_rows else 2), outputs=_schema(y, 2 if over_time else 1),
+        parameters={path: str(value) for path, value in leaves(model.settings)},
+        about={**about, "settings": model.settings}, description=_description(about),
+        tags={"sweep": about["sweep"], "configuration": str(about["configuration"]), "seed": str(about["seed"]), "at": at,
+              "step": str(about["step"]), "budget": str(about["budget"]), "outcome": about["outcome"], "digest": about["key"]},
+        code=sorted({Path(Path(path).parts[0]) for path in own_files(model.settings, Path())}),
+    )  # fmt: skip
+
+
+def _schema(example: Tensor, free: int) -> tuple[str, tuple[int, ...]]:
+    """Return NumPy's name of the type, and the shape, -1 in the first `free` axes."""
+    return str(example.dtype).removeprefix("torch."), (*[-1] * free, *example.shape[free:])
+
+
+def _description(about: Mapping[str, Any]) -> str:
+    labels = ", ".join(about["labels"].values())
+    errors = ", ".join(f"{split} {number(value)}" for split, value in about["error"].items())
+    return (
+        f"Seed {about['seed']} of configuration {about['configuration']}{f' ({labels})' if labels else ''} of sweep "
+        f"{about['sweep']}, at step {about['step']}: {about['verdict']}. Errors: {errors or 'not measured'}."
+    )
 
 
 # ------------------------------------------------------------------------------------------- evaluation

@@ -181,19 +181,25 @@ def export(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE.safetensors", help="write the trained weights of its seeds into this file")
     ] = None,
-    configuration: Annotated[int | None, typer.Option(help="of --weights: this one instead of the best")] = None,
-    seed: Annotated[int | None, typer.Option(help="of --weights: this seed only; default: all")] = None,
-    at: Annotated[str | None, typer.Option(help="of --weights: best (evaluation) or end only; default: both")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="log a trained model to its seed's run in MLflow")] = False,
+    register: Annotated[str | None, typer.Option(metavar="MODEL", help="and register it in MLflow under this name")] = None,
+    configuration: Annotated[int | None, typer.Option(help="whose models: this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="this seed only; default: all, for MLflow the best")] = None,
+    at: Annotated[str | None, typer.Option(help="weights at the best evaluation, best, or the end; default: both")] = None,
     store: StoreOption = "results",
 ) -> None:
-    """Write the best configuration as a sweep file that runs again, or with --weights its trained models."""
+    """Write the best configuration as a sweep file that runs again, or its trained models: --weights, --mlflow, --register."""
     from sweeps.results.export import best
     from sweeps.store import Store
 
     for option, value in {"--configuration": configuration, "--seed": seed, "--at": at}.items():
-        if value is not None and weights is None:
-            raise UserError(f"{option} chooses what --weights FILE.safetensors writes")
+        if value is not None and not (weights or mlflow or register):
+            raise UserError(f"{option} chooses what --weights FILE.safetensors writes, or --mlflow logs")
     require_store(store)
+    if mlflow or register:
+        _export_to_mlflow(store, name, cell, configuration, seed, at or "best", register)
+        if output is None and weights is None:
+            return
     if weights is not None:
         _export_weights(store, name, weights, cell, configuration, seed, at)
         if output is None:
@@ -206,6 +212,22 @@ def export(
     with writing(output) as file:
         file.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
+
+
+def _export_to_mlflow(
+    store: str, name: str, cell: str | None, configuration: int | None, seed: int | None, at: str, register: str | None
+) -> None:
+    from sweeps.models import log_to_mlflow
+
+    found = log_to_mlflow(
+        name, seed=seed, at=at, store=store, cell=cell, configuration=configuration, register=register
+    )  # fmt: skip
+    registered = "" if found.version is None else f", registered as version {found.version} of {register}"
+    console.print(
+        f"{'logged' if found.is_new else 'is logged already:'} {found.uri}{registered}. "
+        f'In Python: mlflow.pytorch.load_model("{f"models:/{register}@best" if register else found.uri}")',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _export_weights(

@@ -301,7 +301,7 @@ def standard_figures(found: Report) -> list[tuple[str, str, Figure]]:
     """Return (file name, title, figure) of the few figures that suit a sweep; none while there is nothing to draw."""
     cells, search = found.cells(), found.search
     every = [result for one in found.configurations for result in one.results]
-    judged = any(result.threshold is not None for result in every)
+    judged = bool(every) and found.is_judged()
     axes = list(dict.fromkeys(axis for one in found.configurations for axis in one.configuration.labels))
     widest = max(axes, key=lambda axis: len({one.configuration.labels.get(axis) for one in found.configurations}), default="")
     rate, converged = metrics.SUCCESS_RATE, metrics.SOLVED_FRACTION
@@ -389,7 +389,7 @@ def _axis_figure(wanted: _Wanted) -> Figure:
 
 def _default_columns(x: str, results: Sequence[LaneResult]) -> Sequence[str]:
     """Return what is drawn against the step or the length: the share that converged only where the task has a threshold."""
-    if x != "step" or any(result.threshold is not None or result.converged_at is not None for result in results):
+    if x != "step" or metrics.are_judged(results):
         return DEFAULT_Y[x]
     return [_judged_column(results) or DEFAULT_Y[x][1]]
 
@@ -400,7 +400,7 @@ def _default_metrics(results: Sequence[LaneResult]) -> list[str]:
     if any(result.solved for result in results):
         return [metric.name for metric in default]
     error = [metrics.error_median("extrapolation").name] if any("extrapolation" in result.error for result in results) else []
-    judged = any(result.threshold is not None for result in results)
+    judged = metrics.are_judged(results)
     return [*(metric.name for metric in default if metric.seeds == "all" and judged), *error] or [default[0].name]
 
 
@@ -453,7 +453,7 @@ def _budgets(lanes: Mapping[str, Sequence[LaneResult]]) -> dict[str, list[int]]:
 
 
 def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[str]:
-    """Return a sentence where lanes of different budgets are in one figure; `cut`: mixed ones are drawn to the smallest."""
+    """Return a sentence where lanes of different budgets are in one figure; `cut`: the errors of mixed ones end early."""
     found = []
     if len({tuple(values) for values in budgets.values()}) > 1:
         listed = [f"{label} {' and '.join(map(steps, values))}" for label, values in budgets.items()]
@@ -461,8 +461,17 @@ def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[st
         found.append(f"budgets differ, in steps: {', '.join(listed[:6])}{more}")
     for label, values in budgets.items():
         if len(values) > 1 and cut:
-            found.append(f"{label} has seeds of {' and '.join(map(steps, values))} steps: drawn to {steps(values[0])}")
+            found.append(
+                f"{label} has seeds of {' and '.join(map(steps, values))} steps: errors are drawn to {steps(values[0])}"
+            )
     return found
+
+
+def _which(reports: Sequence[Report], cells: int) -> str:
+    """Return which configurations are drawn, where one stands for its cell."""
+    each = " of each cell" if cells > 1 else ""
+    unsolved = all(one.is_without_winner() for one in reports)
+    return f"nothing is solved: the configuration with the lowest error{each}" if unsolved else f"the best configuration{each}"
 
 
 def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]], y: Sequence[str]) -> Figure:
@@ -475,7 +484,7 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     shown_shares = shown_errors = thinned = False
     for panel, name in zip(drawn, y, strict=True):
         groups = _groups(lanes, x, name, wanted.missing)
-        if x == "step":
+        if x == "step" and name not in shares:  # which are Kaplan and Meier's: a seed counts as long as it was observed
             groups = {at: _until(group, min(budgets[group.label])) for at, group in groups.items()}
         points = sum(len(line.x) for group in groups.values() for line in group.seeds)
         every = max(1, math.ceil(points / MOST_POINTS))
@@ -511,7 +520,7 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     if shown_errors and any(len(results) > 1 for results in lanes.values()):
         notes.append("thin: seeds, thick: their median" + (", every n-th evaluation of the seeds drawn" if thinned else ""))
     if any(one.parameters for _, one in labelled):
-        notes.append("the best configuration of each cell" if len(lanes) > 1 else "the best configuration")
+        notes.append(_which(wanted.reports, len(lanes)))
     if x == "step":
         notes += _note_on_budgets(budgets, cut=True)
     if shown_shares and not any(result.converged_at is not None for results in lanes.values() for result in results):
@@ -633,7 +642,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
             scale_x(panel, numbers, x in space and space[x].has_off and space[x].off == 0)
     notes = ["bars: 95 % intervals over seeds"] if bars else []
     if on_axis:
-        notes.append("the best configuration of each cell")
+        notes.append(_which(wanted.reports, 2))
     elif wanted.others == "best":
         notes.append("one setting at a time: the others are those of the best configuration" + _fixed(placed, x, space))
     elif any(len(one.parameters) > 1 for _, one, _ in placed):

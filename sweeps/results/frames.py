@@ -17,7 +17,7 @@ from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.report import Report
 from sweeps.results.summary import RankedConfiguration
-from sweeps.results.verdicts import verdict
+from sweeps.results.verdicts import unsolved, verdict
 from sweeps.training.lane import LaneResult
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def configuration_rows(report: Report) -> list[Row]:
 
     Columns: `sweep`, `cell.<axis>`, `rank`, `number`, `state`, `repeats`, `parameters.<path>`, `seeds_asked`, every metric of
     the registry with its interval as `<metric>.low` and `<metric>.high`, `objective`, and where there are any
-    `objectives.<name>`, `broken_constraints`, `stopped.<field>` and `confirmation.<metric>`.
+    `unsolved.<kind of verdict>`, `objectives.<name>`, `broken_constraints`, `stopped.<field>` and `confirmation.<metric>`.
     """
     rows = []
     for one in report.configurations:
@@ -53,6 +53,8 @@ def configuration_rows(report: Report) -> list[Row]:
         row |= {"seeds_asked": len(one.configuration.keys)}
         values = report.columns_of(one) | {"objective": report.objective_of(one)}
         row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
+        row |= one.summary.methods()
+        row |= {f"unsolved.{group.kind}": len(group.seeds) for group in unsolved(one.results)}
         if report.search.further_objectives:
             row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
         if report.search.constraints:

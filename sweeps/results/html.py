@@ -24,7 +24,7 @@ from sweeps.results import formats, metrics
 from sweeps.results.formats import Table, parameter_names, shown_value
 from sweeps.results.numbers import UNKNOWN
 from sweeps.results.provenance import commands, cost, digest, file_name, provenance
-from sweeps.results.report import Report
+from sweeps.results.report import BY_BUDGET, Report
 from sweeps.results.summary import RankedConfiguration
 from sweeps.results.verdicts import KINDS, Verdict, last_error, lowest_error, threshold_ratio, verdict
 from sweeps.training.lane import LaneResult
@@ -103,7 +103,7 @@ def _sweep(report: Report, number: int, timing: bool) -> dict[str, Any]:
         "id": f"sweep-{number}",
         "name": report.name,
         "question": "" if question is None else str(question),
-        "totals": formats.totals_line(totals),
+        "totals": formats.totals_line(totals, report.is_judged()),
         "overview": [part for part in formats.overview(report) if part not in first],
         "figures": drawn,
         "figure_notes": notes,
@@ -162,7 +162,7 @@ def _state(one: RankedConfiguration) -> str:
 
 
 def _metric(one: RankedConfiguration, metric: metrics.ConfigurationMetric, text: Callable[[metrics.Lookup], str]) -> Field:
-    if one.at_rung and metric is metrics.PAR2:
+    if one.at_rung and metric.name in BY_BUDGET:
         return Field(UNKNOWN)  # it is not known how many steps an unsolved seed would have taken
     return Field(text(one.summary.value), _short(one.summary.value(metric.name, metric.direction).estimate))
 

@@ -32,7 +32,7 @@ from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
 from sweeps.store.records import SweepRow
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -292,6 +292,12 @@ def _free_names(name: str) -> Iterator[str]:
 
 
 def _train(driver: Driver, console: Console, workers: int | None) -> None:
+    with Progress(driver, console) as progress:
+        progress.before("starting Ray")
+        _train_on_ray(driver, console, workers, progress)
+
+
+def _train_on_ray(driver: Driver, console: Console, workers: int | None, progress: Progress) -> None:
     from sweeps.runner import ray_tune  # it takes seconds to import, and a sweep that is done does not need it
 
     def before_exit() -> None:
@@ -311,8 +317,9 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
         console.print(f"{num_workers} workers, packs of {driver.slots} slots, {most}{lanes} lanes to train", highlight=False)
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
-        with Progress(driver, console) as progress:
-            ray_tune.run(driver, resources, capacity, progress)
+        progress.before(None)
+        ray_tune.run(driver, resources, capacity, progress)
+        progress.end()
 
 
 def _outcome(driver: Driver) -> RunOutcome:
@@ -353,6 +360,21 @@ def _catch_up(folder: str | Path, tracker: Tracker) -> None:
 def sync(name: str, store: Store, folder: str | Path) -> None:
     """Write all MLflow runs of a sweep from its records. Raises TrackingError, and StoreError for an unknown name."""
     _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
+
+
+def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
+    """Return the URL of the sweep's leaderboard on `server`; its runs are written first where they are not shown there yet.
+
+    Raises UserError for an unknown name, and TrackingError.
+    """
+    row = store.sweep(name)
+    if row is None:
+        raise UserError(f"no sweep named {name!r} in {store.location}: `sweeps list` lists them")
+    found = experiment_of(uri, name, row.created)
+    if found is None:
+        _write_runs(name, store, uri, partial(sync_all, folder))
+        found = experiment_of(uri, name, row.created)
+    return leaderboard(server, found or "0")
 
 
 def sync_all(folder: str | Path, uri: str) -> None:
