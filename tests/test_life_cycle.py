@@ -345,6 +345,19 @@ def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
     assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
 
 
+def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) -> None:
+    from sweeps.cli.tracking import _fill_if_absent
+
+    file = Path(results) / "mlflow.db"
+    before = file.stat().st_ino
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert file.stat().st_ino == before
+    file.unlink()
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+    assert rows(results, EXPERIMENTS) == [("small", "active")]
+
+
 @pytest.mark.slow  # making MLflow's tables takes seconds
 def test_a_sweep_in_postgresql_is_deleted_from_store_and_mlflow(
     new_database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
