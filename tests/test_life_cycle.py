@@ -270,6 +270,18 @@ def test_gc_keeps_runs_of_others_and_experiments_that_have_any(results: str) -> 
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
+def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    (run, *_) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    client.create_registered_model("mine")
+    client.create_model_version("mine", f"{run.info.artifact_uri}/model", run.info.run_id)
+    call("delete", "small", "--yes", "--store", results)
+    assert "16 deleted runs and 0 deleted experiments" in call("gc", "--yes", "--store", results).out
+    assert rows(results, "SELECT run_uuid FROM runs") == [(run.info.run_id,)]
+
+
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(results: str) -> None:
     with Store(results) as store, store.hold("small"):
         for arguments in (["delete", "small", "--yes"], ["rename", "small", "large"]):

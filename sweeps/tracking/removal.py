@@ -145,11 +145,17 @@ def _database_of(client: MlflowClient) -> Any:
 
 
 def _deleted(store: Any) -> tuple[list[_DeletedRun], list[str]]:
-    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other."""
+    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other.
+
+    A run stays whose model is in the registry: the registered model is in the run's artifacts.
+    """
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
     from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
 
     with store.ManagedSessionMaker() as session:
-        ours = [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
+        registered = session.query(SqlModelVersion.run_id).filter(SqlModelVersion.run_id.is_not(None))
+        ours = [SqlRun.run_uuid.not_in(registered)]
+        ours += [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
         found = session.query(SqlRun.run_uuid, SqlRun.artifact_uri, SqlRun.experiment_id)
         rows = found.filter(SqlRun.lifecycle_stage == "deleted", *ours).all()
         having = {row.experiment_id for row in rows}
