@@ -282,6 +282,28 @@ def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
     assert rows(results, "SELECT run_uuid FROM runs") == [(run.info.run_id,)]
 
 
+def test_gc_removes_the_files_of_what_a_deleted_run_logged_and_no_other(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    (run, *_) = client.search_runs([experiment])
+    model = client.create_logged_model(experiment, "trained", run.info.run_id)
+    own = [Path(uri.removeprefix("file://")) for uri in (run.info.artifact_uri, model.artifact_location)]
+    hostile = Path(results).parent / "hostile"
+    for folder in (*own, hostile):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "file").write_text("x")
+    with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:  # of somebody else, who wants a folder deleted
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid <> ?", (f"file://{hostile}", run.info.run_id))
+        connection.commit()
+    call("delete", "small", "--yes", "--store", results)
+    assert call("gc", "--yes", "--store", results).status == 0
+    assert not any(folder.parent.exists() for folder in own)
+    assert (hostile / "file").exists()
+    assert rows(results, "SELECT count(*) FROM logged_models") == [(0,)]
+
+
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(results: str) -> None:
     with Store(results) as store, store.hold("small"):
         for arguments in (["delete", "small", "--yes"], ["rename", "small", "large"]):
