@@ -363,6 +363,8 @@ def test_a_plain_log_has_a_line_where_lanes_have_ended_and_the_last_one() -> Non
         "0:00:20  configurations 0/9  lanes 4/36, 0 so",
         "0:00:36  configurations 2/9  lanes 12/36, 0 s",
         "0:00:38  configurations 9/9  lanes 36/36, 0 s",
+        "  model=nau: best #1",
+        "  model=nac: best #0",
         "# small",
     ]
 
@@ -372,6 +374,15 @@ def test_the_last_block_is_the_whole_screen() -> None:
         "0:00:38  configurati", "  model=nau: best #1", "  model=nac: best #0",
     ]  # fmt: skip
     assert last_block([]) == []
+
+
+def test_a_plain_log_has_a_table_every_few_minutes() -> None:
+    log = [
+        line
+        for second in range(0, 1000, 20)
+        for line in (f"{MARK}0:{second // 60:02}:{second % 60:02}  lanes {second}/1000", f"{MARK}  best at {second}")
+    ]
+    assert [line for line in plain(iter(log)) if "best" in line] == [f"  best at {n}" for n in (180, 360, 540, 720, 900)]
 
 
 def test_the_clock_of_a_continued_driver_starts_at_0() -> None:
@@ -392,18 +403,19 @@ def shown(folder: Path) -> list[str]:
     return output.getvalue().splitlines()
 
 
-def test_a_sweep_prints_a_line_now_and_then_and_one_at_its_end(tmp_path: Path) -> None:
-    first, last = shown(tmp_path)
+def test_a_sweep_prints_a_line_now_and_then_and_the_best_configurations_at_its_end(tmp_path: Path) -> None:
+    first, last, header, *rows = shown(tmp_path)
     assert first.startswith("0:00:00  configurations 0/4  lanes 0/8, 0 solved  0 seed-steps/s")
     assert "configurations 4/4  lanes 8/8, 0 solved [0%, 32%]  " in last
     assert "seed-steps/s  left about 0:00:00" in last
+    assert header.split() == ["cell", "#", "rank", "solved", "par2", "seeds", "parameters"]
+    assert [row.split()[0] for row in rows] == ["nau", "nau", "linear", "linear"]
 
 
-def test_a_log_has_the_best_configuration_of_every_cell_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_the_best_configurations_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEPS_PROGRESS", "lines")
     lines = shown(tmp_path)
     assert all(line.startswith(MARK) for line in lines) and [is_first(line) for line in lines[:2]] == [True] * 2
-    head, nau, linear = last_block(lines)
+    head, _, *rows = last_block(lines)
     assert "lanes 8/8" in head
-    for line, cell in ((nau, "model=nau"), (linear, "model=linear")):
-        assert line.startswith(f"  {cell}: best #") and "0 of 2 solved, " in line
+    assert all(row.startswith("  ") and " 0% [0, 66] " in row and " 2/2 " in row for row in rows)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep
 from sweeps.errors import UserError
@@ -204,8 +206,11 @@ def _on_screen(lines: Iterator[str]) -> None:
             if not line.startswith(MARK):
                 console.print(line, highlight=False, soft_wrap=True)
                 continue
-            block = [line] if is_first(line) else [*block, line]
-            live.update("\n".join(part.removeprefix(MARK) for part in block), refresh=True)
+            block = [line] if is_first(line) or not block else [*block, line]
+            # The first line may take several lines of a narrow terminal; those of its table are cut.
+            first, *rest = (Text(part.removeprefix(MARK)) for part in block)
+            table = (Text(part.plain, no_wrap=True, overflow="ellipsis") for part in rest)
+            live.update(Group(first, *table), refresh=True)
 
 
 def _end(name: str, on: str) -> None:

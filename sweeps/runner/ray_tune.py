@@ -490,6 +490,8 @@ class _DriverStopper(Stopper):
         self._since_s = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if result.get("preparing"):  # it has nothing to save
+            return False
         (self._reporting.discard if result.get(tune.result.DONE) else self._reporting.add)(trial_id)
         if self._awaited is not None:
             self._awaited.discard(trial_id)

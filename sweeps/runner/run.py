@@ -268,6 +268,12 @@ def _free_names(name: str) -> Iterator[str]:
 
 
 def _train(driver: Driver, console: Console, workers: int | None) -> None:
+    with Progress(driver, console) as progress:
+        progress.before("starting Ray")
+        _train_on_ray(driver, console, workers, progress)
+
+
+def _train_on_ray(driver: Driver, console: Console, workers: int | None, progress: Progress) -> None:
     from sweeps.runner import ray_tune  # it takes seconds to import, and a sweep that is done does not need it
 
     def before_exit() -> None:
@@ -287,8 +293,9 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
         console.print(f"{num_workers} workers, packs of {driver.slots} slots, {most}{lanes} lanes to train", highlight=False)
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
-        with Progress(driver, console) as progress:
-            ray_tune.run(driver, resources, capacity, progress)
+        progress.before(None)
+        ray_tune.run(driver, resources, capacity, progress)
+        progress.end()
 
 
 def _outcome(driver: Driver) -> RunOutcome:

@@ -194,6 +194,8 @@ class Pack:
         self.interval = self.built.train.evaluate_every
         self.curves = Curves(self.num_places)
         self.seed_steps = 0
+        self.began: float | None = None
+        """The clock after the first steps: before them programs are compiled or loaded."""
         self.note: str | None = None
         """What a user should know about a lane that has no error."""
         P = self.num_places
@@ -553,6 +555,7 @@ class Pack:
             started = self._clock()
             self.trainer.train(live[which], count)
             now = self._clock()
+            self.began = now if self.began is None else self.began
             left[which] -= count
             left[which[self._status()[live[which]] != RUNNING]] = 0  # such lanes make no more steps
             reached = self._steps()[live[which]]
