@@ -23,6 +23,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket."""
+PRICE = "SWEEPS_PRICE_PER_HOUR"
+"""Environment variable: USD an hour for one node that trains. Clusters set it from `price_per_hour` of clusters.yaml."""
 MARK = ".sweeps-process"
 """File in a temporary folder that its process keeps locked."""
 CONNECT_S = 8.0
@@ -58,6 +60,11 @@ def ensure_folders() -> str | None:
     if "MPLCONFIGDIR" not in os.environ and not writable(config / "matplotlib"):
         os.environ["MPLCONFIGDIR"] = str(private_folder("matplotlib"))
     return said
+
+
+def default_store() -> str:
+    """Return the store that is used where none is named: SWEEPS_STORE, or the folder `results`."""
+    return os.environ.get("SWEEPS_STORE") or "results"
 
 
 def user_folder(variable: str, below_home: str) -> Path:
@@ -208,6 +215,11 @@ def number_in(variable: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise UserError(f"{variable} must be a number, 0 or more, but is {text!r}: set it to one, or unset it")
     return value
+
+
+def price_here() -> float | None:
+    """Return USD an hour for one node, from the environment; None where it is not set. Raises UserError."""
+    return number_in(PRICE) if os.environ.get(PRICE, "").strip() else None
 
 
 def ray_address() -> str | None:

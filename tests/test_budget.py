@@ -13,9 +13,10 @@ from rich.console import Console
 from sweeps.config.space import Constraint, Objective, Search
 from sweeps.config.sweep_file import Budget, Sweep, from_document
 from sweeps.errors import UserError
+from sweeps.machine import PRICE
 from sweeps.results import as_json, as_markdown, report
 from sweeps.results.summary import meets_target, summarise
-from sweeps.runner.budget import PRICE, Spending
+from sweeps.runner.budget import Spending
 from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.runner.progress import Progress
 from sweeps.runner.run import run_sweep

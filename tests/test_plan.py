@@ -13,8 +13,8 @@ from commands import call, train_in_process
 
 from sweeps.config.sweep_file import Sweep, find_file, from_document, load
 from sweeps.errors import SweepsError, UserError
+from sweeps.machine import PRICE
 from sweeps.runner import calibration
-from sweeps.runner.budget import PRICE
 from sweeps.runner.calibration import MachineCost, StructureCost, calibrate, device_name, kept, measure
 from sweeps.runner.driver import Driver
 from sweeps.runner.plan import Bounds, CellWork, Schedule, Where, Work, count, plan, together

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import socket
@@ -211,6 +212,95 @@ def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> N
     assert failed.status == 1
     assert "FAIL: the figures differ (2 seeds)" in failed.out
     assert failed.out.count("seed 1: error.extrapolation was") == failed.out.count("seed ") == 1
+
+
+def exported_own_unit(folder: Path, unit: str = UNIT) -> Path:
+    """Run a sweep of a unit of one's own, and return its best.yaml in another folder, where the unit is not."""
+    (folder / "my_unit.py").write_bytes(unit.encode())
+    (folder / "mine.yaml").write_text(SMALL.replace("small", "mine").replace("[nau, linear]", "[./my_unit.py]"))
+    assert call("run", "mine.yaml", "--no-mlflow").status == 0
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    answer = call("export", "mine", "-o", "elsewhere/best.yaml")
+    assert (answer.status, answer.err) == (0, "")
+    return elsewhere / "best.yaml"
+
+
+# Spaces at a line's end, a tab, a carriage return and letters that are not ASCII: the code is the same to the last byte.
+ODD = UNIT.replace("class Mine", "# é \t \r\nx = 'a'  \n\n\nclass Mine") + "\n\n  # the end"
+
+
+@pytest.mark.parametrize("unit", [UNIT, ODD])
+def test_a_best_configuration_has_the_code_of_its_own_unit_and_is_reproduced_without_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    file = exported_own_unit(tmp_path, unit)
+    text = file.read_text()
+    assert "# It has the code of my_unit.py, which `sweeps reproduce` executes." in text
+    sources = read(text).values["exported"]["sources"]
+    written = (tmp_path / "my_unit.py").read_bytes()
+    assert sources["my_unit.py"]["text"].encode() == written
+    assert sources["my_unit.py"]["sha256"] == hashlib.sha256(written).hexdigest()
+    monkeypatch.chdir(file.parent)
+    registry.clear_cache()
+    for how in ([], ["--fresh-seeds"]):
+        passed = call("reproduce", "best.yaml", *how)
+        assert passed.status == 0, passed.out + passed.err
+        assert "best.yaml has the code of my_unit.py: it is executed, from a folder of its own" in passed.out
+        assert "PASS: " in passed.out
+    assert Path.cwd() == file.parent
+    assert [path.name for path in file.parent.iterdir()] == ["best.yaml"]
+
+
+def test_code_that_was_edited_in_an_exported_file_is_refused_before_it_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported_own_unit(tmp_path)
+    monkeypatch.chdir(file.parent)
+    values = read(file.read_text()).values
+    values["exported"]["sources"]["my_unit.py"]["text"] += "import os\nos.system('touch owned')\n"
+    Path("edited.yaml").write_text(dump(values))
+    refused = call("reproduce", "edited.yaml")
+    assert refused.status == 2
+    assert "edited.yaml: the code of my_unit.py is not what was exported" in refused.err
+    for name in ("../my_unit.py", "/tmp/my_unit.py", "a/../../b.py", "c:\\x.py", "."):
+        values["exported"]["sources"] = {name: {"text": "", "sha256": hashlib.sha256(b"").hexdigest()}}
+        Path("edited.yaml").write_text(dump(values))
+        refused = call("reproduce", "edited.yaml")
+        assert refused.status == 2
+        assert "`exported.sources` must be a mapping of paths below its folder" in refused.err
+    assert sorted(path.name for path in file.parent.iterdir()) == ["best.yaml", "edited.yaml"]
+
+
+def test_settings_that_were_edited_in_an_exported_file_are_refused_and_comments_are_not() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    assert call("export", "small", "--cell", "nau", "-o", "best.yaml").status == 0
+    text = Path("best.yaml").read_text()
+    Path("edited.yaml").write_text(text.replace("lr: 0.001", "lr: 0.002"))
+    refused = call("reproduce", "edited.yaml")
+    assert refused.status == 2
+    assert "edited.yaml was edited after the export" in refused.err
+    assert "`sweeps run edited.yaml --name NEW` trains it as it is now" in refused.err
+    Path("edited.yaml").write_text(
+        "# mine\n" + text.replace("lr: 0.001", "lr: 1e-3").replace("name: small-nau-best", "name: x")
+    )
+    assert call("reproduce", "edited.yaml").status == 0
+
+
+def test_an_export_without_the_code_that_trained_says_so(tmp_path: Path) -> None:
+    exported_own_unit(tmp_path)
+    (tmp_path / "my_unit.py").write_text(UNIT.replace("return x\n", "return 2 * x\n"))
+    registry.clear_cache()
+    changed = call("export", "mine", "-o", "changed.yaml")
+    assert changed.status == 0
+    assert "note: the file does not have the code of ./my_unit.py, which it needs: my_unit.py: the code is not" in changed.err
+    (tmp_path / "my_unit.py").unlink()
+    registry.clear_cache()
+    absent = call("export", "mine", "-o", "absent.yaml")
+    assert absent.status == 0
+    assert "which it needs: ./my_unit.py is not in " in absent.err
+    for name in ("changed.yaml", "absent.yaml"):
+        assert "sources" not in read(Path(name).read_text()).values["exported"]
 
 
 def test_fresh_seeds_pass_or_fail_by_their_success_rate() -> None:

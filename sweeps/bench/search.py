@@ -29,7 +29,7 @@ from sweeps.bench import irace_peer, smac_peer
 from sweeps.bench.recording import Recording, Stop
 from sweeps.config.space import Dimension, EarlyStopping, Halving, Objective, Race, same
 from sweeps.errors import UserError
-from sweeps.results.figures import COLOURS, GREY, MARKERS
+from sweeps.results.drawing import COLOURS, GREY, MARKERS
 from sweeps.results.numbers import UNKNOWN, percent, steps
 from sweeps.results.statistics import Interval, t_mean, wilson
 from sweeps.results.summary import Summary, log_error, objective_value, rank, summarise

@@ -76,7 +76,7 @@ def _refuse_changed(sweep: Sweep, store: object) -> None:
 
 def _where(sweep: Sweep, on: str | None, workers: int | None) -> Where:
     """Return the machines of a cluster, or this one."""
-    from sweeps.runner.budget import price_here
+    from sweeps.machine import price_here
     from sweeps.runner.driver import device_of
     from sweeps.runner.plan import Where, workers_here
     from sweeps.training.numerics import device_kind, is_device_kind

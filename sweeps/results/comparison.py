@@ -969,7 +969,7 @@ def _markdown(comparison: Comparison) -> str:
         pair = pairs[0]
         a, b = _short(pair)
         parts += [f"# {pair.first.name} against {pair.second.name}", _wrapped(comparison.verdict(pair))]
-        parts.append(table(["", a, b, "difference, second - first", "p"], _rows(pair, comparison.confidence)))
+        parts.append(str(table(["", a, b, "difference, second - first", "p"], _rows(pair, comparison.confidence))))
         remarks = [*pair.remarks, *_choice((pair.first, pair.second))]
         parts += [_wrapped(" ".join(remarks))] if remarks else []
         parts += _differing(pair, a, b)
@@ -983,11 +983,11 @@ def _differing(pair: Pair, a: str, b: str) -> list[str]:
     if pair.settings:
         rows = _settings_rows(pair.settings)
         more = f"\n\n{len(rows) - MOST_SETTINGS} more differ: --format json lists them." if len(rows) > MOST_SETTINGS else ""
-        parts.append("## Settings that differ\n\n" + table(["", a, b], rows[:MOST_SETTINGS]) + more)
+        parts.append("## Settings that differ\n\n" + str(table(["", a, b], rows[:MOST_SETTINGS])) + more)
     else:
         parts.append("All settings are equal.")
     if pair.provenance:
-        parts.append("## Versions and devices that differ\n\n" + table(["", a, b], [list(row) for row in pair.provenance]))
+        parts.append("## Versions and devices that differ\n\n" + str(table(["", a, b], [list(row) for row in pair.provenance])))
     return parts
 
 
@@ -1023,9 +1023,11 @@ def _several(comparison: Comparison) -> list[str]:
         ])  # fmt: skip
     parts = [
         f"# {len(pairs)} comparisons",
-        table(
-            ["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"],
-            rows,
+        str(
+            table(
+                ["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"],
+                rows,
+            )
         ),
         "\n".join(f"- {_wrapped(comparison.verdict(pair), indent='  ')}" for pair in pairs),
     ]

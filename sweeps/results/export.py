@@ -2,40 +2,52 @@
 
 The file holds the resolved configuration and, under `exported`, its results: `sweeps reproduce` trains it again and
 compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`sweeps.results.comparison`).
+The code of a user's own units and tasks is in it too (`exported.sources`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweeps.config.registry import nearest
-from sweeps.config.yaml import dump
+from sweeps.config.settings import lane_key
+from sweeps.config.user_files import OutOfReach, embedded, own_files
+from sweeps.config.yaml import dump, read
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
+from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, lane_figures, report
 from sweeps.results.statistics import wilson
 from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
+from sweeps.training.numerics import Numerics
 
-PRIVATE = ("host", "hostname", "pid", "node", "user", "git", "commit", "path")
-"""Words in keys of provenance that identify a machine or a user and not the kind of machine; the file leaves them out."""
+NOT_TRAINED = ("name", "question", "resources", "budget", "exported")
+"""Keys of a sweep file that change no lane."""
 
 
 class ExportError(UserError):
     """There is nothing to export: an unknown cell, or no complete configuration."""
 
 
-def best(store: Store, name: str, cell: str | None = None) -> str:
+def best(
+    store: Store, name: str, cell: str | None = None, on_note: Callable[[str], object] | None = None, home: Path | None = None
+) -> str:
     """Return the YAML text of the best complete configuration of a cell; of all cells where none is named.
 
     Of a confirmed one the file has the fresh seeds and their results, and in `search_summary` those of the search.
 
-    `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. Raises ExportError, and
-    StoreError for an unknown sweep.
+    `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. `home` is the folder with the user's own
+    files, by default the working directory; `on_note` receives a sentence where the file lacks their code. Raises
+    ExportError, and StoreError for an unknown sweep.
     """
     found = report(store, name)
     chosen = _best_of(_of_cell(found, cell), found)
@@ -43,7 +55,16 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     if found.row.document.get("question"):
         document["question"] = " ".join(str(found.row.document["question"]).split())
     document |= {section: chosen.configuration.settings[section] for section in ("task", "model", "train")}
-    document |= {"seeds": [result.seed for result in _exported_results(chosen)], "exported": _exported(chosen, found)}
+    document |= {"seeds": [result.seed for result in _exported_results(chosen)]}
+    exported = _exported(chosen, found)
+    exported["digest"] = digest_of(read(dump(document)).values)
+    try:
+        if sources := _sources(chosen, found, document, home or Path.cwd()):
+            exported["sources"] = sources
+    except OutOfReach as reason:
+        if on_note is not None:
+            on_note(f"the file does not have the code of {', '.join(_own_names(document))}, which it needs: {reason}")
+    document["exported"] = exported
     return _header(chosen, found, document) + dump(document)
 
 
@@ -51,6 +72,25 @@ def best_configuration(store: Store, name: str, cell: str | None = None) -> Rank
     """Return the best complete configuration of a cell, or of all cells. Raises as `best` does."""
     found = report(store, name)
     return _best_of(_of_cell(found, cell), found)
+
+
+def configuration_of(found: Report, cell: str | None = None, number: int | None = None) -> RankedConfiguration:
+    """Return a configuration by its number, or the best complete one, of a cell, or of all cells where none is named.
+
+    Raises ExportError for an unknown cell or number, for a number that several cells have, and where none is complete.
+    """
+    candidates = _of_cell(found, cell)
+    if number is None:
+        return _best_of(candidates, found)
+    having = [one for one in candidates if number in (one.configuration.number, *(again.number for again in one.repeats))]
+    if not having:
+        numbers = sorted({one.configuration.number for one in candidates})
+        listed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise ExportError(f"sweep {found.name!r} has no configuration {number}. It has: {listed}")
+    if len(having) > 1:
+        cells = ", ".join(repr(one.configuration.cell) for one in having)
+        raise ExportError(f"configuration {number} of sweep {found.name!r} is in several cells: name one of {cells}")
+    return having[0]
 
 
 def require_results(expected: Mapping[str, Any], file: str) -> None:
@@ -70,6 +110,21 @@ def require_results(expected: Mapping[str, Any], file: str) -> None:
         )
 
 
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Return a digest of the keys of a sweep file that decide what is trained. Their order and form do not matter."""
+    kept = {key: value for key, value in document.items() if key not in NOT_TRAINED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def require_unedited(document: Mapping[str, Any], expected: Mapping[str, Any], file: str) -> None:
+    """Raise ExportError where an exported file has other settings or seeds than when it was written."""
+    if "digest" in expected and expected["digest"] != digest_of(document):
+        raise ExportError(
+            f"{file} was edited after the export: its settings or seeds are not those that gave the results in it, so there is "
+            f"nothing to compare with. `sweeps run {file} --name NEW` trains it as it is now; `sweeps export` writes it anew"
+        )
+
+
 def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) -> list[str]:
     """Return the differences between `exported` and the same seeds trained again, as text; none if they are equal.
 
@@ -86,7 +141,7 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
             differences.extend(f"seed {seed}: {text}" for text in _lane_differences(lane, lane_figures(again[seed])))
     differences.extend(f"seed {seed}: was trained, and is not in the export" for seed in again if seed not in before)
     if differences:
-        was, now = expected.get("provenance") or {}, _provenance(again.values())
+        was, now = expected.get("provenance") or {}, of_lanes(again.values())
         changed = [
             f"{key} {was.get(key)} then, {now.get(key)} now" for key in sorted({*was, *now}) if was.get(key) != now.get(key)
         ]
@@ -148,21 +203,41 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
         "number": chosen.configuration.number,
         "parameters": chosen.parameters,
         "objective": {objective.name: objective.direction for objective in found.search.objectives},
-        "provenance": _provenance(results),
+        "provenance": of_lanes(results),
         "summary": found.figures_of(dataclasses.replace(chosen, results=results)),
         **of_search,
         "lanes": [lane_figures(result) for result in results],
     }
 
 
-def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
-    """Return versions, device and source hashes of the lanes; several values of one key are separated by commas."""
-    found: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in result.provenance.items():
-            if not any(part in PRIVATE for part in key.replace("-", "_").replace(".", "_").split("_")):
-                found.setdefault(key, set()).add(str(value))
-    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
+def _own_names(document: Mapping[str, Any]) -> list[str]:
+    """Return the user's own files and classes that the settings name."""
+    model, task = document["model"], document["task"]
+    named = [model["name"], model["network"], *(unit["name"] for unit in model["units"]), task["name"]]
+    return list(dict.fromkeys(name for name in named if isinstance(name, str) and (name.endswith(".py") or ":" in name)))
+
+
+def _sources(
+    chosen: RankedConfiguration, found: Report, document: Mapping[str, Any], home: Path
+) -> dict[str, dict[str, str]] | None:
+    """Return the code of the user's own files, None where the settings name none. Raises OutOfReach with the reason."""
+    names = _own_names(document)
+    if not names:
+        return None
+    files = own_files(names, home)
+    for name in names:
+        top = os.path.normpath(name) if name.endswith(".py") else name.partition(":")[0].partition(".")[0]
+        if not any(file in (top, f"{top}.py") or file.startswith(f"{top}/") for file in files):
+            raise OutOfReach(f"{name} is not in {home}")
+    entry, numerics = chosen.configuration, found.row.numerics
+    seed, key = next(iter(entry.keys.items()))
+    try:
+        changed = numerics is not None and lane_key(entry.settings, seed, Numerics.parse(numerics)) != key
+    except (UserError, ValueError) as error:
+        raise OutOfReach(str(error)) from error
+    if changed:
+        raise OutOfReach(f"{', '.join(files)}: the code is not what trained it any more, or this is another release of sweeps")
+    return embedded(files)
 
 
 def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:
@@ -186,6 +261,8 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
         lines.append(f"It is the first on the Pareto front of {names}; others of its cell on it: {numbers}.")
     if broken := found.broken_constraints(chosen):
         lines.append(f"No configuration meets all constraints; this one breaks {', '.join(map(str, broken))}.")
+    if sources := document["exported"].get("sources"):
+        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce` executes.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

@@ -1,10 +1,8 @@
-"""Formats of a report: Markdown for people, JSON and CSV for programs. A format is one entry of `FORMATS`."""
+"""Formats of a report: Markdown, HTML and LaTeX for people; JSON, CSV and Parquet for programs. Entries of `FORMATS`."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import statistics
 import textwrap
@@ -14,17 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.space import Dimension, Search
-from sweeps.results import metrics
+from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
-from sweeps.results.report import Report, shrinkage
-from sweeps.results.summary import RankedConfiguration, value_of
+from sweeps.results.provenance import failures, provenance
+from sweeps.results.report import BY_BUDGET, Report, shrinkage
+from sweeps.results.summary import RankedConfiguration, Summary, value_of
+from sweeps.results.verdicts import Unsolved, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
 """Configurations of a tie that are listed."""
 ON = " is on"
 """After the path of a dimension: the parameter of a search that switches it on or off."""
+MOST_PLACES = 6
+"""Configurations that are named for one reason of failure."""
+MOST_SEEDS = 5
+"""Seeds of a verdict that are listed."""
+AT_A_BOUND = 0.05
+"""Share of a dimension's range, on its own scale, next to a bound."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -33,37 +39,77 @@ WIDTH = 118
 
 def as_markdown(report: Report, timing: bool = True) -> str:
     """Return the whole report as Markdown. Without `timing` the same records give the same bytes."""
-    parts = [f"# {report.name}"]
-    question = report.row.document.get("question")
-    if question:
-        parts.append(_wrapped(str(question)))
+    parts: list[Part] = [f"# {report.name}", *overview(report)]
+    for cell in report.cells():
+        parts.extend(of_cell(report, cell))
+    parts.extend(failures_by_reason(report))
+    totals = report.totals()
+    parts.extend(["## Totals", totals_line(totals, report.is_judged())])
+    if timing:
+        parts.extend([timing_line(totals), provenance_line(report)])
+    parts.append(_wrapped(" ".join(legend(report))))
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
+def overview(report: Report) -> list[Part]:
+    """Return what a report for people begins with: the question, and the tables of the best configurations."""
+    parts: list[Part] = []
+    if report.row.document.get("question"):
+        parts.append(question(report))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
     cells = report.cells()
-    parts.extend(_best_of_each(report, cells))
-    parts.extend(_pareto_front(report, cells))
-    parts.extend(_confirmation(report, cells))
-    parts.extend(_by_length(cells))
-    for cell in cells:
-        parts.extend(_cell(report, cell))
-    totals = report.totals()
-    parts.extend(["## Totals", _totals(totals)])
-    if timing:
-        parts.append(timing_line(totals))
-    legend = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
+    return [
+        *parts,
+        *_best_of_each(report, cells),
+        *_pareto_front(report, cells),
+        *_confirmation(report, cells),
+        *_by_length(cells),
+    ]
+
+
+def question(report: Report) -> str:
+    """Return the question of the sweep, wrapped; empty where it has none."""
+    return _wrapped(str(report.row.document.get("question") or ""))
+
+
+def legend(report: Report) -> list[str]:
+    """Return a sentence on every column of the tables."""
+    columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
+    if not report.is_judged() and report.configurations:
+        columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
-    parts.append(_wrapped(" ".join([*legend, f"#0 is the file's own configuration, * {best}."])))
-    return "\n\n".join(parts) + "\n"
+    return [*columns, f"#0 is the file's own configuration, * {best}."]
+
+
+def failures_by_reason(report: Report) -> list[Part]:
+    """Return a table of the seeds that diverged or ended in an exception, by reason; nothing where there are none."""
+    rows = []
+    for one in failures(report):
+        more = f" and {len(one.configurations) - MOST_PLACES} more" if len(one.configurations) > MOST_PLACES else ""
+        rows.append([str(one.seeds), one.outcome, one.reason, ", ".join(one.configurations[:MOST_PLACES]) + more])
+    return ["## Failures by reason", table(["seeds", "outcome", "reason", "where"], rows)] if rows else []
+
+
+def provenance_line(report: Report) -> str:
+    """Return where the results come from, in one paragraph; it may differ between equal sweeps."""
+    return _wrapped(f"Provenance: {'; '.join(f'{what} {value}' for what, value in provenance(report).items())}.")
 
 
 def as_json(report: Report, timing: bool = True) -> str:
     """Return the whole report as indented JSON. Without `timing` the same records give the same bytes."""
-    return json.dumps(report.as_dict(timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_object(report, timing), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _object(report: Report, timing: bool) -> dict[str, Any]:
+    """Return the report with failures by reason and, unless it shall be without wall times, its provenance."""
+    found = report.as_dict(timing) | {"failures": [dataclasses.asdict(one) for one in failures(report)]}
+    return found | ({"provenance": provenance(report)} if timing else {})
 
 
 def _list_of_json(reports: Sequence[Report], timing: bool) -> str:
     """Return one JSON document: the list of the reports' objects."""
-    return json.dumps([report.as_dict(timing) for report in reports], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps([_object(report, timing) for report in reports], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_csv(*reports: Report) -> str:
@@ -71,56 +117,56 @@ def as_csv(*reports: Report) -> str:
 
     Of several reports it is one table of all columns, the first of which names the sweep.
     """
-    rows = []
-    for report, one in [(each, one) for each in reports for one in each.configurations]:
-        row: dict[str, Any] = {"sweep": report.name} if len(reports) > 1 else {}
-        row |= {f"cell.{axis}": label for axis, label in one.configuration.labels.items()}
-        row |= {"rank": one.rank, "number": one.configuration.number, "state": one.state}
-        row |= {"repeats": len(one.repeats)}
-        row |= {f"parameters.{path}": value for path, value in one.parameters.items()}
-        row |= {"seeds_asked": len(one.configuration.keys)}
-        values = report.columns_of(one) | {"objective": report.objective_of(one)}
-        row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
-        if report.search.further_objectives:
-            row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
-        if report.search.constraints:
-            row |= {"broken_constraints": "; ".join(map(str, report.broken_constraints(one)))}
-        if (stopped := one.configuration.stopped) is not None:
-            row |= {f"stopped.{name}": value for name, value in dataclasses.asdict(stopped).items()}
-        if one.confirmed is not None:
-            row |= {f"confirmation.{name}": value for name, value in one.confirmed.columns().items()}
-        rows.append(row)
+    rows = frames.rows_of("configurations", reports)
+    if len(reports) == 1:
+        rows = [{column: value for column, value in row.items() if column != "sweep"} for row in rows]
+    return frames.csv_text(rows)
 
-    def group(column: str) -> int:
-        """Return the position of a column's group; within a group columns are in order of first appearance."""
-        groups = ("sweep", "cell.", "rank", "number", "state", "repeats", "parameters.")
-        prefix = column.partition(".")[0] + "." if "." in column else column
-        return groups.index(prefix) if prefix in groups else len(groups)
 
-    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=group)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _html(reports: Sequence[Report], timing: bool) -> str:
+    from sweeps.results.html import as_html  # here, because it loads matplotlib
+
+    return as_html(reports, timing)
+
+
+def _tex(reports: Sequence[Report], timing: bool) -> str:
+    from sweeps.results.latex import as_tex  # here, because it imports this module
+
+    return as_tex(reports, timing)
 
 
 @dataclass(frozen=True)
 class Format:
     """A format of `sweeps report`."""
 
-    render: Callable[[Report, bool], str]
-    """(report, with wall times) -> text."""
-    several: Callable[[Sequence[Report], bool], str] | None = None
-    """(reports of several sweeps, with wall times) -> text; None: one after another."""
+    render: Callable[[Report, bool], str | bytes]
+    """(report, with wall times) -> text; bytes of a format that only a file can hold."""
+    several: Callable[[Sequence[Report], bool], str | bytes] | None = None
+    """(reports of several sweeps, with wall times) -> text or bytes; None: one after another."""
     empty_line: bool = False
     """Whether the command prints an empty line after it."""
+    levels: Callable[[str, Sequence[Report], bool], str | bytes] | None = None
+    """Of a table: (level of `sweeps.results.frames`, reports, with wall times) -> text or bytes."""
+    is_binary: bool = False
+    """Whether it is bytes."""
 
 
 FORMATS: dict[str, Format] = {
     "md": Format(as_markdown, empty_line=True),
     "json": Format(as_json, several=_list_of_json, empty_line=True),
-    "csv": Format(lambda report, timing: as_csv(report), several=lambda reports, timing: as_csv(*reports)),
+    "html": Format(lambda report, timing: _html([report], timing), several=_html),
+    "tex": Format(lambda report, timing: _tex([report], timing), several=_tex),
+    "csv": Format(
+        lambda report, timing: as_csv(report),
+        several=lambda reports, timing: as_csv(*reports),
+        levels=lambda level, reports, timing: frames.csv_text(frames.rows_of(level, reports, timing)),
+    ),
+    "parquet": Format(
+        lambda report, timing: frames.parquet("configurations", [report], timing),
+        several=lambda reports, timing: frames.parquet("configurations", reports, timing),
+        levels=frames.parquet,
+        is_binary=True,
+    ),
 }
 """Name, as in `sweeps report --format NAME` -> format."""
 
@@ -135,15 +181,24 @@ def parameters(values: Mapping[str, Any], space: Mapping[str, Dimension]) -> str
     """
     if not values:
         return "as the file says"
-    last = [path.rpartition(".")[2] for path in values]
-    named = []
-    for path, value in values.items():
-        leaf = path.rpartition(".")[2]
-        name = SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path
-        off = path in space and space[path].has_off and value == space[path].off
-        named.append((name, "off" if off else _shown(value)))
+    named = [
+        (name, shown_value(space, path, value))
+        for name, (path, value) in zip(parameter_names(list(values)), values.items(), strict=True)
+    ]
     named.sort(key=lambda item: (item[0] != "lr", item[0]))  # the learning rate first
     return ", ".join(f"{name} {value}" for name, value in named)
+
+
+def parameter_names(paths: Sequence[str]) -> list[str]:
+    """Return short names of dotted paths: the last part where that is unambiguous."""
+    last = [path.rpartition(".")[2] for path in paths]
+    return [SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path for path, leaf in zip(paths, last, strict=True)]
+
+
+def shown_value(space: Mapping[str, Dimension], path: str, value: Any) -> str:
+    """Return a value of a setting for people; `space` defines which values mean off."""
+    off = path in space and space[path].has_off and value == space[path].off
+    return "off" if off else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -160,21 +215,47 @@ def timing_line(totals: Mapping[str, Any]) -> str:
     return f"Timing: {timing['sweep_seconds']:.1f} s of wall time{speed}."
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns are aligned in plain text; `|` in a field is escaped."""
-    lines = [[field.replace("|", "\\|") for field in row] for row in (header, *rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
+@dataclass(frozen=True)
+class Table:
+    """A table of a report for people: a format renders it as it needs; `str` is Markdown."""
 
-    def drawn(fields: Sequence[str]) -> str:
-        padded = (field.ljust(width) for field, width in zip(fields, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
+    def __str__(self) -> str:
+        """Return Markdown whose columns are aligned in plain text; `|` in a field is escaped."""
+        lines = [[field.replace("|", "\\|") for field in row] for row in (self.header, *self.rows)]
+        widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(self.header))]
+
+        def drawn(fields: Sequence[str]) -> str:
+            padded = (field.ljust(width) for field, width in zip(fields, widths, strict=True))
+            return f"| {' | '.join(padded)} |"
+
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        return "\n".join([drawn(lines[0]), rule, *map(drawn, lines[1:])])
+
+
+Part = str | Table
+"""A part of a report for people: a heading, which begins with `## `, a paragraph, or a table."""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table."""
+    return Table(tuple(header), tuple(map(tuple, rows)))
 
 
 def _columns() -> list[tuple[ConfigurationMetric, Column]]:
     return [(metric, metric.column) for metric in metrics.configuration_metrics() if metric.column is not None]
+
+
+def columns(report: Report) -> list[tuple[str, ConfigurationMetric, Callable[[metrics.Lookup], str]]]:
+    """Return (header, metric, text of a field) of the columns of a cell's table."""
+    found = [(column.header, metric, column.text or _estimate(metric)) for metric, column in _columns()]
+    return [*found, *((name, metric, _estimate(metric)) for name, metric in _own_columns(report.search))]
+
+
+def _estimate(metric: ConfigurationMetric) -> Callable[[metrics.Lookup], str]:
+    return lambda lookup: metric.format(lookup(metric.name).estimate)
 
 
 def _own_columns(search: Search) -> list[tuple[str, ConfigurationMetric]]:
@@ -194,7 +275,7 @@ def _aim(search: Search) -> str:
     return ", ".join(f"{words[objective.direction]} {objective.name}" for objective in search.objectives)
 
 
-def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     best = [cell[0] for cell in cells if cell[0].rank == 1]
     if not best:
         return []
@@ -214,10 +295,18 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     header += [*(name for name, _ in own), "parameters"]
     fresh = sum(report.judged_by(one) is one.confirmed for one in best)
     where = "" if not fresh else ", on fresh seeds" if fresh == len(best) else ", on fresh seeds where there are any"
-    return [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    by_error = [cell for cell in cells if report.ranked_by_error(cell)]
+    if len(by_error) == len(best):
+        why = "Nothing is solved" if report.is_judged() else "The task has no threshold"
+        return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
+    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    if by_error:
+        names = ", ".join(_title(cell) for cell in by_error)
+        parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration with the lowest error."))
+    return parts
 
 
-def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the configurations on the Pareto front of each cell, with the objectives; nothing where there is one."""
     best = [one for cell in cells for one in cell if one.rank == 1]
     if not best or not report.search.further_objectives:
@@ -237,7 +326,7 @@ def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     return [f"## Pareto front: {_aim(report.search)}", table(header, rows), _wrapped(remark)]
 
 
-def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _confirmation(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the results of the best configurations in the search and on fresh seeds."""
     asked = [one for cell in cells for one in cell if one.seeds_to_confirm]
     if not asked:
@@ -273,8 +362,13 @@ def _success(lookup: metrics.Lookup) -> str:
     return column.text(lookup)
 
 
-def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
-    title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
+def _title(cell: Sequence[RankedConfiguration]) -> str:
+    return " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
+
+
+def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
+    """Return the table of a cell's configurations, with remarks."""
+    title = _title(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -282,7 +376,7 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         lookup = one.summary.value
         number = one.configuration.number
         # At a rung it is not known how many steps an unsolved seed would have taken.
-        known = {metric.name: not (one.at_rung and metric is metrics.PAR2) for metric, _ in _columns()}
+        known = {metric.name: not (one.at_rung and metric.name in BY_BUDGET) for metric, _ in _columns()}
         fields = [
             UNKNOWN if not known[metric.name]
             else column.text(lookup) if column.text
@@ -295,10 +389,94 @@ def _cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return [
         f"## {title}",
         table(header, rows),
+        *_verdicts(report, cell),
         *_end_by_target(report, cell),
         *_remarks(report, cell),
         *_importance(report, cell),
     ]
+
+
+def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return sentences on a cell's first configuration: its errors, its unsolved seeds, and what to try if none is solved."""
+    one = cell[0]
+    summary = report.judged_by(one)
+    if not summary.results:
+        return []
+    lines = [f"{_mark(report, one)}: {_errors(summary)}"]
+    if report.is_judged():
+        groups = unsolved(summary.results)
+        if groups:
+            lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
+        if report.nothing_solved(cell):
+            by_error = report.ranked_by_error(cell)
+            order = f", so the order is that of the median error{_by_number(report, cell)}, and #" if by_error else ": #"
+            lines.append(f"Nothing is solved{order}{one.configuration.number} is no winner. {_advice(report, one, groups)}")
+    elif report.ranked_by_error(cell):
+        names = " and ".join(objective.name for objective in report.search.objectives)
+        lines.append(
+            f"Without a threshold {names} is not defined: the order is that of the median error{_by_number(report, cell)}."
+        )
+    return ["\n".join(map(_wrapped, lines))]
+
+
+def _mark(report: Report, one: RankedConfiguration) -> str:
+    fresh = " on fresh seeds" if one.confirmed is not None and report.judged_by(one) is one.confirmed else ""
+    return f"#{one.configuration.number}{fresh}"
+
+
+def _errors(summary: Summary) -> str:
+    """Return the errors of a configuration against its threshold, and its mean steps to convergence."""
+
+    def value(metric: ConfigurationMetric) -> float | None:
+        return summary.value(metric.name).estimate
+
+    threshold, lowest, last = map(value, (metrics.THRESHOLD_MEDIAN, metrics.ERROR_LOWEST_MEDIAN, metrics.ERROR_AT_END_MEDIAN))
+    text = f"median of seeds, lowest error {number(lowest)}, at the end {number(last)}"
+    if threshold:
+        times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
+        text = (
+            f"threshold {number(threshold)}; median of seeds, lowest error {number(lowest)} ({times[0]} thresholds), "
+            f"at the end {number(last)} ({times[1]} thresholds)"
+        )
+    mean = summary.value(metrics.RESTRICTED_MEAN.name)
+    if mean.estimate is None or not summary.solved:
+        return f"{text}."
+    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
+    return f"{text}; mean steps to convergence within the budget {steps(mean.estimate)}{ends}."
+
+
+def _group(group: Unsolved) -> str:
+    """Return `7 stalled (seeds 3, 8, ...)`."""
+    listed = ", ".join(map(str, group.seeds[:MOST_SEEDS])) + (", ..." if len(group.seeds) > MOST_SEEDS else "")
+    inside = f"{'seed' if len(group.seeds) == 1 else 'seeds'} {listed}"
+    if group.crosses_at is not None:
+        which = "the first " if len(group.seeds) > 1 else ""
+        inside += f"; {which}would cross near step {steps(group.crosses_at)}"
+    return f"{len(group.seeds)} {group.kind} ({inside})"
+
+
+def _advice(report: Report, one: RankedConfiguration, groups: Sequence[Unsolved]) -> str:
+    """Return what to try where nothing is solved, from the verdicts of the seeds and the values of the parameters."""
+    counts = {group.kind: group for group in groups}
+    tries = []
+    if (group := counts.get("on its way")) and group.crosses_at is not None:
+        still = f"{_counted(len(group.seeds), 'seed')} still improved (one would cross near step {steps(group.crosses_at)})"
+        tries.append(f"more steps, since {still}")
+    if "near" in counts or "crossed back" in counts:
+        tries.append("a learning rate that falls, or a lower one, since seeds come near and do not stay")
+    if "diverged" in counts:
+        tries.append("a lower learning rate or a gradient clip, since seeds diverged")
+    if "stalled" in counts:
+        tries.append("another learning rate, since seeds stalled")
+    for path, value in one.parameters.items():
+        dimension = report.search.space.get(path)
+        share = dimension.share_of(value) if dimension is not None else None
+        if share is not None and (share <= AT_A_BOUND or share >= 1 - AT_A_BOUND):
+            end = "lower" if share <= AT_A_BOUND else "upper"
+            tries.append(f"a wider range of {path}, which is {_shown(value)}, at its {end} bound")
+    if not report.search.space:
+        tries.append("a search of train.lr")
+    return f"Try {'; '.join(tries)}." if tries else ""
 
 
 def _importance(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -333,7 +511,7 @@ def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[
     ]
 
 
-def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[str]:
+def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the errors of each cell's best configuration by length."""
     measured = []
     for cell in cells:
@@ -417,14 +595,20 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
 def _tie(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     """Return a line about the first places, if only the error decided them."""
     tied = report.tied(cell)
-    if not tied:
+    if not tied or report.ranked_by_error(cell):
         return []
     numbers = [f"#{one.configuration.number}" for one in tied[:MOST_TIED]]
     more = f" and {len(tied) - MOST_TIED} more" if len(tied) > MOST_TIED else ""
-    errors = {report.judged_by(one).log_error_median for one in tied}
-    then = ", then by number" if len(errors) < len(tied) else ""
     names = " and ".join(objective.name for objective in report.search.objectives)
+    then = _by_number(report, cell)
     return [f"Decided by the tie-break: equal {names} of {', '.join(numbers)}{more}, so by the median error{then}."]
+
+
+def _by_number(report: Report, cell: Sequence[RankedConfiguration]) -> str:
+    """Return `, then by number` where the error does not decide all places of a tie."""
+    tied = report.tied(cell)
+    errors = {report.judged_by(one).log_error_median for one in tied}
+    return ", then by number" if len(errors) < len(tied) else ""
 
 
 def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -442,13 +626,16 @@ def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return lines
 
 
-def _totals(totals: Mapping[str, Any]) -> str:
+def totals_line(totals: Mapping[str, Any], judged: bool) -> str:
+    """Return a sentence on the whole sweep; without seeds solved where none is `judged`."""
     lanes = _counted(totals["lanes"], "lane")
     if totals["lanes"] < totals["lanes_asked"]:
         lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
+    at_end = totals[metrics.SOLVED_SEEDS_AT_END.name]
+    solved = f"{totals[metrics.SOLVED_SEEDS.name]} solved ({at_end} at the end)" if judged else "not judged without a threshold"
     return _wrapped(
         f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, {lanes}: "
-        f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
+        f"{solved}, {totals[metrics.DIVERGED.name]} diverged, "
         f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
         f"State: {totals['state']}." + _saved(totals.get("early_stopping"))
     )

@@ -17,18 +17,27 @@ from __future__ import annotations
 
 import difflib
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
 
 from sweeps.config.space import Direction, Objective
 from sweeps.errors import UserError
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
-from sweeps.results.statistics import Interval, beta_mean, gamma_mean, wilson
+from sweeps.results.statistics import (
+    SPARSITY_CEILING,
+    Interval,
+    beta_fits,
+    beta_mean,
+    bounded_mean,
+    gamma_fits,
+    gamma_mean,
+    kaplan_meier,
+    median,
+    t_mean,
+    wilson,
+)
 from sweeps.results.verdicts import last_error, lowest_error, solved_at_end, threshold_ratio
 from sweeps.training.lane import SPARSITY_ERROR as SPARSITY_ERROR_NAME
 from sweeps.training.lane import LaneResult
@@ -46,7 +55,7 @@ class Aggregation:
 
     name: str
     interval: str | None
-    """Family of the 95 % confidence interval; None: no interval."""
+    """Kind of the 95 % confidence interval; None: no interval. See docs/statistics.md."""
     apply: Callable[[Sequence[float | None]], Interval]
     """Values in order of the seeds, None where a lane has none."""
 
@@ -54,11 +63,6 @@ class Aggregation:
 def _finite(values: Sequence[float | None]) -> list[float]:
     """Return the finite values in ascending order, so that sums are the same for any order of arrival."""
     return sorted(float(value) for value in values if value is not None and math.isfinite(value))
-
-
-def _median(values: Sequence[float | None]) -> Interval:
-    finite = _finite(values)
-    return Interval(float(np.median(finite))) if finite else Interval()
 
 
 def _mean(values: Sequence[float | None]) -> Interval:
@@ -75,11 +79,21 @@ def _median_of_all(values: Sequence[float | None], worst: float) -> Interval:
     return Interval(low / 2 + high / 2) if math.isfinite(low) and math.isfinite(high) else Interval()
 
 
+def _sparsity_mean(values: Sequence[float | None]) -> Interval:
+    finite = _finite(values)
+    if beta_fits(finite):
+        return replace(beta_mean(finite), method="beta")
+    if finite and finite[-1] > SPARSITY_CEILING:  # as happens with linear networks: there is no known ceiling
+        return replace(t_mean(finite, floor=0.0), method="t" if len(finite) > 1 else "")
+    return bounded_mean(finite, SPARSITY_CEILING)
+
+
 SHARE = Aggregation("share", "Wilson", lambda values: wilson(sum(map(bool, values)), len(values)))
-GAMMA_MEAN = Aggregation("mean", "gamma", lambda values: gamma_mean(_finite(values)))
-BETA_MEAN = Aggregation("mean", "beta", lambda values: beta_mean(_finite(values)))
+GAMMA_MEAN = Aggregation("mean", "gamma where it fits, else bounded", lambda values: gamma_mean(_finite(values)))
+BETA_MEAN = Aggregation("mean", "beta where it fits, else bounded", _sparsity_mean)
+BOUNDED_MEAN = Aggregation("mean", "bounded", lambda values: _mean(values))
 MEAN = Aggregation("mean", None, _mean)
-MEDIAN = Aggregation("median", None, _median)
+MEDIAN = Aggregation("median", "order statistics", lambda values: median(_finite(values)))
 """Of the lanes that have a value."""
 MEDIAN_OF_ALL = Aggregation("median", None, lambda values: _median_of_all(values, math.inf))
 """A missing value counts as infinite; an infinite median is unknown."""
@@ -133,6 +147,10 @@ class ConfigurationMetric:
     """The value of one lane that is aggregated."""
     seeds: Literal["all", "solved"] = "all"
     aggregation: Aggregation
+    of_results: Callable[[Sequence[LaneResult]], Interval] | None = None
+    """The value of the lanes of `seeds`, where more of them is needed than their values."""
+    needs_threshold: bool = False
+    """Whether it is undefined where the task has no threshold."""
     range_of: Callable[[int], tuple[float, float]] | None = None
     """Of a mean: the range of a lane's value, by its budget in steps; None: not known."""
     direction: Direction | None
@@ -145,19 +163,31 @@ class ConfigurationMetric:
     default_figure: bool = False
     """Whether `sweeps figure` against an axis draws it when no metric is named."""
 
+    @property
+    def needs_solved_seeds(self) -> bool:
+        """Whether it says nothing of a configuration without a solved seed, or is the same for all of those."""
+        return self.needs_threshold or self.seeds == "solved"
+
     def value(self, results: Sequence[LaneResult]) -> Interval:
         """Return the value, with its interval, of results in order of their seeds."""
+        if self.needs_threshold and not are_judged(results):
+            return Interval()
         chosen = results if self.seeds == "all" else [result for result in results if result.solved]
+        if self.of_results is not None:
+            return self.of_results(chosen)
         return self.aggregation.apply([self.lane_value(result) for result in chosen])
 
     def columns(self, value: Interval, estimate: str = ".estimate") -> dict[str, float | None]:
         """Return the value by column: the name alone, or the estimate and both ends of the interval.
 
         `success_rate.estimate`, `success_rate.low`, `success_rate.high`, but `converged_at.mean`, `converged_at.low`,
-        `converged_at.high`. `estimate` is what is appended to a name that does not end on `.mean`.
+        `converged_at.high`, and `converged_at.median`, `converged_at.median_low`, `converged_at.median_high`. `estimate` is
+        what is appended to a name that ends neither on `.mean` nor on `.median`.
         """
         if self.aggregation.interval is None:
             return {self.name: value.estimate}
+        if self.name.endswith(".median"):
+            return {self.name: value.estimate, f"{self.name}_low": value.low, f"{self.name}_high": value.high}
         base = self.name.removesuffix(".mean")
         first = base + estimate if base == self.name else self.name
         return {first: value.estimate, f"{base}.low": value.low, f"{base}.high": value.high}
@@ -180,6 +210,12 @@ class StepMetric:
 # ------------------------------------------------------------------------------------------- the entries
 
 
+def are_judged(results: Sequence[LaneResult]) -> bool:
+    """Return whether seeds can be solved: the task has a threshold, which a lane that ended in an exception does not say."""
+    known = any(one.threshold is not None or one.solved or one.converged_at is not None for one in results)
+    return known or all(one.outcome == "error" for one in results)
+
+
 def penalised_steps(result: LaneResult) -> float:
     """Return converged-at in steps, twice the budget for an unsolved lane.
 
@@ -190,18 +226,64 @@ def penalised_steps(result: LaneResult) -> float:
     return result.budget if result.converged_at is None else result.converged_at
 
 
+def steps_to_convergence(result: LaneResult) -> int:
+    """Return converged-at in steps, the budget for a lane that has not converged: it is observed up to there.
+
+    A lane that diverged, or ended in an exception, would not have converged later, so it counts as observed to the end of
+    its budget: to stop observing it where it failed would count it like the seeds that are left, as if it might still converge.
+    """
+    return result.budget if result.converged_at is None else result.converged_at
+
+
+def step_before(result: LaneResult) -> int:
+    """Return the step of the last evaluation before a lane converged, after which it did; 0 at the first evaluation.
+
+    The budget for a lane that has not converged, and converged-at where there is no curve.
+    """
+    at, steps = steps_to_convergence(result), result.curve.get("step", [])
+    if result.converged_at is None or at not in steps:
+        return at
+    return steps[steps.index(at) - 1] if steps[0] != at else 0
+
+
 def solved_fraction(results: Sequence[LaneResult], at: Sequence[int] | None = None) -> list[tuple[int, Interval]]:
-    """Return (step, share of seeds that have converged by it) with Wilson's interval, over all seeds.
+    """Return (step, share of seeds that have converged by it), over all seeds, by Kaplan and Meier.
 
     A seed has converged by a step if its converged-at is not later, regardless of its error afterwards, so the share never
-    falls. Empty if no result has a threshold or a converged-at: then the task does not define it.
+    falls. The others are observed up to their budgets (`steps_to_convergence`): where these are equal it is the plain share
+    with Wilson's interval. Empty if no result has a threshold or a converged-at: then the task does not define it.
     """
     if all(result.threshold is None and result.converged_at is None for result in results):
         return []
-    converged = sorted(result.converged_at for result in results if result.converged_at is not None)
+    converged = [result.converged_at is not None for result in results]
+    times = [steps_to_convergence(result) for result in results]
     if at is None:
-        at = sorted({0, *converged, max(result.budget for result in results)})
-    return [(step, wilson(bisect_right(converged, step), len(results))) for step in at]
+        at = sorted({0, *(time for time, met in zip(times, converged, strict=True) if met), max(one.budget for one in results)})
+    return list(zip(at, kaplan_meier(times, converged, at), strict=True))
+
+
+def _restricted_mean(results: Sequence[LaneResult]) -> Interval:
+    """Return the mean of the steps to convergence, none of which counts more than the shortest budget: all are observed."""
+    if not results:
+        return Interval()
+    budget = min(result.budget for result in results)
+    pairs = [(min(step_before(result), budget), min(steps_to_convergence(result), budget)) for result in results]
+    return bounded_mean([high for _, high in pairs], budget, lower=[low for low, _ in pairs])
+
+
+def _converged_median(results: Sequence[LaneResult]) -> Interval:
+    found = [result for result in results if result.converged_at is not None]
+    return median(list(map(steps_to_convergence, found)), lower=list(map(step_before, found)))
+
+
+def _converged_mean(results: Sequence[LaneResult]) -> Interval:
+    found = [result for result in results if result.converged_at is not None]
+    values = list(map(steps_to_convergence, found))
+    if gamma_fits(values):
+        return replace(gamma_mean(sorted(values)), method="gamma")
+    return bounded_mean(
+        values, max([result.budget for result in found] + values, default=0), lower=list(map(step_before, found))
+    )
 
 
 def _success(lookup: Lookup) -> str:
@@ -213,11 +295,23 @@ def _success(lookup: Lookup) -> str:
 
 
 def _converged(lookup: Lookup) -> str:
-    median, mean = lookup(CONVERGED_AT_MEDIAN.name).estimate, lookup(CONVERGED_AT_MEAN.name)
-    if median is None:
-        return UNKNOWN
-    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
-    return f"{steps(median)}, {steps(mean.estimate)}{ends}"
+    middle = lookup(CONVERGED_AT_MEDIAN.name)
+    ends = f" [{steps(middle.low)}, {steps(middle.high)}]" if middle.low is not None else ""
+    return f"{steps(middle.estimate)}{ends}"
+
+
+def _at_end(lookup: Lookup) -> str:
+    return UNKNOWN if lookup(SUCCESS_RATE.name).estimate is None else str(lookup(SOLVED_SEEDS_AT_END.name).estimate)
+
+
+def _error_median(of: LaneMetric) -> ConfigurationMetric:
+    return ConfigurationMetric(
+        name=f"{of.name}.median",
+        meaning=f"median over all seeds, a missing one counting as infinite: {of.meaning}",
+        lane_value=of.value,
+        aggregation=MEDIAN_OF_ALL,
+        direction="minimize",
+    )
 
 
 SOLVED = LaneMetric(
@@ -293,6 +387,14 @@ ERRORS = ConfigurationMetric(
     aggregation=SUM,
     direction=None,
 )
+SOLVED_SEEDS_AT_END = ConfigurationMetric(
+    name=SOLVED_AT_END.name,
+    meaning="seeds whose last evaluation is below the threshold",
+    lane_value=SOLVED_AT_END.value,
+    aggregation=SUM,
+    direction=None,
+    column=Column(header="at end", legend="seeds still, or again, below the threshold at their last evaluation", text=_at_end),
+)
 SUCCESS_RATE = ConfigurationMetric(
     name="success_rate",
     meaning="share of seeds solved",
@@ -300,6 +402,7 @@ SUCCESS_RATE = ConfigurationMetric(
     unit="share",
     lane_value=SOLVED.value,
     aggregation=SHARE,
+    needs_threshold=True,
     range_of=lambda budget: (0.0, 1.0),
     direction="maximize",
     format=percent,
@@ -311,6 +414,18 @@ SUCCESS_RATE = ConfigurationMetric(
     label="seeds solved",
     default_figure=True,
 )
+SUCCESS_RATE_AT_END = ConfigurationMetric(
+    name="success_rate_at_end",
+    meaning="share of seeds whose last evaluation is below the threshold",
+    unit="share",
+    lane_value=SOLVED_AT_END.value,
+    aggregation=SHARE,
+    needs_threshold=True,
+    range_of=lambda budget: (0.0, 1.0),
+    direction="maximize",
+    format=percent,
+    label="seeds solved at the end",
+)
 CONVERGED_AT_MEAN = ConfigurationMetric(
     name=f"{CONVERGED_AT.name}.mean",
     meaning="mean converged-at of solved seeds",
@@ -319,16 +434,9 @@ CONVERGED_AT_MEAN = ConfigurationMetric(
     lane_value=CONVERGED_AT.value,
     seeds="solved",
     aggregation=GAMMA_MEAN,
+    of_results=_converged_mean,
     direction="minimize",
     format=steps,
-    column=Column(
-        header="converged at: median, mean",
-        short_header="converged at",
-        legend="in steps, over solved seeds, median, then mean with its 95 % interval (gamma)",
-        text=_converged,
-        short_text=lambda lookup: steps(lookup(CONVERGED_AT_MEDIAN.name).estimate),
-        shows=(f"{CONVERGED_AT.name}.median",),
-    ),
     label="converged at, mean (step)",
     default_figure=True,
 )
@@ -340,8 +448,16 @@ CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
     lane_value=CONVERGED_AT.value,
     seeds="solved",
     aggregation=MEDIAN,
+    of_results=_converged_median,
     direction="minimize",
     format=steps,
+    column=Column(
+        header="converged at",
+        legend="in steps, median of solved seeds with its 95 % interval (order statistics)",
+        text=_converged,
+        short_text=lambda lookup: steps(lookup(CONVERGED_AT_MEDIAN.name).estimate),
+        shows=(CONVERGED_AT_MEAN.name,),
+    ),
     label="converged at, median (step)",
 )
 MEAN_SPARSITY_ERROR = ConfigurationMetric(
@@ -354,6 +470,30 @@ MEAN_SPARSITY_ERROR = ConfigurationMetric(
     direction="minimize",
     column=Column(header="sparsity", legend="mean sparsity error of solved seeds"),
 )
+MEDIAN_SPARSITY_ERROR = ConfigurationMetric(
+    name=f"{SPARSITY_ERROR.name}.median",
+    meaning="median sparsity error of solved seeds",
+    lane_value=SPARSITY_ERROR.value,
+    seeds="solved",
+    aggregation=MEDIAN,
+    direction="minimize",
+    label="sparsity error, median",
+)
+RESTRICTED_MEAN = ConfigurationMetric(
+    name="restricted_mean",
+    meaning="mean converged-at of all seeds, one that has not converged counting its budget: the restricted mean of Kaplan "
+    "and Meier's curve",
+    source="Irwin (1949), The standard error of an estimate of expectation of life",
+    unit="steps",
+    lane_value=steps_to_convergence,
+    aggregation=BOUNDED_MEAN,
+    of_results=_restricted_mean,
+    needs_threshold=True,
+    range_of=lambda budget: (0.0, float(budget)),
+    direction="minimize",
+    format=steps,
+    label="restricted mean (step)",
+)
 PAR2 = ConfigurationMetric(
     name="par2",
     meaning="mean converged-at, an unsolved seed counting twice the budget",
@@ -361,6 +501,7 @@ PAR2 = ConfigurationMetric(
     unit="steps",
     lane_value=penalised_steps,
     aggregation=MEAN,
+    needs_threshold=True,
     range_of=lambda budget: (0.0, 2.0 * budget),
     direction="minimize",
     format=steps,
@@ -383,12 +524,21 @@ SOLVED_FRACTION = StepMetric(
     value=solved_fraction,
 )
 
+THRESHOLD_MEDIAN = ConfigurationMetric(
+    name=THRESHOLD.name, meaning=THRESHOLD.meaning, source=CRITERIA, lane_value=THRESHOLD.value,
+    aggregation=Aggregation("median", None, lambda values: Interval(median(_finite(values)).estimate)), direction=None,
+)  # fmt: skip
+ERROR_LOWEST_MEDIAN = _error_median(ERROR_LOWEST)
+ERROR_AT_END_MEDIAN = _error_median(ERROR_AT_END)
+THRESHOLD_RATIO_MEDIAN = _error_median(THRESHOLD_RATIO)
+
 Metric = LaneMetric | ConfigurationMetric | StepMetric
 
 _registry: list[Metric] = [
     SOLVED, SOLVED_AT_END, CONVERGED_AT, SPARSITY_ERROR, THRESHOLD, ERROR_LOWEST, ERROR_AT_END, THRESHOLD_RATIO, STEPS,
-    SEEDS, SOLVED_SEEDS, DIVERGED, ERRORS, SUCCESS_RATE, CONVERGED_AT_MEAN, CONVERGED_AT_MEDIAN, MEAN_SPARSITY_ERROR, PAR2,
-    SEED_STEPS, SOLVED_FRACTION,
+    SEEDS, SOLVED_SEEDS, DIVERGED, ERRORS, SUCCESS_RATE, SOLVED_SEEDS_AT_END, SUCCESS_RATE_AT_END, CONVERGED_AT_MEAN,
+    CONVERGED_AT_MEDIAN, MEAN_SPARSITY_ERROR, MEDIAN_SPARSITY_ERROR, PAR2, RESTRICTED_MEAN, THRESHOLD_MEDIAN,
+    ERROR_LOWEST_MEDIAN, ERROR_AT_END_MEDIAN, THRESHOLD_RATIO_MEDIAN, SEED_STEPS, SOLVED_FRACTION,
 ]  # fmt: skip
 """In the order of the reports."""
 

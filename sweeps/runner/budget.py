@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sweeps.config.sweep_file import Budget
 from sweeps.errors import UserError
-from sweeps.machine import number_in
+from sweeps.machine import PRICE, price_here
 from sweeps.results.numbers import steps
-
-PRICE = "SWEEPS_PRICE_PER_HOUR"
-"""Environment variable: USD an hour for one node that trains. Clusters set it from `price_per_hour` of clusters.yaml."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +111,6 @@ class Spending:
         if limits.cost_usd is not None and cost is not None and self._nodes and self.price_per_hour:
             left.append((limits.cost_usd - cost) / (self._nodes * self.price_per_hour) * 3600)
         return max(0.0, min(left)) if left else None
-
-
-def price_here() -> float | None:
-    """Return USD an hour for one node, from the environment; None where it is not set. Raises UserError."""
-    return number_in(PRICE) if os.environ.get(PRICE, "").strip() else None
 
 
 def _stop(reason: str, key: str, value: float) -> Stop:

@@ -25,8 +25,8 @@ from torch.utils import _pytree as pytree
 from sweeps.config import registry
 from sweeps.config.settings import build, structure
 from sweeps.config.sweep_file import Sweep
+from sweeps.machine import PRICE
 from sweeps.results.numbers import steps
-from sweeps.runner.budget import PRICE
 from sweeps.runner.calibration import Costs, Sample, StructureCost, calibrate, folder, kept
 from sweeps.runner.driver import CellProgress, ConfigurationProgress, Driver, device_of
 from sweeps.search.samplers import chosen

@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.config.sweep_file import load
+from sweeps.config.user_files import embedded_code
 from sweeps.errors import UserError
 from sweeps.machine import ray_address
 from sweeps.results.comparison import Comparison, compare, exported_side, rate_text, side_of_results
-from sweeps.results.export import compare_seeds, require_results
+from sweeps.results.export import compare_seeds, require_results, require_unedited
 from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
@@ -25,13 +26,19 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
 
     The same seeds on the same kind of machine must give equal figures. With `fresh_seeds` as many other seeds are
     trained and the success rates compared. Raises SweepFileError, UserError for a file without an `exported` section, and
-    what `run_sweep` raises.
+    what `run_sweep` raises. Code that the file has itself is executed, from a folder of its own.
     """
+    with embedded_code(file, lambda line: console.print(line, highlight=False, soft_wrap=True)) as at:
+        return _reproduce(at, console, fresh_seeds, workers)
+
+
+def _reproduce(file: Path, console: Console, fresh_seeds: bool, workers: int | None) -> bool:
     sweep = load(file)
     expected = sweep.expected
     if not expected:
         raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
     require_results(expected, str(file))
+    require_unedited(sweep.document, expected, str(file))
     mode = None if fresh_seeds else _mode(expected)  # a success rate may be compared between modes, a figure may not
     if mode == "compiled" and ray_address() is None and (reason := why_no_compiler()):
         raise UserError(
