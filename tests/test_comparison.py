@@ -327,6 +327,30 @@ def test_a_file_that_was_edited_by_hand_is_refused(store: Store, tmp_path: Path,
         side_of_file(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [", "expected"),
+        ("just text", "has no `exported` section"),
+        ("exported: {lanes: [{seed: 0, solved: true}]}\nmodel: nau\ntask: static\ntrain: {steps: 5}\n", "all their settings"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        side_of_file(file)
+
+
+def test_a_file_of_a_unit_that_is_not_here_is_compared(store: Store, tmp_path: Path) -> None:
+    file = exported(store, tmp_path)
+    document: Any = read(file.read_text()).values
+    document["model"]["name"] = "./missing.py"
+    document["exported"].pop("digest", None)
+    file.write_text(dump(document))
+    assert side_of_file(file).settings["model"]["name"] == "./missing.py"
+
+
 def test_a_sweep_file_without_results_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "plain.yaml"
     file.write_text("name: plain\ntask: {name: static, operation: sub}\nmodel: nau\ntrain: {steps: 100}\nseeds: 2\n")
