@@ -18,7 +18,7 @@ from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
-from sweeps.results.verdicts import Unsolved, unsolved
+from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
@@ -405,6 +405,8 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     lines = [f"{_mark(report, one)}: {_errors(summary)}"]
     if report.is_judged():
         groups = unsolved(summary.results)
+        if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
+            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):
