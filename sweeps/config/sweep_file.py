@@ -654,7 +654,11 @@ def _without_threshold(search: Search | None, cells: Sequence[Cell], faults: Fau
             tasks.setdefault((resolved["task"]["name"], settable), []).append(cell.key)
     objectives = search.objectives if search is not None else ()
     empty = [one.name for one in objectives if metrics.find(one.name, one.direction).needs_solved_seeds]
-    effect = f"{' and '.join(empty)} cannot rank configurations: the median error does" if empty else "reports have errors only"
+    effect = (
+        f"{' and '.join(empty)} cannot rank configurations: the median error does"
+        if empty
+        else "reports have errors and scores only"
+    )
     remedies = ["search.objective: error.extrapolation.median"] if empty else []
     for (name, settable), keys in tasks.items():
         where = f" in {len(keys)} cells" if 1 < len(keys) else f" in cell {keys[0]}" if len(cells) > 1 else ""
