@@ -13,7 +13,7 @@ READY       := $(VENV)/ready
 PINS        := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: gpu-check help venv sweep test test-cluster test-slow test-faults check bench ui docs clean
+.PHONY: gpu-check help venv sweep test test-cluster test-slow test-faults check bench wheel ui docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -76,6 +76,12 @@ bench: venv  ## compare the engine's speed with a plain PyTorch loop
 
 gpu-check:  ## the engine on this machine's GPU: right, and how fast (six minutes, without the virtual environment)
 	python3 -m sweeps.bench.gpu_check
+
+wheel: venv  ## build dist/sweeps-VERSION-py3-none-any.whl, which runs without this checkout
+	rm -rf build
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+	@ls dist/*.whl
 
 ui: venv  ## open the MLflow web interface
 	$(BIN)/sweeps ui

@@ -9,7 +9,8 @@
     │   └── HeldByAnother    another live driver runs the sweep              (sweeps.store)
     ├── ClusterError         Ray or a cluster cannot run the sweep, or does not answer
     ├── TrackingError        MLflow did not accept something
-    └── SweepFailed          the sweep stopped on an error after it had been started
+    ├── SweepFailed          the sweep stopped on an error after it had been started
+    └── SweepIncomplete      sweeps.run: the sweep ended before it was done, as by Ctrl-C
 
 The command prints the message of a SweepsError without a traceback and exits with its `exit_status`: 2 where the user can
 mend the request and nothing was started, otherwise 1. Any other exception is a bug: it keeps its traceback.
@@ -21,6 +22,7 @@ import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class SweepsError(Exception):
@@ -51,6 +53,17 @@ class TrackingError(SweepsError):
 
 class SweepFailed(SweepsError):
     """The sweep stopped on an error after it had been started. What was recorded is kept."""
+
+
+class SweepIncomplete(SweepsError):
+    """A sweep that was run from Python ended before it was done. What was recorded is kept."""
+
+    def __init__(self, message: str, state: str, reason: str | None, sweep: Any) -> None:
+        super().__init__(message)
+        self.state, self.reason = state, reason
+        """stopped or failed, and why."""
+        self.sweep = sweep
+        """Its results so far, a `sweeps.SweepResults`."""
 
 
 @contextmanager

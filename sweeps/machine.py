@@ -62,6 +62,11 @@ def ensure_folders() -> str | None:
     return said
 
 
+def default_store() -> str:
+    """Return the store that is used where none is named: SWEEPS_STORE, or the folder `results`."""
+    return os.environ.get("SWEEPS_STORE") or "results"
+
+
 def user_folder(variable: str, below_home: str) -> Path:
     """Return the folder of an XDG variable, or its default below the home folder."""
     given = os.environ.get(variable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from sweeps.errors import TrackingError
 from sweeps.tracking import BackgroundTracker
+from sweeps.tracking import tracker as tracker_module
+from sweeps.tracking.client import Rejected, Unavailable
 
 
 class Slow:
@@ -23,6 +26,8 @@ class Slow:
 
     def __init__(self) -> None:
         self.go_on, self.written = threading.Event(), []
+
+    together = contextlib.nullcontext
 
     def put(self, what: int) -> None:
         assert self.go_on.wait(30)
@@ -89,9 +94,9 @@ def test_a_flush_with_a_timeout_does_not_begin(slow: Any) -> None:
 
 def test_a_process_ends_though_mlflow_does_not_respond() -> None:
     program = (
-        "import threading, types\n"
+        "import contextlib, threading, types\n"
         "from sweeps.tracking import BackgroundTracker\n"
-        "background = BackgroundTracker(types.SimpleNamespace(name='small'))\n"
+        "background = BackgroundTracker(types.SimpleNamespace(name='small', together=contextlib.nullcontext))\n"
         "background.write(lambda tracker: threading.Event().wait())\n"
         "background.begin()\n"
         "print(background.flush(0.2))\n"
@@ -113,6 +118,70 @@ def test_a_failure_of_mlflow_is_logged_once_and_stops_nothing(slow: Any, caplog:
     assert slow.written == []
     assert len(caplog.records) == 1
     assert "the server is down" in caplog.text and "sweeps sync small" in caplog.text
+
+
+def away(background: BackgroundTracker, tracker: Any, until: threading.Event) -> Any:
+    """A write that fails as long as MLflow is away."""
+
+    def write(_: Any) -> None:
+        if not until.is_set():
+            raise Unavailable("no server")
+        tracker.written.append("back")
+
+    return write
+
+
+def test_what_could_not_be_written_is_written_once_mlflow_is_back_in_its_order(
+    slow: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "FIRST_PAUSE_S", 0.01)
+    slow.go_on.set()
+    background, back = BackgroundTracker(slow), threading.Event()
+    for write in (away(background, slow, back), lambda tracker: tracker.put(1)):
+        background.write(write)
+    background.begin()
+    while not caplog.records:
+        time.sleep(0.01)
+    assert (background.pending, slow.written) == (2, [])
+    back.set()
+    assert background.flush()
+    assert slow.written == ["back", 1]
+    first, last = (record.getMessage() for record in caplog.records)
+    assert first == "MLflow cannot be written now, and is tried again: no server" and last == "MLflow is written again"
+
+
+def test_the_end_of_a_sweep_waits_for_a_server_that_is_away_for_a_bounded_time(
+    slow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(tracker_module, "AWAY_S", 0.3)
+    background = BackgroundTracker(slow)
+    background.write(away(background, slow, threading.Event()))
+    assert not background.flush()
+
+
+def test_what_mlflow_rejects_is_tried_three_times(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "FIRST_PAUSE_S", 0.01)
+    tried = []
+
+    def rejected(_: Any) -> None:
+        tried.append(1)
+        raise Rejected("no such run")
+
+    background = BackgroundTracker(slow)
+    background.write(rejected)
+    assert background.flush() and len(tried) == 3
+
+
+def test_beyond_a_number_of_writes_the_store_is_what_is_written(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "MOST_QUEUED", 3)
+    slow.go_on.set()
+    background = BackgroundTracker(slow, lambda tracker: tracker.put("store"))
+    for number in range(10):
+        background.write(lambda tracker, n=number: tracker.put(n))
+    assert background.pending == 4
+    assert background.flush()
+    assert slow.written == [0, 1, 2, "store"]
 
 
 def test_a_bug_is_not_hidden_by_the_thread(slow: Any) -> None:

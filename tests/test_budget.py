@@ -221,7 +221,7 @@ def test_report_and_progress_say_that_a_cell_ended_by_its_target_and_what_was_no
     assert "Ended by its target: #0 solves at least 91 % of seeds (lower end of its interval), above 90 %." in text
     assert "Not tried: configurations from #2 on, 4 of 6." in text
     assert '"not_tried": 4' in as_json(found)
-    line = Progress(driver, Console()).lines()[0]
+    line = Progress(driver, Console()).line()
     assert "configurations 2/2  lanes 80/80" in line and "1 of 1 cells ended by their target" in line
     store.update_definition("target", "", sweep_of().document)
     assert "Ended by its target" not in as_markdown(report(store, "target"))

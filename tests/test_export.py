@@ -13,7 +13,7 @@ from made_sweep import DOCUMENT, made_sweep
 from sweeps.config.settings import lane_key, resolve
 from sweeps.config.sweep_file import parse
 from sweeps.errors import StoreError
-from sweeps.results.export import ExportError, best, compare_rates, compare_seeds
+from sweeps.results.export import ExportError, best, compare_seeds
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
@@ -31,13 +31,6 @@ def exported(store: Store, cell: str | None = None) -> dict[str, Any]:
 
 def changed(record: LaneResult, **fields: Any) -> LaneResult:
     return dataclasses.replace(record, **fields)
-
-
-def lanes_of(outcomes: list[bool]) -> list[LaneResult]:
-    return [
-        LaneResult(key="k", seed=seed, budget=1, steps=1, outcome="solved" if good else "unsolved", solved=good)
-        for seed, good in enumerate(outcomes)
-    ]
 
 
 def test_the_file_is_a_sweep_of_exactly_the_lanes_that_were_trained(store: Store) -> None:
@@ -113,20 +106,6 @@ def test_another_machine_is_named_as_a_reason_only_where_figures_differ(store: S
     differences = compare_seeds(exported(store), [changed(lane, steps=1) for lane in elsewhere])
     assert len(differences) == 4
     assert differences[-1].endswith("torch 2.13.0 then, 2.14.0 now")
-
-
-def test_fresh_seeds_pass_where_rates_agree_and_fail_where_they_do_not(store: Store) -> None:
-    made_sweep(store)
-    expected = exported(store)
-    expected["lanes"] = [{"seed": seed, "solved": True} for seed in range(20)]
-    same = compare_rates(expected, lanes_of([True] * 19 + [False]))
-    assert same.passed
-    assert same.text.startswith("PASS: the rates agree: exported 20/20 = 100 % [84, 100], fresh seeds 19/20 = 95 % [76, 99]")
-    worse = compare_rates(expected, lanes_of([True] * 10 + [False] * 10))
-    assert not worse.passed
-    assert worse.text.startswith("FAIL: the rates differ")
-    assert "fresh seeds 10/20 = 50 % [30, 70]; difference -50.0 [" in worse.text
-    assert compare_rates(expected, []).text.startswith("FAIL: there is nothing to compare")
 
 
 def test_an_unknown_cell_is_reported_with_the_nearest(store: Store) -> None:

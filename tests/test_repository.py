@@ -78,7 +78,7 @@ def test_make_without_arguments_lists_every_target() -> None:
     assert done.returncode == 0, done.stderr
     assert make_targets() == {
         *("help", "venv", "sweep", "test", "test-cluster", "test-slow", "test-faults"),
-        *("check", "bench", "gpu-check", "ui", "docs", "clean"),
+        *("check", "bench", "gpu-check", "wheel", "ui", "docs", "clean"),
     }
     for target in make_targets():
         assert re.search(rf"^ +{target} +\w", done.stdout, re.MULTILINE), f"{target} is missing in:\n{done.stdout}"
@@ -149,3 +149,22 @@ def test_commands_links_and_anchors_are_found_in_a_document() -> None:
     assert commands(text, "sweeps") == {"run", "check"}
     assert list(links(text)) == ["a.md#b"]
     assert anchors(text) == {"one-two"}
+
+
+def test_the_changelog_has_the_version_of_the_package_as_its_latest_release() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    releases = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\](?: - \d{4}-\d\d-\d\d)?", heading) for heading in headings[1:]]
+    assert all(releases)
+    versions = [tuple(map(int, found[1].split("."))) for found in releases if found]
+    assert versions == sorted(set(versions), reverse=True)
+    assert ".".join(map(str, versions[0])) == PYPROJECT["project"]["version"]
+
+
+def test_the_changelog_names_the_numerics_and_the_schema_of_the_store() -> None:
+    from sweeps.store.database import SCHEMA_VERSION
+    from sweeps.training.numerics import NUMERICS
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"numerics version {NUMERICS}\b", text)
+    assert re.search(rf"schema {SCHEMA_VERSION}\b", text)

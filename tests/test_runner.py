@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import socket
@@ -213,6 +214,95 @@ def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> N
     assert failed.out.count("seed 1: error.extrapolation was") == failed.out.count("seed ") == 1
 
 
+def exported_own_unit(folder: Path, unit: str = UNIT) -> Path:
+    """Run a sweep of a unit of one's own, and return its best.yaml in another folder, where the unit is not."""
+    (folder / "my_unit.py").write_bytes(unit.encode())
+    (folder / "mine.yaml").write_text(SMALL.replace("small", "mine").replace("[nau, linear]", "[./my_unit.py]"))
+    assert call("run", "mine.yaml", "--no-mlflow").status == 0
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    answer = call("export", "mine", "-o", "elsewhere/best.yaml")
+    assert (answer.status, answer.err) == (0, "")
+    return elsewhere / "best.yaml"
+
+
+# Spaces at a line's end, a tab, a carriage return and letters that are not ASCII: the code is the same to the last byte.
+ODD = UNIT.replace("class Mine", "# é \t \r\nx = 'a'  \n\n\nclass Mine") + "\n\n  # the end"
+
+
+@pytest.mark.parametrize("unit", [UNIT, ODD])
+def test_a_best_configuration_has_the_code_of_its_own_unit_and_is_reproduced_without_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    file = exported_own_unit(tmp_path, unit)
+    text = file.read_text()
+    assert "# It has the code of my_unit.py, which `sweeps reproduce` executes." in text
+    sources = read(text).values["exported"]["sources"]
+    written = (tmp_path / "my_unit.py").read_bytes()
+    assert sources["my_unit.py"]["text"].encode() == written
+    assert sources["my_unit.py"]["sha256"] == hashlib.sha256(written).hexdigest()
+    monkeypatch.chdir(file.parent)
+    registry.clear_cache()
+    for how in ([], ["--fresh-seeds"]):
+        passed = call("reproduce", "best.yaml", *how)
+        assert passed.status == 0, passed.out + passed.err
+        assert "best.yaml has the code of my_unit.py: it is executed, from a folder of its own" in passed.out
+        assert "PASS: " in passed.out
+    assert Path.cwd() == file.parent
+    assert [path.name for path in file.parent.iterdir()] == ["best.yaml"]
+
+
+def test_code_that_was_edited_in_an_exported_file_is_refused_before_it_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported_own_unit(tmp_path)
+    monkeypatch.chdir(file.parent)
+    values = read(file.read_text()).values
+    values["exported"]["sources"]["my_unit.py"]["text"] += "import os\nos.system('touch owned')\n"
+    Path("edited.yaml").write_text(dump(values))
+    refused = call("reproduce", "edited.yaml")
+    assert refused.status == 2
+    assert "edited.yaml: the code of my_unit.py is not what was exported" in refused.err
+    for name in ("../my_unit.py", "/tmp/my_unit.py", "a/../../b.py", "c:\\x.py", "."):
+        values["exported"]["sources"] = {name: {"text": "", "sha256": hashlib.sha256(b"").hexdigest()}}
+        Path("edited.yaml").write_text(dump(values))
+        refused = call("reproduce", "edited.yaml")
+        assert refused.status == 2
+        assert "`exported.sources` must be a mapping of paths below its folder" in refused.err
+    assert sorted(path.name for path in file.parent.iterdir()) == ["best.yaml", "edited.yaml"]
+
+
+def test_settings_that_were_edited_in_an_exported_file_are_refused_and_comments_are_not() -> None:
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    assert call("export", "small", "--cell", "nau", "-o", "best.yaml").status == 0
+    text = Path("best.yaml").read_text()
+    Path("edited.yaml").write_text(text.replace("lr: 0.001", "lr: 0.002"))
+    refused = call("reproduce", "edited.yaml")
+    assert refused.status == 2
+    assert "edited.yaml was edited after the export" in refused.err
+    assert "`sweeps run edited.yaml --name NEW` trains it as it is now" in refused.err
+    Path("edited.yaml").write_text(
+        "# mine\n" + text.replace("lr: 0.001", "lr: 1e-3").replace("name: small-nau-best", "name: x")
+    )
+    assert call("reproduce", "edited.yaml").status == 0
+
+
+def test_an_export_without_the_code_that_trained_says_so(tmp_path: Path) -> None:
+    exported_own_unit(tmp_path)
+    (tmp_path / "my_unit.py").write_text(UNIT.replace("return x\n", "return 2 * x\n"))
+    registry.clear_cache()
+    changed = call("export", "mine", "-o", "changed.yaml")
+    assert changed.status == 0
+    assert "note: the file does not have the code of ./my_unit.py, which it needs: my_unit.py: the code is not" in changed.err
+    (tmp_path / "my_unit.py").unlink()
+    registry.clear_cache()
+    absent = call("export", "mine", "-o", "absent.yaml")
+    assert absent.status == 0
+    assert "which it needs: ./my_unit.py is not in " in absent.err
+    for name in ("changed.yaml", "absent.yaml"):
+        assert "sources" not in read(Path(name).read_text()).values["exported"]
+
+
 def test_fresh_seeds_pass_or_fail_by_their_success_rate() -> None:
     assert call("run", "small.yaml", "--no-mlflow").status == 0
     assert call("export", "small", "--cell", "nau", "-o", "best.yaml").status == 0
@@ -273,6 +363,8 @@ def test_a_plain_log_has_a_line_where_lanes_have_ended_and_the_last_one() -> Non
         "0:00:20  configurations 0/9  lanes 4/36, 0 so",
         "0:00:36  configurations 2/9  lanes 12/36, 0 s",
         "0:00:38  configurations 9/9  lanes 36/36, 0 s",
+        "  model=nau: best #1",
+        "  model=nac: best #0",
         "# small",
     ]
 
@@ -282,6 +374,15 @@ def test_the_last_block_is_the_whole_screen() -> None:
         "0:00:38  configurati", "  model=nau: best #1", "  model=nac: best #0",
     ]  # fmt: skip
     assert last_block([]) == []
+
+
+def test_a_plain_log_has_a_table_every_few_minutes() -> None:
+    log = [
+        line
+        for second in range(0, 1000, 20)
+        for line in (f"{MARK}0:{second // 60:02}:{second % 60:02}  lanes {second}/1000", f"{MARK}  best at {second}")
+    ]
+    assert [line for line in plain(iter(log)) if "best" in line] == [f"  best at {n}" for n in (180, 360, 540, 720, 900)]
 
 
 def test_the_clock_of_a_continued_driver_starts_at_0() -> None:
@@ -302,18 +403,19 @@ def shown(folder: Path) -> list[str]:
     return output.getvalue().splitlines()
 
 
-def test_a_sweep_prints_a_line_now_and_then_and_one_at_its_end(tmp_path: Path) -> None:
-    first, last = shown(tmp_path)
+def test_a_sweep_prints_a_line_now_and_then_and_the_best_configurations_at_its_end(tmp_path: Path) -> None:
+    first, last, header, *rows = shown(tmp_path)
     assert first.startswith("0:00:00  configurations 0/4  lanes 0/8, 0 solved  0 seed-steps/s")
     assert "configurations 4/4  lanes 8/8, 0 solved [0%, 32%]  " in last
     assert "seed-steps/s  left about 0:00:00" in last
+    assert header.split() == ["cell", "#", "rank", "solved", "par2", "seeds", "parameters"]
+    assert [row.split()[0] for row in rows] == ["nau", "nau", "linear", "linear"]
 
 
-def test_a_log_has_the_best_configuration_of_every_cell_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_the_best_configurations_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEPS_PROGRESS", "lines")
     lines = shown(tmp_path)
     assert all(line.startswith(MARK) for line in lines) and [is_first(line) for line in lines[:2]] == [True] * 2
-    head, nau, linear = last_block(lines)
+    head, _, *rows = last_block(lines)
     assert "lanes 8/8" in head
-    for line, cell in ((nau, "model=nau"), (linear, "model=linear")):
-        assert line.startswith(f"  {cell}: best #") and "0 of 2 solved, " in line
+    assert all(row.startswith("  ") and " 0% [0, 66] " in row and " 2/2 " in row for row in rows)

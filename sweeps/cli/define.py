@@ -6,6 +6,7 @@ import atexit
 import gc
 import inspect
 import io
+import json
 import keyword
 import logging
 from collections.abc import Iterator
@@ -43,6 +44,31 @@ def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
         text = text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
         opened.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
+
+
+class SchemaFormat(StrEnum):
+    json = "json"
+    md = "md"
+
+
+@app.command()
+def schema(
+    format: Annotated[
+        SchemaFormat, typer.Option("--format", help="json: a JSON schema, for editors; md: a page of every key")
+    ] = SchemaFormat.json,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+) -> None:
+    """Print the JSON schema of the sweep file, for editors, or the reference of every key."""
+    from sweeps.config.schema import json_schema, reference
+
+    text = reference() if format is SchemaFormat.md else json.dumps(json_schema(), indent=1) + "\n"
+    if output is None:
+        echo(text, nl=False)
+        return
+    with writing(output) as file:
+        file.write_text(text, encoding="utf-8")
+    hint = "" if format is SchemaFormat.md else f". First line of a sweep file: # yaml-language-server: $schema={output}"
+    console.print(f"wrote {output}{hint}", highlight=False, soft_wrap=True)
 
 
 class Template(StrEnum):
@@ -133,7 +159,7 @@ def list_(
     if what is Listed.sweeps:
         require_store(store)
         with Store(store, read_only=True) as opened:
-            rows = [(row.name, state_of(opened, row.name)) for row in opened.sweeps()]
+            rows = sweep_rows(opened)
     elif what is Listed.definitions:
         rows = [(name, question_of(name)) for name in definitions()]
     elif what is Listed.clusters:
@@ -254,6 +280,17 @@ def state_of(store: Store, name: str) -> str:
     if state == "running" and (holder is None or not holder.alive):
         return f"interrupted: `sweeps run {name}` continues it"
     return state
+
+
+def sweep_rows(store: Store) -> list[tuple[str, str]]:
+    """Return names and states of a store's sweeps; of two that have the same file, which one the later one repeats."""
+    first: dict[str, str] = {}
+    rows = []
+    for row in store.sweeps():
+        document = json.dumps({key: value for key, value in row.document.items() if key != "name"}, sort_keys=True)
+        same = first.setdefault(document, row.name)
+        rows.append((row.name, state_of(store, row.name) + (f" (the same sweep as {same})" if same != row.name else "")))
+    return rows
 
 
 def about_model(name: str) -> str:

@@ -48,25 +48,47 @@ def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format: Annotated[
         str,
-        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json or csv for programs"),
+        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json, csv or parquet for programs"),
     ] = "md",
+    level: Annotated[
+        str | None,
+        typer.Option(help="what a row of csv and parquet is about: configurations (default), seeds, or curves"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
     """Print the results of sweeps: of several, json is a list of reports, and csv one table with a column `sweep`."""
     from sweeps.results import FORMATS, report
+    from sweeps.results.frames import require_level
     from sweeps.store import Store
 
+    chosen = FORMATS[format]
+    if level is not None:
+        require_level(level)
+        if chosen.levels is None:
+            tables = " or ".join(name for name, one in FORMATS.items() if one.levels is not None)
+            raise UserError(f"--level is for tables: --format {tables}, and not {format}")
+    if chosen.is_binary and output is None:
+        raise UserError(f"{format} is no text: name the file to write, -o {names[0]}.{format}")
     require_different(names)
     require_store(store)
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
-    chosen = FORMATS[format]
-    if len(found) > 1 and chosen.several is not None:
-        echo(chosen.several(found, timing), nl=chosen.empty_line)
+    contents: list[str | bytes]
+    if level is not None and chosen.levels is not None:
+        contents = [chosen.levels(level, found, timing)]
+    elif len(found) > 1 and chosen.several is not None:
+        contents = [chosen.several(found, timing)]
+    else:
+        contents = [chosen.render(one, timing) for one in found]
+    if output is None:
+        for text in contents:
+            echo(str(text), nl=chosen.empty_line)
         return
-    for one in found:
-        echo(chosen.render(one, timing), nl=chosen.empty_line)
+    with writing(output) as file:
+        file.write_bytes(b"".join(part if isinstance(part, bytes) else part.encode() for part in contents))
+    console.print(f"wrote {output}", highlight=False)
 
 
 @app.command("thresholds")
@@ -156,18 +178,120 @@ def export(
     name: str,
     cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE.safetensors", help="write the trained weights of its seeds into this file")
+    ] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="log a trained model to its seed's run in MLflow")] = False,
+    register: Annotated[str | None, typer.Option(metavar="MODEL", help="and register it in MLflow under this name")] = None,
+    configuration: Annotated[int | None, typer.Option(help="whose models: this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="this seed only; default: all, for MLflow the best")] = None,
+    at: Annotated[str | None, typer.Option(help="weights at the best evaluation, best, or the end; default: both")] = None,
     store: StoreOption = "results",
 ) -> None:
-    """Write the best configuration as a sweep file that runs again."""
+    """Write the best configuration as a sweep file that runs again, or its trained models: --weights, --mlflow, --register."""
     from sweeps.results.export import best
     from sweeps.store import Store
 
+    for option, value in {"--configuration": configuration, "--seed": seed, "--at": at}.items():
+        if value is not None and not (weights or mlflow or register):
+            raise UserError(f"{option} chooses what --weights FILE.safetensors writes, or --mlflow logs")
     require_store(store)
+    if mlflow or register:
+        _export_to_mlflow(store, name, cell, configuration, seed, at or "best", register)
+        if output is None and weights is None:
+            return
+    if weights is not None:
+        _export_weights(store, name, weights, cell, configuration, seed, at)
+        if output is None:
+            return
     with Store(store, read_only=True) as opened:
-        text = best(opened, name, cell)
+        text = best(opened, name, cell, on_note=lambda line: errors.print(f"note: {line}", highlight=False, soft_wrap=True))
     if output is None:
         echo(text)
         return
     with writing(output) as file:
         file.write_text(text, encoding="utf-8")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
+
+
+def _export_to_mlflow(
+    store: str, name: str, cell: str | None, configuration: int | None, seed: int | None, at: str, register: str | None
+) -> None:
+    from sweeps.models import log_to_mlflow
+
+    found = log_to_mlflow(
+        name, seed=seed, at=at, store=store, cell=cell, configuration=configuration, register=register
+    )  # fmt: skip
+    registered = "" if found.version is None else f", registered as version {found.version} of {register}"
+    console.print(
+        f"{'logged' if found.is_new else 'is logged already:'} {found.uri}{registered}. "
+        f'In Python: mlflow.pytorch.load_model("{f"models:/{register}@best" if register else found.uri}")',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _export_weights(
+    store: str, name: str, file: Path, cell: str | None, configuration: int | None, seed: int | None, at: str | None
+) -> None:
+    from sweeps.models import ATS, ranges, trained_models, write_weights
+    from sweeps.store import Store
+
+    if file.suffix != ".safetensors":
+        raise UserError(f"--weights writes a safetensors file: name it {file.with_suffix('.safetensors')}")
+    ats = tuple(one for one in ATS if at in (None, one))
+    if not ats:
+        raise UserError(f"--at is {' or '.join(ATS)}, but {at!r} is given")
+    with Store(store, read_only=True) as opened:
+        models = trained_models(opened, name, cell, configuration, None if seed is None else [seed], ats)
+    with writing(file) as written:
+        write_weights(written, models, seed_given=seed is not None, at_given=at is not None)
+    first, seeds = models[0].about, dict.fromkeys(model.about["seed"] for model in models)
+    console.print(
+        f"wrote {file}: configuration {first['configuration']}, seed{'s' if len(seeds) > 1 else ''} {ranges(list(seeds))}. "
+        f'In Python: sweeps.load_model("{file}")',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.safetensors")],
+    input: Annotated[str | None, typer.Option("--input", metavar="FILE", help=".csv or .npy; - is standard input")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write, .csv or .npy")] = None,
+    cell: Annotated[str | None, typer.Option(help="best of this cell only")] = None,
+    configuration: Annotated[int | None, typer.Option(help="this one instead of the best")] = None,
+    seed: Annotated[int | None, typer.Option(help="this seed only; default: all")] = None,
+    at: Annotated[str, typer.Option(help="weights at the best evaluation, or at the end")] = "best",
+    store: StoreOption = "results",
+) -> None:
+    """Predict with trained models: a column for each seed, and the exact result where the task defines it.
+
+    Without --input: their errors on the task's own evaluation sets, beside those of the records.
+    """
+    import numpy as np
+
+    from sweeps.models import load_models
+    from sweeps.predictions import Inputs, Predictions, summary
+
+    if output is not None and output.suffix not in (".csv", ".npy"):
+        raise UserError(f"predictions are written as .csv or .npy: name {output} so")
+    if input is None and output is not None:
+        raise UserError("-o is for predictions: --input FILE names the rows")
+    if not source.endswith(".safetensors"):
+        require_store(store)
+    models = load_models(source, seed, at, store, cell, configuration)
+    if input is None:
+        echo(summary(models))
+        return
+    found = Predictions(models, Inputs(models[0].task).read(input))
+    if found.note is not None:
+        errors.print(f"note: {found.note}", highlight=False, soft_wrap=True)
+    if output is None:
+        echo(found.csv(), nl=False)
+        return
+    with writing(output) as file:
+        if output.suffix == ".csv":
+            file.write_text(found.csv(), encoding="utf-8")
+        else:
+            np.save(file, found.array(), allow_pickle=False)
+    console.print(f"wrote {output}", highlight=False)

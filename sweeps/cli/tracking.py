@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,30 +38,52 @@ def sync_(name: str, store: StoreOption = "results") -> None:
 
 @app.command()
 def ui(
+    name: Annotated[str | None, typer.Argument(help="a sweep, whose leaderboard is opened")] = None,
     store: StoreOption = "results",
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    open_: Annotated[bool, typer.Option("--open", help="open the page in the browser too")] = False,
 ) -> None:
     """Serve MLflow's pages of the store's sweeps, by default for this machine only."""
-    from sweeps.runner.run import sync_all
+    from sweeps.runner.run import mlflow_page, sync_all
+    from sweeps.store import Store
     from sweeps.tracking import default_uri, serve, stop
     from sweeps.tracking.server import address
 
     require_store(store)
+    if name is not None:
+        with Store(store, read_only=True) as opened:
+            if opened.sweep(name) is None:
+                raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+
+    def page(uri: str, server: str) -> str:
+        if name is None:  # without the query MLflow opens its pages for language models
+            return f"{server}/#/experiments?workflowType=machine_learning"
+        with Store(store, read_only=True) as opened:
+            return mlflow_page(name, opened, store, uri, server)
+
+    given = default_uri(store)
+    if name is not None and given.startswith(("http://", "https://")):  # nothing is to be served
+        _show(page(given, given), open_)
+        return
     # SIGTERM must end the server too, which is in another session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _writable(default_uri(store)) as uri:
+    with _writable(given) as uri:
         process = serve(uri, host, port, refill=partial(sync_all, store))
-        # Without the query MLflow opens its pages for language models.
-        page = f"{address(host, port)}/#/experiments?workflowType=machine_learning"
-        console.print(f"MLflow: {page}   (Ctrl-C ends it)", highlight=False)
         try:
+            _show(page(uri, address(host, port)), open_, "   (Ctrl-C ends it)")
             while process.poll() is None:
                 time.sleep(0.5)
         except KeyboardInterrupt:
             pass
         finally:
             stop(process)
+
+
+def _show(page: str, in_browser: bool, more: str = "") -> None:
+    console.print(f"MLflow: {page}{more}", highlight=False, soft_wrap=True)
+    if in_browser and not webbrowser.open(page):
+        console.print("no browser could be opened here", highlight=False)
 
 
 @contextmanager

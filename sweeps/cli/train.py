@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -25,7 +25,7 @@ from sweeps.cli.app import (
     writing,
 )
 from sweeps.cli.output import outlive
-from sweeps.errors import UserError, after_start
+from sweeps.errors import ClusterError, StoreError, SweepFailed, UserError, after_start
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -43,20 +43,37 @@ def run(
     numerics: Annotated[
         str | None, typer.Option(help="of a new sweep: compiled or plain, and a kind of device, as in cpu-x86-64-v3,plain")
     ] = None,
+    on_end: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND_OR_URL", help="called with JSON when the sweep ends (also: SWEEPS_ON_END)"),
+    ] = None,
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.results import as_markdown, report
+    from sweeps.runner import on_end as hook
     from sweeps.runner.run import run_sweep
     from sweeps.store import Store
 
     outlive()
+    called = hook.parse(on_end, _warn)
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
-        outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
+
+        def ended(state: str, reason: str | None) -> None:
+            if called is not None:
+                with suppress(StoreError):  # it is what ended the sweep
+                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), _warn)
+
+        try:
+            outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
+        except (SweepFailed, ClusterError) as error:
+            ended("failed", str(error))
+            raise
         with after_start():
             found = report(opened, sweep.name)
         echo("\n" + as_markdown(found))
+        ended(outcome.state, outcome.reason)
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
             what = "lowest error, nothing being solved" if found.is_without_winner() else "best configuration"
@@ -95,6 +112,7 @@ def bench_(
     as_json: Annotated[bool, typer.Option("--json", help="all rounds as JSON")] = False,
     units: Annotated[str | None, typer.Option(help="`all`, or names with commas: a table of these")] = None,
     model: Annotated[str | None, typer.Option(help="dngpu: its step against one of conv1d calls")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="lanes a second into MLflow: SQLite, PostgreSQL, a server")] = False,
     driver: Annotated[bool, typer.Option("--driver", help="packs a second of the driver, with simulated workers")] = False,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="how often confidence intervals contain the truth, by simulation")
@@ -121,7 +139,7 @@ def bench_(
 
     others = {
         "--threads": threads, "--units": units, "--model": model, "--driver": driver or None, "--search": search or None,
-        "--record": record, "--coverage": coverage or None,
+        "--record": record, "--coverage": coverage or None, "--mlflow": mlflow or None,
     }  # fmt: skip
     given = [option for option, value in others.items() if value is not None]
     if len(given) > 1 or (given and device != "cpu"):
@@ -152,6 +170,12 @@ def bench_(
         for tracked in (False, True):
             result = bench_driver(tracked=tracked, on_progress=on_progress)
             echo(f"{'with' if tracked else 'without'} MLflow: {result.line()}")
+        return
+    if mlflow:
+        from sweeps.bench.tracking import bench_tracking
+
+        for found in bench_tracking():
+            echo(found if isinstance(found, str) else found.line())
         return
     if units is not None:
         from sweeps.bench.units import HEADER, bench_units, static_units
@@ -219,25 +243,24 @@ def _counts(text: str) -> list[int]:
 
 
 def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
-    """Return the sweep of that name in the store; None for a file, and for a shipped definition with overrides."""
-    from sweeps.config.sweep_file import definitions, parse
-    from sweeps.store import Store
-    from sweeps.store.database import exists
+    """Return the sweep of that name in the store, and print that it continues; see `stored_sweep`."""
+    from sweeps.runner.run import stored_sweep
 
-    if Path(name).is_file() or (overrides and name in definitions()):
+    sweep = stored_sweep(name, overrides, store)
+    if sweep is None:
         return None
-    if not exists(store):
-        return None
-    with Store(store, read_only=True) as opened:
-        row = opened.sweep(name)
-    if row is None:
-        return None
-    console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
-    named = any(argument.startswith("name=") for argument in overrides)
-    sweep = parse(row.definition, name, overrides)
-    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
-        sweep = parse(row.definition, name, [f"name={name}", *overrides])
-    return with_warnings(replace(sweep, text=row.definition) if sweep.document == row.document else sweep)
+    if sweep.name == name:
+        console.print(f"{name} continues as it was begun in {masked(store)}", highlight=False)
+    else:
+        console.print(
+            f"{sweep.name} is another sweep, of the file of {name} in {masked(store)}, whose lanes it has in common. To change "
+            f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return with_warnings(sweep)
+
+
+def _warn(message: str) -> None:
+    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)
 
 
 def _store_flag(store: str) -> str:

@@ -60,6 +60,7 @@ NOT_BUILT = ("search.order",)
 """Keys that have a meaning and no implementation yet: to ignore them would run another experiment."""
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a sweep may be called: safe as the name of a folder, an experiment, a job of Ray or Slurm, and in a shell."""
+NAME_RULE = "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first"
 FRACTION = re.compile(r"(\d+) ?/ ?(\d+)")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 MAX_SEED = 2**32 - 1
@@ -278,8 +279,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
         faults.add("question", f"must be text, not {shown(question)}")
     name = values.get("name", stem)
     if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name):
-        allowed = "1 to 100 letters, digits, dots, dashes or underscores, a letter or digit first"
-        faults.add("name", f"must be {allowed}, not {shown(name)}")
+        faults.add("name", f"must be {NAME_RULE}, not {shown(name)}")
     grids: Mapping[str, int] = {}
     cells, warnings = read_cells(base, axes, _sections_given(values), search.space if search else {}, faults)
     if search is not None:
@@ -654,7 +654,11 @@ def _without_threshold(search: Search | None, cells: Sequence[Cell], faults: Fau
             tasks.setdefault((resolved["task"]["name"], settable), []).append(cell.key)
     objectives = search.objectives if search is not None else ()
     empty = [one.name for one in objectives if metrics.find(one.name, one.direction).needs_solved_seeds]
-    effect = f"{' and '.join(empty)} cannot rank configurations: the median error does" if empty else "reports have errors only"
+    effect = (
+        f"{' and '.join(empty)} cannot rank configurations: the median error does"
+        if empty
+        else "reports have errors and scores only"
+    )
     remedies = ["search.objective: error.extrapolation.median"] if empty else []
     for (name, settable), keys in tasks.items():
         where = f" in {len(keys)} cells" if 1 < len(keys) else f" in cell {keys[0]}" if len(cells) > 1 else ""

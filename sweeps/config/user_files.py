@@ -1,19 +1,32 @@
-"""The user's own units and tasks that a sweep names: files that have to be sent to workers on other machines."""
+"""The user's own units and tasks that a sweep names: files that have to be sent to workers on other machines.
+
+An exported configuration has them in itself (`embedded`), and is reproduced with them (`embedded_code`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sweeps.config import registry
 from sweeps.config.source import imported_files
+from sweeps.config.yaml import read
 from sweeps.errors import UserError
 
 PACKAGES = ("arith_models", "cluster", "sweeps", "tasks")
 """The packages of this project."""
 _LEFT_OUT = ("__pycache__", "node_modules", "results", "mlruns")  # and names that begin with a dot
+
+
+MOST_EMBEDDED_BYTES = 1_000_000
+"""Of the files in one exported configuration."""
 
 
 class OutOfReach(UserError):
@@ -83,3 +96,84 @@ def files_below(folder: Path) -> Iterator[Path]:
         packages = {name for name in folders if (Path(parent) / name / "__init__.py").is_file()}
         folders[:] = [name for name in folders if (name in packages or name not in _LEFT_OUT) and not name.startswith(".")]
         yield from (Path(parent) / name for name in files if not name.endswith(".pyc") and not name.startswith("."))
+
+
+# ------------------------------------------------------------------------------------------- code in exported files
+
+
+def embedded(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return the text of files and its sha256, by their paths. Raises OutOfReach for what cannot be part of a YAML file."""
+    found = {}
+    size = 0
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        size += len(content)
+        if size > MOST_EMBEDDED_BYTES:
+            raise OutOfReach(f"the code is larger than {MOST_EMBEDDED_BYTES / 1e6:g} MB")
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise OutOfReach(f"{name} is not UTF-8 text") from error
+        found[name] = {"sha256": hashlib.sha256(content).hexdigest(), "text": text}
+    return found
+
+
+@contextmanager
+def embedded_code(file: Path, on_code: Callable[[str], object]) -> Iterator[Path]:
+    """Yield the path of an exported file, for as long as the block lasts in a folder of its own with the code that it has.
+
+    That is the working directory then, and first on Python's path. `on_code` receives a sentence before. Without code in the
+    file nothing is changed. Raises UserError where the code is not what was exported, and then writes nothing.
+    """
+    sources = _embedded_in(file)
+    if not sources:
+        yield file
+        return
+    before = Path.cwd()
+    file = file.absolute()
+    with tempfile.TemporaryDirectory(prefix="sweeps-code-") as folder:
+        for name, text in sources.items():
+            path = Path(folder, *PurePosixPath(name).parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode("utf-8"))
+        on_code(f"{file.name} has the code of {', '.join(sources)}: it is executed, from a folder of its own")
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+        registry.clear_cache()
+        try:
+            yield file
+        finally:
+            sys.path.remove(folder)
+            os.chdir(before)
+            registry.clear_cache()
+
+
+def _embedded_in(file: Path) -> dict[str, str]:
+    """Return the code of an exported file by path. Raises UserError where it was edited."""
+    try:
+        document = read(file.read_text(encoding="utf-8-sig")).values
+    except (OSError, UnicodeDecodeError):
+        return {}  # reading it as a sweep file reports that
+    exported = document.get("exported") if isinstance(document, Mapping) else None
+    sources = exported.get("sources") if isinstance(exported, Mapping) else None
+    if sources is None:
+        return {}
+    found = {}
+    for name, source in sources.items() if isinstance(sources, Mapping) else [("", None)]:
+        parts = PurePosixPath(name).parts
+        text, stated = (source.get("text"), source.get("sha256")) if isinstance(source, Mapping) else (None, None)
+        below = bool(parts) and parts[0] != "/" and not {"..", "."} & set(parts) and not set(name) & set("\\:\0")
+        if not (isinstance(text, str) and isinstance(stated, str) and below):
+            raise UserError(
+                f"{file}: `exported.sources` must be a mapping of paths below its folder to `sha256` and `text`, as `sweeps "
+                "export` writes it"
+            )
+        if (digest := hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()) != stated:
+            raise UserError(
+                f"{file}: the code of {name} is not what was exported: its sha256 is {digest[:16]}..., and the file has "
+                f"{stated[:16]}... Export it again, or take `sources` out and put {name} into the working directory: then "
+                "it is that file that trains"
+            )
+        found[str(name)] = text
+    return found

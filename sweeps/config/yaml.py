@@ -112,7 +112,8 @@ class _Representer(SafeRepresenter):
 
 def _represent_text(representer: _Representer, text: str) -> ScalarNode:
     plain = re.fullmatch(r"[A-Za-z][\w /%+.-]*", text, re.ASCII) and not text.endswith(" ")
-    style = None if plain and text.lower() not in _OLD_BOOLEANS else "|" if "\n" in text else '"'
+    block = "\n" in text and not re.search("[\r\x85\u2028\u2029]", text)  # in a block these become other line breaks
+    style = None if plain and text.lower() not in _OLD_BOOLEANS else "|" if block else '"'
     node: ScalarNode = representer.represent_scalar(_TAG + "str", text, style=style)
     return node
 

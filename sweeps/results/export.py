@@ -1,48 +1,53 @@
 """best.yaml: a sweep's best configuration as a sweep file, with its results.
 
 The file holds the resolved configuration and, under `exported`, its results: `sweeps reproduce` trains it again and
-compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`compare_rates`).
+compares, seed by seed (`compare_seeds`) or, with fresh seeds, success rate against success rate (`sweeps.results.comparison`).
+The code of a user's own units and tasks is in it too (`exported.sources`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweeps.config.registry import nearest
-from sweeps.config.yaml import dump
+from sweeps.config.settings import lane_key
+from sweeps.config.user_files import OutOfReach, embedded, own_files
+from sweeps.config.yaml import dump, read
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.numbers import percent, steps
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, lane_figures, report
-from sweeps.results.statistics import rate_difference, wilson
+from sweeps.results.statistics import wilson
 from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
+from sweeps.training.numerics import Numerics
+
+NOT_TRAINED = ("name", "question", "resources", "budget", "exported")
+"""Keys of a sweep file that change no lane."""
 
 
 class ExportError(UserError):
     """There is nothing to export: an unknown cell, or no complete configuration."""
 
 
-@dataclass(frozen=True)
-class RateComparison:
-    """Whether two success rates agree, and a sentence about it, beginning with PASS or FAIL."""
-
-    passed: bool
-    text: str
-
-
-def best(store: Store, name: str, cell: str | None = None) -> str:
+def best(
+    store: Store, name: str, cell: str | None = None, on_note: Callable[[str], object] | None = None, home: Path | None = None
+) -> str:
     """Return the YAML text of the best complete configuration of a cell; of all cells where none is named.
 
     Of a confirmed one the file has the fresh seeds and their results, and in `search_summary` those of the search.
 
-    `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. Raises ExportError, and
-    StoreError for an unknown sweep.
+    `cell` is a cell's key, such as `model=nau range=U[1,2]`, or its labels alone. `home` is the folder with the user's own
+    files, by default the working directory; `on_note` receives a sentence where the file lacks their code. Raises
+    ExportError, and StoreError for an unknown sweep.
     """
     found = report(store, name)
     chosen = _best_of(_of_cell(found, cell), found)
@@ -50,7 +55,16 @@ def best(store: Store, name: str, cell: str | None = None) -> str:
     if found.row.document.get("question"):
         document["question"] = " ".join(str(found.row.document["question"]).split())
     document |= {section: chosen.configuration.settings[section] for section in ("task", "model", "train")}
-    document |= {"seeds": [result.seed for result in _exported_results(chosen)], "exported": _exported(chosen, found)}
+    document |= {"seeds": [result.seed for result in _exported_results(chosen)]}
+    exported = _exported(chosen, found)
+    exported["digest"] = digest_of(read(dump(document)).values)
+    try:
+        if sources := _sources(chosen, found, document, home or Path.cwd()):
+            exported["sources"] = sources
+    except OutOfReach as reason:
+        if on_note is not None:
+            on_note(f"the file does not have the code of {', '.join(_own_names(document))}, which it needs: {reason}")
+    document["exported"] = exported
     return _header(chosen, found, document) + dump(document)
 
 
@@ -58,6 +72,25 @@ def best_configuration(store: Store, name: str, cell: str | None = None) -> Rank
     """Return the best complete configuration of a cell, or of all cells. Raises as `best` does."""
     found = report(store, name)
     return _best_of(_of_cell(found, cell), found)
+
+
+def configuration_of(found: Report, cell: str | None = None, number: int | None = None) -> RankedConfiguration:
+    """Return a configuration by its number, or the best complete one, of a cell, or of all cells where none is named.
+
+    Raises ExportError for an unknown cell or number, for a number that several cells have, and where none is complete.
+    """
+    candidates = _of_cell(found, cell)
+    if number is None:
+        return _best_of(candidates, found)
+    having = [one for one in candidates if number in (one.configuration.number, *(again.number for again in one.repeats))]
+    if not having:
+        numbers = sorted({one.configuration.number for one in candidates})
+        listed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise ExportError(f"sweep {found.name!r} has no configuration {number}. It has: {listed}")
+    if len(having) > 1:
+        cells = ", ".join(repr(one.configuration.cell) for one in having)
+        raise ExportError(f"configuration {number} of sweep {found.name!r} is in several cells: name one of {cells}")
+    return having[0]
 
 
 def require_results(expected: Mapping[str, Any], file: str) -> None:
@@ -74,6 +107,21 @@ def require_results(expected: Mapping[str, Any], file: str) -> None:
     if not sound:
         raise ExportError(
             f"{file}: `exported.lanes` must be a list of results, each with `seed` and `solved`, as `sweeps export` writes it"
+        )
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Return a digest of the keys of a sweep file that decide what is trained. Their order and form do not matter."""
+    kept = {key: value for key, value in document.items() if key not in NOT_TRAINED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def require_unedited(document: Mapping[str, Any], expected: Mapping[str, Any], file: str) -> None:
+    """Raise ExportError where an exported file has other settings or seeds than when it was written."""
+    if "digest" in expected and expected["digest"] != digest_of(document):
+        raise ExportError(
+            f"{file} was edited after the export: its settings or seeds are not those that gave the results in it, so there is "
+            f"nothing to compare with. `sweeps run {file} --name NEW` trains it as it is now; `sweeps export` writes it anew"
         )
 
 
@@ -100,28 +148,6 @@ def compare_seeds(expected: Mapping[str, Any], results: Iterable[LaneResult]) ->
         if changed:
             differences.append(f"figures are equal on the same kind of machine and versions only: {'; '.join(changed)}")
     return differences
-
-
-def compare_rates(expected: Mapping[str, Any], results: Sequence[LaneResult], confidence: float = 0.95) -> RateComparison:
-    """Compare the success rate of fresh seeds with the exported one.
-
-    PASS if Newcombe's interval of the difference contains 0: at 95 % about one correct repetition in twenty
-    fails. A best configuration was chosen for its success, so its exported rate is biased upwards where
-    seeds are few.
-    """
-    lanes = expected["lanes"]
-    before = (sum(bool(lane["solved"]) for lane in lanes), len(lanes))
-    after = (sum(result.solved for result in results), len(results))
-    rates = f"exported {_rate(before, confidence)}, fresh seeds {_rate(after, confidence)}"
-    compared = rate_difference(before, after, confidence)
-    if compared is None:
-        return RateComparison(False, f"FAIL: there is nothing to compare: {rates}.")
-    low, high = compared.difference.low, compared.difference.high
-    assert low is not None and high is not None and compared.difference.estimate is not None
-    passed = low <= 0 <= high
-    points = f"{100 * compared.difference.estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-    verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
-    return RateComparison(passed, f"{verdict}: {rates}; difference {points}, Fisher's exact p = {compared.p_value:.2g}.")
 
 
 # ------------------------------------------------------------------------------------------- choosing
@@ -184,13 +210,45 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
     }
 
 
+def _own_names(document: Mapping[str, Any]) -> list[str]:
+    """Return the user's own files and classes that the settings name."""
+    model, task = document["model"], document["task"]
+    named = [model["name"], model["network"], *(unit["name"] for unit in model["units"]), task["name"]]
+    return list(dict.fromkeys(name for name in named if isinstance(name, str) and (name.endswith(".py") or ":" in name)))
+
+
+def _sources(
+    chosen: RankedConfiguration, found: Report, document: Mapping[str, Any], home: Path
+) -> dict[str, dict[str, str]] | None:
+    """Return the code of the user's own files, None where the settings name none. Raises OutOfReach with the reason."""
+    names = _own_names(document)
+    if not names:
+        return None
+    files = own_files(names, home)
+    for name in names:
+        top = os.path.normpath(name) if name.endswith(".py") else name.partition(":")[0].partition(".")[0]
+        if not any(file in (top, f"{top}.py") or file.startswith(f"{top}/") for file in files):
+            raise OutOfReach(f"{name} is not in {home}")
+    entry, numerics = chosen.configuration, found.row.numerics
+    seed, key = next(iter(entry.keys.items()))
+    try:
+        changed = numerics is not None and lane_key(entry.settings, seed, Numerics.parse(numerics)) != key
+    except (UserError, ValueError) as error:
+        raise OutOfReach(str(error)) from error
+    if changed:
+        raise OutOfReach(f"{', '.join(files)}: the code is not what trained it any more, or this is another release of sweeps")
+    return embedded(files)
+
+
 def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, Any]) -> str:
     name, entry, cells = found.name, chosen.configuration, found.cells()
     summary = chosen.confirmed or chosen.summary
     fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
+    own = next(cell for cell in cells if cell[0].configuration.cell == entry.cell)
+    what = "Lowest error, nothing being solved," if found.ranked_by_error(own) else "Best configuration"
     lines = [
-        f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
+        f"{what} of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
         f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]
@@ -205,6 +263,8 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
         lines.append(f"It is the first on the Pareto front of {names}; others of its cell on it: {numbers}.")
     if broken := found.broken_constraints(chosen):
         lines.append(f"No configuration meets all constraints; this one breaks {', '.join(map(str, broken))}.")
+    if sources := document["exported"].get("sources"):
+        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce` executes.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

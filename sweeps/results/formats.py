@@ -1,10 +1,8 @@
-"""Formats of a report: Markdown, HTML and LaTeX for people, JSON and CSV for programs. A format is one entry of `FORMATS`."""
+"""Formats of a report: Markdown, HTML and LaTeX for people; JSON, CSV and Parquet for programs. Entries of `FORMATS`."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import statistics
 import textwrap
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.space import Dimension, Search
-from sweeps.results import metrics
+from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
@@ -119,40 +117,10 @@ def as_csv(*reports: Report) -> str:
 
     Of several reports it is one table of all columns, the first of which names the sweep.
     """
-    rows = []
-    for report, one in [(each, one) for each in reports for one in each.configurations]:
-        row: dict[str, Any] = {"sweep": report.name} if len(reports) > 1 else {}
-        row |= {f"cell.{axis}": label for axis, label in one.configuration.labels.items()}
-        row |= {"rank": one.rank, "number": one.configuration.number, "state": one.state}
-        row |= {"repeats": len(one.repeats)}
-        row |= {f"parameters.{path}": value for path, value in one.parameters.items()}
-        row |= {"seeds_asked": len(one.configuration.keys)}
-        values: dict[str, Any] = report.columns_of(one) | {"objective": report.objective_of(one)}
-        row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
-        row |= one.summary.methods()
-        row |= {f"unsolved.{group.kind}": len(group.seeds) for group in unsolved(one.results)}
-        if report.search.further_objectives:
-            row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
-        if report.search.constraints:
-            row |= {"broken_constraints": "; ".join(map(str, report.broken_constraints(one)))}
-        if (stopped := one.configuration.stopped) is not None:
-            row |= {f"stopped.{name}": value for name, value in dataclasses.asdict(stopped).items()}
-        if one.confirmed is not None:
-            row |= {f"confirmation.{name}": value for name, value in one.confirmed.columns().items()}
-        rows.append(row)
-
-    def group(column: str) -> int:
-        """Return the position of a column's group; within a group columns are in order of first appearance."""
-        groups = ("sweep", "cell.", "rank", "number", "state", "repeats", "parameters.")
-        prefix = column.partition(".")[0] + "." if "." in column else column
-        return groups.index(prefix) if prefix in groups else len(groups)
-
-    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=group)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    rows = frames.rows_of("configurations", reports)
+    if len(reports) == 1:
+        rows = [{column: value for column, value in row.items() if column != "sweep"} for row in rows]
+    return frames.csv_text(rows)
 
 
 def _html(reports: Sequence[Report], timing: bool) -> str:
@@ -171,12 +139,16 @@ def _tex(reports: Sequence[Report], timing: bool) -> str:
 class Format:
     """A format of `sweeps report`."""
 
-    render: Callable[[Report, bool], str]
-    """(report, with wall times) -> text."""
-    several: Callable[[Sequence[Report], bool], str] | None = None
-    """(reports of several sweeps, with wall times) -> text; None: one after another."""
+    render: Callable[[Report, bool], str | bytes]
+    """(report, with wall times) -> text; bytes of a format that only a file can hold."""
+    several: Callable[[Sequence[Report], bool], str | bytes] | None = None
+    """(reports of several sweeps, with wall times) -> text or bytes; None: one after another."""
     empty_line: bool = False
     """Whether the command prints an empty line after it."""
+    levels: Callable[[str, Sequence[Report], bool], str | bytes] | None = None
+    """Of a table: (level of `sweeps.results.frames`, reports, with wall times) -> text or bytes."""
+    is_binary: bool = False
+    """Whether it is bytes."""
 
 
 FORMATS: dict[str, Format] = {
@@ -184,7 +156,17 @@ FORMATS: dict[str, Format] = {
     "json": Format(as_json, several=_list_of_json, empty_line=True),
     "html": Format(lambda report, timing: _html([report], timing), several=_html),
     "tex": Format(lambda report, timing: _tex([report], timing), several=_tex),
-    "csv": Format(lambda report, timing: as_csv(report), several=lambda reports, timing: as_csv(*reports)),
+    "csv": Format(
+        lambda report, timing: as_csv(report),
+        several=lambda reports, timing: as_csv(*reports),
+        levels=lambda level, reports, timing: frames.csv_text(frames.rows_of(level, reports, timing)),
+    ),
+    "parquet": Format(
+        lambda report, timing: frames.parquet("configurations", [report], timing),
+        several=lambda reports, timing: frames.parquet("configurations", reports, timing),
+        levels=frames.parquet,
+        is_binary=True,
+    ),
 }
 """Name, as in `sweeps report --format NAME` -> format."""
 

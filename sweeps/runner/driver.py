@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,10 @@ class PackReport:
     """By lane key."""
     seed_steps: int = 0
     """Optimiser updates since the last report, all lanes together."""
+    seconds: float = 0.0
+    """What they took, with evaluations, without what precedes the pack's first steps."""
+    preparing: bool = False
+    """The worker compiles or loads the programs of this structure next: nothing else is in the report."""
     returned: list[tuple[str, int]] = field(default_factory=list)
     """Ids of lanes that this worker does not train, since they are more than fit its part of its GPU."""
     refusal: str | None = None
@@ -193,6 +197,8 @@ class QueuedLane:
     """Configuration number, index of the cell, seed: lanes are started in this order."""
     configurations: list[ConfigurationProgress]
     """Usually one. Cells may have a lane in common, and a search may suggest the same values twice."""
+    begun_at: int = 0
+    """Steps of the checkpoint with which its pack began."""
     losses: int = 0
     """How often its worker was lost since the lane last made progress: losing a spot node is not the lane's fault."""
     steps: int = 0
@@ -201,6 +207,17 @@ class QueuedLane:
     @property
     def id(self) -> LaneId:
         return self.lane.key, self.lane.budget
+
+
+@dataclass(frozen=True)
+class Phases:
+    """What the packs that were started and have not ended do."""
+
+    starting: int = 0
+    """More than there were workers that reported: further workers start."""
+    preparing: tuple[str, ...] = ()
+    """Models of those whose programs are compiled or loaded, each once."""
+    training: int = 0
 
 
 class Driver:
@@ -229,6 +246,12 @@ class Driver:
         self.note: str | None = None
         self._queued: dict[LaneId, QueuedLane] = {}
         self._running: dict[str, dict[LaneId, QueuedLane]] = {}  # by pack
+        self._steps_of_pack: dict[str, int] = {}  # of its unfinished lanes, in this pack, as of its last report
+        self._preparing: set[str] = set()  # packs whose last report said so
+        self._heard_of: set[str] = set()  # packs that have reported
+        self._workers_heard_of = 0  # most of these at a time: a worker trains one pack after another
+        self.worked: dict[str, tuple[float, int]] = {}
+        """By structure: seconds that workers have trained, all together, and the updates that they have made."""
         self._reported = False
         self._failed_starts = 0  # packs that raised before anything was reported
         row = store.sweep(name)
@@ -248,7 +271,7 @@ class Driver:
                 in_groups = sweep.early_stopping.race is not None
                 search = CellSearch(cell.space, sweep.search, cell.key, file_values(cell.space, settings), in_groups)
             self.cells.append(CellProgress(cell, search, limit))
-        self.lanes_planned = sum(limits) * len(sweep.seeds) + sum(map(self._most_confirmed, self.cells))
+        self.lanes_planned = sum(limits) * len(sweep.seeds) + sum(map(self.most_confirmed, self.cells))
         self.set_num_workers(num_workers)
 
     def set_num_workers(self, num_workers: int) -> None:
@@ -323,6 +346,33 @@ class Driver:
         return set(self._running)
 
     @property
+    def phases(self) -> Phases:
+        """What the running packs do."""
+        preparing = [next(iter(lanes.values())) for pack, lanes in self._running.items() if pack in self._preparing and lanes]
+        models = sorted({str(queued.lane.settings["model"]["name"]) for queued in preparing})
+        starting = max(0, len(self._running) - self._workers_heard_of)
+        return Phases(starting, tuple(models), len(self._running) - starting - len(preparing))
+
+    @property
+    def in_flight(self) -> int:
+        """Number of configurations, and confirmations, of which a lane is being trained."""
+        return len(
+            {id(entry) for lanes in self._running.values() for queued in lanes.values() for entry in queued.configurations}
+        )
+
+    def unfinished_lanes(self) -> Iterator[tuple[QueuedLane, float]]:
+        """Yield the lanes that are queued or being trained, each with about the updates that it has made.
+
+        Those of a pack count as equally far, since workers report what all of them have made together.
+        """
+        for queued in self._queued.values():
+            yield queued, queued.steps
+        for pack, lanes in self._running.items():
+            made = max(0, self._steps_of_pack.get(pack, 0)) / max(1, len(lanes))
+            for queued in lanes.values():
+                yield queued, min(float(queued.lane.budget), queued.begun_at + made)
+
+    @property
     def common_error(self) -> str | None:
         """The reason of the first lane, where every lane of the sweep ended in an error; otherwise None."""
         results = [
@@ -361,8 +411,10 @@ class Driver:
         checkpoints: dict[str, Checkpoint] = {}
         for budget, same in itertools.groupby(chosen, key=lambda queued: queued.lane.budget):
             checkpoints |= self.store.checkpoints([queued.lane.key for queued in same], budget)
-        for key in [queued.lane.key for queued in chosen]:
-            self.spending.begin_lane(key, checkpoints[key].steps if key in checkpoints else 0)
+        for queued in chosen:
+            key = queued.lane.key
+            queued.begun_at = checkpoints[key].steps if key in checkpoints else 0
+            self.spending.begin_lane(key, queued.begun_at)
         self._running[pack_id] = {queued.id: self._queued.pop(queued.id) for queued in chosen}
         return PackRequest(
             pack_id,
@@ -388,9 +440,20 @@ class Driver:
         if report.refusal is not None:
             raise ClusterError(report.refusal)
         self.store.heartbeat(self.name)
+        self._heard_of.add(pack_id)
+        self._workers_heard_of = max(self._workers_heard_of, len(self._heard_of))
+        if report.preparing:
+            self._preparing.add(pack_id)
+            return
+        self._preparing.discard(pack_id)
         self.store.save_checkpoints(report.checkpoints)
         self.store.add_records(report.results)
         running = self._running.get(pack_id, {})
+        if running and report.seed_steps:
+            structure = next(iter(running.values())).configurations[0].structure
+            seconds, steps = self.worked.get(structure, (0.0, 0))
+            self.worked[structure] = seconds + report.seconds, steps + report.seed_steps
+        self._steps_of_pack[pack_id] = self._steps_of_pack.get(pack_id, 0) + report.seed_steps
         for id_ in report.returned:
             if (queued_again := running.pop(id_, None)) is not None:
                 self._queued[id_] = queued_again
@@ -409,6 +472,8 @@ class Driver:
         arrived: dict[int, tuple[ConfigurationProgress, list[LaneResult]]] = {}
         for result in report.results:
             ended = running.pop(result.id, None)
+            if ended is not None:
+                self._steps_of_pack[pack_id] -= max(0, result.steps - ended.begun_at)
             for entry in ended.configurations if ended is not None else ():
                 arrived.setdefault(id(entry), (entry, []))[1].append(result)
         for entry, results in arrived.values():
@@ -427,6 +492,9 @@ class Driver:
             raise ClusterError(
                 f"workers cannot begin to train; {MAX_FAILED_STARTS} were tried, and the last one ended with {reason}"
             )
+        for known in (self._preparing, self._heard_of):
+            known.discard(pack_id)
+        self._steps_of_pack.pop(pack_id, None)
         for queued in self._running.pop(pack_id, {}).values():
             queued.losses += 1
             if queued.losses < MAX_LOSSES:
@@ -566,7 +634,7 @@ class Driver:
                 decided[n] = Stopped(entry.stages[stage].seeds, entry.stages[stage].steps, reason)
         return decided
 
-    def _most_confirmed(self, progress: CellProgress) -> int:
+    def most_confirmed(self, progress: CellProgress) -> int:
         """Return the most lanes of a cell's confirmation."""
         confirm = self.sweep.confirm
         return 0 if confirm is None else min(confirm.top, progress.limit) * len(confirm.seeds)
@@ -586,7 +654,7 @@ class Driver:
             entry = ConfigurationProgress(configuration, keys, (Stage(len(keys), steps),), confirms=True)
             progress.confirmations[configuration.number] = entry
             self._load_and_begin(index, entry)
-        spared = self._most_confirmed(progress) - sum(len(e.keys) for e in progress.confirmations.values())
+        spared = self.most_confirmed(progress) - sum(len(e.keys) for e in progress.confirmations.values())
         self.lanes_spared += spared
 
     def _meets_target(self, progress: CellProgress, ended: Sequence[ConfigurationProgress]) -> bool:
@@ -598,11 +666,11 @@ class Driver:
         best = meets_target([e.summary for e in complete if e.summary], target, self.sweep.ranked_by)
         if best is None:
             return False
-        to_confirm = self._most_confirmed(progress)
+        to_confirm = self.most_confirmed(progress)
         progress.met_target = complete[best].configuration.number
         progress.not_tried = progress.limit - len(progress.configurations)
         progress.limit -= progress.not_tried
-        self.lanes_planned -= progress.not_tried * len(self.sweep.seeds) + to_confirm - self._most_confirmed(progress)
+        self.lanes_planned -= progress.not_tried * len(self.sweep.seeds) + to_confirm - self.most_confirmed(progress)
         return True
 
     def _extended(self, cell: Cell, configuration: Configuration) -> Configuration:

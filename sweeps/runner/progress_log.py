@@ -9,6 +9,8 @@ MARK = "progress| "
 """Prefix of every line of a block."""
 PERIOD_S = 15
 """Seconds between two lines that `plain` yields."""
+TABLE_PERIOD_S = 180
+"""Seconds between two tables that `plain` yields."""
 RAY_LINE = re.compile(r"Running entrypoint for job |\d{4}-\d\d-\d\d \S+\tINFO job_manager")
 """Lines that Ray adds to a job's log."""
 _FIRST_LINE = re.compile(r"(\d+):(\d\d):(\d\d)\s.*?(lanes \d+)/")
@@ -31,24 +33,41 @@ def last_block(log: Sequence[str]) -> list[str]:
 
 
 def plain(log: Iterator[str]) -> Iterator[str]:
-    """Yield a log for reading: the first line of a block where lanes have ended since the last one, every 15 s."""
-    shown_s, lanes, pending = -PERIOD_S, "lanes 0", None
+    """Yield a log for reading: the first line of a block where lanes have ended since the last one, every 15 s.
+
+    Every few minutes, and at the end, the rest of the block follows, the table of the best configurations.
+    """
+    shown_s, table_s, lanes, pending = -PERIOD_S, 0, "lanes 0", None
+    rest: list[str] = []  # of the block that is read
+    with_rest = False
     for line in log:
         if is_first(line):
-            pending = line.removeprefix(MARK)
+            pending, rest, with_rest = line.removeprefix(MARK), [], False
             found = _FIRST_LINE.match(pending)
             at_s = 3600 * int(found[1]) + 60 * int(found[2]) + int(found[3]) if found else 0
             if at_s < shown_s:  # the clock of a driver that was started again begins at 0
-                shown_s = -PERIOD_S
+                shown_s, table_s = -PERIOD_S, 0
             if found is None or (found[4] != lanes and at_s - shown_s >= PERIOD_S):
                 yield pending
+                with_rest = at_s - table_s >= TABLE_PERIOD_S
+                table_s = at_s if with_rest else table_s
                 shown_s, lanes, pending = at_s, found[4] if found else lanes, None
             elif found[4] == lanes:
                 pending = None
-        elif not line.startswith(MARK) and not RAY_LINE.match(line):
-            if pending is not None:
-                yield pending
-                pending = None
+        elif line.startswith(MARK):
+            if with_rest:
+                yield line.removeprefix(MARK)
+            else:
+                rest.append(line.removeprefix(MARK))
+        elif not RAY_LINE.match(line):
+            yield from _end_of_block(pending, rest)
+            pending, rest = None, []
             yield line
+    yield from _end_of_block(pending, rest)
+
+
+def _end_of_block(pending: str | None, rest: list[str]) -> Iterator[str]:
+    """Yield what was not shown of a block that other lines, or the end, follow."""
     if pending is not None:
         yield pending
+        yield from rest

@@ -54,7 +54,7 @@ from sweeps.errors import ClusterError, UserError
 from sweeps.machine import REMEDY, SOCKET_PATH_BYTES, check_answers, folder_for_sockets, mark_as_ours, number_in, ray_address
 from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.gpu import gpus_of_this_machine
-from sweeps.runner.run import ignore_hang_up
+from sweeps.runner.run import ignore_hang_up, in_main_thread
 from sweeps.runner.trial import Opaque, PackTrial
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,11 @@ def stop_on_signals(driver: Driver, before_exit: Callable[[], None]) -> Iterator
     """Stop the sweep in order on SIGINT (Ctrl-C), SIGTERM or SIGHUP (unless it is ignored, as under nohup).
 
     A second signal stops it at once. Where Ray does not shut down in time after SIGTERM or SIGHUP, `before_exit` is
-    called from another thread, and the process ends.
+    called from another thread, and the process ends. Nothing is handled in another thread than the main one.
     """
+    if not in_main_thread():
+        yield
+        return
     received: list[int] = []
 
     def exit_now() -> None:
@@ -238,7 +241,7 @@ def ray_cluster(
             why = (f"{error} ({error.__cause__})" if error.__cause__ else str(error)).rstrip(".")
             raise ClusterError(f"Ray does not start at RAY_ADDRESS {address}: {why}. {REMEDY}") from error
         finally:
-            for number, handler in handlers.items():
+            for number, handler in handlers.items() if in_main_thread() else ():
                 signal.signal(number, handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         try:
@@ -487,6 +490,8 @@ class _DriverStopper(Stopper):
         self._since_s = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if result.get("preparing"):  # it has nothing to save
+            return False
         (self._reporting.discard if result.get(tune.result.DONE) else self._reporting.add)(trial_id)
         if self._awaited is not None:
             self._awaited.discard(trial_id)

@@ -10,9 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.config.sweep_file import load
+from sweeps.config.user_files import embedded_code
 from sweeps.errors import UserError
 from sweeps.machine import ray_address
-from sweeps.results.export import compare_rates, compare_seeds, require_results
+from sweeps.results.comparison import Comparison, compare, exported_side, rate_text, side_of_results
+from sweeps.results.export import compare_seeds, require_results, require_unedited
 from sweeps.results.report import report
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
@@ -24,13 +26,19 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
 
     The same seeds on the same kind of machine must give equal figures. With `fresh_seeds` as many other seeds are
     trained and the success rates compared. Raises SweepFileError, UserError for a file without an `exported` section, and
-    what `run_sweep` raises.
+    what `run_sweep` raises. Code that the file has itself is executed, from a folder of its own.
     """
+    with embedded_code(file, lambda line: console.print(line, highlight=False, soft_wrap=True)) as at:
+        return _reproduce(at, console, fresh_seeds, workers)
+
+
+def _reproduce(file: Path, console: Console, fresh_seeds: bool, workers: int | None) -> bool:
     sweep = load(file)
     expected = sweep.expected
     if not expected:
         raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
     require_results(expected, str(file))
+    require_unedited(sweep.document, expected, str(file))
     mode = None if fresh_seeds else _mode(expected)  # a success rate may be compared between modes, a figure may not
     if mode == "compiled" and ray_address() is None and (reason := why_no_compiler()):
         raise UserError(
@@ -46,17 +54,51 @@ def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: 
         if outcome.state != "done":
             console.print(f"FAIL: it was not trained to the end: {outcome.reason}", highlight=False)
             return False
-        records = [result for one in report(store, sweep.name).configurations for result in one.results]
+        found = report(store, sweep.name).configurations
+    records = [result for one in found for result in one.results]
+    settings = found[0].configuration.settings
+    before, after = exported_side(expected, settings, "exported"), side_of_results("trained again", settings, records)
     if fresh_seeds:
-        comparison = compare_rates(expected, records)
-        console.print(comparison.text, highlight=False, soft_wrap=True)
-        return comparison.passed
+        passed, text = agreement(compare(before, after))
+        console.print(text, highlight=False, soft_wrap=True)
+        return passed
     differences = compare_seeds(expected, records)
     for line in differences:
         console.print(line, highlight=False, soft_wrap=True)
     verdict = "FAIL: the figures differ" if differences else "PASS: every figure of every seed is the same"
     console.print(f"{verdict} ({len(records)} seeds)", highlight=False)
+    if differences:
+        compared = compare(before, after)
+        console.print(f"Success: {compared.verdict(compared.pairs[0])}", highlight=False, soft_wrap=True)
     return not differences
+
+
+def agreement(compared: Comparison) -> tuple[bool, str]:
+    """Return whether the success rates of an exported configuration and of fresh seeds agree, and a sentence about it.
+
+    They do if the interval of their difference contains 0: at 95 % about one correct repetition in twenty fails. Of a task
+    without a threshold the errors must not differ.
+    """
+    pair = compared.pairs[0]
+    rates, errors = pair.difference("success_rate"), pair.difference("error")
+    assert errors is not None
+    if rates is None:
+        passed = errors.p_value is not None and errors.p_value >= 1 - compared.confidence
+        return passed, f"{'PASS' if passed else 'FAIL'}: {compared.verdict(pair)}"
+    counts, interval = rates.counts, rates.difference
+    text = (
+        f"exported {rate_text(counts['first'], counts['first_seeds'], compared.confidence)}, "
+        f"fresh seeds {rate_text(counts['second'], counts['second_seeds'], compared.confidence)}"
+    )
+    if interval.low is None or interval.high is None or interval.estimate is None:
+        return False, f"FAIL: there is nothing to compare: {text}."
+    passed = interval.low <= 0 <= interval.high
+    points = f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] points"
+    verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
+    chosen = " The exported rate is of the seeds that chose the configuration, so it is too good on average." * (
+        pair.first.chosen_by_these and interval.estimate < 0
+    )
+    return passed, f"{verdict}: {text}; difference {points}, {rates.test}'s exact p = {rates.p_value:.2g}.{chosen}"
 
 
 def _mode(expected: Mapping[str, Any]) -> str | None:

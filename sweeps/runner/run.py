@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,9 +18,9 @@ from typing import Literal
 from rich.console import Console
 
 from sweeps.config.compare import Cell
-from sweeps.config.diff import difference
+from sweeps.config.diff import Change, difference
 from sweeps.config.faults import unknown
-from sweeps.config.sweep_file import Budget, Resources, Sweep
+from sweeps.config.sweep_file import Budget, Resources, Sweep, definitions, parse
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
@@ -29,7 +30,9 @@ from sweeps.runner.driver import Driver, device_of
 from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
+from sweeps.store.database import exists
+from sweeps.store.records import SweepRow
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ def run_sweep(
         row = store.sweep(sweep.name)
         assert row is not None
         mlflow = Tracker(default_uri(folder), sweep, created=row.created, refill=partial(sync_all, folder))
-        tracker = BackgroundTracker(mlflow) if tracked else None
+        tracker = BackgroundTracker(mlflow, partial(_catch_up, folder)) if tracked else None
         driver = Driver(sweep, sweep.name, store, tracker, workers or os.cpu_count() or 1)
         if continued:
             driver.require_same_lanes()  # a run that is refused leaves the sweep as it is
@@ -114,6 +117,24 @@ def run_sweep(
     if driver.note:
         console.print(f"note: {driver.note}", highlight=False, soft_wrap=True)
     return outcome
+
+
+def stored_sweep(name: str, overrides: Sequence[str], store: str | Path) -> Sweep | None:
+    """Return the sweep of that name in the store, to continue it.
+
+    None for a file, for a shipped definition with overrides, and where there is no such sweep or store. Raises SweepFileError.
+    """
+    if Path(name).is_file() or (overrides and name in definitions()) or not exists(store):
+        return None
+    with Store(store, read_only=True) as opened:
+        row = opened.sweep(name)
+    if row is None:
+        return None
+    named = any(argument.startswith("name=") for argument in overrides)
+    sweep = parse(row.definition, name, overrides)
+    if sweep.name != name and not named:  # the text is that of a sweep which was renamed
+        sweep = parse(row.definition, name, [f"name={name}", *overrides])
+    return replace(sweep, text=row.definition) if sweep.document == row.document else sweep
 
 
 def chosen_numerics(sweep: Sweep, chosen: str | None) -> Numerics:
@@ -158,7 +179,13 @@ def _other_sources(pairs: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order."""
+    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order.
+
+    In another thread than the main one, which receives no signals, nothing is changed.
+    """
+    if not in_main_thread():
+        yield
+        return
 
     def on_hang_up(number: int, frame: object) -> None:
         ignore_hang_up()
@@ -172,6 +199,11 @@ def _signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def in_main_thread() -> bool:
+    """Return whether this thread may handle signals."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def ignore_hang_up() -> None:
@@ -192,14 +224,9 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         _begin_anew(sweep, store, chosen_numerics(sweep, chosen), console)
         return False
     change = difference(row.document, sweep)
-    if change.kind == "refusal":
-        raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
+    before = _require_continues(sweep, row, change, store.location)
     if change.kind == "extension":
         console.print(change.message, highlight=False)
-    try:
-        before = None if row.numerics is None else Numerics.parse(row.numerics)
-    except ValueError as error:
-        raise StoreError(f"store {store.location}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
     if before is None or before.version < NUMERICS:
         numerics = chosen_numerics(sweep, chosen)
         version = before.version if before else 1
@@ -212,17 +239,45 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         )  # fmt: skip
         _begin_anew(sweep, store, numerics, console)
         return False
-    if before.version > NUMERICS:
-        raise UserError(
-            f"sweep {sweep.name!r} in {store.location} has numerics {before}, of a newer engine than this "
-            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
-        )
     if chosen is not None and before != (asked := chosen_numerics(sweep, chosen)):
         raise UserError(
             f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {asked}: all its lanes have the "
             "same. Leave --numerics out, or start another sweep with --name"
         )
     return True
+
+
+def _require_continues(sweep: Sweep, row: SweepRow, change: Change, where: str) -> Numerics | None:
+    """Return the numerics with which a stored sweep began. Raises UserError where the file does not continue it."""
+    if change.kind == "refusal":
+        raise UserError(f"sweep {sweep.name!r} in {where} has begun, and {change.message}")
+    try:
+        before = None if row.numerics is None else Numerics.parse(row.numerics)
+    except ValueError as error:
+        raise StoreError(f"store {where}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
+    if before is not None and before.version > NUMERICS:
+        raise UserError(
+            f"sweep {sweep.name!r} in {where} has numerics {before}, of a newer engine than this "
+            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
+        )
+    return before
+
+
+def require_continues(sweep: Sweep, store: Store) -> None:
+    """Raise UserError where `run_sweep` would refuse the sweep because of the one of that name in the store.
+
+    Nothing is changed, and the store may be opened for reading only.
+    """
+    row = store.sweep(sweep.name)
+    if row is None:
+        return
+    before = _require_continues(sweep, row, difference(row.document, sweep), store.location)
+    if before is not None and before.version == NUMERICS:
+        try:
+            # Without the budget, for which only a driver needs a price.
+            Driver(replace(sweep, budget=Budget()), sweep.name, store, None, 1).require_same_lanes()
+        except StoreError as error:
+            raise UserError(str(error)) from error
 
 
 def _begin_anew(sweep: Sweep, store: Store, numerics: Numerics, console: Console) -> None:
@@ -237,6 +292,12 @@ def _free_names(name: str) -> Iterator[str]:
 
 
 def _train(driver: Driver, console: Console, workers: int | None) -> None:
+    with Progress(driver, console) as progress:
+        progress.before("starting Ray")
+        _train_on_ray(driver, console, workers, progress)
+
+
+def _train_on_ray(driver: Driver, console: Console, workers: int | None, progress: Progress) -> None:
     from sweeps.runner import ray_tune  # it takes seconds to import, and a sweep that is done does not need it
 
     def before_exit() -> None:
@@ -256,8 +317,9 @@ def _train(driver: Driver, console: Console, workers: int | None) -> None:
         console.print(f"{num_workers} workers, packs of {driver.slots} slots, {most}{lanes} lanes to train", highlight=False)
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
-        with Progress(driver, console) as progress:
-            ray_tune.run(driver, resources, capacity, progress)
+        progress.before(None)
+        ray_tune.run(driver, resources, capacity, progress)
+        progress.end()
 
 
 def _outcome(driver: Driver) -> RunOutcome:
@@ -288,9 +350,31 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
 
 
+def _catch_up(folder: str | Path, tracker: Tracker) -> None:
+    """Write what the store has of a sweep that runs, without restoring what the user deleted in MLflow."""
+    with Store(folder, read_only=True) as store:
+        found = report(store, tracker.name)
+        tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore=False)
+
+
 def sync(name: str, store: Store, folder: str | Path) -> None:
     """Write all MLflow runs of a sweep from its records. Raises TrackingError, and StoreError for an unknown name."""
     _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
+
+
+def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
+    """Return the URL of the sweep's leaderboard on `server`; its runs are written first where they are not shown there yet.
+
+    Raises UserError for an unknown name, and TrackingError.
+    """
+    row = store.sweep(name)
+    if row is None:
+        raise UserError(f"no sweep named {name!r} in {store.location}: `sweeps list` lists them")
+    found = experiment_of(uri, name, row.created)
+    if found is None:
+        _write_runs(name, store, uri, partial(sync_all, folder))
+        found = experiment_of(uri, name, row.created)
+    return leaderboard(server, found or "0")
 
 
 def sync_all(folder: str | Path, uri: str) -> None:
@@ -304,6 +388,13 @@ def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None)
     found = report(store, name)
     tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
     tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
+
+
+def describe(name: str, store: Store, folder: str | Path) -> None:
+    """Write the name and the description of a sweep that was renamed to MLflow. Raises TrackingError."""
+    found = report(store, name)
+    tracker = Tracker(default_uri(folder), _as_stored(found), created=found.row.created, name=name)
+    tracker.describe(as_markdown(found, timing=False))
 
 
 def _as_stored(found: Report) -> Sweep:

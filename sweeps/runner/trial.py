@@ -48,7 +48,7 @@ class PackTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         report = self.run.work()
-        return {"report": report, tune.result.DONE: self.run.done}
+        return {"report": report, "preparing": report.preparing, tune.result.DONE: self.run.done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Return nothing: checkpoints are part of the reports."""

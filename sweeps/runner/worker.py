@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sweeps.config import registry
-from sweeps.config.settings import build, source_of
+from sweeps.config.settings import build, source_of, structure
 from sweeps.errors import UserError
 from sweeps.machine import use_compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
@@ -28,6 +28,8 @@ CHECKPOINT_SHARE = 0.02
 SMALL_REPORT_BYTES = 1_000_000
 """Checkpoints that are sent with a report without making it any slower."""
 
+_prepared: set[str] = set()
+"""Structures whose programs this process has: see `_programs_key`."""
 _note: str | None = None
 """A sentence about this machine that is printed at the end, if there is one."""
 
@@ -118,6 +120,9 @@ class PackRun:
             return PackReport(results=self._failed, returned=self._return(), refusal=self._refusal)
         if self._returned:  # at once, for other workers
             return PackReport(returned=self._return())
+        if self._request.numerics.compiled and (key := _programs_key(self._request)) not in _prepared:
+            _prepared.add(key)
+            return PackReport(preparing=True)
         started, before = self._clock(), self.pack.seed_steps
         ended: list[LaneResult] = []
         while not ended and not self.pack.done:
@@ -126,6 +131,7 @@ class PackRun:
                 return PackReport(refusal=_refused(f"it cannot compile the step: {self.pack.why_uncompiled}", PLAIN))
             if self._clock() - started >= period_s:
                 break
+        trained_s = 0.0 if self.pack.began is None else self._clock() - max(started, self.pack.began)
         checkpoints: dict[str, Checkpoint] = {}
         if seconds := self._pace.seconds():
             began = self._clock()
@@ -137,6 +143,7 @@ class PackRun:
             results=[replace(result, provenance=self._provenance) for result in ended],
             checkpoints=checkpoints,
             seed_steps=self.pack.seed_steps - before,
+            seconds=trained_s,
             note=_note or self.pack.note,
         )
 
@@ -144,6 +151,11 @@ class PackRun:
         """The ids of lanes that are not trained here, once."""
         returned, self._returned = self._returned, []
         return [(lane.key, lane.budget) for lane in returned]
+
+
+def _programs_key(request: PackRequest) -> str:
+    """Return what the programs of a pack are made from, as far as it may differ between packs of one sweep."""
+    return f"{request.source} {request.device} {structure(request.lanes[0].settings)}"
 
 
 PLAIN = (

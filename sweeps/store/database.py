@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,18 @@ def require_written(location: str) -> None:
         raise StoreError(f"the cluster's store {location} has nothing in it yet")
 
 
+def files_bytes(file: Path) -> int:
+    """Return the size of an SQLite database: its file and its write-ahead log."""
+    return sum(path.stat().st_size for path in (file, Path(f"{file}-wal")) if path.is_file())
+
+
+def compact_file(file: Path) -> None:
+    """Rewrite an SQLite database without the space of deleted rows. Raises sqlite3.Error; nothing is lost then."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 _TYPES: dict[type[Any], tuple[type, ...]] = {
     Text: (str,), Integer: (int,), BigInteger: (int,), Double: (float, int), LargeBinary: (bytes,),
 }  # fmt: skip
@@ -252,6 +264,23 @@ class Database:
         insert = self.insert(table).values(values).on_conflict_do_nothing()
         # Not `rowcount`, which some drivers set to -1.
         return connection.execute(insert.returning(sa.literal(1))).first() is not None
+
+    def size_bytes(self) -> int:
+        """Return the size of the database on the disk: of SQLite's files, or of PostgreSQL's tables and indexes."""
+        if self.engine.dialect.name == "sqlite":
+            return files_bytes(Path(str(self.engine.url.database)))
+        total = sa.select(sa.func.sum(sa.func.pg_total_relation_size(sa.bindparam("table"))))
+        with self.read() as connection:
+            return sum(int(connection.execute(total, {"table": name}).scalar() or 0) for name in metadata.tables)
+
+    def compact(self) -> None:
+        """Give the space of deleted rows in SQLite's file back to the disk. PostgreSQL's server does so by itself.
+
+        It takes as much free space as the database needs, and waits for other writers. Raises StoreError; nothing is lost then.
+        """
+        if self.engine.dialect.name == "sqlite":
+            with self._store_errors():
+                compact_file(Path(str(self.engine.url.database)))
 
     def close(self) -> None:
         self.engine.dispose()

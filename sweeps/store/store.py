@@ -124,7 +124,7 @@ class Store:
         Raises StoreError where the new name is taken, or there is no such sweep.
         """
         with self.database.write() as connection:
-            _require_sweep(connection, self.location, name)
+            require_sweep(connection, self.location, name)
             row = dict(connection.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one())
             document = json.dumps({**json.loads(row["document"]), "name": new_name})
             if not self.database.insert_new(connection, sweeps, row | {"name": new_name, "document": document}):
@@ -151,7 +151,7 @@ class Store:
 
     def _update_sweep(self, name: str, **values: str) -> None:
         with self.database.write() as connection:
-            _require_sweep(connection, self.location, name)
+            require_sweep(connection, self.location, name)
             connection.execute(sa.update(sweeps).where(sweeps.c.name == name).values(updated=utc_now(), **values))
 
     # --------------------------------------------------------------------------------------- configurations
@@ -168,7 +168,7 @@ class Store:
         values["value"] = finite(configuration.value)
         values["stopped"] = _as_json(configuration.stopped)
         with self.database.write() as connection:
-            _require_sweep(connection, self.location, name)
+            require_sweep(connection, self.location, name)
             if self.database.insert_new(connection, configurations, values):
                 _insert_lanes(connection, name, configuration.cell, configuration.number, keys)
             return _configurations(connection, self.database, name, configuration.cell, configuration.number)[0]
@@ -176,7 +176,7 @@ class Store:
     def configurations(self, name: str) -> list[Configuration]:
         """Return a sweep's configurations: cells in the order in which they were first added, then by number."""
         with self.database.read() as connection:
-            _require_sweep(connection, self.location, name)
+            require_sweep(connection, self.location, name)
             found = _configurations(connection, self.database, name)
         position = {cell: index for index, cell in enumerate(dict.fromkeys(entry.cell for entry in found))}
         return sorted(found, key=lambda entry: (position[entry.cell], entry.number))
@@ -199,7 +199,7 @@ class Store:
         if not passed:
             return
         with self.database.write() as connection:
-            _require_sweep(connection, self.location, name)
+            require_sweep(connection, self.location, name)
             for number, stages in passed.items():
                 _update_configuration(connection, name, cell, number, passed=stages)
 
@@ -231,7 +231,7 @@ class Store:
             return _configurations(connection, self.database, name, cell, number)[0]
 
     def _require_configuration(self, connection: sa.Connection, name: str, cell: str, number: int) -> Configuration:
-        _require_sweep(connection, self.location, name)
+        require_sweep(connection, self.location, name)
         found = _configurations(connection, self.database, name, cell, number)
         if not found:
             raise StoreError(f"sweep {name!r} has no configuration {number} in cell {cell!r}")
@@ -335,7 +335,7 @@ def copy_sweep(source: Store, target: Store, name: str) -> int:
     Raises StoreError if the source has no such sweep, or the target has another one of that name.
     """
     with source.database.read() as here, target.database.write() as there:
-        _require_sweep(here, source.location, name)
+        require_sweep(here, source.location, name)
         columns = source.database.columns(sweeps)
         row = dict(here.execute(sa.select(*columns).where(sweeps.c.name == name)).mappings().one())
         present = there.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one_or_none()
@@ -400,7 +400,7 @@ def _copy_lanes(here: sa.Connection, there: sa.Connection, target: Database, nam
     return num_new
 
 
-def _require_sweep(connection: sa.Connection, location: str, name: str) -> None:
+def require_sweep(connection: sa.Connection, location: str, name: str) -> None:
     """Raise StoreError, with the nearest names, if there is no sweep of that name."""
     if connection.execute(sa.select(sweeps.c.name).where(sweeps.c.name == name)).one_or_none() is None:
         known = [str(other)[:100] for other in connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars()]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
+from sweeps.tracking.bulk import Bulk
 from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
-from sweeps.tracking.rows import Point
+from sweeps.tracking.runs import PARENT, Change, Run
+from sweeps.tracking.views import WRITTEN
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
     from mlflow.tracking import MlflowClient
@@ -29,6 +31,10 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Set unless the user has set them."""
+REQUESTS_AT_ONCE = 8
+"""Requests in flight to a server."""
+LOGGED = "logged"
+"""Tag of a configuration whose parameters are written."""
 _SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?://")
 
 
@@ -58,18 +64,12 @@ def without_password(uri: str) -> str:
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Run:
-    """A run in MLflow."""
+class Unavailable(TrackingError):
+    """MLflow does not answer, is busy, or its disk is full: what failed may be tried again later."""
 
-    id: str
-    status: str
-    tags: dict[str, str]
-    deleted: bool = False
 
-    @property
-    def ended(self) -> bool:
-        return self.status not in ("RUNNING", "SCHEDULED")
+class Rejected(TrackingError):
+    """MLflow raised something else."""
 
 
 @contextmanager
@@ -83,7 +83,29 @@ def typed_errors(uri: str, what: str) -> Iterator[None]:
     except Exception as error:
         lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
         why = disk_full(error) or (lines or [type(error).__name__])[0]
-        raise TrackingError(f"MLflow at {without_password(uri)} could not {what}: {why}") from error
+        kind = Unavailable if _may_pass(error) else Rejected
+        raise kind(f"MLflow at {without_password(uri)} could not {what}: {why}") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an error comes of a server, database or disk that is away, busy or full."""
+    import requests
+    import sqlalchemy as sa
+
+    passing = (
+        requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError, ConnectionError,
+        sa.exc.OperationalError, sa.exc.InterfaceError,
+    )  # fmt: skip
+    codes = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
+    texts = ("Max retries exceeded", "failed with error code 50")  # of a proxy
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, passing) or vars(cause).get("error_code") in codes or any(text in str(cause) for text in texts):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return disk_full(error) is not None
 
 
 class Client:
@@ -98,6 +120,7 @@ class Client:
                 f"{file} cannot be written by this user. MLFLOW_TRACKING_URI names another place, such as "
                 f"{SQLITE}{Path.home() / 'mlflow.db'}"
             )
+        self._bulks: dict[str, Bulk | None] = {}
         prepare(uri, refill)
         with typed_errors(uri, "be opened"):
             self._mlflow = _connect(uri)
@@ -164,10 +187,25 @@ class Client:
     def runs(self, experiment: str, created: str) -> list[Run]:
         """Return every run of the sweep in the experiment, deleted ones too, the oldest first."""
         with typed_errors(self.uri, "list the sweep's runs"):
+            if (bulk := self._bulk(experiment)) is not None:
+                return bulk.runs(created)
             return [
                 Run(run.info.run_id, run.info.status, dict(run.data.tags), run.info.lifecycle_stage == "deleted")
                 for run in self._search([experiment], f"tags.sweep = '{created}'")
             ]
+
+    def _bulk(self, experiment: str) -> Bulk | None:
+        """Return what writes many runs in one transaction, if the database is one that it was tested with."""
+        if experiment not in self._bulks:
+            found = None
+            if self.uri.startswith((SQLITE, "postgresql")):
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                engine = SqlAlchemyStore._get_or_create_engine(self.uri)  # the one of the client
+                if Bulk.supports(engine):
+                    found = Bulk(engine, experiment, self._mlflow.get_experiment(experiment).artifact_location)
+            self._bulks[experiment] = found
+        return self._bulks[experiment]
 
     def _search(self, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
         """Return the runs that match, deleted ones too, the oldest first."""
@@ -184,37 +222,104 @@ class Client:
             if not token or most is not None:
                 return found
 
-    def create(self, experiment: str, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
-        """Create a run with its tags, in one call."""
-        with typed_errors(self.uri, f"create the run {name!r}"):
-            run = self._mlflow.create_run(experiment, start_time=started_ms, tags=dict(tags), run_name=name)
-            return Run(run.info.run_id, run.info.status, dict(tags))
+    def write(self, experiment: str, created: str, created_ms: int, changes: Sequence[Change]) -> None:
+        """Write what is planned: in one transaction where that is possible, otherwise run by run, several at a time.
 
-    def log(
-        self, run: Run, created_ms: int, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]
-    ) -> None:
-        """Log metrics, parameters and tags in one call; MLflow's client splits it at the limits of its server."""
+        A run's parent is written before it. Where it raises, some of it may be written; all of it may be written again.
+        """
+        with typed_errors(self.uri, f"write {len(changes)} runs"):
+            if (bulk := self._bulk(experiment)) is not None:
+                bulk.write(created, created_ms, changes)
+                return
+            for level in ("sweep", "configuration", "seed"):
+                self._write_at_once(experiment, created_ms, [one for one in changes if one.key[0] == level])
+
+    def _write_at_once(self, experiment: str, created_ms: int, changes: Sequence[Change]) -> None:
+        """Write the runs of one level, several at a time."""
+        if not self.uri.startswith(("http://", "https://")) or len(changes) < 2:
+            for change in changes:
+                self._write_run(experiment, created_ms, change)
+            return
+        left, taking, errors = iter(changes), threading.Lock(), list[BaseException]()
+
+        def work() -> None:
+            while not errors:
+                with taking:
+                    change = next(left, None)
+                if change is None:
+                    return
+                try:
+                    self._write_run(experiment, created_ms, change)
+                except BaseException as error:
+                    errors.append(error)
+
+        # Daemons, unlike those of an executor: a server that does not respond keeps no process from ending.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(REQUESTS_AT_ONCE, len(changes)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _write_run(self, experiment: str, created_ms: int, change: Change) -> None:
+        """Write a run in at most three requests: it is created, it receives its data, and its status is set.
+
+        What says that a run is complete comes after its data: the tag `logged`, and the status of one that has ended.
+        """
+        run, tags = change.run, dict(change.tags)
+        post = self._post if self.uri.startswith(("http://", "https://")) else self._call
+        if change.new:
+            logged = {name: tags.pop(name) for name in (LOGGED,) if name in tags}
+            if change.parent is not None:
+                tags[PARENT] = change.parent.id
+            made = post(
+                "create", experiment_id=experiment, start_time=change.started_ms, run_name=change.name, tags=_pairs(tags)
+            )
+            run.id, tags = made, logged
+        if change.points or change.params or tags:
+            metrics = [{"key": p.key, "value": p.value, "timestamp": created_ms + p.age, "step": p.step} for p in change.points]
+            fits = max(len(change.params), len(tags)) <= 100 and len(metrics) + len(change.params) + len(tags) <= 1000
+            log = post if fits else self._call  # MLflow's client splits it at the limits of its server
+            log("log-batch", run_id=run.id, metrics=metrics, params=_pairs(change.params), tags=_pairs(tags))
+        if change.name and not change.new:
+            self._mlflow.update_run(run.id, name=change.name)
+        if change.status is not None and (change.status != "RUNNING" or not change.new):
+            ended = {} if change.ended_ms is None else {"end_time": change.ended_ms}
+            post("update", run_id=run.id, status=change.status, **ended)
+
+    def _post(self, endpoint: str, **body: Any) -> str:
+        """Send a request to a server, and return the id of the run that it created.
+
+        It is one of MLflow's client, with its authentication, retries and connections, without the client's two conversions
+        by way of protobuf, which take longer than the rest.
+        """
+        from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+        path = f"/api/2.0/mlflow/runs/{endpoint}"
+        credentials = self._mlflow._tracking_client.store.get_host_creds()
+        answer = verify_rest_response(http_request(credentials, path, "POST", json=body), path)
+        return str(answer.json()["run"]["info"]["run_id"]) if endpoint == "create" else ""
+
+    def _call(self, endpoint: str, **body: Any) -> str:
+        """Do the same with a method of MLflow's client."""
         from mlflow.entities import Metric, Param, RunTag
 
-        if not (points or params or tags):
-            return
-        with typed_errors(self.uri, "write a run's metrics"):
+        if endpoint == "create":
+            tags = {tag["key"]: tag["value"] for tag in body.pop("tags")}
+            return str(self._mlflow.create_run(**body, tags=tags).info.run_id)
+        if endpoint == "log-batch":
             self._mlflow.log_batch(
-                run.id,
-                metrics=[Metric(p.key, p.value, created_ms + p.age, p.step) for p in points],
-                params=[Param(key, value) for key, value in params.items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
+                body["run_id"],
+                metrics=[Metric(**one) for one in body["metrics"]],
+                params=[Param(**one) for one in body["params"]],
+                tags=[RunTag(**one) for one in body["tags"]],
             )
-            run.tags |= tags
-
-    def set_status(self, run: Run, status: str, ended_ms: int) -> None:
-        """Set a run to RUNNING, FINISHED, FAILED or KILLED."""
-        with typed_errors(self.uri, f"set a run to {status}"):
-            if status == "RUNNING":
-                self._mlflow.update_run(run.id, status=status)
-            else:  # half the requests of update_run
-                self._mlflow.set_terminated(run.id, status=status, end_time=ended_ms)
-            run.status = status
+        elif "end_time" in body:
+            self._mlflow.set_terminated(**body)
+        else:
+            self._mlflow.update_run(**body)
+        return ""
 
     def rename(self, run: Run, name: str) -> None:
         """Change a run's name."""
@@ -226,6 +331,21 @@ class Client:
         with typed_errors(self.uri, "write the description"):
             self._mlflow.set_experiment_tag(experiment, "mlflow.note.content", text)
 
+    def tag_experiment(self, experiment: str, tags: Mapping[str, str], unless: str) -> None:
+        """Set tags of the experiment, unless it has that one already, with the same value."""
+        with typed_errors(self.uri, "write the experiment's tags"):
+            if self._mlflow.get_experiment(experiment).tags.get(unless) != tags[unless]:
+                for key, value in tags.items():
+                    self._mlflow.set_experiment_tag(experiment, key, value)
+
+    def find(self, name: str, created: str) -> tuple[str, dict[str, str]] | None:
+        """Return id and tags of the experiment that has the sweep's runs, or None."""
+        with typed_errors(self.uri, f"find the experiment of {name!r}"):
+            everything = {str(one.experiment_id): one for one in self._experiments() if one.lifecycle_stage != "deleted"}
+            for run in self._search(list(everything), f"tags.sweep = '{created}' and tags.level = 'sweep'", 1):
+                return run.info.experiment_id, dict(everything[run.info.experiment_id].tags)
+        return None
+
     def delete(self, run: Run) -> None:
         """Delete a run; MLflow can restore it."""
         with typed_errors(self.uri, "delete a run"):
@@ -236,6 +356,16 @@ class Client:
         with typed_errors(self.uri, "restore a run"):
             self._mlflow.restore_run(run.id)
             run.deleted = False
+
+
+def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def experiment_of(uri: str, name: str, created: str) -> str | None:
+    """Return the id of the experiment with the sweep's runs, or None where there is none that has its saved views."""
+    found = Client(uri).find(name, created)
+    return found[0] if found is not None and WRITTEN in found[1] else None
 
 
 def prepare(uri: str, refill: Refill | None = None) -> None:

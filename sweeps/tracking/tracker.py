@@ -6,36 +6,39 @@ failed half way is completed by the next one. MLflow is a projection of the stor
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
-from queue import SimpleQueue
 
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Configuration
-from sweeps.tracking import rows
-from sweeps.tracking.client import Client, Run
+from sweeps.tracking import rows, views
+from sweeps.tracking.client import LOGGED, Client, Rejected, Unavailable
 from sweeps.tracking.database import Refill
+from sweeps.tracking.runs import Change, Key, Run, key_of
 from sweeps.training.lane import LaneResult
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a sweep -> status of its run."""
 STATUS_OF_CONFIGURATION = {"failed": "FAILED", "pruned": "KILLED"}
 """State of a configuration -> status of its run, where it is not FINISHED."""
-LAYOUT = "2"
-"""Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall; MLflow
-cannot delete points of a metric, so runs of an earlier layout are deleted and written anew from the records."""
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+LAYOUT = "3"
+"""Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall, and
+before 3 seeds of two cells had the same name; MLflow cannot delete points of a metric, so runs of an earlier layout are deleted
+and written anew from the records."""
+NOTE = "mlflow.note.content"
 NOTE_LIMIT = 4500
 """Most characters of a description; MLflow's limit for an experiment is 5,000."""
-
-Key = tuple[str, str, str, str]
-"""Level, cell, configuration, seed; the empty text where a level has none."""
+MOST_TOGETHER = 500
+"""Runs after which what was gathered is written: a transaction is neither long nor large."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class _Connection:
     deleted: dict[Key, Run]
     """Runs that the user deleted in MLflow."""
     sweep: Run
+    planned: dict[Run, Change] = field(default_factory=dict)
+    """What is not written yet."""
 
 
 class Tracker:
@@ -79,101 +84,139 @@ class Tracker:
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
         self._objective = sweep.objective
         self._opened: _Connection | None = None
+        self._depth = 0  # of nested `_writing`
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Gather what is written within, and write it at the end, with few transactions or several requests at a time.
+
+        Where it raises, some of it may be written: all of it may be written again.
+        """
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[_Connection]:
+        opened = self._open()
+        self._depth += 1
+        try:
+            yield opened
+            if self._depth == 1 or len(opened.planned) >= MOST_TOGETHER:
+                self._write_planned(opened)
+        except BaseException:
+            self._opened = None  # what is there is not known any more; the next call finds it out
+            raise
+        finally:
+            self._depth -= 1
+
+    def _write_planned(self, opened: _Connection) -> None:
+        if opened.planned:
+            changes = list(opened.planned.values())
+            opened.planned.clear()
+            opened.client.write(opened.experiment, self._created, self._created_ms, changes)
 
     def begin(self) -> None:
         """Create the sweep's run, or set it back to RUNNING, with the question as its description."""
-        opened = self._open()
-        if opened.sweep.ended:
-            self._end(opened, opened.sweep, "RUNNING")
-        if opened.sweep.tags.get("outcome") != "running":
-            opened.client.log(opened.sweep, self._created_ms, [], {}, {"outcome": "running"})
-        if NOTE not in opened.sweep.tags:
-            self.describe("")
+        with self._writing() as opened:
+            if opened.sweep.ended:
+                self._end(opened, opened.sweep, "RUNNING")
+            self._tag(opened, opened.sweep, {"outcome": "running"})
+            self._show(opened)
+            if NOTE not in opened.sweep.tags:
+                self.describe("")
 
     def start(self, configuration: Configuration) -> None:
         """Create the configuration's run, or set it back to RUNNING."""
-        opened = self._open()
-        run = self._configuration_run(opened, configuration, None)
-        if run is not None and run.ended:
-            self._end(opened, run, "RUNNING")
+        with self._writing() as opened:
+            run = self._configuration_run(opened, configuration, None)
+            if run is not None and run.ended:
+                self._end(opened, run, "RUNNING")
 
     def lanes(self, configuration: Configuration, results: Iterable[LaneResult], rank: int | None = None) -> None:
         """Write the runs of finished seeds, each with metrics, curves and the configuration's parameters."""
-        opened = self._open()
-        parent = self._configuration_run(opened, configuration, rank)
-        if parent is None:
-            return
-        params = rows.parameters(configuration)
-        for result in results:
-            self._lane(opened, parent, configuration, result, params, rank)
+        with self._writing() as opened:
+            parent = self._configuration_run(opened, configuration, rank)
+            if parent is None:
+                return
+            params = rows.parameters(configuration)
+            for result in results:
+                self._lane(opened, parent, configuration, result, params, rank)
 
     def complete(self, one: RankedConfiguration) -> None:
         """Write a configuration's metrics over all its seeds, and end its run. Seeds not written yet are written as well."""
         configuration = one.configuration
-        self.lanes(configuration, (*one.results, *one.confirmation), one.rank)
-        opened = self._open()
-        run = self._configuration_run(opened, configuration, one.rank)
-        if run is None:
-            return
-        points = rows.configuration_points(one, self._objective)
-        tags = {
-            **rows.configuration_tags(configuration),
-            **_rank_tag(one.rank),
-            "outcome": rows.configuration_outcome(configuration, one.summary),
-            **({} if configuration.stopped is None else {"stopped": configuration.stopped.text}),
-        }
-        opened.client.log(run, self._created_ms, points, {}, _changed(run, tags))
-        self._end(opened, run, STATUS_OF_CONFIGURATION.get(configuration.state, "FINISHED"))
+        with self._writing() as opened:
+            self.lanes(configuration, (*one.results, *one.confirmation), one.rank)
+            run = self._configuration_run(opened, configuration, one.rank)
+            if run is None:
+                return
+            self._change(opened, run).points += rows.configuration_points(one, self._objective)
+            tags = {
+                **rows.configuration_tags(configuration),
+                **_rank_tag(one.rank),
+                "outcome": rows.configuration_outcome(configuration, one.summary),
+                **({} if configuration.stopped is None else {"stopped": configuration.stopped.text}),
+            }
+            self._tag(opened, run, tags)
+            self._end(opened, run, STATUS_OF_CONFIGURATION.get(configuration.state, "FINISHED"))
+
+    def _show(self, opened: _Connection) -> None:
+        """Write what MLflow's pages open with."""
+        searched = sorted({path for space in self._spaces.values() for path in space})
+        tags = views.experiment_tags(self._objective, searched, self._created_ms)
+        opened.client.tag_experiment(opened.experiment, tags, unless=views.WRITTEN)
 
     def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
         """Write the ranks, by (cell, number), to configurations and their seeds; only what changed is written."""
-        opened = self._open()
-        for (level, cell, number, _), run in opened.runs.items():
-            rank = ranks.get((cell, int(number))) if level != "sweep" else None
-            opened.client.log(run, self._created_ms, [], {}, _changed(run, _rank_tag(rank)))
+        with self._writing() as opened:
+            for (level, cell, number, _), run in opened.runs.items():
+                rank = ranks.get((cell, int(number))) if level != "sweep" else None
+                self._tag(opened, run, _rank_tag(rank))
 
     def describe(self, table: str) -> None:
         """Write the description of experiment and sweep run: question, Markdown table, command that reproduces it."""
-        opened = self._open()
-        text = _description(self._sweep.question, table, self._command, self.name)
-        if opened.sweep.tags.get(NOTE) != text:
-            opened.client.describe(opened.experiment, text)
-            opened.client.log(opened.sweep, self._created_ms, [], {}, {NOTE: text})
+        with self._writing() as opened:
+            text = _description(self._sweep.question, table, self._command, self.name)
+            if opened.sweep.tags.get(NOTE) != text:
+                opened.client.describe(opened.experiment, text)
+                self._tag(opened, opened.sweep, {NOTE: text})
 
     def finish(self, state: str, table: str = "", ranks: Mapping[tuple[str, int], int] | None = None) -> None:
         """End the sweep's run and all that are RUNNING. `state` is the sweep's: done, stopped or failed.
 
         Runs of a stopped sweep are KILLED; `begin` and `start` set them back to RUNNING when it is continued.
         """
-        opened = self._open()
-        self.rank(ranks or {})
-        self.describe(table)
-        opened.client.log(opened.sweep, self._created_ms, [], {}, _changed(opened.sweep, {"outcome": state}))
-        for run in opened.runs.values():
-            if run is not opened.sweep and not run.ended:
-                # Nothing is left to run in a sweep that is done: its run was written by a driver that died.
-                self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
-        self._end(opened, opened.sweep, STATUS[state])
-
-    def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "") -> None:
-        """Write everything again from the store; what is there already is kept, what was deleted in MLflow is restored.
-
-        `state` is the sweep's.
-        """
-        self._restoring = True
-        ranks: dict[tuple[str, int], int] = {}
-        for one in everything:
-            if one.rank is not None:
-                ranks[one.configuration.cell, one.configuration.number] = one.rank
-            if one.state != "running":
-                self.complete(one)
-            else:
-                self.lanes(one.configuration, (*one.results, *one.confirmation), one.rank)
-        if state == "running":
-            self.rank(ranks)
+        with self._writing() as opened:
+            self.rank(ranks or {})
             self.describe(table)
-        else:
-            self.finish(state, table, ranks)
+            self._tag(opened, opened.sweep, {"outcome": state})
+            for run in opened.runs.values():
+                if run is not opened.sweep and not run.ended:
+                    # Nothing is left to run in a sweep that is done: its run was written by a driver that died.
+                    self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
+            self._end(opened, opened.sweep, STATUS[state])
+
+    def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "", restore: bool = True) -> None:
+        """Write everything again from the store; what is there already is kept. `state` is the sweep's.
+
+        With `restore` what was deleted in MLflow is restored.
+        """
+        self._restoring = restore
+        ranks: dict[tuple[str, int], int] = {}
+        with self._writing() as opened:
+            self._show(opened)
+            for one in everything:
+                if one.rank is not None:
+                    ranks[one.configuration.cell, one.configuration.number] = one.rank
+                if one.state != "running":
+                    self.complete(one)
+                else:
+                    self.lanes(one.configuration, (*one.results, *one.confirmation), one.rank)
+            if state == "running":
+                self.rank(ranks)
+                self.describe(table)
+            else:
+                self.finish(state, table, ranks)
 
     @property
     def experiment_id(self) -> str:
@@ -189,7 +232,7 @@ class Tracker:
             runs: dict[Key, Run] = {}
             deleted: dict[Key, Run] = {}
             for run in client.runs(experiment, self._created):
-                key = _key(run.tags)
+                key = run.key
                 if run.deleted:
                     if run.tags.get("layout") == LAYOUT:
                         deleted.setdefault(key, run)
@@ -200,26 +243,33 @@ class Tracker:
                 else:
                     runs[key] = run
             deleted = {key: run for key, run in deleted.items() if key not in runs}
-            of_sweep = _key({"level": "sweep"})
+            of_sweep = key_of({"level": "sweep"})
             if of_sweep in deleted:  # it is the parent of whatever is written
                 client.restore(deleted[of_sweep])
                 runs[of_sweep] = deleted.pop(of_sweep)
-            sweep = runs.get(of_sweep) or self._create_sweep_run(client, experiment)
+            sweep = runs.get(of_sweep)
+            if sweep is None:
+                made = Change(Run("", "RUNNING", self._sweep_tags()), True, None, self.name, self._created_ms)
+                made.tags = dict(made.run.tags)
+                client.write(experiment, self._created, self._created_ms, [made])
+                sweep = made.run
             if sweep.tags.get("name", self.name) != self.name:  # renamed in the store
                 client.rename(sweep, self.name)
-                client.log(sweep, self._created_ms, [], {}, {"name": self.name})
+                sweep.tags["name"] = self.name
+                renamed = Change(sweep, tags={"name": self.name})
+                client.write(experiment, self._created, self._created_ms, [renamed])
             runs[of_sweep] = sweep
             self._opened = _Connection(client, experiment, runs, deleted, sweep)
         return self._opened
 
-    def _create_sweep_run(self, client: Client, experiment: str) -> Run:
+    def _sweep_tags(self) -> dict[str, str]:
         # Model and task of a cell are a name, or a mapping with a name.
         def named(section: str) -> str:
             given = [cell.settings.get(section) for cell in self._sweep.cells]
             names = [one.get("name") if isinstance(one, Mapping) else one for one in given]
             return ", ".join(sorted({str(name) for name in names if name}))
 
-        tags = {
+        return {
             "sweep": self._created,
             "name": self.name,
             "layout": LAYOUT,
@@ -229,7 +279,6 @@ class Tracker:
             "digest": rows.digest(self._sweep.document),
             "outcome": "running",
         }
-        return client.create(experiment, self.name, tags, self._created_ms)
 
     def _find(self, opened: _Connection, key: Key) -> tuple[Run | None, bool]:
         """Return the run if there is one, and whether it is to be left as it is: deleted. `sync` restores it."""
@@ -243,15 +292,15 @@ class Tracker:
     def _configuration_run(self, opened: _Connection, configuration: Configuration, rank: int | None) -> Run | None:
         """Return the run of a configuration, created if need be; None if the user deleted it."""
         tags = {**rows.configuration_tags(configuration), **_rank_tag(rank)}
-        run, left_out = self._find(opened, _key(tags))
+        run, left_out = self._find(opened, key_of(tags))
         if left_out:
             return None
         if run is None:
             name = rows.configuration_name(configuration, self._spaces.get(configuration.cell, {}))
             run = self._create(opened, opened.sweep, name, tags, _now_ms())
-            opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
-        elif "logged" not in run.tags:  # it was created, and then the call for its parameters failed
-            opened.client.log(run, self._created_ms, [], rows.parameters(configuration), {"logged": "yes"})
+        if LOGGED not in run.tags:  # it is new, or the request for its parameters failed
+            self._change(opened, run).params |= rows.parameters(configuration)
+            self._tag(opened, run, {LOGGED: "yes"})
         return run
 
     def _lane(
@@ -259,29 +308,41 @@ class Tracker:
         params: Mapping[str, str], rank: int | None,
     ) -> None:  # fmt: skip
         tags = {**rows.seed_tags(configuration, result), **_rank_tag(rank)}
-        run, left_out = self._find(opened, _key(tags))
+        run, left_out = self._find(opened, key_of(tags))
         if left_out or (run is not None and run.ended and not _changed(run, tags)):
             return
         if run is None:
             started_ms = _now_ms() - int(result.wall_time_s * 1000)
-            run = self._create(opened, parent, rows.seed_name(configuration, result.seed), tags, started_ms)
-        with_seed = {**params, "seed": str(result.seed)}
-        opened.client.log(run, self._created_ms, rows.seed_points(result), with_seed, _changed(run, tags))
+            run = self._create(opened, parent, rows.seed_name(configuration, result), tags, started_ms)
+        elif run.tags.get("outcome") != result.outcome:
+            self._change(opened, run).name = rows.seed_name(configuration, result)
+        self._tag(opened, run, tags)
+        change = self._change(opened, run)
+        change.points += rows.seed_points(result)
+        change.params |= {**params, "seed": str(result.seed)}
         self._end(opened, run, "FAILED" if result.outcome == "error" else "FINISHED")
 
     def _create(self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
-        all_tags = {**tags, "sweep": self._created, "layout": LAYOUT, PARENT: parent.id}
-        run = opened.client.create(opened.experiment, name, all_tags, started_ms)
-        opened.runs[_key(tags)] = run
+        all_tags = {**tags, "sweep": self._created, "layout": LAYOUT}
+        run = Run("", "RUNNING", all_tags)
+        opened.runs[run.key] = run
+        opened.planned[run] = Change(run, True, parent, name, started_ms, dict(all_tags))
         return run
+
+    def _change(self, opened: _Connection, run: Run) -> Change:
+        """Return what is planned for a run; what is added to it is written."""
+        return opened.planned.setdefault(run, Change(run))
+
+    def _tag(self, opened: _Connection, run: Run, tags: Mapping[str, str]) -> None:
+        if changed := _changed(run, tags):
+            self._change(opened, run).tags |= changed
+            run.tags |= changed
 
     def _end(self, opened: _Connection, run: Run, status: str) -> None:
         if run.status != status:
-            opened.client.set_status(run, status, _now_ms())
-
-
-def _key(tags: Mapping[str, str]) -> Key:
-    return tags.get("level", ""), tags.get("cell", ""), tags.get("configuration", ""), tags.get("seed", "")
+            run.status = status
+            change = self._change(opened, run)
+            change.status, change.ended_ms = status, None if status == "RUNNING" else _now_ms()
 
 
 def _changed(run: Run, tags: Mapping[str, str]) -> dict[str, str]:
@@ -299,7 +360,7 @@ def _now_ms() -> int:
 def _description(question: str, table: str, command: str, name: str) -> str:
     tail = f"\n\n    {command}\n"
     limit = NOTE_LIMIT - len(tail)
-    head = question.strip()[: limit // 2]
+    head = "" if question.strip() in table else question.strip()[: limit // 2]  # a report states it
     lines: list[str] = []
     more = f"\n\nThe whole table: sweeps report {name}"
     for line in table.strip().splitlines():
@@ -312,23 +373,35 @@ def _description(question: str, table: str, command: str, name: str) -> str:
 log = logging.getLogger(__name__)
 
 Write = Callable[[Tracker], object]
+MOST_QUEUED = 10_000
+"""Most writes that wait, each of one pack's lanes. The driver holds their results anyway."""
+END_S, AWAY_S = 60.0, 10.0
+"""Seconds that a sweep's end waits for MLflow, and where it is away."""
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
+"""Between attempts, doubled each time."""
+MOST_REJECTED = 3
+"""Attempts after which what MLflow rejects is not tried again."""
 
 
 class BackgroundTracker:
-    """A tracker whose calls are made in a background thread, from `begin` on.
+    """A tracker whose calls are made in a background thread, from `begin` on, those that wait together.
 
-    MLflow is a projection of the store: when it fails, that is logged once, nothing more is written, and the sweep
-    continues. The thread is a daemon: a server that does not respond keeps no process from ending.
+    MLflow is a projection of the store, and the sweep never waits for it. While its server or database is away, the calls are
+    kept and tried again; with more than `MOST_QUEUED` of them, the further ones are dropped, and `catch_up` then writes what
+    the store has. After another failure nothing more is written, which is logged with what to do. The thread is a daemon: a
+    server that does not respond keeps no process from ending.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._queue: SimpleQueue[Write] = SimpleQueue()
+    def __init__(self, tracker: Tracker, catch_up: Write | None = None) -> None:
+        self._tracker, self._catch_up = tracker, catch_up
+        self._queue: deque[Write] = deque()
         self._thread: threading.Thread | None = None
-        self._progress = threading.Condition()
+        self._changed = threading.Condition()
         self._failed, self._given_up = False, False
+        self._away = False  # the last attempt failed, and another one follows
+        self._dropped = False
         self._bug: Exception | None = None
-        self._queued, self._written = 0, 0
+        self._hurry = threading.Event()
 
     def begin(self) -> None:
         """Start writing. It imports MLflow, which takes seconds that a sweep's first step should not wait for."""
@@ -339,35 +412,41 @@ class BackgroundTracker:
     @property
     def pending(self) -> int:
         """Number of writes that are queued."""
-        return self._queued - self._written
+        return len(self._queue) + self._dropped
 
     def write(self, what: Write) -> None:
         """Queue a call of `what` with the tracker, in the background thread. Its data must not change until it is called."""
         self._raise_bug()
-        self._queued += 1
-        self._queue.put(what)
+        with self._changed:
+            if self._catch_up is not None and (self._dropped or len(self._queue) >= MOST_QUEUED):
+                self._dropped = True
+            elif not self._failed:
+                self._queue.append(what)
+            self._changed.notify_all()
 
     def flush(
         self, timeout_s: float | None = None, on_progress: Callable[[int], None] = lambda _: None, every_s: float = 5.0
     ) -> bool:
         """Wait until all is written, and return whether it is; after that nothing more is written.
 
-        `on_progress` is called with the number of writes left. Ctrl-C ends the waiting. With a timeout, writing is not
-        started here if it had not begun.
+        `on_progress` is called with the number of writes left. Ctrl-C ends the waiting. Without a timeout it is `END_S`, or
+        `AWAY_S` where MLflow is away. With one, writing is not started here if it had not begun.
         """
         if timeout_s is None:
             self.begin()
         began_s = reported_s = time.monotonic()
+        self._hurry.set()
         try:
             while self.pending and self._thread is not None:
                 now_s = time.monotonic()
-                if timeout_s is not None and now_s - began_s >= timeout_s:
+                most_s = (AWAY_S if self._away else END_S) if timeout_s is None else timeout_s
+                if now_s - began_s >= most_s:
                     break
                 if now_s - reported_s >= every_s:
                     reported_s = now_s
                     on_progress(self.pending)
-                with self._progress:
-                    self._progress.wait(0.1)
+                with self._changed:
+                    self._changed.wait(0.1)
         except KeyboardInterrupt:
             log.debug("interrupted while MLflow was written")
         self._given_up = True
@@ -376,27 +455,70 @@ class BackgroundTracker:
 
     def _write_all(self) -> None:
         while True:
-            self._write(self._queue.get())
-            with self._progress:
-                self._written += 1
-                self._progress.notify_all()
+            with self._changed:
+                while not self.pending:
+                    self._changed.wait()
+                batch = list(itertools.islice(self._queue, MOST_TOGETHER))
+                if not batch:  # what was dropped follows what was queued
+                    self._dropped, batch = False, [self._catch_up or _nothing]
+                    self._queue.append(batch[0])
+            self._write(batch)
+            with self._changed:
+                for _ in batch:
+                    self._queue.popleft()
+                self._changed.notify_all()
 
-    def _write(self, what: Write) -> None:
-        if self._failed or self._given_up:
-            return
-        try:
-            what(self._tracker)
-        except TrackingError as error:
-            self._failed = True
-            if not self._given_up:
-                log.warning(
-                    "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error,
-                    self._tracker.name,
-                )  # fmt: skip
-        except Exception as error:  # a bug: raised by the next `write` or by `flush`
-            self._failed, self._bug = True, error
+    def _write(self, batch: Sequence[Write]) -> None:
+        """Write a batch; while MLflow is away, try again and again."""
+        rejected, pause_s = 0, FIRST_PAUSE_S
+        while not (self._failed or self._given_up):
+            try:
+                with self._tracker.together():
+                    for what in batch:
+                        if self._given_up:
+                            raise _GivenUp
+                        what(self._tracker)
+            except _GivenUp:
+                return
+            except (Unavailable, Rejected) as error:
+                rejected += isinstance(error, Rejected)
+                if rejected == MOST_REJECTED:
+                    self._fail(error)
+                    return
+                if not self._away and not self._given_up:
+                    log.warning("MLflow cannot be written now, and is tried again: %s", error)
+                self._away = True
+                self._hurry.wait(pause_s)
+                # While the sweep waits for its end there is no time for long pauses.
+                pause_s = FIRST_PAUSE_S if self._hurry.is_set() else min(2 * pause_s, LAST_PAUSE_S)
+                if self._hurry.is_set():
+                    time.sleep(FIRST_PAUSE_S)
+            except TrackingError as error:
+                self._fail(error)
+            except Exception as error:  # a bug: raised by the next `write` or by `flush`
+                self._failed, self._bug = True, error
+            else:
+                if self._away:
+                    self._away = False
+                    log.warning("MLflow is written again")
+                return
+
+    def _fail(self, error: TrackingError) -> None:
+        self._failed = True
+        if not self._given_up:
+            log.warning(
+                "MLflow is not written any more: %s. `sweeps sync %s` writes it from the records", error, self._tracker.name
+            )
 
     def _raise_bug(self) -> None:
         if self._bug is not None:
             bug, self._bug = self._bug, None
             raise bug
+
+
+class _GivenUp(Exception):
+    """Nothing more is to be written: what was gathered is left."""
+
+
+def _nothing(tracker: Tracker) -> None:
+    pass

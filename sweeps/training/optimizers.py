@@ -157,9 +157,11 @@ class LrDecay:
     """two_worse: the last two periods' mean losses are above the one before (DNGPU); worst_of_four: the last is above
     the three before (Neural GPU)"""
     factor: float = 0.7
+    """of the learning rate at every fall"""
     floor: float = 0.0
     """smallest factor of the learning rate"""
     period: int = 200
+    """steps whose mean loss is compared"""
 
     def __post_init__(self) -> None:
         faults = [f"{k} = {getattr(self, k)} must lie in [0, 1]" for k in ("factor", "floor") if not 0 <= getattr(self, k) <= 1]

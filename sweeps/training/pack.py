@@ -194,6 +194,8 @@ class Pack:
         self.interval = self.built.train.evaluate_every
         self.curves = Curves(self.num_places)
         self.seed_steps = 0
+        self.began: float | None = None
+        """The clock after the first steps: before them programs are compiled or loaded."""
         self.note: str | None = None
         """What a user should know about a lane that has no error."""
         P = self.num_places
@@ -364,7 +366,7 @@ class Pack:
         best_states = {}
         for start, curve, wall_time_s, best in starts:
             self._take_one(start, curve, wall_time_s)
-            if start.state is not None and curve.step and "interpolation" in curve.error:
+            if start.state is not None and curve.step:
                 # Without one of its own the state is that of the best evaluation.
                 best_states[start.place] = best_of(start.state) if best is None else best
         if best_states:
@@ -413,8 +415,10 @@ class Pack:
         guide, test = _guide_and_test({n.removeprefix("error."): v for n, v in values.items() if n.startswith("error.")})
         last = next(iter(values.values())) if guide is None else guide
         state["last_error"][index] = torch.from_numpy(np.asarray(last, np.float32)).to(self.device)
-        if guide is None:
+        if guide is None:  # the last evaluation is the best: kept, because a lane may diverge after it
             self._test_at_best[which] = test
+            at = torch.from_numpy(which).to(self.device)
+            self._keep_best(which, pytree.tree_map(lambda t: t[at], best_of(state)))
         else:
             better = guide < self._best_guide[which]  # the first of equals; NaN is never better
             first = self.curves.length[which] == 1
@@ -551,6 +555,7 @@ class Pack:
             started = self._clock()
             self.trainer.train(live[which], count)
             now = self._clock()
+            self.began = now if self.began is None else self.began
             left[which] -= count
             left[which[self._status()[live[which]] != RUNNING]] = 0  # such lanes make no more steps
             reached = self._steps()[live[which]]

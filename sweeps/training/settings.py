@@ -40,10 +40,13 @@ class Train:
     steps: int
     """the budget: number of updates"""
     batch: int = 128
+    """examples of one update"""
     optimizer: OptimizerName = "adam"
     """adamax: with the clip relative to past gradients of the improved Neural GPU"""
     lr: float = 1e-3
+    """learning rate"""
     lr_decay: LrDecay = field(default_factory=LrDecay)
+    """a learning rate that falls when the loss has stopped falling"""
     beta1: float = 0.9
     """Adam, AdaMax"""
     beta2: float = 0.999
@@ -63,6 +66,7 @@ class Train:
     float32. tf32: factors rounded to 11 bits, on a GPU; on a CPU it is float32. bf16: factors and results rounded to 8 bits
     (bfloat16, by torch.autocast)"""
     evaluate_every: int = 1000
+    """steps between evaluations, and so the resolution of converged-at"""
     stop: Literal["never", "solved"] = "never"
     """solved: a lane ends at the first evaluation at which it is solved, as judged by its evaluations so far"""
 

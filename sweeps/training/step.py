@@ -202,11 +202,8 @@ class LaneFunctions:
 
     def sparsity_error(self, params: Params, floats: Params) -> Tensor:
         """Return max over the effective weights of min(|w|, |1 - |w||); NaN where a model has no such weights."""
-        weights = with_params(self.model(floats), params, lambda model: model.effective_weights())
-        if not weights:
-            return torch.full((), torch.nan, device=next(iter(params.values())).device)
-        distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
-        return torch.stack(distances).amax()
+        found = sparsity_error(with_params(self.model(floats), params, lambda model: model.effective_weights()))
+        return torch.full((), torch.nan, device=next(iter(params.values())).device) if found is None else found
 
     def model(self, floats: Params) -> Network:
         """Return a module whose configs hold the lane's floats. It has no storage: its parameters are passed in."""
@@ -221,6 +218,12 @@ class LaneFunctions:
 
     def _filled(self, floats: Mapping[str, Any]) -> dict[str, Any]:
         return {**floats, **dict.fromkeys(self.zero_floats, 0.0)}
+
+
+def sparsity_error(weights: Sequence[Tensor]) -> Tensor | None:
+    """Return max over effective weights of min(|w|, |1 - |w||), 0-dim; None without weights."""
+    distances = [torch.minimum(w.abs(), (1.0 - w.abs()).abs()).amax() for w in weights]
+    return torch.stack(distances).amax() if distances else None
 
 
 def with_params(model: nn.Module, params: Params, function: Callable[..., Result], *arguments: Any) -> Result:

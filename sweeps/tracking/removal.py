@@ -1,0 +1,234 @@
+"""A sweep's runs in MLflow renamed and deleted, and what is deleted there removed for good."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import and_
+
+from sweeps.errors import TrackingError
+from sweeps.store.database import compact_file, files_bytes
+from sweeps.tracking.client import prepare, sqlite_file, typed_errors, without_password
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+OURS = ("sweep", "layout", "level")
+"""Tags that every run has which this system wrote."""
+CHUNK = 500
+"""Runs that are removed in one transaction."""
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What `purge` removed for good, or would."""
+
+    runs: int
+    experiments: int
+    before_bytes: int
+    """Size of an SQLite database before, and after; 0 of others."""
+    after_bytes: int
+
+
+def is_there(uri: str) -> bool:
+    """Return whether there may be an MLflow to open: false for an SQLite file that does not exist."""
+    file = sqlite_file(uri)
+    return file is None or file.is_file()
+
+
+def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
+    """Give the experiment of a sweep that was renamed in the store its new name, unless it has a name of the user's.
+
+    It keeps its name where an experiment of the new one exists. `created` is SweepRow.created. Raises TrackingError.
+    """
+    with _opened(uri, f"rename the experiment {old!r}") as client:
+        for id in _experiments_of(client, created):
+            found = client.get_experiment(id)
+            named = found.name in (old, f"{old} {created}") and found.lifecycle_stage == "active"
+            if named and client.get_experiment_by_name(new) is None:
+                client.rename_experiment(id, new)
+
+
+def count_runs(uri: str, created: Iterable[str]) -> int:
+    """Return how many runs, without deleted ones, the sweeps of these times of creation have. Raises TrackingError."""
+    with _opened(uri, "count runs") as client:
+        store = _database_of(client)
+        if store is None:
+            found = (_search(client, _experiments_of(client, one), _of_sweep(one)) for one in created)
+            return sum(run.info.lifecycle_stage == "active" for runs in found for run in runs)
+        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+
+        with store.ManagedSessionMaker() as session:
+            tagged = session.query(SqlTag.run_uuid).filter(SqlTag.key == "sweep", SqlTag.value.in_(list(created)))
+            active = session.query(SqlRun).filter(SqlRun.lifecycle_stage == "active", SqlRun.run_uuid.in_(tagged))
+            return int(active.count())
+
+
+def delete_runs(uri: str, created: Mapping[str, str]) -> None:
+    """Mark the runs of sweeps as deleted, with their experiments where nothing else is in them.
+
+    `created` has names of sweeps by SweepRow.created. An experiment that is deleted is renamed, so that another sweep may have
+    its name. MLflow can restore all of it until `purge`. It may be repeated. Raises TrackingError.
+    """
+    for of_sweep, name in created.items():
+        with _opened(uri, f"delete the runs of {name!r}") as client:
+            for id in _experiments_of(client, of_sweep):
+                experiment = client.get_experiment(id)
+                if experiment.lifecycle_stage == "deleted":
+                    continue
+                others = ("tags.sweep IS NULL", f"tags.sweep != '{of_sweep}'")
+                if not any(_search(client, [id], condition, most=1) for condition in others):
+                    now = datetime.now(UTC).isoformat(timespec="seconds")
+                    client.rename_experiment(id, f"{experiment.name} deleted {now}")
+                    client.delete_experiment(id)  # with all its runs, in one call
+                    continue
+                for run in _search(client, [id], _of_sweep(of_sweep)):
+                    if run.info.lifecycle_stage == "active":
+                        client.delete_run(run.info.run_id)
+
+
+def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Callable[[int], None] | None = None) -> Purged:
+    """Remove for good what is deleted in MLflow: runs of sweeps with their artifacts, and their experiments.
+
+    As `mlflow gc`, but runs that this system did not write stay, and experiments that have any. `compact` gives the space
+    back to the disk. `on_progress` receives the number of runs so far. Raises TrackingError, also for a server, since only a
+    program that can open its database removes anything for good.
+    """
+    with _opened(uri, "remove deleted runs") as client:
+        store = _database_of(client)
+        if store is None:
+            raise TrackingError(
+                f"MLflow at {without_password(uri)} is a server, where only `mlflow gc` on its own machine removes deleted runs"
+            )
+        file = sqlite_file(uri)
+        before = files_bytes(file) if file else 0
+        runs, experiments = _deleted(store)
+        if not dry_run:
+            for start in range(0, len(runs), CHUNK):
+                chunk = runs[start : start + CHUNK]
+                for run in chunk:
+                    _delete_artifacts(run)
+                _hard_delete(store, [run.id for run in chunk])
+                if on_progress is not None:
+                    on_progress(start + len(chunk))
+            for experiment in experiments:
+                store._hard_delete_experiment(experiment)
+        if file and compact and not dry_run:
+            try:
+                compact_file(file)
+            except sqlite3.Error as error:
+                raise TrackingError(f"{file} cannot be made smaller now: {error}. Nothing is lost; try again later") from error
+        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0)
+
+
+@dataclass(frozen=True)
+class _DeletedRun:
+    id: str
+    artifact_uri: str
+
+
+def _database_of(client: MlflowClient) -> Any:
+    """Return MLflow's store of a database that this process can open; None for a server."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = client._tracking_client.store
+    return store if isinstance(store, SqlAlchemyStore) else None
+
+
+def _deleted(store: Any) -> tuple[list[_DeletedRun], list[str]]:
+    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other."""
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
+
+    with store.ManagedSessionMaker() as session:
+        ours = [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
+        found = session.query(SqlRun.run_uuid, SqlRun.artifact_uri, SqlRun.experiment_id)
+        rows = found.filter(SqlRun.lifecycle_stage == "deleted", *ours).all()
+        having = {row.experiment_id for row in rows}
+        others = session.query(SqlRun.experiment_id).filter(~and_(SqlRun.lifecycle_stage == "deleted", *ours)).distinct()
+        kept = {row.experiment_id for row in others}
+        gone = session.query(SqlExperiment.experiment_id).filter(SqlExperiment.lifecycle_stage == "deleted")
+        experiments = [str(row.experiment_id) for row in gone if row.experiment_id in having - kept]
+        return [_DeletedRun(row.run_uuid, row.artifact_uri or "") for row in rows], experiments
+
+
+def _hard_delete(store: Any, ids: list[str]) -> None:
+    """Delete the rows of runs, all in one transaction, as MLflow's own method does for one run."""
+    from mlflow.store.tracking import sqlalchemy_store
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    with store.ManagedSessionMaker(read_only=False) as session:
+        for model in (*sqlalchemy_store._RUN_DELETE_CASCADE_MODELS, SqlRun):
+            session.query(model).filter(model.run_uuid.in_(ids)).delete(synchronize_session=False)
+
+
+@contextmanager
+def _opened(uri: str, what: str) -> Iterator[MlflowClient]:
+    """A client of MLflow; its errors become TrackingErrors, with `what` could not be done."""
+    prepare(uri)
+    with typed_errors(uri, what):
+        from mlflow.tracking import MlflowClient
+
+        yield MlflowClient(tracking_uri=uri)
+
+
+def _of_sweep(created: str) -> str:
+    return f"tags.sweep = '{created}'"
+
+
+def _experiments(client: MlflowClient) -> list[Any]:
+    """Return every experiment, deleted ones too."""
+    from mlflow.entities import ViewType
+
+    return list(_pages(lambda token: client.search_experiments(view_type=ViewType.ALL, page_token=token)))
+
+
+def _experiments_of(client: MlflowClient, created: str) -> list[str]:
+    """Return the ids of the experiments that have the sweep's runs."""
+    everything = [str(one.experiment_id) for one in _experiments(client)]
+    runs = _search(client, everything, f"{_of_sweep(created)} and tags.level = 'sweep'")
+    return list(dict.fromkeys(str(run.info.experiment_id) for run in runs))
+
+
+def _search(client: MlflowClient, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
+    """Return the runs that match, deleted ones too."""
+    from mlflow.entities import ViewType
+
+    if not experiments:
+        return []
+    if most is not None:
+        return list(client.search_runs(experiments, condition, ViewType.ALL, most))
+    return list(_pages(lambda token: client.search_runs(experiments, condition, ViewType.ALL, 1000, page_token=token)))
+
+
+def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = request(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _delete_artifacts(run: _DeletedRun) -> None:
+    """Delete a run's artifacts. What cannot be reached keeps no run, as in `mlflow gc`."""
+    address = urlsplit(run.artifact_uri)
+    if address.scheme not in ("", "file"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with suppress(Exception):
+            get_artifact_repository(run.artifact_uri).delete_artifacts()
+        return
+    # A database made by somebody else may name any folder: only one of MLflow's own form is deleted.
+    folder = Path(unquote(address.path))
+    if folder.name == "artifacts" and folder.parent.name == run.id and re.fullmatch("[0-9a-f]{32}", run.id):
+        shutil.rmtree(folder.parent, ignore_errors=True)

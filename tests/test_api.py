@@ -1,0 +1,220 @@
+"""The Python API, as a notebook or a script uses it. Packs are trained in this process instead of on Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import train_in_process
+from made_sweep import made_sweep
+
+import sweeps
+from sweeps.runner import run as runner
+from sweeps.runner.driver import Driver
+from sweeps.store import Store
+
+NAU = {"name": "nau", "label": "nau", "sparsity_penalty": {"weight": 0.0}}
+SWEEP: dict[str, Any] = {
+    "task": {"name": "static", "operation": "add", "input_size": 10},
+    "train": {"steps": 20, "batch": 8, "evaluate_every": 10},
+    "compare": {"model": [NAU, {"name": "linear", "label": "linear [plain]"}]},
+    "seeds": 2,
+    "search": {
+        "configurations": 2,
+        "sampler": {"name": "random", "seed": 0},
+        "space": {"train.lr": {"log_uniform": (1e-3, np.float64(1e-1))}},
+    },
+}
+SMALL = {"task": SWEEP["task"], "train": SWEEP["train"], "model": "linear", "seeds": 1}
+HEAVY = ("IPython", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "pydantic", "ray", "rich", "sqlalchemy", "torch")
+
+
+@pytest.fixture(scope="module")
+def in_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_train", lambda driver, *rest: train_in_process(driver))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sweep(in_process: None, tmp_path_factory: pytest.TempPathFactory) -> sweeps.SweepResults:
+    folder = tmp_path_factory.mktemp("results")
+    return sweeps.run(SWEEP, name="first", store=folder, mlflow=False, progress=False)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> sweeps.SweepResults:
+    with Store(tmp_path) as store:
+        made_sweep(store)
+    return sweeps.open(tmp_path)["small"]
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = "import json, sys; before = set(sys.modules); import sweeps; print(json.dumps(sorted(set(sys.modules) - before)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert not [name for name in loaded if name.partition(".")[0] in HEAVY]
+    assert [name for name in loaded if name.startswith("sweeps")] == ["sweeps"] and len(loaded) < 40
+
+
+def test_every_name_of_the_package_is_there_when_it_is_used() -> None:
+    for name in [*sweeps.__all__, "open"]:
+        assert getattr(sweeps, name) is not None and name in dir(sweeps)
+    with pytest.raises(AttributeError, match="module 'sweeps' has no attribute 'runn'"):
+        _ = sweeps.runn  # type: ignore[attr-defined]
+
+
+def test_a_dict_runs_as_a_sweep_file_would(sweep: sweeps.SweepResults) -> None:
+    assert sweep.state == "done" and sweep.document["search"]["space"]["train.lr"] == {"log_uniform": [1e-3, 1e-1]}
+    assert repr(sweep).startswith("sweep 'first' in ") and ": done, 4 configurations, 8 of 8 seeds, " in repr(sweep)
+    assert len(sweep.frame()) == 4 and len(sweep.frame("seeds")) == 8
+    assert list(sweep.frame("curves").groupby(["cell.model", "number", "seed"], observed=True).size()) == [3] * 8
+    assert set(sweep.frame()["cell.model"]) == {"nau", "linear [plain]"}
+
+
+def test_it_continues_by_the_same_call_or_by_its_name(sweep: sweeps.SweepResults, in_process: None) -> None:
+    before = sweep.frame("seeds")
+    again = sweeps.run({**SWEEP, "seeds": 3}, name="first", store=sweep.store, mlflow=False, progress=False)
+    assert len(again.frame("seeds")) == 12
+    more = sweeps.run("first", overrides={"seeds": 4}, store=sweep.store, mlflow=False, progress=False)
+    after = more.frame("seeds")
+    assert len(after) == 16
+    kept = after.merge(before, on=["key", "wall_time_s"])
+    assert len(kept) == len(before), "what was trained is kept"
+
+
+def test_yaml_text_a_path_and_overrides_are_taken_too(tmp_path: Path, in_process: None, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "name: tiny\ntask: {name: static, input_size: 10}\nmodel: linear\ntrain: {steps: 40, batch: 4, evaluate_every: 5}\n"
+    (tmp_path / "tiny.yaml").write_text(text)
+    one = sweeps.run(text, overrides={"train.steps": 5, "train.lr": 0.01}, mlflow=False, progress=False)
+    assert (str(one.store), one.best().settings["train"]["lr"]) == ("results", 0.01)
+    two = sweeps.run(Path("tiny.yaml"), name="two", overrides=["train.steps=5"], mlflow=False, progress=False)
+    assert list(sweeps.open()) == ["tiny", "two"]
+    assert two.frame("seeds")["steps"].tolist() == [5]
+
+
+def test_what_is_wrong_is_said_as_the_command_says_it(tmp_path: Path, sweep: sweeps.SweepResults) -> None:
+    for given, message in (
+        ({**SWEEP, "train": {"stepz": 5}}, "train.stepz: is not a setting here. Did you mean 'steps'"),
+        ("quikstart", "Did you mean 'quickstart'"),
+        ({**SWEEP, "seeds": {1, 2}}, "it has {1, 2} of type set"),
+    ):
+        with pytest.raises(sweeps.UserError, match=message):
+            sweeps.run(given, store=tmp_path / "none", progress=False)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(sweeps.UserError, match=r"overrides are a dict or a list"):
+        sweeps.run(SWEEP, overrides="seeds=2", progress=False)
+    with pytest.raises(sweeps.UserError, match="there is no store"):
+        sweeps.open(tmp_path / "none")
+    with pytest.raises(KeyError) as unknown:
+        sweeps.open(sweep.store)["frist"]
+    assert "unknown sweep 'frist'. Did you mean 'first'?" in str(unknown.value)
+    assert isinstance(unknown.value, sweeps.StoreError) and "frist" not in sweeps.open(sweep.store)
+    with pytest.raises(sweeps.UserError, match="unknown level 'seed'"):
+        sweep.frame("seed")
+    with pytest.raises(sweeps.UserError, match="unknown format 'pdf'"):
+        sweep.report("pdf")
+
+
+def test_the_best_configuration_has_its_settings_metrics_and_seeds(made: sweeps.SweepResults) -> None:
+    best = made.best()
+    assert (best.number, best.cell, best.rank, best.parameters["train.lr"]) == (1, {"model": "nau"}, 1, 3.2e-3)
+    assert best.settings["train"]["lr"] == 3.2e-3 and best.summary["success_rate"]["estimate"] == 1.0
+    assert best.seeds["converged_at"].tolist() == [3000, 4000, 8000]
+    assert repr(best) == (
+        "configuration 1 of sweep 'small', cell nau: lr 3.2e-3, dropout off, noise 3.4e-4; 3 of 3 seeds solved"
+    )
+    assert made.best("linear").cell == {"model": "linear"} and made.configuration(0, "linear").number == 0
+    with pytest.raises(sweeps.UserError, match="has no configuration 9. It has: 0 to 1"):
+        made.configuration(9)
+
+
+def test_reports_exports_figures_and_comparisons_are_those_of_the_command(made: sweeps.SweepResults) -> None:
+    assert str(made.report()).startswith("# small") and made._repr_markdown_() == made.report()
+    assert json.loads(made.report("json"))["sweep"] == "small" and bytes(made.report("parquet"))[:4] == b"PAR1"
+    assert made.export().count("exported:") == 1
+    compared = sweeps.compare(made.best("nau"), made.best("linear"))
+    assert [pair.first.labels for pair in compared.pairs] == [{"model": "nau"}]
+    assert made.compare("small:linear").pairs
+    assert sweeps.compare("small:nau", "small:linear", store=made.store).pairs == compared.pairs
+
+
+def test_a_figure_is_shown_in_a_notebook(sweep: sweeps.SweepResults) -> None:
+    drawn = sweep.figure(y="error.extrapolation")
+    assert drawn.axes and drawn._repr_svg_().lstrip().startswith("<?xml")  # type: ignore[attr-defined]
+
+
+def test_a_model_of_a_seed_is_loaded_from_any_of_them(sweep: sweeps.SweepResults) -> None:
+    best = sweep.best("nau")
+    x = torch.rand(2, 10)
+    expected = sweeps.load_model("first", seed=1, store=sweep.store, cell="nau", configuration=best.number)(x)
+    assert torch.equal(best.load_model(1)(x), expected)
+    assert torch.equal(sweep.load_model(1, cell="nau")(x), expected)
+
+
+def test_several_sweeps_are_one_frame(made: sweeps.SweepResults) -> None:
+    opened = sweeps.open(made.store)
+    with Store(str(made.store)) as store:
+        store.begin_sweep("other", "name: other\n", {**made.document, "name": "other"})
+    assert repr(opened).startswith(f"2 sweeps in {made.store}\n  small: done, begun ") and len(opened) == 2
+    assert set(opened.frame("seeds")["sweep"]) == {"small"} and len(opened.frame("configurations", "small")) == 4
+
+
+def test_a_sweep_that_is_stopped_raises_with_its_results_and_continues(tmp_path: Path, monkeypatch) -> None:
+    def interrupted(driver: Driver, *rest: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(runner, "_train", interrupted)
+    with pytest.raises(sweeps.SweepIncomplete, match="the sweep stopped: interrupted.* the same call continues") as stopped:
+        sweeps.run(SMALL, name="cut", store=tmp_path, mlflow=False, progress=False)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert (stopped.value.state, stopped.value.sweep.state) == ("stopped", "stopped")
+    monkeypatch.setattr(runner, "_train", lambda driver, *rest: train_in_process(driver))
+    assert sweeps.run(SMALL, name="cut", store=tmp_path, mlflow=False, progress=False).state == "done"
+
+
+def test_a_sweep_runs_in_a_thread_and_beside_a_running_event_loop(tmp_path: Path, in_process: None) -> None:
+    found: list[Any] = []
+
+    def other() -> None:
+        found.append(sweeps.run(SMALL, name="thread", store=tmp_path, mlflow=False, progress=False))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+
+    async def cell() -> sweeps.SweepResults:  # a notebook's cell is run inside its kernel's loop
+        return sweeps.run(SMALL, name="loop", store=tmp_path, mlflow=False, progress=False)
+
+    found.append(asyncio.run(cell()))
+    assert [one.state for one in found] == ["done", "done"]
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(tmp_path: Path, monkeypatch, capsys) -> None:
+    def trained(driver: Driver, console: Any, *rest: Any) -> None:
+        console.print("12 of 12 [done]")
+        train_in_process(driver)
+
+    monkeypatch.setattr(runner, "_train", trained)
+    sweeps.run(SMALL, name="a", store=tmp_path / "a", mlflow=False)
+    assert "12 of 12 [done]" in capsys.readouterr().out
+    sweeps.run(SMALL, name="a", store=tmp_path / "b", mlflow=False, progress=False)
+    assert not capsys.readouterr().out
+
+
+def test_warnings_of_a_sweep_file_are_warnings_of_python(tmp_path: Path, in_process: None) -> None:
+    late = {**SMALL, "model": {"name": "linear", "sparsity_penalty": {"weight": 1.0, "start": 5000.0}}}
+    with pytest.warns(UserWarning, match="the penalty starts at step 5000"):
+        sweeps.run(late, name="late", store=tmp_path, mlflow=False, progress=False)

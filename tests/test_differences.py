@@ -1,0 +1,147 @@
+"""Tests and intervals of differences against published examples, values worked out by hand, and properties."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sweeps.results.differences import (
+    boschloo,
+    detectable_difference,
+    holm,
+    log_rank,
+    mcnemar,
+    mean_difference,
+    paired_rate_difference,
+    rank_test,
+)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_boschloos_p_value_is_the_largest_over_the_unknown_rate() -> None:
+    """20 of 20 against 15 of 20, from the definition: tables at least as unlikely by Fisher's one-sided test, on a grid."""
+    n, observed = 20, stats.hypergeom.cdf(15, 40, 35, 20)
+    tables = [(a, b) for a in range(n + 1) for b in range(n + 1) if stats.hypergeom.cdf(b, 2 * n, a + b, n) <= observed + 1e-12]
+    rates = np.linspace(0.01, 0.99, 197)
+    pmf = stats.binom.pmf(np.arange(n + 1)[:, None], n, rates)
+    assert boschloo((20, 20), (15, 20)) == pytest.approx(2 * sum(pmf[a] * pmf[b] for a, b in tables).max(), abs=1e-4)
+    assert boschloo((20, 20), (15, 20)) < float(stats.fisher_exact([[20, 15], [0, 5]]).pvalue)
+
+
+def test_equal_and_undefined_rates_have_no_evidence_against_them() -> None:
+    assert boschloo((0, 20), (0, 30)) == boschloo((20, 20), (5, 5)) == boschloo((0, 0), (1, 1)) == 1.0
+    assert boschloo((10, 20), (10, 20)) > 0.9
+
+
+def test_many_seeds_take_fishers_test() -> None:
+    assert boschloo((900, 1500), (800, 1500)) == pytest.approx(float(stats.fisher_exact([[900, 800], [600, 700]]).pvalue))
+
+
+def test_mcnemars_exact_unconditional_test_by_enumeration() -> None:
+    """Airway hyper-responsiveness of 21 children before and after a transplantation (Bentur 2009)."""
+    n, observed = 21, 6 / math.sqrt(8)
+    unequal = [(b, c) for b in range(n + 1) for c in range(n + 1 - b) if b + c]
+    tables = [(b, c) for b, c in unequal if abs(b - c) / math.sqrt(b + c) >= observed - 1e-9]
+
+    def size(p: float) -> float:
+        return sum(stats.multinomial.pmf([b, c, n - b - c], n, [p, p, 1 - 2 * p]) for b, c in tables)
+
+    largest = max(size(p) for p in np.linspace(0.005, 0.5, 100))
+    assert mcnemar(1, 7, 21) == mcnemar(7, 1, 21) == pytest.approx(largest, abs=2e-4)
+    assert mcnemar(1, 7, 21) < 2 * stats.binom.cdf(1, 8, 0.5) == pytest.approx(0.0703125)  # the conditional test
+    assert mcnemar(4, 4, 100) == 1.0
+
+
+def test_newcombes_interval_for_pairs_as_published() -> None:
+    """Newcombe (1998b): of 50 pairs 36 both, 12 the first only, 2 the second only: method 10 gives 0.0569 to 0.3404."""
+    found = paired_rate_difference(36, 12, 2, 0)
+    assert found.estimate == pytest.approx(-0.2)
+    assert (found.low, found.high) == pytest.approx((-0.3404, -0.0569), abs=5e-5)
+    assert paired_rate_difference(0, 0, 0, 0).estimate is None
+
+
+@given(st.tuples(*[st.integers(0, 30)] * 4).filter(any))
+def test_a_paired_interval_contains_its_estimate_and_turns_with_the_sides(table: tuple[int, int, int, int]) -> None:
+    both, first, second, neither = table
+    one, other = paired_rate_difference(*table), paired_rate_difference(both, second, first, neither)
+    assert one.low is not None and one.high is not None and one.estimate is not None and other.high is not None
+    assert -1 <= one.low <= one.estimate + 1e-12 and one.estimate <= one.high + 1e-12 and one.high <= 1
+    assert one.low == pytest.approx(-other.high, abs=1e-9)
+
+
+def test_the_log_rank_test_of_a_small_sample_by_hand() -> None:
+    """Steps 1, 2 and never against 3, 4, 5: of the first 3/6 + 2/5 + 1/4 + 1/3 + 1/2 = 1.98 events are expected, 2 seen."""
+    shares = [3 / 6, 2 / 5, 1 / 4, 1 / 3, 1 / 2]
+    z = (2 - sum(shares)) / math.sqrt(sum(p * (1 - p) for p in shares))
+    assert log_rank([1, 2, None], [3, 4, 5], 10) == pytest.approx(2 * stats.norm.sf(z))
+
+
+def test_who_never_converges_is_at_risk_to_the_end() -> None:
+    assert log_rank([None] * 5, [None] * 5, 10) is None
+    assert log_rank([], [1], 10) is None
+    assert log_rank([1000] * 5, [1000] * 5, 15000) == pytest.approx(1.0)
+    late, never = log_rank([1000] * 10, [9000] * 10, 8000), log_rank([1000] * 10, [None] * 10, 8000)
+    assert late is not None and late == never < 1e-3
+
+
+def test_a_bootstrap_interval_is_that_of_its_seed_and_contains_the_difference() -> None:
+    a, b = [1.0, 2.0, 3.0, 4.0, 10.0], [5.0, 6.0, 7.0, 8.0, 30.0]
+    one = mean_difference(a, b, rng())
+    assert one == mean_difference(a, b, rng())
+    assert one.estimate == pytest.approx(7.2)
+    assert one.low is not None and one.high is not None and one.low < 7.2 < one.high
+
+
+def test_pairs_have_a_narrower_interval_where_they_vary_together() -> None:
+    a = [float(10 * n) for n in range(20)]
+    b = [value + 5 + (n % 3) for n, value in enumerate(a)]
+    paired, apart = mean_difference(a, b, rng(), paired=True), mean_difference(a, b, rng())
+    assert paired.low is not None and paired.high is not None and apart.low is not None and apart.high is not None
+    assert paired.high - paired.low < 0.1 * (apart.high - apart.low)
+
+
+def test_what_does_not_vary_has_no_interval_rather_than_one_of_no_width() -> None:
+    assert mean_difference([5.0, 5.0], [7.0, 7.0], rng()).low is None
+    assert mean_difference([5.0], [7.0], rng()).estimate == 2
+    assert mean_difference([], [7.0], rng()).estimate is None
+
+
+def test_infinite_errors_are_the_largest() -> None:
+    found = rank_test([1.0, 2.0, 3.0, 4.0, 5.0], [math.inf] * 5)
+    assert found is not None and found < 0.05
+    assert rank_test([math.inf] * 3, [math.inf] * 3) == 1.0
+    assert rank_test([], [1.0]) is None
+
+
+def test_holms_adjustment_as_in_his_example() -> None:
+    assert holm([0.01, 0.04, 0.03, None, 0.005]) == pytest.approx([0.03, 0.06, 0.06, None, 0.02])
+    assert holm([None]) == [None]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_adjusted_p_values_keep_their_order_and_never_fall(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    pairs = sorted(zip(p_values, adjusted, strict=True))
+    assert all(b is not None and a <= b <= 1 for a, b in pairs)
+    assert all(one[1] <= other[1] for one, other in itertools.pairwise(pairs) if one[1] is not None and other[1] is not None)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([5, 10, 20, 50]), st.floats(0, 1))
+def test_more_seeds_show_smaller_differences(n: int, rate: float) -> None:
+    few, many = detectable_difference(rate, n, n), detectable_difference(rate, 2 * n, 2 * n)
+    assert few is not None and many is not None and 0 < many <= few <= 1
+
+
+def test_one_seed_shows_nothing() -> None:
+    assert detectable_difference(0.5, 1, 1) is None
+    assert detectable_difference(0.5, 0, 20) is None
