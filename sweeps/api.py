@@ -11,6 +11,7 @@ at every call, so that those of a running sweep are the present ones.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,9 @@ def run(
     # A console without markup: a label such as `NMU [no clamp]` is text.
     in_notebook = None if progress else False  # None: rich finds out
     console = Console(quiet=not progress, force_jupyter=in_notebook, markup=False, highlight=False, emoji=False)
+    # In a notebook without ipywidgets Ray, and a package that it imports, recommend them at every start.
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "IProgress not found")
     store = default_store() if store is None else store
     given = _overrides(overrides, name)
     read = _read(sweep, given, store)

@@ -69,6 +69,7 @@ def ui(
     # SIGTERM must end the server too, which is in another session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _writable(given) as uri:
+        _fill_if_absent(uri, store)
         process = serve(uri, host, port, refill=partial(sync_all, store))
         try:
             _show(page(uri, address(host, port)), open_, "   (Ctrl-C ends it)")
@@ -78,6 +79,17 @@ def ui(
             pass
         finally:
             stop(process)
+
+
+def _fill_if_absent(uri: str, store: str) -> None:
+    """Write every sweep of the store where MLflow's database was deleted, or never made."""
+    from sweeps.runner.run import sync_all
+    from sweeps.tracking.client import sqlite_file
+
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        console.print(f"there is no {file}: it is written from the records", highlight=False, soft_wrap=True)
+        sync_all(store, uri)
 
 
 def _show(page: str, in_browser: bool, more: str = "") -> None:
