@@ -258,6 +258,22 @@ def test_a_best_configuration_has_the_code_of_its_own_unit_and_is_reproduced_wit
     assert call("reproduce", "best.yaml").status == 0
 
 
+def test_other_verbs_do_not_execute_the_code_of_an_exported_file_and_say_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported_own_unit(tmp_path, UNIT + "\nopen('executed', 'a').close()\n")
+    (tmp_path / "executed").unlink()
+    monkeypatch.chdir(file.parent)
+    registry.clear_cache()
+    for verb in ("check", "run", "show"):
+        answer = call(verb, "best.yaml")
+        assert answer.status == 2
+        assert (
+            "exported.sources: has the code of my_unit.py, which is not here: `sweeps reproduce` trains with it" in answer.err
+        )
+    assert not list(tmp_path.rglob("executed"))
+
+
 def test_code_that_was_edited_in_an_exported_file_is_refused_before_it_is_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
