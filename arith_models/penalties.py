@@ -32,9 +32,13 @@ class RampedPenalty:
     """
 
     weight: float = 0.0
+    """of the penalty from `end` on; 0 is off"""
     start: Steps = 1_000_000.0
+    """step at which it begins to act"""
     end: Steps = 2_000_000.0
+    """step at which it has its whole weight"""
     schedule: Literal["linear", "exp"] = "linear"
+    """exp has neither start nor end: weight times 1 - exp(-1e-5 step)"""
 
     def __post_init__(self) -> None:
         if self.weight < 0:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from cluster.description import Cluster, NodeResources
 from sweeps.config.faults import shown
 from sweeps.config.sweep_file import SWEEP_NAME
 from sweeps.config.yaml import dump
-from sweeps.errors import UserError
+from sweeps.errors import ClusterError, UserError
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -142,6 +143,21 @@ class Backend(ABC, Generic[Described]):
         """One line for `sweeps list clusters`: kind and size, without credentials."""
         return masked(f"{self.kind}: {self.cluster.size}")
 
+    @property
+    def store_here(self) -> str | None:
+        """Where the cluster's store may be opened on this machine, to be read; None where it is out of reach.
+
+        Default: a database at a URL.
+        """
+        return self.cluster.store if "://" in self.cluster.store else None
+
+    def check(self, submission: Submission) -> None:
+        """Raise UserError, with all reasons, for a sweep that could never run there. `submit` calls it first.
+
+        Default: a worker that fits on no node as clusters.yaml describes it.
+        """
+        check_fits(submission, [self.cluster.resources], f"node of {self.name!r}")
+
     @abstractmethod
     def submit(self, submission: Submission) -> Submitted:
         """Start a sweep, or find that the same content is running or done. Called by `sweeps submit`.
@@ -216,6 +232,24 @@ def backends() -> dict[str, type[Backend[Any]]]:
 
 
 # ------------------------------------------------------------------------- shared by several backends
+
+
+def all_at_once(*checks: Callable[[], object]) -> None:
+    """Make every check. Raises one UserError with the messages of all that raised one."""
+    found: list[UserError] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found.append(error)
+        except ClusterError:  # it does not answer: what was found before is of more use
+            if not found:
+                raise
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        listed = [textwrap.indent(str(error), "    ").replace("    ", "  - ", 1) for error in found]
+        raise UserError("\n".join([f"{len(found)} faults:", *listed])) from found[0]
 
 
 def check_fits(submission: Submission, nodes: Sequence[NodeResources], where: str) -> None:

@@ -30,6 +30,7 @@ import filelock
 import psutil
 
 from cluster.description import Cluster
+from cluster.job import absolute_store
 from cluster.ray_jobs import JobServer, RayJobsBackend, read_token
 from sweeps.errors import ClusterError, UserError
 from sweeps.machine import folder_for_sockets, private_folder, user_folder, writable
@@ -74,6 +75,10 @@ class LocalBackend(RayJobsBackend[Cluster]):
             raise UserError(NOT_UP)
         token, advice = read_token(running.token_file), "`sweeps cluster status` shows the local one"
         return JobServer(self.name, running.job_server, token, running.token_file, advice=advice)
+
+    @property
+    def store_here(self) -> str:
+        return absolute_store(self.cluster.store)
 
     @property
     def call_heading(self) -> str:

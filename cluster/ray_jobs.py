@@ -112,10 +112,13 @@ class RayJobsBackend(Backend[Described]):
         """Ray's client for the job server."""
         return self.server.client()
 
-    def submit(self, submission: Submission) -> Submitted:
-        name = submission.name
+    def check(self, submission: Submission) -> None:
         self.server.check()
         check_fits(submission, self.server.nodes(), f"node of {self.name!r}")
+
+    def submit(self, submission: Submission) -> Submitted:
+        name = submission.name
+        self.check(submission)
         with parcel(self._order("run", name), submission) as made:
             if made.num_bytes > limit_bytes() / 2:
                 size = made.num_bytes / 1024**2

@@ -8,11 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_sweep import BUDGET, configuration, made_sweep
+from made_sweep import BUDGET, TUNED, configuration, made_sweep
 from made_sweep import lane as made_lane
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from sweeps.results import report
-from sweeps.results.figures import FigureError, against_length, against_step, draw, figure_of, position_of, write
+from sweeps.results.drawing import FigureError, Style, label_of, read_style, write
+from sweeps.results.figures import (
+    _budgets,
+    _note_on_budgets,
+    _until,
+    against_length,
+    against_step,
+    draw,
+    draw_reports,
+    figure_of,
+    position_of,
+    standard_figures,
+)
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
@@ -149,10 +163,9 @@ def test_what_cannot_be_drawn_is_said_with_the_reason_and_the_others_are_drawn(p
     assert said == [
         "not drawn: model=nac: every seed ended in an error, such as RuntimeError: no driver for $5",
         "not drawn: model=nmu: no seed has ended yet",
-        "not drawn: relu: error.extrapolation is never finite, every seed diverged",
+        "not drawn: relu: extrapolation error is never finite, every seed diverged",
     ]
-    (title,) = [text.get_text() for text in figure.texts if "thick" in text.get_text()]
-    assert " ".join(title.replace("\\$", "$").splitlines()[1:]) == " ".join(said)  # the lines of the title are wrapped
+    assert " ".join(said) in texts(figure)
 
 
 @pytest.mark.parametrize("x", ["train.lr", "model"])
@@ -186,3 +199,233 @@ def test_a_column_that_only_some_cells_have_is_drawn_for_these(partly: Store) ->
     assert any(line.startswith("not drawn: linear: no lane has 'score' against the step") for line in said)
     with pytest.raises(FigureError, match="no lane has 'scoore'"):
         draw(partly, ["partly"], y=["scoore"])
+
+
+# ------------------------------------------------------------------------------------------- what people read
+
+
+CURVE = {
+    "step": [0, 5000, 10_000, BUDGET],
+    "error.interpolation": [9.0, 3.0, 1.0, 0.5],
+    "error.extrapolation": [8.0, 2.0, 1.0, 0.4],
+}
+
+
+@pytest.fixture
+def curved(tmp_path: Path):
+    """The store of a sweep whose lanes have learning curves."""
+    with Store(tmp_path / "curved") as opened:
+        made_sweep(opened, curve=CURVE)
+        yield opened
+
+
+def texts(figure: Figure) -> str:
+    """All text of a figure on one line, as it is read."""
+    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).replace("\\$", "$").split())
+
+
+def test_the_threshold_is_a_labelled_line_in_the_panel_of_the_errors_that_are_judged(curved: Store) -> None:
+    figure = draw(curved, ["small"], y=["error.extrapolation", "error.interpolation"])
+    lines = [[line for line in panel.lines if str(line.get_label()).startswith("_threshold")] for panel in figure.axes]
+    assert [list(line.get_ydata()) for line in lines[0]] == [[1.4e-8, 1.4e-8]] and lines[1] == []
+    assert "threshold 1.4e-8" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_thresholds_that_differ_are_a_band_with_both_ends(curved: Store) -> None:
+    entry = configuration("relu", 0, seeds=2)
+    curved.add_configuration("small", entry)
+    curved.add_records([replace(made_lane(entry, seed, None, 1.0, curve=CURVE), threshold=2e-8 + seed) for seed in (0, 1)])
+    figure = draw(curved, ["small"], y=["error.extrapolation"])
+    assert "thresholds 1.4e-8 to 1" in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("error.extrapolation", "extrapolation error"), ("error.extrapolation.median", "median extrapolation error"),
+        ("train.lr", "learning rate"), ("train.gradient_noise", "gradient noise"), ("model.dropout", "dropout"),
+        ("model.sparsity_penalty.weight", "sparsity penalty weight"), ("success_rate", "seeds solved"),
+        ("step", "training step"), ("relative_error.extrapolation", "relative error, extrapolation"),
+        ("sparsity_error", "sparsity error"),
+    ],
+)  # fmt: skip
+def test_axes_have_the_names_that_people_use(name: str, label: str) -> None:
+    assert label_of(name) == label
+
+
+def test_a_figure_says_what_its_lines_and_bars_are(curved: Store) -> None:
+    assert "bands: 95 % intervals" in texts(draw(curved, ["small"]))
+    against = texts(draw(curved, ["small"], x="train.lr"))
+    assert "bars: 95 % intervals over seeds; a point for every configuration, whatever its other settings" in against
+    assert "the best configuration of each cell" in texts(draw(curved, ["small"], x="model"))
+
+
+def test_one_setting_at_a_time_draws_only_what_differs_from_the_best_in_nothing_else(curved: Store) -> None:
+    other = configuration("nau", 2, TUNED | {"train.lr": 0.05})
+    curved.add_configuration("small", other)
+    curved.add_records([made_lane(other, seed, None, 1.0) for seed in range(3)])
+    said: list[str] = []
+    figure = draw(curved, ["small"], x="train.lr", y=["success_rate"], on_missing=said.append, others="best")
+    (points,) = figure.axes[0].containers
+    assert sorted(zip(*points.lines[0].get_data(), strict=True)) == [(pytest.approx(3.2e-3), 1.0), (0.05, 0.0)]
+    assert "one setting at a time: the others are those of the best configuration (dropout off, noise 3.4e-4)" in texts(figure)
+    assert said == [
+        "not drawn: model=linear: no other configuration has the best one's values in all settings but train.lr; a grid over "
+        "it would, and --others any draws all configurations"
+    ]
+
+
+def test_many_configurations_have_a_line_of_means_instead_of_bars(store: Store) -> None:
+    for number in range(2, 28):
+        entry = configuration("nau", number, TUNED | {"train.lr": 1e-4 * 1.3**number}, seeds=1)
+        store.add_configuration("small", entry)
+        store.add_records([made_lane(entry, 0, 1000 if number % 2 else None, 1e-9 if number % 2 else 1.0)])
+    figure = draw(store, ["small"], x="train.lr", y=["success_rate"])
+    (means,) = [line for line in figure.axes[0].lines if line.get_label() == "_mean"]
+    assert len(means.get_xdata()) == 8 and all(0 <= value <= 1 for value in means.get_ydata())
+    assert "line: mean of the configurations in 8 bins" in texts(figure)
+
+
+def test_different_budgets_are_marked_and_listed(curved: Store) -> None:
+    curved.begin_sweep("longer", "", {"name": "longer"})
+    entry = configuration("nau", 0)
+    entry = replace(
+        entry, settings={**entry.settings, "train": {**entry.settings["train"], "steps": 2 * BUDGET}},
+        keys={seed: f"{seed:064x}" for seed in range(3)},
+    )  # fmt: skip
+    curved.add_configuration("longer", entry)
+    curved.add_records([
+        replace(made_lane(entry, seed, 4000, 1e-9, curve=CURVE), budget=2 * BUDGET, steps=2 * BUDGET) for seed in range(3)
+    ])  # fmt: skip
+    figure = draw(curved, ["small", "longer"], y=["solved_fraction"])
+    ends = [line for line in figure.axes[0].lines if str(line.get_label()).startswith("_end of")]
+    assert [line.get_xdata()[0] for line in ends] == [BUDGET, BUDGET, 2 * BUDGET]
+    assert "budgets differ, in steps: small: nau 15k, small: linear 15k, longer: nau 30k" in texts(figure)
+    assert "budgets differ" not in texts(draw(curved, ["small"], y=["solved_fraction"]))
+
+
+def test_one_line_of_different_budgets_ends_at_the_smallest(store: Store) -> None:
+    results = [lane(0, 20), replace(lane(1, 160), budget=200, steps=200)]
+    group = _until(against_step("nau", results, "solved_fraction"), 100)
+    assert (group.middle.x, group.middle.y) == ([0, 20], [0, 0.5])
+    assert _note_on_budgets(_budgets({"nau": results}), cut=True) == [
+        "nau has seeds of 100 and 200 steps: errors are drawn to 100",
+    ]  # fmt: skip
+
+
+def test_where_nothing_is_solved_the_error_is_drawn_in_place_of_converged_at(store: Store, tmp_path: Path) -> None:
+    with Store(tmp_path / "unsolved") as opened:
+        opened.begin_sweep("unsolved", "", {"name": "unsolved"})
+        entry = configuration("nau", 0, seeds=1)
+        opened.add_configuration("unsolved", entry)
+        opened.add_records([made_lane(entry, 0, None, 0.5, curve=CURVE)])
+        figure = draw(opened, ["unsolved"], x="train.lr")
+        assert [panel.get_ylabel() for panel in figure.axes] == ["seeds solved", "median extrapolation error"]
+        assert "no seed has converged" in texts(draw(opened, ["unsolved"]))
+
+
+# ------------------------------------------------------------------------------------------- kinds
+
+
+def test_parallel_coordinates_have_a_line_for_every_configuration_and_the_best_on_top(store: Store) -> None:
+    figure = draw(store, ["small"], kind="parallel")
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["nau", "linear"]
+    lines = [line for line in figure.axes[0].lines if str(line.get_label()).startswith("_#")]
+    best = max(lines, key=lambda line: line.get_zorder())
+    assert {line.get_label() for line in lines} == {"_#0", "_#1"} and best.get_label() == "_#1"
+    names = [text.get_text().replace("\n", " ") for text in figure.axes[0].get_xticklabels()]
+    assert names == ["learning rate", "dropout", "gradient noise", "par2 (steps)"]
+    # lr 3.2e-3 in [1e-4, 1e-1] and noise 3.4e-4 in [1e-5, 0.1], logarithmic; dropout off, below; the lower of two par2.
+    assert list(best.get_ydata()) == [pytest.approx(0.5017, abs=1e-4), -0.12, pytest.approx(0.3829, abs=1e-4), 0.0]
+
+
+def test_importances_are_bars_with_their_shares(store: Store) -> None:
+    with pytest.raises(FigureError, match="importance is not known: it takes four complete configurations"):
+        draw(store, ["small"], kind="importance")
+    for number in range(2, 9):
+        entry = configuration("nau", number, TUNED | {"train.lr": 1e-3 * number}, seeds=1)
+        entry = replace(entry, parameters=entry.parameters | {"train.gradient_noise": 1e-3 / number})
+        store.add_configuration("small", entry)
+        store.add_records([made_lane(entry, 0, 1000 * number, 1e-9)])
+    found = report(store, "small")
+    shares = found.importance_of(found.cells()[0])
+    figure = draw(store, ["small"], kind="importance")
+    assert shares is not None
+    assert [bar.get_width() for bar in figure.axes[0].patches] == list(shares.shares.values())
+
+
+def test_the_front_of_two_metrics_joins_what_no_other_configuration_beats(store: Store) -> None:
+    for number, (at, sparsity) in enumerate([(2000, 0.3), (3000, 0.1), (3500, 0.2), (9000, 0.05)], start=2):
+        entry = configuration("nau", number, TUNED | {"train.lr": 1e-3 * number}, seeds=1)
+        store.add_configuration("small", entry)
+        store.add_records([replace(made_lane(entry, 0, at, 1e-9), sparsity_error=sparsity)])
+    figure = draw(store, ["small"], x="par2", y=["sparsity_error"], kind="pareto")
+    (front,) = [line for line in figure.axes[0].lines if line.get_label() == "nau (6)"]
+    assert list(zip(*front.get_data(), strict=True)) == [(2000, 0.3), (3000, 0.1), (9000, 0.05)]
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == (
+        "par2 (steps), lower is better", "sparsity error, lower is better",
+    )  # fmt: skip
+    higher = draw(store, ["small"], x="par2", y=["success_rate"], kind="pareto").axes[0]
+    assert higher.get_ylabel() == "seeds solved, higher is better"
+
+
+def test_what_a_kind_needs_is_said(store: Store) -> None:
+    with pytest.raises(FigureError, match="one objective, par2: name two metrics, such as --x par2 --y sparsity_error"):
+        draw(store, ["small"], kind="pareto")
+    with pytest.raises(FigureError, match="no kind 'parralel' of a figure; there are lines.*Did you mean 'parallel'"):
+        draw(store, ["small"], kind="parralel")
+    with pytest.raises(FigureError, match="parallel has no --x and no --y"):
+        draw(store, ["small"], x="train.lr", kind="parallel")
+    with pytest.raises(FigureError, match="lines needs `--x step` or `--x length`, not 'train.lr'"):
+        draw(store, ["small"], x="train.lr", kind="lines")
+
+
+def test_a_report_has_the_figures_that_suit_it(curved: Store, partly: Store) -> None:
+    names = [name for name, _, _ in standard_figures(report(curved, "small"))]
+    assert names == ["convergence.svg", "error.svg", "model.svg", "train-lr.svg"]
+    assert standard_figures(report(partly, "empty")) == []
+
+
+# ------------------------------------------------------------------------------------------- sizes and files
+
+
+def test_sizes_are_inches_or_widths_of_a_paper() -> None:
+    assert read_style(size="6x4") == Style(6, 4, 9)
+    assert (read_style(width="column").width, read_style(width="column").font_size) == (3.35, 8)
+    assert read_style(width="5.5", font_size=7).font_size == 7
+    for options, message in (
+        ({"size": "6by4"}, "such as 6x4"), ({"width": "wide"}, "column or page"), ({"size": "0x4"}, "each 1 to 60"),
+        ({"size": "6x4", "width": "page"}, "not both"), ({"dpi": 5}, "36 to 1200"), ({"font_size": 90.0}, "4 to 40"),
+    ):  # fmt: skip
+        with pytest.raises(FigureError, match=message):
+            read_style(**options)
+
+
+def test_panels_that_would_be_narrow_are_below_each_other_and_text_has_its_size(curved: Store) -> None:
+    wide, narrow = (draw(curved, ["small"], style=read_style(width=width)) for width in ("page", "column"))
+    assert [panel.get_subplotspec().get_gridspec().ncols for panel in (wide.axes[0], narrow.axes[0])] == [2, 1]
+    assert narrow.get_figwidth() == pytest.approx(3.35) and narrow.axes[0].xaxis.label.get_size() == 8
+    fixed = draw(curved, ["small"], style=read_style(size="6x4", title="Of $5 & <b>"))
+    assert list(fixed.get_size_inches()) == [6, 4] and "Of $5 & <b>" in texts(fixed)
+
+
+def test_text_stays_text_in_svg_and_pdf_embeds_truetype_fonts(curved: Store, tmp_path: Path) -> None:
+    figure = draw(curved, ["small"], y=["error.extrapolation"], style=Style(title="extrapolation of NAU"))
+    for name in ("figure.svg", "figure.pdf", "figure.png"):
+        write(figure, tmp_path / name)
+    assert ">extrapolation of NAU</text>" in (tmp_path / "figure.svg").read_text()
+    assert b"/CIDFontType2" in (tmp_path / "figure.pdf").read_bytes()
+
+
+def test_names_of_any_length_and_any_characters_are_drawn(curved: Store, tmp_path: Path) -> None:
+    label = "a long label, with <tags> & $x^2$ \x1b, that no axis has room for, " * 2
+    found = report(curved, "small")
+    renamed = replace(found, configurations=tuple(
+        replace(one, configuration=replace(one.configuration, labels={"model": f"{one.configuration.labels['model']} {label}"}))
+        for one in found.configurations
+    ))  # fmt: skip
+    figure = draw_reports([renamed], x="model")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["A", "B"]
+    assert "A: nau a long label, with <tags> & $x^2$ \\x1b, that no axis" in texts(figure)
+    write(figure, tmp_path / "figure.svg")
+    write(draw_reports([renamed], style=read_style(width="column")), tmp_path / "column.svg")

@@ -19,7 +19,7 @@ from made_sweep import DOCUMENT, configuration, made_sweep
 from sweeps.errors import StoreError
 from sweeps.results import as_markdown, report
 from sweeps.runner.run import sync
-from sweeps.store import HeldByAnother, Store
+from sweeps.store import HeldByAnother, Store, removal
 from sweeps.store.removal import (
     Removal,
     delete_sweeps,
@@ -270,6 +270,40 @@ def test_gc_keeps_runs_of_others_and_experiments_that_have_any(results: str) -> 
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
+def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    (run, *_) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    client.create_registered_model("mine")
+    client.create_model_version("mine", f"{run.info.artifact_uri}/model", run.info.run_id)
+    call("delete", "small", "--yes", "--store", results)
+    assert "16 deleted runs and 0 deleted experiments" in call("gc", "--yes", "--store", results).out
+    assert rows(results, "SELECT run_uuid FROM runs") == [(run.info.run_id,)]
+
+
+def test_gc_removes_the_files_of_what_a_deleted_run_logged_and_no_other(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    (run, *_) = client.search_runs([experiment])
+    model = client.create_logged_model(experiment, "trained", run.info.run_id)
+    own = [Path(uri.removeprefix("file://")) for uri in (run.info.artifact_uri, model.artifact_location)]
+    hostile = Path(results).parent / "hostile"
+    for folder in (*own, hostile):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "file").write_text("x")
+    with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:  # of somebody else, who wants a folder deleted
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid <> ?", (f"file://{hostile}", run.info.run_id))
+        connection.commit()
+    call("delete", "small", "--yes", "--store", results)
+    assert call("gc", "--yes", "--store", results).status == 0
+    assert not any(folder.parent.exists() for folder in own)
+    assert (hostile / "file").exists()
+    assert rows(results, "SELECT count(*) FROM logged_models") == [(0,)]
+
+
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(results: str) -> None:
     with Store(results) as store, store.hold("small"):
         for arguments in (["delete", "small", "--yes"], ["rename", "small", "large"]):
@@ -294,7 +328,10 @@ def test_copy_hands_one_sweep_to_another_store_and_again_adds_what_is_new(result
     answer = call("copy", "small", "--to", target, "--store", results)
     assert answer.status == 0, answer.err
     assert "small: 12 new records" in answer.out
-    assert call("report", "small", "--store", target).out == call("report", "small", "--store", results).out
+    assert (
+        call("report", "small", "--no-timing", "--store", target).out
+        == call("report", "small", "--no-timing", "--store", results).out
+    )
     assert "small: 0 new records" in call("copy", "small", "--to", target, "--store", results).out
     assert "is the store that small is in" in call("copy", "small", "--to", results, "--store", results).err
     assert call("copy", "smal", "--to", str(tmp_path / "none"), "--store", results).status == 2
@@ -324,3 +361,58 @@ def test_a_driver_cannot_begin_a_name_while_it_is_deleted(results: str) -> None:
     with Store(results) as here, Store(results) as there, here.hold("small", count_time=False):  # noqa: SIM117
         with pytest.raises(HeldByAnother), there.hold("small"):
             pytest.fail("held twice")
+
+
+def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
+    results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = call("report", "small", "--no-timing", "--store", results).out
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "delete_sweeps", killed)
+        assert call("delete", "small", "--yes", "--store", results).status != 0
+    assert rows(results, "SELECT DISTINCT lifecycle_stage FROM runs") == [("deleted",)]
+    assert call("report", "small", "--no-timing", "--store", results).out == before
+    assert call("sync", "small", "--store", results).status == 0
+    assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+
+
+def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) -> None:
+    from sweeps.cli.tracking import _fill_if_absent
+
+    file = Path(results) / "mlflow.db"
+    before = file.stat().st_ino
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert file.stat().st_ino == before
+    file.unlink()
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+    assert rows(results, EXPERIMENTS) == [("small", "active")]
+
+
+@pytest.mark.slow  # making MLflow's tables takes seconds
+def test_a_sweep_in_postgresql_is_deleted_from_store_and_mlflow(
+    new_database: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database)
+    with Store(new_database) as store:
+        made_sweep(store)
+        sync("small", store, new_database)
+        other_sweep(store)
+    assert call("rename", "small", "large", "--store", new_database).status == 0
+    shown = call("delete", "large", "--dry-run", "--store", new_database)
+    assert "4 configurations, 12 lanes, 9 records" in shown.out
+    assert "17 runs in MLflow" in shown.out
+    answer = call("delete", "large", "--yes", "--store", new_database)
+    assert (answer.status, answer.err) == (0, "")
+    assert call("list", "--names", "--store", new_database).out == "other\n"
+    answer = call("gc", "--yes", "--store", new_database)
+    assert (answer.status, answer.err) == (0, "")
+    with psycopg.connect(new_database) as connection:
+        for table in ("runs", "metrics", "tags", "params", "latest_metrics"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # type: ignore[arg-type]
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (3,)

@@ -19,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sweeps.cli import remote
 from sweeps.config.sweep_file import from_document
 from sweeps.runner.driver import Driver, PackReport
 from sweeps.runner.forecast import Forecast, Left, Lengths
 from sweeps.runner.progress import Progress
+from sweeps.runner.progress_log import MARK
 from sweeps.store import Store
 from sweeps.training.lane import Lane, LaneResult
 
@@ -304,6 +306,29 @@ def test_plain_lines_have_a_table_at_most_every_few_minutes_and_at_the_end() -> 
     firsts = [line for line in lines if re.match(r"\d+:\d\d:\d\d  configurations", line)]
     assert 2 <= len(tables) <= clock.now_s / 180 + 2 < len(firsts)
     assert "configurations 20/20" in lines[tables[-1] - 1]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        [
+            f"{MARK}0:00:05  lanes 1/9, 0 solved",
+            f"{MARK}  model=nau: best #0, 1 of 2 solved, lr 1e-3",
+            "# small",
+        ],  # of an older version
+        [f"{MARK}  nau  1  cut off at its beginning", f"{MARK}0:00:09  lanes 2/9", f"{MARK}  {'long ' * 60}"],
+        [],
+    ],
+)
+def test_watch_shows_the_logs_of_any_version_on_a_narrow_screen(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(remote, "console", Console(file=output, width=60, force_terminal=True))
+    remote._on_screen(iter(log))
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", output.getvalue())
+    assert max((len(line.strip("\r")) for line in text.splitlines()), default=0) <= 60
+    assert all(
+        part in text for part in (line.removeprefix(MARK).split("  ")[0] for line in log if not line.startswith(f"{MARK}  "))
+    )
 
 
 def test_a_notebook_updates_one_output_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

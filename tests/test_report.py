@@ -53,8 +53,10 @@ def test_the_object_is_that_of_the_design(found: dict[str, Any]) -> None:
     }  # fmt: skip
     entry = found["configurations"][0]
     assert promised <= set(entry)
-    assert set(entry["converged_at"]) == {"mean", "low", "high", "median"}
-    assert set(entry["sparsity_error"]) == set(entry["success_rate"]) == {"estimate", "low", "high"}
+    ends = {"median", "median_low", "median_high", "interval"}
+    assert set(entry["converged_at"]) == {"mean", "low", "high", *ends}
+    assert set(entry["sparsity_error"]) == {"estimate", "low", "high", *ends}
+    assert set(entry["success_rate"]) == {"estimate", "low", "high"}
     assert {"seed", "solved", "converged_at", "sparsity_error", "steps", "error", "reason"} <= set(entry["lanes"][0])
 
 
@@ -74,7 +76,7 @@ def test_metrics_of_a_configuration_by_hand(found: dict[str, Any]) -> None:
 
 def test_unsolved_cells_have_nulls_and_reasons(small: Report, found: dict[str, Any]) -> None:
     linear = found["configurations"][3]
-    assert linear["converged_at"] == {"mean": None, "low": None, "high": None, "median": None}
+    assert linear["converged_at"] == dict.fromkeys(("mean", "low", "high", "median", "median_low", "median_high"))
     assert (linear["diverged"], linear["errors"]) == (1, 1)
     assert [one["outcome"] for one in linear["lanes"]] == ["unsolved", "diverged", "error"]
     assert "not finite at step 700" in linear["lanes"][1]["reason"]
@@ -144,7 +146,7 @@ def test_the_markdown_is_aligned_narrow_and_marks_the_best(small: Report) -> Non
         if block.startswith("|"):
             assert len({len(line) for line in block.splitlines()}) == 1
     assert text.index("## Best of each cell: lowest par2") < text.index("## model=nau") < text.index("## Totals")
-    assert "| 1*  | 3/3 100% [44, 100] | 4k, 5k [2.79k, 10.3k] " in text
+    assert "| 1*  | 3/3 100% [44, 100] | 3      | 4k           | " in text
     assert "lr 3.2e-3, dropout off, noise 3.4e-4" in text
     assert "Diverged seeds: 1 in #0." in text
 
@@ -160,7 +162,7 @@ def test_the_longest_usual_row_fits_the_width(small: Report) -> None:
     values = {"model.dropout": 1.25e-5, "train.gradient_noise": 0.0034, "train.lr": 0.0032}
     text = as_markdown(with_best(small, configuration=entry, results=tuple(results), parameters=values))
     assert "99/100 99% [95, 99.8]" in text
-    assert max(len(line) for line in text.splitlines()) <= 122
+    assert max(len(line) for line in text.splitlines()) <= 125
 
 
 def test_an_objective_that_no_column_shows_gets_one(tmp_path: Path) -> None:
@@ -330,22 +332,123 @@ def searched(store: Store, **search: Any) -> Report:
     return report(store, "small")
 
 
-def test_a_tie_that_only_the_error_decides_is_said_in_one_line(small: Report) -> None:
-    """Both configurations of linear have a par2 of twice the budget; those of nau differ."""
-    text = as_markdown(small)
-    assert text.count("Decided by the tie-break") == 1
-    section = text[text.index("## model=linear") :]
-    assert "Decided by the tie-break: equal par2 of #1, #0, so by the median error.\n" in section
-
-
-def test_a_full_tie_is_decided_by_the_number(store: Store) -> None:
-    store.begin_sweep("tied", "", DOCUMENT)
-    for i in range(10):
+def tied_sweep(store: Store, configurations: int, converged_at: int | None, **search: Any) -> Report:
+    """Configurations of three seeds with equal results."""
+    store.begin_sweep("tied", "", DOCUMENT | {"search": DOCUMENT["search"] | search})
+    for i in range(configurations):
         entry = configuration("nau", i, {"train.lr": 0.1 + i})
         store.add_configuration("tied", entry)
-        store.add_records([lane(entry, seed, None, 0.5) for seed in range(3)])
-    text = " ".join(as_markdown(report(store, "tied")).split())
-    assert "equal par2 of #0, #1, #2, #3, #4, #5, #6, #7 and 2 more, so by the median error, then by number." in text
+        store.add_records([lane(entry, seed, converged_at, 1e-9 if converged_at else 0.5) for seed in range(3)])
+    return report(store, "tied")
+
+
+def test_a_full_tie_is_decided_by_the_number_and_said_in_one_line(store: Store) -> None:
+    text = " ".join(as_markdown(tied_sweep(store, 10, 5000)).split())
+    tie = "equal par2 of #0, #1, #2, #3, #4, #5, #6, #7 and 2 more, so by the median error, then by number."
+    assert text.count("Decided by the tie-break") == text.count(f"Decided by the tie-break: {tie}") == 1
+
+
+def test_where_nothing_is_solved_there_is_no_winner_and_the_error_decides(small: Report) -> None:
+    """Both configurations of linear have a par2 of twice the budget; those of nau are solved."""
+    text = " ".join(as_markdown(small).split())
+    assert "Decided by the tie-break" not in text and not small.is_without_winner()
+    assert "## Best of each cell: lowest par2" in text
+    assert "Nothing is solved in model=linear: there it is the configuration with the lowest error." in text
+    section = text[text.index("## model=linear") :]
+    assert (
+        "#1: threshold 1.4e-8; median of seeds, lowest error 0.1 (7.1e6 thresholds), at the end 0.1 (7.1e6 thresholds)."
+        in section
+    )
+    assert "Unsolved seeds of #1: 3 stalled (seeds 0, 1, 2)." in section
+    assert (
+        "Nothing is solved, so the order is that of the median error, and #1 is no winner. Try another learning rate" in section
+    )
+    assert "Nothing is solved" not in text[text.index("## model=nau") : text.index("## model=linear")]
+
+
+def test_a_sweep_in_which_nothing_is_solved_names_no_winner_at_all(store: Store) -> None:
+    found = tied_sweep(store, 2, None)
+    text = " ".join(as_markdown(found).split())
+    assert found.is_without_winner()
+    assert "## Nothing is solved: the lowest error of each cell" in text and "Best of each cell" not in text
+    assert "the order is that of the median error, then by number, and #0 is no winner." in text
+    assert "0 solved (0 at the end)" in text
+
+
+def test_an_objective_that_needs_no_solved_seed_still_decides_where_nothing_is_solved(store: Store) -> None:
+    text = as_markdown(tied_sweep(store, 2, None, objective="error.extrapolation.median"))
+    assert "## Best of each cell: lowest error.extrapolation.median" in text
+    assert "Nothing is solved: #0 is no winner." in " ".join(text.split())
+
+
+def test_what_to_try_follows_from_the_verdicts_and_from_bounds_of_the_search(store: Store) -> None:
+    entry = configuration("nau", 1, {"train.lr": 0.1})
+    falling = {"step": [1000 * i for i in range(15)], "error.extrapolation": [10.0 ** -(0.2 * i) for i in range(15)]}
+    store.begin_sweep("far", "", DOCUMENT)
+    store.add_configuration("far", entry)
+    store.add_records([
+        lane(entry, 0, None, 1.0, curve=falling), lane(entry, 1, None, 2e-8),
+        lane(entry, 2, None, None, outcome="diverged", steps=700, reason="diverged at step 700: its loss is not finite"),
+    ])  # fmt: skip
+    found = report(store, "far")
+    text = " ".join(as_markdown(found).split())
+    # From 10^-2.8 at step 14,000 the error falls by 10^-0.2 in 1000 steps: 1.4e-8 is another 25,270 steps away.
+    assert "1 near (seed 1), 1 on its way (seed 0; would cross near step 39.3k), 1 diverged (seed 2)" in text
+    assert "Try more steps, since 1 seed still improved (one would cross near step 39.3k); a learning rate that falls" in text
+    assert "a lower learning rate or a gradient clip, since seeds diverged" in text
+    assert "a wider range of train.lr, which is 0.1, at its upper bound." in text
+    (object_,) = found.as_dict()["configurations"]
+    assert [(group["kind"], group["seeds"]) for group in object_["unsolved"]] == [
+        ("near", [1]), ("on its way", [0]), ("diverged", [2]),
+    ]  # fmt: skip
+    assert [one["verdict"]["kind"] for one in object_["lanes"]] == ["on its way", "near", "diverged"]
+    assert object_["lanes"][0]["verdict"]["crosses_at"] == pytest.approx(14_000 + 1000 * (math.log10(1 / 1.4e-8) - 2.8) / 0.2)
+    (row,) = csv.DictReader(io.StringIO(as_csv(found)))
+    assert (row["unsolved.near"], row["unsolved.diverged"], row["threshold"]) == ("1", "1", "1.4e-08")
+
+
+def test_a_task_without_a_threshold_has_no_success_rate_and_no_par2(store: Store) -> None:
+    store.begin_sweep("open", "", DOCUMENT)
+    for i, error in enumerate((0.5, 0.25)):
+        entry = configuration("nau", i, TUNED if i else {})
+        store.add_configuration("open", entry)
+        store.add_records([dataclasses.replace(lane(entry, seed, None, error), threshold=None) for seed in range(3)])
+    found = report(store, "open")
+    text = " ".join(as_markdown(found).split())
+    assert [(one.configuration.number, one.rank) for one in found.configurations] == [(1, 1), (0, 2)]
+    assert "| 1* | – | – | – | – | – | lr 3.2e-3" in text
+    assert "## The task has no threshold: the lowest error of each cell" in text
+    assert "Without a threshold par2 is not defined: the order is that of the median error." in text
+    assert "not judged without a threshold" in text and "no winner" not in text
+    entry_ = found.as_dict()["configurations"][0]
+    assert (entry_["success_rate"]["estimate"], entry_["par2"], entry_["objective"]) == (None, None, None)
+    assert {one["verdict"]["kind"] for one in entry_["lanes"]} == {"no threshold"}
+
+
+def test_solved_seeds_that_end_above_their_threshold_are_counted(store: Store) -> None:
+    made_sweep(store, curve={"step": [0, 3000, 15_000], "error.extrapolation": [1.0, 1e-9, 1e-3]})
+    found = report(store, "small")
+    text = " ".join(as_markdown(found).split())
+    assert "| 1* | 3/3 100% [44, 100] | 0 | 4k |" in text
+    assert "Above the threshold again at the end: 3 of 3 solved seeds." in text
+    assert "at the end 1e-3 (7.1e4 thresholds)" in text
+    assert {one["verdict"]["kind"] for one in found.as_dict()["configurations"][0]["lanes"]} == {"solved, lost at the end"}
+    assert found.as_dict()["totals"]["solved_at_end"] == 2  # those of #0, which have no curve
+
+
+def test_one_seed_has_estimates_and_no_ends(store: Store) -> None:
+    entry = configuration("nau", 0, seeds=1)
+    store.begin_sweep("one", "", DOCUMENT)
+    store.add_configuration("one", entry)
+    store.add_records([lane(entry, 0, 5000, 1e-9)])
+    (found,) = report(store, "one").as_dict()["configurations"]
+    assert (found["converged_at"]["median"], found["converged_at"]["median_low"], found["converged_at"]["low"]) == (
+        5000,
+        None,
+        None,
+    )
+    assert (found["restricted_mean"]["estimate"], found["restricted_mean"]["high"]) == (5000, None)
+    assert "| 0*  | 1/1 100% [21, 100] | 1      | 5k " in as_markdown(report(store, "one"))
 
 
 def test_configurations_that_break_a_constraint_are_last_and_the_report_says_which(store: Store) -> None:

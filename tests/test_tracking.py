@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import socket
 import sqlite3
@@ -107,7 +108,7 @@ def test_a_sweep_becomes_nested_runs_with_readable_names(uri: str, sweep: Sweep)
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     found = {run.info.run_id: run for run in runs(uri)}
     assert len(found) == 1 + 4 + 12 and all(run.info.status == "FINISHED" for run in found.values())
-    seed = the_run(uri, "c001 s002")
+    seed = the_run(uri, "c001 nau s002 diverged")
     parent = found[seed.data.tags["mlflow.parentRunId"]]
     assert parent.info.run_name == "c001 nau noise=off lr=3.2e-3" or parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
     assert found[parent.data.tags["mlflow.parentRunId"]].info.run_name == "small"
@@ -115,7 +116,7 @@ def test_a_sweep_becomes_nested_runs_with_readable_names(uri: str, sweep: Sweep)
 
 def test_tags_parameters_and_metrics_are_those_of_the_design(uri: str, sweep: Sweep) -> None:
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
-    seed, lost = the_run(uri, "c001 s000"), the_run(uri, "c001 s002")
+    seed, lost = the_run(uri, "c001 nau s000 solved"), the_run(uri, "c001 nau s002 diverged")
     [parent] = [run for run in runs(uri) if run.info.run_id == seed.data.tags["mlflow.parentRunId"]]
     wanted = {"level": "seed", "cell": "model=nau", "model": "nau", "task": "static", "configuration": "1", "rank": "2",
               "outcome": "solved", "digest": "key-0-1-0"}  # fmt: skip
@@ -154,7 +155,9 @@ def test_writing_twice_is_writing_once(uri: str, sweep: Sweep) -> None:
     before = content(uri)
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     assert content(uri) == before
-    history = MlflowClient(uri).get_metric_history(the_run(uri, "c001 s000").info.run_id, "curve.error.extrapolation")
+    history = MlflowClient(uri).get_metric_history(
+        the_run(uri, "c001 nau s000 solved").info.run_id, "curve.error.extrapolation"
+    )
     assert [(m.step, m.value) for m in history] == [(0, 1.0), (1000, 0.5), (2000, 1e-4), (3000, 1e-5)]
 
 
@@ -193,11 +196,11 @@ def test_a_configuration_that_was_stopped_early_is_a_killed_run_that_says_where(
     one = configuration(sweep, seeds=(0, 1, 2, 3), state="pruned", stopped=Stopped(2, 3000, "par2 is worse than that of #0"))
     Tracker(uri, sweep, created=CREATED).complete(ranked(one, [record(one, 0), record(one, 1)]))
     found = {run.info.run_name: run for run in runs(uri)}
-    parent = next(run for name, run in found.items() if name.startswith("c001 nau"))
+    parent = next(run for run in found.values() if run.data.tags["level"] == "configuration")
     assert (parent.info.status, parent.data.tags["outcome"]) == ("KILLED", "pruned")
     assert parent.data.tags["stopped"] == "after 2 seeds of 3000 steps: par2 is worse than that of #0"
-    assert [found[name].info.status for name in ("c001 s000", "c001 s001")] == ["FINISHED"] * 2
-    assert "c001 s002" not in found
+    seeds = {name: run.info.status for name, run in found.items() if run.data.tags["level"] == "seed"}
+    assert seeds == {"c001 nau s000 solved": "FINISHED", "c001 nau s001 solved": "FINISHED"}
 
 
 def test_confirmation_is_further_seeds_and_metrics_of_the_same_configuration(uri: str, sweep: Sweep) -> None:
@@ -206,8 +209,11 @@ def test_confirmation_is_further_seeds_and_metrics_of_the_same_configuration(uri
     confirmed = dataclasses.replace(ranked(one, records_of(one)), confirmation=fresh, seeds_to_confirm=2)
     Tracker(uri, sweep, created=CREATED).complete(confirmed)
     found = {run.info.run_name: run for run in runs(uri)}
-    assert found["c001 s1000"].data.tags["phase"] == "confirmation" and "phase" not in found["c001 s000"].data.tags
-    parent = next(run for name, run in found.items() if name.startswith("c001 nau"))
+    assert (
+        found["c001 nau s1000 solved"].data.tags["phase"] == "confirmation"
+        and "phase" not in found["c001 nau s000 solved"].data.tags
+    )
+    parent = next(run for run in found.values() if run.data.tags["level"] == "configuration")
     assert parent.data.metrics["success_rate"] == pytest.approx(1 / 3)
     assert parent.data.metrics["confirmation.success_rate"] == 1.0
 
@@ -217,10 +223,10 @@ def test_a_failed_lane_is_a_failed_run_and_its_later_record_takes_its_place(uri:
     tracker = Tracker(uri, sweep, created=CREATED)
     broken = record(one, 0, "error", steps=10, error={}, curve={}, sparsity_error=None, reason="out of memory")
     tracker.complete(ranked(dataclasses.replace(one, state="failed"), [broken]))
-    assert the_run(uri, "c001 s000").info.status == "FAILED"
+    assert the_run(uri, "c001 nau s000 error").info.status == "FAILED"
     tracker = Tracker(uri, sweep, created=CREATED)
     tracker.complete(ranked(dataclasses.replace(one, state="complete"), [record(one, 0)]))
-    run = the_run(uri, "c001 s000")
+    run = the_run(uri, "c001 nau s000 solved")
     assert (run.info.status, run.data.tags["outcome"], run.data.metrics["solved"]) == ("FINISHED", "solved", 1.0)
 
 
@@ -241,7 +247,7 @@ def test_more_steps_continue_the_same_runs(uri: str, sweep: Sweep) -> None:
     lost, won = record(one, 0, "unsolved"), record(one, 0, budget=9000, steps=9000)
     tracker.complete(ranked(one, [lost]))
     tracker.complete(ranked(longer, [won]))
-    run = the_run(uri, "c001 s000")
+    run = the_run(uri, "c001 nau s000 solved")
     assert (run.data.tags["budget"], run.data.metrics["solved"], run.data.metrics["steps"]) == ("9000", 1.0, 9000.0)
 
 
@@ -262,9 +268,9 @@ def test_a_request_that_failed_between_two_others_is_completed(uri: str, sweep: 
         patched.setattr(MlflowClient, "log_batch", lambda *_, **__: 1 / 0)
         with pytest.raises(TrackingError, match="could not write 1 runs: division by zero"):
             tracker.lanes(one, [record(one, 0)])
-    assert the_run(uri, "c001 s000").info.status == "RUNNING"
+    assert the_run(uri, "c001 nau s000 solved").info.status == "RUNNING"
     tracker.lanes(one, [record(one, 0)])
-    assert the_run(uri, "c001 s000").data.metrics["solved"] == 1.0 and len(runs(uri)) == 3
+    assert the_run(uri, "c001 nau s000 solved").data.metrics["solved"] == 1.0 and len(runs(uri)) == 3
 
 
 def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep: Sweep) -> None:
@@ -275,7 +281,7 @@ def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep:
     columns = {f"error.split{i}": [1.0] * 5000 for i in range(8)}
     long = record(one, 0, converged_at=1234, curve={"step": steps, "error.extrapolation": [1.0] * 5000, **columns})
     Tracker(uri, sweep, created=CREATED).lanes(one, [long])
-    run = the_run(uri, "c001 s000")
+    run = the_run(uri, "c001 nau s000 solved, lost at the end")
     assert len(run.data.params) > 150 and run.info.status == "FINISHED"
 
 
@@ -471,14 +477,17 @@ def test_runs_that_were_deleted_stay_so_while_the_sweep_runs_and_are_restored_by
 
     sync_all(uri, sweep)
     before = content(uri)
-    seed, parent = the_run(uri, "c001 s000"), the_run(uri, "c000 s001", "model=linear").data.tags["mlflow.parentRunId"]
+    seed, parent = (
+        the_run(uri, "c001 nau s000 solved"),
+        the_run(uri, "c000 linear s001 on its way", "model=linear").data.tags["mlflow.parentRunId"],
+    )
     for deleted in (seed.info.run_id, parent):
         MlflowClient(uri).delete_run(deleted)
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     assert len(runs(uri)) == 15
     sync_all(uri, sweep)
     assert content(uri).keys() == before.keys() and len(everything(uri)["small"]) == 17
-    assert the_run(uri, "c001 s000").data.metrics == seed.data.metrics
+    assert the_run(uri, "c001 nau s000 solved").data.metrics == seed.data.metrics
     MlflowClient(uri).delete_run(the_run(uri, "small").info.run_id)
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     assert len(runs(uri)) == len(everything(uri)["small"]) == 17
@@ -540,5 +549,63 @@ def test_runs_that_an_earlier_release_wrote_are_replaced(uri: str, sweep: Sweep,
     monkeypatch.undo()
     write_all(Tracker(uri, sweep, created=CREATED), sweep)
     after = runs(uri)
-    assert len(after) == len(before) and {run.data.tags["layout"] for run in after} == {"2"}
+    assert len(after) == len(before) and {run.data.tags["layout"] for run in after} == {"3"}
     assert not {run.info.run_id for run in before} & {run.info.run_id for run in after}
+
+
+def test_files_are_artifacts_of_the_sweeps_run_and_are_replaced(uri: str, sweep: Sweep, tmp_path: Path) -> None:
+    from mlflow.artifacts import load_text
+    from mlflow.tracking import MlflowClient
+
+    tracker = Tracker(uri, sweep, created=CREATED)
+    for text in ("old", "new"):
+        tracker.attach([("report.md", text.encode()), ("report.html", b"<p>")])
+    run = the_run(uri, "small").info
+    assert {one.path for one in MlflowClient(uri).list_artifacts(run.run_id, "report")} == {
+        "report/report.html",
+        "report/report.md",
+    }
+    assert load_text(f"{run.artifact_uri}/report/report.md") == "new"
+
+
+def test_an_artifact_that_cannot_be_stored_is_one_warning(uri: str, sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    Tracker(uri, sweep, created=CREATED).attach(1 / 0 for _ in range(1))  # type: ignore[arg-type]
+    assert [record.getMessage() for record in caplog.records] == [f"MLflow at {uri} could not store a report: division by zero"]
+
+
+def test_the_experiment_has_saved_views_and_the_kind_of_training_once(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    Tracker(uri, sweep, created=CREATED).begin()
+    tags = client.get_experiment(experiment_of(uri)).tags
+    view = json.loads(tags["mlflow.sharedViewState.sweeps-leaderboard"])
+    state = json.loads(view["state"])
+    assert (view["name"], state["searchFilter"], state["orderByAsc"]) == ("Leaderboard", "tags.level = 'configuration'", True)
+    assert "params.`train.lr`" in state["selectedColumns"]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    client.delete_experiment_tag(experiment_of(uri), "mlflow.sharedViewState.sweeps-leaderboard")
+    sync_all(uri, sweep)
+    assert "mlflow.sharedViewState.sweeps-leaderboard" not in client.get_experiment(experiment_of(uri)).tags, "the user's wish"
+
+
+def test_configurations_and_seeds_of_two_cells_have_names_of_their_own(sweep: Sweep) -> None:
+    def of(**labels: str) -> Any:
+        return dataclasses.replace(configuration(sweep), labels=labels)
+
+    ones = [of(model="nau", hidden="2", layers="4"), of(model="nau", hidden="4", layers="2"), of(range="U[1,2]")]
+    names = [rows.seed_name(one, 3, "diverged") for one in ones]
+    assert names == ["c001 nau hidden=2 layers=4 s003 diverged", "c001 nau hidden=4 layers=2 s003 diverged",
+                     "c001 nau U[1,2] s003 diverged"]  # fmt: skip
+    long = of(range="x" * 500)
+    assert len(rows.seed_name(long, 3, "diverged")) == 200 and rows.seed_name(long, 3, "diverged").endswith(" s003 diverged")
+
+
+def test_nothing_is_stored_where_the_store_was_before_it_was_copied(uri: str, sweep: Sweep, tmp_path: Path) -> None:
+    Tracker(uri, sweep, created=CREATED).begin()
+    (tmp_path / "2").mkdir()
+    other = tmp_path.with_name(f"{tmp_path.name}2")  # its name begins with that of the first folder
+    other.mkdir()
+    for folder in (tmp_path / "2", other):
+        Tracker(copied(tmp_path / "mlflow.db", folder), sweep, created=CREATED).attach([("report.md", b"text")])
+    assert not (tmp_path / "mlartifacts").exists()

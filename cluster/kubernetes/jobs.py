@@ -83,13 +83,16 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         """kubectl for the cluster's context and namespace."""
         return Kubectl(self.name, self.cluster.context, self.cluster.namespace)
 
-    def submit(self, submission: Submission) -> Submitted:
+    def check(self, submission: Submission) -> None:
         if self.cluster.job == "RayCluster":
             raise UserError(
                 f"cluster {self.name!r} has `job: RayCluster`, a cluster that stays: describe it as kind ray too, with the "
                 "address of its dashboard (`kubectl port-forward service/...-head-svc 8265`), and submit to that"
             )
         check_fits(submission, [self.cluster.resources], f"worker node of {self.name!r}")
+
+    def submit(self, submission: Submission) -> Submitted:
+        self.check(submission)
         content = digest(self.cluster, submission)
         jobs = self._jobs(submission.name)
         earlier = [EarlierJob(name_of(j), _annotations(j).get(DIGEST, ""), attempt_of(j)) for j in jobs]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from cluster.backend import (
     State,
     Submission,
     Submitted,
+    all_at_once,
     check_fits,
     check_sweep_name,
     digest_of,
@@ -71,11 +72,18 @@ class SlurmBackend(Backend[SlurmCluster]):
         """Slurm's commands."""
         return SlurmCommands(self.name)
 
+    @property
+    def store_here(self) -> str:
+        return self.resolved.store
+
+    def check(self, submission: Submission) -> None:
+        self.slurm.check()
+        fits = partial(check_fits, submission, [self.resolved.resources], f"worker job of {self.name!r}")
+        all_at_once(fits, self._refuse_network_disk)
+
     def submit(self, submission: Submission) -> Submitted:
         folder = SweepFolder(self.resolved, submission.name)
-        self.slurm.check()
-        check_fits(submission, [self.resolved.resources], f"worker job of {self.name!r}")
-        self._refuse_network_disk()
+        self.check(submission)
         made = scripts.scripts(self.resolved, submission)
         texts = {**made, scripts.FETCH: scripts.fetch_script(self.resolved, submission)}
         files = submission.contents | {name: text.encode() for name, text in texts.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
@@ -12,11 +13,14 @@ from rich.live import Live
 from rich.text import Text
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep
-from sweeps.errors import UserError
+from sweeps.errors import ClusterError, StoreError, UserError
 
 if TYPE_CHECKING:
-    from cluster.backend import Submission
+    from cluster.backend import Backend, Submission
     from sweeps.config.sweep_file import Sweep
+
+REACHED_S = 5
+"""Seconds within which a database must answer for its sweeps to be compared before a submission."""
 
 cluster_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
@@ -106,15 +110,18 @@ def submit(
     name: Annotated[str | None, typer.Option(help="run it under another name")] = None,
 ) -> None:
     """Run a sweep on a cluster. Submitting the same again is the same job; a stopped or failed one continues."""
+    from cluster.backend import Submission, all_at_once
     from cluster.clusters_file import find_cluster
 
     sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     cluster = find_cluster(on)
-    if sweep.budget.cost_usd is not None and cluster.cluster.price_per_hour is None:
-        raise UserError(
-            f"budget.cost_usd is {sweep.budget.cost_usd:g}, and the price of cluster {on!r} is not known: give "
-            "`price_per_hour` (USD an hour for one worker node) in its entry of clusters.yaml, or use budget.hours"
-        )
+    needs = sweep.resources
+    all_at_once(
+        partial(_submission, sweep),
+        partial(_require_price, sweep, cluster),
+        partial(_require_free_in_store, sweep, cluster),
+        partial(cluster.check, Submission(sweep.name, "", {}, needs.cpus, needs.gpus, needs.memory_gb)),
+    )
     done = cluster.submit(_submission(sweep))
     again = f", attempt {done.attempt}" if done.attempt > 1 else ""
     if done.fresh:
@@ -125,6 +132,48 @@ def submit(
         message = f"{sweep.name} is {done.state} on {on} already (job {done.job}{again}): nothing to submit"
     verb = "fetch" if done.state == "done" else "watch"
     console.print(f"{message}. Next: sweeps {verb} {sweep.name} --on {on}", highlight=False, soft_wrap=True)
+
+
+def _require_price(sweep: Sweep, cluster: Backend[Any]) -> None:
+    if sweep.budget.cost_usd is not None and cluster.cluster.price_per_hour is None:
+        raise UserError(
+            f"budget.cost_usd is {sweep.budget.cost_usd:g}, and the price of cluster {cluster.name!r} is not known: give "
+            "`price_per_hour` (USD an hour for one worker node) in its entry of clusters.yaml, or use budget.hours"
+        )
+
+
+def _require_free_in_store(sweep: Sweep, cluster: Backend[Any]) -> None:
+    """Raise UserError where the cluster's store, as far as it can be read here, has a sweep that the driver would refuse."""
+    from sweeps.store import Store
+    from sweeps.store.database import exists
+
+    location = cluster.store_here
+    if location is None:
+        return
+    if "://" in location and "connect_timeout=" not in location:
+        location += f"{'&' if '?' in location else '?'}connect_timeout={REACHED_S}"
+    try:
+        if not exists(location):
+            return
+        store = Store(location, read_only=True)
+    except StoreError:
+        return  # out of reach from here, and perhaps not from there
+    with store:
+        from sweeps.runner.run import require_continues  # here, because it takes a second
+
+        require_continues(sweep, store)
+        holder = store.holder(sweep.name)
+    if holder is None or not holder.alive:
+        return
+    try:
+        if cluster.status(sweep.name).state in ("waiting", "running"):
+            return  # its driver is that of the job there, which `submit` compares with this one
+    except (UserError, ClusterError):
+        pass
+    raise UserError(
+        f"sweep {sweep.name!r} is being driven by process {holder.pid} on {holder.host}, since {holder.since}, in the store of "
+        f"cluster {cluster.name!r}. Wait for it, stop it there, or choose another name with --name"
+    )
 
 
 @app.command()
@@ -165,6 +214,16 @@ def stop(name: str, on: On) -> None:
 @app.command()
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
+    from sweeps.store import Store
+
+    fresh = bring(name, on, store)
+    with Store(store, read_only=True) as opened:
+        where = opened.location
+    console.print(f"{name}: {fresh} new records in {where}. `sweeps report {name}` shows it", highlight=False)
+
+
+def bring(name: str, on: str, store: str) -> int:
+    """Copy a sweep's records from a cluster into a store here and its runs into MLflow; return how many lanes were new."""
     from cluster.clusters_file import find_cluster
     from sweeps.runner.run import sync
     from sweeps.store import Store
@@ -173,7 +232,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
         sync(name, opened, store)
-    console.print(f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False)
+    return fresh
 
 
 def remote_status(name: str, on: str) -> None:

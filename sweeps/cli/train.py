@@ -76,8 +76,9 @@ def run(
         ended(outcome.state, outcome.reason)
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
+            what = "lowest error, nothing being solved" if found.is_without_winner() else "best configuration"
             console.print(
-                f"best configuration: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                f"{what}: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
                 highlight=False,
             )
         return

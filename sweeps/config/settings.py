@@ -566,12 +566,17 @@ def _number(train: Any) -> float | None:
     return float(steps) if isinstance(steps, int | float) and not isinstance(steps, bool) else None
 
 
+def task_of(resolved: Mapping[str, Any]) -> Task:
+    """Return the task of explicit settings."""
+    settings = dict(resolved["task"])
+    cls: type[Task] = registry.find("task", settings.pop("name"))
+    return cls(validated(cls.Config, settings))
+
+
 def _warnings(resolved: Mapping[str, Any]) -> Iterator[Fault]:
     """Warnings about explicit settings that are allowed and hardly intended."""
-    train, settings = resolved["train"], dict(resolved["task"])
+    train, task = resolved["train"], task_of(resolved)
     yield from _late_schedules(resolved["model"], "model", train["steps"])
-    cls: type[Task] = registry.find("task", settings.pop("name"))
-    task = cls(validated(cls.Config, settings))
     if train["stop"] == "solved" and not task.has_threshold():
         yield Fault(
             "train.stop",

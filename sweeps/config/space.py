@@ -52,6 +52,16 @@ class Dimension:
         value = min(max(value, self.low), self.high)
         return round(value) if "integer" in self.kind else value
 
+    def share_of(self, value: Any) -> float | None:
+        """How far on its way from low to high a value is, the inverse of `at`; None for a choice, off, and equal bounds."""
+        if self.low is None or self.high is None or self.low == self.high or not is_number(value):
+            return None
+        if not self.low <= value <= self.high:
+            return None
+        if self.kind.startswith("log"):
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return float((value - self.low) / (self.high - self.low))
+
     def grid(self, points: int | None) -> list[Any]:
         """Its values in a grid: the choices; or off, and then `points` values from one end of the range to the other.
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from sweeps.config.compare import SECTIONS, Axis, Cell, as_section, read_axes, read_cells
 from sweeps.config.faults import Fault, Faults, SweepFileError, is_number, join, shown, unknown
 from sweeps.config.registry import find, names, nearest
-from sweeps.config.settings import penalty_starts, resolve
+from sweeps.config.settings import penalty_starts, resolve, task_of
 from sweeps.config.space import (
     BOUNDS,
     Confirm,
@@ -292,6 +292,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
         if not search.configurations:  # a grid without a count is tried in full
             search = dataclasses.replace(search, configurations=max(grids.values(), default=1))
         warnings += [] if faults else _repetitions(search, cells, faults)
+    warnings += [] if faults else _without_threshold(search, cells, faults)
     warnings += _check_early_stopping(
         values.get("early_stopping"), stopping, search, seeds, _figures(base, axes), cells, faults
     )
@@ -639,6 +640,32 @@ def _check_early_stopping(
                     ))
                 )  # fmt: skip
     return list(warnings)
+
+
+def _without_threshold(search: Search | None, cells: Sequence[Cell], faults: Faults) -> Iterator[str]:
+    """Yield a warning where a task has no threshold, and so no seed is solved."""
+    from sweeps.results import metrics
+
+    tasks: dict[tuple[str, bool], list[str]] = {}
+    for cell in cells:
+        resolved = resolve(cell.with_parameters({}))[0]
+        if resolved is not None and not task_of(resolved).has_threshold():
+            settable = "thresholds" in resolved["task"]
+            tasks.setdefault((resolved["task"]["name"], settable), []).append(cell.key)
+    objectives = search.objectives if search is not None else ()
+    empty = [one.name for one in objectives if metrics.find(one.name, one.direction).needs_solved_seeds]
+    effect = (
+        f"{' and '.join(empty)} cannot rank configurations: the median error does"
+        if empty
+        else "reports have errors and scores only"
+    )
+    remedies = ["search.objective: error.extrapolation.median"] if empty else []
+    for (name, settable), keys in tasks.items():
+        where = f" in {len(keys)} cells" if 1 < len(keys) else f" in cell {keys[0]}" if len(cells) > 1 else ""
+        reference = ["task.thresholds, which `sweeps thresholds` computes from a reference sweep"] if settable else []
+        remedy = f". Set {', or '.join(remedies + reference)}" if remedies + reference else ""
+        message = f"task {name} has no threshold{where}, so no seed is judged as solved, and {effect}{remedy}"
+        yield str(faults.locate("search.objective" if empty else "task", message))
 
 
 # ------------------------------------------------------------------------------------------- search

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,8 @@ LONGEST_TURNED = 24
 """Letters of a name that is turned rather than wrapped to many lines."""
 MOST_LINES = 5
 """Lines on what is not drawn."""
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 NAMES = {
     "step": "training step",
@@ -140,8 +144,8 @@ def unit_of(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text of users, in which $ would begin a formula."""
-    return text.replace("$", r"\$")
+    """Return text of users as a figure shows it: $ would begin a formula, and fonts have no control characters."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text).replace("$", r"\$")
 
 
 # ------------------------------------------------------------------------------------------- panels
@@ -370,5 +374,9 @@ def write(figure: Figure, file: Path, dpi: int = 150) -> None:
 
 def save(figure: Figure, file: Path | BinaryIO, suffix: str, dpi: int = 150) -> None:
     """Write a figure to a file or a stream. Text stays text in .svg, and .pdf embeds its font as TrueType."""
-    with matplotlib.rc_context({"svg.hashsalt": "sweeps", "svg.fonttype": "none", "pdf.fonttype": 42}):
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"svg.hashsalt": "sweeps", "svg.fonttype": "none", "pdf.fonttype": 42}),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of other scripts; text in .svg has them
         figure.savefig(file, dpi=dpi, metadata=SUFFIXES[suffix], format=suffix[1:])

@@ -245,8 +245,10 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     summary = chosen.confirmed or chosen.summary
     fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
+    own = next(cell for cell in cells if cell[0].configuration.cell == entry.cell)
+    what = "Lowest error, nothing being solved," if found.ranked_by_error(own) else "Best configuration"
     lines = [
-        f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
+        f"{what} of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
         f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]

@@ -16,6 +16,7 @@ import itertools
 import math
 import textwrap
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,10 @@ BINS = 8
 FEWEST_BINNED = 8
 MOST_BANDS = 5
 """Lines of one panel that have bands; more of them have a bar at the end each."""
+MOST_DRAWN = 300
+"""Lines of one panel of parallel coordinates: the best third, and others at even distances."""
+MOST_MARKED = 2000
+"""Points of one colour; of more every n-th is drawn."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -301,7 +306,7 @@ def standard_figures(found: Report) -> list[tuple[str, str, Figure]]:
     """Return (file name, title, figure) of the few figures that suit a sweep; none while there is nothing to draw."""
     cells, search = found.cells(), found.search
     every = [result for one in found.configurations for result in one.results]
-    judged = any(result.threshold is not None for result in every)
+    judged = bool(every) and found.is_judged()
     axes = list(dict.fromkeys(axis for one in found.configurations for axis in one.configuration.labels))
     widest = max(axes, key=lambda axis: len({one.configuration.labels.get(axis) for one in found.configurations}), default="")
     rate, converged = metrics.SUCCESS_RATE, metrics.SOLVED_FRACTION
@@ -389,7 +394,7 @@ def _axis_figure(wanted: _Wanted) -> Figure:
 
 def _default_columns(x: str, results: Sequence[LaneResult]) -> Sequence[str]:
     """Return what is drawn against the step or the length: the share that converged only where the task has a threshold."""
-    if x != "step" or any(result.threshold is not None or result.converged_at is not None for result in results):
+    if x != "step" or metrics.are_judged(results):
         return DEFAULT_Y[x]
     return [_judged_column(results) or DEFAULT_Y[x][1]]
 
@@ -400,7 +405,7 @@ def _default_metrics(results: Sequence[LaneResult]) -> list[str]:
     if any(result.solved for result in results):
         return [metric.name for metric in default]
     error = [metrics.error_median("extrapolation").name] if any("extrapolation" in result.error for result in results) else []
-    judged = any(result.threshold is not None for result in results)
+    judged = metrics.are_judged(results)
     return [*(metric.name for metric in default if metric.seeds == "all" and judged), *error] or [default[0].name]
 
 
@@ -453,7 +458,7 @@ def _budgets(lanes: Mapping[str, Sequence[LaneResult]]) -> dict[str, list[int]]:
 
 
 def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[str]:
-    """Return a sentence where lanes of different budgets are in one figure; `cut`: mixed ones are drawn to the smallest."""
+    """Return a sentence where lanes of different budgets are in one figure; `cut`: the errors of mixed ones end early."""
     found = []
     if len({tuple(values) for values in budgets.values()}) > 1:
         listed = [f"{label} {' and '.join(map(steps, values))}" for label, values in budgets.items()]
@@ -461,8 +466,17 @@ def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[st
         found.append(f"budgets differ, in steps: {', '.join(listed[:6])}{more}")
     for label, values in budgets.items():
         if len(values) > 1 and cut:
-            found.append(f"{label} has seeds of {' and '.join(map(steps, values))} steps: drawn to {steps(values[0])}")
+            found.append(
+                f"{label} has seeds of {' and '.join(map(steps, values))} steps: errors are drawn to {steps(values[0])}"
+            )
     return found
+
+
+def _which(reports: Sequence[Report], cells: int) -> str:
+    """Return which configurations are drawn, where one stands for its cell."""
+    each = " of each cell" if cells > 1 else ""
+    unsolved = all(one.is_without_winner() for one in reports)
+    return f"nothing is solved: the configuration with the lowest error{each}" if unsolved else f"the best configuration{each}"
 
 
 def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]], y: Sequence[str]) -> Figure:
@@ -475,7 +489,7 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     shown_shares = shown_errors = thinned = False
     for panel, name in zip(drawn, y, strict=True):
         groups = _groups(lanes, x, name, wanted.missing)
-        if x == "step":
+        if x == "step" and name not in shares:  # which are Kaplan and Meier's: a seed counts as long as it was observed
             groups = {at: _until(group, min(budgets[group.label])) for at, group in groups.items()}
         points = sum(len(line.x) for group in groups.values() for line in group.seeds)
         every = max(1, math.ceil(points / MOST_POINTS))
@@ -511,7 +525,7 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     if shown_errors and any(len(results) > 1 for results in lanes.values()):
         notes.append("thin: seeds, thick: their median" + (", every n-th evaluation of the seeds drawn" if thinned else ""))
     if any(one.parameters for _, one in labelled):
-        notes.append("the best configuration of each cell" if len(lanes) > 1 else "the best configuration")
+        notes.append(_which(wanted.reports, len(lanes)))
     if x == "step":
         notes += _note_on_budgets(budgets, cut=True)
     if shown_shares and not any(result.converged_at is not None for results in lanes.values() for result in results):
@@ -633,7 +647,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
             scale_x(panel, numbers, x in space and space[x].has_off and space[x].off == 0)
     notes = ["bars: 95 % intervals over seeds"] if bars else []
     if on_axis:
-        notes.append("the best configuration of each cell")
+        notes.append(_which(wanted.reports, 2))
     elif wanted.others == "best":
         notes.append("one setting at a time: the others are those of the best configuration" + _fixed(placed, x, space))
     elif any(len(one.parameters) > 1 for _, one, _ in placed):
@@ -643,6 +657,9 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
     if any(one.state == "pruned" for _, one, _ in placed):
         notes.append("hollow: stopped early")
+    most = max(Counter(label for label, _, _ in placed).values())
+    if most > MOST_MARKED:
+        notes.append(f"every n-th of {most} points is drawn")
     if x != "train.steps":
         notes += _note_on_budgets(_budgets(grouped((label, one) for label, one, _ in placed)), cut=False)
     return finished(figure, drawn, notes, wanted.missing, style)
@@ -666,6 +683,7 @@ def _intervals(
         ]
         if not points and (hollow or all(pruned)):
             continue
+        points = points[:: math.ceil(len(points) / MOST_MARKED) or 1]
         ends = [[value - (f.low if f.low is not None else value) for _, value, f in points],
                 [(f.high if f.high is not None else value) - value for _, value, f in points]]  # fmt: skip
         panel.errorbar(
@@ -788,13 +806,27 @@ def _parallel(wanted: _Wanted) -> Figure:
         figure.set_size_inches(width, style.height or 2.2 * len(cells))
         drawn = [figure.add_subplot(len(cells), 1, index + 1) for index in range(len(cells))]
     for panel, (title, found, cell) in zip(drawn, cells, strict=True):
-        _parallel_panel(panel, title, found, cell, style)
+        shown = _sampled(cell)
+        _parallel_panel(panel, title, found, shown, style)
+        if len(shown) < len(cell):
+            wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
     names = {found.search.objective.name for _, found, _ in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
-    notes = [f"a line for every configuration; dark: the better by {' or '.join(sorted(names))}, light: the worse; red: {best}"]
+    notes = [
+        f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
+    ]
     if any(one.state == "pruned" for _, _, cell in cells for one in cell):
         notes.append("grey: stopped early")
     return finished(figure, drawn, notes, wanted.missing, style)
+
+
+def _sampled(cell: Sequence[RankedConfiguration]) -> Sequence[RankedConfiguration]:
+    """Return at most `MOST_DRAWN` configurations of a cell, in their order."""
+    if len(cell) <= MOST_DRAWN:
+        return cell
+    first = MOST_DRAWN // 3
+    others = np.linspace(first, len(cell) - 1, MOST_DRAWN - first).astype(int)
+    return [*cell[:first], *(cell[index] for index in others)]
 
 
 def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:

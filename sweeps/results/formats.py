@@ -16,8 +16,9 @@ from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
-from sweeps.results.report import Report, shrinkage
-from sweeps.results.summary import RankedConfiguration, value_of
+from sweeps.results.report import BY_BUDGET, Report, shrinkage
+from sweeps.results.summary import RankedConfiguration, Summary, value_of
+from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
@@ -26,6 +27,10 @@ ON = " is on"
 """After the path of a dimension: the parameter of a search that switches it on or off."""
 MOST_PLACES = 6
 """Configurations that are named for one reason of failure."""
+MOST_SEEDS = 5
+"""Seeds of a verdict that are listed."""
+AT_A_BOUND = 0.05
+"""Share of a dimension's range, on its own scale, next to a bound."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -39,7 +44,7 @@ def as_markdown(report: Report, timing: bool = True) -> str:
         parts.extend(of_cell(report, cell))
     parts.extend(failures_by_reason(report))
     totals = report.totals()
-    parts.extend(["## Totals", totals_line(totals)])
+    parts.extend(["## Totals", totals_line(totals, report.is_judged())])
     if timing:
         parts.extend([timing_line(totals), provenance_line(report)])
     parts.append(_wrapped(" ".join(legend(report))))
@@ -71,6 +76,8 @@ def question(report: Report) -> str:
 def legend(report: Report) -> list[str]:
     """Return a sentence on every column of the tables."""
     columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
+    if not report.is_judged() and report.configurations:
+        columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
     return [*columns, f"#0 is the file's own configuration, * {best}."]
 
@@ -288,7 +295,15 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     header += [*(name for name, _ in own), "parameters"]
     fresh = sum(report.judged_by(one) is one.confirmed for one in best)
     where = "" if not fresh else ", on fresh seeds" if fresh == len(best) else ", on fresh seeds where there are any"
-    return [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    by_error = [cell for cell in cells if report.ranked_by_error(cell)]
+    if len(by_error) == len(best):
+        why = "Nothing is solved" if report.is_judged() else "The task has no threshold"
+        return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
+    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    if by_error:
+        names = ", ".join(title_of(cell) for cell in by_error)
+        parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration with the lowest error."))
+    return parts
 
 
 def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
@@ -347,9 +362,14 @@ def _success(lookup: metrics.Lookup) -> str:
     return column.text(lookup)
 
 
+def title_of(cell: Sequence[RankedConfiguration]) -> str:
+    """Return the name of a cell."""
+    return " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
+
+
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title = " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
+    title = title_of(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -357,7 +377,7 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
         lookup = one.summary.value
         number = one.configuration.number
         # At a rung it is not known how many steps an unsolved seed would have taken.
-        known = {metric.name: not (one.at_rung and metric is metrics.PAR2) for metric, _ in _columns()}
+        known = {metric.name: not (one.at_rung and metric.name in BY_BUDGET) for metric, _ in _columns()}
         fields = [
             UNKNOWN if not known[metric.name]
             else column.text(lookup) if column.text
@@ -367,13 +387,102 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
+    return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
+
+
+def remarks_on(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return the paragraphs below the table of a cell."""
     return [
-        f"## {title}",
-        table(header, rows),
+        *_verdicts(report, cell),
         *_end_by_target(report, cell),
         *_remarks(report, cell),
         *_importance(report, cell),
     ]
+
+
+def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return sentences on a cell's first configuration: its errors, its unsolved seeds, and what to try if none is solved."""
+    one = cell[0]
+    summary = report.judged_by(one)
+    if not summary.results:
+        return []
+    lines = [f"{_mark(report, one)}: {_errors(summary)}"]
+    if report.is_judged():
+        groups = unsolved(summary.results)
+        if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
+            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
+        if groups:
+            lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
+        if report.nothing_solved(cell):
+            by_error = report.ranked_by_error(cell)
+            order = f", so the order is that of the median error{_by_number(report, cell)}, and #" if by_error else ": #"
+            lines.append(f"Nothing is solved{order}{one.configuration.number} is no winner. {_advice(report, one, groups)}")
+    elif report.ranked_by_error(cell):
+        names = " and ".join(objective.name for objective in report.search.objectives)
+        lines.append(
+            f"Without a threshold {names} is not defined: the order is that of the median error{_by_number(report, cell)}."
+        )
+    return ["\n".join(map(_wrapped, lines))]
+
+
+def _mark(report: Report, one: RankedConfiguration) -> str:
+    fresh = " on fresh seeds" if one.confirmed is not None and report.judged_by(one) is one.confirmed else ""
+    return f"#{one.configuration.number}{fresh}"
+
+
+def _errors(summary: Summary) -> str:
+    """Return the errors of a configuration against its threshold, and its mean steps to convergence."""
+
+    def value(metric: ConfigurationMetric) -> float | None:
+        return summary.value(metric.name).estimate
+
+    threshold, lowest, last = map(value, (metrics.THRESHOLD_MEDIAN, metrics.ERROR_LOWEST_MEDIAN, metrics.ERROR_AT_END_MEDIAN))
+    text = f"median of seeds, lowest error {number(lowest)}, at the end {number(last)}"
+    if threshold:
+        times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
+        text = (
+            f"threshold {number(threshold)}; median of seeds, lowest error {number(lowest)} ({times[0]} thresholds), "
+            f"at the end {number(last)} ({times[1]} thresholds)"
+        )
+    mean = summary.value(metrics.RESTRICTED_MEAN.name)
+    if mean.estimate is None or not summary.solved:
+        return f"{text}."
+    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
+    return f"{text}; mean steps to convergence within the budget {steps(mean.estimate)}{ends}."
+
+
+def _group(group: Unsolved) -> str:
+    """Return `7 stalled (seeds 3, 8, ...)`."""
+    listed = ", ".join(map(str, group.seeds[:MOST_SEEDS])) + (", ..." if len(group.seeds) > MOST_SEEDS else "")
+    inside = f"{'seed' if len(group.seeds) == 1 else 'seeds'} {listed}"
+    if group.crosses_at is not None:
+        which = "the first " if len(group.seeds) > 1 else ""
+        inside += f"; {which}would cross near step {steps(group.crosses_at)}"
+    return f"{len(group.seeds)} {group.kind} ({inside})"
+
+
+def _advice(report: Report, one: RankedConfiguration, groups: Sequence[Unsolved]) -> str:
+    """Return what to try where nothing is solved, from the verdicts of the seeds and the values of the parameters."""
+    counts = {group.kind: group for group in groups}
+    tries = []
+    if (group := counts.get("on its way")) and group.crosses_at is not None:
+        still = f"{_counted(len(group.seeds), 'seed')} still improved (one would cross near step {steps(group.crosses_at)})"
+        tries.append(f"more steps, since {still}")
+    if "near" in counts or "crossed back" in counts:
+        tries.append("a learning rate that falls, or a lower one, since seeds come near and do not stay")
+    if "diverged" in counts:
+        tries.append("a lower learning rate or a gradient clip, since seeds diverged")
+    if "stalled" in counts:
+        tries.append("another learning rate, since seeds stalled")
+    for path, value in one.parameters.items():
+        dimension = report.search.space.get(path)
+        share = dimension.share_of(value) if dimension is not None else None
+        if share is not None and (share <= AT_A_BOUND or share >= 1 - AT_A_BOUND):
+            end = "lower" if share <= AT_A_BOUND else "upper"
+            tries.append(f"a wider range of {path}, which is {_shown(value)}, at its {end} bound")
+    if not report.search.space:
+        tries.append("a search of train.lr")
+    return f"Try {'; '.join(tries)}." if tries else ""
 
 
 def _importance(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -492,14 +601,20 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
 def _tie(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     """Return a line about the first places, if only the error decided them."""
     tied = report.tied(cell)
-    if not tied:
+    if not tied or report.ranked_by_error(cell):
         return []
     numbers = [f"#{one.configuration.number}" for one in tied[:MOST_TIED]]
     more = f" and {len(tied) - MOST_TIED} more" if len(tied) > MOST_TIED else ""
-    errors = {report.judged_by(one).log_error_median for one in tied}
-    then = ", then by number" if len(errors) < len(tied) else ""
     names = " and ".join(objective.name for objective in report.search.objectives)
+    then = _by_number(report, cell)
     return [f"Decided by the tie-break: equal {names} of {', '.join(numbers)}{more}, so by the median error{then}."]
+
+
+def _by_number(report: Report, cell: Sequence[RankedConfiguration]) -> str:
+    """Return `, then by number` where the error does not decide all places of a tie."""
+    tied = report.tied(cell)
+    errors = {report.judged_by(one).log_error_median for one in tied}
+    return ", then by number" if len(errors) < len(tied) else ""
 
 
 def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
@@ -517,14 +632,16 @@ def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return lines
 
 
-def totals_line(totals: Mapping[str, Any]) -> str:
-    """Return a sentence on the whole sweep."""
+def totals_line(totals: Mapping[str, Any], judged: bool) -> str:
+    """Return a sentence on the whole sweep; without seeds solved where none is `judged`."""
     lanes = _counted(totals["lanes"], "lane")
     if totals["lanes"] < totals["lanes_asked"]:
         lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
+    at_end = totals[metrics.SOLVED_SEEDS_AT_END.name]
+    solved = f"{totals[metrics.SOLVED_SEEDS.name]} solved ({at_end} at the end)" if judged else "not judged without a threshold"
     return _wrapped(
         f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, {lanes}: "
-        f"{totals[metrics.SOLVED_SEEDS.name]} solved, {totals[metrics.DIVERGED.name]} diverged, "
+        f"{solved}, {totals[metrics.DIVERGED.name]} diverged, "
         f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
         f"State: {totals['state']}." + _saved(totals.get("early_stopping"))
     )

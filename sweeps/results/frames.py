@@ -17,7 +17,7 @@ from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.report import Report
 from sweeps.results.summary import RankedConfiguration
-from sweeps.results.verdicts import verdict
+from sweeps.results.verdicts import unsolved, verdict
 from sweeps.training.lane import LaneResult
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ WHOLE = (
 )  # fmt: skip
 """And the metrics of the registry that count or are in steps: see `_is_whole`."""
 TEXTS = ("reason", "verdict_text", "key", "numerics", "source_hash", "device", "broken_constraints", "stopped.reason")
+INTERVAL, UNSOLVED = ".interval", "unsolved."
+"""End of the names of the kinds of intervals, and beginning of those of unsolved seeds by verdict."""
 TRUTHS = ("solved", "solved_at_end")
 """Of a seed. Of a configuration `solved` is a number of seeds."""
 
@@ -44,7 +46,7 @@ def configuration_rows(report: Report) -> list[Row]:
 
     Columns: `sweep`, `cell.<axis>`, `rank`, `number`, `state`, `repeats`, `parameters.<path>`, `seeds_asked`, every metric of
     the registry with its interval as `<metric>.low` and `<metric>.high`, `objective`, and where there are any
-    `objectives.<name>`, `broken_constraints`, `stopped.<field>` and `confirmation.<metric>`.
+    `unsolved.<kind of verdict>`, `objectives.<name>`, `broken_constraints`, `stopped.<field>` and `confirmation.<metric>`.
     """
     rows = []
     for one in report.configurations:
@@ -53,6 +55,8 @@ def configuration_rows(report: Report) -> list[Row]:
         row |= {"seeds_asked": len(one.configuration.keys)}
         values = report.columns_of(one) | {"objective": report.objective_of(one)}
         row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
+        row |= one.summary.methods()
+        row |= {f"{UNSOLVED}{group.kind}": len(group.seeds) for group in unsolved(one.results)}
         if report.search.further_objectives:
             row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
         if report.search.constraints:
@@ -224,9 +228,9 @@ def _series(level: str, name: str, values: list[Any]) -> pd.Series[Any]:
     """Return a column in the type of its name."""
     import pandas as pd
 
-    if name in CATEGORIES or name.startswith("cell."):
+    if name in CATEGORIES or name.startswith("cell.") or name.endswith(INTERVAL):
         return pd.Series(pd.Categorical(values))
-    if name in WHOLE or _is_whole(level, name):
+    if name in WHOLE or name.startswith(UNSOLVED) or _is_whole(level, name):
         return pd.Series(values, dtype="Int64")
     if level == "seeds" and name in TRUTHS:
         return pd.Series([None if value is None else bool(value) for value in values], dtype="boolean")

@@ -51,10 +51,9 @@ def as_tex(reports: Sequence[Report], timing: bool = True) -> str:
 
 def escape(text: str) -> str:
     """Return text as LaTeX shows it: special characters escaped, on one line, without control characters."""
-    flat = " ".join(text.split())
-    return "".join(
-        _SPECIAL.get(letter, letter) for letter in flat if letter.isprintable() and not "\ud800" <= letter <= "\udfff"
-    )
+    flat = "".join(letter for letter in " ".join(text.split()) if letter.isprintable() and not "\ud800" <= letter <= "\udfff")
+    parts = ("".join(_SPECIAL.get(letter, letter) for letter in part) for part in flat.split("--"))
+    return "-{}-".join(parts)  # -- alone would be a dash
 
 
 def value(text: str) -> str:

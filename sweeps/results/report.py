@@ -13,7 +13,7 @@ from sweeps.config.space import Constraint, EarlyStopping, Search
 from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping, stored_target
 from sweeps.errors import StoreError
 from sweeps.results import metrics
-from sweeps.results.statistics import rate_difference
+from sweeps.results.statistics import Interval, rate_difference
 from sweeps.results.summary import (
     RankedConfiguration,
     Summary,
@@ -23,6 +23,7 @@ from sweeps.results.summary import (
     rank,
     standing,
 )
+from sweeps.results.verdicts import unsolved, verdict
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
@@ -30,6 +31,8 @@ from sweeps.training.lane import LaneResult
 if TYPE_CHECKING:
     from sweeps.search.importance import Importance
 
+BY_BUDGET = (metrics.PAR2.name, metrics.RESTRICTED_MEAN.name)
+"""Metrics to which an unsolved seed contributes its budget: not known of one that was stopped before its budget was spent."""
 LEAST_COMPLETE = 4
 """Complete configurations of a cell for which the importance of parameters is computed."""
 
@@ -62,6 +65,8 @@ class Report:
     """By cell: best first, unranked last. One that was suggested several times is there once, with its `repeats`."""
     ended_by_target: tuple[EndedCell, ...] = ()
     """Cells that will try no further configuration, since they met `budget.target`."""
+    _importances: dict[str, Importance | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By cell: it takes seconds for thousands of configurations."""
 
     @property
     def name(self) -> str:
@@ -89,6 +94,27 @@ class Report:
         constraints = self.search.constraints if one.state == "complete" else ()
         found = zip(constraints, excesses(self.judged_by(one), self.search), strict=False)
         return [constraint for constraint, excess in found if excess > 0]
+
+    def is_judged(self) -> bool:
+        """Return whether seeds can be solved: the task has a threshold."""
+        return metrics.are_judged([result for one in self.configurations for result in one.results])
+
+    def nothing_solved(self, cell: Sequence[RankedConfiguration]) -> bool:
+        """Return whether a cell has a best configuration, and not one seed of its complete ones is solved."""
+        complete = [one for one in cell if one.state == "complete"]
+        return any(one.rank == 1 for one in cell) and not any(
+            summary.solved for one in complete for summary in (one.summary, one.confirmed) if summary is not None
+        )
+
+    def is_without_winner(self) -> bool:
+        """Return whether nothing is solved in any cell that has a best configuration."""
+        return all(self.nothing_solved(cell) for cell in self.cells() if cell[0].rank == 1)
+
+    def ranked_by_error(self, cell: Sequence[RankedConfiguration]) -> bool:
+        """Return whether nothing is solved, the objectives say nothing without a solved seed, and so the error decides."""
+        found = [metrics.find(objective.name, objective.direction) for objective in self.search.objectives]
+        decided = not self.search.constraints and all(metric.needs_solved_seeds for metric in found)
+        return decided and self.nothing_solved(cell)
 
     def tied(self, cell: Sequence[RankedConfiguration]) -> list[RankedConfiguration]:
         """Return the first configurations of a cell that differ in their error only; none where the first one is alone."""
@@ -146,6 +172,12 @@ class Report:
         Those that were stopped early count as worse than all complete ones, the earlier the worse, then by their results.
         Also None where fewer than two parameters vary.
         """
+        key = cell[0].configuration.cell if cell else ""
+        if key not in self._importances:
+            self._importances[key] = self._computed_importance(cell)
+        return self._importances[key]
+
+    def _computed_importance(self, cell: Sequence[RankedConfiguration]) -> Importance | None:
         searched = {path for one in cell for path in one.parameters} & set(self.search.space)
         complete = [one for one in cell if one.state == "complete"]
         if len(complete) < LEAST_COMPLETE or not searched:
@@ -157,12 +189,10 @@ class Report:
             ranks = [place.rank - 1 for place in sorted(rank(summaries, self.search), key=lambda place: place.position)]
         else:
             found = [standing(summary, self.search) for summary in summaries]
-            order = sorted(set(found))
-            ranks = [order.index(one) for one in found]
+            ranks = _dense(found)
         stopped = [one for one in cell if one.state == "pruned"]
         reached = [(-one.results[-1].budget, -len(one.results), standing(one.summary, self.search)) for one in stopped]
-        places = sorted(set(reached))
-        ranks += [len(complete) + places.index(one) for one in reached]
+        ranks += [len(complete) + place for place in _dense(reached)]
         space = {path: dimension for path, dimension in self.search.space.items() if path in searched}
         compared = [{path: value for path, value in one.parameters.items() if path in space} for one in (*complete, *stopped)]
         return importance(space, compared, ranks)
@@ -179,7 +209,9 @@ class Report:
             "seeds_asked": len(one.configuration.keys),
             **self.figures_of(one),
             **self._early_end(one),
-            "lanes": [lane_figures(result) for result in one.results],
+            "unsolved": [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in unsolved(one.results)],
+            "solved_fraction": [{"step": step, **_ends(share)} for step, share in metrics.solved_fraction(one.results)],
+            "lanes": [_lane(result) for result in one.results],
         }
 
     def _early_end(self, one: RankedConfiguration) -> dict[str, Any]:
@@ -192,25 +224,33 @@ class Report:
                 "seeds_asked": one.seeds_to_confirm,
                 **self.figures_of(dataclasses.replace(one, results=one.confirmation)),
                 "shrinkage": shrinkage(one),
-                "lanes": [lane_figures(result) for result in one.confirmation],
+                "unsolved": [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in unsolved(one.confirmation)],
+                "lanes": [_lane(result) for result in one.confirmation],
             }
         return found
 
     def columns_of(self, one: RankedConfiguration) -> dict[str, float | None]:
-        """Return every metric of a configuration by its columns. One that was stopped at a rung has no par2."""
-        return one.summary.columns() | ({metrics.PAR2.name: None} if one.at_rung else {})
+        """Return every metric of a configuration by its columns. One that was stopped at a rung has none of `BY_BUDGET`."""
+        hidden = {name: None for name in one.summary.columns() if name.split(".")[0] in BY_BUDGET} if one.at_rung else {}
+        return one.summary.columns() | hidden
 
     def figures_of(self, one: RankedConfiguration) -> dict[str, Any]:
         """Return the metrics of a configuration as nested mappings, `{success_rate: {estimate: ..., low: ..., high: ...}}`.
 
         `error` and `scores` hold the medians of what depends on the task.
         """
-        values = self.columns_of(one)
+        values: dict[str, Any] = dict(self.columns_of(one))
         scores = {name for result in one.results for name in result.scores}
         medians = {name: {"median": values.pop(metrics.score_median(name).name)} for name in sorted(scores)}
         errors = {name: values.pop(name) for name in list(values) if name.startswith("error.")}
         several = {"objectives": self.objectives_of(one)} if self.search.further_objectives else {}
-        figures = nested(values) | {"objective": self.objective_of(one)} | several | {"error": {}} | nested(errors)
+        figures = (
+            nested(values | one.summary.methods())
+            | {"objective": self.objective_of(one)}
+            | several
+            | {"error": {}}
+            | nested(errors)
+        )
         return figures | ({"scores": medians} if medians else {})
 
     def totals(self, timing: bool = True) -> dict[str, Any]:
@@ -218,7 +258,7 @@ class Report:
         lanes = {result.id: result for one in self.configurations for result in (*one.results, *one.confirmation)}
         requested = {(key, one.budget) for one in self.configurations for key in one.configuration.keys.values()}
         fresh = len({result.id for one in self.configurations for result in one.confirmation} - requested)
-        counts = (metrics.SOLVED_SEEDS, metrics.DIVERGED, metrics.ERRORS, metrics.SEED_STEPS)
+        counts = (metrics.SOLVED_SEEDS, metrics.SOLVED_SEEDS_AT_END, metrics.DIVERGED, metrics.ERRORS, metrics.SEED_STEPS)
         counted = {metric.name: metric.value(list(lanes.values())).estimate for metric in counts}
         totals: dict[str, Any] = {
             "state": self.row.state,
@@ -257,6 +297,12 @@ class Report:
         }
 
 
+def _dense(values: Sequence[Any]) -> list[int]:
+    """Return the place of each value among the different ones, the lowest first."""
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return [places[value] for value in values]
+
+
 def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:
     """Return the success rate on fresh seeds minus that of the search, with Newcombe's interval; None while it is not known.
 
@@ -266,7 +312,7 @@ def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:
     if fresh is None:
         return None
     compared = rate_difference((search.solved, search.seeds), (fresh.solved, fresh.seeds))
-    return None if compared is None else dataclasses.asdict(compared.difference)
+    return None if compared is None else _ends(compared.difference)
 
 
 def report(store: Store, name: str) -> Report:
@@ -382,6 +428,15 @@ def lane_figures(result: LaneResult) -> dict[str, Any]:
     }
     further = {"scores": result.scores, "by_length": result.by_length}
     return figures | {name: value for name, value in further.items() if value}
+
+
+def _lane(result: LaneResult) -> dict[str, Any]:
+    found = verdict(result)
+    return lane_figures(result) | {"verdict": {"kind": found.kind, "text": found.text, "crosses_at": found.crosses_at}}
+
+
+def _ends(interval: Interval) -> dict[str, float | None]:
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

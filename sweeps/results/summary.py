@@ -84,6 +84,14 @@ class Summary:
             for column, number in metric.columns(self.value(metric.name), estimate).items()
         }
 
+    def methods(self) -> dict[str, str]:
+        """Return, as `<base>.interval`, the kind of every interval that depends on the values, such as gamma or bounded."""
+        return {
+            f"{metric.name.removesuffix('.mean')}.interval": value.method
+            for metric in metrics.configuration_metrics()
+            if (value := self.value(metric.name)).method
+        }
+
 
 def summarise(results: Iterable[LaneResult]) -> Summary:
     """Return the summary of one configuration's finished lanes, given in any order."""

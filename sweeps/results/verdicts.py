@@ -14,6 +14,7 @@ Errors are those on extrapolation, as in `sweeps.training.lane.judge`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,33 @@ def _unsolved(result: LaneResult, lowest: float | None, last: float | None) -> V
     flat = f"; not lower by more than 10 % since step {since}" if since is not None else ""
     ends = "" if last <= _IMPROVED * lowest else f"; it ends at error {number(last)}"
     return Verdict("stalled", f"stalled at error {_compared(lowest, threshold)}{flat}{ends}")
+
+
+@dataclass(frozen=True)
+class Unsolved:
+    """The unsolved seeds of one configuration that have the same kind of verdict."""
+
+    kind: str
+    seeds: tuple[int, ...]
+    crosses_at: float | None = None
+    """Of seeds on their way: the step near which the first of them would cross."""
+
+
+def unsolved(results: Iterable[LaneResult]) -> list[Unsolved]:
+    """Return the unsolved seeds by the kinds of their verdicts, the most frequent kind first."""
+    groups: dict[str, list[tuple[int, float | None]]] = {}
+    for result in results:
+        found = verdict(result)
+        if not found.solved:
+            groups.setdefault(found.kind, []).append((result.seed, found.crosses_at))
+    return [
+        Unsolved(
+            kind,
+            tuple(sorted(seed for seed, _ in members)),
+            min((step for _, step in members if step is not None), default=None),
+        )
+        for kind, members in sorted(groups.items(), key=lambda item: (-len(item[1]), KINDS.index(item[0])))
+    ]
 
 
 # ------------------------------------------------------------------------------------------- figures of one lane

@@ -18,7 +18,7 @@ from typing import Literal
 from rich.console import Console
 
 from sweeps.config.compare import Cell
-from sweeps.config.diff import difference
+from sweeps.config.diff import Change, difference
 from sweeps.config.faults import unknown
 from sweeps.config.sweep_file import Budget, Resources, Sweep, definitions, parse
 from sweeps.errors import StoreError, UserError, after_start
@@ -31,7 +31,8 @@ from sweeps.runner.gpu import gpus_of_this_machine
 from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri
+from sweeps.store.records import SweepRow
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
 
 
+MOST_LANES_OF_PAGE = 20_000
+"""Lanes of a sweep whose report is stored in MLflow as a page too: more take too long to write."""
 MOST_CELLS = 10
 """Cells that ended by their target which are named one by one."""
 
@@ -223,14 +226,9 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         _begin_anew(sweep, store, chosen_numerics(sweep, chosen), console)
         return False
     change = difference(row.document, sweep)
-    if change.kind == "refusal":
-        raise UserError(f"sweep {sweep.name!r} in {store.location} has begun, and {change.message}")
+    before = _require_continues(sweep, row, change, store.location)
     if change.kind == "extension":
         console.print(change.message, highlight=False)
-    try:
-        before = None if row.numerics is None else Numerics.parse(row.numerics)
-    except ValueError as error:
-        raise StoreError(f"store {store.location}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
     if before is None or before.version < NUMERICS:
         numerics = chosen_numerics(sweep, chosen)
         version = before.version if before else 1
@@ -243,17 +241,45 @@ def _begin(sweep: Sweep, store: Store, console: Console, chosen: str | None) -> 
         )  # fmt: skip
         _begin_anew(sweep, store, numerics, console)
         return False
-    if before.version > NUMERICS:
-        raise UserError(
-            f"sweep {sweep.name!r} in {store.location} has numerics {before}, of a newer engine than this "
-            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
-        )
     if chosen is not None and before != (asked := chosen_numerics(sweep, chosen)):
         raise UserError(
             f"sweep {sweep.name!r} in {store.location} began with numerics {before}, not {asked}: all its lanes have the "
             "same. Leave --numerics out, or start another sweep with --name"
         )
     return True
+
+
+def _require_continues(sweep: Sweep, row: SweepRow, change: Change, where: str) -> Numerics | None:
+    """Return the numerics with which a stored sweep began. Raises UserError where the file does not continue it."""
+    if change.kind == "refusal":
+        raise UserError(f"sweep {sweep.name!r} in {where} has begun, and {change.message}")
+    try:
+        before = None if row.numerics is None else Numerics.parse(row.numerics)
+    except ValueError as error:
+        raise StoreError(f"store {where}: the numerics of sweep {sweep.name!r} cannot be read: {error}") from error
+    if before is not None and before.version > NUMERICS:
+        raise UserError(
+            f"sweep {sweep.name!r} in {where} has numerics {before}, of a newer engine than this "
+            f"(version {NUMERICS}): install the release that began it, or start anew with --name"
+        )
+    return before
+
+
+def require_continues(sweep: Sweep, store: Store) -> None:
+    """Raise UserError where `run_sweep` would refuse the sweep because of the one of that name in the store.
+
+    Nothing is changed, and the store may be opened for reading only.
+    """
+    row = store.sweep(sweep.name)
+    if row is None:
+        return
+    before = _require_continues(sweep, row, difference(row.document, sweep), store.location)
+    if before is not None and before.version == NUMERICS:
+        try:
+            # Without the budget, for which only a driver needs a price.
+            Driver(replace(sweep, budget=Budget()), sweep.name, store, None, 1).require_same_lanes()
+        except StoreError as error:
+            raise UserError(str(error)) from error
 
 
 def _begin_anew(sweep: Sweep, store: Store, numerics: Numerics, console: Console) -> None:
@@ -318,12 +344,23 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
     }
     table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))
+    if state == "done":
+        driver.track(lambda tracker: tracker.attach(_report_files(found)))
 
     def on_wait(num_writes: int) -> None:
         console.print(f"the records are safe; MLflow has {num_writes} writes to come", highlight=False)
 
     if not driver.tracker.flush(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
+
+
+def _report_files(found: Report) -> Iterator[tuple[str, bytes]]:
+    """Yield the report as files, by name. The page has the figures, and needs nothing else."""
+    from sweeps.results.html import as_html
+
+    yield "report.md", as_markdown(found, timing=False).encode()
+    if sum(len(one.results) for one in found.with_repeats()) <= MOST_LANES_OF_PAGE:
+        yield "report.html", as_html([found], timing=False).encode()
 
 
 def _catch_up(folder: str | Path, tracker: Tracker) -> None:
@@ -338,6 +375,21 @@ def sync(name: str, store: Store, folder: str | Path) -> None:
     _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
 
 
+def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
+    """Return the URL of the sweep's leaderboard on `server`; its runs are written first where they are not shown there yet.
+
+    Raises UserError for an unknown name, and TrackingError.
+    """
+    row = store.sweep(name)
+    if row is None:
+        raise UserError(f"no sweep named {name!r} in {store.location}: `sweeps list` lists them")
+    found = experiment_of(uri, name, row.created)
+    if found is None:
+        _write_runs(name, store, uri, partial(sync_all, folder))
+        found = experiment_of(uri, name, row.created)
+    return leaderboard(server, found or "0")
+
+
 def sync_all(folder: str | Path, uri: str) -> None:
     """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError."""
     with Store(folder, read_only=True) as store:
@@ -349,6 +401,8 @@ def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None)
     found = report(store, name)
     tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
     tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
+    if refill is not None:  # not where the runs of every sweep are written
+        tracker.attach(_report_files(found))
 
 
 def describe(name: str, store: Store, folder: str | Path) -> None:

@@ -2,16 +2,32 @@
 
 rows.py       a configuration and its results as tags, parameters and metrics: plain data
 database.py   MLflow's database: made, migrated or replaced as a whole
-client.py     MLflow's client: quiet, in batches, its failures raised as TrackingError
+runs.py       a run and what is to be written of it: plain data
+client.py     MLflow's client: quiet, several requests at a time, its failures raised as TrackingError
+bulk.py       many runs in one transaction, into SQLite and PostgreSQL
+views.py      saved views, and the kind of the experiment: what MLflow's pages open with
 tracker.py    the runs of a sweep, written once however often it is interrupted and continued; in the background
 models.py     trained models: logged, and registered
 server.py     MLflow's web server, for `sweeps ui`
 """
 
-from sweeps.tracking.client import default_uri
+from sweeps.tracking.client import default_uri, experiment_of
 from sweeps.tracking.database import Refill
 from sweeps.tracking.models import Logged, ToLog, log_model
 from sweeps.tracking.server import serve, stop
 from sweeps.tracking.tracker import BackgroundTracker, Tracker
+from sweeps.tracking.views import page as leaderboard
 
-__all__ = ["BackgroundTracker", "Logged", "Refill", "ToLog", "Tracker", "default_uri", "log_model", "serve", "stop"]
+__all__ = [
+    "BackgroundTracker",
+    "Logged",
+    "Refill",
+    "ToLog",
+    "Tracker",
+    "default_uri",
+    "experiment_of",
+    "leaderboard",
+    "log_model",
+    "serve",
+    "stop",
+]

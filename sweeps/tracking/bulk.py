@@ -81,7 +81,7 @@ class Bulk:
     def write(self, created: str, created_ms: int, changes: Sequence[Change]) -> None:
         """Write the changes in one transaction: all of them, or none."""
         runs: list[tuple[Any, ...]] = []
-        statuses: list[tuple[Any, ...]] = []
+        changed: list[tuple[Any, ...]] = []
         tags: list[tuple[str, str, str]] = []
         params: list[tuple[str, str, str]] = []
         metrics: list[tuple[Any, ...]] = []
@@ -90,11 +90,12 @@ class Bulk:
             if change.new:
                 change.run.id = self._new_id(created, change)
                 runs.append(self._run_row(change))
-                tags.append(("mlflow.runName", change.name, change.run.id))
                 if change.parent is not None:
                     tags.append((PARENT, change.parent.id, change.run.id))
-            elif change.status is not None:
-                statuses.append((change.status, change.ended_ms, change.run.id))
+            elif change.status is not None or change.name:
+                changed.append((change.status, change.ended_ms, change.name or None, change.run.id))
+            if change.name:
+                tags.append(("mlflow.runName", change.name, change.run.id))
             id_ = change.run.id
             tags += [(*_tag(key, value), id_) for key, value in change.tags.items()]
             params += [(*_param(key, value), id_) for key, value in change.params.items()]
@@ -111,11 +112,10 @@ class Bulk:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for its turn
             again = "ON CONFLICT (run_uuid) DO UPDATE SET status = excluded.status, end_time = excluded.end_time"
             self._insert(connection, "runs", _RUN, runs, again)
-            for row in statuses:
-                mark = "?" if self._sqlite else "%s"
-                connection.exec_driver_sql(
-                    f"UPDATE runs SET status = {mark}, end_time = COALESCE({mark}, end_time) WHERE run_uuid = {mark}", row
-                )
+            mark = "?" if self._sqlite else "%s"
+            columns = ", ".join(f"{name} = COALESCE({mark}, {name})" for name in ("status", "end_time", "name"))
+            for row in changed:
+                connection.exec_driver_sql(f"UPDATE runs SET {columns} WHERE run_uuid = {mark}", row)
             replaced = "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value"
             self._insert(connection, "tags", ("key", "value", "run_uuid"), tags, replaced)
             self._insert(connection, "params", ("key", "value", "run_uuid"), params, "ON CONFLICT DO NOTHING")
@@ -124,8 +124,10 @@ class Bulk:
             connection.commit()
 
     def _new_id(self, created: str, change: Change) -> str:
-        place = "\n".join([str(self._experiment), created, change.tags.get("layout", ""), *change.key])
-        return hashlib.sha256(place.encode()).hexdigest()[:32]
+        """Return 32 hexadecimal digits. They rise with the configuration, so that new rows are neighbours in every index."""
+        level, cell, configuration, seed = change.key
+        of_cell = [str(self._experiment), created, change.tags.get("layout", ""), cell]
+        return f"{_digest(of_cell)[:8]}{int(configuration or 0):08x}{_digest([*of_cell, level, configuration, seed])[:16]}"
 
     def _run_row(self, change: Change) -> tuple[Any, ...]:
         from mlflow.utils.uri import append_to_uri_path
@@ -160,6 +162,10 @@ class Bulk:
                 f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(part))} {conflict}",
                 tuple(value for row in part for value in row),
             )
+
+
+def _digest(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _array(values: Sequence[Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from sweeps.store.location import parameters_masked
 from sweeps.tracking.bulk import Bulk
 from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
 from sweeps.tracking.runs import PARENT, Change, Run
+from sweeps.tracking.views import WRITTEN
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
     from mlflow.tracking import MlflowClient
@@ -281,6 +283,8 @@ class Client:
             fits = max(len(change.params), len(tags)) <= 100 and len(metrics) + len(change.params) + len(tags) <= 1000
             log = post if fits else self._call  # MLflow's client splits it at the limits of its server
             log("log-batch", run_id=run.id, metrics=metrics, params=_pairs(change.params), tags=_pairs(tags))
+        if change.name and not change.new:
+            self._mlflow.update_run(run.id, name=change.name)
         if change.status is not None and (change.status != "RUNNING" or not change.new):
             ended = {} if change.ended_ms is None else {"end_time": change.ended_ms}
             post("update", run_id=run.id, status=change.status, **ended)
@@ -328,6 +332,35 @@ class Client:
         with typed_errors(self.uri, "write the description"):
             self._mlflow.set_experiment_tag(experiment, "mlflow.note.content", text)
 
+    def tag_experiment(self, experiment: str, tags: Mapping[str, str], unless: str) -> None:
+        """Set tags of the experiment, unless it has that one already, with the same value."""
+        with typed_errors(self.uri, "write the experiment's tags"):
+            if self._mlflow.get_experiment(experiment).tags.get(unless) != tags[unless]:
+                for key, value in tags.items():
+                    self._mlflow.set_experiment_tag(experiment, key, value)
+
+    def find(self, name: str, created: str) -> tuple[str, dict[str, str]] | None:
+        """Return id and tags of the experiment that has the sweep's runs, or None."""
+        with typed_errors(self.uri, f"find the experiment of {name!r}"):
+            everything = {str(one.experiment_id): one for one in self._experiments() if one.lifecycle_stage != "deleted"}
+            for run in self._search(list(everything), f"tags.sweep = '{created}' and tags.level = 'sweep'", 1):
+                return run.info.experiment_id, dict(everything[run.info.experiment_id].tags)
+        return None
+
+    def attach(self, run: Run, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, by name, to the folder `report` of the run's artifacts."""
+        file = sqlite_file(self.uri)
+        location = self._mlflow.get_run(run.id).info.artifact_uri if file is not None else ""
+        if file is not None and not location.startswith(f"{file.absolute().parent.as_uri()}/"):
+            log.info(
+                "the store was moved or copied: MLflow's artifacts of this sweep are in %s, where nothing is written", location
+            )
+            return
+        with typed_errors(self.uri, "store a report"), tempfile.TemporaryDirectory(prefix="sweeps-report-") as folder:
+            for name, content in files:
+                (Path(folder) / name).write_bytes(content)
+            self._mlflow.log_artifacts(run.id, folder, "report")
+
     def delete(self, run: Run) -> None:
         """Delete a run; MLflow can restore it."""
         with typed_errors(self.uri, "delete a run"):
@@ -342,6 +375,12 @@ class Client:
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def experiment_of(uri: str, name: str, created: str) -> str | None:
+    """Return the id of the experiment with the sweep's runs, or None where there is none that has its saved views."""
+    found = Client(uri).find(name, created)
+    return found[0] if found is not None and WRITTEN in found[1] else None
 
 
 def prepare(uri: str, refill: Refill | None = None) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from sqlalchemy import and_
+
 from sweeps.errors import TrackingError
 from sweeps.store.database import compact_file, files_bytes
 from sweeps.tracking.client import prepare, sqlite_file, typed_errors, without_password
@@ -20,8 +22,10 @@ from sweeps.tracking.client import prepare, sqlite_file, typed_errors, without_p
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-OURS = "tags.sweep IS NOT NULL and tags.layout IS NOT NULL and tags.level IS NOT NULL"
-"""Runs that this system wrote."""
+OURS = ("sweep", "layout", "level")
+"""Tags that every run has which this system wrote."""
+CHUNK = 500
+"""Runs that are removed in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,16 @@ def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
 def count_runs(uri: str, created: Iterable[str]) -> int:
     """Return how many runs, without deleted ones, the sweeps of these times of creation have. Raises TrackingError."""
     with _opened(uri, "count runs") as client:
-        return sum(
-            run.info.lifecycle_stage == "active"
-            for one in created
-            for run in _search(client, _experiments_of(client, one), _of_sweep(one))
-        )
+        store = _database_of(client)
+        if store is None:
+            found = (_search(client, _experiments_of(client, one), _of_sweep(one)) for one in created)
+            return sum(run.info.lifecycle_stage == "active" for runs in found for run in runs)
+        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+
+        with store.ManagedSessionMaker() as session:
+            tagged = session.query(SqlTag.run_uuid).filter(SqlTag.key == "sweep", SqlTag.value.in_(list(created)))
+            active = session.query(SqlRun).filter(SqlRun.lifecycle_stage == "active", SqlRun.run_uuid.in_(tagged))
+            return int(active.count())
 
 
 def delete_runs(uri: str, created: Mapping[str, str]) -> None:
@@ -95,40 +104,90 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
     program that can open its database removes anything for good.
     """
     with _opened(uri, "remove deleted runs") as client:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        store: Any = client._tracking_client.store
-        if not isinstance(store, SqlAlchemyStore):
+        store = _database_of(client)
+        if store is None:
             raise TrackingError(
                 f"MLflow at {without_password(uri)} is a server, where only `mlflow gc` on its own machine removes deleted runs"
             )
         file = sqlite_file(uri)
         before = files_bytes(file) if file else 0
-        num_runs = num_experiments = 0
-        for experiment in _experiments(client):
-            id = str(experiment.experiment_id)
-            ours = _search(client, [id], OURS, deleted_only=True)
-            gone = experiment.lifecycle_stage == "deleted" and bool(ours)
-            gone = gone and not any(
-                _search(client, [id], f"tags.{tag} IS NULL", most=1) for tag in ("sweep", "layout", "level")
-            )
-            num_experiments += gone
-            num_runs += len(ours)
-            if dry_run:
-                continue
-            for number, run in enumerate(ours):
+        runs, experiments = _deleted(store)
+        if not dry_run:
+            for start in range(0, len(runs), CHUNK):
+                chunk = runs[start : start + CHUNK]
+                for model in _models_of(store, [run.id for run in chunk]):
+                    _delete_artifacts(model)
+                    store._hard_delete_logged_model(model.id)
+                for run in chunk:
+                    _delete_artifacts(run)
+                _hard_delete(store, [run.id for run in chunk])
                 if on_progress is not None:
-                    on_progress(num_runs - len(ours) + number)
-                _delete_artifacts(run)
-                store._hard_delete_run(run.info.run_id)
-            if gone:
-                store._hard_delete_experiment(id)
+                    on_progress(start + len(chunk))
+            for experiment in experiments:
+                store._hard_delete_experiment(experiment)
         if file and compact and not dry_run:
             try:
                 compact_file(file)
             except sqlite3.Error as error:
                 raise TrackingError(f"{file} cannot be made smaller now: {error}. Nothing is lost; try again later") from error
-        return Purged(num_runs, num_experiments, before, files_bytes(file) if file else 0)
+        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0)
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A run, or a model that one logged."""
+
+    id: str
+    artifact_uri: str
+
+
+def _database_of(client: MlflowClient) -> Any:
+    """Return MLflow's store of a database that this process can open; None for a server."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = client._tracking_client.store
+    return store if isinstance(store, SqlAlchemyStore) else None
+
+
+def _deleted(store: Any) -> tuple[list[_Owner], list[str]]:
+    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other.
+
+    A run stays whose model is in the registry: the registered model is in the run's artifacts.
+    """
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
+
+    with store.ManagedSessionMaker() as session:
+        registered = session.query(SqlModelVersion.run_id).filter(SqlModelVersion.run_id.is_not(None))
+        ours = [SqlRun.run_uuid.not_in(registered)]
+        ours += [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
+        found = session.query(SqlRun.run_uuid, SqlRun.artifact_uri, SqlRun.experiment_id)
+        rows = found.filter(SqlRun.lifecycle_stage == "deleted", *ours).all()
+        having = {row.experiment_id for row in rows}
+        others = session.query(SqlRun.experiment_id).filter(~and_(SqlRun.lifecycle_stage == "deleted", *ours)).distinct()
+        kept = {row.experiment_id for row in others}
+        gone = session.query(SqlExperiment.experiment_id).filter(SqlExperiment.lifecycle_stage == "deleted")
+        experiments = [str(row.experiment_id) for row in gone if row.experiment_id in having - kept]
+        return [_Owner(row.run_uuid, row.artifact_uri or "") for row in rows], experiments
+
+
+def _models_of(store: Any, runs: list[str]) -> list[_Owner]:
+    """Return the models that these runs logged."""
+    from mlflow.store.tracking.dbmodels.models import SqlLoggedModel
+
+    with store.ManagedSessionMaker() as session:
+        found = session.query(SqlLoggedModel.model_id, SqlLoggedModel.artifact_location)
+        return [_Owner(id, location or "") for id, location in found.filter(SqlLoggedModel.source_run_id.in_(runs))]
+
+
+def _hard_delete(store: Any, ids: list[str]) -> None:
+    """Delete the rows of runs, all in one transaction, as MLflow's own method does for one run."""
+    from mlflow.store.tracking import sqlalchemy_store
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    with store.ManagedSessionMaker(read_only=False) as session:
+        for model in (*sqlalchemy_store._RUN_DELETE_CASCADE_MODELS, SqlRun):
+            session.query(model).filter(model.run_uuid.in_(ids)).delete(synchronize_session=False)
 
 
 @contextmanager
@@ -159,18 +218,15 @@ def _experiments_of(client: MlflowClient, created: str) -> list[str]:
     return list(dict.fromkeys(str(run.info.experiment_id) for run in runs))
 
 
-def _search(
-    client: MlflowClient, experiments: list[str], condition: str, most: int | None = None, deleted_only: bool = False
-) -> list[Any]:
+def _search(client: MlflowClient, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
     """Return the runs that match, deleted ones too."""
     from mlflow.entities import ViewType
 
-    view = ViewType.DELETED_ONLY if deleted_only else ViewType.ALL
     if not experiments:
         return []
     if most is not None:
-        return list(client.search_runs(experiments, condition, view, most))
-    return list(_pages(lambda token: client.search_runs(experiments, condition, view, 1000, page_token=token)))
+        return list(client.search_runs(experiments, condition, ViewType.ALL, most))
+    return list(_pages(lambda token: client.search_runs(experiments, condition, ViewType.ALL, 1000, page_token=token)))
 
 
 def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -183,16 +239,16 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
             return
 
 
-def _delete_artifacts(run: Any) -> None:
-    """Delete a run's artifacts. What cannot be reached keeps no run, as in `mlflow gc`."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    address = urlsplit(run.info.artifact_uri)
+def _delete_artifacts(owner: _Owner) -> None:
+    """Delete the artifacts of a run or model. What cannot be reached keeps neither, as in `mlflow gc`."""
+    address = urlsplit(owner.artifact_uri)
     if address.scheme not in ("", "file"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         with suppress(Exception):
-            get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+            get_artifact_repository(owner.artifact_uri).delete_artifacts()
         return
     # A database made by somebody else may name any folder: only one of MLflow's own form is deleted.
     folder = Path(unquote(address.path))
-    if folder.name == "artifacts" and folder.parent.name == run.info.run_id and re.fullmatch("[0-9a-f]{32}", run.info.run_id):
+    if folder.name == "artifacts" and folder.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id):
         shutil.rmtree(folder.parent, ignore_errors=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from sweeps.training.lane import LaneResult
 
 MOST_POINTS = 200
 """Most points of one curve; a longer one is thinned evenly, and its first crossing of the threshold is kept."""
+_BARE = re.compile(r"true|false|null|[\d.,eE+-]+")
 NAME_LIMIT = 200
 """Most characters of a run's name; MLflow's limit is 250."""
 
@@ -43,10 +45,8 @@ class Point:
 
 
 def configuration_name(configuration: Configuration, space: Mapping[str, Dimension]) -> str:
-    """Return a name such as `c017 nmu U[1,2] lr=3.2e-3 noise=off`: number, labels, then the searched settings."""
-    labels = dict(configuration.labels)
-    model = labels.pop("model", None) or str(configuration.settings["model"]["name"])
-    parts = [f"c{configuration.number:03d}", model, *labels.values()]
+    """Return a name such as `c017 nmu U[1,2] lr=3.2e-3 noise=off`: number, cell, then the searched settings."""
+    parts = [_number_and_cell(configuration)]
     for path, dimension in space.items():
         values = values_at(configuration.settings, path)
         if values and (configuration.number == 0 or path in configuration.parameters):
@@ -55,9 +55,18 @@ def configuration_name(configuration: Configuration, space: Mapping[str, Dimensi
     return " ".join(parts)[:NAME_LIMIT]
 
 
-def seed_name(configuration: Configuration, seed: int) -> str:
-    """Return a name such as `c017 s042`."""
-    return f"c{configuration.number:03d} s{seed:03d}"
+def seed_name(configuration: Configuration, seed: int, verdict: str) -> str:
+    """Return a name such as `c017 nmu U[1,2] s042 diverged`: number, cell, seed and the kind of its verdict."""
+    ends = f"s{seed:03d} {verdict}"
+    return f"{_number_and_cell(configuration)[: NAME_LIMIT - len(ends) - 1]} {ends}"
+
+
+def _number_and_cell(configuration: Configuration) -> str:
+    """Return a name such as `c017 nmu U[1,2]`. A label that is a number or a truth value has its axis: `hidden=4`."""
+    labels = dict(configuration.labels)
+    model = labels.pop("model", None) or str(configuration.settings["model"]["name"])
+    named = [f"{short_name(axis, labels)}={label}" if _BARE.fullmatch(label) else label for axis, label in labels.items()]
+    return " ".join([f"c{configuration.number:03d}", model, *named])
 
 
 def short_name(path: str, among: Mapping[str, Any]) -> str:

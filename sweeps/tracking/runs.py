@@ -39,6 +39,7 @@ class Change:
     new: bool = False
     parent: Run | None = None
     name: str = ""
+    """Of a new run, or another one of one that is there."""
     started_ms: int = 0
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)

@@ -19,8 +19,9 @@ from datetime import datetime
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import verdict
 from sweeps.store.records import Configuration
-from sweeps.tracking import rows
+from sweeps.tracking import rows, views
 from sweeps.tracking.client import LOGGED, Client, Rejected, Unavailable
 from sweeps.tracking.database import Refill
 from sweeps.tracking.runs import Change, Key, Run, key_of
@@ -30,9 +31,10 @@ STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed
 """State of a sweep -> status of its run."""
 STATUS_OF_CONFIGURATION = {"failed": "FAILED", "pruned": "KILLED"}
 """State of a configuration -> status of its run, where it is not FINISHED."""
-LAYOUT = "2"
-"""Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall; MLflow
-cannot delete points of a metric, so runs of an earlier layout are deleted and written anew from the records."""
+LAYOUT = "3"
+"""Tag `layout` of every run. Before 2 `converged_at` of a configuration was a median and `solved_fraction` could fall, and
+before 3 seeds of two cells had the same name; MLflow cannot delete points of a metric, so runs of an earlier layout are deleted
+and written anew from the records."""
 NOTE = "mlflow.note.content"
 NOTE_LIMIT = 4500
 """Most characters of a description; MLflow's limit for an experiment is 5,000."""
@@ -120,6 +122,7 @@ class Tracker:
             if opened.sweep.ended:
                 self._end(opened, opened.sweep, "RUNNING")
             self._tag(opened, opened.sweep, {"outcome": "running"})
+            self._show(opened)
             if NOTE not in opened.sweep.tags:
                 self.describe("")
 
@@ -158,6 +161,12 @@ class Tracker:
             self._tag(opened, run, tags)
             self._end(opened, run, STATUS_OF_CONFIGURATION.get(configuration.state, "FINISHED"))
 
+    def _show(self, opened: _Connection) -> None:
+        """Write what MLflow's pages open with."""
+        searched = sorted({path for space in self._spaces.values() for path in space})
+        tags = views.experiment_tags(self._objective, searched, self._created_ms)
+        opened.client.tag_experiment(opened.experiment, tags, unless=views.WRITTEN)
+
     def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
         """Write the ranks, by (cell, number), to configurations and their seeds; only what changed is written."""
         with self._writing() as opened:
@@ -188,6 +197,17 @@ class Tracker:
                     self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
             self._end(opened, opened.sweep, STATUS[state])
 
+    def attach(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, by name, as artifacts of the sweep's run; those of the same name are replaced.
+
+        What MLflow has no place for, as where a package for its storage is missing, is logged and left.
+        """
+        with self._writing() as opened:
+            try:
+                opened.client.attach(opened.sweep, files)
+            except Rejected as error:
+                log.warning("%s", error)
+
     def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "", restore: bool = True) -> None:
         """Write everything again from the store; what is there already is kept. `state` is the sweep's.
 
@@ -195,7 +215,8 @@ class Tracker:
         """
         self._restoring = restore
         ranks: dict[tuple[str, int], int] = {}
-        with self._writing():
+        with self._writing() as opened:
+            self._show(opened)
             for one in everything:
                 if one.rank is not None:
                     ranks[one.configuration.cell, one.configuration.number] = one.rank
@@ -302,9 +323,13 @@ class Tracker:
         run, left_out = self._find(opened, key_of(tags))
         if left_out or (run is not None and run.ended and not _changed(run, tags)):
             return
+        judged = verdict(result)
+        tags |= {"verdict": judged.kind, "why": judged.text}
+        name = rows.seed_name(configuration, result.seed, judged.kind)
         if run is None:
-            started_ms = _now_ms() - int(result.wall_time_s * 1000)
-            run = self._create(opened, parent, rows.seed_name(configuration, result.seed), tags, started_ms)
+            run = self._create(opened, parent, name, tags, _now_ms() - int(result.wall_time_s * 1000))
+        elif run.tags.get("verdict") != judged.kind:
+            self._change(opened, run).name = name
         self._tag(opened, run, tags)
         change = self._change(opened, run)
         change.points += rows.seed_points(result)
@@ -349,7 +374,7 @@ def _now_ms() -> int:
 def _description(question: str, table: str, command: str, name: str) -> str:
     tail = f"\n\n    {command}\n"
     limit = NOTE_LIMIT - len(tail)
-    head = question.strip()[: limit // 2]
+    head = "" if question.strip() in table else question.strip()[: limit // 2]  # a report states it
     lines: list[str] = []
     more = f"\n\nThe whole table: sweeps report {name}"
     for line in table.strip().splitlines():

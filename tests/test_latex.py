@@ -1,0 +1,84 @@
+"""Reports as LaTeX: text that is escaped, tables that a paper can include."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from made_sweep import made_sweep
+
+from sweeps.results import FORMATS, Report, report
+from sweeps.results.latex import as_tex, escape, value
+from sweeps.store import Store
+
+HOSTILE = '\\input{/etc/passwd} $x_1^2$ & 100 % #1 {a} ~ <b> | "c" -- -> Ω \x1b\ud800'
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Report:
+    with Store(tmp_path) as store:
+        made_sweep(store)
+        return report(store, "small")
+
+
+def renamed(small: Report, label: str) -> Report:
+    """The report with another label of its first cell."""
+    return dataclasses.replace(small, configurations=tuple(
+        dataclasses.replace(one, configuration=dataclasses.replace(one.configuration, labels={"model": label}))
+        if one.configuration.labels["model"] == "nau" else one
+        for one in small.configurations
+    ))  # fmt: skip
+
+
+def test_text_of_users_is_escaped() -> None:
+    assert escape("a_b & 100% #1 {x} $5") == r"a\_b \& 100\% \#1 \{x\} \$5"
+    assert escape("\\input{f}~^<>|") == (
+        r"\textbackslash{}input\{f\}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
+    )
+    assert escape('two\nlines\x1b\ud800 -- "x" 1 ± 2') == r"two lines -{}- ''x'' 1 $\pm$ 2"
+
+
+def test_numbers_with_signs_and_exponents_are_formulas_and_names_are_not() -> None:
+    assert value("lr 3.2e-3, dropout off") == r"lr $3.2 \times 10^{-3}$, dropout off"
+    assert value("1e-5") == "$10^{-5}$"
+    assert value("+0.5 [-3.7, +3.7]") == "+0.5 [$-$3.7, +3.7]"
+    assert value("1.61k -> 1.6k") == r"1.61k $\to$ 1.6k"
+    assert value("U[-2,-1] run2e5x a-1") == "U[$-$2,$-$1] run2e5x a-1"
+    assert value("–") == "--"
+
+
+def test_there_is_a_booktabs_table_of_the_best_and_one_of_every_cell(small: Report) -> None:
+    text = as_tex([small])
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 3
+    assert r"\caption{Best of each cell: lowest par2 (sweep small)}\label{tab:small-best-of-each-cell}" in text
+    assert r"nau & 1 & 3/3 100\% [44, 100] & 3 & 4k & 0.4 & 5k & " in text
+    assert r"lr $3.2 \times 10^{-3}$, dropout off, noise $3.4 \times 10^{-4}$" in text
+    assert r"% In the preamble: \usepackage{booktabs,longtable}" in text
+
+
+def test_long_tables_break_over_pages_and_several_sweeps_are_one_file(small: Report) -> None:
+    many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
+    text = FORMATS["tex"].several([many, small], True)  # type: ignore[misc]
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 1
+    assert text.startswith("% Results of small, small:")
+
+
+def test_labels_cannot_write_commands(small: Report) -> None:
+    text = as_tex([renamed(small, HOSTILE)])
+    assert r"\input" not in text.replace(r"\textbackslash{}input", "") and "\x1b" not in text
+
+
+@pytest.mark.slow
+def test_pdflatex_compiles_it(small: Report, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex on this machine")
+    many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
+    body = as_tex([renamed(small, HOSTILE.replace("Ω", "é")), many])
+    text = rf"\documentclass{{article}}\usepackage{{booktabs,longtable}}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
