@@ -407,6 +407,11 @@ def test_a_plain_log_has_a_table_every_few_minutes() -> None:
     assert [line for line in plain(iter(log)) if "best" in line] == [f"  best at {n}" for n in (180, 360, 540, 720, 900)]
 
 
+def test_a_plain_log_says_once_that_workers_compile() -> None:
+    log = [f"{MARK}0:00:{second:02}  lanes 0/36  0 seed-steps/s  compiling or loading nau" for second in range(5, 50, 5)]
+    assert list(plain(iter([*log, "# small"]))) == [log[0].removeprefix(MARK), "# small"]
+
+
 def test_the_clock_of_a_continued_driver_starts_at_0() -> None:
     log = [f"{MARK}0:10:00  lanes 4/36", f"{MARK}0:00:20  lanes 8/36", f"{MARK}0:00:40  lanes 12/36"]
     assert len(list(plain(iter(log)))) == 3
