@@ -133,7 +133,7 @@ def embedded_code(file: Path, on_code: Callable[[str], object], trusted: bool = 
         return
     if not trusted and (unknown := [name for name, text in sources.items() if not _is_here(name, text)]):
         raise UserError(
-            f"{file} has code of its own ({', '.join(unknown)}, under `exported.sources`) that is not in the working directory. "
+            f"{file} has code of its own ({', '.join(unknown)}, under `exported.sources`) that the working directory lacks. "
             f"Look at it; `sweeps reproduce {shlex.quote(str(file))} --trust-code` then executes it"
         )
     before = Path.cwd()
