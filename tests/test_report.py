@@ -123,6 +123,18 @@ def test_an_empty_sweep_can_be_reported(store: Store) -> None:
     assert as_csv(found) == "\n"
 
 
+def test_a_sweep_without_a_complete_configuration_says_so_and_shows_what_there_is(store: Store) -> None:
+    store.begin_sweep("begun", "", DOCUMENT)
+    first, second = configuration("nau", 0), configuration("linear", 0)
+    for entry in (first, second):
+        store.add_configuration("begun", dataclasses.replace(entry, state="running"))
+    store.add_records([lane(first, 0, 5000, 1e-9), lane(first, 1, None, 0.5)])
+    text = as_markdown(report(store, "begun"))
+    assert "No configuration is complete yet, so none is ranked." in text and "Best of each cell" not in text
+    assert "Unsolved seeds of #0: 1 stalled (seed 1)." in text and "no winner" not in text
+    assert "| 0   | 1/2 50% [9, 91] | 1 " in text and "| 0   | – " in text
+
+
 def test_a_sweep_without_a_search_has_the_parameters_of_its_file(store: Store) -> None:
     store.begin_sweep("plain", "", {"name": "plain", "question": None})
     entry = configuration("nau", 0)

@@ -58,6 +58,8 @@ def overview(report: Report) -> list[Part]:
         parts.append(question(report))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
+    elif not any(one.rank is not None for one in report.configurations):
+        parts.append("No configuration is complete yet, so none is ranked.")
     cells = report.cells()
     return [
         *parts,
