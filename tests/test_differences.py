@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sweeps.results.differences import (
+    _significant,
     boschloo,
     detectable_difference,
     holm,
@@ -140,6 +141,19 @@ def test_adjusted_p_values_keep_their_order_and_never_fall(p_values: list[float]
 def test_more_seeds_show_smaller_differences(n: int, rate: float) -> None:
     few, many = detectable_difference(rate, n, n), detectable_difference(rate, 2 * n, 2 * n)
     assert few is not None and many is not None and 0 < many <= few <= 1
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 9), (7, 12)])
+def test_a_difference_is_detected_where_boschloos_test_finds_it(n: int, m: int) -> None:
+    found = _significant(n, m, 0.05)
+    assert all(found[a, b] == (boschloo((a, n), (b, m)) <= 0.05) for a in range(n + 1) for b in range(m + 1))
+
+
+def test_false_alarms_of_mcnemars_test_are_as_rare_as_promised() -> None:
+    n = 14
+    found = [(b, c) for b in range(n + 1) for c in range(n + 1 - b) if mcnemar(b, c, n) <= 0.05]
+    for p in np.linspace(0.02, 0.5, 13):
+        assert sum(stats.multinomial.pmf([b, c, n - b - c], n, [p, p, 1 - 2 * p]) for b, c in found) <= 0.05 + 1e-4
 
 
 def test_one_seed_shows_nothing() -> None:
