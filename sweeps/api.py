@@ -53,8 +53,8 @@ def run(
     Parameters
     ----------
     sweep
-        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines),
-        or its values as a dict.
+        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines, or
+        one that begins with a brace), or its values as a dict.
     name
         Run it under another name.
     store
@@ -388,7 +388,7 @@ def _read(sweep: str | Path | Mapping[str, Any], overrides: list[str], store: st
 
     if isinstance(sweep, Mapping):
         return parse(dump(_plain(sweep)), "sweep", overrides)
-    if isinstance(sweep, str) and "\n" in sweep.strip():
+    if isinstance(sweep, str) and ("\n" in sweep.strip() or sweep.lstrip().startswith("{")):
         return parse(sweep, "sweep", overrides)
     return stored_sweep(str(sweep), overrides, store) or load(find_file(str(sweep)), overrides)
 

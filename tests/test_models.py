@@ -68,8 +68,7 @@ def small_settings(name: str, **training: Any) -> dict[str, Any]:
 
 def module_of(settings: dict[str, Any], state: LaneState, seed: int) -> TrainedModel:
     model = TrainedModel(settings, {"seed": seed})
-    tensors = {f"network.{name}": tensor for name, tensor in state["params"].items()}
-    model.load_state_dict(tensors | {f"memory.{n}": t for n, t in state["memory"].get("model", {}).items()})
+    model.take(best_of(state))
     return model
 
 
