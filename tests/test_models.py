@@ -256,7 +256,7 @@ def test_a_sweep_without_a_finished_configuration_has_no_model_yet(tmp_path: Pat
 
 def test_a_unit_of_the_users_own_is_found_where_the_settings_name_it(folder: Path, monkeypatch) -> None:
     (folder / "my_unit.py").write_text(UNIT)
-    text = SWEEP.replace("[nau, linear]", "[./my_unit.py]").replace("configurations: 2", "configurations: 1")
+    text = SWEEP.partition("compare")[0] + "model: ./my_unit.py\nseeds: 1\n"
     with trained(folder / "own", text) as opened:
         result = report(opened, "small").configurations[0].results[0]
     assert_found_again(load_model("small", store=folder / "own", seed=result.seed), result)

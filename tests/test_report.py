@@ -425,6 +425,17 @@ def test_a_task_without_a_threshold_has_no_success_rate_and_no_par2(store: Store
     assert {one["verdict"]["kind"] for one in entry_["lanes"]} == {"no threshold"}
 
 
+def test_solved_seeds_that_end_above_their_threshold_are_counted(store: Store) -> None:
+    made_sweep(store, curve={"step": [0, 3000, 15_000], "error.extrapolation": [1.0, 1e-9, 1e-3]})
+    found = report(store, "small")
+    text = " ".join(as_markdown(found).split())
+    assert "| 1* | 3/3 100% [44, 100] | 0 | 4k |" in text
+    assert "Above the threshold again at the end: 3 of 3 solved seeds." in text
+    assert "at the end 1e-3 (7.1e4 thresholds)" in text
+    assert {one["verdict"]["kind"] for one in found.as_dict()["configurations"][0]["lanes"]} == {"solved, lost at the end"}
+    assert found.as_dict()["totals"]["solved_at_end"] == 2  # those of #0, which have no curve
+
+
 def test_one_seed_has_estimates_and_no_ends(store: Store) -> None:
     entry = configuration("nau", 0, seeds=1)
     store.begin_sweep("one", "", DOCUMENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import socket
 import sqlite3
@@ -280,7 +281,7 @@ def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep:
     columns = {f"error.split{i}": [1.0] * 5000 for i in range(8)}
     long = record(one, 0, converged_at=1234, curve={"step": steps, "error.extrapolation": [1.0] * 5000, **columns})
     Tracker(uri, sweep, created=CREATED).lanes(one, [long])
-    run = the_run(uri, "c001 nau s000 solved")
+    run = the_run(uri, "c001 nau s000 solved, lost at the end")
     assert len(run.data.params) > 150 and run.info.status == "FINISHED"
 
 
@@ -478,7 +479,7 @@ def test_runs_that_were_deleted_stay_so_while_the_sweep_runs_and_are_restored_by
     before = content(uri)
     seed, parent = (
         the_run(uri, "c001 nau s000 solved"),
-        the_run(uri, "c000 linear s001 unsolved", "model=linear").data.tags["mlflow.parentRunId"],
+        the_run(uri, "c000 linear s001 on its way", "model=linear").data.tags["mlflow.parentRunId"],
     )
     for deleted in (seed.info.run_id, parent):
         MlflowClient(uri).delete_run(deleted)
@@ -550,3 +551,61 @@ def test_runs_that_an_earlier_release_wrote_are_replaced(uri: str, sweep: Sweep,
     after = runs(uri)
     assert len(after) == len(before) and {run.data.tags["layout"] for run in after} == {"3"}
     assert not {run.info.run_id for run in before} & {run.info.run_id for run in after}
+
+
+def test_files_are_artifacts_of_the_sweeps_run_and_are_replaced(uri: str, sweep: Sweep, tmp_path: Path) -> None:
+    from mlflow.artifacts import load_text
+    from mlflow.tracking import MlflowClient
+
+    tracker = Tracker(uri, sweep, created=CREATED)
+    for text in ("old", "new"):
+        tracker.attach([("report.md", text.encode()), ("report.html", b"<p>")])
+    run = the_run(uri, "small").info
+    assert {one.path for one in MlflowClient(uri).list_artifacts(run.run_id, "report")} == {
+        "report/report.html",
+        "report/report.md",
+    }
+    assert load_text(f"{run.artifact_uri}/report/report.md") == "new"
+
+
+def test_an_artifact_that_cannot_be_stored_is_one_warning(uri: str, sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    Tracker(uri, sweep, created=CREATED).attach(1 / 0 for _ in range(1))  # type: ignore[arg-type]
+    assert [record.getMessage() for record in caplog.records] == [f"MLflow at {uri} could not store a report: division by zero"]
+
+
+def test_the_experiment_has_saved_views_and_the_kind_of_training_once(uri: str, sweep: Sweep) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    Tracker(uri, sweep, created=CREATED).begin()
+    tags = client.get_experiment(experiment_of(uri)).tags
+    view = json.loads(tags["mlflow.sharedViewState.sweeps-leaderboard"])
+    state = json.loads(view["state"])
+    assert (view["name"], state["searchFilter"], state["orderByAsc"]) == ("Leaderboard", "tags.level = 'configuration'", True)
+    assert "params.`train.lr`" in state["selectedColumns"]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    client.delete_experiment_tag(experiment_of(uri), "mlflow.sharedViewState.sweeps-leaderboard")
+    sync_all(uri, sweep)
+    assert "mlflow.sharedViewState.sweeps-leaderboard" not in client.get_experiment(experiment_of(uri)).tags, "the user's wish"
+
+
+def test_configurations_and_seeds_of_two_cells_have_names_of_their_own(sweep: Sweep) -> None:
+    def of(**labels: str) -> Any:
+        return dataclasses.replace(configuration(sweep), labels=labels)
+
+    ones = [of(model="nau", hidden="2", layers="4"), of(model="nau", hidden="4", layers="2"), of(range="U[1,2]")]
+    names = [rows.seed_name(one, 3, "diverged") for one in ones]
+    assert names == ["c001 nau hidden=2 layers=4 s003 diverged", "c001 nau hidden=4 layers=2 s003 diverged",
+                     "c001 nau U[1,2] s003 diverged"]  # fmt: skip
+    long = of(range="x" * 500)
+    assert len(rows.seed_name(long, 3, "diverged")) == 200 and rows.seed_name(long, 3, "diverged").endswith(" s003 diverged")
+
+
+def test_nothing_is_stored_where_the_store_was_before_it_was_copied(uri: str, sweep: Sweep, tmp_path: Path) -> None:
+    Tracker(uri, sweep, created=CREATED).begin()
+    (tmp_path / "2").mkdir()
+    other = tmp_path.with_name(f"{tmp_path.name}2")  # its name begins with that of the first folder
+    other.mkdir()
+    for folder in (tmp_path / "2", other):
+        Tracker(copied(tmp_path / "mlflow.db", folder), sweep, created=CREATED).attach([("report.md", b"text")])
+    assert not (tmp_path / "mlartifacts").exists()

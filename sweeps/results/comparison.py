@@ -493,6 +493,10 @@ class Comparison:
         """Return it as Markdown."""
         return _markdown(self)
 
+    def _repr_markdown_(self) -> str:
+        """For notebooks."""
+        return self.as_markdown()
+
 
 def compare(
     first: Sequence[Side] | Side, second: Sequence[Side] | Side | None = None, confidence: float = 0.95, seed: int = 0

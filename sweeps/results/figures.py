@@ -16,6 +16,7 @@ import itertools
 import math
 import textwrap
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,10 @@ BINS = 8
 FEWEST_BINNED = 8
 MOST_BANDS = 5
 """Lines of one panel that have bands; more of them have a bar at the end each."""
+MOST_DRAWN = 300
+"""Lines of one panel of parallel coordinates: the best third, and others at even distances."""
+MOST_MARKED = 2000
+"""Points of one colour; of more every n-th is drawn."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -652,6 +657,9 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
     if any(one.state == "pruned" for _, one, _ in placed):
         notes.append("hollow: stopped early")
+    most = max(Counter(label for label, _, _ in placed).values())
+    if most > MOST_MARKED:
+        notes.append(f"every n-th of {most} points is drawn")
     if x != "train.steps":
         notes += _note_on_budgets(_budgets(grouped((label, one) for label, one, _ in placed)), cut=False)
     return finished(figure, drawn, notes, wanted.missing, style)
@@ -675,6 +683,7 @@ def _intervals(
         ]
         if not points and (hollow or all(pruned)):
             continue
+        points = points[:: math.ceil(len(points) / MOST_MARKED) or 1]
         ends = [[value - (f.low if f.low is not None else value) for _, value, f in points],
                 [(f.high if f.high is not None else value) - value for _, value, f in points]]  # fmt: skip
         panel.errorbar(
@@ -797,13 +806,27 @@ def _parallel(wanted: _Wanted) -> Figure:
         figure.set_size_inches(width, style.height or 2.2 * len(cells))
         drawn = [figure.add_subplot(len(cells), 1, index + 1) for index in range(len(cells))]
     for panel, (title, found, cell) in zip(drawn, cells, strict=True):
-        _parallel_panel(panel, title, found, cell, style)
+        shown = _sampled(cell)
+        _parallel_panel(panel, title, found, shown, style)
+        if len(shown) < len(cell):
+            wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
     names = {found.search.objective.name for _, found, _ in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
-    notes = [f"a line for every configuration; dark: the better by {' or '.join(sorted(names))}, light: the worse; red: {best}"]
+    notes = [
+        f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
+    ]
     if any(one.state == "pruned" for _, _, cell in cells for one in cell):
         notes.append("grey: stopped early")
     return finished(figure, drawn, notes, wanted.missing, style)
+
+
+def _sampled(cell: Sequence[RankedConfiguration]) -> Sequence[RankedConfiguration]:
+    """Return at most `MOST_DRAWN` configurations of a cell, in their order."""
+    if len(cell) <= MOST_DRAWN:
+        return cell
+    first = MOST_DRAWN // 3
+    others = np.linspace(first, len(cell) - 1, MOST_DRAWN - first).astype(int)
+    return [*cell[:first], *(cell[index] for index in others)]
 
 
 def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:

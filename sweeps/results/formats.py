@@ -18,7 +18,7 @@ from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
-from sweeps.results.verdicts import Unsolved, unsolved
+from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
@@ -301,7 +301,7 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
         return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
     parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
     if by_error:
-        names = ", ".join(_title(cell) for cell in by_error)
+        names = ", ".join(title_of(cell) for cell in by_error)
         parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration with the lowest error."))
     return parts
 
@@ -362,13 +362,14 @@ def _success(lookup: metrics.Lookup) -> str:
     return column.text(lookup)
 
 
-def _title(cell: Sequence[RankedConfiguration]) -> str:
+def title_of(cell: Sequence[RankedConfiguration]) -> str:
+    """Return the name of a cell."""
     return " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
 
 
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title = _title(cell)
+    title = title_of(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -386,9 +387,12 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
+    return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
+
+
+def remarks_on(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return the paragraphs below the table of a cell."""
     return [
-        f"## {title}",
-        table(header, rows),
         *_verdicts(report, cell),
         *_end_by_target(report, cell),
         *_remarks(report, cell),
@@ -405,6 +409,8 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     lines = [f"{_mark(report, one)}: {_errors(summary)}"]
     if report.is_judged():
         groups = unsolved(summary.results)
+        if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
+            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):

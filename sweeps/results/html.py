@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,11 @@ class Field:
 
     text: str
     value: float | int | None = None
-    """What it is sorted by; None: its text."""
+    """What it is sorted by; None: its text, of which a number is sorted as one."""
+
+    def __post_init__(self) -> None:
+        if self.value is not None and self.text == str(self.value):
+            object.__setattr__(self, "value", None)
 
 
 def as_html(reports: Sequence[Report], timing: bool = True) -> str:
@@ -147,12 +151,10 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [Field(UNKNOWN if one.rank is None else str(one.rank)), Field(_state(one))]
         fields += [_metric(one, metric, text) for _, metric, text in columns]
         fields += [_parameter(report, one, path) for path in paths]
-        seeds = len(one.results)
+        seeds, asked = len(one.results), len(one.configuration.keys)
         rows.append({
             "best": one.rank == 1,
-            "seeds": seeds,
-            "seeds_text": str(seeds) if seeds == len(one.configuration.keys) else f"{seeds} of {len(one.configuration.keys)}",
-            "fields": fields,
+            "fields": [Field(str(seeds) if seeds == asked else f"{seeds} of {asked}", seeds), *fields],
         })  # fmt: skip
     return header, rows
 
@@ -224,19 +226,11 @@ def _verdicts(report: Report, judged: Judged) -> Table | None:
 
 
 def _remarks(report: Report) -> list[tuple[str, list[str]]]:
-    """Return (title, remarks) of every cell that has some: what the Markdown has below its table."""
-    found = []
-    for cell in report.cells():
-        title, *parts = formats.of_cell(report, cell)
-        remarks = [line for part in parts if isinstance(part, str) for line in _sentences(part)]
-        if remarks:
-            found.append((str(title).removeprefix("## ") if cell[0].configuration.labels else "Remarks", remarks))
-    return found
-
-
-def _sentences(paragraph: str) -> Iterable[str]:
-    """Return the remarks of a paragraph, which are wrapped to the width of a terminal, as one line."""
-    yield " ".join(paragraph.split())
+    """Return (title, remarks) of every cell that has some: what the Markdown has below its table, not wrapped."""
+    found = [(cell, [" ".join(one.split()) for one in formats.remarks_on(report, cell)]) for cell in report.cells()]
+    return [
+        (formats.title_of(cell) if cell[0].configuration.labels else "Remarks", remarks) for cell, remarks in found if remarks
+    ]
 
 
 # ------------------------------------------------------------------------------------------- figures

@@ -41,6 +41,8 @@ STOPPED_MLFLOW_S = 4.0
 """Seconds that a stopped sweep waits for MLflow: batch systems kill 30 s after SIGTERM, of which Ray has 25."""
 
 
+MOST_LANES_OF_PAGE = 20_000
+"""Lanes of a sweep whose report is stored in MLflow as a page too: more take too long to write."""
 MOST_CELLS = 10
 """Cells that ended by their target which are named one by one."""
 
@@ -342,12 +344,23 @@ def _finish(driver: Driver, state: str, console: Console) -> None:
     }
     table = as_markdown(found, timing=False)
     driver.track(lambda tracker: tracker.finish(state, table, ranks))
+    if state == "done":
+        driver.track(lambda tracker: tracker.attach(_report_files(found)))
 
     def on_wait(num_writes: int) -> None:
         console.print(f"the records are safe; MLflow has {num_writes} writes to come", highlight=False)
 
     if not driver.tracker.flush(STOPPED_MLFLOW_S if state == "stopped" else None, on_wait):
         console.print(f"MLflow lacks the latest runs: `sweeps sync {name}` writes them", highlight=False)
+
+
+def _report_files(found: Report) -> Iterator[tuple[str, bytes]]:
+    """Yield the report as files, by name. The page has the figures, and needs nothing else."""
+    from sweeps.results.html import as_html
+
+    yield "report.md", as_markdown(found, timing=False).encode()
+    if sum(len(one.results) for one in found.with_repeats()) <= MOST_LANES_OF_PAGE:
+        yield "report.html", as_html([found], timing=False).encode()
 
 
 def _catch_up(folder: str | Path, tracker: Tracker) -> None:
@@ -388,6 +401,8 @@ def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None)
     found = report(store, name)
     tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
     tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
+    if refill is not None:  # not where the runs of every sweep are written
+        tracker.attach(_report_files(found))
 
 
 def describe(name: str, store: Store, folder: str | Path) -> None:

@@ -124,8 +124,10 @@ class Bulk:
             connection.commit()
 
     def _new_id(self, created: str, change: Change) -> str:
-        place = "\n".join([str(self._experiment), created, change.tags.get("layout", ""), *change.key])
-        return hashlib.sha256(place.encode()).hexdigest()[:32]
+        """Return 32 hexadecimal digits. They rise with the configuration, so that new rows are neighbours in every index."""
+        level, cell, configuration, seed = change.key
+        of_cell = [str(self._experiment), created, change.tags.get("layout", ""), cell]
+        return f"{_digest(of_cell)[:8]}{int(configuration or 0):08x}{_digest([*of_cell, level, configuration, seed])[:16]}"
 
     def _run_row(self, change: Change) -> tuple[Any, ...]:
         from mlflow.utils.uri import append_to_uri_path
@@ -160,6 +162,10 @@ class Bulk:
                 f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(part))} {conflict}",
                 tuple(value for row in part for value in row),
             )
+
+
+def _digest(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _array(values: Sequence[Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -345,6 +346,20 @@ class Client:
             for run in self._search(list(everything), f"tags.sweep = '{created}' and tags.level = 'sweep'", 1):
                 return run.info.experiment_id, dict(everything[run.info.experiment_id].tags)
         return None
+
+    def attach(self, run: Run, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, by name, to the folder `report` of the run's artifacts."""
+        file = sqlite_file(self.uri)
+        location = self._mlflow.get_run(run.id).info.artifact_uri if file is not None else ""
+        if file is not None and not location.startswith(f"{file.absolute().parent.as_uri()}/"):
+            log.info(
+                "the store was moved or copied: MLflow's artifacts of this sweep are in %s, where nothing is written", location
+            )
+            return
+        with typed_errors(self.uri, "store a report"), tempfile.TemporaryDirectory(prefix="sweeps-report-") as folder:
+            for name, content in files:
+                (Path(folder) / name).write_bytes(content)
+            self._mlflow.log_artifacts(run.id, folder, "report")
 
     def delete(self, run: Run) -> None:
         """Delete a run; MLflow can restore it."""

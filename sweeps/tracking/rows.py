@@ -55,9 +55,9 @@ def configuration_name(configuration: Configuration, space: Mapping[str, Dimensi
     return " ".join(parts)[:NAME_LIMIT]
 
 
-def seed_name(configuration: Configuration, result: LaneResult) -> str:
-    """Return a name such as `c017 nmu U[1,2] s042 diverged`: number, cell, seed and outcome."""
-    ends = f"s{result.seed:03d} {result.outcome}"
+def seed_name(configuration: Configuration, seed: int, verdict: str) -> str:
+    """Return a name such as `c017 nmu U[1,2] s042 diverged`: number, cell, seed and the kind of its verdict."""
+    ends = f"s{seed:03d} {verdict}"
     return f"{_number_and_cell(configuration)[: NAME_LIMIT - len(ends) - 1]} {ends}"
 
 

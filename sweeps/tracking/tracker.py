@@ -19,6 +19,7 @@ from datetime import datetime
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.results.summary import RankedConfiguration
+from sweeps.results.verdicts import verdict
 from sweeps.store.records import Configuration
 from sweeps.tracking import rows, views
 from sweeps.tracking.client import LOGGED, Client, Rejected, Unavailable
@@ -196,6 +197,17 @@ class Tracker:
                     self._end(opened, run, "KILLED" if state == "done" else STATUS[state])
             self._end(opened, opened.sweep, STATUS[state])
 
+    def attach(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, by name, as artifacts of the sweep's run; those of the same name are replaced.
+
+        What MLflow has no place for, as where a package for its storage is missing, is logged and left.
+        """
+        with self._writing() as opened:
+            try:
+                opened.client.attach(opened.sweep, files)
+            except Rejected as error:
+                log.warning("%s", error)
+
     def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "", restore: bool = True) -> None:
         """Write everything again from the store; what is there already is kept. `state` is the sweep's.
 
@@ -311,11 +323,13 @@ class Tracker:
         run, left_out = self._find(opened, key_of(tags))
         if left_out or (run is not None and run.ended and not _changed(run, tags)):
             return
+        judged = verdict(result)
+        tags |= {"verdict": judged.kind, "why": judged.text}
+        name = rows.seed_name(configuration, result.seed, judged.kind)
         if run is None:
-            started_ms = _now_ms() - int(result.wall_time_s * 1000)
-            run = self._create(opened, parent, rows.seed_name(configuration, result), tags, started_ms)
-        elif run.tags.get("outcome") != result.outcome:
-            self._change(opened, run).name = rows.seed_name(configuration, result)
+            run = self._create(opened, parent, name, tags, _now_ms() - int(result.wall_time_s * 1000))
+        elif run.tags.get("verdict") != judged.kind:
+            self._change(opened, run).name = name
         self._tag(opened, run, tags)
         change = self._change(opened, run)
         change.points += rows.seed_points(result)

@@ -25,7 +25,7 @@ LEADERBOARD, BEST, FAILED, CONVERGENCE = (
 """Ids of the views, as in their URLs."""
 _OF_CONFIGURATION = ("success_rate", "success_rate.low", "success_rate.high", "par2", "converged_at.median",
                      "error.extrapolation.median", "diverged")  # fmt: skip
-_OF_SEED = ("converged_at", "sparsity_error", "error.extrapolation", "error.interpolation", "steps")
+_OF_SEED = ("converged_at", "error.extrapolation", "error.interpolation", "threshold", "sparsity_error", "steps")
 _NAME, _NAME_WIDTH = "attributes.`Run Name`", 320
 
 
@@ -40,7 +40,7 @@ def experiment_tags(objective: Objective, searched: Sequence[str], created_ms: i
         _column("metrics", "objective"), *(_column("metrics", name) for name in others),
         *(_column("params", path) for path in searched), _column("tags", "outcome"), _column("tags", "rank"),
     ]  # fmt: skip
-    of_seed = [*(_column("metrics", name) for name in _OF_SEED), _column("tags", "outcome"), _column("tags", "seed")]
+    of_seed = [*(_column("metrics", name) for name in _OF_SEED), *(_column("tags", name) for name in ("verdict", "why"))]
     leaderboard = _table("tags.level = 'configuration'", "objective", better, of_configuration)
     best = "tags.level = 'seed' AND tags.rank = '1'"
     views = {
@@ -68,6 +68,11 @@ def page(server: str, experiment: str, view: str = LEADERBOARD) -> str:
     )
 
 
+def _width(column: str) -> int:
+    name = column.split("`")[1]
+    return {"why": 700, "verdict": 160}.get(name, max(90, 8 * len(name) + 30))
+
+
 def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
@@ -83,7 +88,7 @@ def _table(condition: str, metric: str, ascending: bool, columns: Sequence[str])
         "datasetsFilter": [],
         "selectedColumns": list(columns),
         "columnOrder": [_NAME, *columns],
-        "columnWidths": {_NAME: _NAME_WIDTH} | {column: max(90, 8 * len(column.split("`")[1]) + 30) for column in columns},
+        "columnWidths": {_NAME: _NAME_WIDTH} | {column: _width(column) for column in columns},
         "groupBy": None,
         "runsHiddenMode": "FIRST_20_RUNS",
         "hideEmptyCharts": True,
