@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -247,7 +248,8 @@ def all_at_once(*checks: Callable[[], object]) -> None:
     if len(found) == 1:
         raise found[0]
     if found:
-        raise UserError("\n".join([f"{len(found)} faults:", *(f"  {error}" for error in found)])) from found[0]
+        listed = [textwrap.indent(str(error), "    ").replace("    ", "  - ", 1) for error in found]
+        raise UserError("\n".join([f"{len(found)} faults:", *listed])) from found[0]
 
 
 def check_fits(submission: Submission, nodes: Sequence[NodeResources], where: str) -> None:

@@ -11,6 +11,7 @@ at every call, so that those of a running sweep are the present ones.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,8 +53,8 @@ def run(
     Parameters
     ----------
     sweep
-        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines),
-        or its values as a dict.
+        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines, or
+        one that begins with a brace), or its values as a dict.
     name
         Run it under another name.
     store
@@ -82,6 +83,9 @@ def run(
     # A console without markup: a label such as `NMU [no clamp]` is text.
     in_notebook = None if progress else False  # None: rich finds out
     console = Console(quiet=not progress, force_jupyter=in_notebook, markup=False, highlight=False, emoji=False)
+    # In a notebook without ipywidgets Ray, and a package that it imports, recommend them at every start.
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "IProgress not found")
     store = default_store() if store is None else store
     given = _overrides(overrides, name)
     read = _read(sweep, given, store)
@@ -222,6 +226,20 @@ class SweepResults:
         from sweeps.models import load_model
 
         return load_model(self.name, seed=seed, at=at, store=self.store, cell=cell, configuration=configuration)
+
+    def log_model(
+        self, seed: int | None = None, at: At = "best", cell: str | None = None, configuration: int | None = None,
+        register: str | None = None,
+    ) -> str:  # fmt: skip
+        """Log a trained seed to its run in MLflow, and return the URI for mlflow.pytorch.load_model.
+
+        With `register` it becomes the version `best` of that registered model. Raises as `load_model`, and TrackingError.
+        """
+        from sweeps.models import log_to_mlflow
+
+        return log_to_mlflow(
+            self.name, seed=seed, at=at, store=self.store, cell=cell, configuration=configuration, register=register
+        ).uri  # fmt: skip
 
     def report(self, format: str = "md", timing: bool = True) -> str | bytes:
         """Return the report in one of the formats of `sweeps report`. Raises UserError for another."""
@@ -370,7 +388,7 @@ def _read(sweep: str | Path | Mapping[str, Any], overrides: list[str], store: st
 
     if isinstance(sweep, Mapping):
         return parse(dump(_plain(sweep)), "sweep", overrides)
-    if isinstance(sweep, str) and "\n" in sweep.strip():
+    if isinstance(sweep, str) and ("\n" in sweep.strip() or sweep.lstrip().startswith("{")):
         return parse(sweep, "sweep", overrides)
     return stored_sweep(str(sweep), overrides, store) or load(find_file(str(sweep)), overrides)
 

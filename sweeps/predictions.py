@@ -29,7 +29,8 @@ class Inputs:
     """How a task's inputs are written in files.
 
     A row of numbers has a column for each input. A sequence is one row, with the inputs of its first time step first; a
-    sequence of symbols, words or images is a row of whole numbers, as the task numbers them, of any length.
+    sequence of symbols, words or images is a row of whole numbers, as the task numbers them, of any length; some tasks have
+    a notation besides, such as `110*101` or `twenty one`.
     """
 
     def __init__(self, task: Task) -> None:
@@ -41,6 +42,8 @@ class Inputs:
             () if self.symbols else reference.shape[1:] if task.time_steps is None else reference.shape[2:]
         )
         """Of one row, or of one time step of it."""
+        self.as_text = False
+        """Whether a row was read in the task's own notation: see `Task.read`."""
 
     def read(self, file: str) -> Any:
         """Return the inputs in a .npy file, else a CSV file, `-` being standard input, in the form of `Task.evaluation_inputs`.
@@ -59,15 +62,13 @@ class Inputs:
             raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def parse(self, text: str, file: str) -> Any:
-        """Return the inputs of CSV text; a first line without a number is a header. Raises UserError."""
+        """Return the inputs of CSV text; of numbers a first line without a number is a header. Raises UserError."""
         lines = [(line, row) for line, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(map(str.strip, row))]
-        if lines and not any(_is_number(cell) for cell in lines[0][1]):
+        if lines and not self.whole and not any(_is_number(cell) for cell in lines[0][1]):
             del lines[0]
         if not lines:
             raise UserError(f"{file} {NO_ROWS}: {self.expected}")
-        if self.whole and all(len(row) == 1 for _, row in lines):
-            lines = [(line, row[0].split()) for line, row in lines]
-        rows = [[self._value(cell, line, file) for cell in row] for line, row in lines]
+        rows = [self._symbols(row, line, file) if self.whole else self._numbers(row, line, file) for line, row in lines]
         if self.symbols:
             return self._bins(rows, file)
         width = math.prod(self._shape)
@@ -92,12 +93,22 @@ class Inputs:
         what = "whole numbers" if self.whole else "numbers"
         return f"a row of this task is a sequence of {width} {what} for each time step"
 
-    def _value(self, cell: str, line: int, file: str) -> float:
+    def _numbers(self, row: Sequence[str], line: int, file: str) -> list[float]:
+        wrong = next((cell for cell in row if not _is_number(cell)), None)
+        if wrong is not None:
+            raise UserError(f"line {line} of {file}: {wrong.strip()!r} is no number: {self.expected}")
+        return [float(cell) for cell in row]
+
+    def _symbols(self, row: Sequence[str], line: int, file: str) -> Sequence[float]:
+        words = " ".join(row).split()
+        if all(word.isdecimal() for word in words):
+            return [int(word) for word in words]
         try:
-            return int(cell) if self.whole else float(cell)
+            symbols = self.task.read(",".join(row).strip())
         except ValueError as error:
-            what = "whole number" if self.whole else "number"
-            raise UserError(f"line {line} of {file}: {cell.strip()!r} is no {what}: {self.expected}") from error
+            raise UserError(f"line {line} of {file}: {error}. {self.expected[0].upper()}{self.expected[1:]}") from error
+        self.as_text = True
+        return symbols
 
     def _bins(self, rows: Sequence[Sequence[float]], file: str) -> tuple[NDArray[np.int64], ...]:
         """Return sequences as arrays of one length each, in order of their lengths, as tasks on symbols have them."""
@@ -127,12 +138,8 @@ class Inputs:
 
 
 def _is_number(cell: str) -> bool:
-    return all(_is_float(word) for word in cell.split()) if cell.strip() else False
-
-
-def _is_float(word: str) -> bool:
     try:
-        float(word)
+        float(cell)
     except ValueError:
         return False
     return True
@@ -141,8 +148,8 @@ def _is_float(word: str) -> bool:
 class Predictions:
     """The outputs of models of one configuration for some inputs, and the task's exact targets where it defines them."""
 
-    def __init__(self, models: Sequence[TrainedModel], x: Any) -> None:
-        """`x` is in the form of `Task.evaluation_inputs`."""
+    def __init__(self, models: Sequence[TrainedModel], x: Any, as_text: bool = False) -> None:
+        """`x` is in the form of `Task.evaluation_inputs`. `as_text`: symbols are written in the task's own notation."""
         self.note: str | None = None
         """Why there are no targets."""
         self.columns: dict[str, list[Any]] = {}
@@ -150,9 +157,11 @@ class Predictions:
         or `truth_seed_3` where it depends on the seed."""
         for model in models:
             name = "prediction" if len(models) == 1 else f"seed_{model.about['seed']}"
-            self._add(name, _predicted(model, x))
+            self._add(name, _predicted(model, x, as_text))
         try:
-            truths = {model.about["seed"]: _rows(model.task.truth(x, model.about["seed"])) for model in models}
+            truths = {
+                model.about["seed"]: _rows(model.task.truth(x, model.about["seed"]), model.task, as_text) for model in models
+            }
         except Exception as error:  # an oracle of a task need not take other inputs than its own
             self.note = f"the task has no exact result for these inputs ({type(error).__name__}: {error})"
             return
@@ -184,7 +193,7 @@ class Predictions:
         return np.array(values, np.float64).T
 
 
-def _predicted(model: TrainedModel, x: Any) -> list[list[Any]]:
+def _predicted(model: TrainedModel, x: Any, as_text: bool) -> list[list[Any]]:
     """Return the outputs of every row; of a task on symbols the symbols, as one text."""
     shared = tensors_of(model.task.shared()) if model.task.inputs_are_indices else {}
     inputs = tensors_of(x)
@@ -194,13 +203,15 @@ def _predicted(model: TrainedModel, x: Any) -> list[list[Any]]:
             raise UserError(f"images are numbered 0 to {largest - 1}, but a row has {int(inputs.max())}")
         inputs = model.task.present(inputs, shared)
     y = outputs(model, inputs)
-    return _rows(tuple(logits.argmax(-1).numpy() for logits in y) if isinstance(y, tuple) else y.numpy())
+    found = tuple(logits.argmax(-1).numpy() for logits in y) if isinstance(y, tuple) else y.numpy()
+    return _rows(found, model.task, as_text)
 
 
-def _rows(y: Any) -> list[list[Any]]:
+def _rows(y: Any, task: Task, as_text: bool) -> list[list[Any]]:
     """Return outputs or targets as rows of values; symbols, which come in arrays of one row each, as texts."""
     if isinstance(y, tuple):
-        return [[" ".join(map(str, row))] for array in y for row in np.asarray(array).tolist()]
+        write = task.write if as_text else lambda symbols: " ".join(map(str, symbols))
+        return [[write(row)] for array in y for row in np.asarray(array).tolist()]
     array = np.asarray(y)
     rows = array.reshape(len(array), -1)
     if rows.dtype == np.float32:  # in as many digits as float32 has

@@ -25,7 +25,7 @@ from tasks._algorithms.examples import (
     is_shared,
     tables,
 )
-from tasks._algorithms.operations import Operation, operation, sign
+from tasks._algorithms.operations import MOST_DIGITS, Operation, operation, sign
 from tasks.base import Arrays, Stream, Task
 
 Symbols = tuple[NDArray[np.int64], ...]
@@ -225,6 +225,30 @@ class Algorithm(Task):
         alphabet = oracles.Alphabet(self.operation.radix, sign(self.operation), self.operation.keep_zeros)
         name = self.operation.name
         return tuple(np.array([oracles.target(name, alphabet, row) for row in x_Bn.tolist()], np.int64) for x_Bn in x)
+
+    def read(self, text: str) -> list[int]:
+        """Return the symbols of a sum or product as people write it: `110*101` in base 2 gives 1 2 2 12 2 1 2.
+
+        Only for add and multiply in bases up to 10. The shorter number is filled up with zeros.
+        """
+        c, sign_text = self.config, {"add": "+", "multiply": "*"}.get(self.config.operation, "")
+        numbers = [part.strip() for part in text.split(sign_text)] if sign_text else []
+        digits = [[int(digit) for digit in reversed(number) if digit.isdecimal()] for number in numbers]
+        sound = all(len(d) == len(number) > 0 and max(d) < c.base for d, number in zip(digits, numbers, strict=True))
+        if len(numbers) != 2 or not sound or c.base > MOST_DIGITS:
+            written = f", or {'1' * 3}{sign_text}{'1' * 2}" if sign_text and c.base <= MOST_DIGITS else ""
+            raise ValueError(f"{text!r} is no example of {c.operation}: write its symbols as whole numbers{written}")
+        size = max(map(len, digits))
+        first, second = ([digit + 1 for digit in d] + [1] * (size - len(d)) for d in digits)
+        return [*first, sign(self.operation), *second]
+
+    def write(self, symbols: Sequence[int]) -> str:
+        """Return the number that output symbols are, highest digit first; `?` for what is no digit."""
+        if self.config.operation not in ("add", "multiply") or self.config.base > MOST_DIGITS:
+            return super().write(symbols)
+        end = max((k + 1 for k, symbol in enumerate(symbols) if symbol), default=0)
+        digits = [str(symbol - 1) if 1 <= symbol <= self.config.base else "?" for symbol in reversed(symbols[:end])]
+        return "".join(digits).lstrip("0") or "0"
 
     def loss(self, y: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """Return the cross-entropy of logits [rows, n, num_outputs], the mean of the bins' means."""

@@ -174,6 +174,17 @@ class Task(ABC):
         """Return evaluation inputs of one length, for `curve_lengths` and ensembles. Raises ValueError if it is too short."""
         raise ValueError(f"{type(self).__name__} has no inputs of several lengths")
 
+    def read(self, text: str) -> Sequence[int]:
+        """Return the input symbols of an example that a person wrote, for tasks on symbols and words.
+
+        Called by `sweeps predict`. Raises ValueError for a text that is none. Default: the symbols have no notation.
+        """
+        raise ValueError(f"{text!r} is not made of whole numbers")
+
+    def write(self, symbols: Sequence[int]) -> str:
+        """Return output symbols in the notation of `read`. Default: their numbers with spaces."""
+        return " ".join(map(str, symbols))
+
     def warnings(self) -> Sequence[str]:
         """Return sentences about settings that are allowed and unusual; `sweeps check` prints them."""
         return ()

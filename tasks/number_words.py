@@ -82,6 +82,15 @@ class NumberWords(Task):
         number_of = {tuple(row): number for number, row in enumerate(all_tokens().tolist())}
         return np.array([[number_of[tuple(row)]] for row in x.T.tolist()], np.float64)
 
+    def read(self, text: str) -> list[int]:
+        """Return the tokens of a number's words, padded with the end token: `twenty one` gives 22 3 0 0 0 0."""
+        found = [_IDS.get(word) for word in text.lower().replace("-", " ").split()]
+        unknown = [word for word, id_ in zip(text.split(), found, strict=False) if id_ is None]
+        if unknown or not found or len(found) >= all_tokens().shape[1]:
+            raise ValueError(f"{text!r} is not a number from 0 to {NUMBERS - 1} in words, such as one hundred and twenty three")
+        ids = [id_ for id_ in found if id_ is not None]
+        return ids + [END] * (all_tokens().shape[1] - len(ids))
+
     def loss(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
         """Return the mean squared error, which is also the error of an evaluation."""
         return (y_BO - target_BO).square().mean()

@@ -88,7 +88,7 @@ def calm(commands: Commands, folder: Path) -> str:
     """The store of a sweep on two workers that nothing disturbs."""
     command = commands.start(folder, "run", "small.yaml", "--store", "calm", "--workers", "2")
     assert command.ended() == 0, command.output
-    assert "best configuration: sweeps export small -o best.yaml --store calm" in command.output
+    assert ": sweeps export small -o best.yaml --store calm" in command.output
     assert command.clear_away(20.0) == []
     return str(folder / "calm")
 

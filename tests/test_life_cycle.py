@@ -270,6 +270,40 @@ def test_gc_keeps_runs_of_others_and_experiments_that_have_any(results: str) -> 
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
+def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    (run, *_) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    client.create_registered_model("mine")
+    client.create_model_version("mine", f"{run.info.artifact_uri}/model", run.info.run_id)
+    call("delete", "small", "--yes", "--store", results)
+    assert "16 deleted runs and 0 deleted experiments" in call("gc", "--yes", "--store", results).out
+    assert rows(results, "SELECT run_uuid FROM runs") == [(run.info.run_id,)]
+
+
+def test_gc_removes_the_files_of_what_a_deleted_run_logged_and_no_other(results: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    (run, *_) = client.search_runs([experiment])
+    model = client.create_logged_model(experiment, "trained", run.info.run_id)
+    own = [Path(uri.removeprefix("file://")) for uri in (run.info.artifact_uri, model.artifact_location)]
+    hostile = Path(results).parent / "hostile"
+    for folder in (*own, hostile):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "file").write_text("x")
+    with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:  # of somebody else, who wants a folder deleted
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid <> ?", (f"file://{hostile}", run.info.run_id))
+        connection.commit()
+    call("delete", "small", "--yes", "--store", results)
+    assert call("gc", "--yes", "--store", results).status == 0
+    assert not any(folder.parent.exists() for folder in own)
+    assert (hostile / "file").exists()
+    assert rows(results, "SELECT count(*) FROM logged_models") == [(0,)]
+
+
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(results: str) -> None:
     with Store(results) as store, store.hold("small"):
         for arguments in (["delete", "small", "--yes"], ["rename", "small", "large"]):
@@ -343,6 +377,19 @@ def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
     assert call("report", "small", "--no-timing", "--store", results).out == before
     assert call("sync", "small", "--store", results).status == 0
     assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+
+
+def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) -> None:
+    from sweeps.cli.tracking import _fill_if_absent
+
+    file = Path(results) / "mlflow.db"
+    before = file.stat().st_ino
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert file.stat().st_ino == before
+    file.unlink()
+    _fill_if_absent(f"sqlite:///{file}", results)
+    assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+    assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
 @pytest.mark.slow  # making MLflow's tables takes seconds

@@ -9,6 +9,7 @@ from operator import le
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +125,79 @@ def test_the_fraction_of_seeds_that_have_converged_never_falls() -> None:
         (19, 0.0), (20, 0.5), (59, 0.5), (9000, 0.75),
     ]  # fmt: skip
     assert solved_fraction([lane(0, threshold=None), lane(1, threshold=None)]) == []  # a task without a threshold
+
+
+def test_the_share_of_seeds_that_have_converged_takes_budgets_into_account() -> None:
+    """Two seeds have 1000 steps and are unsolved, two have 10,000 and converge at 500 and 5000: after 1000, one is at risk."""
+    short = [dataclasses.replace(lane(seed), budget=1000, steps=1000) for seed in (0, 1)]
+    found = solved_fraction([*short, lane(2, converged_at=500), solved(3, 5000)], [400, 500, 1000, 5000])
+    assert [rate.estimate for _, rate in found] == pytest.approx([0, 1 / 4, 1 / 4, 1])
+
+
+def test_a_seed_that_diverged_is_observed_to_the_end_of_its_budget() -> None:
+    """It would never have converged: the share at the end is one half, and not that of the seeds that go on."""
+    seeds = [solved(0, 5000), lane(1, "diverged", None, steps=700, reason="diverged at step 700")]
+    assert [rate.estimate for _, rate in solved_fraction(seeds)] == [0.0, 0.5, 0.5]
+
+
+def test_the_restricted_mean_is_the_area_above_the_share_of_seeds_converged() -> None:
+    """Of 5 seeds two are solved at 3000 and 5000, one converged at 2000, two never within 10,000."""
+    curve = solved_fraction(LANES)
+    ends = [step for step, _ in curve[1:]] + [10_000]
+    area = sum((end - step) * (1 - (rate.estimate or 0)) for (step, rate), end in zip(curve, ends, strict=True))
+    assert estimate(LANES, "restricted_mean") == area == (3000 + 5000 + 2000 + 2 * 10_000) / 5
+    value = summarise(LANES).value("restricted_mean")
+    assert value.low is not None and value.high is not None and 2000 < value.low < area < value.high <= 10_000
+    halved = [dataclasses.replace(lane(9), budget=4000), *LANES]  # restricted to the shortest budget
+    assert estimate(halved, "restricted_mean") == (4000 + 3000 + 4000 + 2000 + 2 * 4000) / 6
+
+
+def test_low_ends_of_converged_at_are_those_of_the_evaluation_before() -> None:
+    curve = {"step": list(range(0, 10_001, 500)), "error.extrapolation": [0.0] * 21}
+    seeds = [dataclasses.replace(solved(seed, 1500), curve=curve) for seed in range(20)]
+    summary = summarise(seeds)
+    assert summary.value("converged_at.median") == Interval(1500.0, 1000.0, 1500.0)
+    mean = summary.value("converged_at.mean")
+    assert mean.method == "bounded" and mean.low is not None and mean.low < 1000 and mean.high is not None and mean.high > 1500
+    first = [dataclasses.replace(solved(seed, 0), curve=curve) for seed in range(20)]
+    assert summarise(first).value("converged_at.median") == Interval(0.0, 0.0, 0.0)
+
+
+def test_the_papers_families_are_used_where_they_fit_and_the_report_says_which() -> None:
+    rng = np.random.default_rng(3)
+    at, sparsity = rng.gamma(4, 1000, 100), 0.5 * rng.beta(2, 20, 100)
+    summary = summarise([solved(seed, int(at[seed]), float(sparsity[seed])) for seed in range(100)])
+    assert summary.methods() == {
+        "converged_at.interval": "gamma", "sparsity_error.interval": "beta", "restricted_mean.interval": "bounded",
+    }  # fmt: skip
+    wide = summarise([solved(seed, 1000 + 9000 * (seed % 2), 10.0 ** -(1 + seed % 6)) for seed in range(100)])
+    assert (wide.methods()["converged_at.interval"], wide.methods()["sparsity_error.interval"]) == ("bounded", "bounded")
+    linear = summarise([solved(seed, 1000 + seed, 0.7 + seed / 100) for seed in range(5)])
+    assert linear.methods()["sparsity_error.interval"] == "t"
+
+
+def test_seeds_solved_at_the_end_are_counted_beside_those_solved() -> None:
+    def ending(seed: int, *errors: float) -> LaneResult:
+        curve = {"step": list(range(len(errors))), "error.extrapolation": list(errors)}
+        return dataclasses.replace(solved(seed, 1), curve=curve)
+
+    seeds = [ending(0, 1.0, 1e-6, 1e-6), ending(1, 1.0, 1e-6, 1e-3), ending(2, 1.0, 1e-6, 2e-5), lane(3)]
+    assert (estimate(seeds, "solved"), estimate(seeds, "solved_at_end")) == (3, 1)
+    assert summarise(seeds).value("success_rate_at_end") == wilson(1, 4)
+    assert estimate(seeds, "threshold") == 1e-5
+    assert estimate(seeds, "error_lowest.median") == 1e-6
+    assert estimate(seeds, "error_at_end.median") == (2e-5 + 1e-3) / 2
+    assert estimate(seeds, "threshold_ratio.median") == pytest.approx(0.1)
+
+
+def test_without_a_threshold_rates_and_par2_are_undefined_and_exceptions_do_not_hide_it() -> None:
+    open_ = [lane(0, threshold=None), lane(1, threshold=None)]
+    broken = [lane(seed, "error", None, steps=0, threshold=None) for seed in (2, 3)]
+    for seeds in (open_, [*open_, *broken]):
+        for name in ("success_rate", "success_rate_at_end", "par2", "restricted_mean"):
+            assert summarise(seeds).value(name) == Interval()
+    assert estimate(broken, "success_rate") == 0 and estimate(broken, "par2") == 20_000
+    assert objective_value(summarise(open_)) == (WORST, 0.0)
 
 
 @given(st.permutations(LANES))

@@ -87,6 +87,36 @@ def test_symbols_are_whole_numbers_and_rows_may_differ_in_length() -> None:
         Inputs(model.task).parse("1 9\n", "symbols.csv")
 
 
+def test_numbers_and_words_may_be_written_as_people_write_them() -> None:
+    model = drawn(
+        resolved({"name": "dngpu", "maps": 4}, {**SYMBOLS, "operation": "multiply", "base": 2, "bins": [5, 7]}, steps=1)
+    )
+    inputs = Inputs(model.task)
+    x = inputs.parse("110*101\n1 2 2 12 2 1 2\n", "products")
+    assert x[0].tolist() == x[1].tolist() == [[1, 2, 2, 12, 2, 1, 2]]  # 6 * 5, lowest digit first
+    assert inputs.as_text and Predictions([model], x, as_text=True).columns["truth"] == ["11110", "11110"]
+    written = {(2, 2, 0, 0): "11", (1, 1, 0): "0", (2, 0, 2): "1?1"}
+    assert {symbols: model.task.write(symbols) for symbols in written} == written
+    with pytest.raises(
+        UserError, match=r"line 1 of products: '2\*1' is no example of multiply: write its symbols .*, or 111\*11"
+    ):
+        Inputs(model.task).parse("2*1\n", "products")
+    with pytest.raises(UserError, match="'a b' is no example of reverse: write its symbols as whole numbers"):
+        Inputs(drawn(REVERSE).task).parse("a b\n", "symbols")
+
+
+def test_a_number_in_words_is_a_sequence_of_tokens() -> None:
+    from tasks.base import NoSettings
+    from tasks.number_words import NumberWords
+
+    task = NumberWords(NoSettings())
+    x = Inputs(task).parse("twenty-one\none hundred and twenty three\n", "words")
+    assert x.shape == (6, 2) and x[:, 0].tolist() == [22, 3, 0, 0, 0, 0]
+    assert task.truth(x, 0).tolist() == [[21.0], [123.0]]
+    with pytest.raises(UserError, match="'twenty onee' is not a number from 0 to 999 in words"):
+        Inputs(task).parse("twenty onee\n", "words")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

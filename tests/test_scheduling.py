@@ -111,7 +111,7 @@ def test_a_sweep_whose_ray_does_not_shut_down_is_stopped_in_the_store_and_the_re
             run_module._train(driver, Console(file=printed, width=200), 1)
         row = store.sweep("s")
     assert row is not None and row.state == "stopped"
-    assert printed.getvalue() == "the sweep stopped: SIGTERM was received, and Ray did not end\n"
+    assert printed.getvalue() == "starting Ray\nthe sweep stopped: SIGTERM was received, and Ray did not end\n"
 
 
 def test_the_process_goes_on_where_ray_shuts_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

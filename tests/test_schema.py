@@ -49,12 +49,12 @@ def test_the_page_is_what_the_command_writes() -> None:
     )
 
 
-def test_the_command_writes_the_schema_and_the_line_that_an_editor_needs(tmp_path: Path) -> None:
+def test_the_command_writes_the_schema_and_the_line_that_an_editor_needs(tmp_path: Path, validator: Draft7Validator) -> None:
     file = tmp_path / "sweep.schema.json"
     answer = call("schema", "-o", str(file))
     assert answer.status == 0
     assert f"# yaml-language-server: $schema={file}" in answer.out
-    assert json.loads(file.read_text()) == json.loads(call("schema").out) == schema.json_schema()
+    assert json.loads(file.read_text()) == validator.schema
 
 
 def test_the_tables_have_the_keys_that_the_parser_reads() -> None:
@@ -186,6 +186,29 @@ def test_a_model_has_its_own_settings_and_those_of_the_networks_that_may_arrange
         assert {"name", "network", "units", "label"} | {doc.name for doc in registry.field_docs(config)} <= listed
     assert "clamp" in definitions["model nmu"]["properties"]
     assert "clamp" not in definitions["model linear"]["properties"]
+
+
+def test_a_section_without_a_value_is_accepted_as_the_parser_does(validator: Draft7Validator) -> None:
+    text = SMALL + "question:\ncompare:\nsearch:\nearly_stopping:\nconfirm:\nresources:\nbudget:\nexported:\n"
+    assert sound(text)
+    assert accepted(validator, text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "path", "unexpected"),
+    [
+        ("steps: 1000", "steps: 1000, btch: 3", "$.train", "btch"),
+        ("model: nau", "model: {name: nmu, clam: false}", "$.model", "clam"),
+        ("name: static", "name: static, operashun: add", "$.task", "operashun"),
+        ("model: nau", "compare: {model: [nau, {name: nmu, clam: false}]}", "$.compare.model[1]", "clam"),
+    ],
+)
+def test_the_message_of_a_fault_in_a_section_is_about_that_fault(
+    changed: str, to: str, path: str, unexpected: str, validator: Draft7Validator
+) -> None:
+    (error,) = validator.iter_errors(read(SMALL.replace(changed, to)).values)
+    assert error.json_path == path
+    assert error.message == f"Additional properties are not allowed ({unexpected!r} was unexpected)"
 
 
 def test_a_number_with_underscores_is_accepted_as_the_text_that_it_is_for_an_editor(validator: Draft7Validator) -> None:

@@ -228,6 +228,32 @@ def test_a_cell_that_has_nothing_to_search_is_one_configuration() -> None:
     assert sweep.warnings == (f"line 4: search.space: {message}",)
 
 
+@pytest.mark.parametrize(
+    ("objective", "ending"),
+    [
+        ("par2", "par2 cannot rank configurations: the median error does. Set search.objective: error.extrapolation.median, or "
+                 "task.thresholds, which `sweeps thresholds` computes from a reference sweep"),
+        ("[success_rate, par2]", "success_rate and par2 cannot rank configurations: the median error does"),
+        ("error.extrapolation.median", "reports have errors and scores only. Set task.thresholds, which"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_needs_a_threshold_is_a_warning_where_the_task_has_none(objective: str, ending: str) -> None:
+    text = (
+        "model: nac\ntask: sequential_digits\ntrain: {steps: 6000}\n"
+        f"search: {{configurations: 2, objective: {objective}, space: {{train.lr: {{uniform: [0.1, 0.2]}}}}}}"
+    )
+    (warning,) = parse(text, "x.yaml").warnings
+    place = "task" if objective.startswith("error") else "search.objective"
+    assert f": {place}: task sequential_digits has no threshold, so no seed is judged as solved, and {ending}" in warning
+    given = text.replace("sequential_digits", "{name: sequential_digits, test_lengths: [1], thresholds: [0.1]}")
+    assert parse(given, "x.yaml").warnings == ()
+
+
+def test_a_file_without_a_search_has_the_warning_too_with_its_cells() -> None:
+    (warning,) = parse("model: linear\ncompare: {task: [identity, static]}\ntrain: {steps: 6000}", "x.yaml").warnings
+    assert "task identity has no threshold in cell task=identity, so no seed is judged as solved" in warning
+
+
 def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_sets_the_direction() -> None:
     for objective, expected in [
         ("par2", Objective("par2", "minimize")),

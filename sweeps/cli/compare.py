@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, echo, require_store
+from sweeps.cli.app import StoreOption, app, echo, errors, require_store, writing
 from sweeps.errors import UserError
 
 FORMATS = ("md", "json", "csv")
@@ -28,6 +29,9 @@ def compare(
     format: Annotated[str, typer.Option("--format", parser=_format, metavar="FORMAT", help="md, json or csv")] = "md",
     confidence: Annotated[float, typer.Option(help="of the intervals, and 1 minus the level of the tests")] = 0.95,
     other_store: Annotated[str | None, typer.Option(help="the store of B, where it is another one")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="a figure besides: .svg, .png or .pdf; curves and their difference")
+    ] = None,
     store: StoreOption = "results",
 ) -> None:
     """Compare success rates, steps to convergence and errors of two sweeps, cells, configurations or exported files.
@@ -53,5 +57,12 @@ def compare(
         one = sides(first, store)
         other = None if second is None else sides(second, other_store or store)
         found = comparison.compare(one, other, confidence)
+    if output is not None:
+        from sweeps.results.comparison_figure import draw
+        from sweeps.results.drawing import write
+
+        with writing(output) as file:
+            write(draw(found), file)
+        errors.print(f"wrote {output}", highlight=False)
     text = {"md": found.as_markdown, "json": found.as_json, "csv": found.as_csv}[format]()
     echo(text, nl=False)

@@ -48,7 +48,9 @@ def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format: Annotated[
         str,
-        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json, csv or parquet for programs"),
+        typer.Option(
+            "--format", parser=_format, metavar="FORMAT", help="md, html or tex for people; json, csv or parquet for programs"
+        ),
     ] = "md",
     level: Annotated[
         str | None,
@@ -283,7 +285,9 @@ def predict(
     if input is None:
         echo(summary(models))
         return
-    found = Predictions(models, Inputs(models[0].task).read(input))
+    inputs = Inputs(models[0].task)
+    x = inputs.read(input)
+    found = Predictions(models, x, inputs.as_text)
     if found.note is not None:
         errors.print(f"note: {found.note}", highlight=False, soft_wrap=True)
     if output is None:

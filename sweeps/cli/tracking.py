@@ -96,6 +96,7 @@ def _serve_mlflow(name: str | None, store: str, host: str, port: int, open_: boo
             _until_ended(None, again)
         return
     with _writable(given) as uri:
+        _fill_if_absent(uri, store)
         process = serve(uri, host, port, refill=partial(sync_all, store))
         try:
             _show("MLflow", page(uri, address(host, port)), open_)
@@ -103,6 +104,17 @@ def _serve_mlflow(name: str | None, store: str, host: str, port: int, open_: boo
             stop_server(process)
             raise
         _until_ended(process, again)
+
+
+def _fill_if_absent(uri: str, store: str) -> None:
+    """Write every sweep of the store where MLflow's database was deleted, or never made."""
+    from sweeps.runner.run import sync_all
+    from sweeps.tracking.client import sqlite_file
+
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        console.print(f"there is no {file}: it is written from the records", highlight=False, soft_wrap=True)
+        sync_all(store, uri)
 
 
 def _serve_optuna(name: str, store: str, host: str, port: int, open_: bool) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -296,6 +297,13 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     warnings += _check_early_stopping(
         values.get("early_stopping"), stopping, search, seeds, _figures(base, axes), cells, faults
     )
+    sources = expected.get("sources") if faults and expected else None
+    if isinstance(sources, dict) and (absent := [file for file in sources if not os.path.exists(str(file))]):
+        faults.add(
+            "exported.sources",
+            f"has the code of {', '.join(map(str, absent))}, which is not here: `sweeps reproduce` trains with it; for "
+            "anything else copy it from there into files of these names",
+        )
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,
@@ -654,7 +662,11 @@ def _without_threshold(search: Search | None, cells: Sequence[Cell], faults: Fau
             tasks.setdefault((resolved["task"]["name"], settable), []).append(cell.key)
     objectives = search.objectives if search is not None else ()
     empty = [one.name for one in objectives if metrics.find(one.name, one.direction).needs_solved_seeds]
-    effect = f"{' and '.join(empty)} cannot rank configurations: the median error does" if empty else "reports have errors only"
+    effect = (
+        f"{' and '.join(empty)} cannot rank configurations: the median error does"
+        if empty
+        else "reports have errors and scores only"
+    )
     remedies = ["search.objective: error.extrapolation.median"] if empty else []
     for (name, settable), keys in tasks.items():
         where = f" in {len(keys)} cells" if 1 < len(keys) else f" in cell {keys[0]}" if len(cells) > 1 else ""

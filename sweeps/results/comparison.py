@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sweeps.config.diff import leaves
-from sweeps.config.faults import shown
+from sweeps.config.faults import SweepFileError, shown
 from sweeps.config.registry import nearest
 from sweeps.config.space import same
 from sweeps.errors import UserError
@@ -218,18 +218,37 @@ def sides_of(found: Report, cells: Sequence[str] | None = None, configuration: i
 
 
 def side_of_file(path: Path) -> Side:
-    """Return the configuration of an exported file. Raises UserError (SweepFileError) for a file without sound results."""
-    from sweeps.config.settings import resolve
-    from sweeps.config.sweep_file import load
+    """Return the configuration of an exported file. Raises UserError for a file without sound results.
 
-    sweep = load(path)
-    if not sweep.expected:
+    The file's settings are complete, so no model or task is looked up, and code that the file has is not executed.
+    """
+    from sweeps.config.yaml import read
+    from sweeps.results.export import require_unedited
+
+    try:
+        document = read(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        beside = [each.name for each in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        guess = nearest(path.name, beside)
+        hint = f" Did you mean {path.parent / guess}?" if guess else ""
+        raise UserError(f"{path}: no such file.{hint} A sweep of the store is compared by its name alone") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if document.faults:
+        raise SweepFileError(str(path), document.faults)
+    values = document.values if isinstance(document.values, dict) else {}
+    if not isinstance(values.get("exported"), dict):
         raise UserError(
             f"{path} has no `exported` section: `sweeps export NAME -o {path}` writes one. A sweep is compared by its name"
         )
-    settings, faults, _ = resolve(sweep.cells[0].settings)
-    assert settings is not None, faults  # the file was checked
-    return exported_side(sweep.expected, settings, str(path))
+    settings: dict[str, Any] = {section: values.get(section) for section in ("model", "task", "train")}
+    if not all(isinstance(section, dict) for section in settings.values()) or type(settings["train"].get("steps")) is not int:
+        raise UserError(
+            f"{path}: model, task and train must have all their settings, with a whole number of train.steps, as "
+            "`sweeps export` writes them. Was the file edited? `sweeps export NAME -o FILE` writes it again"
+        )
+    require_unedited(values, values["exported"], str(path))
+    return exported_side(values["exported"], settings, str(path))
 
 
 def exported_side(expected: Mapping[str, Any], settings: Mapping[str, Any], file: str) -> Side:
@@ -473,6 +492,10 @@ class Comparison:
     def as_markdown(self) -> str:
         """Return it as Markdown."""
         return _markdown(self)
+
+    def _repr_markdown_(self) -> str:
+        """For notebooks."""
+        return self.as_markdown()
 
 
 def compare(

@@ -245,8 +245,10 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     summary = chosen.confirmed or chosen.summary
     fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
+    own = next(cell for cell in cells if cell[0].configuration.cell == entry.cell)
+    what = "Lowest error, nothing being solved," if found.ranked_by_error(own) else "Best configuration"
     lines = [
-        f"Best configuration of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
+        f"{what} of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
         f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
     ]
@@ -262,7 +264,7 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     if broken := found.broken_constraints(chosen):
         lines.append(f"No configuration meets all constraints; this one breaks {', '.join(map(str, broken))}.")
     if sources := document["exported"].get("sources"):
-        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce` executes.")
+        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce --trust-code` executes.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

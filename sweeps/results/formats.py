@@ -18,7 +18,7 @@ from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
-from sweeps.results.verdicts import Unsolved, unsolved
+from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
@@ -58,6 +58,8 @@ def overview(report: Report) -> list[Part]:
         parts.append(question(report))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
+    elif not any(one.rank is not None for one in report.configurations):
+        parts.append("No configuration is complete yet, so none is ranked.")
     cells = report.cells()
     return [
         *parts,
@@ -301,7 +303,7 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
         return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
     parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
     if by_error:
-        names = ", ".join(_title(cell) for cell in by_error)
+        names = ", ".join(title_of(cell) for cell in by_error)
         parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration with the lowest error."))
     return parts
 
@@ -362,13 +364,14 @@ def _success(lookup: metrics.Lookup) -> str:
     return column.text(lookup)
 
 
-def _title(cell: Sequence[RankedConfiguration]) -> str:
+def title_of(cell: Sequence[RankedConfiguration]) -> str:
+    """Return the name of a cell."""
     return " ".join(f"{axis}={label}" for axis, label in cell[0].configuration.labels.items()) or "all"
 
 
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title = _title(cell)
+    title = title_of(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -386,9 +389,12 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
         mark = f"{number}*" if one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
+    return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
+
+
+def remarks_on(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return the paragraphs below the table of a cell."""
     return [
-        f"## {title}",
-        table(header, rows),
         *_verdicts(report, cell),
         *_end_by_target(report, cell),
         *_remarks(report, cell),
@@ -402,9 +408,11 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     summary = report.judged_by(one)
     if not summary.results:
         return []
-    lines = [f"{_mark(report, one)}: {_errors(summary)}"]
+    lines = [f"{_mark(report, one)}, {_errors(summary)}"]
     if report.is_judged():
         groups = unsolved(summary.results)
+        if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
+            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):
@@ -431,13 +439,10 @@ def _errors(summary: Summary) -> str:
         return summary.value(metric.name).estimate
 
     threshold, lowest, last = map(value, (metrics.THRESHOLD_MEDIAN, metrics.ERROR_LOWEST_MEDIAN, metrics.ERROR_AT_END_MEDIAN))
-    text = f"median of seeds, lowest error {number(lowest)}, at the end {number(last)}"
+    text = f"median of seeds: lowest error {number(lowest)}, last error {number(last)}"
     if threshold:
         times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
-        text = (
-            f"threshold {number(threshold)}; median of seeds, lowest error {number(lowest)} ({times[0]} thresholds), "
-            f"at the end {number(last)} ({times[1]} thresholds)"
-        )
+        text += f", {times[0]} and {times[1]} times the threshold {number(threshold)}"
     mean = summary.value(metrics.RESTRICTED_MEAN.name)
     if mean.estimate is None or not summary.solved:
         return f"{text}."

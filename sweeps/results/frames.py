@@ -35,6 +35,8 @@ WHOLE = (
 )  # fmt: skip
 """And the metrics of the registry that count or are in steps: see `_is_whole`."""
 TEXTS = ("reason", "verdict_text", "key", "numerics", "source_hash", "device", "broken_constraints", "stopped.reason")
+INTERVAL, UNSOLVED = ".interval", "unsolved."
+"""End of the names of the kinds of intervals, and beginning of those of unsolved seeds by verdict."""
 TRUTHS = ("solved", "solved_at_end")
 """Of a seed. Of a configuration `solved` is a number of seeds."""
 
@@ -54,7 +56,7 @@ def configuration_rows(report: Report) -> list[Row]:
         values = report.columns_of(one) | {"objective": report.objective_of(one)}
         row |= {name: values[name] for name in sorted(values, key=lambda name: "." in name)}
         row |= one.summary.methods()
-        row |= {f"unsolved.{group.kind}": len(group.seeds) for group in unsolved(one.results)}
+        row |= {f"{UNSOLVED}{group.kind}": len(group.seeds) for group in unsolved(one.results)}
         if report.search.further_objectives:
             row |= {f"objectives.{name}": value for name, value in report.objectives_of(one).items()}
         if report.search.constraints:
@@ -226,9 +228,9 @@ def _series(level: str, name: str, values: list[Any]) -> pd.Series[Any]:
     """Return a column in the type of its name."""
     import pandas as pd
 
-    if name in CATEGORIES or name.startswith("cell."):
+    if name in CATEGORIES or name.startswith("cell.") or name.endswith(INTERVAL):
         return pd.Series(pd.Categorical(values))
-    if name in WHOLE or _is_whole(level, name):
+    if name in WHOLE or name.startswith(UNSOLVED) or _is_whole(level, name):
         return pd.Series(values, dtype="Int64")
     if level == "seeds" and name in TRUTHS:
         return pd.Series([None if value is None else bool(value) for value in values], dtype="boolean")

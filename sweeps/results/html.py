@@ -14,8 +14,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,11 @@ class Field:
 
     text: str
     value: float | int | None = None
-    """What it is sorted by; None: its text."""
+    """What it is sorted by; None: its text, of which a number is sorted as one."""
+
+    def __post_init__(self) -> None:
+        if self.value is not None and self.text == str(self.value):
+            object.__setattr__(self, "value", None)
 
 
 def as_html(reports: Sequence[Report], timing: bool = True) -> str:
@@ -140,6 +145,8 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     paths.sort(key=lambda path: path != "train.lr")  # the learning rate first
     columns = formats.columns(report)
     header = ["seeds", *axes, "#", "rank", "state", *(name for name, *_ in columns), *parameter_names(paths)]
+    winners = {id(cell[0]) for cell in report.cells() if not report.nothing_solved(cell)}
+    winners |= {id(one) for one in every if report.search.further_objectives and one.rank == 1}
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
@@ -147,12 +154,10 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [Field(UNKNOWN if one.rank is None else str(one.rank)), Field(_state(one))]
         fields += [_metric(one, metric, text) for _, metric, text in columns]
         fields += [_parameter(report, one, path) for path in paths]
-        seeds = len(one.results)
+        seeds, asked = len(one.results), len(one.configuration.keys)
         rows.append({
-            "best": one.rank == 1,
-            "seeds": seeds,
-            "seeds_text": str(seeds) if seeds == len(one.configuration.keys) else f"{seeds} of {len(one.configuration.keys)}",
-            "fields": fields,
+            "best": one.rank == 1 and id(one) in winners,
+            "fields": [Field(str(seeds) if seeds == asked else f"{seeds} of {asked}", seeds), *fields],
         })  # fmt: skip
     return header, rows
 
@@ -224,19 +229,11 @@ def _verdicts(report: Report, judged: Judged) -> Table | None:
 
 
 def _remarks(report: Report) -> list[tuple[str, list[str]]]:
-    """Return (title, remarks) of every cell that has some: what the Markdown has below its table."""
-    found = []
-    for cell in report.cells():
-        title, *parts = formats.of_cell(report, cell)
-        remarks = [line for part in parts if isinstance(part, str) for line in _sentences(part)]
-        if remarks:
-            found.append((str(title).removeprefix("## ") if cell[0].configuration.labels else "Remarks", remarks))
-    return found
-
-
-def _sentences(paragraph: str) -> Iterable[str]:
-    """Return the remarks of a paragraph, which are wrapped to the width of a terminal, as one line."""
-    yield " ".join(paragraph.split())
+    """Return (title, remarks) of every cell that has some: what the Markdown has below its table, not wrapped."""
+    found = [(cell, [" ".join(one.split()) for one in formats.remarks_on(report, cell)]) for cell in report.cells()]
+    return [
+        (formats.title_of(cell) if cell[0].configuration.labels else "Remarks", remarks) for cell, remarks in found if remarks
+    ]
 
 
 # ------------------------------------------------------------------------------------------- figures
@@ -249,7 +246,7 @@ def _figures(report: Report, number: int) -> tuple[list[dict[str, str]], list[st
     drawn = standard_figures(report)
     if not drawn:
         return [], ["No figure: no seed has ended with a result yet."]
-    return [{"title": title, "svg": svg(figure, f"s{number}-{at}-")} for at, (_, title, figure) in enumerate(drawn)], []
+    return [{"title": title, "svg": svg(figure, f"s{number}-{at}-", title)} for at, (_, title, figure) in enumerate(drawn)], []
 
 
 _STYLE = re.compile(r' style="([^"]*)"')
@@ -257,7 +254,7 @@ _FONT = re.compile(r"(?:(italic|oblique) )?(?:(bold|[1-9]00) )?([\d.]+)px .*")
 _ID = re.compile(r' (id="|xlink:href="#|clip-path="url\(#)(?=\w)')
 
 
-def svg(figure: Figure, prefix: str) -> str:
+def svg(figure: Figure, prefix: str, title: str) -> str:
     """Return a figure as an SVG element for a page: its ids begin with `prefix`, and it has no style of its own.
 
     The content security policy permits no style attributes: they become presentation attributes.
@@ -275,7 +272,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = text.replace("url(#", f"url(#{prefix}").replace(f"url(#{prefix}{prefix}", f"url(#{prefix}")
     text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", text)
     text = re.sub(r"\n\s*", "\n", text)
-    return text.replace("<svg ", '<svg role="img" ', 1).strip()
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(_visible(title))}" ', 1).strip()
 
 
 def _presentation(found: re.Match[str]) -> str:

@@ -65,6 +65,8 @@ class Report:
     """By cell: best first, unranked last. One that was suggested several times is there once, with its `repeats`."""
     ended_by_target: tuple[EndedCell, ...] = ()
     """Cells that will try no further configuration, since they met `budget.target`."""
+    _importances: dict[str, Importance | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By cell: it takes seconds for thousands of configurations."""
 
     @property
     def name(self) -> str:
@@ -170,6 +172,12 @@ class Report:
         Those that were stopped early count as worse than all complete ones, the earlier the worse, then by their results.
         Also None where fewer than two parameters vary.
         """
+        key = cell[0].configuration.cell if cell else ""
+        if key not in self._importances:
+            self._importances[key] = self._computed_importance(cell)
+        return self._importances[key]
+
+    def _computed_importance(self, cell: Sequence[RankedConfiguration]) -> Importance | None:
         searched = {path for one in cell for path in one.parameters} & set(self.search.space)
         complete = [one for one in cell if one.state == "complete"]
         if len(complete) < LEAST_COMPLETE or not searched:
@@ -181,12 +189,10 @@ class Report:
             ranks = [place.rank - 1 for place in sorted(rank(summaries, self.search), key=lambda place: place.position)]
         else:
             found = [standing(summary, self.search) for summary in summaries]
-            order = sorted(set(found))
-            ranks = [order.index(one) for one in found]
+            ranks = _dense(found)
         stopped = [one for one in cell if one.state == "pruned"]
         reached = [(-one.results[-1].budget, -len(one.results), standing(one.summary, self.search)) for one in stopped]
-        places = sorted(set(reached))
-        ranks += [len(complete) + places.index(one) for one in reached]
+        ranks += [len(complete) + place for place in _dense(reached)]
         space = {path: dimension for path, dimension in self.search.space.items() if path in searched}
         compared = [{path: value for path, value in one.parameters.items() if path in space} for one in (*complete, *stopped)]
         return importance(space, compared, ranks)
@@ -289,6 +295,12 @@ class Report:
             "seed_steps_saved": saved,
             "share_saved": saved / planned if planned else 0.0,
         }
+
+
+def _dense(values: Sequence[Any]) -> list[int]:
+    """Return the place of each value among the different ones, the lowest first."""
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return [places[value] for value in values]
 
 
 def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:

@@ -115,6 +115,9 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
         if not dry_run:
             for start in range(0, len(runs), CHUNK):
                 chunk = runs[start : start + CHUNK]
+                for model in _models_of(store, [run.id for run in chunk]):
+                    _delete_artifacts(model)
+                    store._hard_delete_logged_model(model.id)
                 for run in chunk:
                     _delete_artifacts(run)
                 _hard_delete(store, [run.id for run in chunk])
@@ -131,7 +134,9 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
 
 
 @dataclass(frozen=True)
-class _DeletedRun:
+class _Owner:
+    """A run, or a model that one logged."""
+
     id: str
     artifact_uri: str
 
@@ -144,12 +149,18 @@ def _database_of(client: MlflowClient) -> Any:
     return store if isinstance(store, SqlAlchemyStore) else None
 
 
-def _deleted(store: Any) -> tuple[list[_DeletedRun], list[str]]:
-    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other."""
+def _deleted(store: Any) -> tuple[list[_Owner], list[str]]:
+    """Return the deleted runs of sweeps, and the deleted experiments that have these runs and no other.
+
+    A run stays whose model is in the registry: the registered model is in the run's artifacts.
+    """
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
     from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
 
     with store.ManagedSessionMaker() as session:
-        ours = [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
+        registered = session.query(SqlModelVersion.run_id).filter(SqlModelVersion.run_id.is_not(None))
+        ours = [SqlRun.run_uuid.not_in(registered)]
+        ours += [SqlRun.run_uuid.in_(session.query(SqlTag.run_uuid).filter(SqlTag.key == key)) for key in OURS]
         found = session.query(SqlRun.run_uuid, SqlRun.artifact_uri, SqlRun.experiment_id)
         rows = found.filter(SqlRun.lifecycle_stage == "deleted", *ours).all()
         having = {row.experiment_id for row in rows}
@@ -157,7 +168,16 @@ def _deleted(store: Any) -> tuple[list[_DeletedRun], list[str]]:
         kept = {row.experiment_id for row in others}
         gone = session.query(SqlExperiment.experiment_id).filter(SqlExperiment.lifecycle_stage == "deleted")
         experiments = [str(row.experiment_id) for row in gone if row.experiment_id in having - kept]
-        return [_DeletedRun(row.run_uuid, row.artifact_uri or "") for row in rows], experiments
+        return [_Owner(row.run_uuid, row.artifact_uri or "") for row in rows], experiments
+
+
+def _models_of(store: Any, runs: list[str]) -> list[_Owner]:
+    """Return the models that these runs logged."""
+    from mlflow.store.tracking.dbmodels.models import SqlLoggedModel
+
+    with store.ManagedSessionMaker() as session:
+        found = session.query(SqlLoggedModel.model_id, SqlLoggedModel.artifact_location)
+        return [_Owner(id, location or "") for id, location in found.filter(SqlLoggedModel.source_run_id.in_(runs))]
 
 
 def _hard_delete(store: Any, ids: list[str]) -> None:
@@ -219,16 +239,16 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
             return
 
 
-def _delete_artifacts(run: _DeletedRun) -> None:
-    """Delete a run's artifacts. What cannot be reached keeps no run, as in `mlflow gc`."""
-    address = urlsplit(run.artifact_uri)
+def _delete_artifacts(owner: _Owner) -> None:
+    """Delete the artifacts of a run or model. What cannot be reached keeps neither, as in `mlflow gc`."""
+    address = urlsplit(owner.artifact_uri)
     if address.scheme not in ("", "file"):
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         with suppress(Exception):
-            get_artifact_repository(run.artifact_uri).delete_artifacts()
+            get_artifact_repository(owner.artifact_uri).delete_artifacts()
         return
     # A database made by somebody else may name any folder: only one of MLflow's own form is deleted.
     folder = Path(unquote(address.path))
-    if folder.name == "artifacts" and folder.parent.name == run.id and re.fullmatch("[0-9a-f]{32}", run.id):
+    if folder.name == "artifacts" and folder.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id):
         shutil.rmtree(folder.parent, ignore_errors=True)

@@ -65,21 +65,29 @@ for (const section of document.querySelectorAll("section.sweep")) {
       row.id = button.getAttribute("aria-controls");
       const cell = row.insertCell();
       cell.colSpan = columns;
-      cell.append(seedTable(data.seeds[Number(group.dataset.i)]));
+      cell.append(seedTable(data.seeds[groups.indexOf(group)]));
     }
     if (group.rows.length > 1) group.rows[1].hidden = !expanded;
     button.setAttribute("aria-expanded", String(expanded));
   }
-  const openers = [...table.querySelectorAll("button.open")];
-  for (const button of openers) {
+  const texts = groups.map((group) => group.rows[0].textContent.toLowerCase());
+  const openers = groups.map((group, index) => {
+    const cell = group.rows[0].cells[0];
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "open";
+    button.textContent = cell.textContent.trim();
+    button.setAttribute("aria-expanded", "false");
+    button.setAttribute("aria-controls", `${section.id}-${index}`);
     button.addEventListener("click", () => open(button, button.getAttribute("aria-expanded") !== "true"));
-  }
+    cell.replaceChildren(button);
+    return button;
+  });
 
   const tools = section.querySelector(".tools");
   tools.hidden = false;
   const filter = tools.querySelector("input");
   const count = tools.querySelector("output");
-  const texts = groups.map((group) => group.rows[0].textContent.toLowerCase());
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
