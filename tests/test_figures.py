@@ -16,8 +16,10 @@ from matplotlib.text import Text
 from sweeps.results import report
 from sweeps.results.drawing import FigureError, Style, label_of, read_style, write
 from sweeps.results.figures import (
+    Line,
     _budgets,
     _note_on_budgets,
+    _thinned,
     _until,
     against_length,
     against_step,
@@ -322,6 +324,19 @@ def test_where_nothing_is_solved_the_error_is_drawn_in_place_of_converged_at(sto
         figure = draw(opened, ["unsolved"], x="train.lr")
         assert [panel.get_ylabel() for panel in figure.axes] == ["seeds solved", "median extrapolation error"]
         assert "no seed has converged" in texts(draw(opened, ["unsolved"]))
+
+
+def test_long_curves_are_thinned_and_keep_their_lowest_and_last_value() -> None:
+    line = _thinned(Line([float(x) for x in range(10)], [9, 8, 7, 0.5, 5, 4, 3, 2, 1, 6]), every=4)
+    assert (line.x, line.y) == ([0, 3, 4, 8, 9], [9, 0.5, 5, 1, 6])
+
+
+def test_a_task_without_symbols_has_its_error_by_length(store: Store) -> None:
+    entry = configuration("nac", 0, seeds=1)
+    store.add_configuration("small", entry)
+    store.add_records([made_lane(entry, 0, None, 1.0, by_length={"length": [5, 10], "rows": [1, 1], "error": [0.5, 2.0]})])
+    (panel,) = draw(store, ["small"], x="length").axes
+    assert (panel.get_ylabel(), list(panel.lines[0].get_ydata())) == ("error", [0.5, 2.0])
 
 
 # ------------------------------------------------------------------------------------------- kinds

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_sweep import made_sweep
 
 from sweeps.results import FORMATS, Report, report
@@ -39,6 +42,14 @@ def test_text_of_users_is_escaped() -> None:
         r"\textbackslash{}input\{f\}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
     )
     assert escape('two\nlines\x1b\ud800 -- "x" 1 ± 2') == r"two lines -{}- ''x'' 1 $\pm$ 2"
+
+
+@given(st.text())
+def test_no_text_can_begin_a_command_a_formula_or_a_comment(text: str) -> None:
+    for shown in (escape(text), value(text)):
+        left = re.sub(r"\\textbackslash\{\}|\\text[a-z]+\{\}|\\ldots\{\}|\\[&%$#_{}]|-\{\}-", "", shown)
+        left = re.sub(r"\$[^$]*\$", "", left)  # of this package: those of the text are escaped
+        assert not set(left) & set("\\&%$#_{}~^<>|"), shown
 
 
 def test_numbers_with_signs_and_exponents_are_formulas_and_names_are_not() -> None:

@@ -48,7 +48,9 @@ def report_(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     format: Annotated[
         str,
-        typer.Option("--format", parser=_format, metavar="FORMAT", help="md for people; json, csv or parquet for programs"),
+        typer.Option(
+            "--format", parser=_format, metavar="FORMAT", help="md, html or tex for people; json, csv or parquet for programs"
+        ),
     ] = "md",
     level: Annotated[
         str | None,

@@ -277,11 +277,11 @@ def draw_reports(
     """
     _require("kind", kind or KINDS[0], KINDS)
     _require("others", others, OTHERS)
-    chosen = kind or ("lines" if (x or "step") in DEFAULT_Y else "points")
+    chosen = kind or ("lines" if (x or "step") in LINES else "points")
     wanted = _Wanted(reports, x or "", y, by, others, style)
     if chosen in ("lines", "points"):
         wanted = dataclasses.replace(wanted, x=x or "step")
-        if (wanted.x in DEFAULT_Y) != (chosen == "lines"):
+        if (wanted.x in LINES) != (chosen == "lines"):
             allowed = "`--x step` or `--x length`" if chosen == "lines" else "an axis or a setting as --x, such as train.lr"
             raise FigureError(f"a figure of {chosen} needs {allowed}, not {wanted.x!r}")
     elif chosen != "pareto" and (x or y):
@@ -358,10 +358,8 @@ def _most_important(found: Report, cells: Sequence[Sequence[RankedConfiguration]
 
 # ------------------------------------------------------------------------------------------- lines and points
 
-DEFAULT_Y = {
-    "step": (metrics.SOLVED_FRACTION.name, "error.extrapolation"),
-    "length": tuple(share.accuracy for share in metrics.SYMBOL_ERRORS),
-}
+LINES = ("step", "length")
+"""What lines are drawn against."""
 
 
 def _axis_figure(wanted: _Wanted) -> Figure:
@@ -373,30 +371,32 @@ def _axis_figure(wanted: _Wanted) -> Figure:
     labelled = []
     for one in reports:
         for cell in one.cells():
-            drawn, reasons = _drawable(cell, "first" if x in DEFAULT_Y or on_axis else wanted.others, x)
+            drawn, reasons = _drawable(cell, "first" if x in LINES or on_axis else wanted.others, x)
             title = cell[0].configuration.cell if cell[0].configuration.labels else one.name
             title = f"{one.name}: {title}" if several and title != one.name else title
             wanted.missing.extend(f"{title}{reason}" for reason in reasons)
             for configuration in drawn:
                 label = legend_label(configuration, shown, "" if several else one.name)
                 labelled.append((f"{one.name}: {label}".rstrip(": ") if several else label, configuration))
-    if found and x not in DEFAULT_Y and all(position_of(one, x) is None for one in found):
+    if found and x not in LINES and all(position_of(one, x) is None for one in found):
         raise FigureError(
             f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
         )
     if not labelled:
         raise FigureError(f"nothing to draw: {'; '.join(wanted.missing)}")
     results = [result for _, one in labelled for result in one.results]
-    if x in DEFAULT_Y:
+    if x in LINES:
         return _lines(wanted, labelled, wanted.y or _default_columns(x, results))
     return _points(wanted, labelled, wanted.y or _default_metrics(results), on_axis)
 
 
 def _default_columns(x: str, results: Sequence[LaneResult]) -> Sequence[str]:
-    """Return what is drawn against the step or the length: the share that converged only where the task has a threshold."""
-    if x != "step" or metrics.are_judged(results):
-        return DEFAULT_Y[x]
-    return [_judged_column(results) or DEFAULT_Y[x][1]]
+    """Return what is drawn against the step or the length: what the task defines of the defaults, otherwise its error."""
+    if x == "length":
+        measured = {name for result in results for name in result.by_length}
+        return [share.accuracy for share in metrics.SYMBOL_ERRORS if share.name in measured] or ["error"]
+    share, error = metrics.SOLVED_FRACTION.name, _judged_column(results) or "error.extrapolation"
+    return [share, error] if metrics.are_judged(results) else [error]
 
 
 def _default_metrics(results: Sequence[LaneResult]) -> list[str]:
@@ -432,7 +432,7 @@ def _drawable(cell: Sequence[RankedConfiguration], which: str, x: str) -> tuple[
         name = f" #{one.configuration.number}" if len(chosen) > 1 else ""
         if one.summary.errors == one.summary.seeds:
             reasons.append(f"{name}: every seed ended in an error, such as {one.results[0].reason}")
-        elif x not in DEFAULT_Y and position_of(one, x) is None:
+        elif x not in LINES and position_of(one, x) is None:
             reasons.append(f"{name}: it has no {x}")
         else:
             drawn.append(one)
@@ -486,7 +486,8 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     budgets = _budgets(lanes)
     shares = {metric.name for metric in metrics.step_metrics()}
     figure, drawn = panels(len(y), style)
-    shown_shares = shown_errors = thinned = False
+    shown_shares, shown_errors = bool(shares & set(y)), bool(set(y) - shares)
+    most_thinned = 1
     for panel, name in zip(drawn, y, strict=True):
         groups = _groups(lanes, x, name, wanted.missing)
         if x == "step" and name not in shares:  # which are Kaplan and Meier's: a seed counts as long as it was observed
@@ -494,7 +495,7 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
         points = sum(len(line.x) for group in groups.values() for line in group.seeds)
         every = max(1, math.ceil(points / MOST_POINTS))
         is_share = name in shares
-        shown_shares, shown_errors, thinned = shown_shares or is_share, shown_errors or not is_share, thinned or every > 1
+        most_thinned = max(most_thinned, every)
         for at, group in groups.items():
             _group(panel, group, at, len(groups), every, "steps-post" if is_share else "default", x == "length")
             if len({tuple(values) for values in budgets.values()}) > 1 and x == "step" and group.middle.x:
@@ -523,7 +524,8 @@ def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]],
     where = "bands" if len(lanes) <= MOST_BANDS else "bars at the end"
     notes = [f"{where}: 95 % intervals of the share of seeds"] if shown_shares else []
     if shown_errors and any(len(results) > 1 for results in lanes.values()):
-        notes.append("thin: seeds, thick: their median" + (", every n-th evaluation of the seeds drawn" if thinned else ""))
+        thinned = f", one in {most_thinned} evaluations of the seeds" if most_thinned > 1 else ""
+        notes.append(f"thin: seeds{thinned}, thick: their median")
     if any(one.parameters for _, one in labelled):
         notes.append(_which(wanted.reports, len(lanes)))
     if x == "step":
@@ -659,7 +661,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append("hollow: stopped early")
     most = max(Counter(label for label, _, _ in placed).values())
     if most > MOST_MARKED:
-        notes.append(f"every n-th of {most} points is drawn")
+        notes.append(f"one in {math.ceil(most / MOST_MARKED)} of {most} points")
     if x != "train.steps":
         notes += _note_on_budgets(_budgets(grouped((label, one) for label, one, _ in placed)), cut=False)
     return finished(figure, drawn, notes, wanted.missing, style)

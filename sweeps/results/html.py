@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,8 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     paths.sort(key=lambda path: path != "train.lr")  # the learning rate first
     columns = formats.columns(report)
     header = ["seeds", *axes, "#", "rank", "state", *(name for name, *_ in columns), *parameter_names(paths)]
+    winners = {id(cell[0]) for cell in report.cells() if not report.nothing_solved(cell)}
+    winners |= {id(one) for one in every if report.search.further_objectives and one.rank == 1}
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
@@ -153,7 +156,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [_parameter(report, one, path) for path in paths]
         seeds, asked = len(one.results), len(one.configuration.keys)
         rows.append({
-            "best": one.rank == 1,
+            "best": one.rank == 1 and id(one) in winners,
             "fields": [Field(str(seeds) if seeds == asked else f"{seeds} of {asked}", seeds), *fields],
         })  # fmt: skip
     return header, rows
@@ -243,7 +246,7 @@ def _figures(report: Report, number: int) -> tuple[list[dict[str, str]], list[st
     drawn = standard_figures(report)
     if not drawn:
         return [], ["No figure: no seed has ended with a result yet."]
-    return [{"title": title, "svg": svg(figure, f"s{number}-{at}-")} for at, (_, title, figure) in enumerate(drawn)], []
+    return [{"title": title, "svg": svg(figure, f"s{number}-{at}-", title)} for at, (_, title, figure) in enumerate(drawn)], []
 
 
 _STYLE = re.compile(r' style="([^"]*)"')
@@ -251,7 +254,7 @@ _FONT = re.compile(r"(?:(italic|oblique) )?(?:(bold|[1-9]00) )?([\d.]+)px .*")
 _ID = re.compile(r' (id="|xlink:href="#|clip-path="url\(#)(?=\w)')
 
 
-def svg(figure: Figure, prefix: str) -> str:
+def svg(figure: Figure, prefix: str, title: str) -> str:
     """Return a figure as an SVG element for a page: its ids begin with `prefix`, and it has no style of its own.
 
     The content security policy permits no style attributes: they become presentation attributes.
@@ -269,7 +272,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = text.replace("url(#", f"url(#{prefix}").replace(f"url(#{prefix}{prefix}", f"url(#{prefix}")
     text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", text)
     text = re.sub(r"\n\s*", "\n", text)
-    return text.replace("<svg ", '<svg role="img" ', 1).strip()
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(_visible(title))}" ', 1).strip()
 
 
 def _presentation(found: re.Match[str]) -> str:
