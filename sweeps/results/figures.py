@@ -77,7 +77,7 @@ MOST_BARS = 24
 """Configurations of one colour that have bars; more of them have none, and a line of means."""
 STYLE = Style()
 BINS = 8
-FEWEST_BINNED = 8
+FEWEST_BINNED = 9
 MOST_BANDS = 5
 """Lines of one panel that have bands; more of them have a bar at the end each."""
 MOST_DRAWN = 300
@@ -812,7 +812,7 @@ def _parallel(wanted: _Wanted) -> Figure:
         _parallel_panel(panel, title, found, shown, style)
         if len(shown) < len(cell):
             wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
-    names = {found.search.objective.name for _, found, _ in cells}
+    names = {label_of(_deciding(found, cell)[0]) for _, found, cell in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
     notes = [
         f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
@@ -831,6 +831,13 @@ def _sampled(cell: Sequence[RankedConfiguration]) -> Sequence[RankedConfiguratio
     return [*cell[:first], *(cell[index] for index in others)]
 
 
+def _deciding(found: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return the metrics that rank a cell: its objectives, or the error where nothing is solved and they say nothing."""
+    if found.ranked_by_error(cell) and any("extrapolation" in result.error for one in cell for result in one.results):
+        return [metrics.error_median("extrapolation").name]
+    return [objective.name for objective in found.search.objectives]
+
+
 def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
     paths = [path for path in found.search.space if any(path in one.parameters for one in cell)]
     paths.sort(key=lambda path: path != "train.lr")
@@ -839,8 +846,10 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
         _coordinate(path, name, found.search.space[path], [one.parameters.get(path) for one in cell])
         for path, name in zip(paths, named, strict=True)
     ]
-    for objective in found.search.objectives:
-        coordinates.append(_objective_axis(objective.name, [found.objectives_of(one)[objective.name] for one in cell]))
+    for name in _deciding(found, cell):
+        known = [found.objectives_of(one) for one in cell]
+        values = [of[name] if name in of else figure_of(one, name).estimate for one, of in zip(cell, known, strict=True)]
+        coordinates.append(_objective_axis(name, values))
     ranked = [index for index, one in enumerate(cell) if one.rank is not None]
     order = {index: place / max(1, len(ranked) - 1) for place, index in enumerate(ranked)}
     colours = matplotlib.colormaps["viridis"]
