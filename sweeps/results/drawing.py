@@ -388,6 +388,6 @@ def save(figure: Figure, file: Path | BinaryIO, suffix: str, dpi: int = 150) -> 
         except UserWarning as problem:
             width, height = figure.get_size_inches()
             raise FigureError(
-                f"a figure of {width:g} x {height:g} inches has no room for its text: give a larger --size, a smaller --font-size, "
-                "or fewer metrics with --y"
+                f"a figure of {width:g} x {height:g} inches has no room for its text: give a larger --size, a smaller "
+                "--font-size, or fewer metrics with --y"
             ) from problem

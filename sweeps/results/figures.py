@@ -84,6 +84,8 @@ MOST_DRAWN = 300
 """Lines of one panel of parallel coordinates: the best third, and others at even distances."""
 MOST_MARKED = 2000
 """Points of one colour; of more every n-th is drawn."""
+LONGEST_NAME = 28
+"""Letters of a line of a setting's name beside its importance."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -914,7 +916,7 @@ def _importance(wanted: _Wanted) -> Figure:
         panel.barh(range(len(names)), shares, color=COLOURS[0], height=0.65)
         for at, share in enumerate(shares):
             panel.text(share + 0.015, at, f"{percent(share)} %", va="center", fontsize=style.font_size - 1)
-        panel.set_yticks(range(len(names)), [plain(name) for name in names])
+        panel.set_yticks(range(len(names)), [plain(textwrap.fill(name, LONGEST_NAME)) for name in names])
         panel.set_ylim(most - 0.4, -0.6)
         panel.set_xlim(0, max(shares) * 1.22 + 0.03)
         share_axis(panel.xaxis)
