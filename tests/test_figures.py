@@ -350,6 +350,8 @@ def test_parallel_coordinates_have_a_line_for_every_configuration_and_the_best_o
     assert {line.get_label() for line in lines} == {"_#0", "_#1"} and best.get_label() == "_#1"
     names = [text.get_text().replace("\n", " ") for text in figure.axes[0].get_xticklabels()]
     assert names == ["learning rate", "dropout", "gradient noise", "par2 (steps)"]
+    unsolved = [text.get_text().replace("\n", " ") for text in figure.axes[1].get_xticklabels()]
+    assert unsolved[-1] == "median extrapolation error"  # linear solves nothing: par2 is the same for all
     # lr 3.2e-3 in [1e-4, 1e-1] and noise 3.4e-4 in [1e-5, 0.1], logarithmic; dropout off, below; the lower of two par2.
     assert list(best.get_ydata()) == [pytest.approx(0.5017, abs=1e-4), -0.12, pytest.approx(0.3829, abs=1e-4), 0.0]
 
@@ -422,6 +424,11 @@ def test_panels_that_would_be_narrow_are_below_each_other_and_text_has_its_size(
     assert narrow.get_figwidth() == pytest.approx(3.35) and narrow.axes[0].xaxis.label.get_size() == 8
     fixed = draw(curved, ["small"], style=read_style(size="6x4", title="Of $5 & <b>"))
     assert list(fixed.get_size_inches()) == [6, 4] and "Of $5 & <b>" in texts(fixed)
+
+
+def test_a_figure_that_is_too_small_for_its_text_is_refused(curved: Store, tmp_path: Path) -> None:
+    with pytest.raises(FigureError, match="2 x 2 inches has no room for its text: give a larger --size"):
+        write(draw(curved, ["small"], style=read_style(size="2x2")), tmp_path / "figure.svg")
 
 
 def test_text_stays_text_in_svg_and_pdf_embeds_truetype_fonts(curved: Store, tmp_path: Path) -> None:

@@ -373,10 +373,21 @@ def write(figure: Figure, file: Path, dpi: int = 150) -> None:
 
 
 def save(figure: Figure, file: Path | BinaryIO, suffix: str, dpi: int = 150) -> None:
-    """Write a figure to a file or a stream. Text stays text in .svg, and .pdf embeds its font as TrueType."""
+    """Write a figure to a file or a stream. Text stays text in .svg, and .pdf embeds its font as TrueType.
+
+    Raises FigureError where the figure is too small for its text.
+    """
     with (
         warnings.catch_warnings(),
         matplotlib.rc_context({"svg.hashsalt": "sweeps", "svg.fonttype": "none", "pdf.fonttype": 42}),
     ):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # of other scripts; text in .svg has them
-        figure.savefig(file, dpi=dpi, metadata=SUFFIXES[suffix], format=suffix[1:])
+        warnings.filterwarnings("error", message="constrained_layout not applied")
+        try:
+            figure.savefig(file, dpi=dpi, metadata=SUFFIXES[suffix], format=suffix[1:])
+        except UserWarning as problem:
+            width, height = figure.get_size_inches()
+            raise FigureError(
+                f"a figure of {width:g} x {height:g} inches has no room for its text: give a larger --size, a smaller "
+                "--font-size, or fewer metrics with --y"
+            ) from problem

@@ -77,13 +77,15 @@ MOST_BARS = 24
 """Configurations of one colour that have bars; more of them have none, and a line of means."""
 STYLE = Style()
 BINS = 8
-FEWEST_BINNED = 8
+FEWEST_BINNED = 9
 MOST_BANDS = 5
 """Lines of one panel that have bands; more of them have a bar at the end each."""
 MOST_DRAWN = 300
 """Lines of one panel of parallel coordinates: the best third, and others at even distances."""
 MOST_MARKED = 2000
 """Points of one colour; of more every n-th is drawn."""
+LONGEST_NAME = 28
+"""Letters of a line of a setting's name beside its importance."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -812,7 +814,7 @@ def _parallel(wanted: _Wanted) -> Figure:
         _parallel_panel(panel, title, found, shown, style)
         if len(shown) < len(cell):
             wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
-    names = {found.search.objective.name for _, found, _ in cells}
+    names = {label_of(_deciding(found, cell)[0]) for _, found, cell in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
     notes = [
         f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
@@ -831,6 +833,13 @@ def _sampled(cell: Sequence[RankedConfiguration]) -> Sequence[RankedConfiguratio
     return [*cell[:first], *(cell[index] for index in others)]
 
 
+def _deciding(found: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
+    """Return the metrics that rank a cell: its objectives, or the error where nothing is solved and they say nothing."""
+    if found.ranked_by_error(cell) and any("extrapolation" in result.error for one in cell for result in one.results):
+        return [metrics.error_median("extrapolation").name]
+    return [objective.name for objective in found.search.objectives]
+
+
 def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
     paths = [path for path in found.search.space if any(path in one.parameters for one in cell)]
     paths.sort(key=lambda path: path != "train.lr")
@@ -839,8 +848,10 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
         _coordinate(path, name, found.search.space[path], [one.parameters.get(path) for one in cell])
         for path, name in zip(paths, named, strict=True)
     ]
-    for objective in found.search.objectives:
-        coordinates.append(_objective_axis(objective.name, [found.objectives_of(one)[objective.name] for one in cell]))
+    for name in _deciding(found, cell):
+        known = [found.objectives_of(one) for one in cell]
+        values = [of[name] if name in of else figure_of(one, name).estimate for one, of in zip(cell, known, strict=True)]
+        coordinates.append(_objective_axis(name, values))
     ranked = [index for index, one in enumerate(cell) if one.rank is not None]
     order = {index: place / max(1, len(ranked) - 1) for place, index in enumerate(ranked)}
     colours = matplotlib.colormaps["viridis"]
@@ -905,7 +916,7 @@ def _importance(wanted: _Wanted) -> Figure:
         panel.barh(range(len(names)), shares, color=COLOURS[0], height=0.65)
         for at, share in enumerate(shares):
             panel.text(share + 0.015, at, f"{percent(share)} %", va="center", fontsize=style.font_size - 1)
-        panel.set_yticks(range(len(names)), [plain(name) for name in names])
+        panel.set_yticks(range(len(names)), [plain(textwrap.fill(name, LONGEST_NAME)) for name in names])
         panel.set_ylim(most - 0.4, -0.6)
         panel.set_xlim(0, max(shares) * 1.22 + 0.03)
         share_axis(panel.xaxis)

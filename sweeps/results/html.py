@@ -240,13 +240,16 @@ def _remarks(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def _figures(report: Report, number: int) -> tuple[list[dict[str, str]], list[str]]:
-    """Return the figures as SVG that can stand in a page, and why there are none."""
-    from sweeps.results.figures import standard_figures
+    """Return the figures as SVG that can stand in a page, and why there are none, or not all."""
+    from sweeps.results.figures import FigureError, standard_figures
 
-    drawn = standard_figures(report)
-    if not drawn:
-        return [], ["No figure: no seed has ended with a result yet."]
-    return [{"title": title, "svg": svg(figure, f"s{number}-{at}-", title)} for at, (_, title, figure) in enumerate(drawn)], []
+    drawn, notes = [], []
+    for at, (_, title, figure) in enumerate(standard_figures(report)):
+        try:
+            drawn.append({"title": title, "svg": svg(figure, f"s{number}-{at}-", title)})
+        except FigureError as error:  # names so long that nothing else has room
+            notes.append(f"Not drawn: {title}: {error}.")
+    return drawn, notes if drawn or notes else ["No figure: no seed has ended with a result yet."]
 
 
 _STYLE = re.compile(r' style="([^"]*)"')
