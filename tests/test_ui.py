@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,35 @@ def test_a_server_that_ends_by_itself_ends_the_command(small: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     tracking._until_ended(process, None)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_cluster_is_served_while_it_is_fetched_and_the_server_ends_with_the_command(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store("results") as store, store.hold("small"):
+        store.set_state("small", "running")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pages = []
+
+    def bring(name: str, on: str, store: str) -> int:
+        assert (name, on, store) == ("small", "box", "results")
+        if len(pages) == 2:
+            raise KeyboardInterrupt
+        if pages:  # the server is there by now
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
+                pages.append(page.status)
+        else:
+            pages.append(0)
+        return 3
+
+    monkeypatch.setattr(tracking, "FETCH_S", 0.0)
+    monkeypatch.setattr("sweeps.cli.remote.bring", bring)
+    answer = call("ui", "small", "--on", "box", "--port", str(port))
+    assert answer.status == 0 and pages == [0, 200], answer
+    assert "small: 3 new records of box" in answer.out
+    assert f"http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey=sweeps-leaderboard" in answer.out
+    with socket.socket() as again:
+        assert again.connect_ex(("127.0.0.1", port)) != 0

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -86,6 +86,7 @@ class Tracker:
         self._objective = sweep.objective
         self._opened: _Connection | None = None
         self._depth = 0  # of nested `_writing`
+        self._begun: tuple[threading.Thread, list[BaseException]] | None = None
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -104,17 +105,45 @@ class Tracker:
             yield opened
             if self._depth == 1 or len(opened.planned) >= MOST_TOGETHER:
                 self._write_planned(opened)
-        except BaseException:
+            if self._depth == 1:
+                self._written()
+        except BaseException as error:
             self._opened = None  # what is there is not known any more; the next call finds it out
+            if isinstance(error, Exception):  # not at Ctrl-C
+                with suppress(Exception):
+                    self._written()
             raise
         finally:
             self._depth -= 1
 
     def _write_planned(self, opened: _Connection) -> None:
-        if opened.planned:
-            changes = list(opened.planned.values())
-            opened.planned.clear()
-            opened.client.write(opened.experiment, self._created, self._created_ms, changes)
+        """Begin to write what is planned, once what was begun before is written. Meanwhile more can be planned."""
+        self._written()
+        if not opened.planned:
+            return
+        changes = list(opened.planned.values())
+        opened.planned.clear()
+        errors: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                opened.client.write(opened.experiment, self._created, self._created_ms, changes)
+            except BaseException as error:
+                errors.append(error)
+
+        # A daemon: a server that does not respond keeps no process from ending.
+        thread = threading.Thread(target=write, name="mlflow-write", daemon=True)
+        self._begun = (thread, errors)
+        thread.start()
+
+    def _written(self) -> None:
+        """Wait until what was begun is written; raise what it raised."""
+        if self._begun is not None:
+            thread, errors = self._begun
+            thread.join()
+            self._begun = None
+            if errors:
+                raise errors[0]
 
     def begin(self) -> None:
         """Create the sweep's run, or set it back to RUNNING, with the question as its description."""
