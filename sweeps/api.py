@@ -53,8 +53,8 @@ def run(
     Parameters
     ----------
     sweep
-        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines),
-        or its values as a dict.
+        A sweep file, the name of a shipped definition or of a sweep in the store, the text of a sweep file (several lines, or
+        one that begins with a brace), or its values as a dict.
     name
         Run it under another name.
     store
@@ -227,6 +227,20 @@ class SweepResults:
 
         return load_model(self.name, seed=seed, at=at, store=self.store, cell=cell, configuration=configuration)
 
+    def log_model(
+        self, seed: int | None = None, at: At = "best", cell: str | None = None, configuration: int | None = None,
+        register: str | None = None,
+    ) -> str:  # fmt: skip
+        """Log a trained seed to its run in MLflow, and return the URI for mlflow.pytorch.load_model.
+
+        With `register` it becomes the version `best` of that registered model. Raises as `load_model`, and TrackingError.
+        """
+        from sweeps.models import log_to_mlflow
+
+        return log_to_mlflow(
+            self.name, seed=seed, at=at, store=self.store, cell=cell, configuration=configuration, register=register
+        ).uri  # fmt: skip
+
     def report(self, format: str = "md", timing: bool = True) -> str | bytes:
         """Return the report in one of the formats of `sweeps report`. Raises UserError for another."""
         from sweeps.config.faults import unknown
@@ -374,7 +388,7 @@ def _read(sweep: str | Path | Mapping[str, Any], overrides: list[str], store: st
 
     if isinstance(sweep, Mapping):
         return parse(dump(_plain(sweep)), "sweep", overrides)
-    if isinstance(sweep, str) and "\n" in sweep.strip():
+    if isinstance(sweep, str) and ("\n" in sweep.strip() or sweep.lstrip().startswith("{")):
         return parse(sweep, "sweep", overrides)
     return stored_sweep(str(sweep), overrides, store) or load(find_file(str(sweep)), overrides)
 

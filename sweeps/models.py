@@ -90,8 +90,15 @@ class TrainedModel(nn.Module):
         self.memory = nn.Module()
         for name, tensor in state["memory"].get("model", {}).items():
             self.memory.register_buffer(name, tensor)
-        self.load_state_dict(_named(state), strict=False)
+        self.take(state)
         self.eval()
+
+    def take(self, state: LaneState) -> None:
+        """Take the weights and the memory of a lane's state: see `sweeps.training.state.best_of`."""
+        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
+        with torch.no_grad():  # by parameters: where two names share one, a state has the first
+            for name, value in _named(state).items():
+                tensors[name].copy_(value)
 
     def forward(self, x: Any) -> Any:
         """Return the outputs for a batch; see the class for shapes. Raises ValueError for a wrong number of inputs."""
@@ -278,7 +285,7 @@ def _of_record(
             "provenance": of_lanes([result]),
         }  # fmt: skip
         model = TrainedModel(one.configuration.settings, about)
-        model.load_state_dict(_named(best if best is not None and at == "best" else last))
+        model.take(best if best is not None and at == "best" else last)
         yield model
 
 

@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 import torch
 from commands import train_in_process
-from made_sweep import made_sweep
+from made_sweep import DOCUMENT, made_sweep
 
 import sweeps
 from sweeps.runner import run as runner
 from sweeps.runner.driver import Driver
 from sweeps.store import Store
 
-NAU = {"name": "nau", "label": "nau", "sparsity_penalty": {"weight": 0.0}}
+NEAR = {"extrapolation": [2.0, 6.0]}
 SWEEP: dict[str, Any] = {
     "task": {"name": "static", "operation": "add", "input_size": 10},
     "train": {"steps": 20, "batch": 8, "evaluate_every": 10},
-    "compare": {"model": [NAU, {"name": "linear", "label": "linear [plain]"}]},
+    "model": "linear",
+    "compare": {"range": [{"label": "near", "task": NEAR}, {"label": "far [10]", "task": {"extrapolation": [10.0, 20.0]}}]},
     "seeds": 2,
     "search": {
         "configurations": 2,
@@ -40,7 +41,7 @@ HEAVY = ("IPython", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "pydant
 
 
 @pytest.fixture(scope="module")
-def in_process() -> Iterator[None]:
+def in_process(uncompiled: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "_train", lambda driver, *rest: train_in_process(driver))
         yield
@@ -52,11 +53,13 @@ def sweep(in_process: None, tmp_path_factory: pytest.TempPathFactory) -> sweeps.
     return sweeps.run(SWEEP, name="first", store=folder, mlflow=False, progress=False)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> sweeps.SweepResults:
-    with Store(tmp_path) as store:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> sweeps.SweepResults:
+    folder = tmp_path_factory.mktemp("made")
+    with Store(folder) as store:
         made_sweep(store)
-    return sweeps.open(tmp_path)["small"]
+        store.begin_sweep("other", "name: other\n", {**DOCUMENT, "name": "other"})
+    return sweeps.open(folder)["small"]
 
 
 def test_importing_the_package_loads_nothing() -> None:
@@ -78,8 +81,8 @@ def test_a_dict_runs_as_a_sweep_file_would(sweep: sweeps.SweepResults) -> None:
     assert sweep.state == "done" and sweep.document["search"]["space"]["train.lr"] == {"log_uniform": [1e-3, 1e-1]}
     assert repr(sweep).startswith("sweep 'first' in ") and ": done, 4 configurations, 8 of 8 seeds, " in repr(sweep)
     assert len(sweep.frame()) == 4 and len(sweep.frame("seeds")) == 8
-    assert list(sweep.frame("curves").groupby(["cell.model", "number", "seed"], observed=True).size()) == [3] * 8
-    assert set(sweep.frame()["cell.model"]) == {"nau", "linear [plain]"}
+    assert list(sweep.frame("curves").groupby(["cell.range", "number", "seed"], observed=True).size()) == [3] * 8
+    assert set(sweep.frame()["cell.range"]) == {"near", "far [10]"}
 
 
 def test_it_continues_by_the_same_call_or_by_its_name(sweep: sweeps.SweepResults, in_process: None) -> None:
@@ -95,7 +98,7 @@ def test_it_continues_by_the_same_call_or_by_its_name(sweep: sweeps.SweepResults
 
 def test_yaml_text_a_path_and_overrides_are_taken_too(tmp_path: Path, in_process: None, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = "name: tiny\ntask: {name: static, input_size: 10}\nmodel: linear\ntrain: {steps: 40, batch: 4, evaluate_every: 5}\n"
+    text = "name: tiny\ntask: {name: static, input_size: 10}\nmodel: linear\ntrain: {steps: 40, batch: 8, evaluate_every: 5}\n"
     (tmp_path / "tiny.yaml").write_text(text)
     one = sweeps.run(text, overrides={"train.steps": 5, "train.lr": 0.01}, mlflow=False, progress=False)
     assert (str(one.store), one.best().settings["train"]["lr"]) == ("results", 0.01)
@@ -156,22 +159,20 @@ def test_a_figure_is_shown_in_a_notebook(sweep: sweeps.SweepResults) -> None:
 
 
 def test_a_model_of_a_seed_is_loaded_from_any_of_them(sweep: sweeps.SweepResults) -> None:
-    best = sweep.best("nau")
+    best = sweep.best("near")
     x = torch.rand(2, 10)
-    expected = sweeps.load_model("first", seed=1, store=sweep.store, cell="nau", configuration=best.number)(x)
+    expected = sweeps.load_model("first", seed=1, store=sweep.store, cell="near", configuration=best.number)(x)
     assert torch.equal(best.load_model(1)(x), expected)
-    assert torch.equal(sweep.load_model(1, cell="nau")(x), expected)
+    assert torch.equal(sweep.load_model(1, cell="near")(x), expected)
 
 
 def test_several_sweeps_are_one_frame(made: sweeps.SweepResults) -> None:
     opened = sweeps.open(made.store)
-    with Store(str(made.store)) as store:
-        store.begin_sweep("other", "name: other\n", {**made.document, "name": "other"})
     assert repr(opened).startswith(f"2 sweeps in {made.store}\n  small: done, begun ") and len(opened) == 2
     assert set(opened.frame("seeds")["sweep"]) == {"small"} and len(opened.frame("configurations", "small")) == 4
 
 
-def test_a_sweep_that_is_stopped_raises_with_its_results_and_continues(tmp_path: Path, monkeypatch) -> None:
+def test_a_sweep_that_is_stopped_raises_with_its_results_and_continues(tmp_path: Path, uncompiled, monkeypatch) -> None:
     def interrupted(driver: Driver, *rest: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
 
@@ -202,7 +203,7 @@ def test_a_sweep_runs_in_a_thread_and_beside_a_running_event_loop(tmp_path: Path
     assert [one.state for one in found] == ["done", "done"]
 
 
-def test_progress_is_shown_unless_it_is_not_wanted(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_progress_is_shown_unless_it_is_not_wanted(tmp_path: Path, uncompiled, monkeypatch, capsys) -> None:
     def trained(driver: Driver, console: Any, *rest: Any) -> None:
         console.print("12 of 12 [done]")
         train_in_process(driver)
@@ -218,3 +219,23 @@ def test_warnings_of_a_sweep_file_are_warnings_of_python(tmp_path: Path, in_proc
     late = {**SMALL, "model": {"name": "linear", "sparsity_penalty": {"weight": 1.0, "start": 5000.0}}}
     with pytest.warns(UserWarning, match="the penalty starts at step 5000"):
         sweeps.run(late, name="late", store=tmp_path, mlflow=False, progress=False)
+
+
+@pytest.mark.slow
+def test_a_real_sweep_runs_in_a_thread_of_a_script(tmp_path: Path) -> None:
+    """On Ray, in another process: a thread may set no handlers of signals, and Ray sets some when it starts."""
+    script = f"""
+import signal, sweeps, threading
+def other():
+    print(sweeps.run({SMALL!r}, name="thread", store="results", workers=1))
+if __name__ == "__main__":
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("sweep 'thread' in results: done, 1 configurations, 1 of 1 seeds, 0 solved\n")

@@ -273,7 +273,7 @@ def test_reports_are_printed_in_every_format(sweeps: Command, tmp_path: Path) ->
     made_at(tmp_path / "results")
     assert "## model=nau" in sweeps("report", "small").out
     found = json.loads(sweeps("report", "small", "--format", "json", "--no-timing").out)
-    assert set(found) == {"sweep", "definition", "configurations", "totals"}
+    assert set(found) == {"sweep", "definition", "configurations", "failures", "totals"}
     assert sweeps("report", "small", "--format", "csv").out.startswith("cell.model,rank,number,state,")
     assert sweeps("report", "small", "--format", "tex2").status == 2
     assert sweeps("status", "small").out.startswith("small: done")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sweeps.results.differences import (
+    _significant,
     boschloo,
     detectable_difference,
     holm,
@@ -55,7 +56,7 @@ def test_mcnemars_exact_unconditional_test_by_enumeration() -> None:
     def size(p: float) -> float:
         return sum(stats.multinomial.pmf([b, c, n - b - c], n, [p, p, 1 - 2 * p]) for b, c in tables)
 
-    largest = max(size(p) for p in np.linspace(0.005, 0.5, 100))
+    largest = max(size(p) for p in np.linspace(0.01, 0.5, 50))
     assert mcnemar(1, 7, 21) == mcnemar(7, 1, 21) == pytest.approx(largest, abs=2e-4)
     assert mcnemar(1, 7, 21) < 2 * stats.binom.cdf(1, 8, 0.5) == pytest.approx(0.0703125)  # the conditional test
     assert mcnemar(4, 4, 100) == 1.0
@@ -69,6 +70,7 @@ def test_newcombes_interval_for_pairs_as_published() -> None:
     assert paired_rate_difference(0, 0, 0, 0).estimate is None
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(0, 30)] * 4).filter(any))
 def test_a_paired_interval_contains_its_estimate_and_turns_with_the_sides(table: tuple[int, int, int, int]) -> None:
     both, first, second, neither = table
@@ -127,6 +129,7 @@ def test_holms_adjustment_as_in_his_example() -> None:
     assert holm([None]) == [None]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_adjusted_p_values_keep_their_order_and_never_fall(p_values: list[float]) -> None:
     adjusted = holm(p_values)
@@ -135,11 +138,24 @@ def test_adjusted_p_values_keep_their_order_and_never_fall(p_values: list[float]
     assert all(one[1] <= other[1] for one, other in itertools.pairwise(pairs) if one[1] is not None and other[1] is not None)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from([5, 10, 20, 50]), st.floats(0, 1))
 def test_more_seeds_show_smaller_differences(n: int, rate: float) -> None:
     few, many = detectable_difference(rate, n, n), detectable_difference(rate, 2 * n, 2 * n)
     assert few is not None and many is not None and 0 < many <= few <= 1
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (4, 8)])
+def test_a_difference_is_detected_where_boschloos_test_finds_it(n: int, m: int) -> None:
+    found = _significant(n, m, 0.05)
+    assert all(found[a, b] == (boschloo((a, n), (b, m)) <= 0.05) for a in range(n + 1) for b in range(m + 1))
+
+
+def test_false_alarms_of_mcnemars_test_are_as_rare_as_promised() -> None:
+    n = 14
+    found = [(b, c) for b in range(n + 1) for c in range(n + 1 - b) if mcnemar(b, c, n) <= 0.05]
+    for p in np.linspace(0.02, 0.5, 13):
+        assert sum(stats.multinomial.pmf([b, c, n - b - c], n, [p, p, 1 - 2 * p]) for b, c in found) <= 0.05 + 1e-4
 
 
 def test_one_seed_shows_nothing() -> None:

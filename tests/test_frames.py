@@ -22,14 +22,14 @@ CURVE: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def opened(tmp_path: Path):
-    with Store(tmp_path) as store:
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory):
+    with Store(tmp_path_factory.mktemp("store")) as store:
         made_sweep(store, curve=CURVE)
         yield store
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(opened: Store) -> Report:
     return report(opened, "small")
 

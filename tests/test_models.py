@@ -68,8 +68,7 @@ def small_settings(name: str, **training: Any) -> dict[str, Any]:
 
 def module_of(settings: dict[str, Any], state: LaneState, seed: int) -> TrainedModel:
     model = TrainedModel(settings, {"seed": seed})
-    tensors = {f"network.{name}": tensor for name, tensor in state["params"].items()}
-    model.load_state_dict(tensors | {f"memory.{n}": t for n, t in state["memory"].get("model", {}).items()})
+    model.take(best_of(state))
     return model
 
 
@@ -256,7 +255,7 @@ def test_a_sweep_without_a_finished_configuration_has_no_model_yet(tmp_path: Pat
 
 def test_a_unit_of_the_users_own_is_found_where_the_settings_name_it(folder: Path, monkeypatch) -> None:
     (folder / "my_unit.py").write_text(UNIT)
-    text = SWEEP.replace("[nau, linear]", "[./my_unit.py]").replace("configurations: 2", "configurations: 1")
+    text = SWEEP.partition("compare")[0] + "model: ./my_unit.py\nseeds: 1\n"
     with trained(folder / "own", text) as opened:
         result = report(opened, "small").configurations[0].results[0]
     assert_found_again(load_model("small", store=folder / "own", seed=result.seed), result)

@@ -123,6 +123,18 @@ def test_an_empty_sweep_can_be_reported(store: Store) -> None:
     assert as_csv(found) == "\n"
 
 
+def test_a_sweep_without_a_complete_configuration_says_so_and_shows_what_there_is(store: Store) -> None:
+    store.begin_sweep("begun", "", DOCUMENT)
+    first, second = configuration("nau", 0), configuration("linear", 0)
+    for entry in (first, second):
+        store.add_configuration("begun", dataclasses.replace(entry, state="running"))
+    store.add_records([lane(first, 0, 5000, 1e-9), lane(first, 1, None, 0.5)])
+    text = as_markdown(report(store, "begun"))
+    assert "No configuration is complete yet, so none is ranked." in text and "Best of each cell" not in text
+    assert "Unsolved seeds of #0: 1 stalled (seed 1)." in text and "no winner" not in text
+    assert "| 0   | 1/2 50% [9, 91] | 1 " in text and "| 0   | – " in text
+
+
 def test_a_sweep_without_a_search_has_the_parameters_of_its_file(store: Store) -> None:
     store.begin_sweep("plain", "", {"name": "plain", "question": None})
     entry = configuration("nau", 0)
@@ -355,10 +367,7 @@ def test_where_nothing_is_solved_there_is_no_winner_and_the_error_decides(small:
     assert "## Best of each cell: lowest par2" in text
     assert "Nothing is solved in model=linear: there it is the configuration with the lowest error." in text
     section = text[text.index("## model=linear") :]
-    assert (
-        "#1: threshold 1.4e-8; median of seeds, lowest error 0.1 (7.1e6 thresholds), at the end 0.1 (7.1e6 thresholds)."
-        in section
-    )
+    assert "#1, median of seeds: lowest error 0.1, last error 0.1, 7.1e6 and 7.1e6 times the threshold 1.4e-8." in section
     assert "Unsolved seeds of #1: 3 stalled (seeds 0, 1, 2)." in section
     assert (
         "Nothing is solved, so the order is that of the median error, and #1 is no winner. Try another learning rate" in section
@@ -423,6 +432,17 @@ def test_a_task_without_a_threshold_has_no_success_rate_and_no_par2(store: Store
     entry_ = found.as_dict()["configurations"][0]
     assert (entry_["success_rate"]["estimate"], entry_["par2"], entry_["objective"]) == (None, None, None)
     assert {one["verdict"]["kind"] for one in entry_["lanes"]} == {"no threshold"}
+
+
+def test_solved_seeds_that_end_above_their_threshold_are_counted(store: Store) -> None:
+    made_sweep(store, curve={"step": [0, 3000, 15_000], "error.extrapolation": [1.0, 1e-9, 1e-3]})
+    found = report(store, "small")
+    text = " ".join(as_markdown(found).split())
+    assert "| 1* | 3/3 100% [44, 100] | 0 | 4k |" in text
+    assert "Above the threshold again at the end: 3 of 3 solved seeds." in text
+    assert "last error 1e-3, 0.071 and 7.1e4 times the threshold 1.4e-8" in text
+    assert {one["verdict"]["kind"] for one in found.as_dict()["configurations"][0]["lanes"]} == {"solved, lost at the end"}
+    assert found.as_dict()["totals"]["solved_at_end"] == 2  # those of #0, which have no curve
 
 
 def test_one_seed_has_estimates_and_no_ends(store: Store) -> None:

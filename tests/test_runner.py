@@ -236,20 +236,42 @@ def test_a_best_configuration_has_the_code_of_its_own_unit_and_is_reproduced_wit
 ) -> None:
     file = exported_own_unit(tmp_path, unit)
     text = file.read_text()
-    assert "# It has the code of my_unit.py, which `sweeps reproduce` executes." in text
+    assert "# It has the code of my_unit.py, which `sweeps reproduce --trust-code` executes." in text
     sources = read(text).values["exported"]["sources"]
     written = (tmp_path / "my_unit.py").read_bytes()
     assert sources["my_unit.py"]["text"].encode() == written
     assert sources["my_unit.py"]["sha256"] == hashlib.sha256(written).hexdigest()
     monkeypatch.chdir(file.parent)
     registry.clear_cache()
+    refused = call("reproduce", "best.yaml")
+    assert refused.status == 2
+    assert "best.yaml has code of its own (my_unit.py, under `exported.sources`)" in refused.err
+    assert "`sweeps reproduce best.yaml --trust-code` then executes it" in refused.err
     for how in ([], ["--fresh-seeds"]):
-        passed = call("reproduce", "best.yaml", *how)
+        passed = call("reproduce", "best.yaml", "--trust-code", *how)
         assert passed.status == 0, passed.out + passed.err
         assert "best.yaml has the code of my_unit.py: it is executed, from a folder of its own" in passed.out
         assert "PASS: " in passed.out
     assert Path.cwd() == file.parent
     assert [path.name for path in file.parent.iterdir()] == ["best.yaml"]
+    Path("my_unit.py").write_bytes(written)  # the same code is executed where it is, as for any sweep file
+    assert call("reproduce", "best.yaml").status == 0
+
+
+def test_other_verbs_do_not_execute_the_code_of_an_exported_file_and_say_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported_own_unit(tmp_path, UNIT + "\nopen('executed', 'a').close()\n")
+    (tmp_path / "executed").unlink()
+    monkeypatch.chdir(file.parent)
+    registry.clear_cache()
+    for verb in ("check", "run", "show"):
+        answer = call(verb, "best.yaml")
+        assert answer.status == 2
+        assert (
+            "exported.sources: has the code of my_unit.py, which is not here: `sweeps reproduce` trains with it" in answer.err
+        )
+    assert not list(tmp_path.rglob("executed"))
 
 
 def test_code_that_was_edited_in_an_exported_file_is_refused_before_it_is_executed(
@@ -383,6 +405,11 @@ def test_a_plain_log_has_a_table_every_few_minutes() -> None:
         for line in (f"{MARK}0:{second // 60:02}:{second % 60:02}  lanes {second}/1000", f"{MARK}  best at {second}")
     ]
     assert [line for line in plain(iter(log)) if "best" in line] == [f"  best at {n}" for n in (180, 360, 540, 720, 900)]
+
+
+def test_a_plain_log_says_once_that_workers_compile() -> None:
+    log = [f"{MARK}0:00:{second:02}  lanes 0/36  0 seed-steps/s  compiling or loading nau" for second in range(5, 50, 5)]
+    assert list(plain(iter([*log, "# small"]))) == [log[0].removeprefix(MARK), "# small"]
 
 
 def test_the_clock_of_a_continued_driver_starts_at_0() -> None:

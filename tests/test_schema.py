@@ -188,6 +188,29 @@ def test_a_model_has_its_own_settings_and_those_of_the_networks_that_may_arrange
     assert "clamp" not in definitions["model linear"]["properties"]
 
 
+def test_a_section_without_a_value_is_accepted_as_the_parser_does(validator: Draft7Validator) -> None:
+    text = SMALL + "question:\ncompare:\nsearch:\nearly_stopping:\nconfirm:\nresources:\nbudget:\nexported:\n"
+    assert sound(text)
+    assert accepted(validator, text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "path", "unexpected"),
+    [
+        ("steps: 1000", "steps: 1000, btch: 3", "$.train", "btch"),
+        ("model: nau", "model: {name: nmu, clam: false}", "$.model", "clam"),
+        ("name: static", "name: static, operashun: add", "$.task", "operashun"),
+        ("model: nau", "compare: {model: [nau, {name: nmu, clam: false}]}", "$.compare.model[1]", "clam"),
+    ],
+)
+def test_the_message_of_a_fault_in_a_section_is_about_that_fault(
+    changed: str, to: str, path: str, unexpected: str, validator: Draft7Validator
+) -> None:
+    (error,) = validator.iter_errors(read(SMALL.replace(changed, to)).values)
+    assert error.json_path == path
+    assert error.message == f"Additional properties are not allowed ({unexpected!r} was unexpected)"
+
+
 def test_a_number_with_underscores_is_accepted_as_the_text_that_it_is_for_an_editor(validator: Draft7Validator) -> None:
     document = read(SMALL).values
     document["train"]["steps"] = "3_000_000"

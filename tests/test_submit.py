@@ -149,6 +149,17 @@ def test_a_sweep_of_a_newer_engine_is_refused(lab: Lab, folder: Path) -> None:
     assert "of a newer engine than this" in refused.err
 
 
+def test_a_sweep_that_began_on_cpus_is_not_continued_on_gpus(lab: Lab, folder: Path) -> None:
+    lab.cluster = Cluster(name="lab", resources=NodeResources(cpus=4, gpus=1, memory_gb=8))
+    assert call("run", "small.yaml", "--no-mlflow").status == 0
+    assert submit("resources.gpus=1").status == 0  # it is done: nothing is trained
+    with Store(folder / "results") as store:
+        store.set_state("small", "stopped")
+    refused = submit("resources.gpus=1")
+    assert refused.status == 2
+    assert "and the file's workers train on cuda, whose numbers differ" in refused.err
+
+
 def test_a_file_of_the_users_own_that_has_changed_since_is_refused(lab: Lab, folder: Path) -> None:
     from sample_sweeps import UNIT
 

@@ -147,6 +147,7 @@ class Listed(StrEnum):
     tasks = "tasks"
     clusters = "clusters"
     metrics = "metrics"
+    samplers = "samplers"
 
 
 @app.command("list")
@@ -155,7 +156,7 @@ def list_(
     store: StoreOption = "results",
     names: Annotated[bool, typer.Option("--names", help="names only")] = False,
 ) -> None:
-    """List the store's sweeps, or the definitions, models, tasks or clusters that exist."""
+    """List the store's sweeps, or the definitions, models, tasks, samplers, metrics or clusters that exist."""
     if what is Listed.sweeps:
         require_store(store)
         with Store(store, read_only=True) as opened:
@@ -166,6 +167,10 @@ def list_(
         from cluster.clusters_file import load_clusters
 
         rows = [(name, cluster.where) for name, cluster in load_clusters().items()]
+    elif what is Listed.samplers:
+        from sweeps.search import SAMPLERS
+
+        rows = [(name, ", ".join(("seed", *sampler.options))) for name, sampler in sorted(SAMPLERS.items())]
     elif what is Listed.metrics:
         from sweeps.results import metrics
 

@@ -214,6 +214,16 @@ def stop(name: str, on: On) -> None:
 @app.command()
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
+    from sweeps.store import Store
+
+    fresh = bring(name, on, store)
+    with Store(store, read_only=True) as opened:
+        where = opened.location
+    console.print(f"{name}: {fresh} new records in {where}. `sweeps report {name}` shows it", highlight=False)
+
+
+def bring(name: str, on: str, store: str) -> int:
+    """Copy a sweep's records from a cluster into a store here and its runs into MLflow; return how many lanes were new."""
     from cluster.clusters_file import find_cluster
     from sweeps.runner.run import sync
     from sweeps.store import Store
@@ -222,7 +232,7 @@ def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
         sync(name, opened, store)
-    console.print(f"{name}: {fresh} new records in {opened.location}. `sweeps report {name}` shows it", highlight=False)
+    return fresh
 
 
 def remote_status(name: str, on: str) -> None:

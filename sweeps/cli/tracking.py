@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweeps.cli.app import StoreOption, app, console, require_store
-from sweeps.errors import UserError
+from sweeps.errors import ClusterError, StoreError, TrackingError, UserError
 from sweeps.machine import has_room
 
+FETCH_S = 30.0
+"""Seconds between two fetches of a sweep that runs on a cluster."""
 ROOM_BYTES = 256 * 1024
 """What SQLite needs to open a database with a write-ahead log."""
 
@@ -43,18 +48,39 @@ def ui(
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     open_: Annotated[bool, typer.Option("--open", help="open the page in the browser too")] = False,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="CLUSTER", help="fetch the sweep from there, again and again while it runs")
+    ] = None,
+    optuna: Annotated[bool, typer.Option("--optuna", help="serve optuna-dashboard of the search instead")] = False,
 ) -> None:
     """Serve MLflow's pages of the store's sweeps, by default for this machine only."""
-    from sweeps.runner.run import mlflow_page, sync_all
-    from sweeps.store import Store
-    from sweeps.tracking import default_uri, serve, stop
-    from sweeps.tracking.server import address
+    if name is None and (on is not None or optuna):
+        given = "--optuna" if optuna else f"--on {on}"
+        raise UserError(f"{given} needs the name of a sweep: sweeps ui NAME {given}")
+    if on is not None and name is not None:
+        from sweeps.cli.remote import bring
 
+        console.print(f"{name}: {bring(name, on, store)} new records of {on}", highlight=False)
     require_store(store)
     if name is not None:
+        from sweeps.store import Store
+
         with Store(store, read_only=True) as opened:
             if opened.sweep(name) is None:
                 raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+    # SIGTERM must end the server too, which is in another session.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if optuna and name is not None:
+        _serve_optuna(name, store, host, port, open_)
+    else:
+        _serve_mlflow(name, store, host, port, open_, on)
+
+
+def _serve_mlflow(name: str | None, store: str, host: str, port: int, open_: bool, on: str | None) -> None:
+    from sweeps.runner.run import mlflow_page, sync_all
+    from sweeps.store import Store
+    from sweeps.tracking import default_uri, serve
+    from sweeps.tracking.server import address
 
     def page(uri: str, server: str) -> str:
         if name is None:  # without the query MLflow opens its pages for language models
@@ -62,23 +88,22 @@ def ui(
         with Store(store, read_only=True) as opened:
             return mlflow_page(name, opened, store, uri, server)
 
+    again = partial(_bring_again, name, on, store) if name is not None and on is not None else None
     given = default_uri(store)
     if name is not None and given.startswith(("http://", "https://")):  # nothing is to be served
-        _show(page(given, given), open_)
+        _show("MLflow", page(given, given), open_, "   (Ctrl-C ends the fetching)" if again else "")
+        if again is not None:
+            _until_ended(None, again)
         return
-    # SIGTERM must end the server too, which is in another session.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _writable(given) as uri:
         _fill_if_absent(uri, store)
         process = serve(uri, host, port, refill=partial(sync_all, store))
         try:
-            _show(page(uri, address(host, port)), open_, "   (Ctrl-C ends it)")
-            while process.poll() is None:
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            stop(process)
+            _show("MLflow", page(uri, address(host, port)), open_)
+        except BaseException:
+            stop_server(process)
+            raise
+        _until_ended(process, again)
 
 
 def _fill_if_absent(uri: str, store: str) -> None:
@@ -92,8 +117,75 @@ def _fill_if_absent(uri: str, store: str) -> None:
         sync_all(store, uri)
 
 
-def _show(page: str, in_browser: bool, more: str = "") -> None:
-    console.print(f"MLflow: {page}{more}", highlight=False, soft_wrap=True)
+def _serve_optuna(name: str, store: str, host: str, port: int, open_: bool) -> None:
+    """Serve optuna-dashboard on a study for each cell, as the records are now."""
+    from sweeps.results.report import report
+    from sweeps.results.summary import objective_values
+    from sweeps.search.dashboard import Tried, write_study
+    from sweeps.store import Store
+    from sweeps.tracking.server import address, serve_dashboard
+
+    with Store(store, read_only=True) as opened:
+        found = report(opened, name)
+    if not found.search.space:
+        raise UserError(f"sweep {name!r} searches nothing, so it has no study: `sweeps report {name}` shows its results")
+    with tempfile.TemporaryDirectory(prefix="sweeps-optuna-") as folder:
+        file = Path(folder) / "journal"
+        by_cell: dict[str, list[Tried]] = {}
+        for one in sorted(found.with_repeats(), key=lambda one: one.configuration.number):
+            figures = {key: value for key, value in one.summary.columns(estimate="").items() if value is not None}
+            about = {"configuration": one.configuration.number, "rank": one.rank, **figures}
+            values = objective_values(one.summary, found.search) if one.results else ()
+            by_cell.setdefault(one.configuration.cell, []).append(Tried(one.parameters, one.state, values, about))
+        for cell, tried in by_cell.items():
+            study = f"{name} {cell}" if len(by_cell) > 1 else name
+            write_study(file, study, found.search.space, found.search.objectives, tried)
+        process = serve_dashboard(file, host, port)
+        _show("optuna-dashboard", f"{address(host, port)}/dashboard", open_)
+        _until_ended(process, None)
+
+
+def stop_server(process: subprocess.Popen[bytes]) -> None:
+    """End a server and its workers."""
+    from sweeps.tracking import stop
+
+    stop(process)
+
+
+def _until_ended(process: subprocess.Popen[bytes] | None, again: Callable[[], bool] | None) -> None:
+    """Wait until the server ends, or Ctrl-C, which ends it. `again` is called every `FETCH_S` as long as it returns true."""
+    next_s = time.monotonic() + FETCH_S
+    try:
+        while (process is None or process.poll() is None) and (process is not None or again is not None):
+            time.sleep(0.5)
+            if again is not None and time.monotonic() >= next_s:
+                again = again if again() else None
+                next_s = time.monotonic() + FETCH_S
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if process is not None:
+            stop_server(process)
+
+
+def _bring_again(name: str, on: str, store: str) -> bool:
+    """Fetch a sweep's new records; return whether more may come. A cluster that does not answer may answer later."""
+    from sweeps.cli.remote import bring
+    from sweeps.store import Store
+
+    try:
+        if fresh := bring(name, on, store):
+            console.print(f"{name}: {fresh} new records of {on}", highlight=False)
+    except (ClusterError, StoreError, TrackingError) as error:
+        console.print(f"{name} was not fetched, which is tried again: {error}", highlight=False, soft_wrap=True)
+        return True
+    with Store(store, read_only=True) as opened:
+        row = opened.sweep(name)
+    return row is None or row.state == "running"
+
+
+def _show(what: str, page: str, in_browser: bool, more: str = "   (Ctrl-C ends it)") -> None:
+    console.print(f"{what}: {page}{more}", highlight=False, soft_wrap=True)
     if in_browser and not webbrowser.open(page):
         console.print("no browser could be opened here", highlight=False)
 

@@ -95,12 +95,15 @@ def reproduce_(
     file: Path,
     fresh_seeds: Annotated[bool, typer.Option("--fresh-seeds", help="other seeds; compare rates")] = False,
     workers: Annotated[int | None, typer.Option(min=1)] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="execute the code of own units that FILE has in itself")
+    ] = False,
 ) -> None:
     """Train an exported configuration again: PASS or FAIL."""
     from sweeps.runner.reproduce import reproduce
 
     outlive()
-    if not reproduce(file, console, fresh_seeds, workers):
+    if not reproduce(file, console, fresh_seeds, workers, trust_code):
         raise typer.Exit(1)
 
 

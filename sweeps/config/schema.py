@@ -71,7 +71,21 @@ def _number(**bounds: float) -> Schema:
 
 
 def _nothing_or(schema: Schema) -> Schema:
+    """Null too. As a list of types where possible: the message about a fault inside is then about that fault."""
+    if schema.get("type") in ("object", "string"):
+        return schema | {"type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _name_or_mapping(name: str, mapping: str, null: bool = False) -> Schema:
+    """A name, or a mapping with `name`. Not `anyOf`, whose message about a fault in the mapping would be about the name."""
+    otherwise = {"anyOf": [_ref(name), {"type": "null"}]} if null else _ref(name)
+    return {"if": {"type": "object"}, "then": _ref(mapping), "else": otherwise}
+
+
+def _object(name: str) -> Schema:
+    """A definition of a mapping, which itself states no type."""
+    return {"type": "object", "allOf": [_ref(name)]}
 
 
 def _mapping(keys: Mapping[str, Key], **more: Any) -> Schema:
@@ -189,7 +203,7 @@ SEARCH: Mapping[str, Key] = {
         _ref("objectives"), "a metric, `{METRIC: maximize}`, or a list of them", "What is optimised; see below.", "par2"
     ),
     "constraints": Key(
-        _nothing_or(_ref("constraints")), "mapping of a metric to `at_most` and `at_least`",
+        _nothing_or(_object("constraints")), "mapping of a metric to `at_most` and `at_least`",
         "Configurations that break one rank after all that meet them all.",
     ),
     "space": Key(_ref("space"), "mapping of a dotted setting to a dimension", "What is searched; see below.", required=True),
@@ -213,12 +227,18 @@ TOP: Mapping[str, Key] = {
         "What the sweep is called; without it, as the file.",
     ),
     "question": Key(_nothing_or({"type": "string"}), "text", "What the sweep is for; reports and MLflow show it."),
-    "task": Key(_nothing_or(_ref("task")), "a name, or a mapping with `name` and settings", "What is learnt."),
-    "model": Key(_nothing_or(_ref("model")), "a name, or a mapping with `name` and settings", "What learns it."),
-    "train": Key(_nothing_or(_ref("train")), "mapping", "How a lane is trained."),
-    "compare": Key(_nothing_or(_ref("compare")), "mapping of an axis to a list of entries", "What is crossed into cells."),
+    "task": Key(
+        _name_or_mapping("task name", "task mapping", null=True), "a name, or a mapping with `name` and settings",
+        "What is learnt.",
+    ),
+    "model": Key(
+        _name_or_mapping("model name", "model mapping", null=True), "a name, or a mapping with `name` and settings",
+        "What learns it.",
+    ),
+    "train": Key(_nothing_or(_object("train")), "mapping", "How a lane is trained."),
+    "compare": Key(_nothing_or(_object("compare")), "mapping of an axis to a list of entries", "What is crossed into cells."),
     "seeds": Key(_SEEDS, _SEED_FORMS, "Every configuration is trained with each of them.", "`[0]`", inner=_SEED_KEYS),
-    "search": Key(_nothing_or(_ref("search")), "mapping", "How the settings of every cell are searched.", inner=SEARCH),
+    "search": Key(_nothing_or(_object("search")), "mapping", "How the settings of every cell are searched.", inner=SEARCH),
     "early_stopping": Key(
         _nothing_or(_mapping(EARLY_STOPPING, minProperties=1)), "mapping", "Which configurations are not trained to their end.",
         inner=EARLY_STOPPING,
@@ -331,7 +351,7 @@ def _definitions() -> Iterator[tuple[str, Schema]]:
     yield "unit name", {"anyOf": [{"enum": registry.names("model")}, own]}
     yield "network name", {"anyOf": [{"enum": registry.names("network")}, own]}
     yield "task name", {"anyOf": [{"enum": registry.names("task")}, own]}
-    yield "train", {"type": "object", "additionalProperties": False, "properties": _properties(Train)}
+    yield "train", {"additionalProperties": False, "properties": _properties(Train)}
     yield from _model_definitions()
     yield from _task_definitions()
     yield "compare", _compare(_train_paths(Train))
@@ -340,7 +360,7 @@ def _definitions() -> Iterator[tuple[str, Schema]]:
     pair = {"type": "array", "minItems": 2, "maxItems": 2}
     yield "bounds", {**pair, "items": _number()}
     yield "whole bounds", {**pair, "items": _whole()}
-    yield "search", _mapping(SEARCH)
+    yield "search", {key: value for key, value in _mapping(SEARCH).items() if key != "type"}
     yield from _objective_definitions()
     yield from _sampler_definitions()
 
@@ -375,9 +395,11 @@ def _model_definitions() -> Iterator[tuple[str, Schema]]:
         yield f"model {name}", _closed({**common, **properties})
         # With `units` the settings are those of any of them.
         cases.append(_case(name, _ref(f"model {name}"), without=("units",)))
-    yield "model", {"anyOf": [_ref("model name"), {"type": "object", "properties": common, "allOf": cases}]}
+    yield "model mapping", {"type": "object", "properties": common, "allOf": cases}
+    yield "model", _name_or_mapping("model name", "model mapping")
     named = {"type": "object", "properties": {"name": _ref("unit name")}, "required": ["name"], "allOf": unit_cases}
-    yield "unit", {"anyOf": [_ref("unit name"), named]}
+    yield "unit mapping", named
+    yield "unit", _name_or_mapping("unit name", "unit mapping")
 
 
 def _task_definitions() -> Iterator[tuple[str, Schema]]:
@@ -385,8 +407,8 @@ def _task_definitions() -> Iterator[tuple[str, Schema]]:
     for name in registry.names("task"):
         yield f"task {name}", _closed({"name": {}, "label": {}, **_properties(registry.find("task", name).Config)})
         cases.append(_case(name, _ref(f"task {name}")))
-    mapping = {"type": "object", "properties": {"name": _ref("task name")}, "allOf": cases}
-    yield "task", {"anyOf": [_ref("task name"), mapping]}
+    yield "task mapping", {"type": "object", "properties": {"name": _ref("task name")}, "allOf": cases}
+    yield "task", _name_or_mapping("task name", "task mapping")
 
 
 def _closed(properties: Mapping[str, Schema]) -> Schema:
@@ -413,12 +435,11 @@ def _train_paths(train: type[Any], prefix: str = "train") -> dict[str, Schema]:
 
 def _compare(of_train: Mapping[str, Schema]) -> Schema:
     entry = _closed({"label": {"type": ["string", "number", "boolean"]}, "model": _ref("model"), "task": _ref("task"),
-                     "train": _ref("train")})  # fmt: skip
+                     "train": _object("train")})  # fmt: skip
     lists: dict[str, Schema] = {
         section: {"type": "array", "minItems": 1, "items": _ref(section)} for section in ("model", "task")
     }
     return {
-        "type": "object",
         "propertyNames": {"pattern": r"^[A-Za-z][A-Za-z0-9_.-]*$", "not": {"const": "train"}},
         "properties": lists | {path: {"type": "array", "minItems": 1, "items": one} for path, one in of_train.items()},
         "patternProperties": {_LEAF: {"type": "array", "minItems": 1}},
@@ -460,7 +481,6 @@ def _objective_definitions() -> Iterator[tuple[str, Schema]]:
     yield (
         "constraints",
         {
-            "type": "object",
             "propertyNames": {"anyOf": [{"enum": limited}, median]},
             "additionalProperties": {**_closed(bounds), "minProperties": 1},
         },
@@ -477,7 +497,9 @@ def _sampler_definitions() -> Iterator[tuple[str, Schema]]:
         yield f"sampler {name}", _closed({"name": {}, "seed": _whole(0, MAX_SEED), **options})
         cases.append(_case(name, _ref(f"sampler {name}")))
     cases.append({"if": {"not": {"required": ["name"]}}, "then": _ref(f"sampler {Search.sampler}")})
-    yield "sampler", {"anyOf": [names, {"type": "object", "properties": {"name": names}, "allOf": cases}]}
+    yield "sampler name", names
+    yield "sampler mapping", {"type": "object", "properties": {"name": names}, "allOf": cases}
+    yield "sampler", _name_or_mapping("sampler name", "sampler mapping")
 
 
 def _option(option: Option) -> Schema:

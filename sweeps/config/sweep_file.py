@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -296,6 +297,13 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     warnings += _check_early_stopping(
         values.get("early_stopping"), stopping, search, seeds, _figures(base, axes), cells, faults
     )
+    sources = expected.get("sources") if faults and expected else None
+    if isinstance(sources, dict) and (absent := [file for file in sources if not os.path.exists(str(file))]):
+        faults.add(
+            "exported.sources",
+            f"has the code of {', '.join(map(str, absent))}, which is not here: `sweeps reproduce` trains with it; for "
+            "anything else copy it from there into files of these names",
+        )
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
         resources=resources, budget=budget, warnings=tuple(warnings), text="", expected=expected,

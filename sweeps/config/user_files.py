@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -119,16 +120,22 @@ def embedded(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def embedded_code(file: Path, on_code: Callable[[str], object]) -> Iterator[Path]:
+def embedded_code(file: Path, on_code: Callable[[str], object], trusted: bool = False) -> Iterator[Path]:
     """Yield the path of an exported file, for as long as the block lasts in a folder of its own with the code that it has.
 
     That is the working directory then, and first on Python's path. `on_code` receives a sentence before. Without code in the
-    file nothing is changed. Raises UserError where the code is not what was exported, and then writes nothing.
+    file nothing is changed. Raises UserError where the code is not what was exported, and where it is neither `trusted` nor the
+    same as the files in the working directory; it is not executed then.
     """
     sources = _embedded_in(file)
     if not sources:
         yield file
         return
+    if not trusted and (unknown := [name for name, text in sources.items() if not _is_here(name, text)]):
+        raise UserError(
+            f"{file} has code of its own ({', '.join(unknown)}, under `exported.sources`) that the working directory lacks. "
+            f"Look at it; `sweeps reproduce {shlex.quote(str(file))} --trust-code` then executes it"
+        )
     before = Path.cwd()
     file = file.absolute()
     with tempfile.TemporaryDirectory(prefix="sweeps-code-") as folder:
@@ -147,6 +154,14 @@ def embedded_code(file: Path, on_code: Callable[[str], object]) -> Iterator[Path
             sys.path.remove(folder)
             os.chdir(before)
             registry.clear_cache()
+
+
+def _is_here(name: str, text: str) -> bool:
+    """Return whether the working directory has a file of that name and text, which a sweep file may execute anyway."""
+    try:
+        return Path(name).read_bytes() == text.encode("utf-8")
+    except OSError:
+        return False
 
 
 def _embedded_in(file: Path) -> dict[str, str]:

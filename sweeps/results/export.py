@@ -264,7 +264,7 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     if broken := found.broken_constraints(chosen):
         lines.append(f"No configuration meets all constraints; this one breaks {', '.join(map(str, broken))}.")
     if sources := document["exported"].get("sources"):
-        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce` executes.")
+        lines.append(f"It has the code of {', '.join(sources)}, which `sweeps reproduce --trust-code` executes.")
     if document.get("question"):
         lines.insert(0, f"Question: {document['question']}")
     if len(cells) > 1:

@@ -18,7 +18,7 @@ from sweeps.results.numbers import UNKNOWN, number, percent, steps
 from sweeps.results.provenance import failures, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
-from sweeps.results.verdicts import Unsolved, unsolved
+from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"gradient_noise": "noise"}
 MOST_TIED = 8
@@ -58,6 +58,8 @@ def overview(report: Report) -> list[Part]:
         parts.append(question(report))
     if not report.configurations:
         parts.append("No configuration has been tried yet.")
+    elif not any(one.rank is not None for one in report.configurations):
+        parts.append("No configuration is complete yet, so none is ranked.")
     cells = report.cells()
     return [
         *parts,
@@ -406,9 +408,11 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     summary = report.judged_by(one)
     if not summary.results:
         return []
-    lines = [f"{_mark(report, one)}: {_errors(summary)}"]
+    lines = [f"{_mark(report, one)}, {_errors(summary)}"]
     if report.is_judged():
         groups = unsolved(summary.results)
+        if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
+            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):
@@ -435,13 +439,10 @@ def _errors(summary: Summary) -> str:
         return summary.value(metric.name).estimate
 
     threshold, lowest, last = map(value, (metrics.THRESHOLD_MEDIAN, metrics.ERROR_LOWEST_MEDIAN, metrics.ERROR_AT_END_MEDIAN))
-    text = f"median of seeds, lowest error {number(lowest)}, at the end {number(last)}"
+    text = f"median of seeds: lowest error {number(lowest)}, last error {number(last)}"
     if threshold:
         times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
-        text = (
-            f"threshold {number(threshold)}; median of seeds, lowest error {number(lowest)} ({times[0]} thresholds), "
-            f"at the end {number(last)} ({times[1]} thresholds)"
-        )
+        text += f", {times[0]} and {times[1]} times the threshold {number(threshold)}"
     mean = summary.value(metrics.RESTRICTED_MEAN.name)
     if mean.estimate is None or not summary.solved:
         return f"{text}."

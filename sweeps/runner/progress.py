@@ -28,7 +28,7 @@ from sweeps.results.statistics import wilson
 from sweeps.results.summary import Standing, Summary, standing, summarise
 from sweeps.runner.driver import ConfigurationProgress, Driver
 from sweeps.runner.forecast import Forecast, Left
-from sweeps.runner.progress_log import MARK
+from sweeps.runner.progress_log import COMPILING, MARK
 
 SCREEN_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 15.0
@@ -180,7 +180,7 @@ class Progress:
         if self._before is not None:
             return self._before
         phases = self._driver.phases
-        compiling = f"compiling or loading {', '.join(phases.preparing)}" if phases.preparing else ""
+        compiling = f"{COMPILING}{', '.join(phases.preparing)}" if phases.preparing else ""
         waiting = f"{phases.starting} worker{'s' if phases.starting != 1 else ''} starting" if phases.starting else ""
         return ", ".join(part for part in (compiling, waiting) if part)
 

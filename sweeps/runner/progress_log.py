@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 MARK = "progress| "
 """Prefix of every line of a block."""
+COMPILING = "compiling or loading "
+"""In the first line of a block, before the models whose programs workers compile."""
 PERIOD_S = 15
 """Seconds between two lines that `plain` yields."""
 TABLE_PERIOD_S = 180
@@ -35,8 +37,10 @@ def last_block(log: Sequence[str]) -> list[str]:
 def plain(log: Iterator[str]) -> Iterator[str]:
     """Yield a log for reading: the first line of a block where lanes have ended since the last one, every 15 s.
 
-    Every few minutes, and at the end, the rest of the block follows, the table of the best configurations.
+    Every few minutes, and at the end, the rest of the block follows, the table of the best configurations. The first block in
+    which workers compile is shown as well.
     """
+    compiles = False
     shown_s, table_s, lanes, pending = -PERIOD_S, 0, "lanes 0", None
     rest: list[str] = []  # of the block that is read
     with_rest = False
@@ -52,6 +56,9 @@ def plain(log: Iterator[str]) -> Iterator[str]:
                 with_rest = at_s - table_s >= TABLE_PERIOD_S
                 table_s = at_s if with_rest else table_s
                 shown_s, lanes, pending = at_s, found[4] if found else lanes, None
+            elif COMPILING in pending and not compiles:
+                yield pending
+                compiles, pending = True, None
             elif found[4] == lanes:
                 pending = None
         elif line.startswith(MARK):

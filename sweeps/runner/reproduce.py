@@ -21,14 +21,17 @@ from sweeps.store import Store
 from sweeps.training.numerics import MODES, why_no_compiler
 
 
-def reproduce(file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None) -> bool:
+def reproduce(
+    file: Path, console: Console, fresh_seeds: bool = False, workers: int | None = None, trust_code: bool = False
+) -> bool:
     """Train an exported configuration in a new store, print PASS or FAIL, and return whether the figures agree.
 
     The same seeds on the same kind of machine must give equal figures. With `fresh_seeds` as many other seeds are
     trained and the success rates compared. Raises SweepFileError, UserError for a file without an `exported` section, and
-    what `run_sweep` raises. Code that the file has itself is executed, from a folder of its own.
+    what `run_sweep` raises. Code that the file has itself is executed, from a folder of its own, if `trust_code` is set or the
+    working directory has the same files.
     """
-    with embedded_code(file, lambda line: console.print(line, highlight=False, soft_wrap=True)) as at:
+    with embedded_code(file, lambda line: console.print(line, highlight=False, soft_wrap=True), trust_code) as at:
         return _reproduce(at, console, fresh_seeds, workers)
 
 

@@ -275,6 +275,12 @@ def require_continues(sweep: Sweep, store: Store) -> None:
         return
     before = _require_continues(sweep, row, difference(row.document, sweep), store.location)
     if before is not None and before.version == NUMERICS:
+        device = device_of(sweep)
+        if row.state != "done" and not before.device.startswith(device):
+            raise UserError(
+                f"sweep {sweep.name!r} in {store.location} began with numerics {before}, and the file's workers train on "
+                f"{device}, whose numbers differ: set resources.gpus as it was, or start another sweep with --name"
+            )
         try:
             # Without the budget, for which only a driver needs a price.
             Driver(replace(sweep, budget=Budget()), sweep.name, store, None, 1).require_same_lanes()

@@ -29,6 +29,11 @@ NAME = "model"
 ALIAS = "best"
 """Of the version that was registered last."""
 
+LOGGERS = (
+    "mlflow.pytorch", "mlflow.models.model", "mlflow.utils.requirements_utils", "mlflow.store.model_registry.abstract_store",
+)  # fmt: skip
+"""What they say while a model is logged is documented here, or is no concern of the user."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToLog:
@@ -87,7 +92,7 @@ def log_model(uri: str, sweep: str, created: str, model: ToLog, register: str | 
     if register is None:
         return Logged(logged, run.id, found is None)
     registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
-    with typed_errors(registry, f"register the model as {register!r}"):
+    with typed_errors(registry, f"register the model as {register!r}"), _quiet(uri):
         return Logged(logged, run.id, found is None, _register(uri, registry, logged, run.id, register, model))
 
 
@@ -97,7 +102,7 @@ def _quiet(uri: str) -> Iterator[None]:
     import mlflow
 
     before = mlflow.get_tracking_uri()
-    loggers = [logging.getLogger(name) for name in ("mlflow.pytorch", "mlflow.models.model", "mlflow.utils.requirements_utils")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     mlflow.set_tracking_uri(uri)
     for logger in loggers:

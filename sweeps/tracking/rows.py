@@ -174,10 +174,11 @@ def configuration_points(one: RankedConfiguration, objective: Objective) -> list
     steps = sorted({step for result in one.results for step in result.curve.get("step", ())})
     kept = [steps[i] for i in thinned(len(steps), [])]
     shares = [
-        Point(metric.name, share.estimate, step, age)
+        Point(f"{metric.name}{suffix}", value, step, age)
         for metric in metrics.step_metrics()
         for step, share in metric.value(one.results, kept)
-        if share.estimate is not None
+        for suffix, value in (("", share.estimate), (".low", share.low), (".high", share.high))
+        if value is not None
     ]
     return _at(values, one.budget, age) + shares
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeps.errors import TrackingError, UserError
@@ -38,10 +41,31 @@ def serve(
     # The job runner is for hosted language-model evaluations, and starts further processes.
     environment = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     environment["MLFLOW_BACKEND_STORE_URI"] = uri  # not in the command line, which every user can read: it may hold a password
+    return _started("MLflow's server", _command(uri, host, port), environment, host, port, "/health", ready_timeout_s)
+
+
+def serve_dashboard(file: Path, host: str = "127.0.0.1", port: int = 5000) -> subprocess.Popen[bytes]:
+    """Start optuna-dashboard on a journal file of Optuna and return when it responds. End it with `stop`.
+
+    Raises UserError where it is not installed or the port is taken, and TrackingError where it does not respond.
+    """
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("optuna-dashboard", path=beside)
+    if program is None:
+        raise UserError(f"optuna-dashboard is not installed: {shlex.quote(sys.executable)} -m pip install optuna-dashboard")
+    _check_port(host, port)
+    command = [program, "--storage-class", "JournalFileStorage", "--host", host, "--port", str(port), "--quiet", str(file)]
+    return _started("optuna-dashboard", command, {**os.environ}, host, port, "/", 60.0)
+
+
+def _started(
+    what: str, command: Sequence[str], environment: Mapping[str, str], host: str, port: int, path: str, ready_timeout_s: float
+) -> subprocess.Popen[bytes]:
+    """Start a server and return when it responds. Raises TrackingError if it does not in time."""
     with tempfile.TemporaryFile() as output:
         # A new session, so that `stop` ends the server's workers as well.
         process = subprocess.Popen(
-            _command(uri, host, port),
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -49,7 +73,7 @@ def serve(
             start_new_session=True,
         )
         try:
-            if _responds(process, f"{address(host, port)}/health", ready_timeout_s):
+            if _responds(process, f"{address(host, port)}{path}", ready_timeout_s):
                 return process
         except BaseException:
             stop(process)
@@ -59,7 +83,7 @@ def serve(
         output.seek(0)
         last = output.read().decode(errors="replace").strip().splitlines()[-5:]
     why = f"ended with status {status}" if status is not None else f"did not respond within {ready_timeout_s:g} s"
-    raise TrackingError("\n".join([f"MLflow's server on {host}:{port} {why}. Its last output:", *last]))
+    raise TrackingError("\n".join([f"{what} on {host}:{port} {why}. Its last output:", *last]))
 
 
 def address(host: str, port: int) -> str:

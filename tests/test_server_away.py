@@ -1,0 +1,94 @@
+"""MLflow's server killed while a sweep is written: nothing is lost, nothing is there twice, and the sweep does not wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tracked import configuration, ranked, record, records_of, small_sweep
+
+from sweeps.tracking import BackgroundTracker, Tracker, serve, stop
+from sweeps.tracking import tracker as tracker_module
+from sweeps.tracking.runs import key_of
+
+pytestmark = pytest.mark.slow
+CREATED = "2026-01-02T03:04:05+00:00"
+
+
+def test_a_server_that_is_killed_and_started_again_has_every_run_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setattr(tracker_module, "LAST_PAUSE_S", 1.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    database, uri, sweep = f"sqlite:///{tmp_path}/served.db", f"http://127.0.0.1:{port}", small_sweep()
+    one, other = (configuration(sweep, 0, number, state="complete", seeds=range(40)) for number in (0, 1))
+    server = serve(database, port=port)
+    try:
+        background = BackgroundTracker(Tracker(uri, sweep, created=CREATED))
+        background.begin()
+        for write in (lambda tracker: tracker.begin(), lambda tracker: tracker.start(one)):
+            background.write(write)
+        while background.pending:
+            time.sleep(0.05)
+        for seed in range(40):  # of which some are written when it is killed
+            background.write(lambda tracker, seed=seed: tracker.lanes(one, [record(one, seed)]))
+        os.killpg(server.pid, signal.SIGKILL)
+        stop(server)
+        while not any("tried again" in entry.getMessage() for entry in caplog.records):
+            time.sleep(0.05)
+        began_s = time.monotonic()
+        background.write(lambda tracker: tracker.complete(ranked(other, [record(other, seed) for seed in range(40)])))
+        background.write(lambda tracker: tracker.complete(ranked(one, [record(one, seed) for seed in range(40)])))
+        background.write(lambda tracker: tracker.finish("done", "", {(one.cell, 0): 1}))
+        assert time.monotonic() - began_s < 1.0, "a write waits for nothing"
+        server = serve(database, port=port)
+        assert background.flush()
+        client = MlflowClient(uri)
+        found = client.search_runs([str(client.get_experiment_by_name("small").experiment_id)], max_results=1000)  # type: ignore[union-attr]
+        places = Counter(key_of(run.data.tags) for run in found)
+        assert len(places) == 1 + 2 + 80 and set(places.values()) == {1}
+        assert {run.info.status for run in found} == {"FINISHED"}
+        assert all(run.data.metrics["solved"] for run in found if run.data.tags["level"] == "seed")
+    finally:
+        stop(server)
+
+
+def test_a_server_has_the_runs_that_sqlite_has(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sweep = small_sweep()
+    server = serve(f"sqlite:///{tmp_path}/served.db", port=port)
+    try:
+        contents = []
+        for uri in (f"http://127.0.0.1:{port}", f"sqlite:///{tmp_path}/mlflow.db"):
+            one = configuration(sweep, state="complete")
+            tracker = Tracker(uri, sweep, created=CREATED)
+            tracker.begin()
+            tracker.complete(ranked(one, records_of(one)))
+            tracker.finish("done", "| table |", {(one.cell, 1): 1})
+            client = MlflowClient(uri)
+            found = client.search_runs([str(client.get_experiment_by_name("small").experiment_id)])  # type: ignore[union-attr]
+            contents.append(
+                {
+                    run.info.run_name: (
+                        run.info.status, run.data.params, run.data.metrics,
+                        {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"},
+                    )
+                    for run in found
+                }
+            )  # fmt: skip
+        assert contents[0] == contents[1] and len(contents[0]) == 5
+    finally:
+        stop(server)
