@@ -215,6 +215,16 @@ def test_a_module_is_one_like_any_other(store: Store, tmp_path: Path) -> None:
     assert double(x.double()).dtype == torch.float64 and copy.deepcopy(double)(x.double()).dtype == torch.float64
 
 
+def test_weights_that_two_names_share_are_taken_once() -> None:
+    settings = small_settings("nau")
+    model = TrainedModel(settings, {"seed": 0})
+    model.network.alias = model.network.first  # a network of a user's own may use a layer twice
+    assert any("alias" in name for name in model.state_dict())
+    state = initial_state(build(settings), 3, CPU)
+    model.take(best_of(state))
+    assert torch.equal(model.network.alias.weight, state["params"]["first.weight"])
+
+
 def test_a_wrong_number_of_inputs_is_named(store: Store) -> None:
     with pytest.raises(ValueError, match=r"takes \[rows, 10\], but got \[4, 3\]"):
         load_model("small", store=store.location)(torch.rand(4, 3))

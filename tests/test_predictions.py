@@ -117,6 +117,14 @@ def test_a_number_in_words_is_a_sequence_of_tokens() -> None:
         Inputs(task).parse("twenty onee\n", "words")
 
 
+def test_inputs_without_an_exact_result_have_predictions_and_a_note() -> None:
+    model = drawn(resolved({"name": "linear", "network": "tokens"}, "number_words", steps=1))
+    x = Inputs(model.task).parse("22 22 22 22 22 0\n", "words")
+    found = Predictions([model], x)
+    assert list(found.columns) == ["prediction"] and found.note is not None
+    assert found.note.startswith("the task has no exact result for these inputs (KeyError")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

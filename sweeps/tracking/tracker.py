@@ -321,7 +321,7 @@ class Tracker:
     ) -> None:  # fmt: skip
         tags = {**rows.seed_tags(configuration, result), **_rank_tag(rank)}
         run, left_out = self._find(opened, key_of(tags))
-        if left_out or (run is not None and run.ended and not _changed(run, tags)):
+        if left_out or (run is not None and run.ended and "verdict" in run.tags and not _changed(run, tags)):
             return
         judged = verdict(result)
         tags |= {"verdict": judged.kind, "why": judged.text}

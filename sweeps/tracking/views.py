@@ -40,14 +40,15 @@ def experiment_tags(objective: Objective, searched: Sequence[str], created_ms: i
         _column("metrics", "objective"), *(_column("metrics", name) for name in others),
         *(_column("params", path) for path in searched), _column("tags", "outcome"), _column("tags", "rank"),
     ]  # fmt: skip
-    of_seed = [*(_column("metrics", name) for name in _OF_SEED), *(_column("tags", name) for name in ("verdict", "why"))]
+    of_seed = [_column("tags", "verdict"), *(_column("metrics", name) for name in _OF_SEED), _column("tags", "why")]
+    of_failed = [*(_column("tags", name) for name in ("verdict", "why")), *(_column("metrics", name) for name in _OF_SEED)]
     leaderboard = _table("tags.level = 'configuration'", "objective", better, of_configuration)
     best = "tags.level = 'seed' AND tags.rank = '1'"
     views = {
         LEADERBOARD: ("Leaderboard", leaderboard),
         BEST: ("Best configuration's seeds", _table(best, "converged_at", True, of_seed)),
         FAILED: (
-            "Failed seeds", _table("tags.level = 'seed' AND tags.outcome != 'solved'", "error.extrapolation", True, of_seed)
+            "Failed seeds", _table("tags.level = 'seed' AND tags.outcome != 'solved'", "error.extrapolation", True, of_failed)
         ),
         CONVERGENCE: ("Convergence", {**_table(best, "converged_at", True, of_seed), **_charts()}),
     }  # fmt: skip
