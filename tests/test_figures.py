@@ -170,6 +170,19 @@ def test_what_cannot_be_drawn_is_said_with_the_reason_and_the_others_are_drawn(p
     assert " ".join(said) in texts(figure)
 
 
+def test_configurations_that_are_not_drawn_for_one_reason_are_one_line(store: Store) -> None:
+    for number in range(2, 10):
+        entry = configuration("nau", number, TUNED | {"train.lr": 1e-3 * number}, seeds=1)
+        store.add_configuration("small", entry)
+        store.add_records([made_lane(entry, 0, None, None, outcome="error", reason="RuntimeError: boom")])
+    said: list[str] = []
+    draw(store, ["small"], x="train.lr", on_missing=said.append)
+    (line,) = said
+    assert line.startswith("not drawn: model=nau #") and line.endswith(
+        " and 3 more: every seed ended in an error, such as RuntimeError: boom"
+    )
+
+
 @pytest.mark.parametrize("x", ["train.lr", "model"])
 def test_points_leave_out_what_ended_in_errors(partly: Store, x: str, tmp_path: Path) -> None:
     said: list[str] = []

@@ -18,7 +18,8 @@ import pytest
 from commands import call
 from made_sweep import DOCUMENT, TUNED, configuration, lane, made_sweep
 
-from sweeps.results import FORMATS, Report, report
+from sweeps.machine import PRICE
+from sweeps.results import FORMATS, Report, as_json, as_markdown, report
 from sweeps.results.html import as_html
 from sweeps.results.provenance import cost, digest, duration, failures
 from sweeps.store import Store
@@ -174,6 +175,19 @@ def test_a_sweep_without_results_says_so(store: Store) -> None:
     assert "No configuration has been tried yet." in text and "No figure: no seed has ended" in text
 
 
+def test_markdown_and_json_have_failures_and_provenance_too(small: Report) -> None:
+    found = json.loads(as_json(small))
+    assert [(one["outcome"], one["reason"], one["seeds"]) for one in found["failures"]] == [
+        ("diverged", "not finite at step 700", 1), ("error", "RuntimeError: boom", 1),
+    ]  # fmt: skip
+    assert found["provenance"]["torch"] == "2.13.0" and "provenance" not in json.loads(as_json(small, timing=False))
+    text = as_markdown(small)
+    assert "| 1     | diverged | not finite at step 700 | model=linear #0 |" in text and "torch 2.13.0" in " ".join(
+        text.split()
+    )
+    assert "Provenance" not in as_markdown(small, timing=False)
+
+
 def test_failures_that_differ_only_in_numbers_are_one_with_the_range_of_the_numbers(small: Report) -> None:
     results = tuple(
         dataclasses.replace(result, outcome="diverged", solved=False, reason=f"not finite at step {step}")
@@ -187,11 +201,17 @@ def test_failures_that_differ_only_in_numbers_are_one_with_the_range_of_the_numb
     assert found[0].configurations == ("model=nau #1", "model=linear #0")
 
 
-def test_the_price_is_there_where_that_of_a_node_is_known(small: Report) -> None:
+def test_the_price_is_there_where_that_of_a_node_is_known(small: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     row = dataclasses.replace(small.row, seconds=7200.0)
     priced = dataclasses.replace(small, row=row)
     assert cost(priced, priced.totals(), 1.5)["price"] == "3.00 USD a node, at 1.5 USD an hour"
     assert "price" not in cost(priced, priced.totals())
+    assert json.loads(as_json(priced))["totals"]["timing"]["cost_usd_per_node"] is None
+    monkeypatch.setenv(PRICE, "1.5")
+    assert json.loads(as_json(priced))["totals"]["timing"]["cost_usd_per_node"] == 3.0
+    assert "Timing: 7200.0 s of wall time, 15.0 s of all lanes together, 20.9 seed-steps a second, 3.00 USD a node." in (
+        as_markdown(priced)
+    )
     assert (duration(3.21), duration(245), duration(12_300)) == ("3.2 s", "4 min 5 s", "3 h 25 min")
 
 

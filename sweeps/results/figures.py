@@ -86,6 +86,8 @@ MOST_MARKED = 2000
 """Points of one colour; of more every n-th is drawn."""
 LONGEST_NAME = 28
 """Letters of a line of a setting's name beside its importance."""
+MOST_NAMED = 5
+"""Configurations that are named for one reason why they are not drawn."""
 MOST_PANELS = 6
 """Cells that a parallel or an importance figure has panels for."""
 
@@ -429,17 +431,22 @@ def _drawable(cell: Sequence[RankedConfiguration], which: str, x: str) -> tuple[
                 f": no other configuration has the best one's values in all settings but {x}; a grid over it would, "
                 "and --others any draws all configurations"
             ]
-    drawn, reasons = [], []
+    drawn: list[RankedConfiguration] = []
+    without: dict[str, list[str]] = {}
     for one in chosen:
-        name = f" #{one.configuration.number}" if len(chosen) > 1 else ""
         if one.summary.errors == one.summary.seeds:
-            reasons.append(f"{name}: every seed ended in an error, such as {one.results[0].reason}")
+            reason = f"every seed ended in an error, such as {one.results[0].reason}"
         elif x not in LINES and position_of(one, x) is None:
-            reasons.append(f"{name}: it has no {x}")
+            reason = f"it has no {x}"
         else:
             drawn.append(one)
-    if reasons and not drawn and all(reason.endswith(f"it has no {x}") for reason in reasons):
-        reasons = [f": it has no {x}"]
+            continue
+        without.setdefault(reason, []).append(f"#{one.configuration.number}")
+    reasons = []
+    for reason, numbers in without.items():
+        more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+        named = f" {', '.join(numbers[:MOST_NAMED])}{more}" if len(numbers) < len(chosen) else ""
+        reasons.append(f"{named}: {reason}")
     if at_rung:
         reasons.append(f": {at_rung} configurations that early stopping stopped at a rung, before their whole budget")
     return drawn, reasons

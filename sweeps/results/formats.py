@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.config.space import Dimension, Search
+from sweeps.machine import price_here
 from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
-from sweeps.results.provenance import failures, provenance
+from sweeps.results.provenance import failures, price_of, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
 from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
@@ -106,7 +107,11 @@ def as_json(report: Report, timing: bool = True) -> str:
 def _object(report: Report, timing: bool) -> dict[str, Any]:
     """Return the report with failures by reason and, unless it shall be without wall times, its provenance."""
     found = report.as_dict(timing) | {"failures": [dataclasses.asdict(one) for one in failures(report)]}
-    return found | ({"provenance": provenance(report)} if timing else {})
+    if not timing:
+        return found
+    wall = found["totals"]["timing"]
+    wall["cost_usd_per_node"] = price_of(wall["sweep_seconds"], price_here())
+    return found | {"provenance": provenance(report)}
 
 
 def _list_of_json(reports: Sequence[Report], timing: bool) -> str:
@@ -210,11 +215,13 @@ def _shown(value: Any) -> str:
 
 
 def timing_line(totals: Mapping[str, Any]) -> str:
-    """Return wall time and speed: the only line of a report that differs between equal sweeps."""
+    """Return wall time, lane time and speed, and the price where that of a node is known; it differs between equal sweeps."""
     timing = totals["timing"]
-    rate = timing["seed_steps_per_second"]
-    speed = f", {steps(rate)} seed-steps a second" if rate is not None else ""
-    return f"Timing: {timing['sweep_seconds']:.1f} s of wall time{speed}."
+    rate, usd = timing["seed_steps_per_second"], price_of(timing["sweep_seconds"], price_here())
+    parts = [f"{timing['sweep_seconds']:.1f} s of wall time", f"{timing['lane_seconds']:.1f} s of all lanes together"]
+    parts += [f"{steps(rate)} seed-steps a second"] if rate is not None else []
+    parts += [f"{usd:.2f} USD a node"] if usd is not None else []
+    return f"Timing: {', '.join(parts)}."
 
 
 @dataclass(frozen=True)
