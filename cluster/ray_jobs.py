@@ -73,7 +73,8 @@ STATE_OF: dict[str, State] = {
 }
 RAY_LIMIT = "RAY_max_grpc_message_size"
 """The environment variable with which Ray itself is configured to accept larger working folders."""
-SENT_SUFFIXES = (".py", ".yaml", ".txt")
+NOT_SENT_SUFFIXES = (".npz",)
+"""Of files of this project that no sweep needs: recordings of `sweeps bench`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -492,7 +493,7 @@ def limit_bytes() -> int:
 def parcel(order: Mapping[str, Any], submission: Submission | None = None) -> Iterator[Parcel]:
     """Make a working folder, which is removed at the end. Raises UserError if it exceeds Ray's limit."""
     root = Path(__file__).resolve().parent.parent
-    code = (path for name in PACKAGES for path in files_below(root / name) if path.suffix in SENT_SUFFIXES)
+    code = (path for name in PACKAGES for path in files_below(root / name) if path.suffix not in NOT_SENT_SUFFIXES)
     files = {path.relative_to(root).as_posix(): path for path in code}
     if submission is not None:
         files = {**submission.files, **files}

@@ -44,7 +44,7 @@ from torch.utils import _pytree as pytree
 
 from sweeps.machine import use_compile_cache
 from sweeps.training.compile import ProgramFolder, Recorded, in_place
-from sweeps.training.cpp import print_cpp
+from sweeps.training.cpp import header, print_cpp
 from sweeps.training.cuda import CudaError, CudaProgram, CudaText, print_cuda, shared_limit
 from sweeps.training.loops import DECOMPOSED, NotLowered, lower
 from sweeps.training.numerics import NUMERICS
@@ -213,6 +213,7 @@ class LaneProgram:
             # Its numbers may come from a file, which is no part of an identity.
             "holds_tensors": bool(graph.graph.find_nodes(op="get_attr")),
         }  # fmt: skip
+        header()  # raises where the file is missing: an incomplete installation must not train slowly, with other numbers
         try:
             form, place = lower(graph, self.num_carried), self._place(example, stops)
             if self.device.type == "cpu":

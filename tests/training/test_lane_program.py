@@ -515,3 +515,12 @@ def test_a_kept_description_that_is_no_description_is_made_again(monkeypatch, tm
     for text in ("{}", "[]", '{"source": null}', "{"):
         description.write_text(text)
         assert LaneProgram(tripled, (numbers(36),), carried=False, identity="tripled").is_native
+
+
+def test_without_the_header_nothing_is_trained_rather_than_slowly_with_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise FileNotFoundError("lane.h")
+
+    monkeypatch.setattr(lane_program, "header", missing)
+    with pytest.raises(FileNotFoundError, match="lane.h"):
+        LaneProgram(lambda x: x + 1, (numbers(3),), carried=False)
