@@ -209,6 +209,23 @@ def test_init_writes_a_file_that_is_sound_and_overwrites_none(sweeps: Command, t
     assert (tmp_path / "mine.yaml").read_text() == text
 
 
+def test_init_starts_from_a_definition_and_refuses_a_name_without_yaml(sweeps: Command, tmp_path: Path) -> None:
+    assert sweeps("init", "mine.yaml", "--definition", "nau-addition").status == 0
+    assert "\nname: mine\n" in (tmp_path / "mine.yaml").read_text()
+    assert sweeps("check", "mine.yaml").status == 0
+    refused = sweeps("init", "nau-addition")
+    assert refused.status == 2
+    assert "`sweeps init my.yaml --definition nau-addition` starts from that one" in refused.err
+    assert "Did you mean 'nau-addition'?" in sweeps("init", "x.yaml", "--definition", "nau-adition").err
+
+
+def test_a_misspelled_file_is_answered_with_the_nearest_file_and_sweep(sweeps: Command, file: Path) -> None:
+    made_at(file.parent / "results")
+    answer = sweeps("run", "smal")
+    assert answer.status == 2
+    assert "Did you mean 'small.yaml'?" in answer.err and "The store has a sweep 'small': `sweeps run small`" in answer.err
+
+
 def test_check_prints_how_many_lanes_a_file_has(sweeps: Command, file: Path) -> None:
     answer = sweeps("check", "small.yaml")
     assert answer.status == 0 and answer.out.startswith("small.yaml is sound: 2 cells, 24 lanes, 6 configurations, ")

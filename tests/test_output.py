@@ -70,7 +70,7 @@ def test_a_trained_sweep_ends_with_0_on_a_terminal_of_any_encoding(sweeps: Comma
 def test_a_name_of_a_file_that_is_not_utf_8_is_shown(sweeps: Command, tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"f\xe9.yaml")).write_text(FILE.replace("name: größer", "name: g"), encoding="utf-8")
     done = sweeps("check", os.fsdecode(b"f\xe9.yaml"), PYTHONIOENCODING="utf-8")
-    assert done.returncode == 0 and done.stdout.startswith(rb"f\xe9.yaml is sound: 1 cells, 2 lanes, ")
+    assert done.returncode == 0 and done.stdout.startswith(rb"f\xe9.yaml is sound: 1 cell, 2 lanes, ")
 
 
 def test_files_are_written_as_utf_8_in_any_locale(sweeps: Command, tmp_path: Path) -> None:

@@ -33,15 +33,23 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def init(file: Annotated[Path, typer.Argument()] = Path("sweep.yaml")) -> None:
+def init(
+    file: Annotated[Path, typer.Argument()] = Path("sweep.yaml"),
+    definition: Annotated[str, typer.Option(help="shipped sweep file to start from: `sweeps list definitions`")] = "quickstart",
+) -> None:
     """Write a commented sweep file to start from."""
-    from sweeps.config.sweep_file import DEFINITIONS
+    from sweeps.config.sweep_file import DEFINITIONS, find_definition
 
+    if file.suffix not in (".yaml", ".yml"):
+        raise UserError(
+            f"a sweep file ends on .yaml, and {str(file)!r} does not: `sweeps init {file}.yaml`"
+            + (f"; `sweeps init my.yaml --definition {file}` starts from that one" if str(file) in definitions() else "")
+        )
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten: name another file")
-    text = (DEFINITIONS / "quickstart.yaml").read_text(encoding="utf-8")
+    text = (DEFINITIONS / f"{find_definition(definition)}.yaml").read_text(encoding="utf-8")
     with writing(file) as opened:
-        text = text.replace("name: quickstart", f"name: {file.stem}").replace("run quickstart  ", f"run {file}")
+        text = text.replace(f"name: {definition}", f"name: {file.stem}").replace(f"run {definition}  ", f"run {file}")
         opened.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {file}: edit it, then `sweeps check {file}` and `sweeps run {file}`", highlight=False)
 

@@ -124,7 +124,8 @@ def _cluster_notes(found: Plan) -> Iterator[str]:
 def counts_line(counts: Counts) -> str:
     """Return `2 cells, 24 lanes, 6 configurations, 2 packs, 9.6k seed-steps, 1.3 MB in the store`."""
     parts = [
-        f"{counts.cells} cells", f"{_range(counts.lanes)} lanes", f"{_range(counts.configurations)} configurations",
+        f"{counts.cells} cell{'s' * (counts.cells != 1)}", f"{_range(counts.lanes)} lanes",
+        f"{_range(counts.configurations)} configurations",
         f"{_range(counts.packs)} packs", f"{_steps(counts)} seed-steps",
         f"{megabytes(_all_bytes(counts))} in the store and MLflow",
     ]  # fmt: skip

@@ -57,7 +57,7 @@ def run(
     outlive()
     called = hook.parse(on_end, _warn)
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
-    sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
+    sweep = _stored_sweep(file, changed, store) or _load(file, changed, store)
     with Store(store) as opened:
 
         def ended(state: str, reason: str | None) -> None:
@@ -260,6 +260,23 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
             f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
         )  # fmt: skip
     return with_warnings(sweep)
+
+
+def _load(file: str, overrides: list[str], store: str) -> Sweep:
+    """Load a sweep file or a definition. Raises NoSuchFile, also with the nearest sweep of the store."""
+    from sweeps.config.registry import nearest
+    from sweeps.config.sweep_file import NoSuchFile
+    from sweeps.store import Store
+    from sweeps.store.database import exists
+
+    try:
+        return load_sweep(file, overrides)
+    except NoSuchFile as error:
+        if not exists(store):
+            raise
+        with Store(store, read_only=True) as opened:
+            near = nearest(file, [row.name for row in opened.sweeps()])
+        raise NoSuchFile(f"{error} The store has a sweep {near!r}: `sweeps run {near}`." if near else str(error)) from None
 
 
 def _warn(message: str) -> None:

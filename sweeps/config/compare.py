@@ -158,7 +158,8 @@ def read_axes(value: Any, base: Mapping[str, Any], faults: Faults) -> list[Axis]
         if name in ("model", "task") and name in base:
             faults.add(
                 path,
-                f"{name} is at top level too: keep one. (A setting of it is compared as {name}.SETTING)",
+                f"{name} is at top level too: keep one. (A setting of it is compared as {name}.SETTING; on the command line "
+                f"compare.{name}=[...] replaces these entries)",
             )
         if "." in name and name.partition(".")[0] not in SECTIONS:
             faults.add(path, unknown("section", name.partition(".")[0], SECTIONS))

@@ -979,6 +979,15 @@ def definitions() -> list[str]:
     return sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
 
 
+def find_definition(name: str) -> str:
+    """Return the name of a definition. Raises NoSuchFile, with the nearest one."""
+    if name in definitions():
+        return name
+    near = nearest(name, definitions())
+    guess = f" Did you mean {near!r}?" if near else ""
+    raise NoSuchFile(f"no definition named {name!r}.{guess} Definitions: {', '.join(definitions())}.")
+
+
 def find_file(given: str) -> Path:
     """The path of a FILE: a path, or the name of a definition. Raises NoSuchFile."""
     path = Path(given)
@@ -986,7 +995,10 @@ def find_file(given: str) -> Path:
         return path
     if given in definitions():
         return DEFINITIONS / f"{given}.yaml"
-    near = nearest(given, definitions())
+    folder = path.parent
+    files = sorted(str(folder / file.name) for file in folder.glob("*.y*ml")) if folder.is_dir() else []
+    near = nearest(given, [*files, *definitions(), *(Path(file).stem for file in files)])
+    near = next((file for file in files if near == Path(file).stem and near not in definitions()), near)
     raise NoSuchFile(
         f"no sweep file {given!r}, and no definition of that name."
         + (f" Did you mean {near!r}?" if near else "")

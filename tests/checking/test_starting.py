@@ -29,7 +29,7 @@ def test_a_new_file_is_sound_and_the_printed_commands_work(template: str, kind: 
     assert not checked.err and "warn" not in checked.out and "FAULT" not in checked.out
     assert "settings:" in call(*show.split()[1:]).out
     as_file = call("check", *run.replace("--name mine", "name=mine").split()[2:])
-    assert as_file.status == 0 and "1 cells, 20 lanes" in as_file.out, as_file.err
+    assert as_file.status == 0 and "1 cell, 20 lanes" in as_file.out, as_file.err
 
 
 def test_a_class_of_an_installed_module_is_checked_too() -> None:
