@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
@@ -53,6 +54,17 @@ def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite URI; None for any other."""
     path = uri.removeprefix(SQLITE)
     return Path(path) if path != uri and path not in ("", ":memory:") and "?" not in path else None
+
+
+def below(file: Path, uri: str) -> bool:
+    """Return whether a location of artifacts is in the folder of an SQLite database, as it is not where the store was copied.
+
+    Links and `..` are followed.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("", "file") or address.netloc not in ("", "localhost") or not address.path.startswith("/"):
+        return False
+    return file.absolute().parent.resolve() in Path(unquote(address.path)).resolve().parents
 
 
 def without_password(uri: str) -> str:
@@ -351,7 +363,7 @@ class Client:
         """Write files, by name, to the folder `report` of the run's artifacts."""
         file = sqlite_file(self.uri)
         location = self._mlflow.get_run(run.id).info.artifact_uri if file is not None else ""
-        if file is not None and not location.startswith(f"{file.absolute().parent.as_uri()}/"):
+        if file is not None and not below(file, location):
             log.info(
                 "the store was moved or copied: MLflow's artifacts of this sweep are in %s, where nothing is written", location
             )
