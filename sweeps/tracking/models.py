@@ -106,8 +106,8 @@ def _require_own_folder(file: Path, uri: str, experiment: str) -> None:
     location = MlflowClient(uri).get_experiment(experiment).artifact_location
     if not below(file, location):
         raise TrackingError(
-            f"the store was moved or copied: MLflow's artifacts of this sweep are in {location}, where nothing is written. With "
-            f"a new database models can be logged here: move {file} away; `sweeps sync NAME` then writes a sweep anew"
+            f"the store was moved or copied: MLflow's artifacts of this sweep are in {location}, where nothing is written. "
+            f"With a new database models can be logged here: move {file} away; `sweeps sync NAME` then writes a sweep anew"
         )
 
 
