@@ -414,22 +414,28 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
+def has_runs(uri: str, name: str, created: str) -> bool:
+    """Return whether MLflow has an experiment with the sweep's runs that is not deleted."""
+    return Client(uri).find(name, created) is not None
+
+
 def experiment_of(uri: str, name: str, created: str) -> str | None:
     """Return the id of the experiment with the sweep's runs, or None where there is none that has its saved views."""
     found = Client(uri).find(name, created)
     return found[0] if found is not None and WRITTEN in found[1] else None
 
 
-def prepare(uri: str, refill: Refill | None = None) -> None:
+def prepare(uri: str, refill: Refill | None = None, fill: bool = False) -> None:
     """Create, migrate or replace the database of an SQLite URI, and check that of a database server. Raises TrackingError.
 
-    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced.
+    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced, and with `fill` also where
+    there is none.
     """
     with typed_errors(uri, "be opened"):
         _set_up()
         file = sqlite_file(uri)
         if file is not None:
-            prepare_file(file, refill, log.warning)
+            prepare_file(file, refill, log.warning, fill)
         elif _SERVER.match(uri):
             check_server(uri)
 
