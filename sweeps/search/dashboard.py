@@ -91,7 +91,7 @@ def _trial(space: Mapping[str, Dimension], one: Tried) -> optuna.trial.FrozenTri
     values = [value for value in one.values if value is not None and math.isfinite(value)]
     state = STATES[one.state]
     if state == TrialState.COMPLETE and len(values) != len(one.values):
-        state = TrialState.FAIL  # Optuna knows no complete trial without a value
+        state = TrialState.FAIL  # Optuna has no complete trial without a value
     return optuna.trial.create_trial(
         state=state, params=parameters, distributions=distributions, user_attrs={**outside, **one.attributes},
         values=values if state == TrialState.COMPLETE else None,
