@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
 from sweeps.tracking.bulk import Bulk
-from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
-from sweeps.tracking.runs import PARENT, Change, Run
+from sweeps.tracking.database import SQLITE, Refill, check_server, close_connections, prepare_file
+from sweeps.tracking.runs import PARENT, Change, Changed, Run, Unavailable
 from sweeps.tracking.views import WRITTEN
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
+    import sqlalchemy as sa
     from mlflow.tracking import MlflowClient
 
 ENVIRONMENT = {
@@ -55,6 +57,17 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(path) if path != uri and path not in ("", ":memory:") and "?" not in path else None
 
 
+def below(file: Path, uri: str) -> bool:
+    """Return whether a location of artifacts is in the folder of an SQLite database, as it is not where the store was copied.
+
+    Links and `..` are followed.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("", "file") or address.netloc not in ("", "localhost") or not address.path.startswith("/"):
+        return False
+    return file.absolute().parent.resolve() in Path(unquote(address.path)).resolve().parents
+
+
 def without_password(uri: str) -> str:
     """Return the URI without what is between // and @, as it may be shown."""
     scheme, slashes, rest = uri.partition("://")
@@ -63,10 +76,6 @@ def without_password(uri: str) -> str:
 
 
 log = logging.getLogger(__name__)
-
-
-class Unavailable(TrackingError):
-    """MLflow does not answer, is busy, or its disk is full: what failed may be tried again later."""
 
 
 class Rejected(TrackingError):
@@ -123,7 +132,10 @@ class Client:
             )
         self._bulks: dict[str, Bulk | None] = {}
         prepare(uri, refill)
+        self._file, self.identity = file, _identity(file)
         with typed_errors(uri, "be opened"):
+            if file is not None:
+                close_connections(file)  # of before: they may be to a file that was deleted
             self._mlflow = _connect(uri)
 
     def experiment(self, name: str, created: str) -> str:
@@ -200,10 +212,8 @@ class Client:
         if experiment not in self._bulks:
             found = None
             if self.uri.startswith((SQLITE, "postgresql")):
-                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-                engine = SqlAlchemyStore._get_or_create_engine(self.uri)  # the one of the client
-                if Bulk.supports(engine):
+                engine = _engine(self.uri)
+                if engine is not None and Bulk.supports(engine):
                     found = Bulk(engine, experiment, self._mlflow.get_experiment(experiment).artifact_location)
             self._bulks[experiment] = found
         return self._bulks[experiment]
@@ -229,11 +239,18 @@ class Client:
         A run's parent is written before it. Where it raises, some of it may be written; all of it may be written again.
         """
         with typed_errors(self.uri, f"write {len(changes)} runs"):
+            self._require_same_file()
             if (bulk := self._bulk(experiment)) is not None:
                 bulk.write(created, created_ms, changes)
-                return
-            for level in ("sweep", "configuration", "seed"):
-                self._write_at_once(experiment, created_ms, [one for one in changes if one.key[0] == level])
+            else:
+                for level in ("sweep", "configuration", "seed"):
+                    self._write_at_once(experiment, created_ms, [one for one in changes if one.key[0] == level])
+            self._require_same_file()
+
+    def _require_same_file(self) -> None:
+        """Raise Changed where the SQLite file was deleted or replaced: an open connection would write to the old one."""
+        if _identity(self._file) != self.identity:
+            raise Changed(f"{self._file} was deleted or replaced meanwhile", lost=True)
 
     def _write_at_once(self, experiment: str, created_ms: int, changes: Sequence[Change]) -> None:
         """Write the runs of one level, several at a time."""
@@ -266,7 +283,8 @@ class Client:
     def _write_run(self, experiment: str, created_ms: int, change: Change) -> None:
         """Write a run in at most three requests: it is created, it receives its data, and its status is set.
 
-        What says that a run is complete comes after its data: the tag `logged`, and the status of one that has ended.
+        What marks a run as complete comes after its data: the tag `logged`, and the status of one that has ended. Where one
+        that had ended has another result its tags, such as `verdict`, are last: what is interrupted is written again.
         """
         run, tags = change.run, dict(change.tags)
         post = self._post if self.uri.startswith(("http://", "https://")) else self._call
@@ -278,16 +296,21 @@ class Client:
                 "create", experiment_id=experiment, start_time=change.started_ms, run_name=change.name, tags=_pairs(tags)
             )
             run.id, tags = made, logged
+        elif change.name:
+            self._mlflow.update_run(run.id, name=change.name)
+        last: dict[str, str] = {}
+        if not change.new and change.status is not None:
+            last, tags = tags, {}
         if change.points or change.params or tags:
             metrics = [{"key": p.key, "value": p.value, "timestamp": created_ms + p.age, "step": p.step} for p in change.points]
             fits = max(len(change.params), len(tags)) <= 100 and len(metrics) + len(change.params) + len(tags) <= 1000
             log = post if fits else self._call  # MLflow's client splits it at the limits of its server
             log("log-batch", run_id=run.id, metrics=metrics, params=_pairs(change.params), tags=_pairs(tags))
-        if change.name and not change.new:
-            self._mlflow.update_run(run.id, name=change.name)
         if change.status is not None and (change.status != "RUNNING" or not change.new):
             ended = {} if change.ended_ms is None else {"end_time": change.ended_ms}
             post("update", run_id=run.id, status=change.status, **ended)
+        if last:
+            post("log-batch", run_id=run.id, metrics=[], params=[], tags=_pairs(last))
 
     def _post(self, endpoint: str, **body: Any) -> str:
         """Send a request to a server, and return the id of the run that it created.
@@ -351,7 +374,7 @@ class Client:
         """Write files, by name, to the folder `report` of the run's artifacts."""
         file = sqlite_file(self.uri)
         location = self._mlflow.get_run(run.id).info.artifact_uri if file is not None else ""
-        if file is not None and not location.startswith(f"{file.absolute().parent.as_uri()}/"):
+        if file is not None and not below(file, location):
             log.info(
                 "the store was moved or copied: MLflow's artifacts of this sweep are in %s, where nothing is written", location
             )
@@ -373,8 +396,33 @@ class Client:
             run.deleted = False
 
 
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return what distinguishes a file from another one of its name; None where there is none."""
+    try:
+        found = file.stat() if file is not None else None
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _engine(uri: str) -> sa.Engine | None:
+    """Return the engine of MLflow's client; None where the installed MLflow keeps it elsewhere."""
+    try:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        engine: sa.Engine = SqlAlchemyStore._get_or_create_engine(uri)
+    except (AttributeError, ImportError):
+        return None
+    return engine
+
+
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def has_runs(uri: str, name: str, created: str) -> bool:
+    """Return whether MLflow has an experiment with the sweep's runs that is not deleted."""
+    return Client(uri).find(name, created) is not None
 
 
 def experiment_of(uri: str, name: str, created: str) -> str | None:
@@ -383,16 +431,17 @@ def experiment_of(uri: str, name: str, created: str) -> str | None:
     return found[0] if found is not None and WRITTEN in found[1] else None
 
 
-def prepare(uri: str, refill: Refill | None = None) -> None:
+def prepare(uri: str, refill: Refill | None = None, fill: bool = False) -> None:
     """Create, migrate or replace the database of an SQLite URI, and check that of a database server. Raises TrackingError.
 
-    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced.
+    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced, and with `fill` also where
+    there is none.
     """
     with typed_errors(uri, "be opened"):
         _set_up()
         file = sqlite_file(uri)
         if file is not None:
-            prepare_file(file, refill, log.warning)
+            prepare_file(file, refill, log.warning, fill)
         elif _SERVER.match(uri):
             check_server(uri)
 
