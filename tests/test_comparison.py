@@ -286,6 +286,13 @@ def test_other_versions_and_numerics_are_named() -> None:
     assert "The numerics differ" in " ".join(pair.remarks)
 
 
+def test_a_side_names_no_machine(store: Store) -> None:
+    """As `sweeps.results.provenance.of_lanes` does: neither a host nor what identifies a checkout."""
+    result = lane(configuration("nau", 0), 0, 5000, 1e-9)
+    result = dataclasses.replace(result, provenance={"torch": "2.13.0", "host": "secret", "git_commit": "ab12"})
+    assert comparison.side_of_results("own", SETTINGS, [result]).provenance == {"torch": "2.13.0"}
+
+
 # ------------------------------------------------------------------------------------------- files
 
 
@@ -397,7 +404,12 @@ def test_the_command_prints_markdown_json_and_csv(store: Store, tmp_path: Path) 
     assert (markdown.status, as_json.status, as_csv.status) == (0, 0, 0)
     assert markdown.out.startswith("# small:nau#0 against small:linear#1\n\n")
     assert json.loads(as_json.out)["pairs"][0]["second"]["best_of"] == 2
-    assert {row["figure"] for row in csv.DictReader(io.StringIO(as_csv.out))} >= {"success_rate", "par2", "error"}
+    rows = {row["figure"]: row for row in csv.DictReader(io.StringIO(as_csv.out))}
+    assert set(rows) >= {"success_rate", "par2", "error"}
+    for one in json.loads(as_json.out)["pairs"][0]["differences"]:
+        row, of_json = rows[one["name"]], [*one["difference"].values(), one["test"], one["p_value"]]
+        read = [row[column] for column in ("difference", "low", "high", "test", "p_value")]
+        assert read == ["" if value is None else str(value) for value in of_json] and None not in row
     assert call("compare", "small", "--store", store.location).out.startswith("# small:nau#1 against small:linear#1")
 
 

@@ -46,6 +46,7 @@ from sweeps.results.differences import (
 )
 from sweeps.results.formats import WIDTH, table
 from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval, rate_difference, wilson
 from sweeps.results.summary import RankedConfiguration
@@ -57,8 +58,6 @@ MOST_DETAILED = 1
 """Pairs of which every figure is in the Markdown; of more there is a line for each."""
 MOST_SETTINGS = 12
 """Settings that the Markdown lists."""
-IGNORED_PROVENANCE = ("host", "hostname", "pid", "node", "user", "gpu_of_node")
-"""What differs between two runs of one machine."""
 
 
 # ------------------------------------------------------------------------------------------- sides
@@ -274,7 +273,7 @@ def side_of_results(name: str, settings: Mapping[str, Any], results: Iterable[La
     """Return a side of results that nothing was chosen by."""
     ordered = sorted(results, key=lambda result: result.seed)
     return Side(
-        name=name, labels={}, settings=dict(settings), seeds=tuple(map(Seed.of, ordered)), provenance=_provenance(ordered),
+        name=name, labels={}, settings=dict(settings), seeds=tuple(map(Seed.of, ordered)), provenance=of_lanes(ordered),
         keys={result.seed: result.key for result in ordered},
     )  # fmt: skip
 
@@ -295,7 +294,7 @@ def _side(found: Report, cell: Sequence[RankedConfiguration], one: RankedConfigu
         name=f"{name}#{one.configuration.number}", labels=dict(one.configuration.labels), settings=settings,
         seeds=tuple(map(Seed.of, results)), keys={result.seed: result.key for result in results},
         best_of=tried if best and tried > 1 else None, chosen_by_these=best and tried > 1 and not fresh, fresh=fresh,
-        remark=remark, provenance=_provenance(results),
+        remark=remark, provenance=of_lanes(results),
     )  # fmt: skip
 
 
@@ -375,15 +374,6 @@ def _ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
 
 
-def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
-    values: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in result.provenance.items():
-            if key not in IGNORED_PROVENANCE:
-                values.setdefault(key, set()).add(str(value))
-    return {key: ", ".join(sorted(found)) for key, found in sorted(values.items())}
-
-
 # ------------------------------------------------------------------------------------------- differences
 
 
@@ -452,7 +442,7 @@ class Comparison:
                     "verdict": self.verdict(pair),
                     "budget": pair.budget,
                     "decisive": pair.decisive,
-                    "differences": [dataclasses.asdict(one) for one in pair.differences],
+                    "differences": [_difference_dict(one) for one in pair.differences],
                     "settings": [dict(zip(("setting", "first", "second"), row, strict=True)) for row in pair.settings],
                     "provenance": [dict(zip(("key", "first", "second"), row, strict=True)) for row in pair.provenance],
                     "remarks": [*pair.remarks, *_choice((pair.first, pair.second))],
@@ -475,7 +465,7 @@ class Comparison:
         writer.writerow(columns)
         for pair in self.pairs:
             for one in pair.differences:
-                values = [dataclasses.astuple(each) for each in (one.first, one.second, one.difference)]
+                values = [(each.estimate, each.low, each.high) for each in (one.first, one.second, one.difference)]
                 row = [
                     pair.first.name,
                     pair.second.name,
@@ -825,6 +815,14 @@ def _side_dict(side: Side) -> dict[str, Any]:
         "fresh_seeds": side.fresh,
         "provenance": side.provenance,
     }
+
+
+def _difference_dict(one: Difference) -> dict[str, Any]:
+    entry = dataclasses.asdict(one)
+    for name in ("first", "second", "difference"):
+        if not entry[name]["method"]:
+            del entry[name]["method"]
+    return entry
 
 
 def _finite(value: Any) -> Any:
