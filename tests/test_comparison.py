@@ -439,7 +439,7 @@ def test_the_figure_of_several_pairs_has_a_bar_for_each() -> None:
     from sweeps.results.comparison_figure import draw
 
     rates, means = draw(compare([side("a", half(20)), side("b", half(12)), side("c", half(11))])).axes
-    assert [label.get_text() for label in rates.get_yticklabels()] == ["b - a", "c - a", "c - b"]
+    assert [label.get_text() for label in rates.get_yticklabels()] == ["a against b", "a against c", "b against c"]
     assert len(rates.containers) == len(means.containers) == 3
 
 

@@ -115,6 +115,8 @@ def test_what_does_not_vary_has_no_interval_rather_than_one_of_no_width() -> Non
     assert mean_difference([5.0, 5.0], [7.0, 7.0], rng()).low is None
     assert mean_difference([5.0], [7.0], rng()).estimate == 2
     assert mean_difference([], [7.0], rng()).estimate is None
+    assert mean_difference([0.4] * 19, [0.4] * 20, rng()).estimate == 0  # also where a sum rounds otherwise
+    assert mean_difference([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], rng()).estimate == 0
 
 
 def test_infinite_errors_are_the_largest() -> None:

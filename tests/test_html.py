@@ -206,7 +206,8 @@ def test_a_reason_that_has_a_sign_for_a_number_in_it_is_a_failure_of_its_own(sma
         dataclasses.replace(result, outcome="error", solved=False, reason=reason)
         for result, reason in zip(small.configurations[0].results, ("KeyError: #", "KeyError: 3", "KeyError: 7"), strict=True)
     )
-    found = failures(dataclasses.replace(small, configurations=(dataclasses.replace(small.configurations[0], results=results),)))
+    only = dataclasses.replace(small.configurations[0], results=results)
+    found = failures(dataclasses.replace(small, configurations=(only,)))
     assert [(one.reason, one.seeds) for one in found] == [("KeyError: 3 to 7", 2), ("KeyError: #", 1)]
 
 

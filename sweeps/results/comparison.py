@@ -40,12 +40,13 @@ from sweeps.results.differences import (
     holm,
     log_rank,
     mcnemar,
+    mean,
     mean_difference,
     paired_rate_difference,
     rank_test,
 )
 from sweeps.results.formats import WIDTH, table
-from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.numbers import UNKNOWN, number, percent, ranges, steps
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval, rate_difference, wilson
@@ -148,8 +149,11 @@ class Side:
 
 
 def is_file(text: str) -> bool:
-    """Return whether a text names an exported file, and not a sweep."""
-    return Path(text).suffix in (".yaml", ".yml") or Path(text).is_file()
+    """Return whether a text names an exported file, and not a sweep: it ends on .yaml or .yml, or is the path of a file.
+
+    A bare name without such an ending is a sweep, whatever is in the working directory.
+    """
+    return Path(text).suffix in (".yaml", ".yml") or (Path(text).name != text and Path(text).is_file())
 
 
 def select(text: str, store: Store | None) -> list[Side]:
@@ -162,6 +166,11 @@ def select(text: str, store: Store | None) -> list[Side]:
         return [side_of_file(Path(text))]
     if store is None:
         raise UserError(f"{text!r} is a sweep, and there is no store to look it up in: give `store`, or the file of an export")
+    return select_stored(text, store)
+
+
+def select_stored(text: str, store: Store) -> list[Side]:
+    """Return the sides of the store that a text names, as `select` does, also where there is a file of that name."""
     name, colon, cell = text.partition(":")
     numbered = re.fullmatch(r"(.*)#(\d+)", cell if colon else name)
     if not colon and numbered:
@@ -205,7 +214,7 @@ def sides_of(found: Report, cells: Sequence[str] | None = None, configuration: i
         if configuration not in numbers:
             near = min(numbers, key=lambda n: abs(n - configuration))
             raise UserError(
-                f"{name} has no configuration {configuration}; it has {_ranges(numbers)}. The nearest is {name}#{near}."
+                f"{name} has no configuration {configuration}; it has {ranges(numbers)}. The nearest is {name}#{near}."
             )
         one = numbers[configuration]
         if not one.results:
@@ -361,17 +370,6 @@ def _unknown_cell(found: Report, text: str) -> UserError:
     if not shown_cells:
         return UserError(f"sweep {found.name!r} has no configuration yet. `sweeps status {found.name}` shows how far it is.")
     return UserError(f"sweep {found.name!r} has no cell {text!r}.{hint} It has: {listed}{more}.")
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Return `0 to 5, 7`."""
-    runs: list[list[int]] = []
-    for n in sorted(numbers):
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
 
 
 # ------------------------------------------------------------------------------------------- differences
@@ -547,7 +545,7 @@ def _best(sides: Sequence[Side]) -> Side:
         errors = sorted(math.inf if seed.error is None else seed.error for seed in side.seeds)
         return (
             -sum(seed.solved for seed in side.seeds) / n,
-            sum(_penalised(seed, budget) for seed in side.seeds) / n,
+            sum(metrics.penalised(seed.solved, seed.converged_at, budget) for seed in side.seeds) / n,
             errors[n // 2],
         )
 
@@ -560,13 +558,6 @@ def _identical(one: Side, other: Side) -> bool:
     if one.keys and other.keys:
         return one.keys == other.keys and one.budget == other.budget
     return one.settings == other.settings and one.seeds == other.seeds
-
-
-def _penalised(seed: Seed, budget: int) -> float:
-    """par2's contribution, as `sweeps.results.metrics.penalised_steps`."""
-    if not seed.solved:
-        return 2.0 * budget
-    return float(budget if seed.converged_at is None else seed.converged_at)
 
 
 def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
@@ -631,10 +622,9 @@ def _rates(
     name: str, meaning: str, a: Sequence[Seed], b: Sequence[Seed], met: Callable[[Seed], bool], confidence: float
 ) -> Difference:  # fmt: skip
     first, second = ((sum(map(met, sample)), len(sample)) for sample in (a, b))
-    compared = rate_difference(first, second, confidence)
     return Difference(
         name=name, meaning=meaning, unit="share", first=wilson(*first, confidence), second=wilson(*second, confidence),
-        difference=Interval() if compared is None else compared.difference, test="Boschloo",
+        difference=rate_difference(first, second, confidence), test="Boschloo",
         p_value=boschloo(first, second),
         counts={"first": first[0], "first_seeds": first[1], "second": second[0], "second_seeds": second[1]},
     )  # fmt: skip
@@ -673,7 +663,7 @@ def _convergence(
 def _par2(
     a: Sequence[Seed], b: Sequence[Seed], budget: int, paired: bool, rng: np.random.Generator, confidence: float
 ) -> Difference:
-    values = [[_penalised(each, budget) for each in sample] for sample in (a, b)]
+    values = [[metrics.penalised(s.solved, s.converged_at, budget) for s in sample] for sample in (a, b)]
     return Difference(
         name=metrics.PAR2.name, meaning=metrics.PAR2.meaning, unit="steps", first=_mean(values[0]), second=_mean(values[1]),
         difference=mean_difference(values[0], values[1], rng, paired, confidence),
@@ -704,7 +694,7 @@ def _errors(a: Sequence[Seed], b: Sequence[Seed]) -> Difference:
 
 
 def _mean(values: Sequence[float]) -> Interval:
-    return Interval(sum(values) / len(values)) if values else Interval()
+    return Interval(mean(values)) if values else Interval()
 
 
 def _settings(one: Side, other: Side) -> tuple[tuple[str, Any, Any], ...]:

@@ -112,6 +112,11 @@ def log_rank(first: Sequence[int | None], second: Sequence[int | None], budget: 
     return p_value if math.isfinite(p_value) else 1.0
 
 
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one value, the same in any order, so that equal samples have no difference by rounding."""
+    return min(max(math.fsum(values) / len(values), min(values)), max(values))
+
+
 def mean_difference(
     first: Sequence[float], second: Sequence[float], rng: np.random.Generator, paired: bool = False, confidence: float = 0.95
 ) -> Interval:
@@ -123,7 +128,7 @@ def mean_difference(
     if not first or not second:
         return Interval()
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    estimate = float(b.mean() - a.mean())
+    estimate = mean(second) - mean(first)
     spread = np.ptp(b - a) if paired else max(np.ptp(a), np.ptp(b))
     if min(len(a), len(b)) < 2 or spread == 0:
         return Interval(estimate)

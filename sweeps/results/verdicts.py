@@ -14,7 +14,7 @@ Errors are those on extrapolation, as in `sweeps.training.lane.judge`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,7 +180,12 @@ def _columns(result: LaneResult) -> tuple[list[int], list[float | None]]:
 
 def _decisive(result: LaneResult) -> float | None:
     """Return the error at the best step."""
-    return result.error.get("extrapolation", next(iter(result.error.values()), None))
+    return decisive_error(result.error)
+
+
+def decisive_error(errors: Mapping[str, float | None]) -> float | None:
+    """Return of the errors by split the one that decides `solved`; None where there is none, or it is not finite."""
+    return errors.get("extrapolation", next(iter(errors.values()), None))
 
 
 def _finite_curve(result: LaneResult) -> tuple[list[int], list[float]]:
