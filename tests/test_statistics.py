@@ -234,6 +234,8 @@ def test_five_values_have_no_95_percent_interval_of_their_median_and_six_have_on
     six = median([1.0, 2.0, 3.0, 4.0, 5.0, 60.0])
     assert six.low is not None and six.high is not None and 1 < six.low < six.high < 60
     assert (median([]), median([7.0])) == (Interval(), Interval(7.0))
+    rounded = median([0.0] * 3 + [57497.0] * 4, 0.515625)
+    assert rounded.estimate == rounded.high == 57497
 
 
 def test_equal_values_of_a_grid_have_an_interval_as_wide_as_the_grid() -> None:

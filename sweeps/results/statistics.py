@@ -138,7 +138,9 @@ def median(values: Sequence[float], confidence: float = 0.95, lower: Sequence[fl
     weight = (n - rank) * share / (rank + (n - 2 * rank) * share)
     low = (1 - weight) * below[rank - 1] + weight * below[rank]
     high = (1 - weight) * x[n - rank] + weight * x[n - rank - 1]
-    return Interval(middle, min(float(low), middle), max(float(high), middle))  # rounding may leave an end an ulp inside
+    low = min(max(low, below[rank - 1]), middle)  # rounding may leave an end an ulp outside of what it is between
+    high = max(min(high, x[n - rank]), middle)
+    return Interval(middle, float(low), float(high))
 
 
 def bounded_mean(
