@@ -390,7 +390,8 @@ class Difference:
     adjusted: float | None = None
     """The p-value by Holm's method, where several pairs are compared."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Of rates: successes and seeds of both sides; of pairs: both, only_first, only_second and neither."""
+    """Of rates: successes and seeds of both sides; of pairs: both, only_first, only_second and neither; of steps: seeds that
+    converged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -649,14 +650,15 @@ def _of_pairs(a: Sequence[Seed], b: Sequence[Seed], common: Sequence[int], confi
 def _convergence(
     a: Sequence[Seed], b: Sequence[Seed], budget: int, paired: bool, rng: np.random.Generator, confidence: float
 ) -> Difference:
-    steps_of = [[each.converged_at for each in sample] for sample in (a, b)]
-    restricted = [[float(budget if at is None else min(at, budget)) for at in sample] for sample in steps_of]
+    steps_of = [[None if s.converged_at is None or s.converged_at > budget else s.converged_at for s in of] for of in (a, b)]
+    restricted = [[float(budget if at is None else at) for at in sample] for sample in steps_of]
     return Difference(
         name="restricted_mean", unit="steps",
         meaning="mean of converged-at, a seed that does not converge counting the budget (restricted mean)",
         first=_mean(restricted[0]), second=_mean(restricted[1]),
         difference=mean_difference(restricted[0], restricted[1], rng, paired, confidence), test="log-rank",
         p_value=log_rank(steps_of[0], steps_of[1], budget),
+        counts=dict(zip(("first", "second"), (sum(at is not None for at in sample) for sample in steps_of), strict=True)),
     )  # fmt: skip
 
 
@@ -732,7 +734,8 @@ def _limits(
     if not with_success:
         found.append("The task has no threshold, so no seed is solved or unsolved, and errors are compared.")
     elif unsolved:
-        found.append("No seed is solved on either side, so errors decide.")
+        measured = any(seed.error is not None for seed in (*a, *b))
+        found.append(f"No seed is solved on either side{', so errors decide' if measured else ''}.")
     if min(len(a), len(b)) < 3:
         found.append(f"There are {len(a)} and {len(b)} seeds: a statement about rates needs more of them.")
     if one.fresh != other.fresh and (one.chosen_by_these or other.chosen_by_these):
@@ -875,38 +878,39 @@ def _verdict(pair: Pair, alpha: float) -> str:
         ", by Holm's method" if found.adjusted is not None else ""
     )
     if pair.decisive == "error":
-        return _verdict_on_errors(found, a, b, how, p_value, alpha)
+        return _verdict_on_errors(pair, found, a, b, how, p_value, alpha)
     rates = pair.difference("success_rate")
     assert rates is not None and found.difference.estimate is not None
     counts = rates.counts
     numbers = f"{counts['first']} of {counts['first_seeds']} seeds and {counts['second']} of {counts['second_seeds']}"
-    solve = f"{a} and {b} solve {numbers}"
+    solve, paired = f"{a} and {b} solve {numbers}", pair.decisive == "success_rate_of_pairs"
     if p_value is not None and p_value < alpha:
         more, less = (b, a) if found.difference.estimate > 0 else (a, b)
         text = f"{more} solves more seeds than {less}: {solve}, a difference of {_points(found.difference)} ({how})."
     else:
         text = (
             f"No difference of the success rates was found: {solve}, {_points(found.difference)} ({how}). That does not show "
-            f"that they are equal. {_detectable(counts, alpha)}"
+            f"that they are equal. {_detectable(counts, alpha, paired)}"
         )
     return text + _verdict_on_steps(pair, a, b, alpha)
 
 
-def _detectable(counts: Mapping[str, int], alpha: float) -> str:
-    """Return a sentence on which differences so many seeds can show."""
+def _detectable(counts: Mapping[str, int], alpha: float, paired: bool) -> str:
+    """Return a sentence on which differences so many seeds can show. The power is that of Boschloo's test, also of pairs."""
     n, m = counts["first_seeds"], counts["second_seeds"]
     least = detectable_difference((counts["first"] + counts["second"]) / (n + m), n, m, 1 - alpha)
-    seeds = f"{n} seeds each" if n == m else f"{n} and {m} seeds"
+    seeds = f"{n} seed{'s' if n != 1 else ''} each" if n == m else f"{n} and {m} seeds"
+    power = f"power about {POWER:.0%}, for independent seeds" if paired else f"power {POWER:.0%}"
     if least is None:
         return f"With {seeds} no difference could be shown reliably."
-    return f"With {seeds} a difference of less than about {100 * least:.0f} points would often not be seen (power {POWER:.0%})."
+    return f"With {seeds} a difference of less than about {100 * least:.0f} points would often not be seen ({power})."
 
 
 def _verdict_on_steps(pair: Pair, a: str, b: str, alpha: float) -> str:
     found = pair.difference("restricted_mean")
     if found is None or (p_value := _p(found)) is None or found.first.estimate is None or found.second.estimate is None:
         return ""
-    if pair.budget in (found.first.estimate, found.second.estimate):
+    if 0 in found.counts.values():
         return ""  # a side that never converges is not slow
     means = f"{steps(found.first.estimate)} and {steps(found.second.estimate)} steps"
     how = f"log-rank p = {_p_text(p_value)}".replace("= <", "<")
@@ -921,10 +925,17 @@ def _verdict_on_steps(pair: Pair, a: str, b: str, alpha: float) -> str:
     )  # fmt: skip
     if low is not None and high is not None and earlier == b:
         ends = f" [{steps(-high)}, {steps(-low)}]"
-    return f" {earlier} converges {steps(gap)}{ends} steps earlier on average ({means}, up to {steps(pair.budget)}; {how})."
+    all_converge = found.counts == {"first": len(pair.first.seeds), "second": len(pair.second.seeds)}
+    counted = "" if all_converge else f", a seed that does not converge counting the budget of {steps(pair.budget)}"
+    return f" {earlier} converges {steps(gap)}{ends} steps earlier on average{counted} ({means}; {how})."
 
 
-def _verdict_on_errors(found: Difference, a: str, b: str, how: str, p_value: float | None, alpha: float) -> str:
+def _verdict_on_errors(
+    pair: Pair, found: Difference, a: str, b: str, how: str, p_value: float | None, alpha: float
+) -> str:  # fmt: skip
+    if p_value is None and pair.budget < max(pair.first.budget, pair.second.budget) and _without_curves(pair):
+        at = f"errors at step {pair.budget:,} are not known, since a file has no curves"
+        return f"There is nothing to compare: no seed is solved within the shorter budget, and {at}."
     if p_value is None:
         return f"There is nothing to compare: neither {a} nor {b} has a seed with an error that is a number."
     medians = f"median extrapolation error {number(found.first.estimate, 3)} and {number(found.second.estimate, 3)}"
@@ -938,6 +949,11 @@ def _verdict_on_errors(found: Difference, a: str, b: str, how: str, p_value: flo
     return f"{lower} has lower errors than {higher}: {medians} ({how})."
 
 
+def _without_curves(pair: Pair) -> bool:
+    longer = max(pair.first, pair.second, key=lambda side: side.budget)
+    return any(seed.up_to(pair.budget) is None for seed in longer.seeds)
+
+
 def _rows(pair: Pair, confidence: float) -> list[list[str]]:
     rows = []
     for one in pair.differences:
@@ -945,7 +961,11 @@ def _rows(pair: Pair, confidence: float) -> list[list[str]]:
             first, second, difference = "", "", _points(one.difference)
             if one.name == "success_rate_of_pairs":
                 counts = one.counts
-                label = f"of the {sum(counts.values())} seeds that both have"
+                label = (
+                    f"of the {common} seeds that both have"
+                    if (common := sum(counts.values())) != 1
+                    else "of the seed that both have"
+                )
                 first, second = (
                     f"only here {counts['only_first']}, both {counts['both']}",
                     f"only here {counts['only_second']}, neither {counts['neither']}",
@@ -1029,14 +1049,22 @@ def _several(comparison: Comparison) -> list[str]:
             f"error x {number(found.difference.estimate, 3)}"
         )  # fmt: skip
         rows.append([
-            f"{pair.first.name} - {pair.second.name}", *rate, gap, f"{_p_text(_p(found))} ({found.test})",
+            f"{pair.first.name} against {pair.second.name}", *rate, gap, f"{_p_text(_p(found))} ({found.test})",
             _signed(reach.difference, steps) if reach else UNKNOWN, _p_text(_p(reach)) if reach else UNKNOWN,
         ])  # fmt: skip
     parts = [
         f"# {len(pairs)} comparisons",
         str(
             table(
-                ["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"],
+                [
+                    "first against second",
+                    "first solves",
+                    "second solves",
+                    "difference",
+                    "p (Holm)",
+                    "converged at, mean",
+                    "p (Holm)",
+                ],
                 rows,
             )
         ),
