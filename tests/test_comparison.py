@@ -472,6 +472,19 @@ def test_the_command_prints_markdown_json_and_csv(store: Store, tmp_path: Path) 
     assert call("compare", "small", "--store", store.location).out.startswith("# small:nau#1 against small:linear#1")
 
 
+def test_many_pairs_are_pointed_out_with_how_to_name_two(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("compare", "small", "--store", store.location)
+    assert call(*given).err == ""
+    monkeypatch.setattr("sweeps.cli.compare.MANY_PAIRS", 0)
+    assert "2 cells make 1 pairs" in call(*given).err
+    assert "sweeps compare small:nau#1 small:linear#1" in " ".join(call(*given).err.replace("'", "").split())
+
+
+def test_of_many_seeds_the_test_is_named_that_is_computed() -> None:
+    few, many = (found(side("a", half(3, of=n)), side("b", half(4, of=n), first=1000)) for n in (199, 200))
+    assert (of(few, "success_rate").test, of(many, "success_rate").test) == ("Boschloo", "Fisher")
+
+
 def test_the_command_takes_files_and_another_store(store: Store, tmp_path: Path) -> None:
     file = exported(store, tmp_path, "linear")
     assert call("compare", str(file), "small:nau", "--store", store.location).status == 0

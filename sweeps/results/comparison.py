@@ -34,6 +34,7 @@ from sweeps.config.space import same
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.differences import (
+    MOST_TABLES,
     POWER,
     boschloo,
     detectable_difference,
@@ -625,7 +626,8 @@ def _rates(
     first, second = ((sum(map(met, sample)), len(sample)) for sample in (a, b))
     return Difference(
         name=name, meaning=meaning, unit="share", first=wilson(*first, confidence), second=wilson(*second, confidence),
-        difference=rate_difference(first, second, confidence), test="Boschloo",
+        difference=rate_difference(first, second, confidence),
+        test="Boschloo" if (len(a) + 1) * (len(b) + 1) <= MOST_TABLES else "Fisher",
         p_value=boschloo(first, second),
         counts={"first": first[0], "first_seeds": first[1], "second": second[0], "second_seeds": second[1]},
     )  # fmt: skip
@@ -1084,8 +1086,9 @@ def _legend(comparison: Comparison) -> str:
     level = f"{100 * comparison.confidence:g} %"
     text = (
         f"Differences are second minus first with {level} intervals: of rates Newcombe's, of means bootstrapped. p: Boschloo's "
-        "exact test; on the seeds that both have McNemar's exact unconditional test, which decides where both have the same "
-        "seeds; the log-rank test of when seeds converge; Mann and Whitney's test of the errors."
+        "exact test (of more than about 200 seeds each Fisher's); on the seeds that both have McNemar's exact unconditional "
+        "test, which decides where both have the same seeds; the log-rank test of when seeds converge; Mann and Whitney's test "
+        "of the errors."
     )
     if len(comparison.pairs) > 1:
         text += " Holm: adjusted for the number of pairs, so that any false alarm in a column is as rare as of one test."
