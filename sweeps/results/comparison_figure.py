@@ -72,8 +72,8 @@ def _of_pairs(found: Comparison, style: Style) -> Figure:
     figure, (rates, means) = panels(2, style, shape=max(0.6, 0.12 * len(found.pairs)))
     names = [f"{pair.first.name} against {pair.second.name}" for pair in found.pairs]
     for panel, metric, label in (
-        (rates, "success_rate", "difference of seeds solved"),
-        (means, "restricted_mean", "difference of converged at, mean"),
+        (rates, "success_rate", "seeds solved, second - first"),
+        (means, "restricted_mean", "converged at, mean, second - first"),
     ):
         for row, pair in enumerate(found.pairs):
             of_pairs = pair.difference(pair.decisive) if metric == "success_rate" else None
