@@ -10,6 +10,7 @@ at every call, so that those of a running sweep are the present ones.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import warnings
@@ -128,16 +129,16 @@ def compare(
     `as_markdown()` of the result. Raises UserError where there is nothing to compare, StoreError for an unknown sweep.
     """
     from sweeps.machine import default_store
-    from sweeps.results.comparison import Side, is_file, select
+    from sweeps.results.comparison import Side, is_file, select, select_stored
     from sweeps.results.comparison import compare as compare_sides
     from sweeps.store import Store
 
     def sides(side: str | SweepResults | ConfigurationResults) -> list[Side]:
+        if isinstance(side, str) and is_file(side):
+            return select(side, None)
         text, where = (side, store or default_store()) if isinstance(side, str) else (side._selection, side.store)
-        if is_file(text):
-            return select(text, None)
         with Store(where, read_only=True) as opened:
-            return select(text, opened)
+            return select_stored(text, opened)
 
     return compare_sides(sides(first), None if second is None else sides(second), confidence)
 
@@ -223,9 +224,9 @@ class SweepResults:
         self, seed: int | None = None, at: At = "best", cell: str | None = None, configuration: int | None = None
     ) -> TrainedModel:
         """Return a trained seed as a plain torch module: see `sweeps.load_model`."""
-        from sweeps.models import load_model
+        from sweeps.models import load_from_store
 
-        return load_model(self.name, seed=seed, at=at, store=self.store, cell=cell, configuration=configuration)
+        return load_from_store(self.name, seed, at, self.store, cell, configuration)
 
     def log_model(
         self, seed: int | None = None, at: At = "best", cell: str | None = None, configuration: int | None = None,
@@ -319,8 +320,11 @@ class ConfigurationResults:
         """Searched path -> value."""
         self.settings: dict[str, Any] = entry.settings
         """Resolved `model`, `task` and `train`, with every default."""
-        self.summary: dict[str, Any] = found.figures_of(one)
-        """Metrics by name, those with an interval as estimate, low and high: `summary["success_rate"]["low"]`."""
+        results = found.judged_by(one).results
+        self.summary: dict[str, Any] = found.figures_of(dataclasses.replace(one, results=results))
+        """Metrics by name, those with an interval as estimate, low and high: `summary["success_rate"]["low"]`. Of the fresh
+        seeds where they rank it, as in the report; `search_summary` has those of the search."""
+        self.search_summary: dict[str, Any] = found.figures_of(one)
         self._found, self._one, self._is_best = found, one, is_best
 
     @property
@@ -331,8 +335,6 @@ class ConfigurationResults:
     @property
     def seeds(self) -> pd.DataFrame:
         """A row for each finished seed: see `SweepResults.frame`."""
-        import dataclasses
-
         from sweeps.results.frames import frame
 
         return frame("seeds", [dataclasses.replace(self._found, configurations=(self._one,))])
@@ -351,8 +353,16 @@ class ConfigurationResults:
 
         labels = " ".join(self.cell.values())
         where = f"configuration {self.number} of sweep {self.sweep.name!r}" + (f", cell {labels}" if labels else "")
-        solved = f"{self._one.summary.solved} of {self._one.summary.seeds} seeds solved"
-        return f"{where}: {parameters(self.parameters, self._found.search.space)}; {solved}"
+        found, one = self._found, self._one
+        summary = found.judged_by(one)
+        solved = f"{summary.solved} of {summary.seeds} seeds solved"
+        if summary is not one.summary:
+            solved += f" on fresh seeds, {one.summary.solved} of {one.summary.seeds} in the search"
+        cell = next(cell for cell in found.cells() if cell[0].configuration.cell == one.configuration.cell)
+        if one.rank == 1 and found.nothing_solved(cell):
+            lowest = "; it has the lowest error" if found.ranked_by_error(cell) else ""
+            solved += f"; nothing is solved in its cell, so it is no winner{lowest}"
+        return f"{where}: {parameters(self.parameters, found.search.space)}; {solved}"
 
 
 # ------------------------------------------------------------------------------------------- reading

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import json
+import math
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,11 +33,11 @@ from sweeps.config.user_files import own_files
 from sweeps.errors import StoreError, UserError
 from sweeps.machine import default_store
 from sweeps.results.export import configuration_of
-from sweeps.results.numbers import number
+from sweeps.results.numbers import number, ranges
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.summary import RankedConfiguration
-from sweeps.results.verdicts import verdict
+from sweeps.results.verdicts import decisive_error, verdict
 from sweeps.store import Store
 from sweeps.tracking import Logged, ToLog, default_uri, log_model
 from sweeps.training.lane import SPARSITY_ERROR, LaneResult
@@ -119,17 +120,27 @@ class TrainedModel(nn.Module):
         return ", ".join(f"{name}={self.about[name]}" for name in where if name in self.about)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.settings, self.about, dict(self.state_dict()), self.training)
+        trained = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        return _rebuilt, (self.settings, self.about, dict(self.state_dict()), self.training, trained)
 
 
 def _rebuilt(
-    settings: Mapping[str, Any], about: Mapping[str, Any], tensors: Mapping[str, Tensor], training: bool
-) -> TrainedModel:
-    """Return what `TrainedModel.__reduce__` took apart. A user's own file that is not at its place is looked for on sys.path,
-    where MLflow puts the files that are saved with a model.
+    settings: Mapping[str, Any], about: Mapping[str, Any], tensors: Mapping[str, Tensor], training: bool,
+    trained: Mapping[str, bool] | None = None,
+) -> TrainedModel:  # fmt: skip
+    """Return what `TrainedModel.__reduce__` took apart; `trained` has `requires_grad` by parameter.
+
+    A user's own file that is not at its place is looked for on sys.path, where MLflow puts the files that are saved with a
+    model.
     """
     model = TrainedModel(_found_on_path(settings), about)
-    model.load_state_dict(dict(tensors), assign=True)
+    # Not by `assign=True`, which makes two parameters of one that has two names.
+    for name, own in (*model.named_parameters(), *model.named_buffers()):
+        if name in tensors:
+            own.data = torch.empty_like(tensors[name])  # of its own device and type
+    model.load_state_dict(dict(tensors))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_((trained or {}).get(name, True))
     return model.train(training)
 
 
@@ -177,9 +188,16 @@ def load_model(
     _require(source, at, cell, configuration)
     if is_weights_file(source):
         return _chosen(read_weights(source), seed, at, str(source))
-    seeds = None if seed is None else [seed]
-    with Store(default_store() if store is None else store, read_only=True) as opened:
-        return trained_models(opened, str(source), cell, configuration, seeds, (at,), best=seed is None)[0]
+    return load_from_store(str(source), seed, at, default_store() if store is None else store, cell, configuration)
+
+
+def load_from_store(
+    name: str, seed: int | None, at: At, store: str | Path, cell: str | None, configuration: int | None
+) -> TrainedModel:
+    """As `load_model`, of a sweep, also where a file has its name."""
+    seeds, known = None if seed is None else [seed], _known(at)
+    with Store(store, read_only=True) as opened:
+        return trained_models(opened, name, cell, configuration, seeds, (known,), best=seed is None)[0]
 
 
 def load_models(
@@ -197,6 +215,10 @@ def load_models(
 def _require(source: str | Path, at: str, cell: str | None, configuration: int | None) -> At:
     if is_weights_file(source) and (cell is not None or configuration is not None):
         raise UserError(f"{source} holds one configuration: cell and configuration are for a sweep in the store")
+    return _known(at)
+
+
+def _known(at: str) -> At:
     for known in ATS:
         if known == at:
             return known
@@ -204,8 +226,13 @@ def _require(source: str | Path, at: str, cell: str | None, configuration: int |
 
 
 def is_weights_file(source: str | Path) -> bool:
-    """Return whether a text names a file of weights and not a sweep."""
-    return isinstance(source, Path) or str(source).endswith(".safetensors") or Path(source).is_file()
+    """Return whether it names a file of weights and not a sweep: a Path, the ending .safetensors, or the path of a file.
+
+    A bare name without that ending is a sweep, whatever is in the working directory.
+    """
+    if isinstance(source, Path) or source.endswith(".safetensors"):
+        return True
+    return Path(source).name != source and Path(source).is_file()
 
 
 def trained_models(
@@ -242,24 +269,17 @@ def trained_models(
 
 def _standing(result: LaneResult) -> tuple[bool, float, int]:
     """Return what seeds are put in order by, lowest first."""
-    error = result.error.get("extrapolation", next(iter(result.error.values()), None))
-    return not result.solved, float("inf") if error is None else error, result.seed
+    return _order(result.solved, result.error, result.seed)
+
+
+def _order(solved: bool, errors: Mapping[str, float | None], seed: int) -> tuple[bool, float, int]:
+    error = decisive_error(errors)
+    return not solved, math.inf if error is None else error, seed
 
 
 def _require_seed(seed: int, known: Sequence[int], where: str) -> None:
     if seed not in known:
         raise UserError(f"{where} has no finished seed {seed}. It has: {ranges(known) or 'none'}")
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Return `0 to 24, 1000 to 1024`."""
-    parts: list[list[int]] = []
-    for each in sorted(numbers):
-        if parts and each == parts[-1][1] + 1:
-            parts[-1][1] = each
-        else:
-            parts.append([each, each])
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
 def _of_record(
@@ -394,7 +414,9 @@ def models_of(weights: Weights, file: str, seeds: Sequence[int] | None = None, a
 def _chosen(weights: Weights, seed: int | None, at: At, file: str) -> TrainedModel:
     """Return one model of a file; `seed` None is the best one."""
     if seed is None:
-        known = sorted(weights.entries, key=lambda entry: _standing_of(entry))
+        known = sorted(
+            weights.entries, key=lambda entry: _order(bool(entry.get("solved")), entry.get("error") or {}, entry["seed"])
+        )
         seed = known[0]["seed"]
     _require_seed(seed, list(dict.fromkeys(entry["seed"] for entry in weights.entries)), file)
     of_seed = [entry for entry in weights.entries if entry["seed"] == seed]
@@ -419,13 +441,6 @@ def _chosen(weights: Weights, seed: int | None, at: At, file: str) -> TrainedMod
         )
     model.load_state_dict(own)
     return model
-
-
-def _standing_of(entry: Mapping[str, Any]) -> tuple[bool, float, int]:
-    """As `_standing`, of an entry of a file."""
-    errors = entry.get("error") or {}
-    error = errors.get("extrapolation", next(iter(errors.values()), None))
-    return not entry.get("solved"), float("inf") if error is None else error, entry["seed"]
 
 
 # ------------------------------------------------------------------------------------------- MLflow

@@ -51,7 +51,7 @@ class Inputs:
         Raises UserError for a file that cannot be read, and for rows that are not inputs of the task.
         """
         if file == "-":
-            return self.parse(sys.stdin.read(), "standard input")
+            return self.parse(sys.stdin.read().removeprefix("\ufeff"), "standard input")  # a byte order mark, as of a file
         try:
             if file.endswith(".npy"):
                 return self._checked(np.load(file, allow_pickle=False), file)

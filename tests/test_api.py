@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from commands import train_in_process
-from made_sweep import DOCUMENT, made_sweep
+from made_sweep import DOCUMENT, TUNED, configuration, lane, made_sweep
 
 import sweeps
 from sweeps.runner import run as runner
@@ -141,6 +142,28 @@ def test_the_best_configuration_has_its_settings_metrics_and_seeds(made: sweeps.
     assert made.best("linear").cell == {"model": "linear"} and made.configuration(0, "linear").number == 0
     with pytest.raises(sweeps.UserError, match="has no configuration 9. It has: 0 to 1"):
         made.configuration(9)
+
+
+def test_of_a_confirmed_configuration_the_fresh_seeds_count_and_without_a_solved_one_nothing_wins(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        made_sweep(store, document=DOCUMENT | {"confirm": {"top": 1, "seeds": {"first": 100, "count": 2}}})
+        fresh = {100: "fresh 100", 101: "fresh 101"}
+        store.add_seeds("small", "model=nau", 1, fresh, reopen=False)
+        entry = dataclasses.replace(configuration("nau", 1, TUNED), keys=fresh)
+        store.add_records([lane(entry, 100, 5000, 1e-9), lane(entry, 101, None, 0.2)])
+    found = sweeps.open(tmp_path)["small"]
+    best, linear = found.best("nau"), found.best("linear")
+    assert (best.summary["success_rate"]["estimate"], best.search_summary["success_rate"]["estimate"]) == (0.5, 1.0)
+    assert repr(best).endswith("; 1 of 2 seeds solved on fresh seeds, 3 of 3 in the search")
+    ending = "; 0 of 3 seeds solved; nothing is solved in its cell, so it is no winner; it has the lowest error"
+    assert repr(linear).endswith(ending)
+
+
+def test_a_file_with_the_name_of_a_sweep_is_not_taken_for_it(made: sweeps.SweepResults, folder: Path) -> None:
+    (folder / "small").touch()
+    assert sweeps.compare(made).pairs == sweeps.compare("small", store=made.store).pairs
+    with pytest.raises(sweeps.UserError, match="has no weights|no seed with weights"):  # made by hand, so it has none
+        made.best().load_model()
 
 
 def test_reports_exports_figures_and_comparisons_are_those_of_the_command(made: sweeps.SweepResults) -> None:

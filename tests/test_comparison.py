@@ -169,12 +169,34 @@ def test_a_clear_difference_is_one_and_a_small_one_is_not_called_equality() -> N
     verdict = small.verdict(small.pairs[0])
     assert verdict.startswith("No difference of the success rates was found")
     assert "does not show that they are equal. With 20 seeds each a difference of less than about 31 points" in verdict
+    assert "(power about 80%, for independent seeds)" in verdict  # McNemar's test decides
+    apart = compare(side("a", half(20)), side("b", half(18), first=100))
+    assert "(power 80%)" in apart.verdict(apart.pairs[0])
 
 
 def test_equal_rates_may_still_be_reached_sooner() -> None:
     compared = compare(side("a", [3000 + 100 * i for i in range(20)]), side("b", [9000 + 100 * i for i in range(20)]))
     assert "a converges 6k" in compared.verdict(compared.pairs[0])
     assert "log-rank p < 0.0001" in compared.verdict(compared.pairs[0])
+    assert "counting the budget" not in compared.verdict(compared.pairs[0])
+    equal = compare(side("a", [5000] * 20), side("b", [5000] * 20, first=100))
+    assert equal.verdict(equal.pairs[0]).endswith(
+        "No difference in when seeds converge was found (5k and 5k steps on average; log-rank p = 1)."
+    )
+
+
+def test_a_mean_that_differs_by_the_rates_says_what_an_unsolved_seed_counts() -> None:
+    """10 and 3 of 20 seeds converge, all at the same step."""
+    compared = compare(side("a", half(10)), side("b", half(3)))
+    assert "steps earlier on average, a seed that does not converge counting the budget of 15k (10k and 13.5k" in (
+        compared.verdict(compared.pairs[0])
+    )
+
+
+def test_a_side_that_converges_at_the_last_step_is_slow_and_one_that_never_does_is_not() -> None:
+    last, never = (compare(side("a", [5000] * 20), side("b", [at] * 20)) for at in (15_000, None))
+    assert "a converges 10k steps earlier on average (5k and 15k steps" in last.verdict(last.pairs[0])
+    assert "converge" not in never.verdict(never.pairs[0])
 
 
 def test_other_seeds_are_compared_as_independent_and_common_ones_as_pairs() -> None:
@@ -218,6 +240,16 @@ def test_different_budgets_are_compared_up_to_the_shorter_one(store: Store) -> N
     assert "a file has no curves" in found(without, other).remarks[0]
 
 
+def test_errors_of_a_file_with_a_longer_budget_are_not_known(store: Store) -> None:
+    longer = {**SETTINGS, "train": {**SETTINGS["train"], "steps": 30_000}}
+    compared = compare(side("a", half(0)), side("b", half(0), first=100, settings=longer))
+    assert compared.verdict(compared.pairs[0]) == (
+        "There is nothing to compare: no seed is solved within the shorter budget, and errors at step 15,000 are not known, "
+        "since a file has no curves."
+    )
+    assert "No seed is solved on either side." in compared.pairs[0].remarks
+
+
 def test_a_seed_that_diverged_never_converges(store: Store) -> None:
     pair = found(*select("small:linear#0", store), *select("small:nau#1", store))
     assert of(pair, "restricted_mean").first.estimate == BUDGET
@@ -244,8 +276,9 @@ def test_a_task_without_a_threshold_has_no_rates() -> None:
 
 def test_one_seed_each_is_compared_and_shows_nothing() -> None:
     compared = compare(side("a", [5000]), side("b", [None]))
-    assert "With 1 seeds each no difference could be shown" in compared.verdict(compared.pairs[0])
+    assert "With 1 seed each no difference could be shown" in compared.verdict(compared.pairs[0])
     assert "a statement about rates needs more" in " ".join(compared.pairs[0].remarks)
+    assert "of the seed that both have" in compared.as_markdown()
     json.loads(compared.as_json())
 
 
@@ -275,7 +308,33 @@ def test_several_pairs_are_adjusted_for_their_number() -> None:
     assert all(one.adjusted is not None and one.p_value is not None and one.adjusted >= one.p_value for one in deciding)
     smallest = min(deciding, key=lambda one: one.p_value or 0)
     assert smallest.p_value is not None and smallest.adjusted == pytest.approx(min(1, 3 * smallest.p_value))
-    assert "Holm" in compared.as_markdown()
+    assert "| a against b | 20/20" in " ".join(compared.as_markdown().split())
+    adjusted = sorted(one.adjusted for one in deciding if one.adjusted is not None)
+    p_values = sorted(one.p_value for one in deciding if one.p_value is not None)
+    assert adjusted == pytest.approx([3 * p_values[0], 2 * p_values[1], p_values[2]])
+
+
+def test_what_decides_is_adjusted_as_one_column_also_where_the_tests_are_different_ones() -> None:
+    """McNemar's of a and b, Boschloo's of either with c, which has other seeds."""
+    compared = compare([side("a", half(20)), side("b", half(12)), side("c", half(6), first=100)])
+    deciding = [of(pair, pair.decisive) for pair in compared.pairs]
+    assert {one.name for one in deciding} == {"success_rate_of_pairs", "success_rate"}
+    p_values = [one.p_value for one in deciding]
+    assert [one.adjusted for one in deciding] == pytest.approx(comparison.holm(p_values))
+
+
+def test_the_best_of_several_cells_has_the_largest_share_solved_then_the_lowest_par2_and_error() -> None:
+    """20 of 40 are fewer than 15 of 20, in spite of their number."""
+
+    def best_of(*sides: Side) -> str:
+        return comparison._best(sides).name
+
+    assert best_of(side("many", half(20, of=40)), side("few", half(15))) == "few"
+    assert best_of(side("late", half(15, at=9000)), side("soon", half(15, at=8000))) == "soon"
+    exact = side("exact", half(15))
+    exact = dataclasses.replace(exact, seeds=tuple(dataclasses.replace(seed, error=0.0) for seed in exact.seeds))
+    assert best_of(side("rough", half(15)), exact) == "exact"
+    assert best_of(side("fewer", half(14, at=100)), side("more", half(15, at=14_000))) == "more"
 
 
 def test_other_versions_and_numerics_are_named() -> None:
@@ -284,6 +343,13 @@ def test_other_versions_and_numerics_are_named() -> None:
     pair = found(one, other)
     assert pair.provenance == (("numerics", "4 cpu compiled", "4 cuda compiled"), ("torch", "2.13.0", "2.14.0"))
     assert "The numerics differ" in " ".join(pair.remarks)
+
+
+def test_a_side_names_no_machine(store: Store) -> None:
+    """As `sweeps.results.provenance.of_lanes` does: neither a host nor what identifies a checkout."""
+    result = lane(configuration("nau", 0), 0, 5000, 1e-9)
+    result = dataclasses.replace(result, provenance={"torch": "2.13.0", "host": "secret", "git_commit": "ab12"})
+    assert comparison.side_of_results("own", SETTINGS, [result]).provenance == {"torch": "2.13.0"}
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -397,8 +463,26 @@ def test_the_command_prints_markdown_json_and_csv(store: Store, tmp_path: Path) 
     assert (markdown.status, as_json.status, as_csv.status) == (0, 0, 0)
     assert markdown.out.startswith("# small:nau#0 against small:linear#1\n\n")
     assert json.loads(as_json.out)["pairs"][0]["second"]["best_of"] == 2
-    assert {row["figure"] for row in csv.DictReader(io.StringIO(as_csv.out))} >= {"success_rate", "par2", "error"}
+    rows = {row["figure"]: row for row in csv.DictReader(io.StringIO(as_csv.out))}
+    assert set(rows) >= {"success_rate", "par2", "error"}
+    for one in json.loads(as_json.out)["pairs"][0]["differences"]:
+        row, of_json = rows[one["name"]], [*one["difference"].values(), one["test"], one["p_value"]]
+        read = [row[column] for column in ("difference", "low", "high", "test", "p_value")]
+        assert read == ["" if value is None else str(value) for value in of_json] and None not in row
     assert call("compare", "small", "--store", store.location).out.startswith("# small:nau#1 against small:linear#1")
+
+
+def test_many_pairs_are_pointed_out_with_how_to_name_two(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("compare", "small", "--store", store.location)
+    assert call(*given).err == ""
+    monkeypatch.setattr("sweeps.cli.compare.MANY_PAIRS", 0)
+    assert "2 cells make 1 pairs" in call(*given).err
+    assert "sweeps compare small:nau#1 small:linear#1" in " ".join(call(*given).err.replace("'", "").split())
+
+
+def test_of_many_seeds_the_test_is_named_that_is_computed() -> None:
+    few, many = (found(side("a", half(3, of=n)), side("b", half(4, of=n), first=1000)) for n in (199, 200))
+    assert (of(few, "success_rate").test, of(many, "success_rate").test) == ("Boschloo", "Fisher")
 
 
 def test_the_command_takes_files_and_another_store(store: Store, tmp_path: Path) -> None:
@@ -427,7 +511,7 @@ def test_the_figure_of_several_pairs_has_a_bar_for_each() -> None:
     from sweeps.results.comparison_figure import draw
 
     rates, means = draw(compare([side("a", half(20)), side("b", half(12)), side("c", half(11))])).axes
-    assert [label.get_text() for label in rates.get_yticklabels()] == ["b - a", "c - a", "c - b"]
+    assert [label.get_text() for label in rates.get_yticklabels()] == ["a against b", "a against c", "b against c"]
     assert len(rates.containers) == len(means.containers) == 3
 
 

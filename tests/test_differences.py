@@ -44,7 +44,8 @@ def test_equal_and_undefined_rates_have_no_evidence_against_them() -> None:
 
 
 def test_many_seeds_take_fishers_test() -> None:
-    assert boschloo((900, 1500), (800, 1500)) == pytest.approx(float(stats.fisher_exact([[900, 800], [600, 700]]).pvalue))
+    assert boschloo((150, 250), (130, 250)) == pytest.approx(float(stats.fisher_exact([[150, 130], [100, 120]]).pvalue))
+    assert boschloo((100, 150), (80, 150)) < float(stats.fisher_exact([[100, 80], [50, 70]]).pvalue)
 
 
 def test_mcnemars_exact_unconditional_test_by_enumeration() -> None:
@@ -60,6 +61,8 @@ def test_mcnemars_exact_unconditional_test_by_enumeration() -> None:
     assert mcnemar(1, 7, 21) == mcnemar(7, 1, 21) == pytest.approx(largest, abs=2e-4)
     assert mcnemar(1, 7, 21) < 2 * stats.binom.cdf(1, 8, 0.5) == pytest.approx(0.0703125)  # the conditional test
     assert mcnemar(4, 4, 100) == 1.0
+    many = mcnemar(300, 380, 5000)  # the shares in parts
+    assert many == pytest.approx(math.erfc(80 / math.sqrt(680) / math.sqrt(2)), rel=0.03)
 
 
 def test_newcombes_interval_for_pairs_as_published() -> None:
@@ -67,6 +70,8 @@ def test_newcombes_interval_for_pairs_as_published() -> None:
     found = paired_rate_difference(36, 12, 2, 0)
     assert found.estimate == pytest.approx(-0.2)
     assert (found.low, found.high) == pytest.approx((-0.3404, -0.0569), abs=5e-5)
+    corrected = paired_rate_difference(20, 12, 2, 16)  # a positive correlation is corrected by half the number of pairs
+    assert (corrected.low, corrected.high) == pytest.approx((-0.3292, -0.0562), abs=5e-5)
     assert paired_rate_difference(0, 0, 0, 0).estimate is None
 
 
@@ -115,6 +120,8 @@ def test_what_does_not_vary_has_no_interval_rather_than_one_of_no_width() -> Non
     assert mean_difference([5.0, 5.0], [7.0, 7.0], rng()).low is None
     assert mean_difference([5.0], [7.0], rng()).estimate == 2
     assert mean_difference([], [7.0], rng()).estimate is None
+    assert mean_difference([0.4] * 19, [0.4] * 20, rng()).estimate == 0  # also where a sum rounds otherwise
+    assert mean_difference([0.1, 0.2, 0.3], [0.3, 0.2, 0.1], rng()).estimate == 0
 
 
 def test_infinite_errors_are_the_largest() -> None:
@@ -149,6 +156,14 @@ def test_more_seeds_show_smaller_differences(n: int, rate: float) -> None:
 def test_a_difference_is_detected_where_boschloos_test_finds_it(n: int, m: int) -> None:
     found = _significant(n, m, 0.05)
     assert all(found[a, b] == (boschloo((a, n), (b, m)) <= 0.05) for a in range(n + 1) for b in range(m + 1))
+
+
+def test_of_many_seeds_the_pooled_z_test_decides() -> None:
+    """Of 200 each 100 against 120 has z = 20 / sqrt(400 * 0.55 * 0.45 / 2) = 2.01, and 119 has 1.91."""
+    found = _significant(200, 200, 0.05)
+    assert found[100, 120] and found[120, 100] and not found[100, 119]
+    assert not found[0, 0] and not found[200, 200]
+    assert detectable_difference(0.5, 200, 200) == pytest.approx(0.139, abs=5e-3)  # (1.96 + 0.84) sqrt(2 / 200) 0.5 = 0.140
 
 
 def test_false_alarms_of_mcnemars_test_are_as_rare_as_promised() -> None:

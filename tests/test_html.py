@@ -201,6 +201,16 @@ def test_failures_that_differ_only_in_numbers_are_one_with_the_range_of_the_numb
     assert found[0].configurations == ("model=nau #1", "model=linear #0")
 
 
+def test_a_reason_that_has_a_sign_for_a_number_in_it_is_a_failure_of_its_own(small: Report) -> None:
+    results = tuple(
+        dataclasses.replace(result, outcome="error", solved=False, reason=reason)
+        for result, reason in zip(small.configurations[0].results, ("KeyError: #", "KeyError: 3", "KeyError: 7"), strict=True)
+    )
+    only = dataclasses.replace(small.configurations[0], results=results)
+    found = failures(dataclasses.replace(small, configurations=(only,)))
+    assert [(one.reason, one.seeds) for one in found] == [("KeyError: 3 to 7", 2), ("KeyError: #", 1)]
+
+
 def test_the_price_is_there_where_that_of_a_node_is_known(small: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     row = dataclasses.replace(small.row, seconds=7200.0)
     priced = dataclasses.replace(small, row=row)

@@ -211,6 +211,9 @@ def test_a_module_is_one_like_any_other(store: Store, tmp_path: Path) -> None:
     for other in (whole, again, copy.deepcopy(model)):
         assert torch.equal(other(x), y)
     assert whole.about == model.about
+    first = next(model.parameters()).requires_grad_(False)
+    assert [parameter.requires_grad for parameter in copy.deepcopy(model).parameters()][:2] == [False, True]
+    first.requires_grad_(True)
     double = model.double()
     assert double(x.double()).dtype == torch.float64 and copy.deepcopy(double)(x.double()).dtype == torch.float64
 
@@ -223,6 +226,22 @@ def test_weights_that_two_names_share_are_taken_once() -> None:
     state = initial_state(build(settings), 3, CPU)
     model.take(best_of(state))
     assert torch.equal(model.network.alias.weight, state["params"]["first.weight"])
+
+
+def test_a_parameter_with_two_names_is_one_in_a_copy_too(folder: Path) -> None:
+    """A unit of a user's own may have it."""
+    own = "\n    def __init__(self, *given):\n        super().__init__(*given)\n        self.also = self.weight\n"
+    (folder / "tied.py").write_text(UNIT + own)
+    model = TrainedModel(resolved("./tied.py", {"name": "static", "input_size": 10}, steps=10))
+    again = copy.deepcopy(model)
+    assert len(list(again.parameters())) == len(list(model.parameters())) < len(model.state_dict())
+
+
+def test_a_file_with_the_name_of_a_sweep_is_not_taken_for_it(store: Store, folder: Path) -> None:
+    (folder / "small").write_text("no weights")
+    assert load_model("small", store=store.location, cell="nau").about["sweep"] == "small"
+    with pytest.raises(UserError, match="is no safetensors file"):
+        load_model("./small")
 
 
 def test_a_wrong_number_of_inputs_is_named(store: Store) -> None:

@@ -173,7 +173,7 @@ def test_the_command_reads_a_file_of_weights_and_writes_tables(tmp_path: Path, m
     rows.write_text("1,2,3,4\n")
     answer = call("predict", str(file), "--input", str(rows))
     assert (answer.status, answer.out) == (0, "prediction,truth\n13.0,13.0\n"), answer.err
-    monkeypatch.setattr("sys.stdin", io.StringIO("1,2,3,4\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff1,2,3,4\n"))  # with a byte order mark, as a file may have
     assert call("predict", str(file), "--input", "-", "--seed", "3").out == answer.out
     for name in ("out.csv", "out.npy"):
         assert call("predict", str(file), "--input", str(rows), "-o", str(tmp_path / name)).status == 0

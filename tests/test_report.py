@@ -131,7 +131,7 @@ def test_a_sweep_without_a_complete_configuration_says_so_and_shows_what_there_i
     store.add_records([lane(first, 0, 5000, 1e-9), lane(first, 1, None, 0.5)])
     text = as_markdown(report(store, "begun"))
     assert "No configuration is complete yet, so none is ranked." in text and "Best of each cell" not in text
-    assert "Unsolved seeds of #0: 1 stalled (seed 1)." in text and "no winner" not in text
+    assert "Unsolved seeds of #0: 1 with too few evaluations (seed 1)." in text and "no winner" not in text
     assert "| 0   | 1/2 50% [9, 91] | 1 " in text and "| 0   | – " in text
 
 
@@ -368,10 +368,11 @@ def test_where_nothing_is_solved_there_is_no_winner_and_the_error_decides(small:
     assert "Nothing is solved in model=linear: there it is the configuration with the lowest error." in text
     section = text[text.index("## model=linear") :]
     assert "#1, median of seeds: lowest error 0.1, last error 0.1, 7.1e6 and 7.1e6 times the threshold 1.4e-8." in section
-    assert "Unsolved seeds of #1: 3 stalled (seeds 0, 1, 2)." in section
+    assert "Unsolved seeds of #1: 3 with too few evaluations (seeds 0, 1, 2)." in section
     assert (
-        "Nothing is solved, so the order is that of the median error, and #1 is no winner. Try another learning rate" in section
-    )
+        "Nothing is solved, so the order is that of the median error, and #1 is no winner. Try a lower train.evaluate_every, "
+        "since seeds have too few evaluations to show a trend"
+    ) in section
     assert "Nothing is solved" not in text[text.index("## model=nau") : text.index("## model=linear")]
 
 

@@ -7,10 +7,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from sweeps.results import verdicts
 from sweeps.results.verdicts import KINDS, solved_at_end, threshold_ratio, unsolved, verdict
 from sweeps.training.lane import Curve, Lane, LaneResult, error_result, judge
 
@@ -128,10 +131,59 @@ def test_errors_that_are_not_finite_are_never_solved_and_have_no_trend() -> None
     assert (verdict(found).kind, verdict(found).text) == ("stalled", "no evaluation has a finite error")
     unguided = lane([1e-9, 1e-9], guide=[math.nan, math.nan])
     assert (unguided.solved, verdict(unguided).kind) == (False, "crossed back")
+    assert "no interpolation error is finite, so no evaluation can decide; it is below it at the end" in verdict(unguided).text
+    ends = verdict(lane([1.0, 0.5, 0.4, 0.4, 0.4, math.nan]))
+    assert (ends.kind, ends.text) == (
+        "stalled", "its last evaluation is not finite; lowest error 0.4, 4e5 times the threshold 1e-6"
+    )  # fmt: skip
+
+
+def test_without_interpolation_the_last_evaluation_decides() -> None:
+    curve = Curve([0, 1000, 2000], {"extrapolation": [1.0, 5e-7, 4e-5]}, [0.1] * 3)
+    result = judge(Lane("key", {"train": {"steps": 2000}}, 0), curve, THRESHOLD, 2000)
+    found = verdict(LaneResult(**{**vars(result), "curve": curve.as_dict()}))
+    assert found.text == (
+        "crossed the threshold 1e-6 at step 1000 and came back above it: lowest error 5e-7, error 4e-5, 40 times the threshold "
+        "1e-6 at the last evaluation, which decides"
+    )
+
+
+def test_a_seed_that_was_lower_before_says_so_where_it_falls_again() -> None:
+    again = [0.1] * 5 + [2e-6] * 5 + [10.0, 8.0, 6.0, 4.0, 2.0]
+    assert verdict(lane(again)).text.endswith("; its lowest error was 2e-6, 2 times the threshold 1e-6")
+    a_little = [10.0 ** (-i / 4) for i in range(12)] + [10.0**-2.72]  # within 10 % of the lowest error
+    assert verdict(lane(a_little)).kind == "on its way" and "its lowest error" not in verdict(lane(a_little)).text
+
+
+def test_the_trend_is_that_of_the_last_third() -> None:
+    """Of 30 evaluations the last 10 are flat: with those before them the error would fall."""
+    assert kind([10.0 ** (-i / 10) for i in range(20)] + [10.0**-2 * (1 + 0.01 * (i % 2)) for i in range(10)]) == "stalled"
+    assert kind([1.0] * 20 + [10.0 ** (-i / 10) for i in range(10)]) == "on its way"
+    assert kind([10.0 ** (-i / 10) for i in range(25)] + [10.0**-2.4] * 5) == "on its way"  # of the last 5 it would be stalled
+
+
+def test_an_error_counts_as_reached_within_ten_percent_of_the_lowest() -> None:
+    assert "since step 2000" in verdict(lane([100.0, 0.45, 0.41, *FLAT])).text
+    assert "since step 1000" in verdict(lane([100.0, 0.417, 0.41, *FLAT])).text
+
+
+def test_a_trend_of_many_evaluations_is_that_of_thirty_medians_of_neighbours() -> None:
+    noise = random.Random(0)
+    logs = [-i / 1000 + noise.gauss(0, 0.2) for i in range(900)]
+    steps = [EVERY * i for i in range(900)]
+    medians = [np.median(np.array(values[600:]).reshape(30, 10), axis=1) for values in (logs, steps)]  # of the last third
+    slope = verdicts._trend(steps, [10.0**log for log in logs])[0]
+    assert slope == pytest.approx(stats.theilslopes(*medians).slope) and slope < 0
 
 
 def test_few_evaluations_have_no_trend() -> None:
-    assert [kind([10.0**-i for i in range(count)]) for count in (1, 2, 3, 4)] == ["stalled"] * 3 + ["on its way"]
+    assert [kind([10.0**-i for i in range(count)]) for count in (1, 2, 3, 4)] == (["too few evaluations"] * 3 + ["on its way"])
+    found = verdict(lane([1.0, 0.5, math.nan, 0.7]))
+    assert found.text == (
+        "too few evaluations to say: 3 of the 4 that show a trend; lowest error 0.5, 5e5 times the threshold 1e-6; it ends at "
+        "error 0.7"
+    )
+    assert kind([1.0, 0.5, 0.5, 0.5]) == "stalled"
 
 
 def test_a_record_without_a_curve_is_judged_by_its_best_step() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,8 @@ from sweeps.cli.app import StoreOption, app, echo, errors, require_store, writin
 from sweeps.errors import UserError
 
 FORMATS = ("md", "json", "csv")
+MANY_PAIRS = 30
+"""Of more pairs of one sweep's cells there is a note."""
 
 
 def _format(name: str) -> str:
@@ -56,6 +59,13 @@ def compare(
 
         one = sides(first, store)
         other = None if second is None else sides(second, other_store or store)
+        pairs = len(one) * (len(one) - 1) // 2
+        if other is None and pairs > MANY_PAIRS:
+            errors.print(
+                f"note: {len(one)} cells make {pairs} pairs, and p-values are adjusted for all of them. Two of them alone: "
+                f"sweeps compare {shlex.quote(one[0].name)} {shlex.quote(one[1].name)}",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
         found = comparison.compare(one, other, confidence)
     if output is not None:
         from sweeps.results.comparison_figure import draw

@@ -235,7 +235,8 @@ def _export_to_mlflow(
 def _export_weights(
     store: str, name: str, file: Path, cell: str | None, configuration: int | None, seed: int | None, at: str | None
 ) -> None:
-    from sweeps.models import ATS, ranges, trained_models, write_weights
+    from sweeps.models import ATS, trained_models, write_weights
+    from sweeps.results.numbers import ranges
     from sweeps.store import Store
 
     if file.suffix != ".safetensors":

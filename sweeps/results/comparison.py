@@ -34,18 +34,21 @@ from sweeps.config.space import same
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.differences import (
+    MOST_TABLES,
     POWER,
     boschloo,
     detectable_difference,
     holm,
     log_rank,
     mcnemar,
+    mean,
     mean_difference,
     paired_rate_difference,
     rank_test,
 )
 from sweeps.results.formats import WIDTH, table
-from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.numbers import UNKNOWN, number, percent, ranges, steps
+from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval, rate_difference, wilson
 from sweeps.results.summary import RankedConfiguration
@@ -57,8 +60,6 @@ MOST_DETAILED = 1
 """Pairs of which every figure is in the Markdown; of more there is a line for each."""
 MOST_SETTINGS = 12
 """Settings that the Markdown lists."""
-IGNORED_PROVENANCE = ("host", "hostname", "pid", "node", "user", "gpu_of_node")
-"""What differs between two runs of one machine."""
 
 
 # ------------------------------------------------------------------------------------------- sides
@@ -149,8 +150,11 @@ class Side:
 
 
 def is_file(text: str) -> bool:
-    """Return whether a text names an exported file, and not a sweep."""
-    return Path(text).suffix in (".yaml", ".yml") or Path(text).is_file()
+    """Return whether a text names an exported file, and not a sweep: it ends on .yaml or .yml, or is the path of a file.
+
+    A bare name without such an ending is a sweep, whatever is in the working directory.
+    """
+    return Path(text).suffix in (".yaml", ".yml") or (Path(text).name != text and Path(text).is_file())
 
 
 def select(text: str, store: Store | None) -> list[Side]:
@@ -163,6 +167,11 @@ def select(text: str, store: Store | None) -> list[Side]:
         return [side_of_file(Path(text))]
     if store is None:
         raise UserError(f"{text!r} is a sweep, and there is no store to look it up in: give `store`, or the file of an export")
+    return select_stored(text, store)
+
+
+def select_stored(text: str, store: Store) -> list[Side]:
+    """Return the sides of the store that a text names, as `select` does, also where there is a file of that name."""
     name, colon, cell = text.partition(":")
     numbered = re.fullmatch(r"(.*)#(\d+)", cell if colon else name)
     if not colon and numbered:
@@ -206,7 +215,7 @@ def sides_of(found: Report, cells: Sequence[str] | None = None, configuration: i
         if configuration not in numbers:
             near = min(numbers, key=lambda n: abs(n - configuration))
             raise UserError(
-                f"{name} has no configuration {configuration}; it has {_ranges(numbers)}. The nearest is {name}#{near}."
+                f"{name} has no configuration {configuration}; it has {ranges(numbers)}. The nearest is {name}#{near}."
             )
         one = numbers[configuration]
         if not one.results:
@@ -274,7 +283,7 @@ def side_of_results(name: str, settings: Mapping[str, Any], results: Iterable[La
     """Return a side of results that nothing was chosen by."""
     ordered = sorted(results, key=lambda result: result.seed)
     return Side(
-        name=name, labels={}, settings=dict(settings), seeds=tuple(map(Seed.of, ordered)), provenance=_provenance(ordered),
+        name=name, labels={}, settings=dict(settings), seeds=tuple(map(Seed.of, ordered)), provenance=of_lanes(ordered),
         keys={result.seed: result.key for result in ordered},
     )  # fmt: skip
 
@@ -295,7 +304,7 @@ def _side(found: Report, cell: Sequence[RankedConfiguration], one: RankedConfigu
         name=f"{name}#{one.configuration.number}", labels=dict(one.configuration.labels), settings=settings,
         seeds=tuple(map(Seed.of, results)), keys={result.seed: result.key for result in results},
         best_of=tried if best and tried > 1 else None, chosen_by_these=best and tried > 1 and not fresh, fresh=fresh,
-        remark=remark, provenance=_provenance(results),
+        remark=remark, provenance=of_lanes(results),
     )  # fmt: skip
 
 
@@ -364,26 +373,6 @@ def _unknown_cell(found: Report, text: str) -> UserError:
     return UserError(f"sweep {found.name!r} has no cell {text!r}.{hint} It has: {listed}{more}.")
 
 
-def _ranges(numbers: Iterable[int]) -> str:
-    """Return `0 to 5, 7`."""
-    runs: list[list[int]] = []
-    for n in sorted(numbers):
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
-
-
-def _provenance(results: Iterable[LaneResult]) -> dict[str, str]:
-    values: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in result.provenance.items():
-            if key not in IGNORED_PROVENANCE:
-                values.setdefault(key, set()).add(str(value))
-    return {key: ", ".join(sorted(found)) for key, found in sorted(values.items())}
-
-
 # ------------------------------------------------------------------------------------------- differences
 
 
@@ -402,7 +391,8 @@ class Difference:
     adjusted: float | None = None
     """The p-value by Holm's method, where several pairs are compared."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Of rates: successes and seeds of both sides; of pairs: both, only_first, only_second and neither."""
+    """Of rates: successes and seeds of both sides; of pairs: both, only_first, only_second and neither; of steps: seeds that
+    converged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -452,7 +442,7 @@ class Comparison:
                     "verdict": self.verdict(pair),
                     "budget": pair.budget,
                     "decisive": pair.decisive,
-                    "differences": [dataclasses.asdict(one) for one in pair.differences],
+                    "differences": [_difference_dict(one) for one in pair.differences],
                     "settings": [dict(zip(("setting", "first", "second"), row, strict=True)) for row in pair.settings],
                     "provenance": [dict(zip(("key", "first", "second"), row, strict=True)) for row in pair.provenance],
                     "remarks": [*pair.remarks, *_choice((pair.first, pair.second))],
@@ -475,7 +465,7 @@ class Comparison:
         writer.writerow(columns)
         for pair in self.pairs:
             for one in pair.differences:
-                values = [dataclasses.astuple(each) for each in (one.first, one.second, one.difference)]
+                values = [(each.estimate, each.low, each.high) for each in (one.first, one.second, one.difference)]
                 row = [
                     pair.first.name,
                     pair.second.name,
@@ -557,7 +547,7 @@ def _best(sides: Sequence[Side]) -> Side:
         errors = sorted(math.inf if seed.error is None else seed.error for seed in side.seeds)
         return (
             -sum(seed.solved for seed in side.seeds) / n,
-            sum(_penalised(seed, budget) for seed in side.seeds) / n,
+            sum(metrics.penalised(seed.solved, seed.converged_at, budget) for seed in side.seeds) / n,
             errors[n // 2],
         )
 
@@ -570,13 +560,6 @@ def _identical(one: Side, other: Side) -> bool:
     if one.keys and other.keys:
         return one.keys == other.keys and one.budget == other.budget
     return one.settings == other.settings and one.seeds == other.seeds
-
-
-def _penalised(seed: Seed, budget: int) -> float:
-    """par2's contribution, as `sweeps.results.metrics.penalised_steps`."""
-    if not seed.solved:
-        return 2.0 * budget
-    return float(budget if seed.converged_at is None else seed.converged_at)
 
 
 def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
@@ -641,10 +624,10 @@ def _rates(
     name: str, meaning: str, a: Sequence[Seed], b: Sequence[Seed], met: Callable[[Seed], bool], confidence: float
 ) -> Difference:  # fmt: skip
     first, second = ((sum(map(met, sample)), len(sample)) for sample in (a, b))
-    compared = rate_difference(first, second, confidence)
     return Difference(
         name=name, meaning=meaning, unit="share", first=wilson(*first, confidence), second=wilson(*second, confidence),
-        difference=Interval() if compared is None else compared.difference, test="Boschloo",
+        difference=rate_difference(first, second, confidence),
+        test="Boschloo" if (len(a) + 1) * (len(b) + 1) <= MOST_TABLES else "Fisher",
         p_value=boschloo(first, second),
         counts={"first": first[0], "first_seeds": first[1], "second": second[0], "second_seeds": second[1]},
     )  # fmt: skip
@@ -669,21 +652,22 @@ def _of_pairs(a: Sequence[Seed], b: Sequence[Seed], common: Sequence[int], confi
 def _convergence(
     a: Sequence[Seed], b: Sequence[Seed], budget: int, paired: bool, rng: np.random.Generator, confidence: float
 ) -> Difference:
-    steps_of = [[each.converged_at for each in sample] for sample in (a, b)]
-    restricted = [[float(budget if at is None else min(at, budget)) for at in sample] for sample in steps_of]
+    steps_of = [[None if s.converged_at is None or s.converged_at > budget else s.converged_at for s in of] for of in (a, b)]
+    restricted = [[float(budget if at is None else at) for at in sample] for sample in steps_of]
     return Difference(
         name="restricted_mean", unit="steps",
         meaning="mean of converged-at, a seed that does not converge counting the budget (restricted mean)",
         first=_mean(restricted[0]), second=_mean(restricted[1]),
         difference=mean_difference(restricted[0], restricted[1], rng, paired, confidence), test="log-rank",
         p_value=log_rank(steps_of[0], steps_of[1], budget),
+        counts=dict(zip(("first", "second"), (sum(at is not None for at in sample) for sample in steps_of), strict=True)),
     )  # fmt: skip
 
 
 def _par2(
     a: Sequence[Seed], b: Sequence[Seed], budget: int, paired: bool, rng: np.random.Generator, confidence: float
 ) -> Difference:
-    values = [[_penalised(each, budget) for each in sample] for sample in (a, b)]
+    values = [[metrics.penalised(s.solved, s.converged_at, budget) for s in sample] for sample in (a, b)]
     return Difference(
         name=metrics.PAR2.name, meaning=metrics.PAR2.meaning, unit="steps", first=_mean(values[0]), second=_mean(values[1]),
         difference=mean_difference(values[0], values[1], rng, paired, confidence),
@@ -714,7 +698,7 @@ def _errors(a: Sequence[Seed], b: Sequence[Seed]) -> Difference:
 
 
 def _mean(values: Sequence[float]) -> Interval:
-    return Interval(sum(values) / len(values)) if values else Interval()
+    return Interval(mean(values)) if values else Interval()
 
 
 def _settings(one: Side, other: Side) -> tuple[tuple[str, Any, Any], ...]:
@@ -752,7 +736,8 @@ def _limits(
     if not with_success:
         found.append("The task has no threshold, so no seed is solved or unsolved, and errors are compared.")
     elif unsolved:
-        found.append("No seed is solved on either side, so errors decide.")
+        measured = any(seed.error is not None for seed in (*a, *b))
+        found.append(f"No seed is solved on either side{', so errors decide' if measured else ''}.")
     if min(len(a), len(b)) < 3:
         found.append(f"There are {len(a)} and {len(b)} seeds: a statement about rates needs more of them.")
     if one.fresh != other.fresh and (one.chosen_by_these or other.chosen_by_these):
@@ -827,6 +812,14 @@ def _side_dict(side: Side) -> dict[str, Any]:
     }
 
 
+def _difference_dict(one: Difference) -> dict[str, Any]:
+    entry = dataclasses.asdict(one)
+    for name in ("first", "second", "difference"):
+        if not entry[name]["method"]:
+            del entry[name]["method"]
+    return entry
+
+
 def _finite(value: Any) -> Any:
     from sweeps.store.curves import finite
 
@@ -887,38 +880,39 @@ def _verdict(pair: Pair, alpha: float) -> str:
         ", by Holm's method" if found.adjusted is not None else ""
     )
     if pair.decisive == "error":
-        return _verdict_on_errors(found, a, b, how, p_value, alpha)
+        return _verdict_on_errors(pair, found, a, b, how, p_value, alpha)
     rates = pair.difference("success_rate")
     assert rates is not None and found.difference.estimate is not None
     counts = rates.counts
     numbers = f"{counts['first']} of {counts['first_seeds']} seeds and {counts['second']} of {counts['second_seeds']}"
-    solve = f"{a} and {b} solve {numbers}"
+    solve, paired = f"{a} and {b} solve {numbers}", pair.decisive == "success_rate_of_pairs"
     if p_value is not None and p_value < alpha:
         more, less = (b, a) if found.difference.estimate > 0 else (a, b)
         text = f"{more} solves more seeds than {less}: {solve}, a difference of {_points(found.difference)} ({how})."
     else:
         text = (
             f"No difference of the success rates was found: {solve}, {_points(found.difference)} ({how}). That does not show "
-            f"that they are equal. {_detectable(counts, alpha)}"
+            f"that they are equal. {_detectable(counts, alpha, paired)}"
         )
     return text + _verdict_on_steps(pair, a, b, alpha)
 
 
-def _detectable(counts: Mapping[str, int], alpha: float) -> str:
-    """Return a sentence on which differences so many seeds can show."""
+def _detectable(counts: Mapping[str, int], alpha: float, paired: bool) -> str:
+    """Return a sentence on which differences so many seeds can show. The power is that of Boschloo's test, also of pairs."""
     n, m = counts["first_seeds"], counts["second_seeds"]
     least = detectable_difference((counts["first"] + counts["second"]) / (n + m), n, m, 1 - alpha)
-    seeds = f"{n} seeds each" if n == m else f"{n} and {m} seeds"
+    seeds = f"{n} seed{'s' if n != 1 else ''} each" if n == m else f"{n} and {m} seeds"
+    power = f"power about {POWER:.0%}, for independent seeds" if paired else f"power {POWER:.0%}"
     if least is None:
         return f"With {seeds} no difference could be shown reliably."
-    return f"With {seeds} a difference of less than about {100 * least:.0f} points would often not be seen (power {POWER:.0%})."
+    return f"With {seeds} a difference of less than about {100 * least:.0f} points would often not be seen ({power})."
 
 
 def _verdict_on_steps(pair: Pair, a: str, b: str, alpha: float) -> str:
     found = pair.difference("restricted_mean")
     if found is None or (p_value := _p(found)) is None or found.first.estimate is None or found.second.estimate is None:
         return ""
-    if pair.budget in (found.first.estimate, found.second.estimate):
+    if 0 in found.counts.values():
         return ""  # a side that never converges is not slow
     means = f"{steps(found.first.estimate)} and {steps(found.second.estimate)} steps"
     how = f"log-rank p = {_p_text(p_value)}".replace("= <", "<")
@@ -933,10 +927,17 @@ def _verdict_on_steps(pair: Pair, a: str, b: str, alpha: float) -> str:
     )  # fmt: skip
     if low is not None and high is not None and earlier == b:
         ends = f" [{steps(-high)}, {steps(-low)}]"
-    return f" {earlier} converges {steps(gap)}{ends} steps earlier on average ({means}, up to {steps(pair.budget)}; {how})."
+    all_converge = found.counts == {"first": len(pair.first.seeds), "second": len(pair.second.seeds)}
+    counted = "" if all_converge else f", a seed that does not converge counting the budget of {steps(pair.budget)}"
+    return f" {earlier} converges {steps(gap)}{ends} steps earlier on average{counted} ({means}; {how})."
 
 
-def _verdict_on_errors(found: Difference, a: str, b: str, how: str, p_value: float | None, alpha: float) -> str:
+def _verdict_on_errors(
+    pair: Pair, found: Difference, a: str, b: str, how: str, p_value: float | None, alpha: float
+) -> str:  # fmt: skip
+    if p_value is None and pair.budget < max(pair.first.budget, pair.second.budget) and _without_curves(pair):
+        at = f"errors at step {pair.budget:,} are not known, since a file has no curves"
+        return f"There is nothing to compare: no seed is solved within the shorter budget, and {at}."
     if p_value is None:
         return f"There is nothing to compare: neither {a} nor {b} has a seed with an error that is a number."
     medians = f"median extrapolation error {number(found.first.estimate, 3)} and {number(found.second.estimate, 3)}"
@@ -950,6 +951,11 @@ def _verdict_on_errors(found: Difference, a: str, b: str, how: str, p_value: flo
     return f"{lower} has lower errors than {higher}: {medians} ({how})."
 
 
+def _without_curves(pair: Pair) -> bool:
+    longer = max(pair.first, pair.second, key=lambda side: side.budget)
+    return any(seed.up_to(pair.budget) is None for seed in longer.seeds)
+
+
 def _rows(pair: Pair, confidence: float) -> list[list[str]]:
     rows = []
     for one in pair.differences:
@@ -957,7 +963,11 @@ def _rows(pair: Pair, confidence: float) -> list[list[str]]:
             first, second, difference = "", "", _points(one.difference)
             if one.name == "success_rate_of_pairs":
                 counts = one.counts
-                label = f"of the {sum(counts.values())} seeds that both have"
+                label = (
+                    f"of the {common} seeds that both have"
+                    if (common := sum(counts.values())) != 1
+                    else "of the seed that both have"
+                )
                 first, second = (
                     f"only here {counts['only_first']}, both {counts['both']}",
                     f"only here {counts['only_second']}, neither {counts['neither']}",
@@ -1041,14 +1051,22 @@ def _several(comparison: Comparison) -> list[str]:
             f"error x {number(found.difference.estimate, 3)}"
         )  # fmt: skip
         rows.append([
-            f"{pair.first.name} - {pair.second.name}", *rate, gap, f"{_p_text(_p(found))} ({found.test})",
+            f"{pair.first.name} against {pair.second.name}", *rate, gap, f"{_p_text(_p(found))} ({found.test})",
             _signed(reach.difference, steps) if reach else UNKNOWN, _p_text(_p(reach)) if reach else UNKNOWN,
         ])  # fmt: skip
     parts = [
         f"# {len(pairs)} comparisons",
         str(
             table(
-                ["first - second", "first solves", "second solves", "difference", "p (Holm)", "converged at, mean", "p (Holm)"],
+                [
+                    "first against second",
+                    "first solves",
+                    "second solves",
+                    "difference",
+                    "p (Holm)",
+                    "converged at, mean",
+                    "p (Holm)",
+                ],
                 rows,
             )
         ),
@@ -1068,8 +1086,9 @@ def _legend(comparison: Comparison) -> str:
     level = f"{100 * comparison.confidence:g} %"
     text = (
         f"Differences are second minus first with {level} intervals: of rates Newcombe's, of means bootstrapped. p: Boschloo's "
-        "exact test; on the seeds that both have McNemar's exact unconditional test, which decides where both have the same "
-        "seeds; the log-rank test of when seeds converge; Mann and Whitney's test of the errors."
+        "exact test (of more than about 200 seeds each Fisher's); on the seeds that both have McNemar's exact unconditional "
+        "test, which decides where both have the same seeds; the log-rank test of when seeds converge; Mann and Whitney's test "
+        "of the errors."
     )
     if len(comparison.pairs) > 1:
         text += " Holm: adjusted for the number of pairs, so that any false alarm in a column is as rare as of one test."

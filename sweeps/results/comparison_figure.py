@@ -52,11 +52,8 @@ def _of_pair(found: Comparison, pair: Pair, style: Style) -> Figure:
     curves.set_ylabel("seeds converged", fontsize=style.font_size)
     curves.set_ylim(-0.02, 1.03)
     compared = [rate_difference(one, other, found.confidence) for one, other in zip(counts[0], counts[1], strict=True)]
-    middle = [one.difference.estimate or 0.0 for one in compared if one is not None]
-    low, high = (
-        [end or 0.0 for end in ends]
-        for ends in zip(*((c.difference.low, c.difference.high) for c in compared if c), strict=True)
-    )
+    middle = [one.estimate or 0.0 for one in compared]
+    low, high = ([end or 0.0 for end in ends] for ends in zip(*((one.low, one.high) for one in compared), strict=True))
     gap.axhline(0, color=GREY, linewidth=0.8)
     gap.step(at, middle, where="post", color="black")
     gap.fill_between(at, low, high, step="post", facecolor="black", alpha=0.13, linewidth=0)
@@ -73,10 +70,10 @@ def _of_pair(found: Comparison, pair: Pair, style: Style) -> Figure:
 
 def _of_pairs(found: Comparison, style: Style) -> Figure:
     figure, (rates, means) = panels(2, style, shape=max(0.6, 0.12 * len(found.pairs)))
-    names = [f"{pair.second.name} - {pair.first.name}" for pair in found.pairs]
+    names = [f"{pair.first.name} against {pair.second.name}" for pair in found.pairs]
     for panel, metric, label in (
-        (rates, "success_rate", "difference of seeds solved"),
-        (means, "restricted_mean", "difference of converged at, mean"),
+        (rates, "success_rate", "seeds solved, second - first"),
+        (means, "restricted_mean", "converged at, mean, second - first"),
     ):
         for row, pair in enumerate(found.pairs):
             of_pairs = pair.difference(pair.decisive) if metric == "success_rate" else None

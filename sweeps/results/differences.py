@@ -21,8 +21,11 @@ from sweeps.results.statistics import Interval, wilson
 
 RESAMPLES = 9_999
 """Of a bootstrap."""
-MOST_TABLES = 1_000_000
-"""Possible tables of two samples, (n + 1)(m + 1), up to which Boschloo's test is computed; beyond, Fisher's is as good."""
+MOST_TABLES = 40_000
+"""Possible tables of two samples, (n + 1)(m + 1), up to which Boschloo's test is computed; beyond, Fisher's is close to it."""
+_SHARES = (400, 2_000)
+"""Fewest and most shares of unequal pairs of which McNemar's test takes the largest probability."""
+_AT_ONCE = 1_000_000
 MOST_EXACT_TABLES = 15_000
 """Tables of which all significant ones are found by Boschloo's test."""
 POWER = 0.8
@@ -60,8 +63,10 @@ def mcnemar(only_first: int, only_second: int, pairs: int) -> float:
     least = abs(b - c) / math.sqrt(b + c) * np.sqrt(unequal)  # the |b - c| that counts as at least as far apart, of each b + c
     most = np.floor((unequal - least) / 2 + 1e-9)
     tail = np.where(most >= 0, 2 * stats.binom.cdf(most, unequal, 0.5), 0.0)
-    shares = np.linspace(0, 1, 2_001)[1:]
-    return float(min(1.0, (stats.binom.pmf(unequal, pairs, shares[:, None]) @ np.minimum(tail, 1.0)).max()))
+    tail = np.minimum(tail, 1.0)
+    shares = np.linspace(0, 1, 1 + min(max(_AT_ONCE // pairs, _SHARES[0]), _SHARES[1]))[1:]
+    parts = np.array_split(shares, math.ceil(len(shares) * pairs / _AT_ONCE))
+    return float(min(1.0, max((stats.binom.pmf(unequal, pairs, part[:, None]) @ tail).max() for part in parts)))
 
 
 def paired_rate_difference(
@@ -112,6 +117,11 @@ def log_rank(first: Sequence[int | None], second: Sequence[int | None], budget: 
     return p_value if math.isfinite(p_value) else 1.0
 
 
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of at least one value, the same in any order, so that equal samples have no difference by rounding."""
+    return min(max(math.fsum(values) / len(values), min(values)), max(values))
+
+
 def mean_difference(
     first: Sequence[float], second: Sequence[float], rng: np.random.Generator, paired: bool = False, confidence: float = 0.95
 ) -> Interval:
@@ -123,7 +133,7 @@ def mean_difference(
     if not first or not second:
         return Interval()
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    estimate = float(b.mean() - a.mean())
+    estimate = mean(second) - mean(first)
     spread = np.ptp(b - a) if paired else max(np.ptp(a), np.ptp(b))
     if min(len(a), len(b)) < 2 or spread == 0:
         return Interval(estimate)

@@ -458,13 +458,14 @@ def _errors(summary: Summary) -> str:
 
 
 def _group(group: Unsolved) -> str:
-    """Return `7 stalled (seeds 3, 8, ...)`."""
+    """Return `7 stalled (seeds 3, 8, ...)`, `1 with too few evaluations (seed 3)`."""
     listed = ", ".join(map(str, group.seeds[:MOST_SEEDS])) + (", ..." if len(group.seeds) > MOST_SEEDS else "")
     inside = f"{'seed' if len(group.seeds) == 1 else 'seeds'} {listed}"
     if group.crosses_at is not None:
         which = "the first " if len(group.seeds) > 1 else ""
         inside += f"; {which}would cross near step {steps(group.crosses_at)}"
-    return f"{len(group.seeds)} {group.kind} ({inside})"
+    which = f"with {group.kind}" if group.kind == "too few evaluations" else group.kind
+    return f"{len(group.seeds)} {which} ({inside})"
 
 
 def _advice(report: Report, one: RankedConfiguration, groups: Sequence[Unsolved]) -> str:
@@ -480,6 +481,8 @@ def _advice(report: Report, one: RankedConfiguration, groups: Sequence[Unsolved]
         tries.append("a lower learning rate or a gradient clip, since seeds diverged")
     if "stalled" in counts:
         tries.append("another learning rate, since seeds stalled")
+    if "too few evaluations" in counts:
+        tries.append("a lower train.evaluate_every, since seeds have too few evaluations to show a trend")
     for path, value in one.parameters.items():
         dimension = report.search.space.get(path)
         share = dimension.share_of(value) if dimension is not None else None

@@ -217,13 +217,18 @@ def are_judged(results: Sequence[LaneResult]) -> bool:
 
 
 def penalised_steps(result: LaneResult) -> float:
-    """Return converged-at in steps, twice the budget for an unsolved lane.
+    """Return what a lane contributes to par2: see `penalised`."""
+    return penalised(result.solved, result.converged_at, result.budget)
 
-    A solved lane whose task defines no converged-at counts the whole budget.
+
+def penalised(solved: bool, converged_at: int | None, budget: int) -> float:
+    """Return converged-at in steps, twice the budget for an unsolved seed.
+
+    A solved seed whose task defines no converged-at counts the whole budget.
     """
-    if not result.solved:
-        return 2 * result.budget
-    return result.budget if result.converged_at is None else result.converged_at
+    if not solved:
+        return 2 * budget
+    return budget if converged_at is None else converged_at
 
 
 def steps_to_convergence(result: LaneResult) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 UNKNOWN = "–"
 
@@ -39,6 +40,17 @@ def percent(fraction: float | None) -> str:
         return UNKNOWN
     rounded = round(100 * fraction)
     return str(rounded) if fraction in (0, 1) or 0 < rounded < 100 else f"{100 * fraction:.1f}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return `0 to 24, 1000`."""
+    parts: list[list[int]] = []
+    for each in sorted(numbers):
+        if parts and each == parts[-1][1] + 1:
+            parts[-1][1] = each
+        else:
+            parts.append([each, each])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
 def _three_digits(value: float) -> str:

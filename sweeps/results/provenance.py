@@ -123,7 +123,7 @@ def failures(report: Report) -> list[Failure]:
         for result in (*one.results, *one.confirmation):
             if result.outcome in ("diverged", "error"):
                 reason = result.reason or "no reason was recorded"
-                key = result.outcome, _NUMBER.sub("#", reason)
+                key = result.outcome, _NUMBER.sub("\0", reason)  # no text of a reason, as "#" may be
                 counts[key] += 1
                 reasons[key].append(reason)
                 cell = f"{one.configuration.cell} " if one.configuration.labels else ""

@@ -312,7 +312,7 @@ def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:
     if fresh is None:
         return None
     compared = rate_difference((search.solved, search.seeds), (fresh.solved, fresh.seeds))
-    return None if compared is None else _ends(compared.difference)
+    return None if compared.estimate is None else _ends(compared)
 
 
 def report(store: Store, name: str) -> Report:

@@ -53,14 +53,6 @@ class Interval:
     """How the ends were computed, where that depends on the values: gamma, beta, bounded, t."""
 
 
-@dataclass(frozen=True)
-class RateDifference:
-    """Two success rates, second minus first: Newcombe's interval and Fisher's exact p-value."""
-
-    difference: Interval
-    p_value: float
-
-
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Return Wilson's score interval of a success rate, a fraction in [0, 1].
 
@@ -84,24 +76,20 @@ def _wilson(rate: float, n: float, confidence: float) -> Interval:
     return Interval(rate, low, high)
 
 
-def rate_difference(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> RateDifference | None:
-    """Return the difference of two success rates, each (successes, trials); None when either has no trials.
+def rate_difference(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> Interval:
+    """Return the difference of two success rates, each (successes, trials), second minus first; empty if either has no trials.
 
     The interval is Newcombe's (1998, method 10), built from the two Wilson intervals, so it behaves at 0 %
     and 100 %.
     """
     a, b = wilson(*first, confidence=confidence), wilson(*second, confidence=confidence)
     if a.estimate is None or b.estimate is None:
-        return None
+        return Interval()
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
     difference = b.estimate - a.estimate
     low = difference - math.hypot(b.estimate - b.low, a.high - a.estimate)
     high = difference + math.hypot(b.high - b.estimate, a.estimate - a.low)
-    table = [[second[0], second[1] - second[0]], [first[0], first[1] - first[0]]]
-    from scipy import stats  # here, as `optimize` below: they take seconds to import, and most commands need neither
-
-    p_value = min(1.0, float(stats.fisher_exact(table).pvalue))
-    return RateDifference(Interval(difference, low, high), p_value)
+    return Interval(difference, low, high)
 
 
 def t_mean(values: Sequence[float], confidence: float = 0.95, floor: float = -math.inf, ceiling: float = math.inf) -> Interval:
@@ -150,6 +138,8 @@ def median(values: Sequence[float], confidence: float = 0.95, lower: Sequence[fl
     weight = (n - rank) * share / (rank + (n - 2 * rank) * share)
     low = (1 - weight) * below[rank - 1] + weight * below[rank]
     high = (1 - weight) * x[n - rank] + weight * x[n - rank - 1]
+    low = min(max(low, below[rank - 1]), middle)  # rounding may leave an end an ulp outside of what it is between
+    high = max(min(high, x[n - rank]), middle)
     return Interval(middle, float(low), float(high))
 
 

@@ -3,10 +3,11 @@
 An exception and divergence come first, since then nothing after them was trained; a task without a threshold has no other
 verdict. Of the unsolved rest a seed gets the first kind that applies:
 
-    crossed back   some evaluation was below the threshold, but not the one that decides
-    on its way     the error still falls at the end; a seed that is near and still falls is on its way
-    near           the lowest error is within a factor of `NEAR` of the threshold
-    stalled        none of these: the error no longer falls
+    crossed back         some evaluation was below the threshold, but not the one that decides
+    on its way           the error still falls at the end; a seed that is near and still falls is on its way
+    near                 the lowest error is within a factor of `NEAR` of the threshold
+    too few evaluations  fewer than `LEAST` of them have a finite error, which show no trend
+    stalled              none of these: the error no longer falls
 
 Errors are those on extrapolation, as in `sweeps.training.lane.judge`.
 """
@@ -14,7 +15,7 @@ Errors are those on extrapolation, as in `sweeps.training.lane.judge`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,11 @@ NEAR = 3.0
 """Largest ratio of the lowest error to the threshold of a seed that is near."""
 FARTHEST = 10
 """Budgets: a crossing is not extrapolated farther."""
+LEAST = 4
+"""Evaluations with a finite error without which no trend is significant."""
 KINDS = (
-    "solved", "solved, lost at the end", "crossed back", "near", "on its way", "stalled", "diverged", "no threshold", "error",
+    "solved", "solved, lost at the end", "crossed back", "near", "on its way", "stalled", "too few evaluations", "diverged",
+    "no threshold", "error",
 )  # fmt: skip
 """In the order of reports."""
 
@@ -77,33 +81,55 @@ def verdict(result: LaneResult) -> Verdict:
 def _unsolved(result: LaneResult, lowest: float | None, last: float | None) -> Verdict:
     threshold = result.threshold
     assert threshold is not None
-    decisive = f"at step {result.best_step}, which has the lowest interpolation error"
     if result.converged_at is not None:
-        if solved_at_end(result):
-            came = f"and is below it at the end (error {number(last)}), but not {decisive}"
-        else:
-            came = f"and came back above it: lowest error {number(lowest)}, last error {_compared(last, threshold)}"
-            if _decisive(result) is not None:
-                came += f", error {number(_decisive(result))} {decisive}"
-        return Verdict("crossed back", f"crossed the threshold {number(threshold)} at step {result.converged_at} {came}")
-    if lowest is None or last is None:
+        return Verdict(
+            "crossed back", f"crossed the threshold {number(threshold)} at step {result.converged_at}{_after(result)}"
+        )
+    if lowest is None:
         return Verdict("stalled", "no evaluation has a finite error")
+    near = threshold > 0 and lowest <= NEAR * threshold
+    if last is None:
+        text = f"its last evaluation is not finite; lowest error {_compared(lowest, threshold)}"
+        return Verdict("near" if near else "stalled", text)
     slope, level = _trend(*_finite_curve(result))
+    least = "" if last <= _IMPROVED * lowest else f"; its lowest error was {_compared(lowest, threshold)}"
     if slope < 0:
         end = result.curve["step"][-1]
         away = max((math.log10(threshold) - level) / slope, 0.0) if threshold > 0 else math.inf
         text = f"ends on its way: error {_compared(last, threshold)}; at its rate it would "
         if end + away > FARTHEST * result.budget:
-            return Verdict("on its way", f"{text}take more than {FARTHEST} times the budget")
-        return Verdict("on its way", f"{text}cross near step {steps(end + away)}", end + away)
-    if threshold > 0 and lowest <= NEAR * threshold:
+            return Verdict("on its way", f"{text}take more than {FARTHEST} times the budget{least}")
+        return Verdict("on its way", f"{text}cross near step {steps(end + away)}{least}", end + away)
+    if near:
         return Verdict("near", f"near: lowest error {_compared(lowest, threshold)}; it ends at error {number(last)}")
-    since = next(
-        (step for step, error in zip(*_columns(result), strict=True) if error is not None and error <= _IMPROVED * lowest), None
-    )
-    flat = f"; not lower by more than 10 % since step {since}" if since is not None else ""
     ends = "" if last <= _IMPROVED * lowest else f"; it ends at error {number(last)}"
+    finite = [(step, error) for step, error in zip(*_columns(result), strict=True) if error is not None]
+    if len(finite) < LEAST:
+        text = f"too few evaluations to say: {len(finite)} of the {LEAST} that show a trend"
+        return Verdict("too few evaluations", f"{text}; lowest error {_compared(lowest, threshold)}{ends}")
+    since = next((step for step, error in finite if error <= _IMPROVED * lowest), None)
+    flat = f"; not lower by more than 10 % since step {since}" if since is not None else ""
     return Verdict("stalled", f"stalled at error {_compared(lowest, threshold)}{flat}{ends}")
+
+
+def _after(result: LaneResult) -> str:
+    """Return why a seed that crossed its threshold is not solved."""
+    last, threshold, at_best = last_error(result), result.threshold, _decisive(result)
+    guide = result.curve.get("error.interpolation")
+    by_end = "interpolation" not in result.error  # then the last evaluation decides
+    if guide is not None and not any(error is not None and math.isfinite(error) for error in guide):
+        ends = "it is below it at the end" if solved_at_end(result) else "it ends"
+        return (
+            f", but no interpolation error is finite, so no evaluation can decide; {ends} (error {_compared(last, threshold)})"
+        )
+    decisive = f"at step {result.best_step}, which has the lowest interpolation error"
+    if solved_at_end(result):
+        return f" and is below it at the end (error {number(last)}), but not {decisive}"
+    came = f" and came back above it: lowest error {number(lowest_error(result))}, "
+    if by_end:
+        return f"{came}error {_compared(last, threshold)} at the last evaluation, which decides"
+    came += f"last error {_compared(last, threshold)}"
+    return came if at_best is None else f"{came}, error {number(at_best)} {decisive}"
 
 
 @dataclass(frozen=True)
@@ -180,7 +206,12 @@ def _columns(result: LaneResult) -> tuple[list[int], list[float | None]]:
 
 def _decisive(result: LaneResult) -> float | None:
     """Return the error at the best step."""
-    return result.error.get("extrapolation", next(iter(result.error.values()), None))
+    return decisive_error(result.error)
+
+
+def decisive_error(errors: Mapping[str, float | None]) -> float | None:
+    """Return of the errors by split the one that decides `solved`; None where there is none, or it is not finite."""
+    return errors.get("extrapolation", next(iter(errors.values()), None))
 
 
 def _finite_curve(result: LaneResult) -> tuple[list[int], list[float]]:
