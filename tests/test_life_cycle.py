@@ -19,7 +19,7 @@ from made_sweep import DOCUMENT, configuration, made_sweep
 from sweeps.errors import StoreError
 from sweeps.results import as_markdown, report
 from sweeps.runner.run import sync
-from sweeps.store import HeldByAnother, Store, removal
+from sweeps.store import Store, removal
 from sweeps.store.removal import (
     Removal,
     delete_sweeps,
@@ -226,6 +226,11 @@ def test_delete_asks_on_a_terminal(results: str, typed: str, status: int, left: 
     assert call("list", "--names", "--store", results).out == left
 
 
+def its_artifacts(store: str, uri: str) -> Path:
+    """Where artifacts of a store folder that was copied are: MLflow's database names the folder that it was copied from."""
+    return Path(store) / "mlartifacts" / uri.partition("/mlartifacts/")[2]
+
+
 def test_delete_and_gc_leave_nothing_of_a_sweep_in_store_and_mlflow(results: str) -> None:
     answer = call("delete", "small", "--yes", "--store", results)
     assert answer.status == 0, answer.err
@@ -234,7 +239,13 @@ def test_delete_and_gc_leave_nothing_of_a_sweep_in_store_and_mlflow(results: str
     ((name, stage),) = rows(results, EXPERIMENTS)
     assert re.fullmatch(r"small deleted \S+", name)
     assert stage == "deleted"
-    artifacts = [Path(uri.removeprefix("file://")) for (uri,) in rows(results, "SELECT artifact_uri FROM runs")]
+    artifacts = [its_artifacts(results, uri) for (uri,) in rows(results, "SELECT artifact_uri FROM runs")]
+    for folder in artifacts[:2]:
+        folder.mkdir(parents=True)
+    with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE padding AS SELECT zeroblob(100000) FROM runs")
+        connection.execute("DROP TABLE padding")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = (Path(results) / "mlflow.db").stat().st_size
     shown = call("gc", "--dry-run", "--store", results)
     assert "17 deleted runs and 1 deleted experiment of sweeps" in shown.out
@@ -244,7 +255,7 @@ def test_delete_and_gc_leave_nothing_of_a_sweep_in_store_and_mlflow(results: str
     assert rows(results, EXPERIMENTS) == []
     for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
         assert rows(results, f"SELECT count(*) FROM {table}") == [(0,)]
-    assert (Path(results) / "mlflow.db").stat().st_size <= before
+    assert (Path(results) / "mlflow.db").stat().st_size < before - 1_500_000
     assert not any(path.parent.exists() for path in artifacts)
 
 
@@ -282,26 +293,48 @@ def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
     assert rows(results, "SELECT run_uuid FROM runs") == [(run.info.run_id,)]
 
 
-def test_gc_removes_the_files_of_what_a_deleted_run_logged_and_no_other(results: str) -> None:
+def test_gc_removes_the_files_of_what_a_deleted_run_logged_and_no_other(results: str, written: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{results}/mlflow.db")
     experiment = client.get_experiment_by_name("small").experiment_id
     (run, *_) = client.search_runs([experiment])
     model = client.create_logged_model(experiment, "trained", run.info.run_id)
-    own = [Path(uri.removeprefix("file://")) for uri in (run.info.artifact_uri, model.artifact_location)]
+    uris = (run.info.artifact_uri, model.artifact_location)
+    own = [its_artifacts(results, uri) for uri in uris]
+    original = [its_artifacts(str(written), uri) for uri in uris]  # `results` is a copy of that folder
     hostile = Path(results).parent / "hostile"
-    for folder in (*own, hostile):
+    for folder in (*own, *original, hostile):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "file").write_text("x")
     with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:  # of somebody else, who wants a folder deleted
         connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid <> ?", (f"file://{hostile}", run.info.run_id))
         connection.commit()
     call("delete", "small", "--yes", "--store", results)
-    assert call("gc", "--yes", "--store", results).status == 0
+    answer = call("gc", "--yes", "--store", results)
+    assert answer.status == 0
+    assert "artifacts of 16 runs and models stay: " in answer.err
+    assert str(hostile) in answer.err
     assert not any(folder.parent.exists() for folder in own)
-    assert (hostile / "file").exists()
+    assert all((folder / "file").exists() for folder in (*original, hostile))
     assert rows(results, "SELECT count(*) FROM logged_models") == [(0,)]
+
+
+def test_gc_deletes_nothing_in_remote_storage_that_a_database_names(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.artifact import artifact_repository_registry
+
+    opened: list[str] = []
+    monkeypatch.setattr(artifact_repository_registry, "get_artifact_repository", opened.append)
+    call("delete", "small", "--yes", "--store", results)
+    with closing(sqlite3.connect(Path(results) / "mlflow.db")) as connection:
+        connection.execute("UPDATE runs SET artifact_uri = 's3://bucket/all/' || run_uuid || '/artifacts'")
+        connection.commit()
+    answer = call("gc", "--yes", "--store", results)
+    assert answer.status == 0
+    assert "artifacts of 17 runs and models stay: " in answer.err
+    assert "s3://bucket/all/" in answer.err
+    assert opened == []
+    assert rows(results, "SELECT count(*) FROM runs") == [(0,)]
 
 
 def test_a_sweep_that_runs_is_neither_deleted_nor_renamed(results: str) -> None:
@@ -357,10 +390,15 @@ def test_a_store_of_a_newer_release_is_refused_by_every_verb_that_would_change_i
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
-def test_a_driver_cannot_begin_a_name_while_it_is_deleted(results: str) -> None:
-    with Store(results) as here, Store(results) as there, here.hold("small", count_time=False):  # noqa: SIM117
-        with pytest.raises(HeldByAnother), there.hold("small"):
+def test_a_driver_cannot_begin_a_name_while_it_is_deleted(results: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*_: object) -> None:
+        with Store(results) as there, there.hold("small"):
             pytest.fail("held twice")
+
+    monkeypatch.setattr(removal, "delete_sweeps", meanwhile)
+    answer = call("delete", "small", "--yes", "--store", results)
+    assert answer.status == 2
+    assert "is being driven by process" in answer.err
 
 
 def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
@@ -377,6 +415,31 @@ def test_a_deletion_that_is_killed_before_the_store_is_changed_loses_nothing(
     assert call("report", "small", "--no-timing", "--store", results).out == before
     assert call("sync", "small", "--store", results).status == 0
     assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+    assert rows(results, EXPERIMENTS) == [("small", "active")]
+
+
+def test_a_deletion_is_refused_where_mlflow_cannot_be_opened_unless_without_it(results: str) -> None:
+    (Path(results) / "mlflow.db").write_bytes(b"no database, but as long as one would be at the least " * 100)
+    answer = call("delete", "small", "--yes", "--store", results)
+    assert answer.status == 2
+    assert "--no-mlflow deletes without them" in answer.err
+    assert call("list", "--names", "--store", results).out == "small\n"
+    assert call("delete", "small", "--yes", "--no-mlflow", "--store", results).status == 0
+    assert call("list", "--names", "--store", results).out == ""
+
+
+def test_runs_that_other_stores_share_are_deleted_only_on_request(
+    results: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        assert call("copy", "small", "--to", str(tmp_path / name), "--store", results).status == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{results}/mlflow.db")
+    answer = call("delete", "small", "--yes", "--store", str(tmp_path / "a"))
+    assert answer.status == 0
+    assert "17 runs in MLflow stay: other stores that have a copy of this sweep share them. --mlflow" in answer.err
+    assert rows(results, "SELECT DISTINCT lifecycle_stage FROM runs") == [("active",)]
+    assert call("delete", "small", "--yes", "--mlflow", "--store", str(tmp_path / "b")).status == 0
+    assert rows(results, "SELECT DISTINCT lifecycle_stage FROM runs") == [("deleted",)]
 
 
 def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) -> None:
@@ -404,10 +467,10 @@ def test_a_sweep_in_postgresql_is_deleted_from_store_and_mlflow(
         sync("small", store, new_database)
         other_sweep(store)
     assert call("rename", "small", "large", "--store", new_database).status == 0
-    shown = call("delete", "large", "--dry-run", "--store", new_database)
+    shown = call("delete", "large", "--dry-run", "--mlflow", "--store", new_database)
     assert "4 configurations, 12 lanes, 9 records" in shown.out
     assert "17 runs in MLflow" in shown.out
-    answer = call("delete", "large", "--yes", "--store", new_database)
+    answer = call("delete", "large", "--yes", "--mlflow", "--store", new_database)
     assert (answer.status, answer.err) == (0, "")
     assert call("list", "--names", "--store", new_database).out == "other\n"
     answer = call("gc", "--yes", "--store", new_database)

@@ -6,7 +6,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ OURS = ("sweep", "layout", "level")
 """Tags that every run has which this system wrote."""
 CHUNK = 500
 """Runs that are removed in one transaction."""
+FOLDER = "mlartifacts"
+"""Beside an SQLite database, with its artifacts: `Client.experiment`."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,26 @@ class Purged:
     before_bytes: int
     """Size of an SQLite database before, and after; 0 of others."""
     after_bytes: int
+    left: int = 0
+    """Runs and models whose artifacts are in another place than this database's own folder, and stay there."""
+    left_at: str = ""
+    """Where those of one of them are."""
 
 
 def is_there(uri: str) -> bool:
     """Return whether there may be an MLflow to open: false for an SQLite file that does not exist."""
     file = sqlite_file(uri)
     return file is None or file.is_file()
+
+
+def is_shared(uri: str, store: str | Path) -> bool:
+    """Return whether other stores may have their runs in this MLflow: it is no file in the store's own folder.
+
+    The default file is that of its store, also of one in PostgreSQL.
+    """
+    file = sqlite_file(uri)
+    folder = Path("results" if "://" in str(store) else store)
+    return file is None or file.resolve().parent != folder.resolve()
 
 
 def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
@@ -99,8 +115,9 @@ def delete_runs(uri: str, created: Mapping[str, str]) -> None:
 def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Callable[[int], None] | None = None) -> Purged:
     """Remove for good what is deleted in MLflow: runs of sweeps with their artifacts, and their experiments.
 
-    As `mlflow gc`, but runs that this system did not write stay, and experiments that have any. `compact` gives the space
-    back to the disk. `on_progress` receives the number of runs so far. Raises TrackingError, also for a server, since only a
+    As `mlflow gc`, but runs that this system did not write stay, and experiments that have any; and artifacts in a place that
+    only the database names, as S3 or the folder that the store was copied from, stay too. `compact` gives the space back to
+    the disk. `on_progress` receives the number of runs so far. Raises TrackingError, also for a server, since only a
     program that can open its database removes anything for good.
     """
     with _opened(uri, "remove deleted runs") as client:
@@ -112,14 +129,15 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
         file = sqlite_file(uri)
         before = files_bytes(file) if file else 0
         runs, experiments = _deleted(store)
+        left: list[_Owner] = []
         if not dry_run:
             for start in range(0, len(runs), CHUNK):
                 chunk = runs[start : start + CHUNK]
                 for model in _models_of(store, [run.id for run in chunk]):
-                    _delete_artifacts(model)
+                    if not _delete_artifacts(file, model):
+                        left.append(model)
                     store._hard_delete_logged_model(model.id)
-                for run in chunk:
-                    _delete_artifacts(run)
+                left += [run for run in chunk if not _delete_artifacts(file, run)]
                 _hard_delete(store, [run.id for run in chunk])
                 if on_progress is not None:
                     on_progress(start + len(chunk))
@@ -130,7 +148,8 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
                 compact_file(file)
             except sqlite3.Error as error:
                 raise TrackingError(f"{file} cannot be made smaller now: {error}. Nothing is lost; try again later") from error
-        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0)
+        left_at = without_password(left[0].artifact_uri) if left else ""
+        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0, len(left), left_at)
 
 
 @dataclass(frozen=True)
@@ -239,16 +258,28 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
             return
 
 
-def _delete_artifacts(owner: _Owner) -> None:
-    """Delete the artifacts of a run or model. What cannot be reached keeps neither, as in `mlflow gc`."""
-    address = urlsplit(owner.artifact_uri)
-    if address.scheme not in ("", "file"):
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+def _delete_artifacts(file: Path | None, owner: _Owner) -> bool:
+    """Delete the artifacts of a run or model. Return whether none of them is left elsewhere, where nothing is deleted.
 
-        with suppress(Exception):
-            get_artifact_repository(owner.artifact_uri).delete_artifacts()
-        return
-    # A database made by somebody else may name any folder: only one of MLflow's own form is deleted.
-    folder = Path(unquote(address.path))
-    if folder.name == "artifacts" and folder.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id):
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    A database made by somebody else may name any place: only a folder of MLflow's own form is deleted, of an SQLite database
+    only beside its file, whatever folder it was copied from.
+    """
+    address = urlsplit(owner.artifact_uri)
+    path = Path(unquote(address.path))
+    own = path.name == "artifacts" and path.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id)
+    local = address.scheme in ("", "file") and address.netloc in ("", "localhost") and path.is_absolute()
+    if not local:
+        return not owner.artifact_uri
+    folder = path.parent
+    if file is not None:
+        below = folder.parts[max((index for index, part in enumerate(folder.parts) if part == FOLDER), default=0) + 1 :]
+        home = file.absolute().parent / FOLDER
+        if FOLDER not in folder.parts or ".." in below:
+            return not path.exists()
+        folder = home.joinpath(*below)
+        if home.resolve() not in folder.resolve().parents:
+            return False
+    if not own:
+        return not path.exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
