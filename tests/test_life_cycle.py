@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from commands import call
-from made_sweep import DOCUMENT, configuration, made_sweep
+from made_sweep import DOCUMENT, configuration, lane, made_sweep
 
 from sweeps.errors import StoreError
 from sweeps.results import as_markdown, report
@@ -369,6 +369,32 @@ def test_copy_hands_one_sweep_to_another_store_and_again_adds_what_is_new(result
     assert "is the store that small is in" in call("copy", "small", "--to", results, "--store", results).err
     assert call("copy", "smal", "--to", str(tmp_path / "none"), "--store", results).status == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_a_copy_takes_nothing_from_a_target_that_was_continued_or_has_another_sweep_of_that_name(
+    results: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = str(tmp_path / "theirs")
+    again = ("copy", "small", "--to", target, "--store", results)
+    call(*again)
+    with Store(target) as store:
+        nau = store.configurations("small")[0]
+        store.add_seeds("small", nau.cell, nau.number, {99: "new"})
+        store.update_definition("small", "name: small # more seeds\n", {**DOCUMENT, "seeds": 4})
+    with Store(results) as store:
+        store.set_state("small", "stopped")
+        store.add_records([lane(replace(nau, keys={0: "further"}), 0, 5000, 1e-9)])
+        store.add_seeds("small", nau.cell, nau.number, {3: "further"}, reopen=False)
+    assert "small: 1 new record in" in call(*again).out
+    assert "'small' was continued in" in caplog.text
+    with Store(target) as store:
+        found, row = store.configurations("small")[0], store.sweep("small")
+        assert (found.state, found.keys[99], row is not None and row.document["seeds"]) == ("running", "new", 4)
+    with Store(tmp_path / "other") as store:
+        made_sweep(store)
+    answer = call("copy", "small", "--to", str(tmp_path / "other"), "--store", results)
+    assert answer.status == 2
+    assert "has another sweep named 'small': it was created at" in answer.err
 
 
 def test_the_list_says_which_sweep_has_the_same_file_as_another(results: str) -> None:

@@ -25,7 +25,7 @@ from sweeps.cli.app import (
     writing,
 )
 from sweeps.cli.output import outlive
-from sweeps.errors import ClusterError, StoreError, SweepFailed, UserError, after_start
+from sweeps.errors import StoreError, SweepsError, UserError, after_start
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(
     from sweeps.results import as_markdown, report
     from sweeps.runner import on_end as hook
     from sweeps.runner.run import run_sweep
-    from sweeps.store import Store
+    from sweeps.store import HeldByAnother, Store
 
     outlive()
     called = hook.parse(on_end, _warn)
@@ -67,8 +67,10 @@ def run(
 
         try:
             outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
-        except (SweepFailed, ClusterError) as error:
-            ended("failed", str(error))
+        except Exception as error:
+            # A UserError or StoreError here is a request that was refused before the start; see `after_start`.
+            if not isinstance(error, UserError | StoreError) and not isinstance(error.__cause__ or error, HeldByAnother):
+                ended("failed", str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}"))
             raise
         with after_start():
             found = report(opened, sweep.name)
