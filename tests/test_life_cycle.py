@@ -101,6 +101,43 @@ def test_a_lane_without_a_record_keeps_its_checkpoint(store: Store) -> None:
     assert not what_nobody_names(store)
 
 
+def test_a_checkpoint_stays_that_a_lane_with_a_shorter_budget_than_the_record_continues(store: Store) -> None:
+    made_sweep(store)
+    nau = configuration("nau", 0)
+    store.save_checkpoints({key: Checkpoint(500, b"x") for key in nau.keys.values()})
+    assert what_nobody_names(store).checkpoints == 3  # the records are as far
+    store.begin_sweep("short", "name: short\n", DOCUMENT)
+    store.add_configuration("short", replace(nau, settings={**nau.settings, "train": {**nau.settings["train"], "steps": 700}}))
+    assert not delete_what_nobody_names(store)
+    store.add_records([replace(lane(nau, 0, None, 0.5, steps=700), budget=700)])
+    store.save_checkpoints({nau.keys[0]: Checkpoint(500, b"x")})
+    assert delete_what_nobody_names(store).checkpoints == 1
+    assert set(store.checkpoints(nau.keys.values(), 700)) == {nau.keys[1], nau.keys[2]}
+
+
+def test_gc_deletes_in_transactions_between_which_a_driver_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "CHUNK", 2)
+    made_sweep(store)
+    key = configuration("nau", 0).keys[0]
+    lost = store.records([(key, 15_000)])[key, 15_000]
+    store.add_records([replace(lost, key=f"lost {number}") for number in range(5)])
+    store.save_checkpoints({"lost 4": Checkpoint(1, b"x")})
+    locked: list[Any] = []
+    monkeypatch.setattr(removal, "_lock_lanes", locked.append)
+    found = what_nobody_names(store)
+    assert (found.records, found.checkpoints) == (5, 1)
+    assert delete_what_nobody_names(store) == found
+    assert len(locked) == 3
+
+
+def test_a_file_that_is_too_large_to_rewrite_while_a_driver_waits_keeps_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "MOST_COMPACTED_BYTES", 1000.0)
+    with Store(tmp_path) as store:
+        assert "GB, so it keeps its size" in (removal.compact(store) or "")
+
+
 def test_sqlite_gives_the_space_of_what_was_deleted_back(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         made_sweep(store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +155,7 @@ def gc_(yes: Yes = False, dry_run: DryRun = False, store: StoreOption = "results
     That is: records and checkpoints that no sweep names, checkpoints of finished lanes, and MLflow runs that were deleted.
     """
     from sweeps.store import Store
-    from sweeps.store.removal import delete_what_nobody_names, held_names, what_nobody_names
+    from sweeps.store.removal import compact, delete_what_nobody_names, held_names, what_nobody_names
     from sweeps.tracking import default_uri
 
     require_store(store)
@@ -172,20 +172,17 @@ def gc_(yes: Yes = False, dry_run: DryRun = False, store: StoreOption = "results
         _confirm(yes, "remove them for good?")
         before = opened.database.size_bytes()
         delete_what_nobody_names(opened)
-        held = held_names(opened)
-        if held:
-            _warn(f"{_listed(held)} runs, so the files keep their size for now: repeat it afterwards")
-        else:
-            try:
-                opened.database.compact()
-            except StoreError as error:
-                _warn(f"the records are removed, and the file keeps its size for now: {error}")
+        try:
+            if why := compact(opened):
+                _warn(why)
+        except StoreError as error:
+            _warn(f"the records are removed, and the file keeps its size for now: {error}")
         echo(f"{opened.location}: {_size(before)} before, {_size(opened.database.size_bytes())} now")
-    if mlflow:
-        _purge_mlflow(uri, dry_run=False, compact=not held)
+        if mlflow:
+            _purge_mlflow(uri, dry_run=False, compact=lambda: not held_names(opened))
 
 
-def _purge_mlflow(uri: str, dry_run: bool, compact: bool = True) -> bool:
+def _purge_mlflow(uri: str, dry_run: bool, compact: Callable[[], bool] = lambda: True) -> bool:
     """Remove MLflow's deleted runs, or print how many there are. Return whether that is possible."""
     from sweeps.tracking.client import without_password
     from sweeps.tracking.removal import is_there, purge

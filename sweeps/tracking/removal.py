@@ -112,13 +112,18 @@ def delete_runs(uri: str, created: Mapping[str, str]) -> None:
                         client.delete_run(run.info.run_id)
 
 
-def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Callable[[int], None] | None = None) -> Purged:
+def purge(
+    uri: str,
+    dry_run: bool = False,
+    compact: Callable[[], bool] = lambda: True,
+    on_progress: Callable[[int], None] | None = None,
+) -> Purged:
     """Remove for good what is deleted in MLflow: runs of sweeps with their artifacts, and their experiments.
 
     As `mlflow gc`, but runs that this system did not write stay, and experiments that have any; and artifacts in a place that
-    only the database names, as S3 or the folder that the store was copied from, stay too. `compact` gives the space back to
-    the disk. `on_progress` receives the number of runs so far. Raises TrackingError, also for a server, since only a
-    program that can open its database removes anything for good.
+    only the database names, as S3 or the folder that the store was copied from, stay too. The space is given back to the disk
+    where `compact`, called after the deletion, returns true. `on_progress` receives the number of runs so far. Raises
+    TrackingError, also for a server, since only a program that can open its database removes anything for good.
     """
     with _opened(uri, "remove deleted runs") as client:
         store = _database_of(client)
@@ -143,7 +148,7 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
                     on_progress(start + len(chunk))
             for experiment in experiments:
                 store._hard_delete_experiment(experiment)
-        if file and compact and not dry_run:
+        if file and not dry_run and compact():
             try:
                 compact_file(file)
             except sqlite3.Error as error:
