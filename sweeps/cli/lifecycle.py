@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, console, echo, errors, require_store
+from sweeps.cli.app import StoreOption, app, console, echo, errors, require_store, warn
 from sweeps.errors import StoreError, TrackingError, UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _rename_in_mlflow(opened: Store, folder: str, uri: str, row: SweepRow, new: 
         rename_experiment(uri, row.created, row.name, new)
         describe(new, opened, folder)
     except TrackingError as error:
-        _warn(f"MLflow still has the old name: {error}. `sweeps sync {new}` repeats it")
+        warn(f"MLflow still has the old name: {error}. `sweeps sync {new}` repeats it")
 
 
 @app.command()
@@ -134,12 +134,12 @@ def _show_removal(removal: Removal, rows: Sequence[SweepRow], uri: str, store: s
         runs = count_runs(uri, [row.created for row in rows])
     except TrackingError as error:
         if kept:
-            _warn(f"MLflow's runs are not deleted: {error}")
+            warn(f"MLflow's runs are not deleted: {error}")
             return None
         raise _not_without_mlflow(error) from error
     if kept:
         if runs:
-            _warn(
+            warn(
                 f"{_number(runs, 'run')} in MLflow stay: other stores that have a copy of this sweep share them. "
                 "--mlflow deletes them too"
             )
@@ -174,9 +174,9 @@ def gc_(yes: Yes = False, dry_run: DryRun = False, store: StoreOption = "results
         delete_what_nobody_names(opened)
         try:
             if why := compact(opened):
-                _warn(why)
+                warn(why)
         except StoreError as error:
-            _warn(f"the records are removed, and the file keeps its size for now: {error}")
+            warn(f"the records are removed, and the file keeps its size for now: {error}")
         echo(f"{opened.location}: {_size(before)} before, {_size(opened.database.size_bytes())} now")
         if mlflow:
             _purge_mlflow(uri, dry_run=False, compact=lambda: not held_names(opened))
@@ -198,10 +198,10 @@ def _purge_mlflow(uri: str, dry_run: bool, compact: Callable[[], bool] = lambda:
         with console.status("removing MLflow's deleted runs") as status:
             found = purge(uri, False, compact, lambda done: status.update(f"removing MLflow's deleted runs: {done}"))
     except TrackingError as error:
-        _warn(f"MLflow's deleted runs stay: {error}")
+        warn(f"MLflow's deleted runs stay: {error}")
         return False
     if found.left:
-        _warn(
+        warn(
             f"artifacts of {_number(found.left, 'run or model', 'runs and models')} stay: they are not in the folder of "
             f"MLflow's database, the only one where gc deletes files, but as {found.left_at}. Remove there what nobody needs"
         )
@@ -271,7 +271,3 @@ def _size(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"
-
-
-def _warn(message: str) -> None:
-    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from sweeps.cli.app import (
     errors,
     load_sweep,
     require_store,
+    warn,
     with_warnings,
     writing,
 )
@@ -55,7 +56,7 @@ def run(
     from sweeps.store import HeldByAnother, Store
 
     outlive()
-    called = hook.parse(on_end, _warn)
+    called = hook.parse(on_end, warn)
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or load_sweep(file, changed)
     with Store(store) as opened:
@@ -63,7 +64,7 @@ def run(
         def ended(state: str, reason: str | None) -> None:
             if called is not None:
                 with suppress(StoreError):  # it is what ended the sweep
-                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), _warn)
+                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), warn)
 
         try:
             outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
@@ -262,10 +263,6 @@ def _stored_sweep(name: str, overrides: list[str], store: str) -> Sweep | None:
             f"the name of {name} there is `sweeps rename {name} NEW`", highlight=False, soft_wrap=True,
         )  # fmt: skip
     return with_warnings(sweep)
-
-
-def _warn(message: str) -> None:
-    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)
 
 
 def _store_flag(store: str) -> str:

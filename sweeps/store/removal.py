@@ -146,16 +146,17 @@ def _unneeded(connection: sa.Connection, among: Sequence[str] | None = None) -> 
     def chosen(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[str]]:
         return sa.select(table.c.key).where(*conditions, *([] if among is None else [table.c.key.in_(among)]))
 
-    found = {
-        table: set(connection.execute(sa.except_(chosen(table), chosen(lanes))).scalars()) for table in (records, checkpoints)
-    }
+    def keys_of(query: sa.Executable) -> set[str]:
+        return set(connection.execute(query).scalars())
+
+    found = {table: keys_of(sa.except_(chosen(table), chosen(lanes))) for table in (records, checkpoints)}
     overtaken = (
         sa.select(records.c.key)
         .where(records.c.key == checkpoints.c.key, records.c.steps >= checkpoints.c.steps, records.c.outcome != "error")
         .exists()
     )
     # A longer record does not replace the checkpoint of a lane that shall end earlier.
-    for keys in _parts(sorted(set(connection.execute(chosen(checkpoints, overtaken)).scalars()) - found[checkpoints])):
+    for keys in _parts(sorted(keys_of(chosen(checkpoints, overtaken)) - found[checkpoints])):
         found[checkpoints] |= set(keys) - _continued(connection, keys)
     return found
 
