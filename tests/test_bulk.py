@@ -20,8 +20,8 @@ from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.store.records import Stopped
 from sweeps.tracking import Tracker
-from sweeps.tracking.bulk import Bulk, _array
-from sweeps.tracking.client import prepare
+from sweeps.tracking.bulk import Bulk, _array, _validators
+from sweeps.tracking.client import _engine, prepare
 
 CREATED = "2026-01-02T03:04:05+00:00"
 CLOCKS = {"start_time", "end_time", "creation_time", "last_update_time"}
@@ -171,6 +171,18 @@ def test_another_database_and_another_revision_are_left_to_the_client(tmp_path: 
     assert not Bulk.supports(engine)
     assert not Bulk.supports(sa.create_mock_engine("mysql://", lambda *_: None))  # type: ignore[arg-type]
     engine.dispose()
+
+
+def test_where_mlflow_s_own_functions_have_other_names_its_client_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.utils import validation
+
+    with monkeypatch.context() as patch:
+        patch.delattr(SqlAlchemyStore, "_get_or_create_engine")
+        assert _engine("sqlite://") is None
+    _validators.cache_clear()
+    monkeypatch.delattr(validation, "_validate_tag")
+    assert not Bulk.supports(sa.create_engine("sqlite://"))
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20), min_size=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from sample_sweeps import UNIT
 from sweeps.errors import TrackingError
 from sweeps.models import TrainedModel, load_model, log_to_mlflow
 from sweeps.runner import run as runner
+from sweeps.tracking.client import below, default_uri
+from sweeps.tracking.models import _quiet
 
 SWEEP = """
 name: small
@@ -60,8 +63,21 @@ def client(store: Path) -> Any:
 def loaded(store: Path, uri: str) -> Any:
     import mlflow.pytorch
 
-    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
-    return mlflow.pytorch.load_model(uri)
+    with _quiet(f"sqlite:///{store / 'mlflow.db'}"):
+        return mlflow.pytorch.load_model(uri)
+
+
+@pytest.mark.parametrize("given", [None, "sqlite:////elsewhere/mlflow.db"])
+def test_where_later_runs_are_written_is_not_changed(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    import mlflow
+
+    before = default_uri("x"), mlflow.get_tracking_uri()
+    with _quiet("sqlite:////tracked/mlflow.db"):
+        assert mlflow.get_tracking_uri() == "sqlite:////tracked/mlflow.db"
+    assert (default_uri("x"), mlflow.get_tracking_uri()) == before
 
 
 @pytest.mark.slow
@@ -85,6 +101,7 @@ def test_it_is_logged_and_registered_once(store, client) -> None:
     first = log_to_mlflow("small", seed=0, store=store, register="adder")
     again = log_to_mlflow("small", seed=0, store=store, register="adder")
     assert (first.is_new, again.is_new) == (True, False) and (first.uri, "1") == (again.uri, again.version)
+    assert default_uri("x") == f"sqlite:///{Path('x').absolute()}/mlflow.db"
     other = log_to_mlflow("small", seed=1, at="end", store=store, register="adder")
     assert other.version == "2"
     best = client.get_model_version_by_alias("adder", "best")
@@ -125,6 +142,26 @@ def test_a_sweep_that_mlflow_does_not_have_is_written_first(store, tmp_path, mon
     with pytest.raises(TrackingError, match="has no run of this seed: `sweeps sync small` writes the sweep's runs"):
         log_to_mlflow("small", store=store)
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_copied_store_logs_no_model_to_the_folder_of_the_first(store, tmp_path) -> None:
+    shutil.copytree(store, tmp_path / "copy")
+    before = sorted((store / "mlartifacts").rglob("*"))
+    with pytest.raises(TrackingError, match="the store was moved or copied"):
+        log_to_mlflow("small", seed=0, at="end", store=tmp_path / "copy")
+    assert sorted((store / "mlartifacts").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_below"),
+    [("file://{f}/mlartifacts/1", True), ("{f}/a%20b", True), ("file:{f}/a", True), ("{f}", False), ("{f}-2/a", False),
+     ("{f}/../a", False), ("s3://{f}/a", False), ("file://host{f}/a", False), ("", False), ("a", False), ("{f}/link/a", False)],
+)  # fmt: skip
+def test_a_location_is_below_the_folder_of_the_database_where_it_leads_there(tmp_path: Path, uri: str, is_below: bool) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/link").symlink_to(tmp_path)
+    assert below(tmp_path / "store/mlflow.db", uri.format(f=tmp_path / "store")) == is_below
 
 
 def test_symbols_have_a_signature_of_any_length() -> None:

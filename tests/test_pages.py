@@ -11,7 +11,7 @@ from browser import Page, browser, chromium
 from tracked import configuration, ranked, record, records_of, small_sweep
 
 from sweeps.bench.tracking import _written
-from sweeps.tracking import Tracker, serve, stop
+from sweeps.tracking import Tracker, experiment_of, serve, stop
 from sweeps.tracking.views import BEST, CONVERGENCE, FAILED, LEADERBOARD, page
 
 pytestmark = [
@@ -64,7 +64,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             opened.open(f"{server}/#/experiments?workflowType=machine_learning")
             opened.shows("small", "simulated")
             opened.value("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
-            yield Shown(opened, server, tracker.experiment_id, str(int(tracker.experiment_id) + 1))
+            small = experiment_of(uri, "small", CREATED) or ""
+            yield Shown(opened, server, small, str(int(small) + 1))
     finally:
         stop(process)
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.errors import TrackingError, UserError
 from sweeps.results.figures import against_step
 from sweeps.results.metrics import solved_fraction
+from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Stopped
-from sweeps.tracking import Tracker, default_uri, rows, serve, stop
+from sweeps.tracking import Tracker, client, default_uri, rows, serve, stop
 from sweeps.tracking.client import without_password
+from sweeps.tracking.runs import Changed
 from sweeps.training.lane import LaneResult
 
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -190,6 +193,79 @@ def test_a_stopped_sweep_leaves_nothing_running_and_continues_in_the_same_runs(u
     tracker.complete(ranked(dataclasses.replace(one, state="complete"), records_of(one)))
     tracker.finish("done")
     assert [run.info.status for run in runs(uri)] == ["FINISHED"] * 5
+
+
+def test_a_configuration_that_lost_its_rank_has_none(uri: str, sweep: Sweep) -> None:
+    """As after an extension that was stopped: more seeds of it are wanted."""
+    write_all(Tracker(uri, sweep, created=CREATED), sweep)
+    key = sweep.cells[0].key
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.finish("stopped")
+    assert sorted(run.data.tags["rank"] for run in runs(uri) if run.data.tags.get("cell") == key) == ["1"] * 4 + ["2"] * 4
+    tracker.finish("stopped", "", {(key, 1): 1})
+    ranks = {run.data.tags["configuration"]: run.data.tags["rank"] for run in runs(uri) if run.data.tags.get("cell") == key}
+    assert ranks == {"0": "", "1": "1"}
+
+
+def test_a_sync_that_was_interrupted_does_not_count_as_complete(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep, state="complete")
+
+    def interrupted() -> Iterator[RankedConfiguration]:
+        yield ranked(one, records_of(one))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Tracker(uri, sweep, created=CREATED).sync(interrupted(), "done")
+    assert client.experiment_of(uri, "small", CREATED) is None
+    Tracker(uri, sweep, created=CREATED).sync([ranked(one, records_of(one))], "done")
+    assert client.experiment_of(uri, "small", CREATED) is not None
+
+
+def test_texts_that_a_database_cannot_hold_are_written_with_escapes(uri: str, sweep: Sweep) -> None:
+    one = configuration(sweep)
+    settings = {**one.settings, "task": {**one.settings["task"], "note": "half \udcff"}}
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.lanes(dataclasses.replace(one, settings=settings), [record(one, 0, "error", reason="nul \0, half \udcff")])
+    found = the_run(uri, "c001 nau s000 error")
+    assert "nul \\0, half \\udcff" in found.data.tags["why"] and found.data.params["task.note"] == "half \\udcff"
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_database_that_is_deleted_while_it_is_written_is_made_anew(
+    uri: str, sweep: Sweep, bulk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not bulk:
+        monkeypatch.setattr("sweeps.tracking.bulk.TESTED", frozenset())
+    tracker, one = Tracker(uri, sweep, created=CREATED), configuration(sweep)
+    tracker.lanes(one, [record(one, 0)])
+    file = Path(uri.removeprefix("sqlite:///"))
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{file}{ending}").unlink(missing_ok=True)
+    for _ in range(2):  # nothing is written to the old file, and the new one is empty
+        with pytest.raises(Changed) as raised:
+            tracker.lanes(one, [record(one, 1)])
+        assert raised.value.lost
+    tracker.lanes(one, [record(one, 1)])
+    assert [run.data.tags["seed"] for run in runs(uri) if run.data.tags["level"] == "seed"] == ["1"]
+
+
+@pytest.mark.parametrize("what", ["configuration", "experiment"])
+def test_what_the_user_deletes_while_the_sweep_is_written_is_read_again(uri: str, sweep: Sweep, what: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    tracker, one = Tracker(uri, sweep, created=CREATED), configuration(sweep)
+    tracker.lanes(one, [record(one, 0)])
+    client, parent = MlflowClient(uri), next(run for run in runs(uri) if run.data.tags["level"] == "configuration")
+    if what == "configuration":
+        client.delete_run(parent.info.run_id)
+    else:
+        client.delete_experiment(parent.info.experiment_id)
+    with pytest.raises(Changed) as raised:
+        tracker.lanes(one, [record(one, 1)])
+    assert not raised.value.lost
+    tracker.lanes(one, [record(one, 1)])
+    seeds = sorted(run.data.tags["seed"] for run in runs(uri) if run.data.tags["level"] == "seed")
+    assert seeds == (["0"] if what == "configuration" else ["0", "1"])
 
 
 def test_a_configuration_that_was_stopped_early_is_a_killed_run_that_says_where(uri: str, sweep: Sweep) -> None:

@@ -374,6 +374,8 @@ def _catch_up(folder: str | Path, tracker: Tracker) -> None:
     with Store(folder, read_only=True) as store:
         found = report(store, tracker.name)
         tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore=False)
+        if found.row.state == "done":
+            tracker.attach(_report_files(found))
 
 
 def sync(name: str, store: Store, folder: str | Path) -> None:

@@ -45,6 +45,11 @@ def unpack(data: bytes) -> dict[str, list[Any]]:
     return curve
 
 
+def storable(text: str) -> str:
+    """Return a text without what a database's text cannot contain, such as an exception's may: NUL, half a surrogate pair."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def finite(value: Any) -> Any:
     """Return the value with None in place of every float in it that is not finite."""
     if isinstance(value, float):

@@ -17,7 +17,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from sweeps.errors import StoreError
-from sweeps.store.curves import finite, pack, unpack
+from sweeps.store.curves import finite, pack, storable, unpack
 from sweeps.store.database import (
     Database,
     checked,
@@ -532,9 +532,7 @@ def _record_row(record: LaneResult) -> dict[str, Any]:
             row[column.name] = None if value is None else finite(convert(value))
     row["error"] = json.dumps(finite(record.error))
     row["provenance"] = json.dumps(record.provenance)
-    # An exception's text may contain what a database's text cannot: a NUL, or half of a surrogate pair.
-    reason = None if record.reason is None else record.reason.replace("\0", "\\0")
-    row["reason"] = None if reason is None else reason.encode("utf-8", "backslashreplace").decode("utf-8")
+    row["reason"] = None if record.reason is None else storable(record.reason)
     lengths = {f"{_BY_LENGTH}{name}": column for name, column in record.by_length.items()}
     row["curve"] = pack({**record.curve, **lengths})
     row["state"] = record.state

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sweeps.tracking.database import BUSY_TIMEOUT_S
-from sweeps.tracking.runs import PARENT, Change, Run
+from sweeps.tracking.runs import PARENT, Change, Changed, Run
 
 TESTED = frozenset({"dc11669786a5"})
 """Revisions of MLflow's schema whose tables were compared."""
@@ -50,6 +50,10 @@ class Bulk:
         if engine.dialect.name == "postgresql" and engine.dialect.driver not in ("psycopg", "psycopg2"):
             return False
         if engine.dialect.name not in ("sqlite", "postgresql"):
+            return False
+        try:
+            _validators()
+        except ImportError:  # they are MLflow's own, and may change with a release
             return False
         with engine.connect() as connection:
             return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() in TESTED
@@ -110,6 +114,7 @@ class Bulk:
                 connection.exec_driver_sql("PRAGMA foreign_keys = ON")
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for its turn
+            self._require_active(connection, changes)
             again = "ON CONFLICT (run_uuid) DO UPDATE SET status = excluded.status, end_time = excluded.end_time"
             self._insert(connection, "runs", _RUN, runs, again)
             mark = "?" if self._sqlite else "%s"
@@ -122,6 +127,20 @@ class Bulk:
             self._insert(connection, "metrics", _METRIC, metrics, "ON CONFLICT DO NOTHING")
             self._insert(connection, "latest_metrics", _METRIC, list(latest.values()), _LATEST)
             connection.commit()
+
+    def _require_active(self, connection: sa.Connection, changes: Sequence[Change]) -> None:
+        """Raise Changed where the experiment, a parent of a new run, or a run that changes was deleted meanwhile."""
+        mark = "?" if self._sqlite else "%s"
+        experiment = f"SELECT lifecycle_stage FROM experiments WHERE experiment_id = {mark}"
+        if connection.exec_driver_sql(experiment, (self._experiment,)).scalar() != "active":
+            raise Changed("the sweep's experiment was deleted meanwhile")
+        new = {change.run for change in changes if change.new}
+        used = {run for one in changes for run in (one.run, one.parent) if run is not None and run not in new}
+        if not used:
+            return
+        active = f"SELECT count(*) FROM runs WHERE lifecycle_stage = 'active' AND run_uuid IN ({', '.join([mark] * len(used))})"
+        if connection.exec_driver_sql(active, tuple(run.id for run in used)).scalar() != len(used):
+            raise Changed("runs of the sweep were deleted meanwhile")
 
     def _new_id(self, created: str, change: Change) -> str:
         """Return 32 hexadecimal digits. They rise with the configuration, so that new rows are neighbours in every index."""
@@ -179,26 +198,27 @@ def _array(values: Sequence[Any]) -> str:
 
 
 @functools.cache
-def _validators() -> Any:
-    from mlflow.utils import validation
+def _validators() -> tuple[Any, Any, Any]:
+    from mlflow.utils.uri import append_to_uri_path  # noqa: F401  used below
+    from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 
-    return validation
+    return _validate_metric, _validate_param, _validate_tag
 
 
 @functools.cache
 def _metric_name(name: str) -> str:
-    _validators()._validate_metric(name, 0.0, 0, 0)
+    _validators()[0](name, 0.0, 0, 0)
     return name
 
 
 @functools.lru_cache(10_000)
 def _tag(key: str, value: str) -> tuple[str, str]:
     """Return a tag as MLflow's client would write it: it cuts long values off."""
-    tag = _validators()._validate_tag(key, value)
+    tag = _validators()[2](key, value)
     return tag.key, tag.value
 
 
 @functools.lru_cache(10_000)
 def _param(key: str, value: str) -> tuple[str, str]:
-    param = _validators()._validate_param(key, value)
+    param = _validators()[1](key, value)
     return param.key, param.value

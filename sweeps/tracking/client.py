@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
 from sweeps.tracking.bulk import Bulk
-from sweeps.tracking.database import SQLITE, Refill, check_server, prepare_file
-from sweeps.tracking.runs import PARENT, Change, Run
+from sweeps.tracking.database import SQLITE, Refill, check_server, close_connections, prepare_file
+from sweeps.tracking.runs import PARENT, Change, Changed, Run, Unavailable
 from sweeps.tracking.views import WRITTEN
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
+    import sqlalchemy as sa
     from mlflow.tracking import MlflowClient
 
 ENVIRONMENT = {
@@ -55,6 +57,17 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(path) if path != uri and path not in ("", ":memory:") and "?" not in path else None
 
 
+def below(file: Path, uri: str) -> bool:
+    """Return whether a location of artifacts is in the folder of an SQLite database, as it is not where the store was copied.
+
+    Links and `..` are followed.
+    """
+    address = urlsplit(uri)
+    if address.scheme not in ("", "file") or address.netloc not in ("", "localhost") or not address.path.startswith("/"):
+        return False
+    return file.absolute().parent.resolve() in Path(unquote(address.path)).resolve().parents
+
+
 def without_password(uri: str) -> str:
     """Return the URI without what is between // and @, as it may be shown."""
     scheme, slashes, rest = uri.partition("://")
@@ -63,10 +76,6 @@ def without_password(uri: str) -> str:
 
 
 log = logging.getLogger(__name__)
-
-
-class Unavailable(TrackingError):
-    """MLflow does not answer, is busy, or its disk is full: what failed may be tried again later."""
 
 
 class Rejected(TrackingError):
@@ -123,7 +132,10 @@ class Client:
             )
         self._bulks: dict[str, Bulk | None] = {}
         prepare(uri, refill)
+        self._file, self.identity = file, _identity(file)
         with typed_errors(uri, "be opened"):
+            if file is not None:
+                close_connections(file)  # of before: they may be to a file that was deleted
             self._mlflow = _connect(uri)
 
     def experiment(self, name: str, created: str) -> str:
@@ -206,10 +218,8 @@ class Client:
         if experiment not in self._bulks:
             found = None
             if self.uri.startswith((SQLITE, "postgresql")):
-                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-                engine = SqlAlchemyStore._get_or_create_engine(self.uri)  # the one of the client
-                if Bulk.supports(engine):
+                engine = _engine(self.uri)
+                if engine is not None and Bulk.supports(engine):
                     found = Bulk(engine, experiment, self._mlflow.get_experiment(experiment).artifact_location)
             self._bulks[experiment] = found
         return self._bulks[experiment]
@@ -235,11 +245,18 @@ class Client:
         A run's parent is written before it. Where it raises, some of it may be written; all of it may be written again.
         """
         with typed_errors(self.uri, f"write {len(changes)} runs"):
+            self._require_same_file()
             if (bulk := self._bulk(experiment)) is not None:
                 bulk.write(created, created_ms, changes)
-                return
-            for level in ("sweep", "configuration", "seed"):
-                self._write_at_once(experiment, created_ms, [one for one in changes if one.key[0] == level])
+            else:
+                for level in ("sweep", "configuration", "seed"):
+                    self._write_at_once(experiment, created_ms, [one for one in changes if one.key[0] == level])
+            self._require_same_file()
+
+    def _require_same_file(self) -> None:
+        """Raise Changed where the SQLite file was deleted or replaced: an open connection would write to the old one."""
+        if _identity(self._file) != self.identity:
+            raise Changed(f"{self._file} was deleted or replaced meanwhile", lost=True)
 
     def _write_at_once(self, experiment: str, created_ms: int, changes: Sequence[Change]) -> None:
         """Write the runs of one level, several at a time."""
@@ -357,7 +374,7 @@ class Client:
         """Write files, by name, to the folder `report` of the run's artifacts."""
         file = sqlite_file(self.uri)
         location = self._mlflow.get_run(run.id).info.artifact_uri if file is not None else ""
-        if file is not None and not location.startswith(f"{file.absolute().parent.as_uri()}/"):
+        if file is not None and not below(file, location):
             log.info(
                 "the store was moved or copied: MLflow's artifacts of this sweep are in %s, where nothing is written", location
             )
@@ -377,6 +394,26 @@ class Client:
         with typed_errors(self.uri, "restore a run"):
             self._mlflow.restore_run(run.id)
             run.deleted = False
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return what distinguishes a file from another one of its name; None where there is none."""
+    try:
+        found = file.stat() if file is not None else None
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _engine(uri: str) -> sa.Engine | None:
+    """Return the engine of MLflow's client; None where the installed MLflow keeps it elsewhere."""
+    try:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        engine: sa.Engine = SqlAlchemyStore._get_or_create_engine(uri)
+    except (AttributeError, ImportError):
+        return None
+    return engine
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

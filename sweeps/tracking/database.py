@@ -231,7 +231,7 @@ def _replace(file: Path, new: Path, found: _Found, refill: Refill | None, warn: 
     _create(new)
     if found.state == "damaged" and refill is not None:
         refill(f"{SQLITE}{new}")
-        _dispose(new)
+        close_connections(new)
     _publish(new, file, kept)
 
 
@@ -311,15 +311,15 @@ def _publish(new: Path, file: Path, kept: Path | None) -> None:
             shutil.copy2(file, kept)
     new.replace(file)
     _sync(file.parent)
-    _dispose(file)
+    close_connections(file)
 
 
-def _dispose(file: Path) -> None:
-    """Close the connections that MLflow keeps in this process: they are to a file that now has no name, or another one."""
+def close_connections(file: Path) -> None:
+    """Close the connections that MLflow keeps in this process: they may be to a file that now has no name, or another one."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    engine = SqlAlchemyStore._engine_map.get(f"{SQLITE}{file}")
-    if engine is not None:
+    with contextlib.suppress(AttributeError, KeyError):  # of a release that keeps none there
+        engine = SqlAlchemyStore._engine_map[f"{SQLITE}{file}"]
         engine.dispose()
 
 

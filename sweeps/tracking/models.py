@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import TrackingError
-from sweeps.tracking.client import Client, sqlite_file, typed_errors, without_password
+from sweeps.tracking.client import Client, below, sqlite_file, typed_errors, without_password
 from sweeps.tracking.runs import Key
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ NAME = "model"
 """Of a logged model, below its run."""
 ALIAS = "best"
 """Of the version that was registered last."""
+VARIABLE = "MLFLOW_TRACKING_URI"
 
 LOGGERS = (
     "mlflow.pytorch", "mlflow.models.model", "mlflow.utils.requirements_utils", "mlflow.store.model_registry.abstract_store",
@@ -88,6 +89,8 @@ def log_model(uri: str, sweep: str, created: str, model: ToLog, register: str | 
         raise TrackingError(absent)
     with typed_errors(uri, "log the model"), _quiet(uri):
         found = _logged(uri, experiment, run.id, model)
+        if found is None and file is not None:
+            _require_own_folder(file, uri, experiment)
         logged = found or _log(uri, experiment, run.id, model)
     if register is None:
         return Logged(logged, run.id, found is None)
@@ -96,12 +99,26 @@ def log_model(uri: str, sweep: str, created: str, model: ToLog, register: str | 
         return Logged(logged, run.id, found is None, _register(uri, registry, logged, run.id, register, model))
 
 
+def _require_own_folder(file: Path, uri: str, experiment: str) -> None:
+    """Raise TrackingError where the experiment's models would be written to the folder of the store that this is a copy of."""
+    from mlflow.tracking import MlflowClient
+
+    location = MlflowClient(uri).get_experiment(experiment).artifact_location
+    if not below(file, location):
+        raise TrackingError(
+            f"the store was moved or copied: MLflow's artifacts of this sweep are in {location}, where nothing is written. "
+            f"With a new database models can be logged here: move {file} away; `sweeps sync NAME` then writes a sweep anew"
+        )
+
+
 @contextmanager
 def _quiet(uri: str) -> Iterator[None]:
     """Let MLflow's functions use this server, afterwards that of before, without warnings about what is documented here."""
     import mlflow
+    from mlflow.tracking._tracking_service import utils as tracking
 
-    before = mlflow.get_tracking_uri()
+    # `set_tracking_uri` also sets the variable, which `default_uri` reads.
+    before, variable = tracking._tracking_uri, os.environ.get(VARIABLE)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     mlflow.set_tracking_uri(uri)
@@ -115,6 +132,10 @@ def _quiet(uri: str) -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         mlflow.set_tracking_uri(before)
+        if variable is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = variable
 
 
 def _logged(uri: str, experiment: str, run: str, model: ToLog) -> str | None:

@@ -21,6 +21,7 @@ from sweeps.config.diff import leaves
 from sweeps.config.space import Dimension, Objective, same
 from sweeps.results import metrics
 from sweeps.results.summary import RankedConfiguration, Summary
+from sweeps.store.curves import storable
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
 
@@ -148,7 +149,7 @@ def parameters(configuration: Configuration) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return storable(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
 # ------------------------------------------------------------------------------------------------- metrics

@@ -1,15 +1,31 @@
-"""Runs of MLflow as the tracker knows them, and what is to be written of one. Plain data."""
+"""Runs of MLflow as they were read, and what is to be written of one. Plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sweeps.errors import TrackingError
 from sweeps.tracking.rows import Point
 
 PARENT = "mlflow.parentRunId"
 Key = tuple[str, str, str, str]
 """Level, cell, configuration, seed; the empty text where a level has none."""
+
+
+class Unavailable(TrackingError):
+    """MLflow does not answer, is busy, or its disk is full: what failed may be tried again later."""
+
+
+class Changed(Unavailable):
+    """Somebody else changed what is written: it is to be read again, then it may be tried again.
+
+    With `lost` what was written before may be gone, as where the database's file was deleted.
+    """
+
+    def __init__(self, message: str, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 @dataclass(eq=False)

@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sweeps.config.sweep_file import Sweep
-from sweeps.errors import TrackingError
+from sweeps.errors import StoreError, TrackingError
 from sweeps.results.summary import RankedConfiguration
 from sweeps.results.verdicts import verdict
+from sweeps.store.curves import storable
 from sweeps.store.records import Configuration
 from sweeps.tracking import rows, views
-from sweeps.tracking.client import LOGGED, Client, Rejected, Unavailable
+from sweeps.tracking.client import LOGGED, Client, Rejected
 from sweeps.tracking.database import Refill
-from sweeps.tracking.runs import Change, Key, Run, key_of
+from sweeps.tracking.runs import Change, Changed, Key, Run, Unavailable, key_of
 from sweeps.training.lane import LaneResult
+
+log = logging.getLogger(__name__)
 
 STATUS = {"running": "RUNNING", "done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a sweep -> status of its run."""
@@ -40,6 +43,17 @@ NOTE_LIMIT = 4500
 """Most characters of a description; MLflow's limit for an experiment is 5,000."""
 MOST_TOGETHER = 500
 """Runs after which what was gathered is written: a transaction is neither long nor large."""
+Write = Callable[["Tracker"], object]
+MOST_QUEUED = 10_000
+"""Most writes that wait, each of one pack's lanes. The driver holds their results anyway."""
+END_S, AWAY_S = 60.0, 10.0
+"""Seconds that a sweep's end waits for MLflow, and where it is away."""
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
+"""Between attempts, doubled each time."""
+MOST_REJECTED = 3
+"""Attempts after which writes that MLflow rejects are tried one by one."""
+MOST_LEFT_OUT = 10
+"""Writes in a row, rejected one by one, after which nothing more is written."""
 
 
 @dataclass
@@ -85,6 +99,8 @@ class Tracker:
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
         self._objective = sweep.objective
         self._opened: _Connection | None = None
+        self._before: tuple[object, str] | None = None
+        """The database's file, and the sweep's run in it, as they were found at the last opening."""
         self._depth = 0  # of nested `_writing`
         self._begun: tuple[threading.Thread, list[BaseException]] | None = None
 
@@ -201,12 +217,13 @@ class Tracker:
         with self._writing() as opened:
             for (level, cell, number, _), run in opened.runs.items():
                 rank = ranks.get((cell, int(number))) if level != "sweep" else None
-                self._tag(opened, run, _rank_tag(rank))
+                # A configuration that was ranked before has none where more of its seeds are wanted now.
+                self._tag(opened, run, {"rank": ""} if rank is None and "rank" in run.tags else _rank_tag(rank))
 
     def describe(self, table: str) -> None:
         """Write the description of experiment and sweep run: question, Markdown table, command that reproduces it."""
         with self._writing() as opened:
-            text = _description(self._sweep.question, table, self._command, self.name)
+            text = storable(_description(self._sweep.question, table, self._command, self.name))
             if opened.sweep.tags.get(NOTE) != text:
                 opened.client.describe(opened.experiment, text)
                 self._tag(opened, opened.sweep, {NOTE: text})
@@ -217,7 +234,8 @@ class Tracker:
         Runs of a stopped sweep are KILLED; `begin` and `start` set them back to RUNNING when it is continued.
         """
         with self._writing() as opened:
-            self.rank(ranks or {})
+            if ranks is not None:
+                self.rank(ranks)
             self.describe(table)
             self._tag(opened, opened.sweep, {"outcome": state})
             for run in opened.runs.values():
@@ -245,7 +263,6 @@ class Tracker:
         self._restoring = restore
         ranks: dict[tuple[str, int], int] = {}
         with self._writing() as opened:
-            self._show(opened)
             for one in everything:
                 if one.rank is not None:
                     ranks[one.configuration.cell, one.configuration.number] = one.rank
@@ -258,11 +275,10 @@ class Tracker:
                 self.describe(table)
             else:
                 self.finish(state, table, ranks)
-
-    @property
-    def experiment_id(self) -> str:
-        """Id of the sweep's experiment, for a link: <server>/#/experiments/<id>."""
-        return self._open().experiment
+            # Last: an experiment that has its views is taken for complete.
+            self._write_planned(opened)
+            self._written()
+            self._show(opened)
 
     # --------------------------------------------------------------------------------------------- runs
 
@@ -289,6 +305,9 @@ class Tracker:
                 client.restore(deleted[of_sweep])
                 runs[of_sweep] = deleted.pop(of_sweep)
             sweep = runs.get(of_sweep)
+            before, self._before = self._before, None
+            if before is not None and before != (client.identity, sweep.id if sweep else ""):
+                raise Changed("the database was replaced, or the sweep's runs were removed from it, meanwhile", lost=True)
             if sweep is None:
                 made = Change(Run("", "RUNNING", self._sweep_tags()), True, None, self.name, self._created_ms)
                 made.tags = dict(made.run.tags)
@@ -300,6 +319,7 @@ class Tracker:
                 renamed = Change(sweep, tags={"name": self.name})
                 client.write(experiment, self._created, self._created_ms, [renamed])
             runs[of_sweep] = sweep
+            self._before = client.identity, sweep.id
             self._opened = _Connection(client, experiment, runs, deleted, sweep)
         return self._opened
 
@@ -366,10 +386,10 @@ class Tracker:
         self._end(opened, run, "FAILED" if result.outcome == "error" else "FINISHED")
 
     def _create(self, opened: _Connection, parent: Run, name: str, tags: Mapping[str, str], started_ms: int) -> Run:
-        all_tags = {**tags, "sweep": self._created, "layout": LAYOUT}
+        all_tags = {name: storable(value) for name, value in {**tags, "sweep": self._created, "layout": LAYOUT}.items()}
         run = Run("", "RUNNING", all_tags)
         opened.runs[run.key] = run
-        opened.planned[run] = Change(run, True, parent, name, started_ms, dict(all_tags))
+        opened.planned[run] = Change(run, True, parent, storable(name), started_ms, dict(all_tags))
         return run
 
     def _change(self, opened: _Connection, run: Run) -> Change:
@@ -389,7 +409,8 @@ class Tracker:
 
 
 def _changed(run: Run, tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in tags.items() if run.tags.get(name) != value}
+    wanted = {name: storable(value) for name, value in tags.items()}
+    return {name: value for name, value in wanted.items() if run.tags.get(name) != value}
 
 
 def _rank_tag(rank: int | None) -> dict[str, str]:
@@ -413,26 +434,14 @@ def _description(question: str, table: str, command: str, name: str) -> str:
     return "\n\n".join(part for part in (head, "\n".join(lines)) if part) + tail
 
 
-log = logging.getLogger(__name__)
-
-Write = Callable[[Tracker], object]
-MOST_QUEUED = 10_000
-"""Most writes that wait, each of one pack's lanes. The driver holds their results anyway."""
-END_S, AWAY_S = 60.0, 10.0
-"""Seconds that a sweep's end waits for MLflow, and where it is away."""
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
-"""Between attempts, doubled each time."""
-MOST_REJECTED = 3
-"""Attempts after which what MLflow rejects is not tried again."""
-
-
 class BackgroundTracker:
     """A tracker whose calls are made in a background thread, from `begin` on, those that wait together.
 
     MLflow is a projection of the store, and the sweep never waits for it. While its server or database is away, the calls are
     kept and tried again; with more than `MOST_QUEUED` of them, the further ones are dropped, and `catch_up` then writes what
-    the store has. After another failure nothing more is written, which is logged with what to do. The thread is a daemon: a
-    server that does not respond keeps no process from ending.
+    the store has, as it does where the database was deleted. A call that MLflow rejects is left out. After another failure
+    nothing more is written. Both are logged, with what to do. The thread is a daemon: a server that does not respond keeps no
+    process from ending.
     """
 
     def __init__(self, tracker: Tracker, catch_up: Write | None = None) -> None:
@@ -443,6 +452,7 @@ class BackgroundTracker:
         self._failed, self._given_up = False, False
         self._away = False  # the last attempt failed, and another one follows
         self._dropped = False
+        self._left_out, self._in_a_row = 0, 0  # rejected writes
         self._bug: Exception | None = None
         self._hurry = threading.Event()
 
@@ -492,9 +502,11 @@ class BackgroundTracker:
                     self._changed.wait(0.1)
         except KeyboardInterrupt:
             log.debug("interrupted while MLflow was written")
-        self._given_up = True
+        with self._changed:
+            written = not self.pending and not self._failed and not self._left_out
+            self._given_up = True  # the thread then takes from the queue what it does not write
         self._raise_bug()
-        return not self.pending
+        return written
 
     def _write_all(self) -> None:
         while True:
@@ -505,14 +517,14 @@ class BackgroundTracker:
                 if not batch:  # what was dropped follows what was queued
                     self._dropped, batch = False, [self._catch_up or _nothing]
                     self._queue.append(batch[0])
-            self._write(batch)
+            self._write(batch, MOST_REJECTED)
             with self._changed:
                 for _ in batch:
                     self._queue.popleft()
                 self._changed.notify_all()
 
-    def _write(self, batch: Sequence[Write]) -> None:
-        """Write a batch; while MLflow is away, try again and again."""
+    def _write(self, batch: Sequence[Write], attempts: int) -> None:
+        """Write a batch; while MLflow is away, try again and again. What it rejects is tried so many times."""
         rejected, pause_s = 0, FIRST_PAUSE_S
         while not (self._failed or self._given_up):
             try:
@@ -523,10 +535,16 @@ class BackgroundTracker:
                         what(self._tracker)
             except _GivenUp:
                 return
-            except (Unavailable, Rejected) as error:
+            except (Unavailable, Rejected, StoreError) as error:  # the store is read by `catch_up`
+                if isinstance(error, Changed) and error.lost and self._catch_up is not None:
+                    self._dropped = True
                 rejected += isinstance(error, Rejected)
-                if rejected == MOST_REJECTED:
-                    self._fail(error)
+                if rejected == attempts:
+                    if len(batch) == 1:
+                        self._leave_out(error)
+                    else:
+                        for one in batch:
+                            self._write([one], 1)
                     return
                 if not self._away and not self._given_up:
                     log.warning("MLflow cannot be written now, and is tried again: %s", error)
@@ -541,12 +559,23 @@ class BackgroundTracker:
             except Exception as error:  # a bug: raised by the next `write` or by `flush`
                 self._failed, self._bug = True, error
             else:
+                self._in_a_row = 0
                 if self._away:
                     self._away = False
                     log.warning("MLflow is written again")
                 return
 
-    def _fail(self, error: TrackingError) -> None:
+    def _leave_out(self, error: TrackingError | StoreError) -> None:
+        """Leave out a write that MLflow rejects; end the writing where it rejects everything."""
+        self._left_out += 1
+        self._in_a_row += 1
+        if self._in_a_row == MOST_LEFT_OUT:
+            self._fail(error)
+        elif not self._given_up:
+            again = f"`sweeps sync {self._tracker.name}` tries it again"
+            log.warning("MLflow rejected a write, which is left out: %s. %s", error, again)
+
+    def _fail(self, error: Exception) -> None:
         self._failed = True
         if not self._given_up:
             log.warning(
