@@ -296,6 +296,7 @@ def test_delete_and_gc_leave_nothing_of_a_sweep_in_store_and_mlflow(results: str
     assert not any(path.parent.exists() for path in artifacts)
 
 
+@pytest.mark.slow
 def test_a_deleted_sweep_can_be_begun_again_under_its_name_in_mlflow_too(results: str) -> None:
     call("delete", "small", "--yes", "--store", results)
     with Store(results) as store:
@@ -304,6 +305,7 @@ def test_a_deleted_sweep_can_be_begun_again_under_its_name_in_mlflow_too(results
     assert ("small", "active") in rows(results, EXPERIMENTS)
 
 
+@pytest.mark.slow
 def test_gc_keeps_runs_of_others_and_experiments_that_have_any(results: str) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -318,6 +320,7 @@ def test_gc_keeps_runs_of_others_and_experiments_that_have_any(results: str) -> 
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
+@pytest.mark.slow
 def test_gc_keeps_a_run_whose_model_is_in_the_registry(results: str) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -505,6 +508,7 @@ def test_runs_that_other_stores_share_are_deleted_only_on_request(
     assert rows(results, "SELECT DISTINCT lifecycle_stage FROM runs") == [("deleted",)]
 
 
+@pytest.mark.slow
 def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) -> None:
     from sweeps.cli.tracking import _fill_if_absent
 

@@ -228,6 +228,8 @@ class Client:
         """Return the runs that match, deleted ones too, the oldest first."""
         from mlflow.entities import ViewType
 
+        if not experiments:
+            return []
         found: list[Any] = []
         token: str | None = None
         while True:

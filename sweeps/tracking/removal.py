@@ -10,17 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import and_
 
 from sweeps.errors import TrackingError
 from sweeps.store.database import compact_file, files_bytes
-from sweeps.tracking.client import prepare, sqlite_file, typed_errors, without_password
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from sweeps.tracking.client import Client, sqlite_file, typed_errors, without_password
 
 OURS = ("sweep", "layout", "level")
 """Tags that every run has which this system wrote."""
@@ -68,10 +65,10 @@ def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
     """
     with _opened(uri, f"rename the experiment {old!r}") as client:
         for id in _experiments_of(client, created):
-            found = client.get_experiment(id)
+            found = client._mlflow.get_experiment(id)
             named = found.name in (old, f"{old} {created}") and found.lifecycle_stage == "active"
-            if named and client.get_experiment_by_name(new) is None:
-                client.rename_experiment(id, new)
+            if named and client._mlflow.get_experiment_by_name(new) is None:
+                client._mlflow.rename_experiment(id, new)
 
 
 def count_runs(uri: str, created: Iterable[str]) -> int:
@@ -79,7 +76,7 @@ def count_runs(uri: str, created: Iterable[str]) -> int:
     with _opened(uri, "count runs") as client:
         store = _database_of(client)
         if store is None:
-            found = (_search(client, _experiments_of(client, one), _of_sweep(one)) for one in created)
+            found = (client._search(_experiments_of(client, one), _of_sweep(one)) for one in created)
             return sum(run.info.lifecycle_stage == "active" for runs in found for run in runs)
         from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 
@@ -98,18 +95,18 @@ def delete_runs(uri: str, created: Mapping[str, str]) -> None:
     for of_sweep, name in created.items():
         with _opened(uri, f"delete the runs of {name!r}") as client:
             for id in _experiments_of(client, of_sweep):
-                experiment = client.get_experiment(id)
+                experiment = client._mlflow.get_experiment(id)
                 if experiment.lifecycle_stage == "deleted":
                     continue
                 others = ("tags.sweep IS NULL", f"tags.sweep != '{of_sweep}'")
-                if not any(_search(client, [id], condition, most=1) for condition in others):
+                if not any(client._search([id], condition, most=1) for condition in others):
                     now = datetime.now(UTC).isoformat(timespec="seconds")
-                    client.rename_experiment(id, f"{experiment.name} deleted {now}")
-                    client.delete_experiment(id)  # with all its runs, in one call
+                    client._mlflow.rename_experiment(id, f"{experiment.name} deleted {now}")
+                    client._mlflow.delete_experiment(id)  # with all its runs, in one call
                     continue
-                for run in _search(client, [id], _of_sweep(of_sweep)):
+                for run in client._search([id], _of_sweep(of_sweep)):
                     if run.info.lifecycle_stage == "active":
-                        client.delete_run(run.info.run_id)
+                        client._mlflow.delete_run(run.info.run_id)
 
 
 def purge(
@@ -165,11 +162,11 @@ class _Owner:
     artifact_uri: str
 
 
-def _database_of(client: MlflowClient) -> Any:
+def _database_of(client: Client) -> Any:
     """Return MLflow's store of a database that this process can open; None for a server."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = client._tracking_client.store
+    store = client._mlflow._tracking_client.store
     return store if isinstance(store, SqlAlchemyStore) else None
 
 
@@ -215,52 +212,22 @@ def _hard_delete(store: Any, ids: list[str]) -> None:
 
 
 @contextmanager
-def _opened(uri: str, what: str) -> Iterator[MlflowClient]:
+def _opened(uri: str, what: str) -> Iterator[Client]:
     """A client of MLflow; its errors become TrackingErrors, with `what` could not be done."""
-    prepare(uri)
+    client = Client(uri)
     with typed_errors(uri, what):
-        from mlflow.tracking import MlflowClient
-
-        yield MlflowClient(tracking_uri=uri)
+        yield client
 
 
 def _of_sweep(created: str) -> str:
     return f"tags.sweep = '{created}'"
 
 
-def _experiments(client: MlflowClient) -> list[Any]:
-    """Return every experiment, deleted ones too."""
-    from mlflow.entities import ViewType
-
-    return list(_pages(lambda token: client.search_experiments(view_type=ViewType.ALL, page_token=token)))
-
-
-def _experiments_of(client: MlflowClient, created: str) -> list[str]:
+def _experiments_of(client: Client, created: str) -> list[str]:
     """Return the ids of the experiments that have the sweep's runs."""
-    everything = [str(one.experiment_id) for one in _experiments(client)]
-    runs = _search(client, everything, f"{_of_sweep(created)} and tags.level = 'sweep'")
+    everything = [str(one.experiment_id) for one in client._experiments()]
+    runs = client._search(everything, f"{_of_sweep(created)} and tags.level = 'sweep'")
     return list(dict.fromkeys(str(run.info.experiment_id) for run in runs))
-
-
-def _search(client: MlflowClient, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
-    """Return the runs that match, deleted ones too."""
-    from mlflow.entities import ViewType
-
-    if not experiments:
-        return []
-    if most is not None:
-        return list(client.search_runs(experiments, condition, ViewType.ALL, most))
-    return list(_pages(lambda token: client.search_runs(experiments, condition, ViewType.ALL, 1000, page_token=token)))
-
-
-def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
-    token: str | None = None
-    while True:
-        page = request(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _delete_artifacts(file: Path | None, owner: _Owner) -> bool:
