@@ -234,6 +234,15 @@ def backends() -> dict[str, type[Backend[Any]]]:
 # ------------------------------------------------------------------------- shared by several backends
 
 
+class Faults(UserError):
+    """Several faults at once; `faults` has one sentence or more for each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        listed = [textwrap.indent(fault, "    ").replace("    ", "  - ", 1) for fault in faults]
+        super().__init__("\n".join([f"{len(faults)} faults:", *listed]))
+        self.faults = tuple(faults)
+
+
 def all_at_once(*checks: Callable[[], object]) -> None:
     """Make every check. Raises one UserError with the messages of all that raised one."""
     found: list[UserError] = []
@@ -248,8 +257,8 @@ def all_at_once(*checks: Callable[[], object]) -> None:
     if len(found) == 1:
         raise found[0]
     if found:
-        listed = [textwrap.indent(str(error), "    ").replace("    ", "  - ", 1) for error in found]
-        raise UserError("\n".join([f"{len(found)} faults:", *listed])) from found[0]
+        every = [error.faults if isinstance(error, Faults) else (str(error),) for error in found]
+        raise Faults([fault for faults in every for fault in faults]) from found[0]
 
 
 def check_fits(submission: Submission, nodes: Sequence[NodeResources], where: str) -> None:

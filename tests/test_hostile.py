@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -22,6 +23,8 @@ from safetensors.torch import save
 from torch.utils import _pytree as pytree
 
 from sweeps.config.settings import build
+from sweeps.config.user_files import embedded_code
+from sweeps.errors import UserError
 from sweeps.machine import use_compile_cache
 from sweeps.store import Store
 from sweeps.training.state import LaneState, from_bytes, initial_state, to_bytes
@@ -159,6 +162,24 @@ def test_an_exported_file_that_sweeps_did_not_write_is_refused_before_it_trains(
     (folder / "best.yaml").write_text(f"{EXPORTED}exported: {exported}\n")
     answer = call("reproduce", "best.yaml", *how)
     assert answer.status == 2 and message in answer.err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [['"a\\ud800.py"'], ["a", "a/b.py"], [f"{'a' * 300}.py"], ["/".join(["a" * 200] * 5)], ["../a.py"]],
+)
+def test_an_exported_file_with_paths_that_cannot_be_written_is_refused_without_a_traceback(
+    names: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "best.yaml"
+    sha = hashlib.sha256(b"x=1").hexdigest()
+    sources = "".join(f"    {name}: {{sha256: {sha}, text: x=1}}\n" for name in names)
+    file.write_text(f"exported:\n  sources:\n{sources}")
+    with pytest.raises(UserError, match="must be a mapping of paths below its folder"), embedded_code(file, print, True):
+        pass
+    file.write_text('exported:\n  sources:\n    a.py: {sha256: x, text: "\\ud800"}\n')
+    with pytest.raises(UserError, match="must be a mapping"), embedded_code(file, print, True):
+        pass
 
 
 def test_writing_mlflow_from_a_store_executes_no_file_that_the_store_names(folder: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from made_sweep import made_sweep
 from sweeps.errors import ClusterError, UserError
 from sweeps.runner import on_end, run
 from sweeps.runner.on_end import OnEnd, event, parse
-from sweeps.store import Store
+from sweeps.store import HeldByAnother, Store
 
 SMALL = """\
 name: small
@@ -95,6 +96,47 @@ def test_failures_are_warnings_that_have_no_secret_in_them() -> None:
         f"on end, http://{host} failed: status 500. The sweep is not affected",
         f"on end, http://{host} failed: ConnectionError. The sweep is not affected",
     ]
+
+
+def test_a_redirect_is_a_failure_and_is_not_followed() -> None:
+    warnings: list[str] = []
+    with server(status=301) as (host, received):
+        called(f"http://{host}/old", warnings)
+    assert len(received) == 1
+    assert warnings == [f"on end, http://{host} failed: status 301, redirected; give the final URL. The sweep is not affected"]
+
+
+def test_a_server_that_sends_slowly_is_left_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_end, "URL_S", 0.5)
+    warnings: list[str] = []
+    ended = threading.Event()
+
+    def send(connection: socket.socket) -> None:
+        with suppress(OSError):
+            while not ended.wait(0.05):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 200 ")
+                send(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        called(f"http://127.0.0.1:{port}/", warnings)
+        ended.set()
+        thread.join()
+    assert warnings == [f"on end, http://127.0.0.1:{port} failed: no answer within 1 s. The sweep is not affected"]
+
+
+def test_what_json_cannot_say_is_a_warning_and_an_address_of_ipv6_keeps_its_brackets() -> None:
+    warnings: list[str] = []
+    OnEnd(("true",)).call({"best": float("nan")}, warnings.append)
+    assert "ValueError" in warnings[0]
+    assert OnEnd(url="http://ann:s3cret@[::1]:80/x").shown == "http://[::1]:80"
 
 
 @pytest.mark.parametrize(
@@ -192,3 +234,22 @@ def test_a_sweep_that_fails_calls_it_and_one_that_is_refused_does_not(folder: Pa
     assert call("run", "small.yaml", "--no-mlflow").status == 1
     received = json.loads((folder / "event.json").read_text())
     assert (received["state"], received["reason"], received["best"]) == ("failed", "no node is left", None)
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_any_error_after_the_start_calls_it_but_a_sweep_that_another_driver_took_over_has_not_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPS_ON_END", python(COPY, "event.json"))
+    error: Exception = HeldByAnother("taken over", host="h", pid=1, since="x")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "_train", fail)
+    assert call("run", "small.yaml", "--no-mlflow").status == 1
+    assert not (folder / "event.json").exists()
+    error = RuntimeError("a bug")
+    assert call("run", "small.yaml", "--no-mlflow", bug=True).status != 0
+    received = json.loads((folder / "event.json").read_text())
+    assert (received["state"], received["reason"]) == ("failed", "RuntimeError: a bug")

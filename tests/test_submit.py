@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from commands import call, train_in_process
 
 from cluster import clusters_file
-from cluster.backend import Backend, JobStatus, State, Submission, Submitted
+from cluster.backend import Backend, JobStatus, State, Submission, Submitted, all_at_once
 from cluster.description import Cluster, NodeResources
 from sweeps.errors import ClusterError, UserError
 from sweeps.runner import run
@@ -192,3 +193,12 @@ def test_faults_of_the_request_go_before_a_cluster_that_does_not_answer(lab: Lab
     assert (refused.status, "the price of cluster 'lab' is not known" in refused.err) == (2, True)
     assert submit().status == 1
     assert lab.submitted == []
+
+
+def test_faults_that_were_found_together_are_listed_with_the_others_one_by_one() -> None:
+    def fail(message: str) -> None:
+        raise UserError(message)
+
+    with pytest.raises(UserError) as raised:
+        all_at_once(partial(fail, "one"), partial(all_at_once, partial(fail, "two"), partial(fail, "three\nof two lines")))
+    assert str(raised.value) == "3 faults:\n  - one\n  - two\n  - three\n    of two lines"

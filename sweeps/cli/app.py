@@ -94,3 +94,8 @@ def require_different(names: list[str]) -> None:
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             raise UserError(f"{name} is named {names.count(name)} times: name every sweep once")
+
+
+def warn(message: str) -> None:
+    """Print a warning, on standard error."""
+    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)

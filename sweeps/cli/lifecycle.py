@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.app import StoreOption, app, console, echo, errors, require_store
+from sweeps.cli.app import StoreOption, app, console, echo, errors, require_store, warn
 from sweeps.errors import StoreError, TrackingError, UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _rename_in_mlflow(opened: Store, folder: str, uri: str, row: SweepRow, new: 
         rename_experiment(uri, row.created, row.name, new)
         describe(new, opened, folder)
     except TrackingError as error:
-        _warn(f"MLflow still has the old name: {error}. `sweeps sync {new}` repeats it")
+        warn(f"MLflow still has the old name: {error}. `sweeps sync {new}` repeats it")
 
 
 @app.command()
@@ -67,6 +67,10 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     yes: Yes = False,
     dry_run: DryRun = False,
+    mlflow: Annotated[
+        bool | None,
+        typer.Option("--mlflow/--no-mlflow", help="MLflow's runs too; by default only of the store's own MLflow"),
+    ] = None,
     store: StoreOption = "results",
 ) -> None:
     """Delete sweeps with their records and MLflow runs. Records that other sweeps use are kept."""
@@ -80,28 +84,38 @@ def delete(
     if dry_run:
         with Store(store, read_only=True) as opened:
             rows = _rows(opened, names)
-            _show_removal(what_goes(opened, names), rows, default_uri(store))
+            _show_removal(what_goes(opened, names), rows, default_uri(store), store, mlflow)
         return
     with Store(store) as opened, ExitStack() as held:
         rows = _rows(opened, names)
         for name in names:
             held.enter_context(opened.hold(name, count_time=False))
         uri = default_uri(store)
-        runs = _show_removal(what_goes(opened, names), rows, uri)
+        runs = _show_removal(what_goes(opened, names), rows, uri, store, mlflow)
         _confirm(yes, f"delete {_listed(names)}?")
         # MLflow first: killed in between, the sweep is still there, and so are its runs after `sweeps sync`.
         if runs:
             try:
                 delete_runs(uri, {row.created: row.name for row in rows})
             except TrackingError as error:
-                _warn(f"MLflow keeps its runs of {_listed(names)}: {error}")
+                raise _not_without_mlflow(error) from error
         delete_sweeps(opened, names)
     console.print(f"deleted {_listed(names)}. `sweeps gc` gives the disk space back", highlight=False, soft_wrap=True)
 
 
-def _show_removal(removal: Removal, rows: Sequence[SweepRow], uri: str) -> int | None:
-    """Print what a deletion removes. Return the number of MLflow's runs, None where there is no MLflow."""
-    from sweeps.tracking.removal import count_runs, is_there
+def _not_without_mlflow(error: TrackingError) -> UserError:
+    return UserError(
+        f"{error}. Nothing is deleted from the store: without the sweep there nothing finds its runs in MLflow. "
+        "Try again later; --no-mlflow deletes without them"
+    )
+
+
+def _show_removal(removal: Removal, rows: Sequence[SweepRow], uri: str, store: str, with_mlflow: bool | None) -> int | None:
+    """Print what a deletion removes. Return the number of MLflow's runs that go too, None where there is no MLflow.
+
+    Raises UserError where MLflow has to be opened and cannot.
+    """
+    from sweeps.tracking.removal import count_runs, is_shared, is_there
 
     for row in rows:
         echo(f"{row.name}: begun {row.created[:16].replace('T', ' ')} UTC, {row.state}")
@@ -113,12 +127,22 @@ def _show_removal(removal: Removal, rows: Sequence[SweepRow], uri: str) -> int |
         echo(
             f"  kept: {_number(removal.kept, 'record or checkpoint', 'records and checkpoints')} that other sweeps use as well"
         )
-    if not is_there(uri):
+    if with_mlflow is False or not is_there(uri):
         return None
+    kept = with_mlflow is None and is_shared(uri, store)
     try:
         runs = count_runs(uri, [row.created for row in rows])
     except TrackingError as error:
-        _warn(f"MLflow's runs are not deleted: {error}")
+        if kept:
+            warn(f"MLflow's runs are not deleted: {error}")
+            return None
+        raise _not_without_mlflow(error) from error
+    if kept:
+        if runs:
+            warn(
+                f"{_number(runs, 'run')} in MLflow stay: other stores that have a copy of this sweep share them. "
+                "--mlflow deletes them too"
+            )
         return None
     echo(f"  {_number(runs, 'run')} in MLflow, which can restore deleted ones until `sweeps gc`")
     return runs
@@ -131,7 +155,7 @@ def gc_(yes: Yes = False, dry_run: DryRun = False, store: StoreOption = "results
     That is: records and checkpoints that no sweep names, checkpoints of finished lanes, and MLflow runs that were deleted.
     """
     from sweeps.store import Store
-    from sweeps.store.removal import delete_what_nobody_names, held_names, what_nobody_names
+    from sweeps.store.removal import compact, delete_what_nobody_names, held_names, what_nobody_names
     from sweeps.tracking import default_uri
 
     require_store(store)
@@ -148,20 +172,17 @@ def gc_(yes: Yes = False, dry_run: DryRun = False, store: StoreOption = "results
         _confirm(yes, "remove them for good?")
         before = opened.database.size_bytes()
         delete_what_nobody_names(opened)
-        held = held_names(opened)
-        if held:
-            _warn(f"{_listed(held)} runs, so the files keep their size for now: repeat it afterwards")
-        else:
-            try:
-                opened.database.compact()
-            except StoreError as error:
-                _warn(f"the records are removed, and the file keeps its size for now: {error}")
+        try:
+            if why := compact(opened):
+                warn(why)
+        except StoreError as error:
+            warn(f"the records are removed, and the file keeps its size for now: {error}")
         echo(f"{opened.location}: {_size(before)} before, {_size(opened.database.size_bytes())} now")
-    if mlflow:
-        _purge_mlflow(uri, dry_run=False, compact=not held)
+        if mlflow:
+            _purge_mlflow(uri, dry_run=False, compact=lambda: not held_names(opened))
 
 
-def _purge_mlflow(uri: str, dry_run: bool, compact: bool = True) -> bool:
+def _purge_mlflow(uri: str, dry_run: bool, compact: Callable[[], bool] = lambda: True) -> bool:
     """Remove MLflow's deleted runs, or print how many there are. Return whether that is possible."""
     from sweeps.tracking.client import without_password
     from sweeps.tracking.removal import is_there, purge
@@ -177,8 +198,13 @@ def _purge_mlflow(uri: str, dry_run: bool, compact: bool = True) -> bool:
         with console.status("removing MLflow's deleted runs") as status:
             found = purge(uri, False, compact, lambda done: status.update(f"removing MLflow's deleted runs: {done}"))
     except TrackingError as error:
-        _warn(f"MLflow's deleted runs stay: {error}")
+        warn(f"MLflow's deleted runs stay: {error}")
         return False
+    if found.left:
+        warn(
+            f"artifacts of {_number(found.left, 'run or model', 'runs and models')} stay: they are not in the folder of "
+            f"MLflow's database, the only one where gc deletes files, but as {found.left_at}. Remove there what nobody needs"
+        )
     if found.before_bytes:
         echo(f"{without_password(uri)}: {_size(found.before_bytes)} before, {_size(found.after_bytes)} now")
     return True
@@ -245,7 +271,3 @@ def _size(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"
-
-
-def _warn(message: str) -> None:
-    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)

@@ -21,11 +21,12 @@ from sweeps.cli.app import (
     errors,
     load_sweep,
     require_store,
+    warn,
     with_warnings,
     writing,
 )
 from sweeps.cli.output import outlive
-from sweeps.errors import ClusterError, StoreError, SweepFailed, UserError, after_start
+from sweeps.errors import StoreError, SweepsError, UserError, after_start
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def run(
     from sweeps.results import as_markdown, report
     from sweeps.runner import on_end as hook
     from sweeps.runner.run import run_sweep
-    from sweeps.store import Store
+    from sweeps.store import HeldByAnother, Store
 
     outlive()
-    called = hook.parse(on_end, _warn)
+    called = hook.parse(on_end, warn)
     changed = [*(overrides or []), *([f"name={name}"] if name is not None else [])]
     sweep = _stored_sweep(file, changed, store) or _load(file, changed, store)
     with Store(store) as opened:
@@ -63,12 +64,14 @@ def run(
         def ended(state: str, reason: str | None) -> None:
             if called is not None:
                 with suppress(StoreError):  # it is what ended the sweep
-                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), _warn)
+                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), warn)
 
         try:
             outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
-        except (SweepFailed, ClusterError) as error:
-            ended("failed", str(error))
+        except Exception as error:
+            # A UserError or StoreError here is a request that was refused before the start; see `after_start`.
+            if not isinstance(error, UserError | StoreError) and not isinstance(error.__cause__ or error, HeldByAnother):
+                ended("failed", str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}"))
             raise
         with after_start():
             found = report(opened, sweep.name)
@@ -277,10 +280,6 @@ def _load(file: str, overrides: list[str], store: str) -> Sweep:
         with Store(store, read_only=True) as opened:
             near = nearest(file, [row.name for row in opened.sweeps()])
         raise NoSuchFile(f"{error} The store has a sweep {near!r}: `sweeps run {near}`." if near else str(error)) from None
-
-
-def _warn(message: str) -> None:
-    errors.print(f"warning: {message}", highlight=False, soft_wrap=True)
 
 
 def _store_flag(store: str) -> str:

@@ -174,21 +174,33 @@ def _embedded_in(file: Path) -> dict[str, str]:
     sources = exported.get("sources") if isinstance(exported, Mapping) else None
     if sources is None:
         return {}
-    found = {}
+    found: dict[str, str] = {}
+    paths = [PurePosixPath(name) for name in sources if isinstance(name, str)] if isinstance(sources, Mapping) else []
+    folders = {parent for path in paths for parent in path.parents}
     for name, source in sources.items() if isinstance(sources, Mapping) else [("", None)]:
-        parts = PurePosixPath(name).parts
         text, stated = (source.get("text"), source.get("sha256")) if isinstance(source, Mapping) else (None, None)
-        below = bool(parts) and parts[0] != "/" and not {"..", "."} & set(parts) and not set(name) & set("\\:\0")
-        if not (isinstance(text, str) and isinstance(stated, str) and below):
+        sound = isinstance(name, str) and _is_file_below(name) and PurePosixPath(name) not in folders
+        if not (sound and isinstance(text, str) and isinstance(stated, str) and _is_utf8(text)):
             raise UserError(
                 f"{file}: `exported.sources` must be a mapping of paths below its folder to `sha256` and `text`, as `sweeps "
                 "export` writes it"
             )
-        if (digest := hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()) != stated:
+        if (digest := hashlib.sha256(text.encode("utf-8")).hexdigest()) != stated:
             raise UserError(
                 f"{file}: the code of {name} is not what was exported: its sha256 is {digest[:16]}..., and the file has "
                 f"{stated[:16]}... Export it again, or take `sources` out and put {name} into the working directory: then "
                 "it is that file that trains"
             )
-        found[str(name)] = text
+        found[name] = text
     return found
+
+
+def _is_file_below(name: str) -> bool:
+    """Return whether it is a path below a folder, that a file system can have."""
+    parts = PurePosixPath(name).parts
+    inside = bool(parts) and parts[0] != "/" and not {"..", "."} & set(parts) and not set(name) & set("\\:\0")
+    return inside and _is_utf8(name) and len(name) <= 1000 and all(len(part.encode()) <= 255 for part in parts)
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ VARIABLE = "SWEEPS_ON_END"
 COMMAND_S = 60.0
 """Seconds that a command may take; then it is killed, with what it started."""
 URL_S = 15.0
-"""Seconds that a server may take to connect, and again to answer."""
+"""Seconds that a server may take to connect, and again to answer; together at most twice as long, however slowly it sends."""
 _LAST_LINE = 300
 """Characters of a command's output that a warning has."""
 
@@ -46,12 +47,13 @@ class OnEnd:
         if self.url is None:
             return f"the command {self.command[0]}"
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
 
     def call(self, event: dict[str, Any], warn: Callable[[str], object]) -> None:
         """Call it with an event. Raises nothing: `warn` receives the reason why it failed."""
-        text = json.dumps(event, ensure_ascii=False, allow_nan=False)
         try:
+            text = json.dumps(event, ensure_ascii=False, allow_nan=False)
             reason = self._post(text) if self.url is not None else self._run(text)
         except Exception as error:  # it must not change how the sweep ended
             reason = f"{type(error).__name__}: {masked(str(error))}"
@@ -82,18 +84,29 @@ class OnEnd:
         return f"exit status {process.returncode}" + (f", {masked(lines[-1][:_LAST_LINE])}" if lines else "")
 
     def _post(self, text: str) -> str | None:
+        found: list[str | None] = []
+        # `requests` limits the time between two bytes alone. A daemon keeps no process from ending.
+        thread = threading.Thread(target=lambda: found.append(self._answer(text)), daemon=True)
+        thread.start()
+        thread.join(2 * URL_S)
+        return found[0] if found else f"no answer within {2 * URL_S:g} s"
+
+    def _answer(self, text: str) -> str | None:
         import requests
 
         assert self.url is not None
         try:
             answer = requests.post(
-                self.url, data=text.encode(), headers={"Content-Type": "application/json"}, timeout=URL_S, stream=True
-            )
+                self.url, data=text.encode(errors="backslashreplace"), headers={"Content-Type": "application/json"},
+                timeout=URL_S, stream=True, allow_redirects=False,
+            )  # fmt: skip
         except requests.Timeout:
             return f"no answer within {URL_S:g} s"
-        except requests.RequestException as error:
-            return type(error).__name__  # its text has the whole URL
-        with answer:
+        except Exception as error:
+            return type(error).__name__  # its text may have the whole URL
+        with answer:  # its body is not read
+            if 300 <= answer.status_code < 400:
+                return f"status {answer.status_code}, redirected; give the final URL"
             return None if answer.ok else f"status {answer.status_code}"
 
 

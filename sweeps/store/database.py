@@ -265,6 +265,11 @@ class Database:
         # Not `rowcount`, which some drivers set to -1.
         return connection.execute(insert.returning(sa.literal(1))).first() is not None
 
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a folder's file, and no server's."""
+        return self.engine.dialect.name == "sqlite"
+
     def size_bytes(self) -> int:
         """Return the size of the database on the disk: of SQLite's files, or of PostgreSQL's tables and indexes."""
         if self.engine.dialect.name == "sqlite":

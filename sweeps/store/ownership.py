@@ -70,7 +70,7 @@ class Ownership:
     def hold(self, name: str, count_time: bool = True) -> Iterator[None]:
         """Hold the sweep `name` for as long as the block lasts. A thread sends heartbeats.
 
-        With `count_time` the time is added to the sweep's `seconds`. The sweep need not exist yet.
+        With `count_time` the time is added to the sweep's `seconds`, and `updated` changes. The sweep need not exist yet.
         Raises HeldByAnother if a live driver holds it; takes over from a dead one.
         """
         hold = _Hold(uuid.uuid4().hex, time.monotonic(), count_time)
@@ -111,7 +111,9 @@ class Ownership:
             if not connection.execute(alive).rowcount:
                 raise self._refusal(name, _find(connection, name))
             now_s = time.monotonic()
-            seconds = sweeps.c.seconds + (now_s - hold.counted_until_s if hold.count_time else 0.0)
+            if not hold.count_time:
+                return
+            seconds = sweeps.c.seconds + (now_s - hold.counted_until_s)
             counted = sa.update(sweeps).where(sweeps.c.name == name).values(seconds=seconds, updated=utc_now())
             if connection.execute(counted).rowcount:
                 hold.counted_until_s = now_s

@@ -1,18 +1,25 @@
 """What is taken out of a store: sweeps, with the lanes that no other sweep names, and what no sweep names any more.
 
 A lane belongs to every sweep that names it, so a sweep's deletion keeps the records and checkpoints that others have in common
-with it. Each function is one transaction: killed at any moment, all of it is done or nothing.
+with it. A deletion of sweeps is one transaction: killed at any moment, all of it is done or nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
-from sweeps.store.database import checkpoints, configurations, holders, lanes, records, sweeps
+from sweeps.store.database import BUSY_TIMEOUT_S, checkpoints, configurations, holders, lanes, records, sweeps
 from sweeps.store.store import Store, require_sweep
+
+CHUNK = 2000
+"""Lanes whose records and checkpoints are deleted in one transaction."""
+MOST_COMPACTED_BYTES = BUSY_TIMEOUT_S * 50e6
+"""What a slow disk rewrites while a driver waits for the lock."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +65,44 @@ def delete_sweeps(store: Store, names: Sequence[str]) -> Removal:
 def what_nobody_names(store: Store) -> Removal:
     """Return what `delete_what_nobody_names` removes."""
     with store.database.read() as connection:
-        return _size(connection, _orphans())
+        unneeded = _unneeded(connection)
+        return _sum(_size(connection, _among(unneeded, chunk)) for chunk in _chunks(unneeded))
 
 
 def delete_what_nobody_names(store: Store) -> Removal:
-    """Delete records and checkpoints of lanes that no sweep names, and checkpoints of lanes that have a record as far.
+    """Delete records and checkpoints of lanes that no sweep names, and checkpoints that no lane will be continued from.
 
-    Sweeps may run meanwhile: what one trains or continues from it names before it starts.
+    Sweeps may run meanwhile: what one trains or continues from it names before it starts. Each transaction deletes little, so
+    that other writers wait only briefly.
     """
-    with store.database.write() as connection:
-        _lock_lanes(connection)
-        chosen = _orphans()
-        removal = _size(connection, chosen)
-        for table, condition in chosen.items():
-            connection.execute(sa.delete(table).where(condition))
-        return removal
+    with store.database.read() as connection:
+        found = _unneeded(connection)
+    removed = []
+    for chunk in _chunks(found):
+        with store.database.write() as connection:
+            _lock_lanes(connection)
+            chosen = _among(_unneeded(connection, chunk), chunk)
+            removed.append(_size(connection, chosen))
+            for table, condition in chosen.items():
+                connection.execute(sa.delete(table).where(condition))
+    return _sum(removed)
+
+
+def compact(store: Store) -> str | None:
+    """Give the space of what was deleted back to the disk. Return why not, where the file keeps its size for now.
+
+    A driver that starts meanwhile waits, so a file whose rewriting could take longer than it waits is left as it is. Raises
+    StoreError; nothing is lost then.
+    """
+    if held := held_names(store):
+        return f"{', '.join(held)} runs, so the files keep their size for now: repeat it afterwards"
+    if store.database.is_sqlite and (size := store.database.size_bytes()) > MOST_COMPACTED_BYTES:
+        return (
+            f"the file has {size / 1e9:.3g} GB, so it keeps its size: rewriting more than {MOST_COMPACTED_BYTES / 1e9:.3g} GB "
+            "may keep a driver waiting for too long. Where no sweep runs, `VACUUM` in the program `sqlite3` rewrites it"
+        )
+    store.database.compact()
+    return None
 
 
 def held_names(store: Store) -> list[str]:
@@ -110,16 +140,68 @@ def _own_lanes(names: Sequence[str]) -> sa.CompoundSelect[tuple[str]]:
     )
 
 
-def _orphans() -> dict[sa.Table, sa.ColumnElement[bool]]:
-    def unnamed(table: sa.Table) -> sa.ColumnElement[bool]:
-        return table.c.key.in_(sa.except_(sa.select(table.c.key), sa.select(lanes.c.key)))
+def _unneeded(connection: sa.Connection, among: Sequence[str] | None = None) -> dict[sa.Table, set[str]]:
+    """Return the lanes, of these keys if given, whose records, and those whose checkpoints, no sweep needs."""
 
+    def chosen(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[str]]:
+        return sa.select(table.c.key).where(*conditions, *([] if among is None else [table.c.key.in_(among)]))
+
+    def keys_of(query: sa.Executable) -> set[str]:
+        return set(connection.execute(query).scalars())
+
+    found = {table: keys_of(sa.except_(chosen(table), chosen(lanes))) for table in (records, checkpoints)}
     overtaken = (
         sa.select(records.c.key)
         .where(records.c.key == checkpoints.c.key, records.c.steps >= checkpoints.c.steps, records.c.outcome != "error")
         .exists()
     )
-    return {records: unnamed(records), checkpoints: unnamed(checkpoints) | overtaken}
+    # A longer record does not replace the checkpoint of a lane that shall end earlier.
+    for keys in _parts(sorted(keys_of(chosen(checkpoints, overtaken)) - found[checkpoints])):
+        found[checkpoints] |= set(keys) - _continued(connection, keys)
+    return found
+
+
+def _continued(connection: sa.Connection, keys: Sequence[str]) -> set[str]:
+    """Return those lanes that a sweep may yet continue from their checkpoint, with a budget that has no record."""
+    saving = sa.select(checkpoints.c.key, checkpoints.c.steps).where(checkpoints.c.key.in_(keys))
+    saved = {row.key: row.steps for row in connection.execute(saving)}
+    usable = records.c.state.is_not(None).label("usable")
+    done: dict[str, list[sa.Row[Any]]] = {}
+    columns = sa.select(records.c.key, records.c.budget, records.c.steps, usable)
+    for row in connection.execute(columns.where(records.c.key.in_(keys), records.c.outcome != "error")):
+        done.setdefault(row.key, []).append(row)
+    of_lane = (lanes.c.sweep == configurations.c.sweep) & (lanes.c.cell == configurations.c.cell)
+    joined = lanes.join(configurations, of_lane & (lanes.c.number == configurations.c.number))
+    named = sa.select(lanes.c.key, configurations.c.settings).select_from(joined).where(lanes.c.key.in_(keys))
+    found = set()
+    for key, settings in connection.execute(named):
+        budget, steps = json.loads(settings)["train"]["steps"], saved[key]
+        enough = (one.budget == budget or (one.usable and steps <= one.steps <= budget) for one in done.get(key, ()))
+        if steps <= budget and not any(enough):
+            found.add(key)
+    return found
+
+
+def _chunks(unneeded: Mapping[sa.Table, set[str]]) -> Iterator[Sequence[str]]:
+    return _parts(sorted(set[str]().union(*unneeded.values())))
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
+
+
+def _among(unneeded: Mapping[sa.Table, set[str]], chunk: Sequence[str]) -> dict[sa.Table, sa.ColumnElement[bool]]:
+    return {table: table.c.key.in_([key for key in chunk if key in keys]) for table, keys in unneeded.items()}
+
+
+def _sum(parts: Iterable[Removal]) -> Removal:
+    found = list(parts)
+    return Removal(
+        records=sum(one.records for one in found),
+        checkpoints=sum(one.checkpoints for one in found),
+        size_bytes=sum(one.size_bytes for one in found),
+    )
 
 
 def _size(connection: sa.Connection, chosen: dict[sa.Table, sa.ColumnElement[bool]]) -> Removal:

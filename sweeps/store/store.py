@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -31,6 +32,8 @@ from sweeps.store.database import (
 from sweeps.store.ownership import Holder, Ownership
 from sweeps.store.records import CONFIGURATION_STATES, SWEEP_STATES, Configuration, Stopped, SweepRow
 from sweeps.training.lane import Checkpoint, LaneResult
+
+log = logging.getLogger(__name__)
 
 _JSON_COLUMNS = ("labels", "parameters", "settings")
 """Columns of a configuration that are stored as JSON."""
@@ -330,9 +333,12 @@ class Store:
 def copy_sweep(source: Store, target: Store, name: str) -> int:
     """Copy a sweep with its configurations, records and checkpoints; return how many records were new to the target.
 
-    It may be repeated while the sweep continues: only what is new is added. One transaction, all of it or nothing.
+    It may be repeated while the sweep continues: only what is new is added. Where the target's copy was continued, so that it
+    is newer or has lanes that the source lacks, only records and checkpoints are added, with a warning in the log. One
+    transaction, all of it or nothing.
 
-    Raises StoreError if the source has no such sweep, or the target has another one of that name.
+    Raises StoreError if the source has no such sweep, or the target has another one of that name: it was created at another
+    time, or differs.
     """
     with source.database.read() as here, target.database.write() as there:
         require_sweep(here, source.location, name)
@@ -341,11 +347,27 @@ def copy_sweep(source: Store, target: Store, name: str) -> int:
         present = there.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().one_or_none()
         if present is None:
             there.execute(sa.insert(sweeps).values(row))
+        elif present["created"] != row["created"]:
+            raise StoreError(
+                f"store {target.location} has another sweep named {name!r}: it was created at {present['created']}, and the "
+                f"one to copy at {row['created']}. Give another --store, or rename one of the two with `sweeps rename`"
+            )
+        elif present["updated"] > row["updated"] or _lanes_of(there, name) - _lanes_of(here, name):
+            log.warning(
+                "sweep %r was continued in %s: its definition and configurations stay as they are there, and only records and "
+                "checkpoints are added", name, target.location,
+            )  # fmt: skip
+            return _copy_lanes(here, there, target.database, name)
         else:
             row["seconds"] = max(row["seconds"], present["seconds"])
             there.execute(sa.update(sweeps).where(sweeps.c.name == name).values(row))
         _copy_configurations(here, source.database.columns(configurations), there, target.location, name)
         return _copy_lanes(here, there, target.database, name)
+
+
+def _lanes_of(connection: sa.Connection, name: str) -> set[tuple[Any, ...]]:
+    chosen = sa.select(lanes.c.cell, lanes.c.number, lanes.c.seed).where(lanes.c.sweep == name)
+    return {tuple(row) for row in connection.execute(chosen)}
 
 
 def _copy_configurations(

@@ -157,8 +157,14 @@ class Client:
                 if found.lifecycle_stage == "deleted":
                     self._mlflow.restore_experiment(found.experiment_id)
                     log.warning("the experiment %r was deleted in MLflow: it is restored, with its runs", found.name)
-                if found.name != name:
-                    log.warning("the runs of %r are in MLflow's experiment %r", name, found.name)
+                # `sweeps delete` renames an experiment before it deletes it.
+                called = re.sub(r" deleted \S+T\S+$", "", found.name)
+                if called in (found.name, *(one.name for one in everything.values())):
+                    called = found.name
+                else:
+                    self._mlflow.rename_experiment(found.experiment_id, called)
+                if called != name:
+                    log.warning("the runs of %r are in MLflow's experiment %r", name, called)
                 return str(found.experiment_id)
             named = next((one for one in everything.values() if one.name == name), None)
             if named is None:
@@ -222,6 +228,8 @@ class Client:
         """Return the runs that match, deleted ones too, the oldest first."""
         from mlflow.entities import ViewType
 
+        if not experiments:
+            return []
         found: list[Any] = []
         token: str | None = None
         while True:

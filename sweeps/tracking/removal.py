@@ -6,26 +6,25 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import and_
 
 from sweeps.errors import TrackingError
 from sweeps.store.database import compact_file, files_bytes
-from sweeps.tracking.client import prepare, sqlite_file, typed_errors, without_password
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from sweeps.tracking.client import Client, sqlite_file, typed_errors, without_password
 
 OURS = ("sweep", "layout", "level")
 """Tags that every run has which this system wrote."""
 CHUNK = 500
 """Runs that are removed in one transaction."""
+FOLDER = "mlartifacts"
+"""Beside an SQLite database, with its artifacts: `Client.experiment`."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,26 @@ class Purged:
     before_bytes: int
     """Size of an SQLite database before, and after; 0 of others."""
     after_bytes: int
+    left: int = 0
+    """Runs and models whose artifacts are in another place than this database's own folder, and stay there."""
+    left_at: str = ""
+    """Where those of one of them are."""
 
 
 def is_there(uri: str) -> bool:
     """Return whether there may be an MLflow to open: false for an SQLite file that does not exist."""
     file = sqlite_file(uri)
     return file is None or file.is_file()
+
+
+def is_shared(uri: str, store: str | Path) -> bool:
+    """Return whether other stores may have their runs in this MLflow: it is no file in the store's own folder.
+
+    The default file is that of its store, also of one in PostgreSQL.
+    """
+    file = sqlite_file(uri)
+    folder = Path("results" if "://" in str(store) else store)
+    return file is None or file.resolve().parent != folder.resolve()
 
 
 def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
@@ -52,10 +65,10 @@ def rename_experiment(uri: str, created: str, old: str, new: str) -> None:
     """
     with _opened(uri, f"rename the experiment {old!r}") as client:
         for id in _experiments_of(client, created):
-            found = client.get_experiment(id)
+            found = client._mlflow.get_experiment(id)
             named = found.name in (old, f"{old} {created}") and found.lifecycle_stage == "active"
-            if named and client.get_experiment_by_name(new) is None:
-                client.rename_experiment(id, new)
+            if named and client._mlflow.get_experiment_by_name(new) is None:
+                client._mlflow.rename_experiment(id, new)
 
 
 def count_runs(uri: str, created: Iterable[str]) -> int:
@@ -63,7 +76,7 @@ def count_runs(uri: str, created: Iterable[str]) -> int:
     with _opened(uri, "count runs") as client:
         store = _database_of(client)
         if store is None:
-            found = (_search(client, _experiments_of(client, one), _of_sweep(one)) for one in created)
+            found = (client._search(_experiments_of(client, one), _of_sweep(one)) for one in created)
             return sum(run.info.lifecycle_stage == "active" for runs in found for run in runs)
         from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 
@@ -82,26 +95,32 @@ def delete_runs(uri: str, created: Mapping[str, str]) -> None:
     for of_sweep, name in created.items():
         with _opened(uri, f"delete the runs of {name!r}") as client:
             for id in _experiments_of(client, of_sweep):
-                experiment = client.get_experiment(id)
+                experiment = client._mlflow.get_experiment(id)
                 if experiment.lifecycle_stage == "deleted":
                     continue
                 others = ("tags.sweep IS NULL", f"tags.sweep != '{of_sweep}'")
-                if not any(_search(client, [id], condition, most=1) for condition in others):
+                if not any(client._search([id], condition, most=1) for condition in others):
                     now = datetime.now(UTC).isoformat(timespec="seconds")
-                    client.rename_experiment(id, f"{experiment.name} deleted {now}")
-                    client.delete_experiment(id)  # with all its runs, in one call
+                    client._mlflow.rename_experiment(id, f"{experiment.name} deleted {now}")
+                    client._mlflow.delete_experiment(id)  # with all its runs, in one call
                     continue
-                for run in _search(client, [id], _of_sweep(of_sweep)):
+                for run in client._search([id], _of_sweep(of_sweep)):
                     if run.info.lifecycle_stage == "active":
-                        client.delete_run(run.info.run_id)
+                        client._mlflow.delete_run(run.info.run_id)
 
 
-def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Callable[[int], None] | None = None) -> Purged:
+def purge(
+    uri: str,
+    dry_run: bool = False,
+    compact: Callable[[], bool] = lambda: True,
+    on_progress: Callable[[int], None] | None = None,
+) -> Purged:
     """Remove for good what is deleted in MLflow: runs of sweeps with their artifacts, and their experiments.
 
-    As `mlflow gc`, but runs that this system did not write stay, and experiments that have any. `compact` gives the space
-    back to the disk. `on_progress` receives the number of runs so far. Raises TrackingError, also for a server, since only a
-    program that can open its database removes anything for good.
+    As `mlflow gc`, but runs that this system did not write stay, and experiments that have any; and artifacts in a place that
+    only the database names, as S3 or the folder that the store was copied from, stay too. The space is given back to the disk
+    where `compact`, called after the deletion, returns true. `on_progress` receives the number of runs so far. Raises
+    TrackingError, also for a server, since only a program that can open its database removes anything for good.
     """
     with _opened(uri, "remove deleted runs") as client:
         store = _database_of(client)
@@ -112,25 +131,27 @@ def purge(uri: str, dry_run: bool = False, compact: bool = True, on_progress: Ca
         file = sqlite_file(uri)
         before = files_bytes(file) if file else 0
         runs, experiments = _deleted(store)
+        left: list[_Owner] = []
         if not dry_run:
             for start in range(0, len(runs), CHUNK):
                 chunk = runs[start : start + CHUNK]
                 for model in _models_of(store, [run.id for run in chunk]):
-                    _delete_artifacts(model)
+                    if not _delete_artifacts(file, model):
+                        left.append(model)
                     store._hard_delete_logged_model(model.id)
-                for run in chunk:
-                    _delete_artifacts(run)
+                left += [run for run in chunk if not _delete_artifacts(file, run)]
                 _hard_delete(store, [run.id for run in chunk])
                 if on_progress is not None:
                     on_progress(start + len(chunk))
             for experiment in experiments:
                 store._hard_delete_experiment(experiment)
-        if file and compact and not dry_run:
+        if file and not dry_run and compact():
             try:
                 compact_file(file)
             except sqlite3.Error as error:
                 raise TrackingError(f"{file} cannot be made smaller now: {error}. Nothing is lost; try again later") from error
-        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0)
+        left_at = without_password(left[0].artifact_uri) if left else ""
+        return Purged(len(runs), len(experiments), before, files_bytes(file) if file else 0, len(left), left_at)
 
 
 @dataclass(frozen=True)
@@ -141,11 +162,11 @@ class _Owner:
     artifact_uri: str
 
 
-def _database_of(client: MlflowClient) -> Any:
+def _database_of(client: Client) -> Any:
     """Return MLflow's store of a database that this process can open; None for a server."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = client._tracking_client.store
+    store = client._mlflow._tracking_client.store
     return store if isinstance(store, SqlAlchemyStore) else None
 
 
@@ -191,64 +212,46 @@ def _hard_delete(store: Any, ids: list[str]) -> None:
 
 
 @contextmanager
-def _opened(uri: str, what: str) -> Iterator[MlflowClient]:
+def _opened(uri: str, what: str) -> Iterator[Client]:
     """A client of MLflow; its errors become TrackingErrors, with `what` could not be done."""
-    prepare(uri)
+    client = Client(uri)
     with typed_errors(uri, what):
-        from mlflow.tracking import MlflowClient
-
-        yield MlflowClient(tracking_uri=uri)
+        yield client
 
 
 def _of_sweep(created: str) -> str:
     return f"tags.sweep = '{created}'"
 
 
-def _experiments(client: MlflowClient) -> list[Any]:
-    """Return every experiment, deleted ones too."""
-    from mlflow.entities import ViewType
-
-    return list(_pages(lambda token: client.search_experiments(view_type=ViewType.ALL, page_token=token)))
-
-
-def _experiments_of(client: MlflowClient, created: str) -> list[str]:
+def _experiments_of(client: Client, created: str) -> list[str]:
     """Return the ids of the experiments that have the sweep's runs."""
-    everything = [str(one.experiment_id) for one in _experiments(client)]
-    runs = _search(client, everything, f"{_of_sweep(created)} and tags.level = 'sweep'")
+    everything = [str(one.experiment_id) for one in client._experiments()]
+    runs = client._search(everything, f"{_of_sweep(created)} and tags.level = 'sweep'")
     return list(dict.fromkeys(str(run.info.experiment_id) for run in runs))
 
 
-def _search(client: MlflowClient, experiments: list[str], condition: str, most: int | None = None) -> list[Any]:
-    """Return the runs that match, deleted ones too."""
-    from mlflow.entities import ViewType
+def _delete_artifacts(file: Path | None, owner: _Owner) -> bool:
+    """Delete the artifacts of a run or model. Return whether none of them is left elsewhere, where nothing is deleted.
 
-    if not experiments:
-        return []
-    if most is not None:
-        return list(client.search_runs(experiments, condition, ViewType.ALL, most))
-    return list(_pages(lambda token: client.search_runs(experiments, condition, ViewType.ALL, 1000, page_token=token)))
-
-
-def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
-    token: str | None = None
-    while True:
-        page = request(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _delete_artifacts(owner: _Owner) -> None:
-    """Delete the artifacts of a run or model. What cannot be reached keeps neither, as in `mlflow gc`."""
+    A database made by somebody else may name any place: only a folder of MLflow's own form is deleted, of an SQLite database
+    only beside its file, whatever folder it was copied from.
+    """
     address = urlsplit(owner.artifact_uri)
-    if address.scheme not in ("", "file"):
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        with suppress(Exception):
-            get_artifact_repository(owner.artifact_uri).delete_artifacts()
-        return
-    # A database made by somebody else may name any folder: only one of MLflow's own form is deleted.
-    folder = Path(unquote(address.path))
-    if folder.name == "artifacts" and folder.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id):
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    path = Path(unquote(address.path))
+    own = path.name == "artifacts" and path.parent.name == owner.id and re.fullmatch("(m-)?[0-9a-f]{32}", owner.id)
+    local = address.scheme in ("", "file") and address.netloc in ("", "localhost") and path.is_absolute()
+    if not local:
+        return not owner.artifact_uri
+    folder = path.parent
+    if file is not None:
+        below = folder.parts[max((index for index, part in enumerate(folder.parts) if part == FOLDER), default=0) + 1 :]
+        home = file.absolute().parent / FOLDER
+        if FOLDER not in folder.parts or ".." in below:
+            return not path.exists()
+        folder = home.joinpath(*below)
+        if home.resolve() not in folder.resolve().parents:
+            return False
+    if not own:
+        return not path.exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
