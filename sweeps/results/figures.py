@@ -484,8 +484,13 @@ def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[st
 def _which(reports: Sequence[Report], cells: int) -> str:
     """Return which configurations are drawn, where one stands for its cell."""
     each = " of each cell" if cells > 1 else ""
-    unsolved = all(one.is_without_winner() for one in reports)
-    return f"nothing is solved: the configuration with the lowest error{each}" if unsolved else f"the best configuration{each}"
+    found = [(one, cell) for one in reports for cell in one.cells() if cell[0].rank == 1]
+    unsolved = [(one, cell) for one, cell in found if not one.has_winner(cell)]
+    by_error = all(one.ranked_by_error(cell) for one, cell in unsolved)
+    first = f"the configuration {'with the lowest error' if by_error else 'of rank 1'}"
+    if unsolved and len(unsolved) == len(found):
+        return f"nothing is solved: {first}{each}"
+    return f"the best configuration{each}" + (f"; where nothing is solved {first}" if unsolved else "")
 
 
 def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]], y: Sequence[str]) -> Figure:
@@ -595,8 +600,8 @@ def _until(group: Group, step: int) -> Group:
 
 def _judged_column(results: Sequence[LaneResult]) -> str | None:
     """Return the column of the errors that the threshold is compared with: see `sweeps.training.lane.judge`."""
-    names = {name for result in results for name in result.curve if name.startswith("error.")}
-    return "error.extrapolation" if "error.extrapolation" in names else min(names, default=None)
+    names = [name for result in results for name in result.curve if name.startswith("error.")]
+    return "error.extrapolation" if "error.extrapolation" in names else next(iter(names), None)
 
 
 def _groups(lanes: Mapping[str, list[LaneResult]], x: str, y: str, missing: list[str]) -> dict[int, Group]:
@@ -823,9 +828,8 @@ def _parallel(wanted: _Wanted) -> Figure:
             wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
     names = {label_of(_deciding(found, cell)[0]) for _, found, cell in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
-    notes = [
-        f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
-    ]
+    red = f"; red: {best}" if any(found.has_winner(cell) for _, found, cell in cells) else ""
+    notes = [f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse{red}"]
     if any(one.state == "pruned" for _, _, cell in cells for one in cell):
         notes.append("grey: stopped early")
     return finished(figure, drawn, notes, wanted.missing, style)
@@ -859,12 +863,13 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
         known = [found.objectives_of(one) for one in cell]
         values = [of[name] if name in of else figure_of(one, name).estimate for one, of in zip(cell, known, strict=True)]
         coordinates.append(_objective_axis(name, values))
+    winner = found.has_winner(cell)
     ranked = [index for index, one in enumerate(cell) if one.rank is not None]
     order = {index: place / max(1, len(ranked) - 1) for place, index in enumerate(ranked)}
     colours = matplotlib.colormaps["viridis"]
     for index in reversed(range(len(cell))):  # the best on top
         ys = [math.nan if (at := coordinate.at[index]) is None else at for coordinate in coordinates]
-        best = cell[index].rank == 1
+        best = winner and cell[index].rank == 1
         colour = "#D62728" if best else colours(0.95 * order[index]) if index in order else "#BBBBBB"
         panel.plot(
             range(len(ys)), ys, color=colour, linewidth=2.2 if best else 0.9, alpha=1.0 if best else 0.65,

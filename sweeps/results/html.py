@@ -145,8 +145,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     paths.sort(key=lambda path: path != "train.lr")  # the learning rate first
     columns = formats.columns(report)
     header = ["seeds", *axes, "#", "rank", "state", *(name for name, *_ in columns), *parameter_names(paths)]
-    winners = {id(cell[0]) for cell in report.cells() if not report.nothing_solved(cell)}
-    winners |= {id(one) for one in every if report.search.further_objectives and one.rank == 1}
+    winners = {id(one) for cell in report.cells() if report.has_winner(cell) for one in cell if one.rank == 1}
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
@@ -156,7 +155,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [_parameter(report, one, path) for path in paths]
         seeds, asked = len(one.results), len(one.configuration.keys)
         rows.append({
-            "best": one.rank == 1 and id(one) in winners,
+            "best": id(one) in winners,
             "fields": [Field(str(seeds) if seeds == asked else f"{seeds} of {asked}", seeds), *fields],
         })  # fmt: skip
     return header, rows

@@ -106,9 +106,19 @@ class Report:
             summary.solved for one in complete for summary in (one.summary, one.confirmed) if summary is not None
         )
 
+    def has_winner(self, cell: Sequence[RankedConfiguration]) -> bool:
+        """Return whether the configurations of rank 1 of a cell are named its best.
+
+        They are not where the task has a threshold and nothing is solved, unless they are a Pareto front.
+        """
+        if not any(one.rank == 1 for one in cell):
+            return False
+        return bool(self.search.further_objectives) or not self.nothing_solved(cell) or not self.is_judged()
+
     def is_without_winner(self) -> bool:
-        """Return whether nothing is solved in any cell that has a best configuration."""
-        return all(self.nothing_solved(cell) for cell in self.cells() if cell[0].rank == 1)
+        """Return whether no cell has a winner, although there are ranked configurations."""
+        ranked = [cell for cell in self.cells() if cell[0].rank == 1]
+        return bool(ranked) and not any(map(self.has_winner, ranked))
 
     def ranked_by_error(self, cell: Sequence[RankedConfiguration]) -> bool:
         """Return whether nothing is solved, the objectives say nothing without a solved seed, and so the error decides."""
