@@ -246,6 +246,8 @@ def test_the_threshold_is_a_labelled_line_in_the_panel_of_the_errors_that_are_ju
     lines = [[line for line in panel.lines if str(line.get_label()).startswith("_threshold")] for panel in figure.axes]
     assert [list(line.get_ydata()) for line in lines[0]] == [[1.4e-8, 1.4e-8]] and lines[1] == []
     assert "threshold 1.4e-8" in [text.get_text() for text in figure.axes[0].texts]
+    (seeds,) = [line for line in figure.axes[0].lines if line.get_label() == "_seeds of nau"]  # one artist with gaps
+    assert len(seeds.get_xdata()) == 3 * 5 and [math.isnan(y) for y in seeds.get_ydata()] == 3 * [*4 * [False], True]
 
 
 def test_thresholds_that_differ_are_a_band_with_both_ends(curved: Store) -> None:

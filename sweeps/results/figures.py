@@ -556,9 +556,11 @@ def _colour(at: int) -> str:
 def _group(panel: Axes, group: Group, at: int, count: int, every: int, drawstyle: Any, markers: bool) -> None:
     """Draw the lines of one colour. Where lines of several groups coincide, the earlier ones are wider and remain visible."""
     colour, dashes = _colour(at), DASHES[at % len(DASHES)]
-    for line in group.seeds if group.lanes > 1 else ():
-        shown = _thinned(line, every)
-        panel.plot(shown.x, shown.y, color=colour, linewidth=0.6, alpha=0.35)
+    if group.lanes > 1 and group.seeds:  # one artist with gaps: thousands would take minutes
+        shown = [_thinned(line, every) for line in group.seeds]
+        xs = [x for line in shown for x in (*line.x, math.nan)]
+        ys = [y for line in shown for y in (*line.y, math.nan)]
+        panel.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.35, label=f"_seeds of {group.label}")
     seeds = "seed" if group.lanes == 1 else "seeds"
     width = 1.8 + (1.6 * (count - 1 - at) / (count - 1) if count > 1 else 0.0)
     panel.plot(

@@ -427,7 +427,7 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         return []
     lines = [f"{_mark(report, one)}, {_errors(summary)}"]
     if report.is_judged():
-        groups = unsolved(summary.results)
+        groups = unsolved(summary.results, report.verdict_of)
         if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
             lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:

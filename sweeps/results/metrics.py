@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from sweeps.config.space import Direction, Objective
@@ -619,6 +620,13 @@ def register(metric: Metric) -> None:
         if type(one) is type(metric) and longer.startswith(shorter):
             raise ValueError(f"there is a {type(metric).__name__} named {one.name!r} already: choose another name")
     _registry.append(metric)
+    _named.cache_clear()
+
+
+@cache
+def _named() -> dict[str, ConfigurationMetric]:
+    """Return the metrics of every configuration by name; emptied where the registry changes."""
+    return {metric.name: metric for metric in _registry if isinstance(metric, ConfigurationMetric)}
 
 
 @contextmanager
@@ -631,6 +639,7 @@ def registered(*metrics: Metric) -> Iterator[None]:
         yield
     finally:
         _registry[:] = before
+        _named.cache_clear()
 
 
 def lane_metrics() -> list[LaneMetric]:
@@ -645,12 +654,11 @@ def step_metrics() -> list[StepMetric]:
 
 def configuration_metrics(results: Iterable[LaneResult] = ()) -> list[ConfigurationMetric]:
     """Return the metrics of every configuration, then the medians of the errors and scores that these results have."""
-    found = [metric for metric in _registry if isinstance(metric, ConfigurationMetric)]
     splits, scores = set(), set()
     for result in results:
         splits |= set(result.error)
         scores |= set(result.scores)
-    return [*found, *map(error_median, sorted(splits)), *map(score_median, sorted(scores))]
+    return [*_named().values(), *map(error_median, sorted(splits)), *map(score_median, sorted(scores))]
 
 
 def lane_values(result: LaneResult) -> dict[str, float | None]:
@@ -670,9 +678,8 @@ def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
     Raises UserError, with the nearest name, for an unknown one.
     """
     name = canonical_name(name)
-    for metric in configuration_metrics():
-        if metric.name == name:
-            return metric
+    if (found := _named().get(name)) is not None:
+        return found
     base, _, last = name.rpartition(".")
     first, _, split = base.partition(".")
     if split and last == "median":
