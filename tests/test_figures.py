@@ -470,3 +470,22 @@ def test_names_of_any_length_and_any_characters_are_drawn(curved: Store, tmp_pat
     assert "A: nau a long label, with <tags> & $x^2$ \\x1b, that no axis" in texts(figure)
     write(figure, tmp_path / "figure.svg")
     write(draw_reports([renamed], style=read_style(width="column")), tmp_path / "column.svg")
+
+
+def inside(figure: Figure, *texts: Text) -> bool:
+    """Return whether these texts end before the right edge of the figure."""
+    figure.draw_without_rendering()
+    return all(text.get_window_extent().x1 <= figure.bbox.x1 for text in texts)
+
+
+def test_titles_of_figures_and_panels_are_wrapped_to_their_width(store: Store) -> None:
+    long = "A title in bold that MUST be wrapped: " * 3
+    for label in ("", long):
+        found = report(store, "small")
+        renamed = replace(found, configurations=tuple(
+            replace(one, configuration=replace(one.configuration, labels={"model": one.configuration.labels["model"] + label}))
+            for one in found.configurations
+        ))  # fmt: skip
+        figure = draw_reports([renamed], kind="parallel", style=replace(read_style(width="column"), title=long))
+        assert inside(figure, *figure.texts, *(text for panel in figure.axes for text in panel.findobj(Text)
+                                               if text.get_text().startswith(("nau", "linear"))))  # fmt: skip

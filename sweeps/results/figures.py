@@ -44,6 +44,7 @@ from sweeps.results.drawing import (
     label_of,
     length_axis,
     numbers_axis,
+    panel_title,
     panels,
     plain,
     save,
@@ -823,11 +824,15 @@ def _parallel(wanted: _Wanted) -> Figure:
         figure.clear()
         figure.set_size_inches(width, style.height or 2.2 * len(cells))
         drawn = [figure.add_subplot(len(cells), 1, index + 1) for index in range(len(cells))]
+    further = 0.0
     for panel, (title, found, cell) in zip(drawn, cells, strict=True):
         shown = _sampled(cell)
-        _parallel_panel(panel, title, found, shown, style)
+        _parallel_panel(panel, found, shown, style)
+        further += panel_title(panel, title, style) if title else 0.0
         if len(shown) < len(cell):
             wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
+    if style.height is None:
+        figure.set_figheight(figure.get_figheight() + further)
     names = {label_of(_deciding(found, cell)[0]) for _, found, cell in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
     red = f"; red: {best}" if any(found.has_winner(cell) for _, found, cell in cells) else ""
@@ -853,7 +858,7 @@ def _deciding(found: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return [objective.name for objective in found.search.objectives]
 
 
-def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
+def _parallel_panel(panel: Axes, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
     paths = [path for path in found.search.space if any(path in one.parameters for one in cell)]
     paths.sort(key=lambda path: path != "train.lr")
     named = [label_of(path) for path in paths]
@@ -892,8 +897,6 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
     letters = int(width_of(panel) * 72 / (0.6 * style.font_size) / (len(coordinates) + 0.5)) - 1
     panel.set_xticks(range(len(coordinates)), [plain(textwrap.fill(c.name, max(8, letters))) for c in coordinates])
     panel.tick_params(length=0, labelsize=style.font_size)
-    if title:
-        panel.set_title(plain(title), fontsize=style.font_size, loc="left", fontweight="bold")
 
 
 # ------------------------------------------------------------------------------------------- importance
@@ -924,6 +927,7 @@ def _importance(wanted: _Wanted) -> Figure:
     high = style.height or rows * (0.32 * most + 0.75)
     figure = Figure(figsize=(width, high), layout="constrained")
     drawn = [figure.add_subplot(rows, columns, index + 1) for index in range(len(cells))]
+    further = [0.0]
     for panel, (title, importance) in zip(drawn, cells, strict=True):
         names = [_importance_name(name, importance.shares) for name in importance.shares]
         shares = list(importance.shares.values())
@@ -938,7 +942,9 @@ def _importance(wanted: _Wanted) -> Figure:
         grid(panel, style)
         panel.grid(False, axis="y")
         if title:
-            panel.set_title(plain(title), fontsize=style.font_size, loc="left", fontweight="bold")
+            further.append(panel_title(panel, title, style, min(LONGEST_NAME, max(map(len, names), default=0))))
+    if style.height is None:
+        figure.set_figheight(high + rows * max(further))
     compared = {f"the best {importance.best} of {importance.configurations}" for _, importance in cells}
     notes = [f"what sets {' or '.join(sorted(compared))} configurations apart (PED-ANOVA)"]
     if any(importance.caution for _, importance in cells):
