@@ -277,6 +277,7 @@ def test_a_figure_says_what_its_lines_and_bars_are(curved: Store) -> None:
     against = texts(draw(curved, ["small"], x="train.lr"))
     assert "bars: 95 % intervals over seeds; a point for every configuration, whatever its other settings" in against
     drawn = texts(draw(curved, ["small"], x="model"))
+    assert "converged at, median (step)" in drawn
     assert "the best configuration of each cell; where nothing is solved the configuration with the lowest error" in drawn
 
 
@@ -479,7 +480,7 @@ def inside(figure: Figure, *texts: Text) -> bool:
 
 
 def test_titles_of_figures_and_panels_are_wrapped_to_their_width(store: Store) -> None:
-    long = "A title in bold that MUST be wrapped: " * 3
+    long = " number MMM WWW somewhere mammals swim" * 3
     for label in ("", long):
         found = report(store, "small")
         renamed = replace(found, configurations=tuple(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from commands import call
 from made_sweep import DOCUMENT, configuration, lane, made_sweep
 
+import sweeps.results
 from sweeps.errors import UserError
 from sweeps.results import Report, report
-from sweeps.results.frames import LEVELS, curve_rows, frame, rows_of, seed_rows
+from sweeps.results.frames import LEVELS, curve_rows, frame, parquet, rows_of, seed_rows
 from sweeps.store import Store
 
 CURVE: dict[str, list[Any]] = {
@@ -112,6 +115,25 @@ def test_tables_of_every_level_are_written_as_csv_and_parquet(opened: Store, sma
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{level}.parquet"), expected)
         rows = list(csv.DictReader(io.StringIO((tmp_path / f"{level}.csv").read_text())))
         assert len(rows) == len(expected) and list(rows[0]) == list(expected)
+
+
+def test_a_lone_surrogate_in_a_label_is_written_as_its_escape(opened: Store, tmp_path: Path) -> None:
+    entry = dataclasses.replace(configuration("nau", 0, seeds=1), labels={"model": "nau"})
+    opened.begin_sweep("odd", "name: odd\n", {**DOCUMENT, "name": "odd"})
+    opened.add_configuration("odd", entry)
+    opened.add_records([lane(entry, 0, None, 1.0)])
+    found = report(opened, "odd")
+    one = dataclasses.replace(found.configurations[0].configuration, labels={"model": "a\ud800"})
+    found = dataclasses.replace(found, configurations=(dataclasses.replace(found.configurations[0], configuration=one),))
+    assert list(frame("seeds", [found])["cell.model"]) == ["a\\ud800"] and parquet("seeds", [found])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps.results, "report", lambda store, name: found)
+        for form in ("md", "json", "csv", "parquet"):
+            answer = call(
+                "report", "odd", "--format", form, "-o", str(tmp_path / f"odd.{form}"), "--store", opened.location,
+            )  # fmt: skip
+            assert answer.status == 0, answer.err
+    assert json.loads((tmp_path / "odd.json").read_bytes())["configurations"][0]["cell"] == {"model": "a\ud800"}
 
 
 def test_without_timing_equal_sweeps_give_equal_tables(small: Report) -> None:

@@ -252,7 +252,7 @@ def _series(level: str, name: str, values: list[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     if name in TEXTS or name.startswith("cell.") or name.endswith(INTERVAL):
-        return pd.Series(values, dtype="str")
+        return pd.Series(list(map(_writable, values)), dtype="str")
     if name in WHOLE or name.startswith(UNSOLVED) or _is_whole(level, name):
         return pd.Series(values, dtype="Int64")
     if level == "seeds" and name in TRUTHS:
@@ -283,4 +283,9 @@ def _parameter(values: list[Any]) -> pd.Series[Any]:
     if kinds <= {int, float}:
         return pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pd.Series(texts, dtype="str")
+    return pd.Series(list(map(_writable, texts)), dtype="str")
+
+
+def _writable(text: str | None) -> str | None:
+    """Return a text with lone surrogates, which UTF-8 does not have, as `\\ud800`."""
+    return text if text is None else text.encode("utf-8", "backslashreplace").decode()

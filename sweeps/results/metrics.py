@@ -439,7 +439,6 @@ CONVERGED_AT_MEAN = ConfigurationMetric(
     direction="minimize",
     format=steps,
     label="converged at, mean (step)",
-    default_figure=True,
 )
 CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
     name=f"{CONVERGED_AT.name}.median",
@@ -460,6 +459,7 @@ CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
         shows=(CONVERGED_AT_MEAN.name,),
     ),
     label="converged at, median (step)",
+    default_figure=True,
 )
 MEAN_SPARSITY_ERROR = ConfigurationMetric(
     name=SPARSITY_ERROR.name,
