@@ -79,13 +79,13 @@ def _of_pairs(found: Comparison, style: Style) -> Figure:
     width = (style.width or 2 * PANEL_WIDTH) * 72 / (0.6 * style.font_size)  # in letters
     names = [textwrap.fill(f"{pair.second.name} - {pair.first.name}", max(12, int(0.35 * width))) for pair in found.pairs]
     key: dict[str, str] = {}
-    high = sum(name.count("\n") + 1.6 for name in names) * style.font_size * 1.25 / 72
+    needed = sum(name.count("\n") + 1.6 for name in names) * style.font_size * 1.25 / 72
     columns = columns_for(2, style)
-    if style.height is not None and high > 0.6 * style.height * columns / 2:  # names that would overlap are letters
+    if style.height is not None and needed > 0.6 * style.height * columns / 2:  # names that would overlap are letters
         key = {f"{at}": f"{pair.second.name} - {pair.first.name}" for at, pair in enumerate(found.pairs, start=1)}
         names = list(key)
     each = (style.width or 2 * PANEL_WIDTH) / columns
-    figure, (rates, means) = panels(2, style, shape=max(0.6, (high + 0.6) / each))
+    figure, (rates, means) = panels(2, style, shape=max(0.6, (needed + 0.6) / each))
     longest = max(len(line) for name in names for line in name.splitlines())
     letters = max(10, int((width - longest - 8) / columns) - 6)
     for panel, metric, label in (

@@ -57,8 +57,8 @@ class Aggregation:
     name: str
     interval: str | None
     """Kind of the 95 % confidence interval; None: no interval. See docs/statistics.md."""
-    apply: Callable[[Sequence[float | None]], Interval]
-    """Values in order of the seeds, None where a lane has none."""
+    apply: Callable[[Sequence[float | None]], Interval] | None
+    """Values in order of the seeds, None where a lane has none. None: a metric of it has `of_results`."""
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:
@@ -90,9 +90,9 @@ def _sparsity_mean(values: Sequence[float | None]) -> Interval:
 
 
 SHARE = Aggregation("share", "Wilson", lambda values: wilson(sum(map(bool, values)), len(values)))
-GAMMA_MEAN = Aggregation("mean", "gamma where it fits, else bounded", lambda values: gamma_mean(_finite(values)))
+GAMMA_MEAN = Aggregation("mean", "gamma where it fits, else bounded", None)
 BETA_MEAN = Aggregation("mean", "beta where it fits, else bounded", _sparsity_mean)
-BOUNDED_MEAN = Aggregation("mean", "bounded", lambda values: _mean(values))
+BOUNDED_MEAN = Aggregation("mean", "bounded", None)
 MEAN = Aggregation("mean", None, _mean)
 MEDIAN = Aggregation("median", "order statistics", lambda values: median(_finite(values)))
 """Of the lanes that have a value."""
@@ -176,6 +176,7 @@ class ConfigurationMetric:
         chosen = results if self.seeds == "all" else [result for result in results if result.solved]
         if self.of_results is not None:
             return self.of_results(chosen)
+        assert self.aggregation.apply is not None, self.name
         return self.aggregation.apply([self.lane_value(result) for result in chosen])
 
     def columns(self, value: Interval, estimate: str = ".estimate") -> dict[str, float | None]:
