@@ -513,6 +513,12 @@ def test_the_figure_of_several_pairs_has_a_bar_for_each() -> None:
     rates, means = draw(compare([side("a", half(20)), side("b", half(12)), side("c", half(11))])).axes
     assert [label.get_text() for label in rates.get_yticklabels()] == ["a against b", "a against c", "b against c"]
     assert len(rates.containers) == len(means.containers) == 3
+    long = "a sweep with a long name: NMU without clamp"
+    figure = draw(compare([side(f"{long} {n}", half(n)) for n in (20, 12, 11)]))
+    figure.draw_without_rendering()
+    rates, means = figure.axes
+    assert rates.get_position().width > 0.25 and means.get_position().width > 0.25
+    assert not rates.xaxis.label.get_window_extent().overlaps(means.xaxis.label.get_window_extent())
 
 
 def test_wrong_requests_are_refused_before_anything_is_computed(store: Store, tmp_path: Path) -> None:

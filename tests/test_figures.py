@@ -18,6 +18,7 @@ from sweeps.results.drawing import FigureError, Style, label_of, read_style, wri
 from sweeps.results.figures import (
     Line,
     _budgets,
+    _judged_column,
     _note_on_budgets,
     _thinned,
     _until,
@@ -240,10 +241,13 @@ def texts(figure: Figure) -> str:
 
 
 def test_the_threshold_is_a_labelled_line_in_the_panel_of_the_errors_that_are_judged(curved: Store) -> None:
+    assert _judged_column([lane(0, curve={"step": [0], "error.test": [1.0], "error.dev": [1.0]})]) == "error.test"
     figure = draw(curved, ["small"], y=["error.extrapolation", "error.interpolation"])
     lines = [[line for line in panel.lines if str(line.get_label()).startswith("_threshold")] for panel in figure.axes]
     assert [list(line.get_ydata()) for line in lines[0]] == [[1.4e-8, 1.4e-8]] and lines[1] == []
     assert "threshold 1.4e-8" in [text.get_text() for text in figure.axes[0].texts]
+    (seeds,) = [line for line in figure.axes[0].lines if line.get_label() == "_seeds of nau"]  # one artist with gaps
+    assert len(seeds.get_xdata()) == 3 * 5 and [math.isnan(y) for y in seeds.get_ydata()] == 3 * [*4 * [False], True]
 
 
 def test_thresholds_that_differ_are_a_band_with_both_ends(curved: Store) -> None:
@@ -272,7 +276,9 @@ def test_a_figure_says_what_its_lines_and_bars_are(curved: Store) -> None:
     assert "bands: 95 % intervals" in texts(draw(curved, ["small"]))
     against = texts(draw(curved, ["small"], x="train.lr"))
     assert "bars: 95 % intervals over seeds; a point for every configuration, whatever its other settings" in against
-    assert "the best configuration of each cell" in texts(draw(curved, ["small"], x="model"))
+    drawn = texts(draw(curved, ["small"], x="model"))
+    assert "converged at, median (step)" in drawn
+    assert "the best configuration of each cell; where nothing is solved the configuration with the lowest error" in drawn
 
 
 def test_one_setting_at_a_time_draws_only_what_differs_from_the_best_in_nothing_else(curved: Store) -> None:
@@ -365,6 +371,7 @@ def test_parallel_coordinates_have_a_line_for_every_configuration_and_the_best_o
     assert names == ["learning rate", "dropout", "gradient noise", "par2 (steps)"]
     unsolved = [text.get_text().replace("\n", " ") for text in figure.axes[1].get_xticklabels()]
     assert unsolved[-1] == "median extrapolation error"  # linear solves nothing: par2 is the same for all
+    assert best.get_color() == "#D62728" not in [line.get_color() for line in figure.axes[1].lines]
     # lr 3.2e-3 in [1e-4, 1e-1] and noise 3.4e-4 in [1e-5, 0.1], logarithmic; dropout off, below; the lower of two par2.
     assert list(best.get_ydata()) == [pytest.approx(0.5017, abs=1e-4), -0.12, pytest.approx(0.3829, abs=1e-4), 0.0]
 
@@ -464,3 +471,22 @@ def test_names_of_any_length_and_any_characters_are_drawn(curved: Store, tmp_pat
     assert "A: nau a long label, with <tags> & $x^2$ \\x1b, that no axis" in texts(figure)
     write(figure, tmp_path / "figure.svg")
     write(draw_reports([renamed], style=read_style(width="column")), tmp_path / "column.svg")
+
+
+def inside(figure: Figure, *texts: Text) -> bool:
+    """Return whether these texts end before the right edge of the figure."""
+    figure.draw_without_rendering()
+    return all(text.get_window_extent().x1 <= figure.bbox.x1 for text in texts)
+
+
+def test_titles_of_figures_and_panels_are_wrapped_to_their_width(store: Store) -> None:
+    long = " number MMM WWW somewhere mammals swim" * 3
+    for label in ("", long):
+        found = report(store, "small")
+        renamed = replace(found, configurations=tuple(
+            replace(one, configuration=replace(one.configuration, labels={"model": one.configuration.labels["model"] + label}))
+            for one in found.configurations
+        ))  # fmt: skip
+        figure = draw_reports([renamed], kind="parallel", style=replace(read_style(width="column"), title=long))
+        assert inside(figure, *figure.texts, *(text for panel in figure.axes for text in panel.findobj(Text)
+                                               if text.get_text().startswith(("nau", "linear"))))  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from commands import call
 from made_sweep import DOCUMENT, configuration, lane, made_sweep
 
+import sweeps.results
 from sweeps.errors import UserError
 from sweeps.results import Report, report
-from sweeps.results.frames import LEVELS, curve_rows, frame, rows_of, seed_rows
+from sweeps.results.frames import LEVELS, curve_rows, frame, parquet, rows_of, seed_rows
 from sweeps.store import Store
 
 CURVE: dict[str, list[Any]] = {
@@ -62,7 +65,7 @@ def test_a_frame_has_the_rows_and_a_type_for_each_column(small: Report) -> None:
     seeds = frame("seeds", [small])
     types = {name: str(seeds[name].dtype) for name in ("converged_at", "solved", "outcome", "error.extrapolation", "reason")}
     assert types == {
-        "converged_at": "Int64", "solved": "boolean", "outcome": "category", "error.extrapolation": "float64", "reason": "str",
+        "converged_at": "Int64", "solved": "boolean", "outcome": "str", "error.extrapolation": "float64", "reason": "str",
     }  # fmt: skip
     configurations = frame("configurations", [small])
     types = {
@@ -81,14 +84,23 @@ def test_types_do_not_depend_on_what_a_sweep_found(opened: Store, small: Report)
         one, two = frame(level, [small]), frame(level, [other])
         shared = [column for column in two if column in one and not column.startswith("parameters.")]
         assert {name: str(two[name].dtype) for name in shared} == {name: str(one[name].dtype) for name in shared}
-        assert len(pd.concat([one, two])) == len(frame(level, [small, other]))
+        both = pd.concat([one, two])
+        assert len(both) == len(frame(level, [small, other]))
+        assert {name: str(both[name].dtype) for name in shared} == {name: str(one[name].dtype) for name in shared}
 
 
 def test_a_sweep_without_results_is_an_empty_frame(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.begin_sweep("none", "name: none\n", {**DOCUMENT, "name": "none"})
-        for level in LEVELS:
-            assert len(frame(level, [report(store, "none")])) == 0
+        found = {level: frame(level, [report(store, "none")]) for level in LEVELS}
+        assert {level: len(one) for level, one in found.items()} == dict.fromkeys(LEVELS, 0)
+        assert list(found["curves"]) == ["sweep", "rank", "number", "phase", "seed", "step"]
+        made_sweep(store)
+        for level, one in found.items():
+            full = frame(level, [report(store, "small")])
+            assert set(one) <= set(full) and {"sweep", "rank", "number"} <= set(one)
+            assert {name: str(one[name].dtype) for name in one} == {name: str(full[name].dtype) for name in one}
+        assert {"seed", "verdict", "converged_at", "wall_time_s"} <= set(found["seeds"])
 
 
 def test_tables_of_every_level_are_written_as_csv_and_parquet(opened: Store, small: Report, tmp_path: Path) -> None:
@@ -100,9 +112,28 @@ def test_tables_of_every_level_are_written_as_csv_and_parquet(opened: Store, sma
                 "report", "small", "--format", form, "--level", level, "-o", str(file), "--store", opened.location,
             )  # fmt: skip
             assert answer.status == 0 and f"wrote {file}" in answer.out.replace("\n", ""), answer.err
-        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{level}.parquet"), expected, check_categorical=False)
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{level}.parquet"), expected)
         rows = list(csv.DictReader(io.StringIO((tmp_path / f"{level}.csv").read_text())))
         assert len(rows) == len(expected) and list(rows[0]) == list(expected)
+
+
+def test_a_lone_surrogate_in_a_label_is_written_as_its_escape(opened: Store, tmp_path: Path) -> None:
+    entry = dataclasses.replace(configuration("nau", 0, seeds=1), labels={"model": "nau"})
+    opened.begin_sweep("odd", "name: odd\n", {**DOCUMENT, "name": "odd"})
+    opened.add_configuration("odd", entry)
+    opened.add_records([lane(entry, 0, None, 1.0)])
+    found = report(opened, "odd")
+    one = dataclasses.replace(found.configurations[0].configuration, labels={"model": "a\ud800"})
+    found = dataclasses.replace(found, configurations=(dataclasses.replace(found.configurations[0], configuration=one),))
+    assert list(frame("seeds", [found])["cell.model"]) == ["a\\ud800"] and parquet("seeds", [found])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps.results, "report", lambda store, name: found)
+        for form in ("md", "json", "csv", "parquet"):
+            answer = call(
+                "report", "odd", "--format", form, "-o", str(tmp_path / f"odd.{form}"), "--store", opened.location,
+            )  # fmt: skip
+            assert answer.status == 0, answer.err
+    assert json.loads((tmp_path / "odd.json").read_bytes())["configurations"][0]["cell"] == {"model": "a\ud800"}
 
 
 def test_without_timing_equal_sweeps_give_equal_tables(small: Report) -> None:

@@ -22,7 +22,9 @@ from sweeps.machine import PRICE
 from sweeps.results import FORMATS, Report, as_json, as_markdown, report
 from sweeps.results.html import as_html
 from sweeps.results.provenance import cost, digest, duration, failures
+from sweeps.results.verdicts import Verdict, verdict
 from sweeps.store import Store
+from sweeps.training.lane import LaneResult
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&'\"$x$\x1b\ud800"
 CURVE = {"step": [0, 7000, 14000], "error.interpolation": [9.0, 2.0, 1e-9], "error.extrapolation": [9.0, 2.0, 1e-9]}
@@ -108,6 +110,19 @@ def test_the_page_is_one_file_that_needs_nothing_else_and_permits_only_its_own_s
     assert [tag for tag, _ in page.elements].count("svg") >= 4
     assert "Which unit learns subtraction?" in " ".join(page.text.split())
     assert len(page.raw["script"]) == 2 and len(page.raw["style"]) == 1
+
+
+def test_the_verdict_of_a_seed_is_computed_once(small: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+
+    def count(result: LaneResult) -> Verdict:
+        counted.append(str(result.id))
+        return verdict(result)
+
+    monkeypatch.setitem(Report.verdict_of.__globals__, "verdict", count)
+    again = dataclasses.replace(small)
+    as_html([again], timing=False)
+    assert len(counted) == len(set(counted)) == 12
 
 
 def test_every_seed_is_there_with_its_verdict(small: Report, text: str) -> None:

@@ -42,12 +42,15 @@ def test_text_of_users_is_escaped() -> None:
         r"\textbackslash{}input\{f\}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
     )
     assert escape('two\nlines\x1b\ud800 -- "x" 1 ± 2') == r"two lines -{}- ''x'' 1 $\pm$ 2"
+    assert escape("a---b -") == "a-{}-{}-b -"
+    assert escape("NMU\N{SUBSCRIPT TWO} x\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}") == "NMU$_{2}$ x$^{-}$$^{1}$"
+    assert escape("e\N{COMBINING ACUTE ACCENT} \N{MATHEMATICAL ITALIC SMALL X} \u65e5\u672c") == "\xe9 x ??"
 
 
 @given(st.text())
 def test_no_text_can_begin_a_command_a_formula_or_a_comment(text: str) -> None:
     for shown in (escape(text), value(text)):
-        left = re.sub(r"\\textbackslash\{\}|\\text[a-z]+\{\}|\\ldots\{\}|\\[&%$#_{}]|-\{\}-", "", shown)
+        left = re.sub(r"\\textbackslash\{\}|\\text[a-z]+\{\}|\\ldots\{\}|\\[&%$#_{}]|-\{\}(?=-)", "", shown)
         left = re.sub(r"\$[^$]*\$", "", left)  # of this package: those of the text are escaped
         assert not set(left) & set("\\&%$#_{}~^<>|"), shown
 
@@ -70,6 +73,14 @@ def test_there_is_a_booktabs_table_of_the_best_and_one_of_every_cell(small: Repo
     assert r"% In the preamble: \usepackage{booktabs,longtable}" in text
 
 
+def test_characters_without_a_command_are_said_and_labels_differ(small: Report) -> None:
+    text = as_tex([renamed(small, "\u65e5\u672c"), renamed(small, "\u672c")])
+    assert text.count("% Characters that pdfLaTeX does not have") == 4 and "caption{model=?? (sweep small)}" in text
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(set(labels)) == len(labels) == 6 and {"tab:small-model", "tab:small-model-2"} < set(labels)
+    assert not re.search("[^\x00-\xff]", text)
+
+
 def test_long_tables_break_over_pages_and_several_sweeps_are_one_file(small: Report) -> None:
     many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
     text = FORMATS["tex"].several([many, small], True)  # type: ignore[misc]
@@ -87,7 +98,7 @@ def test_pdflatex_compiles_it(small: Report, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("there is no pdflatex on this machine")
     many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
-    body = as_tex([renamed(small, HOSTILE.replace("Ω", "é")), many])
+    body = as_tex([renamed(small, f"{HOSTILE} é \u2082 \u65e5"), many])
     text = rf"\documentclass{{article}}\usepackage{{booktabs,longtable}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]

@@ -17,6 +17,7 @@ from made_sweep import made_sweep
 
 from sweeps.config.space import Constraint, Direction, Objective, Search
 from sweeps.config.sweep_file import parse
+from sweeps.errors import UserError
 from sweeps.results import RankedConfiguration, as_csv, metrics, report
 from sweeps.results.metrics import penalised_steps, solved_fraction
 from sweeps.results.report import lane_figures
@@ -398,6 +399,14 @@ def search_for(objective: str) -> str:
 def test_a_sweep_file_may_still_name_the_former_objective() -> None:
     sweep = parse("task: static\nmodel: nau\ntrain: {steps: 10}\n" + search_for("converged_at"), "old.yaml")
     assert sweep.search is not None and sweep.search.objective == Objective("converged_at.mean", "minimize")
+
+
+def test_a_metric_is_found_as_long_as_it_is_registered() -> None:
+    further = dataclasses.replace(metrics.PAR2, name="further")
+    with metrics.registered(further):
+        assert metrics.find("further") is further
+    with pytest.raises(UserError, match="no objective named 'further'"):
+        metrics.find("further")
 
 
 def test_every_metric_is_listed_with_its_kind() -> None:

@@ -16,6 +16,7 @@ from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 
 from sweeps.errors import StoreError, UserError
 from sweeps.results import Report, as_csv, as_json, as_markdown, report
+from sweeps.results.export import best
 from sweeps.results.formats import parameters, table
 from sweeps.results.numbers import number, percent, steps
 from sweeps.results.thresholds import thresholds
@@ -367,6 +368,7 @@ def test_where_nothing_is_solved_there_is_no_winner_and_the_error_decides(small:
     assert "## Best of each cell: lowest par2" in text
     assert "Nothing is solved in model=linear: there it is the configuration with the lowest error." in text
     section = text[text.index("## model=linear") :]
+    assert "| 1* " in text and "| 1 " in section and "* " not in section[: section.index("#1, median")]
     assert "#1, median of seeds: lowest error 0.1, last error 0.1, 7.1e6 and 7.1e6 times the threshold 1.4e-8." in section
     assert "Unsolved seeds of #1: 3 with too few evaluations (seeds 0, 1, 2)." in section
     assert (
@@ -387,8 +389,16 @@ def test_a_sweep_in_which_nothing_is_solved_names_no_winner_at_all(store: Store)
 
 def test_an_objective_that_needs_no_solved_seed_still_decides_where_nothing_is_solved(store: Store) -> None:
     text = as_markdown(tied_sweep(store, 2, None, objective="error.extrapolation.median"))
-    assert "## Best of each cell: lowest error.extrapolation.median" in text
+    assert "## Nothing is solved: the first of each cell by lowest error.extrapolation.median" in text
     assert "Nothing is solved: #0 is no winner." in " ".join(text.split())
+
+
+def test_constraints_do_not_make_a_winner_where_nothing_is_solved(store: Store) -> None:
+    found = tied_sweep(store, 2, None, constraints={"diverged": {"at_most": 0}})
+    text = as_markdown(found)
+    assert "## Nothing is solved: the first of each cell by the constraints, then lowest par2" in text
+    assert "*" not in text and not found.has_winner(found.cells()[0])
+    assert "First configuration, nothing being solved, of sweep tied" in best(store, "tied")
 
 
 def test_what_to_try_follows_from_the_verdicts_and_from_bounds_of_the_search(store: Store) -> None:

@@ -378,6 +378,8 @@ def test_a_simulation_is_the_same_for_the_same_seed_and_other_distributions_do_n
     again = bench_coverage(5, distributions=DISTRIBUTIONS[1:2], sizes=(10,))
     assert once.as_json()[1] == again.as_json()[0]
     assert "few values of the grid" in again.table()
+    header = next(line for line in again.table().splitlines() if line.startswith("| distribution"))
+    assert "| restricted mean | of the crossing | converged at, sparsity |" in header
 
 
 @pytest.mark.slow
@@ -387,8 +389,9 @@ def test_the_recommended_intervals_cover_93_to_97_percent_or_more_where_the_grid
 
     found = bench_coverage(600, distributions=DISTRIBUTIONS)
     for one in found.results:
-        mean, middle = one.means["recommended"].share, one.medians["recommended"].share
-        assert mean >= 0.93 - 0.027 and middle >= 0.93 - 0.027, (one.distribution.name, one.seeds)
+        mean, middle = one.means["fitted"].share, one.medians["recommended"].share
+        lowest = min(mean, middle, one.means["bounded"].share)
+        assert lowest >= 0.93 - 0.027, (one.distribution.name, one.seeds)
         if not one.distribution.grid:
             assert mean <= 0.97 + 0.027 and middle <= 0.97 + 0.027, (one.distribution.name, one.seeds)
     mixture = found.results[1]

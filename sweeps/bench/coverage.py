@@ -144,7 +144,11 @@ class Result:
     distribution: Distribution
     seeds: int
     means: dict[str, Coverage]
-    """By kind of interval: of the mean of the evaluated steps (restricted to the budget), or of the sparsity error."""
+    """By kind of interval: of the mean of the evaluated steps (restricted to the budget), or of the sparsity error.
+
+    `bounded` is that of `restricted_mean`; `fitted` is that of `converged_at.mean`, over the seeds that converge, and of the
+    sparsity error: the papers' family where it fits, else bounded.
+    """
     crossing: dict[str, Coverage]
     """Of the mean step of crossing itself."""
     medians: dict[str, Coverage]
@@ -160,25 +164,29 @@ def simulate(distribution: Distribution, seeds: int, repetitions: int, seed: int
     ceiling, grid = distribution.ceiling, distribution.grid
     _, many_after = _evaluated(many, grid, ceiling)
     evaluated, crossed = float(many_after.mean()), float(np.minimum(many, ceiling).mean())
+    converged = float(many_after[many <= ceiling].mean())
     middle = float(np.median(many[many < ceiling])) if np.isfinite(many).all() else float(np.median(many[np.isfinite(many)]))
     drawn = distribution.draw(rng, (repetitions, seeds))
     before, after = _evaluated(drawn, grid, ceiling)
     family = gamma_mean if distribution.published == "gamma" else beta_mean
     fits = gamma_fits if distribution.published == "gamma" else beta_fits
-    means = {name: Coverage() for name in ("published", "t", "BCa", "recommended")}
-    crossing = {"recommended": Coverage()}
+    means = {name: Coverage() for name in ("published", "t", "BCa", "bounded", "fitted")}
+    crossing = {"bounded": Coverage()}
     medians = {name: Coverage() for name in ("without the grid", "recommended")}
     fitted, samples = 0, zip(drawn, before, after, _bca(after, rng), strict=True)
     for values, low, high, bca in samples:
         bounded = bounded_mean(high.tolist(), ceiling, lower=low.tolist())
         published = family(high.tolist())
-        fit = bool(np.isfinite(values).all()) and fits(high.tolist())
+        met = values <= ceiling
+        fit = fits(high[met].tolist())
         fitted += fit
         means["published"].add(published, evaluated)
         means["t"].add(t_mean(high.tolist()), evaluated)
         means["BCa"].add(bca, evaluated)
-        means["recommended"].add(published if fit else bounded, evaluated)
-        crossing["recommended"].add(published if fit else bounded, crossed)
+        means["bounded"].add(bounded, evaluated)
+        of_met = family(high[met].tolist()) if fit else bounded_mean(high[met].tolist(), ceiling, lower=low[met].tolist())
+        means["fitted"].add(of_met, converged)
+        crossing["bounded"].add(bounded, crossed)
         solved = np.isfinite(values)
         medians["without the grid"].add(median(high[solved].tolist()), middle)
         medians["recommended"].add(median(high[solved].tolist(), lower=low[solved].tolist()), middle)
@@ -275,14 +283,17 @@ class Simulated:
     def _means(self) -> str:
         rows = []
         for one in self.results:
-            means, crossing = one.means, one.crossing.get("recommended")
+            means, crossing = one.means, one.crossing.get("bounded")
+            restricted = means["bounded"] if crossing else None
             rows.append([
                 one.distribution.name, str(one.seeds), f"{_percent(means['published'])} ({one.distribution.published})",
-                *(_percent(means[name]) for name in ("t", "BCa", "recommended")), _percent(crossing) if crossing else "",
-                f"{100 * one.fitted:.0f}", *(number(means[name].width) for name in ("published", "recommended")),
+                _percent(means["t"]), _percent(means["BCa"]), *(_percent(of) if of else "" for of in (restricted, crossing)),
+                _percent(means["fitted"]), f"{100 * one.fitted:.0f}", number(means["published"].width),
+                number(restricted.width) if restricted else "", number(means["fitted"].width),
             ])  # fmt: skip
-        header = ["distribution", "seeds", "the papers'", "t", "BCa", "recommended", "of the crossing", "% that fit",
-                  "width: the papers'", "recommended"]  # fmt: skip
+        header = ["distribution", "seeds", "the papers'", "t", "BCa", "restricted mean", "of the crossing",
+                  "converged at, sparsity", "% that fit", "width: the papers'", "restricted mean",
+                  "converged at, sparsity"]  # fmt: skip
         return str(table(header, rows))
 
     def _medians(self) -> str:

@@ -89,7 +89,9 @@ def report_(
             echo(str(text), nl=chosen.empty_line)
         return
     with writing(output) as file:
-        file.write_bytes(b"".join(part if isinstance(part, bytes) else part.encode() for part in contents))
+        file.write_bytes(
+            b"".join(part if isinstance(part, bytes) else part.encode("utf-8", "backslashreplace") for part in contents)
+        )
     console.print(f"wrote {output}", highlight=False)
 
 
@@ -212,7 +214,7 @@ def export(
         echo(text)
         return
     with writing(output) as file:
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from bisect import bisect_right
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sweeps.results.comparison import Comparison, Pair, Side
 from sweeps.results.drawing import (
@@ -12,7 +14,9 @@ from sweeps.results.drawing import (
     DASHES,
     GREY,
     HATCHES,
+    PANEL_WIDTH,
     Style,
+    columns_for,
     finished,
     grid,
     panels,
@@ -69,8 +73,18 @@ def _of_pair(found: Comparison, pair: Pair, style: Style) -> Figure:
 
 
 def _of_pairs(found: Comparison, style: Style) -> Figure:
-    figure, (rates, means) = panels(2, style, shape=max(0.6, 0.12 * len(found.pairs)))
-    names = [f"{pair.first.name} against {pair.second.name}" for pair in found.pairs]
+    width = (style.width or 2 * PANEL_WIDTH) * 72 / (0.6 * style.font_size)  # in letters
+    names = [textwrap.fill(f"{pair.first.name} against {pair.second.name}", max(12, int(0.35 * width))) for pair in found.pairs]
+    key: dict[str, str] = {}
+    needed = sum(name.count("\n") + 1.6 for name in names) * style.font_size * 1.25 / 72
+    columns = columns_for(2, style)
+    if style.height is not None and needed > 0.6 * style.height * columns / 2:  # names that would overlap are letters
+        key = {f"{at}": f"{pair.first.name} against {pair.second.name}" for at, pair in enumerate(found.pairs, start=1)}
+        names = list(key)
+    each = (style.width or 2 * PANEL_WIDTH) / columns
+    figure, (rates, means) = panels(2, style, shape=max(0.6, (needed + 0.6) / each))
+    longest = max(len(line) for name in names for line in name.splitlines())
+    letters = max(10, int((width - longest - 8) / columns) - 6)
     for panel, metric, label in (
         (rates, "success_rate", "seeds solved, second - first"),
         (means, "restricted_mean", "converged at, mean, second - first"),
@@ -84,15 +98,18 @@ def _of_pairs(found: Comparison, style: Style) -> Figure:
             ends = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
             panel.errorbar([value], [row], xerr=ends, fmt="o", markersize=4, capsize=3, linewidth=1.2, color=COLOURS[0])
         panel.axvline(0, color=GREY, linewidth=0.8)
-        panel.set_xlabel(label, fontsize=style.font_size)
+        panel.set_xlabel(textwrap.fill(label, letters), fontsize=style.font_size)
         panel.set_ylim(len(names) - 0.5, -0.5)
         grid(panel, style)
     rates.set_yticks(range(len(names)), [plain(name) for name in names])
-    means.set_yticks(range(len(names)), [""] * len(names))
+    means.set_yticks(range(len(names)), [plain(name) if columns == 1 else "" for name in names])
     share_axis(rates.xaxis)
     steps_axis(means.xaxis)
+    for panel in (rates, means):
+        panel.xaxis.set_major_locator(MaxNLocator(max(2, min(5, letters // 7)), steps=[1, 2, 5, 10]))
     level = f"{100 * found.confidence:g} %"
     notes = [f"bars: {level} intervals of each pair by itself, not adjusted for their number"]
+    notes += [f"{letter}: {name}" for letter, name in key.items()]
     return finished(figure, [rates, means], notes, list(found.left_out), style)
 
 

@@ -40,6 +40,8 @@ SUFFIXES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Creatio
 """Kind of file -> metadata without which equal figures would have different bytes."""
 LONGEST_TURNED = 24
 """Letters of a name that is turned rather than wrapped to many lines."""
+BOLD, LINE = 0.74, 1.25
+"""Of bold text: the mean width of a letter, and the height of a line, both by the font size."""
 MOST_LINES = 5
 """Lines on what is not drawn."""
 
@@ -153,12 +155,24 @@ def plain(text: str) -> str:
 
 def panels(count: int, style: Style, shape: float = PANEL_SHAPE) -> tuple[Figure, list[Axes]]:
     """Return a figure of `count` panels, beside each other as far as they fit; `shape` is a panel's height by its width."""
-    width = style.width or PANEL_WIDTH * min(count, 3)
-    columns = max(1, min(count, int(width / NARROWEST)))
+    width, columns = style.width or PANEL_WIDTH * min(count, 3), columns_for(count, style)
     rows = math.ceil(count / columns)
     height = style.height or rows * max(width / columns * shape, 1.7)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+
+
+def columns_for(count: int, style: Style) -> int:
+    """Return how many of `count` panels are beside each other."""
+    return max(1, min(count, int((style.width or PANEL_WIDTH * min(count, 3)) / NARROWEST)))
+
+
+def panel_title(panel: Axes, title: str, style: Style, beside: int = 0) -> float:
+    """Set the title of a panel, wrapped to its width less `beside` letters of labels; return the inches of further lines."""
+    width = width_of(panel) / max(1, _columns_of(panel)) * 72 - 0.58 * style.font_size * beside - 18
+    lines = textwrap.wrap(title, max(12, int(width / (BOLD * style.font_size))))
+    panel.set_title(plain("\n".join(lines)), fontsize=style.font_size, loc="left", fontweight="bold")
+    return max(0, len(lines) - 1) * LINE * style.font_size / 72
 
 
 def grid(panel: Axes, style: Style) -> None:
@@ -326,8 +340,8 @@ def finished(figure: Figure, drawn: Sequence[Axes], notes: Sequence[str], missin
     small = max(5.0, style.font_size - 2)
     texts = [*(["; ".join(notes)] if notes else []), *(f"not drawn: {line}" for line in missing[:MOST_LINES])]
     texts += [f"not drawn: {len(missing) - MOST_LINES} more"] if len(missing) > MOST_LINES else []
-    wrapped = [line for text in texts for line in textwrap.wrap(text, int(width * 72 / (0.54 * small)))]
-    title = textwrap.wrap(style.title, int(width * 72 / (0.62 * (style.font_size + 2))))
+    wrapped = [line for text in texts for line in textwrap.wrap(text, int(width * 72 / (0.58 * small)))]
+    title = textwrap.wrap(style.title, int(width * 72 / (BOLD * (style.font_size + 2))))
     above: list[tuple[list[str], float, dict[str, Any], float]] = [
         (lines, size, look, len(lines) * size * 1.25 / 72 + 0.05)
         for lines, size, look in (

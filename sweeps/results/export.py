@@ -246,7 +246,9 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
     own = next(cell for cell in cells if cell[0].configuration.cell == entry.cell)
-    what = "Lowest error, nothing being solved," if found.ranked_by_error(own) else "Best configuration"
+    what = "Best configuration" if found.has_winner(own) else "First configuration, nothing being solved,"
+    if found.ranked_by_error(own):
+        what = "Lowest error, nothing being solved,"
     lines = [
         f"{what} of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
         f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "

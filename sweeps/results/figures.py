@@ -44,6 +44,7 @@ from sweeps.results.drawing import (
     label_of,
     length_axis,
     numbers_axis,
+    panel_title,
     panels,
     plain,
     save,
@@ -484,8 +485,13 @@ def _note_on_budgets(budgets: Mapping[str, Sequence[int]], cut: bool) -> list[st
 def _which(reports: Sequence[Report], cells: int) -> str:
     """Return which configurations are drawn, where one stands for its cell."""
     each = " of each cell" if cells > 1 else ""
-    unsolved = all(one.is_without_winner() for one in reports)
-    return f"nothing is solved: the configuration with the lowest error{each}" if unsolved else f"the best configuration{each}"
+    found = [(one, cell) for one in reports for cell in one.cells() if cell[0].rank == 1]
+    unsolved = [(one, cell) for one, cell in found if not one.has_winner(cell)]
+    by_error = all(one.ranked_by_error(cell) for one, cell in unsolved)
+    first = f"the configuration {'with the lowest error' if by_error else 'of rank 1'}"
+    if unsolved and len(unsolved) == len(found):
+        return f"nothing is solved: {first}{each}"
+    return f"the best configuration{each}" + (f"; where nothing is solved {first}" if unsolved else "")
 
 
 def _lines(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]], y: Sequence[str]) -> Figure:
@@ -551,9 +557,11 @@ def _colour(at: int) -> str:
 def _group(panel: Axes, group: Group, at: int, count: int, every: int, drawstyle: Any, markers: bool) -> None:
     """Draw the lines of one colour. Where lines of several groups coincide, the earlier ones are wider and remain visible."""
     colour, dashes = _colour(at), DASHES[at % len(DASHES)]
-    for line in group.seeds if group.lanes > 1 else ():
-        shown = _thinned(line, every)
-        panel.plot(shown.x, shown.y, color=colour, linewidth=0.6, alpha=0.35)
+    if group.lanes > 1 and group.seeds:  # one artist with gaps: thousands would take minutes
+        shown = [_thinned(line, every) for line in group.seeds]
+        xs = [x for line in shown for x in (*line.x, math.nan)]
+        ys = [y for line in shown for y in (*line.y, math.nan)]
+        panel.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.35, label=f"_seeds of {group.label}")
     seeds = "seed" if group.lanes == 1 else "seeds"
     width = 1.8 + (1.6 * (count - 1 - at) / (count - 1) if count > 1 else 0.0)
     panel.plot(
@@ -595,8 +603,8 @@ def _until(group: Group, step: int) -> Group:
 
 def _judged_column(results: Sequence[LaneResult]) -> str | None:
     """Return the column of the errors that the threshold is compared with: see `sweeps.training.lane.judge`."""
-    names = {name for result in results for name in result.curve if name.startswith("error.")}
-    return "error.extrapolation" if "error.extrapolation" in names else min(names, default=None)
+    names = [name for result in results for name in result.curve if name.startswith("error.")]
+    return "error.extrapolation" if "error.extrapolation" in names else next(iter(names), None)
 
 
 def _groups(lanes: Mapping[str, list[LaneResult]], x: str, y: str, missing: list[str]) -> dict[int, Group]:
@@ -816,16 +824,19 @@ def _parallel(wanted: _Wanted) -> Figure:
         figure.clear()
         figure.set_size_inches(width, style.height or 2.2 * len(cells))
         drawn = [figure.add_subplot(len(cells), 1, index + 1) for index in range(len(cells))]
+    further = 0.0
     for panel, (title, found, cell) in zip(drawn, cells, strict=True):
         shown = _sampled(cell)
-        _parallel_panel(panel, title, found, shown, style)
+        _parallel_panel(panel, found, shown, style)
+        further += panel_title(panel, title, style) if title else 0.0
         if len(shown) < len(cell):
             wanted.missing.append(f"{title or found.name}: {len(cell) - len(shown)} of {len(cell)} configurations")
+    if style.height is None:
+        figure.set_figheight(figure.get_figheight() + further)
     names = {label_of(_deciding(found, cell)[0]) for _, found, cell in cells}
     best = "on the Pareto front" if any(found.search.further_objectives for _, found, _ in cells) else "the best"
-    notes = [
-        f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse; red: {best}"
-    ]
+    red = f"; red: {best}" if any(found.has_winner(cell) for _, found, cell in cells) else ""
+    notes = [f"a line for every configuration; blue: the better by {' or '.join(sorted(names))}, yellow: the worse{red}"]
     if any(one.state == "pruned" for _, _, cell in cells for one in cell):
         notes.append("grey: stopped early")
     return finished(figure, drawn, notes, wanted.missing, style)
@@ -847,7 +858,7 @@ def _deciding(found: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     return [objective.name for objective in found.search.objectives]
 
 
-def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
+def _parallel_panel(panel: Axes, found: Report, cell: Sequence[RankedConfiguration], style: Style) -> None:
     paths = [path for path in found.search.space if any(path in one.parameters for one in cell)]
     paths.sort(key=lambda path: path != "train.lr")
     named = [label_of(path) for path in paths]
@@ -859,12 +870,13 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
         known = [found.objectives_of(one) for one in cell]
         values = [of[name] if name in of else figure_of(one, name).estimate for one, of in zip(cell, known, strict=True)]
         coordinates.append(_objective_axis(name, values))
+    winner = found.has_winner(cell)
     ranked = [index for index, one in enumerate(cell) if one.rank is not None]
     order = {index: place / max(1, len(ranked) - 1) for place, index in enumerate(ranked)}
     colours = matplotlib.colormaps["viridis"]
     for index in reversed(range(len(cell))):  # the best on top
         ys = [math.nan if (at := coordinate.at[index]) is None else at for coordinate in coordinates]
-        best = cell[index].rank == 1
+        best = winner and cell[index].rank == 1
         colour = "#D62728" if best else colours(0.95 * order[index]) if index in order else "#BBBBBB"
         panel.plot(
             range(len(ys)), ys, color=colour, linewidth=2.2 if best else 0.9, alpha=1.0 if best else 0.65,
@@ -885,8 +897,6 @@ def _parallel_panel(panel: Axes, title: str, found: Report, cell: Sequence[Ranke
     letters = int(width_of(panel) * 72 / (0.6 * style.font_size) / (len(coordinates) + 0.5)) - 1
     panel.set_xticks(range(len(coordinates)), [plain(textwrap.fill(c.name, max(8, letters))) for c in coordinates])
     panel.tick_params(length=0, labelsize=style.font_size)
-    if title:
-        panel.set_title(plain(title), fontsize=style.font_size, loc="left", fontweight="bold")
 
 
 # ------------------------------------------------------------------------------------------- importance
@@ -917,6 +927,7 @@ def _importance(wanted: _Wanted) -> Figure:
     high = style.height or rows * (0.32 * most + 0.75)
     figure = Figure(figsize=(width, high), layout="constrained")
     drawn = [figure.add_subplot(rows, columns, index + 1) for index in range(len(cells))]
+    further = [0.0]
     for panel, (title, importance) in zip(drawn, cells, strict=True):
         names = [_importance_name(name, importance.shares) for name in importance.shares]
         shares = list(importance.shares.values())
@@ -931,7 +942,9 @@ def _importance(wanted: _Wanted) -> Figure:
         grid(panel, style)
         panel.grid(False, axis="y")
         if title:
-            panel.set_title(plain(title), fontsize=style.font_size, loc="left", fontweight="bold")
+            further.append(panel_title(panel, title, style, min(LONGEST_NAME, max(map(len, names), default=0))))
+    if style.height is None:
+        figure.set_figheight(high + rows * max(further))
     compared = {f"the best {importance.best} of {importance.configurations}" for _, importance in cells}
     notes = [f"what sets {' or '.join(sorted(compared))} configurations apart (PED-ANOVA)"]
     if any(importance.caution for _, importance in cells):

@@ -67,7 +67,7 @@ def overview(report: Report) -> list[Part]:
         *_best_of_each(report, cells),
         *_pareto_front(report, cells),
         *_confirmation(report, cells),
-        *_by_length(cells),
+        *_by_length(report, cells),
     ]
 
 
@@ -82,7 +82,8 @@ def legend(report: Report) -> list[str]:
     if not report.is_judged() and report.configurations:
         columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
-    return [*columns, f"#0 is the file's own configuration, * {best}."]
+    mark = f", * {best}" if any(map(report.has_winner, report.cells())) else ""
+    return [*columns, f"#0 is the file's own configuration{mark}."]
 
 
 def failures_by_reason(report: Report) -> list[Part]:
@@ -284,6 +285,11 @@ def _aim(search: Search) -> str:
     return ", ".join(f"{words[objective.direction]} {objective.name}" for objective in search.objectives)
 
 
+def _order(search: Search) -> str:
+    """Return what decides the order of configurations."""
+    return f"the constraints, then {_aim(search)}" if search.constraints else _aim(search)
+
+
 def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     best = [cell[0] for cell in cells if cell[0].rank == 1]
     if not best:
@@ -308,10 +314,14 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     if len(by_error) == len(best):
         why = "Nothing is solved" if report.is_judged() else "The task has no threshold"
         return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
+    if report.is_without_winner():
+        return [f"## Nothing is solved: the first of each cell by {_order(report.search)}{where}", table(header, rows)]
     parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
-    if by_error:
-        names = ", ".join(title_of(cell) for cell in by_error)
-        parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration with the lowest error."))
+    first = [cell for cell in cells if cell[0].rank == 1 and not report.ranked_by_error(cell) and not report.has_winner(cell)]
+    for unsolved_cells, which in ((by_error, "with the lowest error"), (first, f"that is first by {_order(report.search)}")):
+        if unsolved_cells:
+            names = ", ".join(title_of(cell) for cell in unsolved_cells)
+            parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration {which}."))
     return parts
 
 
@@ -378,7 +388,7 @@ def title_of(cell: Sequence[RankedConfiguration]) -> str:
 
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title = title_of(cell)
+    title, marked = title_of(cell), report.has_winner(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -394,7 +404,7 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
             for metric, column in _columns()
         ]  # fmt: skip
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
-        mark = f"{number}*" if one.rank == 1 else str(number)
+        mark = f"{number}*" if marked and one.rank == 1 else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
     return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
 
@@ -417,15 +427,16 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
         return []
     lines = [f"{_mark(report, one)}, {_errors(summary)}"]
     if report.is_judged():
-        groups = unsolved(summary.results)
+        groups = unsolved(summary.results, report.verdict_of)
         if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
             lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):
-            by_error = report.ranked_by_error(cell)
-            order = f", so the order is that of the median error{_by_number(report, cell)}, and #" if by_error else ": #"
-            lines.append(f"Nothing is solved{order}{one.configuration.number} is no winner. {_advice(report, one, groups)}")
+            by_error, no_winner = report.ranked_by_error(cell), f"#{one.configuration.number} is no winner"
+            order = f", so the order is that of the median error{_by_number(report, cell)}, and " if by_error else ": "
+            rest = "" if report.has_winner(cell) else f"{order}{no_winner}"
+            lines.append(f"Nothing is solved{rest}. {_advice(report, one, groups)}")
     elif report.ranked_by_error(cell):
         names = " and ".join(objective.name for objective in report.search.objectives)
         lines.append(
@@ -526,7 +537,7 @@ def _end_by_target(report: Report, cell: Sequence[RankedConfiguration]) -> list[
     ]
 
 
-def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
+def _by_length(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
     """Return the errors of each cell's best configuration by length."""
     measured = []
     for cell in cells:
@@ -553,7 +564,8 @@ def _by_length(cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
         for i, length in enumerate(lanes[0]["length"])
     ]
     header = [*axes, "length", "sequences", "seeds", *columns.values()]
-    return ["## By length, best of each cell: median of seeds (lowest to highest)", table(header, rows)]
+    which = "first" if report.is_without_winner() else "best"
+    return [f"## By length, {which} of each cell: median of seeds (lowest to highest)", table(header, rows)]
 
 
 def _spread(values: Sequence[float], unit: float) -> str:

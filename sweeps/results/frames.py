@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.errors import UserError
 from sweeps.results import metrics
 from sweeps.results.report import Report
-from sweeps.results.summary import RankedConfiguration
+from sweeps.results.summary import RankedConfiguration, summarise
 from sweeps.results.verdicts import unsolved, verdict
 from sweeps.training.lane import LaneResult
 
@@ -29,12 +29,15 @@ LEVELS = ("configurations", "seeds", "curves")
 """What a row is about."""
 FIRST = ("sweep", "cell.", "rank", "number", "state", "repeats", "phase", "seed", "step", "parameters.")
 """Columns, and groups of columns, that come first, in this order; the others are in order of first appearance."""
-CATEGORIES = ("sweep", "state", "phase", "outcome", "verdict")
 WHOLE = (
     "rank", "number", "repeats", "seeds_asked", "seed", "step", "best_step", "budget", "stopped.seeds", "stopped.steps",
 )  # fmt: skip
 """And the metrics of the registry that count or are in steps: see `_is_whole`."""
-TEXTS = ("reason", "verdict_text", "key", "numerics", "source_hash", "device", "broken_constraints", "stopped.reason")
+TEXTS = (
+    "sweep", "state", "phase", "outcome", "verdict", "reason", "verdict_text", "key", "numerics", "source_hash", "device",
+    "broken_constraints", "stopped.reason",
+)  # fmt: skip
+"""And the cells' labels, and what ends on `INTERVAL`."""
 INTERVAL, UNSOLVED = ".interval", "unsolved."
 """End of the names of the kinds of intervals, and beginning of those of unsolved seeds by verdict."""
 TRUTHS = ("solved", "solved_at_end")
@@ -136,11 +139,14 @@ def frame(level: str, reports: Sequence[Report], timing: bool = True) -> pd.Data
     """Return a pandas data frame, with the columns of `rows_of` and one type for each column.
 
     Steps and numbers of seeds are Int64 and `solved` is boolean, both with pd.NA for what is unknown; other numbers are
-    float64 with NaN; labels, states and outcomes are categories; a parameter is Int64, boolean, float64 or a text, by its
-    values. Raises UserError for an unknown level.
+    float64 with NaN; labels, states and outcomes are texts (str); a parameter is Int64, boolean, float64 or a text, by its
+    values. Without rows it has the columns that do not depend on the task. Raises UserError for an unknown level.
     """
     require_level(level)
-    return _frame_of_curves(reports) if level == "curves" else _typed(level, rows_of(level, reports, timing))
+    if level == "curves":
+        return _frame_of_curves(reports)
+    rows = rows_of(level, reports, timing)
+    return _typed(level, rows, columns_of(rows) if rows else _fixed(level, reports, timing))
 
 
 def parquet(level: str, reports: Sequence[Report], timing: bool = True) -> bytes:
@@ -178,9 +184,12 @@ def _phases(one: RankedConfiguration) -> Iterator[tuple[str, tuple[LaneResult, .
 
 
 def _seed(report: Report, one: RankedConfiguration, phase: str, result: LaneResult, timing: bool) -> Row:
+    return {**_identity(report, one), "phase": phase, "seed": result.seed, **_parameters(one)} | _of_seed(result, timing)
+
+
+def _of_seed(result: LaneResult, timing: bool) -> Row:
     of_lane, found = {metric.name: metric.value(result) for metric in metrics.lane_metrics()}, verdict(result)
     row = {
-        **_identity(report, one), "phase": phase, "seed": result.seed, **_parameters(one),
         "outcome": result.outcome, "verdict": found.kind, **of_lane,
         "best_step": result.best_step,
         **{f"error.{split}": value for split, value in sorted(result.error.items())},
@@ -208,34 +217,46 @@ def _frame_of_curves(reports: Sequence[Report]) -> pd.DataFrame:
     import numpy as np
 
     found = [pair for report in reports for pair in _curves(report)]
-    constants, lengths = _typed("curves", [constant for constant, _ in found]), [len(curve["step"]) for _, curve in found]
+    if not found:
+        return _typed("curves", [], _fixed("curves", reports))
+    rows = [constant for constant, _ in found]
+    constants, lengths = _typed("curves", rows, columns_of(rows)), [len(curve["step"]) for _, curve in found]
     result = constants.iloc[np.repeat(np.arange(len(found)), lengths)].reset_index(drop=True)
     for name in dict.fromkeys(name for _, curve in found for name in curve):
         # As floats None, which is what was not finite, is NaN.
         parts = [np.array(curve.get(name, [None] * n), float) for (_, curve), n in zip(found, lengths, strict=True)]
         result[name] = np.concatenate(parts)
-    return result.astype({"step": "Int64"}) if found else result
+    return result.astype({"step": "Int64"})
 
 
-def _typed(level: str, rows: Sequence[Row]) -> pd.DataFrame:
+def _fixed(level: str, reports: Sequence[Report], timing: bool = True) -> list[str]:
+    """Return the columns of a frame without rows: those that every sweep has, and the axes of its cells."""
+    axes = {f"cell.{axis}": None for report in reports for one in report.configurations for axis in one.configuration.labels}
+    lane = LaneResult(key="", seed=0, budget=0, steps=0, outcome="unsolved", solved=False)
+    identity = ["sweep", *axes, "rank", "number"]
+    if level == "curves":
+        return [*identity, "phase", "seed", "step"]
+    if level == "seeds":
+        return [*identity, "phase", "seed", *_of_seed(lane, timing)]
+    return [*identity, "state", "repeats", "seeds_asked", *summarise([]).columns(), "objective"]
+
+
+def _typed(level: str, rows: Sequence[Row], names: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    names = columns_of(rows)
-    return pd.DataFrame({name: _series(level, name, [row.get(name) for row in rows]) for name in names}, columns=names)
+    return pd.DataFrame({name: _series(level, name, [row.get(name) for row in rows]) for name in names}, columns=list(names))
 
 
 def _series(level: str, name: str, values: list[Any]) -> pd.Series[Any]:
     """Return a column in the type of its name."""
     import pandas as pd
 
-    if name in CATEGORIES or name.startswith("cell.") or name.endswith(INTERVAL):
-        return pd.Series(pd.Categorical(values))
+    if name in TEXTS or name.startswith("cell.") or name.endswith(INTERVAL):
+        return pd.Series(list(map(_writable, values)), dtype="str")
     if name in WHOLE or name.startswith(UNSOLVED) or _is_whole(level, name):
         return pd.Series(values, dtype="Int64")
     if level == "seeds" and name in TRUTHS:
         return pd.Series([None if value is None else bool(value) for value in values], dtype="boolean")
-    if name in TEXTS:
-        return pd.Series(values, dtype="str")
     if name.startswith("parameters."):
         return _parameter(values)
     return pd.Series([float("nan") if value is None else value for value in values], dtype="float64")
@@ -262,4 +283,9 @@ def _parameter(values: list[Any]) -> pd.Series[Any]:
     if kinds <= {int, float}:
         return pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pd.Series(texts, dtype="str")
+    return pd.Series(list(map(_writable, texts)), dtype="str")
+
+
+def _writable(text: str | None) -> str | None:
+    """Return a text with lone surrogates, which UTF-8 does not have, as `\\ud800`."""
+    return text if text is None else text.encode("utf-8", "backslashreplace").decode()

@@ -27,7 +27,7 @@ from sweeps.results.numbers import UNKNOWN
 from sweeps.results.provenance import commands, cost, digest, file_name, provenance
 from sweeps.results.report import BY_BUDGET, Report
 from sweeps.results.summary import RankedConfiguration
-from sweeps.results.verdicts import KINDS, Verdict, last_error, lowest_error, threshold_ratio, verdict
+from sweeps.results.verdicts import KINDS, Verdict, last_error, lowest_error, threshold_ratio
 from sweeps.training.lane import LaneResult
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class _Safe(str):
 
 def _visible(value: Any) -> Any:
     """Return text with control characters, which HTML does not permit, as `\\x1b`."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):
+    if isinstance(value, str) and not value.isprintable() and not hasattr(value, "__html__"):
         return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
     return value
 
@@ -98,7 +98,7 @@ def _sweep(report: Report, number: int, timing: bool) -> dict[str, Any]:
     totals = report.totals(timing)
     header, rows = _configurations(report)
     judged = [
-        ([verdict(result) for result in one.results], [verdict(result) for result in one.confirmation])
+        ([report.verdict_of(result) for result in one.results], [report.verdict_of(result) for result in one.confirmation])
         for one in report.configurations
     ]
     drawn, notes = _figures(report, number)
@@ -145,8 +145,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     paths.sort(key=lambda path: path != "train.lr")  # the learning rate first
     columns = formats.columns(report)
     header = ["seeds", *axes, "#", "rank", "state", *(name for name, *_ in columns), *parameter_names(paths)]
-    winners = {id(cell[0]) for cell in report.cells() if not report.nothing_solved(cell)}
-    winners |= {id(one) for one in every if report.search.further_objectives and one.rank == 1}
+    winners = {id(one) for cell in report.cells() if report.has_winner(cell) for one in cell if one.rank == 1}
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
@@ -156,7 +155,7 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
         fields += [_parameter(report, one, path) for path in paths]
         seeds, asked = len(one.results), len(one.configuration.keys)
         rows.append({
-            "best": one.rank == 1 and id(one) in winners,
+            "best": id(one) in winners,
             "fields": [Field(str(seeds) if seeds == asked else f"{seeds} of {asked}", seeds), *fields],
         })  # fmt: skip
     return header, rows

@@ -5,8 +5,11 @@ The tables need the packages booktabs and longtable, and nothing else. Numbers a
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from sweeps.results import formats
 from sweeps.results.formats import Part, Table
@@ -17,8 +20,10 @@ FLOATS = 12
 """Tables after which a page ends: LaTeX keeps about 50 that have no place yet, and then fails."""
 LONG = 35
 """Rows of a table that still fits on a page; a longer one breaks over pages."""
-WIDE = 34
+WIDE = 24
 """Characters of a column that still needs no line breaks."""
+SMALL = r"\footnotesize\setlength{\tabcolsep}{2pt}"
+"""Before a table, so that those of usual sweeps fit in the 345 pt of an article's line."""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -30,6 +35,8 @@ _SPECIAL = {
     "θ": r"$\theta$", "λ": r"$\lambda$", "μ": r"$\mu$", "µ": r"$\mu$", "π": r"$\pi$", "ρ": r"$\rho$", "σ": r"$\sigma$",
     "τ": r"$\tau$", "φ": r"$\varphi$", "ω": r"$\omega$", "Σ": r"$\Sigma$", "Δ": r"$\Delta$",
 }  # fmt: skip
+_SCRIPTS = {"<sub>": "_", "<super>": "^"}
+_NOT_IN_OT1 = "«»ÐðÞþ"
 _WITHOUT_SIGNS = re.compile(r"[^0-9A-Za-z]+")
 _NUMERIC = re.compile(r"[-+]?[\d.]+(?:e[+-]?\d+)?[kMG%]?\*?|\d+/\d+ .*|" + UNKNOWN + r"|")
 _EXPONENT = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?\d+)(?!\w)")
@@ -44,16 +51,45 @@ def as_tex(reports: Sequence[Report], timing: bool = True) -> str:
         r"% In the preamble: \usepackage{booktabs,longtable}",
         "",
     ]
+    used: set[str] = set()
     for report in reports:
-        lines += _sweep(report)
+        lines += _sweep(report, used)
     return "\n".join(lines)
 
 
 def escape(text: str) -> str:
-    """Return text as LaTeX shows it: special characters escaped, on one line, without control characters."""
-    flat = "".join(letter for letter in " ".join(text.split()) if letter.isprintable() and not "\ud800" <= letter <= "\udfff")
-    parts = ("".join(_SPECIAL.get(letter, letter) for letter in part) for part in flat.split("--"))
-    return "-{}-".join(parts)  # -- alone would be a dash
+    """Return text as LaTeX shows it: special characters escaped, on one line, without control characters.
+
+    Letters that pdfLaTeX has without further packages stay: those of Latin-1, and subscripts, superscripts and letters of
+    formulas as such. Others are `?`.
+    """
+    flat = _flat(text)
+    return "".join(
+        "-{}" if letter == after == "-" else _shown(letter)  # -- alone would be a dash
+        for letter, after in itertools.zip_longest(flat, flat[1:])
+    )
+
+
+def _flat(text: str) -> str:
+    normal = unicodedata.normalize("NFC", " ".join(text.split()))
+    return "".join(letter for letter in normal if letter.isprintable() and not "\ud800" <= letter <= "\udfff")
+
+
+@cache
+def _shown(letter: str) -> str:
+    if letter in _SPECIAL or letter.isascii():
+        return _SPECIAL.get(letter, letter)
+    kind, *codes = unicodedata.decomposition(letter).split() or [""]
+    if kind in _SCRIPTS and all(chr(int(code, 16)).isalnum() or int(code, 16) == 0x2212 for code in codes):
+        inner = "".join(chr(int(code, 16)).replace("\u2212", "-") for code in codes)
+        return f"${_SCRIPTS[kind]}{{{inner}}}$" if inner.isascii() else "?"
+    if kind in ("<font>", "<wide>", "<compat>", "<narrow>") and len(codes) == 1:
+        return _shown(chr(int(codes[0], 16)))
+    return letter if "\xa0" <= letter <= "\xff" and letter not in _NOT_IN_OT1 else "?"
+
+
+def _is_replaced(text: str) -> bool:
+    return any(letter != "?" and _shown(letter) == "?" for letter in _flat(text))
 
 
 def value(text: str) -> str:
@@ -86,7 +122,7 @@ def _comment(text: str) -> str:
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable() and letter.isascii())
 
 
-def _sweep(report: Report) -> list[str]:
+def _sweep(report: Report, used: set[str]) -> list[str]:
     sections = list(_sections(formats.overview(report)[1 if report.row.document.get("question") else 0 :]))
     of_cells = [
         (title if cell[0].configuration.labels else "all configurations", found, "")
@@ -101,7 +137,7 @@ def _sweep(report: Report) -> list[str]:
         note = legend if at == 0 or (at == len(sections) and len(of_cells) == 1) else remark
         if at and at % FLOATS == 0:
             lines += [r"\clearpage", ""]
-        lines += _table(found, f"{title} (sweep {report.name})", f"{report.name}-{title.partition(':')[0]}", note)
+        lines += _table(found, f"{title} (sweep {report.name})", _label(report.name, title, used), note)
     return lines
 
 
@@ -122,24 +158,34 @@ def _sections(parts: Iterable[Part]) -> Iterable[tuple[str, Table, str]]:
         yield title, found, " ".join(remarks)
 
 
+def _label(sweep: str, title: str, used: set[str]) -> str:
+    """Return the name of a table, which no other table of the file has, and add it to `used`."""
+    base = _WITHOUT_SIGNS.sub("-", f"{sweep}-{title.partition(':')[0]}").strip("-").lower()
+    found = next(name for name in itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2))) if name not in used)
+    used.add(found)
+    return found
+
+
 def _table(found: Table, caption: str, label: str, note: str) -> list[str]:
     columns = "".join(map(_alignment, zip(*found.rows, strict=True))) or "l" * len(found.header)
     header = f"{' & '.join(map(escape, found.header))} \\\\"
     rows = [f"{' & '.join(map(value, row))} \\\\" for row in found.rows]
     # A row that begins with [ or * would be read as an option of the line before it.
     rows = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows]
-    name = f"\\label{{tab:{_WITHOUT_SIGNS.sub('-', label).strip('-').lower()}}}"
+    name = f"\\label{{tab:{label}}}"
     title = f"\\caption{{{escape(caption)}}}"
+    replaced = any(map(_is_replaced, (caption, note, *found.header, *itertools.chain.from_iterable(found.rows))))
+    comment = ["% Characters that pdfLaTeX does not have without further packages are ? in this table."] if replaced else []
     if len(rows) > LONG:
         return [
-            rf"{{\small\setlength{{\tabcolsep}}{{4pt}}\begin{{longtable}}{{{columns}}}", rf"{title}{name}\\",
+            *comment, rf"{{{SMALL}\begin{{longtable}}{{{columns}}}", rf"{title}{name}\\",
             r"\toprule", header, r"\midrule", r"\endfirsthead", r"\toprule", header, r"\midrule", r"\endhead",
             r"\bottomrule", r"\endfoot", *rows, r"\end{longtable}}",
             *([rf"{{\footnotesize {escape(note)}\par}}"] if note else []), "",
         ]  # fmt: skip
     below = [rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escape(note)}}}"] if note else []
     return [
-        r"\begin{table}[htbp]", r"\centering\small\setlength{\tabcolsep}{4pt}",
+        *comment, r"\begin{table}[htbp]", rf"\centering{SMALL}",
         f"{title}{name}", rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}", "",
     ]  # fmt: skip
@@ -149,4 +195,4 @@ def _alignment(column: Sequence[str]) -> str:
     """Return r for numbers, l for text, and a column with line breaks for long text."""
     if all(_NUMERIC.fullmatch(field) for field in column):
         return "r"
-    return r"p{0.34\linewidth}" if max(map(len, column)) > WIDE else "l"
+    return r"p{0.2\linewidth}" if max(map(len, column)) > WIDE else "l"

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from sweeps.config.space import Direction, Objective
@@ -56,8 +57,8 @@ class Aggregation:
     name: str
     interval: str | None
     """Kind of the 95 % confidence interval; None: no interval. See docs/statistics.md."""
-    apply: Callable[[Sequence[float | None]], Interval]
-    """Values in order of the seeds, None where a lane has none."""
+    apply: Callable[[Sequence[float | None]], Interval] | None
+    """Values in order of the seeds, None where a lane has none. None: a metric of it has `of_results`."""
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:
@@ -89,9 +90,9 @@ def _sparsity_mean(values: Sequence[float | None]) -> Interval:
 
 
 SHARE = Aggregation("share", "Wilson", lambda values: wilson(sum(map(bool, values)), len(values)))
-GAMMA_MEAN = Aggregation("mean", "gamma where it fits, else bounded", lambda values: gamma_mean(_finite(values)))
+GAMMA_MEAN = Aggregation("mean", "gamma where it fits, else bounded", None)
 BETA_MEAN = Aggregation("mean", "beta where it fits, else bounded", _sparsity_mean)
-BOUNDED_MEAN = Aggregation("mean", "bounded", lambda values: _mean(values))
+BOUNDED_MEAN = Aggregation("mean", "bounded", None)
 MEAN = Aggregation("mean", None, _mean)
 MEDIAN = Aggregation("median", "order statistics", lambda values: median(_finite(values)))
 """Of the lanes that have a value."""
@@ -175,6 +176,7 @@ class ConfigurationMetric:
         chosen = results if self.seeds == "all" else [result for result in results if result.solved]
         if self.of_results is not None:
             return self.of_results(chosen)
+        assert self.aggregation.apply is not None, self.name
         return self.aggregation.apply([self.lane_value(result) for result in chosen])
 
     def columns(self, value: Interval, estimate: str = ".estimate") -> dict[str, float | None]:
@@ -443,7 +445,6 @@ CONVERGED_AT_MEAN = ConfigurationMetric(
     direction="minimize",
     format=steps,
     label="converged at, mean (step)",
-    default_figure=True,
 )
 CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
     name=f"{CONVERGED_AT.name}.median",
@@ -464,6 +465,7 @@ CONVERGED_AT_MEDIAN: ConfigurationMetric = ConfigurationMetric(
         shows=(CONVERGED_AT_MEAN.name,),
     ),
     label="converged at, median (step)",
+    default_figure=True,
 )
 MEAN_SPARSITY_ERROR = ConfigurationMetric(
     name=SPARSITY_ERROR.name,
@@ -624,6 +626,13 @@ def register(metric: Metric) -> None:
         if type(one) is type(metric) and longer.startswith(shorter):
             raise ValueError(f"there is a {type(metric).__name__} named {one.name!r} already: choose another name")
     _registry.append(metric)
+    _named.cache_clear()
+
+
+@cache
+def _named() -> dict[str, ConfigurationMetric]:
+    """Return the metrics of every configuration by name; emptied where the registry changes."""
+    return {metric.name: metric for metric in _registry if isinstance(metric, ConfigurationMetric)}
 
 
 @contextmanager
@@ -636,6 +645,7 @@ def registered(*metrics: Metric) -> Iterator[None]:
         yield
     finally:
         _registry[:] = before
+        _named.cache_clear()
 
 
 def lane_metrics() -> list[LaneMetric]:
@@ -650,12 +660,11 @@ def step_metrics() -> list[StepMetric]:
 
 def configuration_metrics(results: Iterable[LaneResult] = ()) -> list[ConfigurationMetric]:
     """Return the metrics of every configuration, then the medians of the errors and scores that these results have."""
-    found = [metric for metric in _registry if isinstance(metric, ConfigurationMetric)]
     splits, scores = set(), set()
     for result in results:
         splits |= set(result.error)
         scores |= set(result.scores)
-    return [*found, *map(error_median, sorted(splits)), *map(score_median, sorted(scores))]
+    return [*_named().values(), *map(error_median, sorted(splits)), *map(score_median, sorted(scores))]
 
 
 def lane_values(result: LaneResult) -> dict[str, float | None]:
@@ -675,9 +684,8 @@ def find(name: str, direction: Direction | None = None) -> ConfigurationMetric:
     Raises UserError, with the nearest name, for an unknown one.
     """
     name = canonical_name(name)
-    for metric in configuration_metrics():
-        if metric.name == name:
-            return metric
+    if (found := _named().get(name)) is not None:
+        return found
     base, _, last = name.rpartition(".")
     first, _, split = base.partition(".")
     if split and last == "median":

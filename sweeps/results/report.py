@@ -23,7 +23,7 @@ from sweeps.results.summary import (
     rank,
     standing,
 )
-from sweeps.results.verdicts import unsolved, verdict
+from sweeps.results.verdicts import Verdict, unsolved, verdict
 from sweeps.store import Store
 from sweeps.store.records import Configuration, SweepRow
 from sweeps.training.lane import LaneResult
@@ -67,6 +67,8 @@ class Report:
     """Cells that will try no further configuration, since they met `budget.target`."""
     _importances: dict[str, Importance | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     """By cell: it takes seconds for thousands of configurations."""
+    _verdicts: dict[int, tuple[LaneResult, Verdict]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By the identity of the result, which is kept with it."""
 
     @property
     def name(self) -> str:
@@ -95,6 +97,12 @@ class Report:
         found = zip(constraints, excesses(self.judged_by(one), self.search), strict=False)
         return [constraint for constraint, excess in found if excess > 0]
 
+    def verdict_of(self, result: LaneResult) -> Verdict:
+        """Return the verdict of a result, computed once."""
+        if id(result) not in self._verdicts:
+            self._verdicts[id(result)] = result, verdict(result)
+        return self._verdicts[id(result)][1]
+
     def is_judged(self) -> bool:
         """Return whether seeds can be solved: the task has a threshold."""
         return metrics.are_judged([result for one in self.configurations for result in one.results])
@@ -106,9 +114,19 @@ class Report:
             summary.solved for one in complete for summary in (one.summary, one.confirmed) if summary is not None
         )
 
+    def has_winner(self, cell: Sequence[RankedConfiguration]) -> bool:
+        """Return whether the configurations of rank 1 of a cell are named its best.
+
+        They are not where the task has a threshold and nothing is solved, unless they are a Pareto front.
+        """
+        if not any(one.rank == 1 for one in cell):
+            return False
+        return bool(self.search.further_objectives) or not self.nothing_solved(cell) or not self.is_judged()
+
     def is_without_winner(self) -> bool:
-        """Return whether nothing is solved in any cell that has a best configuration."""
-        return all(self.nothing_solved(cell) for cell in self.cells() if cell[0].rank == 1)
+        """Return whether no cell has a winner, although there are ranked configurations."""
+        ranked = [cell for cell in self.cells() if cell[0].rank == 1]
+        return bool(ranked) and not any(map(self.has_winner, ranked))
 
     def ranked_by_error(self, cell: Sequence[RankedConfiguration]) -> bool:
         """Return whether nothing is solved, the objectives say nothing without a solved seed, and so the error decides."""
@@ -209,10 +227,14 @@ class Report:
             "seeds_asked": len(one.configuration.keys),
             **self.figures_of(one),
             **self._early_end(one),
-            "unsolved": [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in unsolved(one.results)],
+            "unsolved": self._unsolved(one.results),
             "solved_fraction": [{"step": step, **_ends(share)} for step, share in metrics.solved_fraction(one.results)],
-            "lanes": [_lane(result) for result in one.results],
+            "lanes": [_lane(result, self.verdict_of(result)) for result in one.results],
         }
+
+    def _unsolved(self, results: Sequence[LaneResult]) -> list[dict[str, Any]]:
+        groups = unsolved(results, self.verdict_of)
+        return [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in groups]
 
     def _early_end(self, one: RankedConfiguration) -> dict[str, Any]:
         """Return where early stopping stopped a configuration, and its confirmation, as far as there are any."""
@@ -224,8 +246,8 @@ class Report:
                 "seeds_asked": one.seeds_to_confirm,
                 **self.figures_of(dataclasses.replace(one, results=one.confirmation)),
                 "shrinkage": shrinkage(one),
-                "unsolved": [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in unsolved(one.confirmation)],
-                "lanes": [_lane(result) for result in one.confirmation],
+                "unsolved": self._unsolved(one.confirmation),
+                "lanes": [_lane(result, self.verdict_of(result)) for result in one.confirmation],
             }
         return found
 
@@ -430,8 +452,7 @@ def lane_figures(result: LaneResult) -> dict[str, Any]:
     return figures | {name: value for name, value in further.items() if value}
 
 
-def _lane(result: LaneResult) -> dict[str, Any]:
-    found = verdict(result)
+def _lane(result: LaneResult, found: Verdict) -> dict[str, Any]:
     return lane_figures(result) | {"verdict": {"kind": found.kind, "text": found.text, "crosses_at": found.crosses_at}}
 
 

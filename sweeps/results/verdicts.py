@@ -15,7 +15,7 @@ Errors are those on extrapolation, as in `sweeps.training.lane.judge`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,11 +142,14 @@ class Unsolved:
     """Of seeds on their way: the step near which the first of them would cross."""
 
 
-def unsolved(results: Iterable[LaneResult]) -> list[Unsolved]:
-    """Return the unsolved seeds by the kinds of their verdicts, the most frequent kind first."""
+def unsolved(results: Iterable[LaneResult], of: Callable[[LaneResult], Verdict] = verdict) -> list[Unsolved]:
+    """Return the unsolved seeds by the kinds of their verdicts, the most frequent kind first.
+
+    `of` returns the verdict of a result, for a caller that has it already.
+    """
     groups: dict[str, list[tuple[int, float | None]]] = {}
     for result in results:
-        found = verdict(result)
+        found = of(result)
         if not found.solved:
             groups.setdefault(found.kind, []).append((result.seed, found.crosses_at))
     return [
