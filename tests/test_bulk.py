@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -94,8 +95,22 @@ def tables(uri: str, folder: Path) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def by_client(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new mlflow.db, made once: that takes a second."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    prepare(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def uri(empty: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty, tmp_path)}"
+
+
+@pytest.fixture(scope="module")
+def by_client(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     folder = tmp_path_factory.mktemp("client")
+    shutil.copy(empty, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sweeps.tracking.bulk.TESTED", frozenset())
         write(f"sqlite:///{folder}/mlflow.db", small_sweep())
@@ -104,13 +119,14 @@ def by_client(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     return found
 
 
-def test_sqlite_has_the_rows_of_mlflow_s_client(tmp_path: Path, by_client: Tables) -> None:
-    write(f"sqlite:///{tmp_path}/mlflow.db", small_sweep())
-    ours = tables(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+def test_sqlite_has_the_rows_of_mlflow_s_client(uri: str, tmp_path: Path, by_client: Tables) -> None:
+    write(uri, small_sweep())
+    ours = tables(uri, tmp_path)
     for name, rows in by_client.items():
         assert ours[name] == rows, name
 
 
+@pytest.mark.slow
 def test_postgresql_has_the_rows_of_mlflow_s_client(
     new_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_client: Tables
 ) -> None:
@@ -129,8 +145,8 @@ def test_postgresql_has_the_rows_of_mlflow_s_client(
     assert all(any(f"{artifacts}/" in str(value) for value in row) for row in ours["runs"])
 
 
-def test_a_transaction_that_fails_writes_nothing_and_is_repeated_as_a_whole(tmp_path: Path) -> None:
-    uri, sweep = f"sqlite:///{tmp_path}/mlflow.db", small_sweep()
+def test_a_transaction_that_fails_writes_nothing_and_is_repeated_as_a_whole(uri: str, tmp_path: Path) -> None:
+    sweep = small_sweep()
     tracker = Tracker(uri, sweep, created=CREATED)
     tracker.begin()
     one = configuration(sweep, state="complete")
@@ -150,8 +166,8 @@ def test_a_transaction_that_fails_writes_nothing_and_is_repeated_as_a_whole(tmp_
     assert count() == 5
 
 
-def test_two_processes_that_write_the_same_sweep_write_it_once(tmp_path: Path) -> None:
-    uri, sweep = f"sqlite:///{tmp_path}/mlflow.db", small_sweep()
+def test_two_processes_that_write_the_same_sweep_write_it_once(uri: str, tmp_path: Path) -> None:
+    sweep = small_sweep()
     one = configuration(sweep, state="complete")
     first, second = (Tracker(uri, sweep, created=CREATED) for _ in range(2))
     first.begin(), second.begin()
@@ -161,9 +177,7 @@ def test_two_processes_that_write_the_same_sweep_write_it_once(tmp_path: Path) -
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (5,)
 
 
-def test_another_database_and_another_revision_are_left_to_the_client(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    prepare(uri)
+def test_another_database_and_another_revision_are_left_to_the_client(uri: str) -> None:
     engine = sa.create_engine(uri)
     assert Bulk.supports(engine)
     with engine.begin() as connection:
