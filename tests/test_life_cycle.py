@@ -522,6 +522,28 @@ def test_mlflow_is_written_again_where_its_database_was_deleted(results: str) ->
     assert rows(results, EXPERIMENTS) == [("small", "active")]
 
 
+def test_a_sweep_whose_records_are_damaged_keeps_no_other_from_mlflow(results: str, caplog: pytest.LogCaptureFixture) -> None:
+    from sweeps.cli.tracking import _fill_if_absent
+
+    with Store(results) as store:
+        store.begin_sweep("bad", "x", {**DOCUMENT, "name": "bad"})
+        store.add_configuration("bad", configuration("nau", 0))
+    with closing(sqlite3.connect(Path(results) / "sweeps.db")) as database:
+        database.execute("UPDATE configurations SET settings = '{' WHERE sweep = 'bad'")
+        database.commit()
+    (Path(results) / "mlflow.db").unlink()
+    _fill_if_absent(f"sqlite:///{results}/mlflow.db", results)
+    assert "the sweep 'bad' is not written to MLflow" in caplog.text
+    assert rows(results, "SELECT lifecycle_stage, count(*) FROM runs GROUP BY 1") == [("active", 17)]
+
+
+def test_a_sweep_that_mlflow_does_not_have_is_renamed_in_the_store_alone(results: str) -> None:
+    with Store(results) as store:
+        store.begin_sweep("other", "x", {**DOCUMENT, "name": "other"})
+    assert call("rename", "other", "another", "--store", results).status == 0
+    assert rows(results, EXPERIMENTS) == [("small", "active")]
+
+
 @pytest.mark.slow  # making MLflow's tables takes seconds
 def test_a_sweep_in_postgresql_is_deleted_from_store_and_mlflow(
     new_database: str, folder: Path, monkeypatch: pytest.MonkeyPatch

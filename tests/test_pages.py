@@ -122,7 +122,6 @@ def test_all_views_are_in_mlflow_s_own_list(shown: Shown) -> None:
 
 
 def test_ten_thousand_lanes_take_no_longer_than_twelve(shown: Shown) -> None:
-    """That is under 3 s on two free cores."""
     seconds = []
     for experiment, words in ((shown.small, "4 matching runs"), (shown.simulated, "100 matching runs")):
         seconds.append(min(shown.opens(experiment, LEADERBOARD, words, "c00") for _ in range(3)))

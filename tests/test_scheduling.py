@@ -48,7 +48,7 @@ def test_ctrl_c_stops_in_order_after_the_budget_of_hours_is_used_up() -> None:
 
 def test_a_closed_terminal_stops_the_driver_in_order_though_it_sends_two_signals() -> None:
     driver: Any = SimpleNamespace(stop_reason=None)
-    with run_module._signals_interrupt():
+    with run_module.signals_interrupt():
         with ray_tune.stop_on_signals(driver, lambda: None):
             signal.raise_signal(signal.SIGHUP)
             assert driver.stop_reason == "SIGHUP was received"
@@ -58,7 +58,7 @@ def test_a_closed_terminal_stops_the_driver_in_order_though_it_sends_two_signals
 
 
 def test_a_closed_terminal_interrupts_once_before_training() -> None:
-    with run_module._signals_interrupt():
+    with run_module.signals_interrupt():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
@@ -69,7 +69,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     driver: Any = SimpleNamespace(stop_reason=None)
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with run_module._signals_interrupt(), ray_tune.stop_on_signals(driver, lambda: None):
+        with run_module.signals_interrupt(), ray_tune.stop_on_signals(driver, lambda: None):
             signal.raise_signal(signal.SIGHUP)
         assert driver.stop_reason is None
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

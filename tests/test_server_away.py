@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,17 +41,20 @@ def test_a_server_that_is_killed_and_started_again_has_every_run_once(
             background.write(write)
         while background.pending:
             time.sleep(0.05)
-        for seed in range(40):  # of which some are written when it is killed
+        for seed in range(40):
             background.write(lambda tracker, seed=seed: tracker.lanes(one, [record(one, seed)]))
+        with closing(sqlite3.connect(tmp_path / "served.db")) as written:  # some are, when it is killed
+            while written.execute("SELECT count(*) FROM tags WHERE key = 'level' AND value = 'seed'").fetchone() == (0,):
+                time.sleep(0.01)
         os.killpg(server.pid, signal.SIGKILL)
         stop(server)
-        while not any("tried again" in entry.getMessage() for entry in caplog.records):
-            time.sleep(0.05)
         began_s = time.monotonic()
         background.write(lambda tracker: tracker.complete(ranked(other, [record(other, seed) for seed in range(40)])))
         background.write(lambda tracker: tracker.complete(ranked(one, [record(one, seed) for seed in range(40)])))
         background.write(lambda tracker: tracker.finish("done", "", {(one.cell, 0): 1}))
         assert time.monotonic() - began_s < 1.0, "a write waits for nothing"
+        while not any("tried again" in entry.getMessage() for entry in caplog.records):
+            time.sleep(0.05)
         server = serve(database, port=port)
         assert background.flush()
         client = MlflowClient(uri)

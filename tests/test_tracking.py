@@ -349,6 +349,33 @@ def test_a_request_that_failed_between_two_others_is_completed(uri: str, sweep: 
     assert the_run(uri, "c001 nau s000 solved").data.metrics["solved"] == 1.0 and len(runs(uri)) == 3
 
 
+@pytest.mark.parametrize(("method", "call"), [("update_run", 1), ("log_batch", 1), ("set_terminated", 1), ("log_batch", 2)])
+def test_another_result_of_a_seed_that_was_half_written_is_completed(
+    uri: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setattr("sweeps.tracking.bulk.TESTED", frozenset())
+    one = configuration(sweep)
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.lanes(one, [record(one, 0, "error", reason="full")])
+    real, calls = getattr(MlflowClient, method), []
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        real(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.lanes(one, [record(one, 0)])
+    Tracker(uri, sweep, created=CREATED).lanes(one, [record(one, 0)])
+    found = the_run(uri, "c001 nau s000 solved")
+    assert (found.info.status, found.data.tags["verdict"], found.data.metrics["solved"]) == ("FINISHED", "solved", 1.0)
+
+
 def test_long_curves_and_many_parameters_keep_to_mlflows_limits(uri: str, sweep: Sweep) -> None:
     one = configuration(sweep)
     settings = {**one.settings, "task": {**one.settings["task"], **{f"extra{i}": i for i in range(150)}}}

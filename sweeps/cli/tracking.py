@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import tempfile
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +19,7 @@ import typer
 from sweeps.cli.app import StoreOption, app, console, require_store
 from sweeps.errors import ClusterError, StoreError, TrackingError, UserError
 from sweeps.machine import has_room
+from sweeps.web import address, serving
 
 FETCH_S = 30.0
 """Seconds between two fetches of a sweep that runs on a cluster."""
@@ -68,19 +68,19 @@ def ui(
         with Store(store, read_only=True) as opened:
             if opened.sweep(name) is None:
                 raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
-    # SIGTERM must end the server too, which is in another session.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if optuna and name is not None:
-        _serve_optuna(name, store, host, port, open_)
-    else:
-        _serve_mlflow(name, store, host, port, open_, on)
+    from sweeps.runner.run import signals_interrupt
+
+    with signals_interrupt():  # they must end the server too, which is in another session
+        if optuna and name is not None:
+            _serve_optuna(name, store, host, port, open_)
+        else:
+            _serve_mlflow(name, store, host, port, open_, on)
 
 
 def _serve_mlflow(name: str | None, store: str, host: str, port: int, open_: bool, on: str | None) -> None:
     from sweeps.runner.run import mlflow_page, sync_all
     from sweeps.store import Store
     from sweeps.tracking import default_uri, serve
-    from sweeps.tracking.server import address
 
     def page(uri: str, server: str) -> str:
         if name is None:  # without the query MLflow opens its pages for language models
@@ -97,33 +97,28 @@ def _serve_mlflow(name: str | None, store: str, host: str, port: int, open_: boo
         return
     with _writable(given) as uri:
         _fill_if_absent(uri, store)
-        process = serve(uri, host, port, refill=partial(sync_all, store))
-        try:
+        with serving(process := serve(uri, host, port, refill=partial(sync_all, store))):
             _show("MLflow", page(uri, address(host, port)), open_)
-        except BaseException:
-            stop_server(process)
-            raise
-        _until_ended(process, again)
+            _until_ended(process, again)
 
 
 def _fill_if_absent(uri: str, store: str) -> None:
     """Write every sweep of the store where MLflow's database was deleted, or never made."""
     from sweeps.runner.run import sync_all
-    from sweeps.tracking.client import sqlite_file
+    from sweeps.tracking.client import prepare, sqlite_file
 
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         console.print(f"there is no {file}: it is written from the records", highlight=False, soft_wrap=True)
-        sync_all(store, uri)
+        prepare(uri, partial(sync_all, store), fill=True)
 
 
 def _serve_optuna(name: str, store: str, host: str, port: int, open_: bool) -> None:
     """Serve optuna-dashboard on a study for each cell, as the records are now."""
     from sweeps.results.report import report
     from sweeps.results.summary import objective_values
-    from sweeps.search.dashboard import Tried, write_study
+    from sweeps.search.dashboard import Tried, serve_dashboard, write_study
     from sweeps.store import Store
-    from sweeps.tracking.server import address, serve_dashboard
 
     with Store(store, read_only=True) as opened:
         found = report(opened, name)
@@ -140,48 +135,49 @@ def _serve_optuna(name: str, store: str, host: str, port: int, open_: bool) -> N
         for cell, tried in by_cell.items():
             study = f"{name} {cell}" if len(by_cell) > 1 else name
             write_study(file, study, found.search.space, found.search.objectives, tried)
-        process = serve_dashboard(file, host, port)
-        _show("optuna-dashboard", f"{address(host, port)}/dashboard", open_)
-        _until_ended(process, None)
-
-
-def stop_server(process: subprocess.Popen[bytes]) -> None:
-    """End a server and its workers."""
-    from sweeps.tracking import stop
-
-    stop(process)
+        with serving(process := serve_dashboard(file, host, port)):
+            _show("optuna-dashboard", f"{address(host, port)}/dashboard", open_)
+            _until_ended(process, None)
 
 
 def _until_ended(process: subprocess.Popen[bytes] | None, again: Callable[[], bool] | None) -> None:
-    """Wait until the server ends, or Ctrl-C, which ends it. `again` is called every `FETCH_S` as long as it returns true."""
+    """Wait until the server ends, or Ctrl-C. `again` is called every `FETCH_S` as long as it returns true."""
     next_s = time.monotonic() + FETCH_S
-    try:
+    with suppress(KeyboardInterrupt):
         while (process is None or process.poll() is None) and (process is not None or again is not None):
             time.sleep(0.5)
             if again is not None and time.monotonic() >= next_s:
                 again = again if again() else None
                 next_s = time.monotonic() + FETCH_S
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if process is not None:
-            stop_server(process)
 
 
 def _bring_again(name: str, on: str, store: str) -> bool:
-    """Fetch a sweep's new records; return whether more may come. A cluster that does not answer may answer later."""
-    from sweeps.cli.remote import bring
+    """Fetch a sweep's new records, and write its runs if there are any, or its state is another one.
+
+    Return whether more may come. A cluster that does not answer may answer later. What was deleted in MLflow stays so.
+    """
+    from cluster.clusters_file import find_cluster
+    from sweeps.runner.run import sync
     from sweeps.store import Store
 
+    def state(opened: Store) -> str | None:
+        row = opened.sweep(name)
+        return None if row is None else row.state
+
     try:
-        if fresh := bring(name, on, store):
-            console.print(f"{name}: {fresh} new records of {on}", highlight=False)
-    except (ClusterError, StoreError, TrackingError) as error:
+        cluster = find_cluster(on)
+        with Store(store) as opened, opened.hold(name, count_time=False):
+            before = state(opened)
+            fresh = cluster.fetch(name, opened)
+            after = state(opened)
+            if fresh or after != before:
+                sync(name, opened, store, restore=False)
+    except (ClusterError, StoreError, TrackingError, UserError) as error:
         console.print(f"{name} was not fetched, which is tried again: {error}", highlight=False, soft_wrap=True)
         return True
-    with Store(store, read_only=True) as opened:
-        row = opened.sweep(name)
-    return row is None or row.state == "running"
+    if fresh:
+        console.print(f"{name}: {fresh} new records of {on}", highlight=False)
+    return after in (None, "running")
 
 
 def _show(what: str, page: str, in_browser: bool, more: str = "   (Ctrl-C ends it)") -> None:

@@ -32,7 +32,7 @@ from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
 from sweeps.store.records import SweepRow
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, leaderboard
+from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, has_runs, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def run_sweep(
     """
     # Wrong ones raise before anything begins; so does `budget.cost_usd` where no price is known.
     ray_address(), number_in("SWEEPS_WAIT_S"), number_in("SWEEPS_PLANNED_WORKERS"), Spending(sweep.budget, 0.0)
-    with _signals_interrupt(), store.hold(sweep.name):
+    with signals_interrupt(), store.hold(sweep.name):
         continued = _begin(sweep, store, console, numerics)
         row = store.sweep(sweep.name)
         assert row is not None
@@ -180,8 +180,8 @@ def _other_sources(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, before and after training: the sweep ends in order.
+def signals_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM and SIGHUP as at Ctrl-C, so that a sweep, or a server, ends in order.
 
     In another thread than the main one, which receives no signals, nothing is changed.
     """
@@ -378,9 +378,12 @@ def _catch_up(folder: str | Path, tracker: Tracker) -> None:
             tracker.attach(_report_files(found))
 
 
-def sync(name: str, store: Store, folder: str | Path) -> None:
-    """Write all MLflow runs of a sweep from its records. Raises TrackingError, and StoreError for an unknown name."""
-    _write_runs(name, store, default_uri(folder), partial(sync_all, folder))
+def sync(name: str, store: Store, folder: str | Path, restore: bool = True) -> None:
+    """Write all MLflow runs of a sweep from its records; with `restore` those too that were deleted in MLflow.
+
+    Raises TrackingError, and StoreError for an unknown name.
+    """
+    _write_runs(name, store, default_uri(folder), partial(sync_all, folder), restore)
 
 
 def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
@@ -399,23 +402,31 @@ def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: s
 
 
 def sync_all(folder: str | Path, uri: str) -> None:
-    """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError."""
+    """Write the MLflow runs of every sweep in a store from their records. Raises TrackingError and StoreError.
+
+    A sweep whose records cannot be read is logged and left out.
+    """
     with Store(folder, read_only=True) as store:
         for row in store.sweeps():
-            _write_runs(row.name, store, uri)
+            try:
+                _write_runs(row.name, store, uri)
+            except (StoreError, UserError) as error:
+                log.warning("the sweep %r is not written to MLflow: %s", row.name, error)
 
 
-def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None) -> None:
+def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None, restore: bool = True) -> None:
     found = report(store, name)
     tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
-    tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False))
+    tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore)
     if refill is not None:  # not where the runs of every sweep are written
         tracker.attach(_report_files(found))
 
 
 def describe(name: str, store: Store, folder: str | Path) -> None:
-    """Write the name and the description of a sweep that was renamed to MLflow. Raises TrackingError."""
+    """Write the name and the description of a sweep that was renamed to MLflow, if it has the sweep. Raises TrackingError."""
     found = report(store, name)
+    if not has_runs(default_uri(folder), name, found.row.created):
+        return
     tracker = Tracker(default_uri(folder), _as_stored(found), created=found.row.created, name=name)
     tracker.describe(as_markdown(found, timing=False))
 

@@ -7,6 +7,11 @@ trial has the values that a report has.
 from __future__ import annotations
 
 import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +26,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeps.config.space import Dimension, Objective
+from sweeps.errors import UserError
 from sweeps.search.cell import Parameter
+from sweeps.web import check_port, started
 
 STATES = {
     "running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL,
@@ -56,6 +63,20 @@ def write_study(
     study.add_trials([_trial(space, one) for one in tried])
 
 
+def serve_dashboard(file: Path, host: str = "127.0.0.1", port: int = 5000) -> subprocess.Popen[bytes]:
+    """Start optuna-dashboard on a journal file of Optuna and return when it responds. End it with `stop`.
+
+    Raises UserError where it is not installed or the port is taken, and TrackingError where it does not respond.
+    """
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("optuna-dashboard", path=beside)
+    if program is None:
+        raise UserError(f"optuna-dashboard is not installed: {shlex.quote(sys.executable)} -m pip install optuna-dashboard")
+    check_port(host, port)
+    command = [program, "--storage-class", "JournalFileStorage", "--host", host, "--port", str(port), "--quiet", str(file)]
+    return started("optuna-dashboard", command, {**os.environ}, host, port, "/", 60.0)
+
+
 def _trial(space: Mapping[str, Dimension], one: Tried) -> optuna.trial.FrozenTrial:
     parameters: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
@@ -70,7 +91,7 @@ def _trial(space: Mapping[str, Dimension], one: Tried) -> optuna.trial.FrozenTri
     values = [value for value in one.values if value is not None and math.isfinite(value)]
     state = STATES[one.state]
     if state == TrialState.COMPLETE and len(values) != len(one.values):
-        state = TrialState.FAIL  # Optuna knows no complete trial without a value
+        state = TrialState.FAIL  # Optuna has no complete trial without a value
     return optuna.trial.create_trial(
         state=state, params=parameters, distributions=distributions, user_attrs={**outside, **one.attributes},
         values=values if state == TrialState.COMPLETE else None,

@@ -291,7 +291,8 @@ class Client:
     def _write_run(self, experiment: str, created_ms: int, change: Change) -> None:
         """Write a run in at most three requests: it is created, it receives its data, and its status is set.
 
-        What says that a run is complete comes after its data: the tag `logged`, and the status of one that has ended.
+        What marks a run as complete comes after its data: the tag `logged`, and the status of one that has ended. Where one
+        that had ended has another result its tags, such as `verdict`, are last: what is interrupted is written again.
         """
         run, tags = change.run, dict(change.tags)
         post = self._post if self.uri.startswith(("http://", "https://")) else self._call
@@ -303,16 +304,21 @@ class Client:
                 "create", experiment_id=experiment, start_time=change.started_ms, run_name=change.name, tags=_pairs(tags)
             )
             run.id, tags = made, logged
+        elif change.name:
+            self._mlflow.update_run(run.id, name=change.name)
+        last: dict[str, str] = {}
+        if not change.new and change.status is not None:
+            last, tags = tags, {}
         if change.points or change.params or tags:
             metrics = [{"key": p.key, "value": p.value, "timestamp": created_ms + p.age, "step": p.step} for p in change.points]
             fits = max(len(change.params), len(tags)) <= 100 and len(metrics) + len(change.params) + len(tags) <= 1000
             log = post if fits else self._call  # MLflow's client splits it at the limits of its server
             log("log-batch", run_id=run.id, metrics=metrics, params=_pairs(change.params), tags=_pairs(tags))
-        if change.name and not change.new:
-            self._mlflow.update_run(run.id, name=change.name)
         if change.status is not None and (change.status != "RUNNING" or not change.new):
             ended = {} if change.ended_ms is None else {"end_time": change.ended_ms}
             post("update", run_id=run.id, status=change.status, **ended)
+        if last:
+            post("log-batch", run_id=run.id, metrics=[], params=[], tags=_pairs(last))
 
     def _post(self, endpoint: str, **body: Any) -> str:
         """Send a request to a server, and return the id of the run that it created.
@@ -422,22 +428,28 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
+def has_runs(uri: str, name: str, created: str) -> bool:
+    """Return whether MLflow has an experiment with the sweep's runs that is not deleted."""
+    return Client(uri).find(name, created) is not None
+
+
 def experiment_of(uri: str, name: str, created: str) -> str | None:
     """Return the id of the experiment with the sweep's runs, or None where there is none that has its saved views."""
     found = Client(uri).find(name, created)
     return found[0] if found is not None and WRITTEN in found[1] else None
 
 
-def prepare(uri: str, refill: Refill | None = None) -> None:
+def prepare(uri: str, refill: Refill | None = None, fill: bool = False) -> None:
     """Create, migrate or replace the database of an SQLite URI, and check that of a database server. Raises TrackingError.
 
-    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced.
+    `refill` writes all runs of the store to a URI, where a damaged SQLite database is replaced, and with `fill` also where
+    there is none.
     """
     with typed_errors(uri, "be opened"):
         _set_up()
         file = sqlite_file(uri)
         if file is not None:
-            prepare_file(file, refill, log.warning)
+            prepare_file(file, refill, log.warning, fill)
         elif _SERVER.match(uri):
             check_server(uri)
 

@@ -49,14 +49,14 @@ class _Found:
     """Of its schema."""
 
 
-def prepare_file(file: Path, refill: Refill | None, warn: Callable[[str], object]) -> None:
+def prepare_file(file: Path, refill: Refill | None, warn: Callable[[str], object], fill: bool = False) -> None:
     """Make the SQLite file one that the installed MLflow can open.
 
     An older schema is migrated; the file as it was is kept beside. A file that is no MLflow database, or an incomplete one,
-    is kept beside if it may hold runs, and a new one takes its place, to which `refill` has written. All under a lock, and
-    with one rename at the end: whatever ends this process, the file is either as it was or complete. `warn` receives what was
-    done. Raises TrackingError for a newer schema, and for one with runs that is damaged if there is no `refill`; sqlite3.Error
-    or OSError where the disk does not accept it.
+    is kept beside if it may hold runs, and a new one takes its place, to which `refill` has written. With `fill` it has written
+    to one that takes no other's place too. All under a lock, and with one rename at the end: whatever ends this process, the
+    file is either as it was or complete. `warn` receives what was done. Raises TrackingError for a newer schema, and for one
+    with runs that is damaged if there is no `refill`; sqlite3.Error or OSError where the disk does not accept it.
     """
     if _inspect(file).state == "current":
         return  # without the lock, which needs a folder that can be written
@@ -78,7 +78,7 @@ def prepare_file(file: Path, refill: Refill | None, warn: Callable[[str], object
             if found.state == "older":
                 _migrate(file, new, found, warn)
             else:
-                _replace(file, new, found, refill, warn)
+                _replace(file, new, found, refill, warn, fill)
         finally:
             _delete(new)
 
@@ -217,7 +217,7 @@ def _version() -> str:
 # ------------------------------------------------------------------------------------------------- another in its place
 
 
-def _replace(file: Path, new: Path, found: _Found, refill: Refill | None, warn: Callable[[str], object]) -> None:
+def _replace(file: Path, new: Path, found: _Found, refill: Refill | None, warn: Callable[[str], object], fill: bool) -> None:
     """Put a new database in the place of one that is absent or damaged."""
     kept = _beside(file, "damaged") if found.used else None
     if kept and refill is None:
@@ -229,7 +229,7 @@ def _replace(file: Path, new: Path, found: _Found, refill: Refill | None, warn: 
         keeps = f"It is kept as {kept.name}, and a new one" if kept else "A new one"
         warn(f"{file} is not a complete MLflow database ({found.why}). {keeps} is written from the records")
     _create(new)
-    if found.state == "damaged" and refill is not None:
+    if refill is not None and (fill or found.state == "damaged"):
         refill(f"{SQLITE}{new}")
         close_connections(new)
     _publish(new, file, kept)

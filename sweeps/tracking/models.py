@@ -33,7 +33,7 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 LOGGERS = (
     "mlflow.pytorch", "mlflow.models.model", "mlflow.utils.requirements_utils", "mlflow.store.model_registry.abstract_store",
 )  # fmt: skip
-"""What they say while a model is logged is documented here, or is no concern of the user."""
+"""Their warnings while a model is logged are about what is documented here, or nothing that the user can change."""
 
 
 @dataclass(frozen=True, kw_only=True)

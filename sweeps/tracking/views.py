@@ -2,7 +2,7 @@
 
 MLflow 3.17 stores a saved view as the experiment tag `mlflow.sharedViewState.ID`: JSON with a name, two times in milliseconds,
 and the state of its runs page as JSON text. Neither is documented; tests/test_pages.py opens every view in a browser. A page of
-another release that cannot read one says so and shows all runs.
+another release that cannot read one shows a warning and all runs.
 """
 
 from __future__ import annotations
