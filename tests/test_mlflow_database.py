@@ -85,9 +85,9 @@ def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def disconnect(file: Path) -> None:
     """Close the connections that MLflow keeps in this process, so that its file may be replaced."""
-    from sweeps.tracking.database import _dispose
+    from sweeps.tracking.database import close_connections
 
-    _dispose(file)
+    close_connections(file)
 
 
 @pytest.fixture
