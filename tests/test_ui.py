@@ -94,6 +94,7 @@ def test_runs_are_written_again_only_where_something_is_new_and_none_is_restored
 def test_a_closed_terminal_ends_the_server_too(
     small: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, optuna: bool
 ) -> None:
+    before = signal.signal(number, signal.default_int_handler)  # ignored where the tests run in the background
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     monkeypatch.setattr(tracking, "_fill_if_absent", lambda *_: None)
     monkeypatch.setattr("sweeps.tracking.serve", lambda *_, **__: process)
@@ -103,6 +104,7 @@ def test_a_closed_terminal_ends_the_server_too(
         call("ui", *(["small", "--optuna"] if optuna else []))
         assert process.poll() is not None
     finally:
+        signal.signal(number, before)
         process.kill()
         process.wait()
 
