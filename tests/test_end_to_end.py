@@ -99,7 +99,7 @@ def test_a_sweep_runs_and_its_report_is_one_object_without_nan(calm: str) -> Non
 
     text = call("report", "small", "--format", "json", "--store", calm).out
     found: dict[str, Any] = json.loads(text, parse_constant=refuse)
-    assert list(found) == ["sweep", "definition", "configurations", "totals"]
+    assert list(found) == ["sweep", "definition", "configurations", "totals", "failures", "provenance"]
     assert found["totals"]["state"] == "done" and found["totals"]["lanes"] == LANES
     assert [entry["rank"] for entry in found["configurations"]] == [1, 2, 3] * 2
     for entry in found["configurations"]:

@@ -193,7 +193,7 @@ def test_a_metric_that_is_the_objective_is_in_every_format_in_mlflow_and_in_figu
     assert value is not None
     assert panel.get_ylabel() == MEDIAN.label and figure_of(best, MEDIAN.name).estimate == value
     text = call("report", "extended").out
-    assert "## Best of each cell: highest lowest_error_at.median" in text
+    assert "by highest lowest_error_at.median" in text
     assert "| lowest error |" in text and f"| at {value:g} " in text
     assert "lowest error: its step." in " ".join(text.split())
     entry = json.loads(call("report", "extended", "--format", "json").out)["configurations"][0]
@@ -222,7 +222,9 @@ def test_a_report_is_printed_in_an_added_format_by_an_added_verb(folder: Path) -
     assert call("brief", "extended")[:2] == (0, "6 of extended\n")
     assert call("report", "extended", "--format", "count")[:2] == (0, "6 of extended\n")
     wrong = call("report", "extended", "--format", "cuont")
-    assert wrong.status == 2 and "'cuont' is not one of 'md', 'json', 'csv', 'count'" in " ".join(wrong.err.split())
+    assert wrong.status == 2 and "'cuont' is not one of 'md', 'json', 'html', 'tex', 'csv', 'parquet', 'count'" in " ".join(
+        wrong.err.split()
+    )
 
 
 def test_an_added_backend_is_reached_by_every_verb(folder: Path) -> None:

@@ -217,6 +217,7 @@ def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> N
 def exported_own_unit(folder: Path, unit: str = UNIT) -> Path:
     """Run a sweep of a unit of one's own, and return its best.yaml in another folder, where the unit is not."""
     (folder / "my_unit.py").write_bytes(unit.encode())
+    registry.clear_cache()
     (folder / "mine.yaml").write_text(SMALL.replace("small", "mine").replace("[nau, linear]", "[./my_unit.py]"))
     assert call("run", "mine.yaml", "--no-mlflow").status == 0
     elsewhere = folder / "elsewhere"
@@ -269,7 +270,8 @@ def test_other_verbs_do_not_execute_the_code_of_an_exported_file_and_say_where_i
         answer = call(verb, "best.yaml")
         assert answer.status == 2
         assert (
-            "exported.sources: has the code of my_unit.py, which is not here: `sweeps reproduce` trains with it" in answer.err
+            "exported.sources: has the code of my_unit.py, which is not here: `sweeps reproduce --trust-code` trains with it"
+            in answer.err
         )
     assert not list(tmp_path.rglob("executed"))
 
