@@ -301,9 +301,8 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
     if isinstance(sources, dict) and (absent := [file for file in sources if not os.path.exists(str(file))]):
         faults.add(
             "exported.sources",
-            f"has the code of {', '.join(map(str, absent))}, which is not here: `sweeps reproduce --trust-code` trains with it; "
-            "for "
-            "anything else copy it from there into files of these names",
+            f"has the code of {', '.join(map(str, absent))}, which is not here: `sweeps reproduce --trust-code` trains with "
+            "it; for anything else copy it from there into files of these names",
         )
     return Sweep(
         name=str(name), question=str(question or "").strip(), seeds=seeds, cells=tuple(cells), search=search,
