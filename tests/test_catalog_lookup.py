@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,3 +297,11 @@ def test_a_file_that_cannot_be_parsed_is_digested_as_it_is(folder, beside) -> No
     (folder / "legacy.py").write_text(beside + "\n")
     clear_cache()
     assert version_key("model", "./my_unit.py") != before
+
+
+def test_a_key_of_a_users_unit_is_the_same_where_our_code_lies_beside_the_file_as_on_a_cluster(folder) -> None:
+    (folder / "my_unit.py").write_text(MINE)
+    before = version_key("model", "./my_unit.py"), source_hash("model", "./my_unit.py")
+    shutil.copytree(Path(registry.__file__).parents[2] / "arith_models", folder / "arith_models")
+    clear_cache()
+    assert (version_key("model", "./my_unit.py"), source_hash("model", "./my_unit.py")) == before

@@ -320,7 +320,9 @@ def _source_hash(kind: Kind, name: str, own_only: bool) -> str:
     places: dict[str, Sequence[Path]] = {"": own_places(), top: above}
     if "." not in module:
         places[""] = [*(one for one in above if one.name not in INSTALLED), *places[""]]
-    return digest(imported_files(module, file, places if own_only else {**places, **shipped}))
+    # Ours may lie beside the user's file, as on a cluster, where the key must be that of any other folder.
+    ours = dict.fromkeys(SHIPPED, ()) if own_only else shipped
+    return digest(imported_files(module, file, {**places, **ours}))
 
 
 def is_reference(name: str) -> bool:

@@ -21,7 +21,7 @@ from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
 from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
 
-SHORT_NAMES = {"gradient_noise": "noise"}
+SHORT_NAMES = {"train.gradient_noise": "noise", "model.name": "model", "task.name": "task"}
 MOST_TIED = 8
 """Configurations of a tie that are listed."""
 ON = " is on"
@@ -32,6 +32,8 @@ MOST_SEEDS = 5
 """Seeds of a verdict that are listed."""
 AT_A_BOUND = 0.05
 """Share of a dimension's range, on its own scale, next to a bound."""
+MOST_STOPPED = 8
+"""Configurations that early stopping stopped which are listed with the reason."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 WIDTH = 118
@@ -199,8 +201,8 @@ def parameters(values: Mapping[str, Any], space: Mapping[str, Dimension]) -> str
 
 def parameter_names(paths: Sequence[str]) -> list[str]:
     """Return short names of dotted paths: the last part where that is unambiguous."""
-    last = [path.rpartition(".")[2] for path in paths]
-    return [SHORT_NAMES.get(leaf, leaf) if last.count(leaf) == 1 else path for path, leaf in zip(paths, last, strict=True)]
+    short = [SHORT_NAMES.get(path, path.rpartition(".")[2]) for path in paths]
+    return [name if short.count(name) == 1 else path for path, name in zip(paths, short, strict=True)]
 
 
 def shown_value(space: Mapping[str, Dimension], path: str, value: Any) -> str:
@@ -511,11 +513,11 @@ def _importance(report: Report, cell: Sequence[RankedConfiguration]) -> list[str
     if found is None:
         return []
     paths = {name: name.removesuffix(ON) for name in found.shares}
-    last = Counter(path.rpartition(".")[2] for path in set(paths.values()))
+    different = list(dict.fromkeys(paths.values()))
+    short = dict(zip(different, parameter_names(different), strict=True))
     listed = []
     for name, share in found.shares.items():
-        leaf = paths[name].rpartition(".")[2]
-        shown = SHORT_NAMES.get(leaf, leaf) if last[leaf] == 1 else paths[name]
+        shown = short[paths[name]]
         both = f"{paths[name]}{ON}" in found.shares
         kind = " on or off" if name != paths[name] else " where on" if both else ""
         listed.append(f"{shown}{kind} {percent(share)} %")
@@ -601,16 +603,14 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     if repeated:
         count = sum(len(one.repeats) for one in cell)
         lines.append(f"{_counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
-    stopped: dict[tuple[int, int], list[int]] = {}
-    for entry in sorted((one.configuration for one in cell), key=lambda entry: entry.number):
-        if entry.state == "pruned" and entry.stopped is not None:
-            stopped.setdefault((entry.stopped.seeds, entry.stopped.steps), []).append(entry.number)
+    stopped = sorted(
+        (one.configuration for one in cell if one.configuration.state == "pruned" and one.configuration.stopped is not None),
+        key=lambda entry: entry.number,
+    )
     if stopped:
-        listed = [
-            f"after {_counted(seeds, 'seed')} of {budget} steps {', '.join(f'#{number}' for number in numbers)}"
-            for (seeds, budget), numbers in sorted(stopped.items())
-        ]
-        lines.append(f"Stopped early, so not ranked (why: `stopped` in the JSON report): {'; '.join(listed)}.")
+        named = [f"#{entry.number} {entry.stopped.text}" for entry in stopped[:MOST_STOPPED] if entry.stopped is not None]
+        more = f"; and {len(stopped) - MOST_STOPPED} more, in the JSON report" if len(stopped) > MOST_STOPPED else ""
+        lines.append(f"Stopped early, so not ranked: {'; '.join(named)}{more}.")
     if unfinished:
         lines.append(f"Not complete, so not ranked: {', '.join(unfinished)}.")
     failed = [f"#{one.configuration.number}" for one in cell if one.state == "failed"]
