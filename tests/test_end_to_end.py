@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --------------------------------------------------------------------------------- which code a worker trains
 
 
+@pytest.mark.cluster
 def test_the_working_directory_does_not_decide_which_code_trains(commands: Commands, folder: Path) -> None:
     """Beside another checkout whose learning rate is halved, and a file `arith_models.py` of the user's own."""
     (folder / "tiny.yaml").write_text(SMALL.partition("compare")[0].replace("small", "tiny") + "model: linear\nseeds: 2\n")
