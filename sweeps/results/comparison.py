@@ -839,7 +839,9 @@ def _p_text(p_value: float | None) -> str:
 def _points(interval: Interval) -> str:
     if interval.estimate is None:
         return UNKNOWN
-    ends = f" [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]" if None not in (interval.low, interval.high) else ""  # type: ignore[operator]
+    ends = ""
+    if interval.low is not None and interval.high is not None:
+        ends = f" [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
     return f"{100 * interval.estimate:+.1f}{ends} points"
 
 
