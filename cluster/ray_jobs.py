@@ -138,7 +138,9 @@ class RayJobsBackend(Backend[Described]):
         job = self._latest(name)
         text = self._request(self.client.get_job_logs, _id(job))
         since = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC).isoformat(timespec="seconds")
-        message = _last_line(job.message or "") if job.status == "FAILED" else ""
+        # A driver needs no CPU of Ray's, so it waits for its environment alone.
+        message = "the cluster prepares its environment" if job.status == "PENDING" else ""
+        message = _last_line(job.message or "") if job.status == "FAILED" else message
         progress = last_block(text.splitlines())
         return JobStatus(_id(job), STATE_OF[job.status], _attempt(job), since, message, progress)
 

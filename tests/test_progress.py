@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import io
 import itertools
@@ -11,6 +12,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cluster.backend import JobStatus
 from sweeps.cli import remote
 from sweeps.config.sweep_file import from_document
 from sweeps.runner.driver import Driver, PackReport
@@ -290,7 +293,47 @@ def test_compilation_and_the_start_of_workers_are_shown_as_such() -> None:
     lines = output.getvalue().splitlines()
     assert lines[0] == "starting Ray"
     assert "2 in flight" in lines[1] and "compiling or loading nau" in lines[1]
+    assert "time left after the first results" in lines[1]
+    first = next(line for line in lines if " seed-steps/s" in line and "  0 seed-steps/s" not in line)
+    assert "lanes 0/" in first and "left about" in first  # as soon as steps are reported
     assert "compiling" not in lines[-7]
+
+
+def test_a_job_log_has_the_time_beside_the_start_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPS_PROGRESS", "lines")
+    with driver_of() as driver:
+        output, clock = io.StringIO(), Clock()
+        progress = Progress(driver, Console(file=output, width=200), clock)
+        clock.now_s = 3723.0
+        progress.before("starting Ray")
+    assert output.getvalue() == f"{MARK}1:02:03  starting Ray\n"
+
+
+def test_watch_shows_a_job_that_waits_with_the_time_since_it_was_submitted_and_then_its_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    since = (datetime.now(UTC) - timedelta(seconds=75)).isoformat(timespec="seconds")
+    queued = JobStatus("job-7", "waiting", 1, since, "it waits in the queue")
+    states = iter([queued, queued, dataclasses.replace(queued, message=""), JobStatus("job-7", "running", 1, "today")])
+    pauses: list[float] = []
+
+    class Stub:
+        def status(self, name: str) -> JobStatus:
+            return next(states)
+
+        def logs(self, name: str, follow: bool, on_message: Callable[[str], None]) -> Iterator[str]:
+            return iter([f"{MARK}0:00:00  starting Ray", "# small"])
+
+    remote._in_lines(remote._followed(Stub(), "small", 1000.0, pauses.append))  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"^0:01:1\d", "0:01:1_", line) for line in lines] == [
+        "0:01:1_  job job-7 is submitted: it waits in the queue",
+        "0:01:1_  job job-7 is submitted: it waits for the cluster",
+        "0:00:00  job job-7 has started and loads the sweep",
+        "0:00:00  starting Ray",
+        "# small",
+    ]
+    assert pauses == [remote.POLL_S] * 3
 
 
 def test_plain_lines_have_a_table_at_most_every_few_minutes_and_at_the_end() -> None:

@@ -409,9 +409,16 @@ def test_a_plain_log_has_a_table_every_few_minutes() -> None:
     assert [line for line in plain(iter(log)) if "best" in line] == [f"  best at {n}" for n in (180, 360, 540, 720, 900)]
 
 
-def test_a_plain_log_says_once_that_workers_compile() -> None:
-    log = [f"{MARK}0:00:{second:02}  lanes 0/36  0 seed-steps/s  compiling or loading nau" for second in range(5, 50, 5)]
-    assert list(plain(iter([*log, "# small"]))) == [log[0].removeprefix(MARK), "# small"]
+def test_a_plain_log_says_once_each_that_workers_start_compile_and_train_and_then_every_minute_that_they_do() -> None:
+    doing = ["2 workers starting", "compiling or loading nau, 1 worker starting", "compiling or loading nau"]
+    log = [f"{MARK}0:00:00  starting Ray", "2 workers"]
+    log += [f"{MARK}0:00:{5 * n:02}  lanes 0/36  0 seed-steps/s  {doing[min(n // 3, 2)]}" for n in range(1, 10)]
+    log += [f"{MARK}0:{s // 60:02}:{s % 60:02}  lanes 0/36  1.2k seed-steps/s  left at most 0:10:00" for s in range(50, 200, 5)]
+    shown = [line.split("  ") for line in plain(iter([*log, "# small"]))]
+    assert [(line[0], line[-1]) for line in shown] == [
+        ("0:00:00", "starting Ray"), ("2 workers", "2 workers"), ("0:00:05", doing[0]), ("0:00:15", doing[1]),
+        *[(at, "left at most 0:10:00") for at in ("0:00:50", "0:01:50", "0:02:50")], ("# small", "# small"),
+    ]  # fmt: skip
 
 
 def test_the_clock_of_a_continued_driver_starts_at_0() -> None:

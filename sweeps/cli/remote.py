@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 REACHED_S = 5
 """Seconds within which a database must answer for its sweeps to be compared before a submission."""
+POLL_S = 2.0
+"""Seconds between two requests for the state of a job that waits."""
+WAITING_PERIOD_S = 30.0
+"""Seconds between two lines about a job that waits, where they are not shown in place."""
 
 cluster_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Clusters, as clusters.yaml describes them.")
 app.add_typer(cluster_app, name="cluster")
@@ -182,12 +188,52 @@ def watch(name: str, on: On) -> None:
     from cluster.clusters_file import find_cluster
 
     cluster = find_cluster(on)
-    lines = cluster.logs(name, True, _note)
     if console.is_terminal:
-        _on_screen(lines)
+        _on_screen(_followed(cluster, name, POLL_S))
     else:
-        _in_lines(lines)
+        _in_lines(_followed(cluster, name, WAITING_PERIOD_S))
     _end(name, on)
+
+
+def _followed(
+    cluster: Backend[Any], name: str, period_s: float, pause: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """Yield lines about a job that has not begun, with the time since it was submitted, and then those of its log.
+
+    A line is yielded where its text is new, and every `period_s`.
+    """
+    from sweeps.runner.progress_log import MARK
+
+    shown, shown_s = "", 0.0
+    began = datetime.now(UTC)
+    while True:
+        try:
+            found = cluster.status(name)
+        except ClusterError:  # `logs` says so, and waits for the cluster
+            break
+        if found.state != "waiting":
+            if found.state == "running" and not found.progress:
+                yield f"{MARK}{_since(found.since, began)}  job {found.job} has started and loads the sweep"
+            break
+        text = f"job {found.job} is submitted: {found.message or 'it waits for the cluster'}"
+        now_s = time.monotonic()
+        if text != shown or now_s - shown_s >= period_s:
+            yield f"{MARK}{_since(found.since, began)}  {text}"
+            shown, shown_s = text, now_s
+        pause(POLL_S)
+    yield from cluster.logs(name, True, _note)
+
+
+def _since(text: str, otherwise: datetime) -> str:
+    """Return the time since a UTC time in ISO 8601 as h:mm:ss; since `otherwise` where it is none."""
+    from sweeps.runner.progress_log import h_mm_ss
+
+    try:
+        began = datetime.fromisoformat(text)
+    except ValueError:
+        began = otherwise
+    began = began if began.tzinfo else began.replace(tzinfo=UTC)
+    return h_mm_ss(max(0.0, (datetime.now(UTC) - began).total_seconds()))
 
 
 @app.command()

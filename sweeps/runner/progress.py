@@ -28,7 +28,7 @@ from sweeps.results.statistics import wilson
 from sweeps.results.summary import Standing, Summary, standing, summarise
 from sweeps.runner.driver import ConfigurationProgress, Driver
 from sweeps.runner.forecast import Forecast, Left
-from sweeps.runner.progress_log import COMPILING, MARK
+from sweeps.runner.progress_log import COMPILING, MARK, h_mm_ss
 
 SCREEN_PERIOD_S = 0.5
 PLAIN_PERIOD_S = 15.0
@@ -101,7 +101,8 @@ class Progress:
         if self._live or self._cell:
             self._show()
         elif what is not None:
-            self._console.print(what, soft_wrap=True, highlight=False)
+            since = f"{MARK}{h_mm_ss(self._clock() - self._started_s)}  " if self._in_log else ""
+            self._console.print(f"{since}{what}", soft_wrap=True, highlight=False)
 
     def __call__(self) -> None:
         driver, now_s = self._driver, self._clock()
@@ -161,7 +162,7 @@ class Progress:
         lanes = (
             f"lanes {driver.lanes_done}/{driver.lanes_planned - driver.lanes_spared}{most}, {driver.solved} solved{interval}"
         )
-        return f"{_clock(self._clock() - self._started_s)}  configurations {complete}/{planned}{in_flight}  {lanes}"
+        return f"{h_mm_ss(self._clock() - self._started_s)}  configurations {complete}/{planned}{in_flight}  {lanes}"
 
     def _going_on(self) -> str:
         """Return the speed, what workers do that do not train, and the time left."""
@@ -188,9 +189,11 @@ class Progress:
         left = self._forecast.left()
         limit_s = self._driver.spending.seconds_left()
         if left.seconds is None or left.most_seconds is None:
-            return "" if limit_s is None else f"left at most {_clock(limit_s)}, by the budget"
+            if limit_s is not None:
+                return f"left at most {h_mm_ss(limit_s)}, by the budget"
+            return "time left after the first results" if left.most_steps else ""
         if limit_s is not None and limit_s < left.seconds:
-            return f"left about {_clock(limit_s)}, by the budget"
+            return f"left about {h_mm_ss(limit_s)}, by the budget"
         return _left_text(left, limit_s)
 
     def screen(self, width: int) -> RenderableType:
@@ -218,7 +221,7 @@ class Starting:
     what: str
 
     def __rich__(self) -> Text:
-        return Text(f"{_clock(self.clock() - self.started_s)}  {self.what}")
+        return Text(f"{h_mm_ss(self.clock() - self.started_s)}  {self.what}")
 
 
 @dataclass(frozen=True)
@@ -348,12 +351,6 @@ def _left_text(left: Left, limit_s: float | None) -> str:
     assert left.seconds is not None and left.most_seconds is not None
     most_s = left.most_seconds if limit_s is None else min(left.most_seconds, limit_s)
     if left.guessed:
-        return f"left at most {_clock(most_s)}"
-    more = f", at most {_clock(most_s)}" if most_s > 1.1 * left.seconds + 1 else ""
-    return f"left about {_clock(left.seconds)}{more}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+        return f"left at most {h_mm_ss(most_s)}"
+    more = f", at most {h_mm_ss(most_s)}" if most_s > 1.1 * left.seconds + 1 else ""
+    return f"left about {h_mm_ss(left.seconds)}{more}"

@@ -11,11 +11,22 @@ COMPILING = "compiling or loading "
 """In the first line of a block, before the models whose programs workers compile."""
 PERIOD_S = 15
 """Seconds between two lines that `plain` yields."""
+QUIET_PERIOD_S = 60
+"""Seconds between two lines that `plain` yields where no lane has ended since."""
 TABLE_PERIOD_S = 180
 """Seconds between two tables that `plain` yields."""
 RAY_LINE = re.compile(r"Running entrypoint for job |\d{4}-\d\d-\d\d \S+\tINFO job_manager")
 """Lines that Ray adds to a job's log."""
 _FIRST_LINE = re.compile(r"(\d+):(\d\d):(\d\d)\s.*?(lanes \d+)/")
+_PHASES = {"compiling": re.compile(COMPILING), "starting": re.compile(r"\d workers? starting"), "training": re.compile(r"  (?!0 )\S+ seed-steps/s")}
+"""What workers do, by the part of a first line that shows it; the first that is found counts."""
+
+
+def h_mm_ss(seconds: float) -> str:
+    """Return a time as it is at the beginning of a block, `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def is_first(line: str) -> bool:
@@ -37,11 +48,11 @@ def last_block(log: Sequence[str]) -> list[str]:
 def plain(log: Iterator[str]) -> Iterator[str]:
     """Yield a log for reading: the first line of a block where lanes have ended since the last one, every 15 s.
 
-    Every few minutes, and at the end, the rest of the block follows, the table of the best configurations. The first block in
-    which workers compile is shown as well.
+    Where none has ended there is a line every minute, and one for the first block in which workers start, compile or train.
+    Every few minutes, and at the end, the rest of the block follows, the table of the best configurations.
     """
-    compiles = False
     shown_s, table_s, lanes, pending = -PERIOD_S, 0, "lanes 0", None
+    seen: set[str] = set()  # phases
     rest: list[str] = []  # of the block that is read
     with_rest = False
     for line in log:
@@ -51,16 +62,19 @@ def plain(log: Iterator[str]) -> Iterator[str]:
             at_s = 3600 * int(found[1]) + 60 * int(found[2]) + int(found[3]) if found else 0
             if at_s < shown_s:  # the clock of a driver that was started again begins at 0
                 shown_s, table_s = -PERIOD_S, 0
+                seen.clear()
+            phase = next((name for name, pattern in _PHASES.items() if pattern.search(pending)), None)
             if found is None or (found[4] != lanes and at_s - shown_s >= PERIOD_S):
                 yield pending
                 with_rest = at_s - table_s >= TABLE_PERIOD_S
                 table_s = at_s if with_rest else table_s
                 shown_s, lanes, pending = at_s, found[4] if found else lanes, None
-            elif COMPILING in pending and not compiles:
+            elif phase is not None and (phase not in seen or at_s - shown_s >= QUIET_PERIOD_S):
                 yield pending
-                compiles, pending = True, None
+                shown_s, lanes, pending = at_s, found[4], None
             elif found[4] == lanes:
                 pending = None
+            seen |= {phase} if phase is not None else set()
         elif line.startswith(MARK):
             if with_rest:
                 yield line.removeprefix(MARK)
