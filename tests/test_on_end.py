@@ -19,7 +19,7 @@ import pytest
 from commands import call, train_in_process
 from made_sweep import made_sweep
 
-from sweeps.errors import ClusterError, UserError
+from sweeps.errors import ClusterError, StoreError, UserError
 from sweeps.runner import on_end, run
 from sweeps.runner.on_end import OnEnd, event, parse
 from sweeps.store import HeldByAnother, Store
@@ -253,3 +253,33 @@ def test_any_error_after_the_start_calls_it_but_a_sweep_that_another_driver_took
     assert call("run", "small.yaml", "--no-mlflow", bug=True).status != 0
     received = json.loads((folder / "event.json").read_text())
     assert (received["state"], received["reason"]) == ("failed", "RuntimeError: a bug")
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize(
+    ("place", "error", "reason", "bug"),
+    [
+        ("sweeps.results.report", StoreError("the disk is gone"), "the report failed: the disk is gone\nThe sweep st", False),
+        ("sweeps.results.as_markdown", KeyError("lr"), "the report failed: KeyError: 'lr'", True),
+        ("sweeps.results.as_markdown", KeyboardInterrupt(), "the report failed: KeyboardInterrupt: ", False),
+    ],
+)
+def test_a_report_that_fails_calls_it_with_the_state_and_the_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException, reason: str, bug: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    answer = call("run", "small.yaml", "--no-mlflow", "--on-end", python(COPY, "event.json"), bug=bug)
+    assert answer.status not in (0, 2)
+    received = json.loads((folder / "event.json").read_text())
+    assert (received["state"], received["counts"]["lanes"]) == ("done", 2)
+    assert received["reason"].startswith(reason)
+
+
+def test_the_event_of_a_store_that_cannot_be_read_has_the_state_and_the_reason(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        found = event(store, "small", "failed", "the disk is gone")
+    assert (found["state"], found["reason"], found["counts"], found["best"]) == ("failed", "the disk is gone", {}, None)
+    assert json.dumps(found, allow_nan=False)

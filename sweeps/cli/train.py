@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -63,19 +62,22 @@ def run(
 
         def ended(state: str, reason: str | None) -> None:
             if called is not None:
-                with suppress(StoreError):  # it is what ended the sweep
-                    called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), warn)
+                called.call(hook.event(opened, sweep.name, state, reason, _store_flag(store)), warn)
 
         try:
             outcome = run_sweep(sweep, opened, store, console, workers, tracked=mlflow, numerics=numerics)
         except Exception as error:
             # A UserError or StoreError here is a request that was refused before the start; see `after_start`.
             if not isinstance(error, UserError | StoreError) and not isinstance(error.__cause__ or error, HeldByAnother):
-                ended("failed", str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}"))
+                ended("failed", _text(error))
             raise
-        with after_start():
-            found = report(opened, sweep.name)
-        echo("\n" + as_markdown(found))
+        try:
+            with after_start():
+                found = report(opened, sweep.name)
+            echo("\n" + as_markdown(found))
+        except BaseException as error:  # Ctrl-C too: the sweep has ended
+            ended(outcome.state, "; ".join(filter(None, (outcome.reason, f"the report failed: {_text(error)}"))))
+            raise
         ended(outcome.state, outcome.reason)
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
@@ -280,6 +282,11 @@ def _load(file: str, overrides: list[str], store: str) -> Sweep:
         with Store(store, read_only=True) as opened:
             near = nearest(file, [row.name for row in opened.sweeps()])
         raise NoSuchFile(f"{error} The store has a sweep {near!r}: `sweeps run {near}`." if near else str(error)) from None
+
+
+def _text(error: BaseException) -> str:
+    """Return an error in words, for `--on-end`."""
+    return str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}")
 
 
 def _store_flag(store: str) -> str:

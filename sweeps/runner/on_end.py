@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sweeps.errors import UserError
-from sweeps.results.export import ExportError, best_configuration
+from sweeps.results.export import best_configuration
 from sweeps.results.report import report
 from sweeps.store import Store
 from sweeps.store.location import masked
@@ -139,11 +139,15 @@ def parse(given: str | None, warn: Callable[[str], object]) -> OnEnd | None:
 def event(store: Store, name: str, state: str, reason: str | None, store_flag: str = "") -> dict[str, Any]:
     """Return the object that is sent. `store_flag` is the option that a further command needs to find the store, or "".
 
-    Raises StoreError.
+    Raises nothing: of a store that cannot be read, or a report that fails, it has the state and the reason.
     """
-    found, best = report(store, name), None
-    with suppress(ExportError):  # no configuration is complete
-        one = best_configuration(store, name)
+    counts: dict[str, int] = {}
+    best = row = None
+    with suppress(Exception):
+        row = store.sweep(name)
+        found = report(store, name)
+        counts = {key: value for key, value in found.totals(timing=False).items() if isinstance(value, int)}
+        one = best_configuration(store, name)  # raises where no configuration is complete
         best = {
             "cell": dict(one.configuration.labels), "number": one.configuration.number, "parameters": one.parameters,
             **found.figures_of(one),
@@ -151,12 +155,12 @@ def event(store: Store, name: str, state: str, reason: str | None, store_flag: s
     return {
         "event": "end",
         "sweep": name,
-        "question": str(found.row.document.get("question") or ""),
+        "question": str(row.document.get("question") or "") if row is not None else "",
         "state": state,
         "reason": reason,
         "store": store.location,
-        "seconds": found.row.seconds,
-        "counts": {key: value for key, value in found.totals(timing=False).items() if isinstance(value, int)},
+        "seconds": row.seconds if row is not None else None,
+        "counts": counts,
         "best": best,
         "report": f"sweeps report {name}{store_flag}",
     }
