@@ -132,6 +132,7 @@ class Backend(ABC, Generic[Described]):
 
     def __init__(self, cluster: Described) -> None:
         self.cluster = cluster
+        self._checked: set[tuple[float, float, float | None]] = set()
 
     @property
     def name(self) -> str:
@@ -152,11 +153,22 @@ class Backend(ABC, Generic[Described]):
         return self.cluster.store if "://" in self.cluster.store else None
 
     def check(self, submission: Submission) -> None:
-        """Raise UserError, with all reasons, for a sweep that could never run there. `submit` calls it first.
+        """Raise UserError, with all reasons, for a sweep that could never run there, because of its name and resources.
 
         Default: a worker that fits on no node as clusters.yaml describes it.
         """
         check_fits(submission, [self.cluster.resources], f"node of {self.name!r}")
+
+    def check_once(self, submission: Submission) -> None:
+        """Call `check`, unless it has passed for these resources. `submit` calls it first.
+
+        `sweeps submit` calls it before that, to report what the cluster refuses together with other faults. The driver reads
+        and checks the sweep file again, on the cluster: its versions, cores, compiler and data are other ones.
+        """
+        needs = (submission.cpus, submission.gpus, submission.memory_gb)
+        if needs not in self._checked:
+            self.check(submission)
+            self._checked.add(needs)
 
     @abstractmethod
     def submit(self, submission: Submission) -> Submitted:

@@ -119,7 +119,7 @@ class RayJobsBackend(Backend[Described]):
 
     def submit(self, submission: Submission) -> Submitted:
         name = submission.name
-        self.check(submission)
+        self.check_once(submission)
         with parcel(self._order("run", name), submission) as made:
             if made.num_bytes > limit_bytes() / 2:
                 size = made.num_bytes / 1024**2

@@ -36,7 +36,7 @@ class Lab(Backend[Cluster]):
     def __init__(self, cluster: Cluster, store: str | None) -> None:
         super().__init__(cluster)
         self.store, self.state, self.submitted = store, None, list[Submission]()
-        self.answers = True
+        self.answers, self.checks = True, 0
 
     state: State | None
 
@@ -47,9 +47,11 @@ class Lab(Backend[Cluster]):
     def check(self, submission: Submission) -> None:
         if not self.answers:
             raise ClusterError("lab does not answer")
+        self.checks += 1
         super().check(submission)
 
     def submit(self, submission: Submission) -> Submitted:
+        self.check_once(submission)
         self.submitted.append(submission)
         return Submitted("job-1", "waiting", True)
 
@@ -90,6 +92,7 @@ def submit(*more: str) -> Any:
 def test_a_sweep_that_the_store_does_not_have_is_submitted_and_no_store_is_made(lab: Lab, folder: Path) -> None:
     assert submit().status == 0
     assert [one.name for one in lab.submitted] == ["small"]
+    assert lab.checks == 1
     assert not (folder / "results").exists()
 
 

@@ -92,7 +92,7 @@ class KubernetesBackend(Backend[KubernetesCluster]):
         check_fits(submission, [self.cluster.resources], f"worker node of {self.name!r}")
 
     def submit(self, submission: Submission) -> Submitted:
-        self.check(submission)
+        self.check_once(submission)
         content = digest(self.cluster, submission)
         jobs = self._jobs(submission.name)
         earlier = [EarlierJob(name_of(j), _annotations(j).get(DIGEST, ""), attempt_of(j)) for j in jobs]

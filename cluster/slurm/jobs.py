@@ -83,7 +83,7 @@ class SlurmBackend(Backend[SlurmCluster]):
 
     def submit(self, submission: Submission) -> Submitted:
         folder = SweepFolder(self.resolved, submission.name)
-        self.check(submission)
+        self.check_once(submission)
         made = scripts.scripts(self.resolved, submission)
         texts = {**made, scripts.FETCH: scripts.fetch_script(self.resolved, submission)}
         files = submission.contents | {name: text.encode() for name, text in texts.items()}

@@ -126,7 +126,7 @@ def submit(
         partial(_submission, sweep),
         partial(_require_price, sweep, cluster),
         partial(_require_free_in_store, sweep, cluster),
-        partial(cluster.check, Submission(sweep.name, "", {}, needs.cpus, needs.gpus, needs.memory_gb)),
+        partial(cluster.check_once, Submission(sweep.name, "", {}, needs.cpus, needs.gpus, needs.memory_gb)),
     )
     done = cluster.submit(_submission(sweep))
     again = f", attempt {done.attempt}" if done.attempt > 1 else ""
