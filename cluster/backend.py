@@ -67,6 +67,8 @@ class Submission:
     """GPUs of one worker."""
     memory_gb: float | None = None
     """Memory of one worker."""
+    origin: Path | None = None
+    """The user's sweep file here, for messages."""
 
     def __post_init__(self) -> None:
         check_sweep_name(self.name)
@@ -151,6 +153,10 @@ class Backend(ABC, Generic[Described]):
         Default: a database at a URL.
         """
         return self.cluster.store if "://" in self.cluster.store else None
+
+    def submitted_from(self, name: str) -> Path | None:
+        """Return the sweep file from which a sweep in the cluster's store was submitted. Default: None, it is not known."""
+        return None
 
     def check(self, submission: Submission) -> None:
         """Raise UserError, with all reasons, for a sweep that could never run there, because of its name and resources.

@@ -29,11 +29,13 @@ from typing import Any
 import filelock
 import psutil
 
+from cluster.backend import Submission, Submitted
 from cluster.description import Cluster
 from cluster.job import absolute_store
 from cluster.ray_jobs import JobServer, RayJobsBackend, read_token
 from sweeps.errors import ClusterError, UserError
 from sweeps.machine import folder_for_sockets, private_folder, user_folder, writable
+from sweeps.store.origins import origin_of, record_origin
 
 NOT_UP = "no local cluster is up: `sweeps cluster up --nodes 3` starts one"
 RAY_SOCKET_BYTES = len("/ray-100/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
@@ -79,6 +81,16 @@ class LocalBackend(RayJobsBackend[Cluster]):
     @property
     def store_here(self) -> str:
         return absolute_store(self.cluster.store)
+
+    def submit(self, submission: Submission) -> Submitted:
+        done = super().submit(submission)
+        if done.fresh and submission.origin is not None:
+            record_origin(self.store_here, submission.name, "file", str(submission.origin))
+        return done
+
+    def submitted_from(self, name: str) -> Path | None:
+        found = origin_of(self.store_here, name, "file")
+        return None if found is None else Path(found)
 
     @property
     def call_heading(self) -> str:

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from commands import call, train_in_process
+from made_sweep import made_sweep
 
 from cluster import clusters_file
 from cluster.backend import Backend, JobStatus, State, Submission, Submitted, all_at_once
 from cluster.description import Cluster, NodeResources
+from cluster.local import LocalBackend
+from cluster.ray_jobs import RayJobsBackend
 from sweeps.errors import ClusterError, UserError
 from sweeps.runner import run
-from sweeps.store import Store
+from sweeps.store import Store, copy_sweep
 
 SMALL = """\
 name: small
@@ -105,6 +108,47 @@ def test_a_file_that_contradicts_the_sweep_in_the_clusters_store_is_refused(lab:
     assert "sweep 'small' in " in refused.err and " has begun, and " in refused.err and "train.lr" in refused.err
     assert submit("train.lr=0.5", "--name", "other").status == 0
     assert [one.name for one in lab.submitted] == ["small", "small", "other"]
+
+
+def test_another_file_of_the_same_name_from_another_folder_is_refused_as_long_as_the_first_one_is_there(
+    lab: Lab, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, started = LocalBackend(Cluster(name="local", store=str(folder / "results"))), list[str]()
+
+    def start(self: object, submission: Submission) -> Submitted:
+        started.append(submission.text)
+        fresh = started.count(submission.text) == 1
+        return Submitted("job-1", "waiting" if fresh else "done", fresh)
+
+    monkeypatch.setattr(RayJobsBackend, "submit", start)
+    monkeypatch.setattr(LocalBackend, "check", lambda *_: None)
+    monkeypatch.setattr(clusters_file, "find_cluster", lambda name: local)
+    assert submit().status == 0
+    assert call("run", "small.yaml", "--no-mlflow").status == 0  # as its driver does
+    (other := tmp_path / "other").mkdir()
+    (other / "small.yaml").write_text(SMALL)
+    assert call("submit", str(other / "small.yaml"), "--on", "local").status == 0  # the same sweep
+    assert submit("seeds=3").status == 0  # an extension, from the same folder as the first
+    refused = call("submit", str(other / "small.yaml"), "seeds=4", "--on", "local")
+    assert refused.status == 2
+    assert f"submitted from another folder, with {folder / 'small.yaml'}, and {other / 'small.yaml'} differs" in refused.err
+    (folder / "small.yaml").rename(folder / "moved.yaml")
+    assert call("submit", str(other / "small.yaml"), "seeds=4", "--on", "local").status == 0
+    assert len(started) == 4
+
+
+def test_a_sweep_that_was_fetched_while_it_ran_is_listed_with_the_verb_of_its_cluster(
+    lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(folder / "there") as there:
+        made_sweep(there)
+        there.set_state("small", "running")
+    monkeypatch.setattr(lab, "fetch", lambda name, store: copy_sweep(Store(folder / "there"), store, name))
+    monkeypatch.setattr(run, "sync", lambda *_: None)
+    assert call("fetch", "small", "--on", "lab").status == 0
+    listed = call("list").out
+    assert "small  running on lab when it was fetched: `sweeps fetch small --on lab`" in listed
+    assert "sweeps run" not in listed
 
 
 def test_all_faults_are_reported_together_and_nothing_is_submitted(lab: Lab, folder: Path, tmp_path: Path) -> None:

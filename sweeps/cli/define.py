@@ -26,6 +26,7 @@ from sweeps.config.sweep_file import Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.store import Store
+from sweeps.store.origins import origin_of
 
 if TYPE_CHECKING:
     from arith_models.base import Network, Unit
@@ -286,10 +287,15 @@ def listing(kind: registry.Kind) -> list[tuple[str, str]]:
 
 
 def state_of(store: Store, name: str) -> str:
-    """Return a sweep's state for display; a sweep whose driver was killed is interrupted."""
+    """Return a sweep's state for display; a sweep whose driver was killed is interrupted.
+
+    The driver of one that was fetched from a cluster while it ran is there, and goes on.
+    """
     row = store.sweep(name)
     state = row.state if row else "unknown"
     holder = store.holder(name)
+    if state == "running" and holder is None and (cluster := origin_of(store.location, name, "cluster")) is not None:
+        return f"running on {cluster} when it was fetched: `sweeps fetch {name} --on {cluster}` brings what is new there"
     if state == "running" and (holder is None or not holder.alive):
         return f"interrupted: `sweeps run {name}` continues it"
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from sweeps.errors import ClusterError, StoreError, UserError
 if TYPE_CHECKING:
     from cluster.backend import Backend, Submission
     from sweeps.config.sweep_file import Sweep
+    from sweeps.store import Store
 
 REACHED_S = 5
 """Seconds within which a database must answer for its sweeps to be compared before a submission."""
@@ -122,13 +124,14 @@ def submit(
     sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     cluster = find_cluster(on)
     needs = sweep.resources
+    origin = Path(file).resolve() if Path(file).is_file() else None  # None: a shipped definition
     all_at_once(
         partial(_submission, sweep),
         partial(_require_price, sweep, cluster),
-        partial(_require_free_in_store, sweep, cluster),
+        partial(_require_free_in_store, sweep, cluster, origin),
         partial(cluster.check_once, Submission(sweep.name, "", {}, needs.cpus, needs.gpus, needs.memory_gb)),
     )
-    done = cluster.submit(_submission(sweep))
+    done = cluster.submit(replace(_submission(sweep), origin=origin))
     again = f", attempt {done.attempt}" if done.attempt > 1 else ""
     if done.fresh:
         message = f"{sweep.name} is submitted to {on} as job {done.job}{again}"
@@ -148,7 +151,7 @@ def _require_price(sweep: Sweep, cluster: Backend[Any]) -> None:
         )
 
 
-def _require_free_in_store(sweep: Sweep, cluster: Backend[Any]) -> None:
+def _require_free_in_store(sweep: Sweep, cluster: Backend[Any], origin: Path | None) -> None:
     """Raise UserError where the cluster's store, as far as it can be read here, has a sweep that the driver would refuse."""
     from sweeps.store import Store
     from sweeps.store.database import exists
@@ -167,6 +170,7 @@ def _require_free_in_store(sweep: Sweep, cluster: Backend[Any]) -> None:
     with store:
         from sweeps.runner.run import require_continues  # here, because it takes a second
 
+        _require_same_folder(sweep, store, cluster, origin)
         require_continues(sweep, store)
         holder = store.holder(sweep.name)
     if holder is None or not holder.alive:
@@ -182,6 +186,21 @@ def _require_free_in_store(sweep: Sweep, cluster: Backend[Any]) -> None:
     )
 
 
+def _require_same_folder(sweep: Sweep, store: Store, cluster: Backend[Any], origin: Path | None) -> None:
+    """Raise UserError for another file of the name of a sweep that was submitted from another folder, where its file still is.
+
+    The store of a cluster on this machine is that of all projects: the two are two sweeps, though one may extend the other.
+    """
+    row, other = store.sweep(sweep.name), cluster.submitted_from(sweep.name)
+    if row is None or origin is None or other is None or row.document == sweep.document:
+        return
+    if other.parent != origin.parent and other.is_file():
+        raise UserError(
+            f"cluster {cluster.name!r} has a sweep {sweep.name!r} that was submitted from another folder, with {other}, and "
+            f"{origin} differs: all folders share the store of this cluster. Choose another name with --name"
+        )
+
+
 @app.command()
 def watch(name: str, on: On) -> None:
     """Follow a sweep on a cluster to its end, as if it ran here. Exit status 0: done, 1: stopped or failed."""
@@ -195,9 +214,7 @@ def watch(name: str, on: On) -> None:
     _end(name, on)
 
 
-def _followed(
-    cluster: Backend[Any], name: str, period_s: float, pause: Callable[[float], None] = time.sleep
-) -> Iterator[str]:
+def _followed(cluster: Backend[Any], name: str, period_s: float, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """Yield lines about a job that has not begun, with the time since it was submitted, and then those of its log.
 
     A line is yielded where its text is new, and every `period_s`.
@@ -273,10 +290,12 @@ def bring(name: str, on: str, store: str) -> int:
     from cluster.clusters_file import find_cluster
     from sweeps.runner.run import sync
     from sweeps.store import Store
+    from sweeps.store.origins import record_origin
 
     cluster = find_cluster(on)
     with Store(store) as opened, opened.hold(name, count_time=False):
         fresh = cluster.fetch(name, opened)
+        record_origin(store, name, "cluster", on)
         sync(name, opened, store)
     return fresh
 

@@ -18,7 +18,11 @@ TABLE_PERIOD_S = 180
 RAY_LINE = re.compile(r"Running entrypoint for job |\d{4}-\d\d-\d\d \S+\tINFO job_manager")
 """Lines that Ray adds to a job's log."""
 _FIRST_LINE = re.compile(r"(\d+):(\d\d):(\d\d)\s.*?(lanes \d+)/")
-_PHASES = {"compiling": re.compile(COMPILING), "starting": re.compile(r"\d workers? starting"), "training": re.compile(r"  (?!0 )\S+ seed-steps/s")}
+_PHASES = {
+    "compiling": re.compile(COMPILING),
+    "starting": re.compile(r"\d workers? starting"),
+    "training": re.compile(r"  (?!0 )\S+ seed-steps/s"),
+}
 """What workers do, by the part of a first line that shows it; the first that is found counts."""
 
 
