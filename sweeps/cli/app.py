@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sweeps.cli.output import PlainConsole, echo
 from sweeps.errors import SweepsError, UserError, disk_full
@@ -19,8 +21,27 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "console", "echo", "errors", "load_sweep", "require_different", "require_store", "with_warnings", "writing"]
 
+_NOT_ONE_OF = re.compile(r"(?:Value error, )?('([^']*)' is not one of ((?:'[^']*'(?:, )?)+)\.)")
+
+
+class _Group(TyperGroup):
+    """Adds the nearest name where a word is none of those that an argument or option takes, as Typer does for verbs alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if found := _NOT_ONE_OF.fullmatch(error.message):
+                from sweeps.config.registry import did_you_mean
+
+                text, word, names = found.groups()
+                error.message = text + did_you_mean(word, re.findall(r"'([^']*)'", names))
+            raise
+
+
 console, errors = PlainConsole(), PlainConsole(stderr=True)
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -22,7 +22,7 @@ from sweeps.config import registry
 from sweeps.config.registry import settings_lines
 from sweeps.config.settings import resolve
 from sweeps.config.space import Dimension
-from sweeps.config.sweep_file import Sweep, definitions, question_of
+from sweeps.config.sweep_file import NoSuchFile, Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
 from sweeps.store import Store
@@ -123,7 +123,7 @@ def check(
     from sweeps.cli.plan import counts_line
     from sweeps.runner.plan import count
 
-    file, sweep = what, load_sweep(what, rest)
+    file, sweep = what, _load("check", what, rest)
     counts = count(sweep)
     console.print(f"{file} is sound: {counts_line(counts)}", highlight=False, soft_wrap=True)
     for note in counts.notes:
@@ -145,8 +145,29 @@ def show(
         (name,) = rest or []
         text = about_model(name) if what == "model" else about_task(name)
     else:
-        text = about_file(load_sweep(what, rest))
+        text = about_file(_load("show", what, rest))
     echo(text)
+
+
+def _load(verb: str, what: str, rest: list[str] | None) -> Sweep:
+    """Load a sweep file. Raises NoSuchFile, also with the command that was meant: what is missing may be a word, or a name."""
+    try:
+        return load_sweep(what, rest)
+    except NoSuchFile as error:
+        if rest and (near := registry.nearest(what, ["model", "task"])):
+            raise NoSuchFile(f"{error} For a {near}: `sweeps {verb} {near} {rest[0]}`.") from None
+        from sweeps.search import SAMPLERS
+
+        commands = {
+            **{name: f"the sampler {name!r}: `sweeps list samplers`" for name in SAMPLERS},
+            **{name: f"the task {name!r}: `sweeps {verb} task {name}`" for name in registry.names("task")},
+            **{
+                name: f"the model {name!r}: `sweeps {verb} model {name}`"
+                for name in (*registry.names("model"), *registry.standalone_networks())
+            },
+        }
+        near = registry.nearest(what, commands)
+        raise NoSuchFile(f"{error} For {commands[near]}." if near else str(error)) from None
 
 
 class Listed(StrEnum):
