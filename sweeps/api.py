@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import StoreError, SweepIncomplete, UserError
+from sweeps.errors import SweepIncomplete, UnknownSweep, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from sweeps.results.report import Report
     from sweeps.results.summary import RankedConfiguration
     from sweeps.store import Store
-
-
-class UnknownSweep(StoreError, KeyError):
-    """The store has no sweep of that name; the message lists those that it has."""
-
-    __str__ = Exception.__str__  # KeyError's adds quotes
 
 
 def run(
@@ -153,9 +147,8 @@ class Sweeps(Mapping[str, "SweepResults"]):
         """Raises UnknownSweep, which is a KeyError, with the nearest name."""
         known = list(self)
         if name not in known:
-            from sweeps.config.faults import unknown
-
-            raise UnknownSweep(f"store {self.store}: {unknown('sweep', name, known) if known else 'it has no sweep yet'}")
+            with _reading(self.store) as opened:
+                raise UnknownSweep(opened.location, str(name), sorted(known))
         return SweepResults(name, self.store)
 
     def __iter__(self) -> Iterator[str]:

@@ -6,7 +6,8 @@
     │   ├── UnknownName      no model, network or task of that name          (sweeps.config.registry)
     │   └── BrokenDefinition its file cannot be used                         (sweeps.config.registry)
     ├── StoreError           the store cannot be opened, read or written
-    │   └── HeldByAnother    another live driver runs the sweep              (sweeps.store)
+    │   ├── HeldByAnother    another live driver runs the sweep              (sweeps.store)
+    │   └── UnknownSweep     no sweep of that name, as a KeyError too
     ├── ClusterError         Ray or a cluster cannot run the sweep, or does not answer
     ├── TrackingError        MLflow did not accept something
     ├── SweepFailed          the sweep stopped on an error after it had been started
@@ -18,9 +19,10 @@ mend the request and nothing was started, otherwise 1. Any other exception is a 
 
 from __future__ import annotations
 
+import difflib
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +43,23 @@ class StoreError(SweepsError):
     """A store cannot be opened, read or written, or refuses a request. Inside `after_start` it becomes SweepFailed."""
 
     exit_status = 2
+
+
+class UnknownSweep(StoreError, KeyError):
+    """The store has no sweep of that name. The message has the nearest one, and lists those that there are."""
+
+    __str__ = Exception.__str__  # KeyError's adds quotes
+
+    def __init__(self, location: str, name: str, known: Sequence[str]) -> None:
+        names = [other[:100] for other in known]
+        near = difflib.get_close_matches(name, names, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        listed = f" It has: {', '.join(names[:20])}." if names else " It has none yet."
+        super().__init__(f"store {location} has no sweep named {name!r}.{guess}{listed}")
+        self._made_of = location, name, tuple(known)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnknownSweep, self._made_of
 
 
 class ClusterError(SweepsError):

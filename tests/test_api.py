@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -123,8 +124,16 @@ def test_what_is_wrong_is_said_as_the_command_says_it(tmp_path: Path, sweep: swe
         sweeps.open(tmp_path / "none")
     with pytest.raises(KeyError) as unknown:
         sweeps.open(sweep.store)["frist"]
-    assert "unknown sweep 'frist'. Did you mean 'first'?" in str(unknown.value)
+    assert f"store {sweep.store} has no sweep named 'frist'. Did you mean 'first'? It has: first." in str(unknown.value)
     assert isinstance(unknown.value, sweeps.StoreError) and "frist" not in sweeps.open(sweep.store)
+    for ask in (
+        lambda: sweeps.load_model("frist", store=sweep.store),
+        lambda: sweeps.compare("frist", sweep, store=sweep.store),
+        lambda: sweeps.SweepResults("frist", sweep.store).frame(),
+    ):
+        with pytest.raises(type(unknown.value)) as same:
+            ask()
+        assert str(same.value) == str(unknown.value) == str(pickle.loads(pickle.dumps(same.value)))
     with pytest.raises(sweeps.UserError, match="unknown level 'seed'"):
         sweep.frame("seed")
     with pytest.raises(sweeps.UserError, match="unknown format 'pdf'"):

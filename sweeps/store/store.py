@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 from collections import defaultdict
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from sweeps.errors import StoreError
+from sweeps.errors import StoreError, UnknownSweep
 from sweeps.store.curves import finite, pack, storable, unpack
 from sweeps.store.database import (
     Database,
@@ -423,13 +422,11 @@ def _copy_lanes(here: sa.Connection, there: sa.Connection, target: Database, nam
 
 
 def require_sweep(connection: sa.Connection, location: str, name: str) -> None:
-    """Raise StoreError, with the nearest names, if there is no sweep of that name."""
+    """Raise UnknownSweep if there is no sweep of that name."""
     if connection.execute(sa.select(sweeps.c.name).where(sweeps.c.name == name)).one_or_none() is None:
-        known = [str(other)[:100] for other in connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars()]
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        listed = f" It has: {', '.join(known[:20])}." if known else " It has none yet."
-        raise StoreError(f"store {location} has no sweep named {name!r}.{guess}{listed}")
+        known = connection.execute(sa.select(sweeps.c.name).order_by("name")).scalars()
+        raise UnknownSweep(location, name, [str(other) for other in known])
+
 
 
 def _require_same_lanes(name: str, cell: str, number: int, present: Mapping[int, str], keys: Mapping[int, str]) -> None:
