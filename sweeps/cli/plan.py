@@ -29,6 +29,9 @@ class PlanFormat(StrEnum):
 def plan(
     file: str,
     overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="plan it under another name: what the store has of that is not to do")
+    ] = None,
     on: OnOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; by default as many as there are cores for")
@@ -42,7 +45,7 @@ def plan(
     from sweeps.store import Store
     from sweeps.store.database import exists
 
-    sweep = load_sweep(file, overrides)
+    sweep = load_sweep(file, [*(overrides or []), *([f"name={name}"] if name is not None else [])])
     where = _where(sweep, on, workers)
 
     def on_progress(line: str) -> None:

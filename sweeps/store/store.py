@@ -428,7 +428,6 @@ def require_sweep(connection: sa.Connection, location: str, name: str) -> None:
         raise UnknownSweep(location, name, [str(other) for other in known])
 
 
-
 def _require_same_lanes(name: str, cell: str, number: int, present: Mapping[int, str], keys: Mapping[int, str]) -> None:
     changed = sorted(seed for seed in keys if present.get(seed, keys[seed]) != keys[seed])
     if changed:
