@@ -7,7 +7,7 @@
     │   └── BrokenDefinition its file cannot be used                         (sweeps.config.registry)
     ├── StoreError           the store cannot be opened, read or written
     │   ├── HeldByAnother    another live driver runs the sweep              (sweeps.store)
-    │   └── UnknownSweep     no sweep of that name, as a KeyError too
+    │   └── UnknownSweep     no sweep of that name; a UserError and a KeyError too
     ├── ClusterError         Ray or a cluster cannot run the sweep, or does not answer
     ├── TrackingError        MLflow did not accept something
     ├── SweepFailed          the sweep stopped on an error after it had been started
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class StoreError(SweepsError):
     exit_status = 2
 
 
-class UnknownSweep(StoreError, KeyError):
+class UnknownSweep(StoreError, UserError, KeyError):
     """The store has no sweep of that name. The message has the nearest one, and lists those that there are."""
 
     __str__ = Exception.__str__  # KeyError's adds quotes
@@ -55,7 +56,8 @@ class UnknownSweep(StoreError, KeyError):
         near = difflib.get_close_matches(name, names, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         listed = f" It has: {', '.join(names[:20])}." if names else " It has none yet."
-        super().__init__(f"store {location} has no sweep named {name!r}.{guess}{listed}")
+        file = " There is a file of that name, but the name of a sweep is expected." if os.path.isfile(name) else ""
+        super().__init__(f"store {location} has no sweep named {name!r}.{file}{guess}{listed}")
         self._made_of = location, name, tuple(known)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -278,6 +278,8 @@ def _order(solved: bool, errors: Mapping[str, float | None], seed: int) -> tuple
 
 
 def _require_seed(seed: int, known: Sequence[int], where: str) -> None:
+    if not isinstance(seed, SupportsIndex):
+        raise UserError(f"seed is {seed!r}, which must be a whole number. {where} has {ranges(known) or 'none'}")
     if seed not in known:
         raise UserError(f"{where} has no finished seed {seed}. It has: {ranges(known) or 'none'}")
 

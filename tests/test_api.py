@@ -125,7 +125,8 @@ def test_what_is_wrong_is_said_as_the_command_says_it(tmp_path: Path, sweep: swe
     with pytest.raises(KeyError) as unknown:
         sweeps.open(sweep.store)["frist"]
     assert f"store {sweep.store} has no sweep named 'frist'. Did you mean 'first'? It has: first." in str(unknown.value)
-    assert isinstance(unknown.value, sweeps.StoreError) and "frist" not in sweeps.open(sweep.store)
+    assert isinstance(unknown.value, sweeps.StoreError) and isinstance(unknown.value, sweeps.UserError)
+    assert "frist" not in sweeps.open(sweep.store)
     for ask in (
         lambda: sweeps.load_model("frist", store=sweep.store),
         lambda: sweeps.compare("frist", sweep, store=sweep.store),

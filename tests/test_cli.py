@@ -114,6 +114,7 @@ def test_a_bad_file_is_refused_with_its_line_and_the_nearest_name_and_nothing_is
         (["bench", "--units", "nmu", "--driver"], "--units and --driver are different measurements"),
         (["reproduce", "small.yaml"], "small.yaml has no `exported` section: `sweeps export"),
         (["reproduce", "best.yaml"], "best.yaml: no such file"),
+        (["reproduce", "smal"], "`sweeps export smal -o best.yaml` writes that"),
         (["rum", "small.yaml"], "No such command 'rum'. Did you mean 'run'"),
         (["list", "modls"], "Invalid value for 'what': 'modls' is not one of 'sweeps', "),
         (["list", "modls"], "Did you mean 'models'?"),
@@ -196,7 +197,7 @@ def test_nothing_is_exported_before_a_configuration_is_complete(sweeps: Command,
         store.add_records([lane(entry, 0, 3000, 1e-9)])
     answer = sweeps("export", "small", "-o", "best.yaml")
     assert answer.status == 2
-    assert "has no complete configuration to export yet" in answer.err
+    assert "has no complete configuration yet" in answer.err
     assert not (tmp_path / "best.yaml").exists()
 
 

@@ -383,6 +383,8 @@ def test_an_exported_file_gives_the_figures_of_its_sweep(store: Store, tmp_path:
         ({"error": {"extrapolation": "tiny"}}, "error.extrapolation 'tiny'"),
         ({"seed": 1}, "seed 1 more than once"),
         ({"solved": "yes"}, "must be a list of results, each with `seed` and `solved`"),
+        ({"converged_at": 2999}, "edited after the export: the results in `exported` are not those"),
+        ({"convergd_at": 3000}, "edited after the export: the results in `exported` are not those"),
     ],
 )
 def test_a_file_that_was_edited_by_hand_is_refused(store: Store, tmp_path: Path, edit: dict[str, Any], message: str) -> None:

@@ -118,7 +118,7 @@ def test_an_unknown_cell_is_reported_with_the_nearest(store: Store) -> None:
 
 def test_nothing_complete_is_nothing_to_export(store: Store) -> None:
     store.begin_sweep("empty", "", {"name": "empty"})
-    with pytest.raises(ExportError, match="no complete configuration to export yet"):
+    with pytest.raises(ExportError, match="no complete configuration yet"):
         best(store, "empty")
     with pytest.raises(StoreError, match="no sweep named"):
         best(store, "nothing")

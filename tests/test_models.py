@@ -265,6 +265,8 @@ def test_symbols_may_be_one_tensor_or_several(tmp_path: Path) -> None:
         ({"configuration": 0}, "configuration 0 of sweep 'small' is in several cells: name one of 'model=nau', 'model=linear'"),
         ({"cell": "naw"}, "has no cell 'naw'. Did you mean 'model=nau'"),
         ({"at": "last"}, "at is 'last'; it must be best or end"),
+        ({"seed": "1"}, "seed is '1', which must be a whole number"),
+        ({"configuration": 0.5}, "configuration is 0.5, which must be a whole number"),
     ],
 )
 def test_what_is_not_there_is_named_with_what_is(store: Store, chosen: dict[str, Any], message: str) -> None:

@@ -256,8 +256,9 @@ def side_of_file(path: Path) -> Side:
             f"{path}: model, task and train must have all their settings, with a whole number of train.steps, as "
             "`sweeps export` writes them. Was the file edited? `sweeps export NAME -o FILE` writes it again"
         )
+    side = exported_side(values["exported"], settings, str(path))  # first, since it names the value that cannot be
     require_unedited(values, values["exported"], str(path))
-    return exported_side(values["exported"], settings, str(path))
+    return side
 
 
 def exported_side(expected: Mapping[str, Any], settings: Mapping[str, Any], file: str) -> Side:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from sweeps.config.registry import nearest
 from sweeps.config.settings import lane_key
@@ -58,6 +58,7 @@ def best(
     document |= {"seeds": [result.seed for result in _exported_results(chosen)]}
     exported = _exported(chosen, found)
     exported["digest"] = digest_of(read(dump(document)).values)
+    exported["results_digest"] = results_digest(read(dump(exported)).values)
     try:
         if sources := _sources(chosen, found, document, home or Path.cwd()):
             exported["sources"] = sources
@@ -82,6 +83,8 @@ def configuration_of(found: Report, cell: str | None = None, number: int | None 
     candidates = _of_cell(found, cell)
     if number is None:
         return _best_of(candidates, found)
+    if not isinstance(number, SupportsIndex):
+        raise ExportError(f"configuration is {number!r}, which must be a whole number")
     having = [one for one in candidates if number in (one.configuration.number, *(again.number for again in one.repeats))]
     if not having:
         numbers = sorted({one.configuration.number for one in candidates})
@@ -116,12 +119,26 @@ def digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def results_digest(expected: Mapping[str, Any]) -> str:
+    """Return a digest of an `exported` section without its digests and the code in it, which has hashes of its own."""
+    kept = {key: value for key, value in expected.items() if key not in ("digest", "results_digest", "sources")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def require_unedited(document: Mapping[str, Any], expected: Mapping[str, Any], file: str) -> None:
-    """Raise ExportError where an exported file has other settings or seeds than when it was written."""
+    """Raise ExportError where an exported file has other settings, seeds or results than when it was written.
+
+    A file of an earlier release, which has no digests, is taken as it is.
+    """
     if "digest" in expected and expected["digest"] != digest_of(document):
         raise ExportError(
             f"{file} was edited after the export: its settings or seeds are not those that gave the results in it, so there is "
             f"nothing to compare with. `sweeps run {file} --name NEW` trains it as it is now; `sweeps export` writes it anew"
+        )
+    if "results_digest" in expected and expected["results_digest"] != results_digest(expected):
+        raise ExportError(
+            f"{file} was edited after the export: the results in `exported` are not those that were written. "
+            f"`sweeps export NAME -o {file}` writes them again"
         )
 
 
@@ -170,7 +187,7 @@ def _best_of(candidates: Sequence[RankedConfiguration], found: Report) -> Ranked
     winners = [one for one in candidates if one.rank == 1]
     if not winners:
         raise ExportError(
-            f"sweep {found.name!r} has no complete configuration to export yet. "
+            f"sweep {found.name!r} has no complete configuration yet. "
             f"`sweeps status {found.name}` shows how far it is; `sweeps run {found.name}` continues it."
         )
     return min(winners, key=lambda one: standing(found.judged_by(one), found.search))

@@ -31,6 +31,11 @@ def reproduce(
     what `run_sweep` raises. Code that the file has itself is executed, from a folder of its own, if `trust_code` is set or the
     working directory has the same files.
     """
+    if not file.suffix and not file.exists():
+        raise UserError(
+            f"{file}: no such file. The file of an export is reproduced: `sweeps export {file} -o best.yaml` writes that of a "
+            "sweep of this name"
+        )
     with embedded_code(file, lambda line: console.print(line, highlight=False, soft_wrap=True), trust_code) as at:
         return _reproduce(at, console, fresh_seeds, workers)
 
