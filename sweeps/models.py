@@ -102,7 +102,13 @@ class TrainedModel(nn.Module):
                 tensors[name].copy_(value)
 
     def forward(self, x: Any) -> Any:
-        """Return the outputs for a batch; see the class for shapes. Raises ValueError for a wrong number of inputs."""
+        """Return the outputs for a batch; see the class for shapes.
+
+        Raises ValueError for a wrong number of inputs, TypeError for a list or an array: torch.as_tensor makes a tensor of it.
+        """
+        given: object = x
+        if not isinstance(given, Tensor) and not (self.task.reads_symbols and isinstance(given, tuple)):
+            raise TypeError(f"the model takes a tensor, but got a {type(x).__name__}: model(torch.as_tensor(x))")
         if self.task.reads_symbols and isinstance(x, Tensor):
             return self.forward((x,))[0]
         if self._takes_rows and (x.dim() != 2 or x.shape[1] != self.task.num_inputs):

@@ -64,7 +64,11 @@ class Inputs:
     def parse(self, text: str, file: str) -> Any:
         """Return the inputs of CSV text; of numbers a first line without a number is a header. Raises UserError."""
         lines = [(line, row) for line, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(map(str.strip, row))]
-        if lines and not self.whole and not any(_is_number(cell) for cell in lines[0][1]):
+        header = not self.whole and lines and not any(_is_number(cell) for cell in lines[0][1])
+        if header and len(lines) == 1:
+            shown = ",".join(lines[0][1])[:60]
+            raise UserError(f"{file} {NO_ROWS} after the header {shown!r}; columns are separated by commas: {self.expected}")
+        if header:
             del lines[0]
         if not lines:
             raise UserError(f"{file} {NO_ROWS}: {self.expected}")

@@ -247,6 +247,8 @@ def test_a_file_with_the_name_of_a_sweep_is_not_taken_for_it(store: Store, folde
 def test_a_wrong_number_of_inputs_is_named(store: Store) -> None:
     with pytest.raises(ValueError, match=r"takes \[rows, 10\], but got \[4, 3\]"):
         load_model("small", store=store.location)(torch.rand(4, 3))
+    with pytest.raises(TypeError, match=r"takes a tensor, but got a list: model\(torch.as_tensor"):
+        load_model("small", store=store.location)([[0.0] * 10])
 
 
 def test_symbols_may_be_one_tensor_or_several(tmp_path: Path) -> None:

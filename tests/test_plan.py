@@ -339,7 +339,7 @@ def test_a_device_without_a_calibration_has_no_time_but_the_way_to_one(file: Pat
     answer = call("plan", "tiny.yaml", "resources.gpus=1", "--on", "lab")
     assert answer.status == 0, answer.err
     text = " ".join(answer.out.split())
-    assert "not known: the time is not known for cuda: no calibration of this sweep on such a device is kept in" in text
+    assert " time the time is not known for cuda: no calibration of this sweep on such a device is kept in" in text
     assert "Run `sweeps plan` with the same file and settings on a node of cluster 'lab'" in text
     assert "the price is not known: give `price_per_hour` in the entry of 'lab' in clusters.yaml" in text
     arm = "lab: {kind: ray, address: 'http://head:8265', environment: {SWEEPS_NUMERICS: cpu-arm64}}\n"

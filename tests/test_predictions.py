@@ -132,7 +132,8 @@ def test_inputs_without_an_exact_result_have_predictions_and_a_note() -> None:
         ("1,2,3,4\n\n1,2,3,4,5\n", "line 3 of rows.csv has 5 columns: a row of this task has 4 numbers"),
         ("1,2,3,4\n1,2,x,4\n", "line 2 of rows.csv: 'x' is no number"),
         ("1,2,,4\n", "line 1 of rows.csv: '' is no number"),
-        ("a,b,c,d\n", "rows.csv has no rows: a row of this task has 4 numbers"),
+        ("a,b,c,d\n", "rows.csv has no rows after the header 'a,b,c,d'; columns are separated by commas: a row of this"),
+        ("1;2;3;4\n", "after the header '1;2;3;4'; columns are separated by commas"),
         ("", "rows.csv has no rows"),
     ],
 )

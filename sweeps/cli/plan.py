@@ -151,14 +151,14 @@ def plan_lines(name: str, found: Plan) -> Iterator[str]:
     most = ", at most: lanes end when they are solved" if counts.stops_when_solved else ""
     yield f"  seed-steps      {_steps(counts)}{most}"
     if found.expected is None or found.worst is None:
-        yield f"  time            not known: {found.why_unknown}"
+        yield f"  time            {found.why_unknown}"
     else:
         yield f"  time            {_time(found)}"
         for line in _spent(found.expected, where):
             yield f"                  {line}"
     if where.price_per_hour is not None and found.worst is not None:
         cost, worst = found.cost_usd(found.expected), found.cost_usd(found.worst)
-        more = f", at most {_usd(worst)}" if worst != cost else ""
+        more = f", at most {_usd(worst)}" if _usd(worst) != _usd(cost) else ""
         yield f"  price           {_usd(cost)}{more} ({where.nodes} x {where.price_per_hour:g} USD an hour)"
     yield f"  store           {counts.files} files, {megabytes(_all_bytes(counts))}: {_bytes(counts)}"
     if found.calibration:
@@ -189,10 +189,11 @@ def _time(found: Plan) -> str:
     assert expected is not None and worst is not None
     if found.likely is not None and least is not None:
         low, high = found.likely
-        text = (
-            f"about {clock(low.total_s)} to {clock(high.total_s)}; at least {clock(least.total_s)}, at most "
-            f"{clock(worst.total_s)}"
+        about, bounds = (
+            ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+            for ends in ((clock(low.total_s), clock(high.total_s)), (clock(least.total_s), clock(worst.total_s)))
         )
+        text = f"about {about}; {bounds} whatever is stopped early"
     elif least is not None:
         text = f"{clock(least.total_s)} at least, where as many configurations as possible end early, to {clock(worst.total_s)}"
     elif worst == expected and not found.counts.stops_when_solved:
@@ -235,4 +236,6 @@ def _steps(counts: Counts) -> str:
 
 
 def _usd(cost: float | None) -> str:
-    return "unknown" if cost is None else f"{cost:.2f} USD"
+    if cost is None:
+        return "unknown"
+    return f"{cost:.2f} USD" if not 0 < cost < 0.01 else "less than 0.01 USD"
