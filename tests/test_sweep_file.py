@@ -254,6 +254,15 @@ def test_a_file_without_a_search_has_the_warning_too_with_its_cells() -> None:
     assert "task identity has no threshold in cell task=identity, so no seed is judged as solved" in warning
 
 
+def test_an_interval_of_evaluations_beyond_the_steps_is_a_warning() -> None:
+    text = "task: static\nmodel: linear\ntrain: {steps: 1000, evaluate_every: %d}"
+    (warning,) = parse(text % 5000, "x.yaml").warnings
+    assert warning.startswith(
+        "line 3: train.evaluate_every: 5000 is more than train.steps, 1000: a seed is evaluated at its last"
+    )
+    assert parse(text % 1000, "x.yaml").warnings == ()
+
+
 def test_success_rate_is_maximised_and_all_else_minimised_unless_the_file_sets_the_direction() -> None:
     for objective, expected in [
         ("par2", Objective("par2", "minimize")),

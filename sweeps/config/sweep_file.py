@@ -294,6 +294,7 @@ def _read(document: dict[str, Any], stem: str, faults: Faults) -> Sweep:
             search = dataclasses.replace(search, configurations=max(grids.values(), default=1))
         warnings += [] if faults else _repetitions(search, cells, faults)
     warnings += [] if faults else _without_threshold(search, cells, faults)
+    warnings += [] if faults else _evaluated_at_the_ends(cells, faults)
     warnings += _check_early_stopping(
         values.get("early_stopping"), stopping, search, seeds, _figures(base, axes), cells, faults
     )
@@ -674,6 +675,19 @@ def _without_threshold(search: Search | None, cells: Sequence[Cell], faults: Fau
         remedy = f". Set {', or '.join(remedies + reference)}" if remedies + reference else ""
         message = f"task {name} has no threshold{where}, so no seed is judged as solved, and {effect}{remedy}"
         yield str(faults.locate("search.objective" if empty else "task", message))
+
+
+def _evaluated_at_the_ends(cells: Sequence[Cell], faults: Faults) -> Iterator[str]:
+    """Yield a warning where lanes are evaluated at step 0 and the last step only."""
+    for cell in cells:
+        resolved = resolve(cell.with_parameters({}))[0]
+        if resolved is not None and resolved["train"]["evaluate_every"] > resolved["train"]["steps"]:
+            message = (
+                f"{resolved['train']['evaluate_every']} is more than train.steps, {resolved['train']['steps']}: a seed is "
+                "evaluated at its first and last step only, so `converged at` is the last step or none"
+            )
+            yield str(faults.locate("train.evaluate_every", message))
+            return
 
 
 # ------------------------------------------------------------------------------------------- search

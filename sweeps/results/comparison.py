@@ -248,7 +248,7 @@ def side_of_file(path: Path) -> Side:
     values = document.values if isinstance(document.values, dict) else {}
     if not isinstance(values.get("exported"), dict):
         raise UserError(
-            f"{path} has no `exported` section: `sweeps export NAME -o {path}` writes one. A sweep is compared by its name"
+            f"{path} has no `exported` section: `sweeps export NAME -o best.yaml` writes one. A sweep is compared by its name"
         )
     settings: dict[str, Any] = {section: values.get(section) for section in ("model", "task", "train")}
     if not all(isinstance(section, dict) for section in settings.values()) or type(settings["train"].get("steps")) is not int:

@@ -44,7 +44,7 @@ def _reproduce(file: Path, console: Console, fresh_seeds: bool, workers: int | N
     sweep = load(file)
     expected = sweep.expected
     if not expected:
-        raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o {file}` writes one")
+        raise UserError(f"{file} has no `exported` section: `sweeps export NAME -o best.yaml` writes one")
     require_results(expected, str(file))
     require_unedited(sweep.document, expected, str(file))
     mode = None if fresh_seeds else _mode(expected)  # a success rate may be compared between modes, a figure may not
