@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import itertools
 import math
 import textwrap
@@ -44,6 +45,7 @@ from sweeps.results.drawing import (
     label_of,
     length_axis,
     numbers_axis,
+    panel_points,
     panel_title,
     panels,
     plain,
@@ -74,6 +76,8 @@ OTHERS = ("any", "best")
 """What the other searched settings are when a metric is drawn against one: of any value, or those of the best configuration."""
 MOST_POINTS = 12_000
 """Points of the thin lines of one panel: of longer curves every n-th evaluation is drawn."""
+MARKER, LEAST_APART = 7.0, 5.0
+"""Points between the centres of markers that are beside each other, and the least of two or three of them."""
 MOST_BARS = 24
 """Configurations of one colour that have bars; more of them have none, and a line of means."""
 STYLE = Style()
@@ -208,11 +212,11 @@ def _median(lines: Sequence[Line]) -> Line:
 
 
 def figure_of(one: RankedConfiguration, y: str) -> Interval:
-    """Return a configuration metric with its interval; empty where no seed defines it. Raises FigureError if unknown."""
+    """Return a configuration metric as `Summary.shown` does; empty where no seed defines it. Raises FigureError if unknown."""
     name = metrics.canonical_name(y)
     names = [metric.name for metric in metrics.configuration_metrics(one.results)]
     if name in names:
-        return one.summary.value(name)
+        return one.summary.shown(name)
     raise FigureError(f"no metric {y!r} of a configuration; there are {', '.join(names)}.{_hint(y, names)}")
 
 
@@ -638,23 +642,9 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
     space = {path: dimension for one in wanted.reports for path, dimension in one.search.space.items()}
     labels = list(dict.fromkeys(label for label, _, _ in placed))
     figure, drawn = panels(len(y), style)
-    binned = bars = False
+    binned = bars = hidden = aside = False
     key: dict[str, str] = {}
     for panel, name in zip(drawn, y, strict=True):
-        for at, label in enumerate(labels):
-            own = [(one, position) for other, one, position in placed if other == label]
-            shift = 0.0 if numeric else 0.6 * ((at + 0.5) / len(labels) - 0.5)
-            xs = [
-                position if isinstance(position, float) and numeric else positions.index(position) + shift
-                for _, position in own
-            ]
-            found = [figure_of(one, name) for one, _ in own]
-            pruned = [one.state == "pruned" for one, _ in own]
-            many = len(own) > MOST_BARS
-            bars = bars or (any(each.low is not None for each in found) and not many)
-            _intervals(panel, xs, found, pruned, at, label, many)
-            if numeric and not on_axis and wanted.others == "any":
-                binned = _means(panel, xs, found, at) or binned
         scale_y(panel, name, [v for _, one, _ in placed if (v := figure_of(one, name).estimate) is not None])
         panel.set_xlabel(plain(label_of(x) if not on_axis else x))
         grid(panel, style)
@@ -664,7 +654,28 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
             steps_axis(panel.xaxis)
         else:
             scale_x(panel, numbers, x in space and space[x].has_off and space[x].off == 0)
+        groups = []
+        for at, label in enumerate(labels):
+            own = [(one, position) for other, one, position in placed if other == label]
+            shift = 0.0 if numeric else 0.6 * ((at + 0.5) / len(labels) - 0.5)
+            xs = [
+                position if isinstance(position, float) and numeric else positions.index(position) + shift
+                for _, position in own
+            ]
+            found = [figure_of(one, name) for one, _ in own]
+            many = len(own) > MOST_BARS
+            values = [one.summary.value(metrics.canonical_name(name)) for one, _ in own]
+            hidden = hidden or any(f.low is None and v.low is not None for f, v in zip(found, values, strict=True))
+            bars = bars or (any(each.low is not None for each in found) and not many)
+            if numeric and not on_axis and wanted.others == "any":
+                binned = _means(panel, xs, found, at) or binned
+            groups.append((xs, found, [one.state == "pruned" for one, _ in own], many))
+        moved = _apart(panel, [(xs, found, many) for xs, found, _, many in groups], None if numeric else 0.54 / len(labels))
+        for at, (label, (xs, found, pruned, many), shown) in enumerate(zip(labels, groups, moved, strict=True)):
+            aside = aside or shown != list(xs)
+            _intervals(panel, shown, found, pruned, at, label, many)
     notes = ["bars: 95 % intervals over seeds"] if bars else []
+    notes += [f"no bar where that of a mean reaches beyond {metrics.BEYOND:g} times the highest seed"] if hidden else []
     if on_axis:
         notes.append(_which(wanted.reports, 2))
     elif wanted.others == "best":
@@ -676,6 +687,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
     if any(one.state == "pruned" for _, one, _ in placed):
         notes.append("hollow: stopped early")
+    notes += ["points at one place are drawn beside each other"] if aside else []
     most = max(Counter(label for label, _, _ in placed).values())
     if most > MOST_MARKED:
         notes.append(f"one in {math.ceil(most / MOST_MARKED)} of {most} points")
@@ -711,6 +723,85 @@ def _intervals(
             fmt=MARKERS[at % len(MARKERS)], color=_colour(at), markersize=4 if many else 5, capsize=2, linewidth=1,
             fillstyle="none" if hollow else "full", alpha=0.6 if many else 1.0,
         )  # fmt: skip
+
+
+def _apart(
+    panel: Axes, groups: Sequence[tuple[Sequence[float], Sequence[Interval], bool]], room: float | None
+) -> list[list[float]]:
+    """Return where the points of groups (xs, values, without bars) are drawn: those that would hide each other side by side.
+
+    Points hide each other that have the same x, and values or bars that meet. The others stay at their x. The scales of the
+    panel are set. `room` is the width in x that the points of one place may take; None: up to the next place.
+    """
+    across, up = panel.xaxis.get_transform(), panel.yaxis.get_transform()
+    xs = [np.array(across.transform(np.array(group, float)), float) for group, _, _ in groups]
+    places = np.unique(np.concatenate(xs).round(9))
+    if room is None and len(places) == 1 and panel.get_autoscalex_on():  # otherwise the limits would follow what is moved
+        wide = 0.1 * abs(places[0]) or 1.0
+        panel.set_xlim(*map(float, across.inverted().transform(np.array([places[0] - wide, places[0] + wide]))))
+    limits = across.transform(np.array(panel.get_xlim() if not panel.get_autoscalex_on() else (places[0], places[-1]), float))
+    point = float(limits[1] - limits[0]) / panel_points(panel)
+    ends = [_extent(found, many, up) for _, found, many in groups]
+    known = [end for extent in ends for pair in extent if pair is not None for end in pair if math.isfinite(end)]
+    height = 0.04 * (max(known) - min(known)) if known else 0.0
+    found: dict[float, list[tuple[float, float, int, int]]] = {}
+    for at, (group, extent) in enumerate(zip(xs, ends, strict=True)):
+        for index, (u, pair) in enumerate(zip(group, extent, strict=True)):
+            if pair is not None:
+                found.setdefault(round(float(u), 9), []).append((pair[0] - height / 2, pair[1] + height / 2, at, index))
+    moved = [list(map(float, group)) for group, _, _ in groups]
+    for u, members in found.items():
+        gaps = np.abs(places - u)[places != u]
+        free = room if room is not None else 0.8 * float(gaps.min(initial=math.inf))
+        for lanes in _side_by_side(members):
+            least = LEAST_APART * point if len(lanes) <= 3 and room is None else 0.0
+            step = min(MARKER * point, max(free / len(lanes), least))
+            for lane, inside in enumerate(lanes):
+                for at, index in inside:
+                    if len(lanes) > 1:
+                        place = np.array([u + (lane - (len(lanes) - 1) / 2) * step])
+                        moved[at][index] = float(across.inverted().transform(place)[0])
+    if not panel.get_autoscalex_on():
+        drawn = np.concatenate([across.transform(np.array(group, float)) for group in moved])
+        wide = min(limits[0], drawn.min() - MARKER * point), max(limits[1], drawn.max() + MARKER * point)
+        panel.set_xlim(*map(float, across.inverted().transform(np.array(wide))))
+    return moved
+
+
+def _extent(found: Sequence[Interval], many: bool, up: Any) -> list[tuple[float, float] | None]:
+    """Return the ends of each point with its bar on the scale of the axis; None without a value."""
+    extents: list[tuple[float, float] | None] = []
+    for one in found:
+        if one.estimate is None or not math.isfinite(one.estimate):
+            extents.append(None)
+            continue
+        ends = [one.estimate] if many else [v for v in (one.low, one.estimate, one.high) if v is not None]
+        scaled = [float(v) for v in up.transform(np.array(ends, float)) if math.isfinite(v)]
+        extents.append((min(scaled), max(scaled)) if scaled else None)
+    return extents
+
+
+def _side_by_side(members: Sequence[tuple[float, float, int, int]]) -> list[list[list[tuple[int, int]]]]:
+    """Return for each set of intervals (low, high, group, index) that meet the fewest lanes in which none meets another.
+
+    Lanes are in the order of their first groups.
+    """
+    sets: list[list[list[tuple[int, int]]]] = []
+    free: list[tuple[float, int]] = []  # (end, lane), as a heap
+    last = -math.inf
+    for low, high, at, index in sorted(members):
+        if low > last:
+            sets.append([])
+            free = []
+        if free and free[0][0] < low:
+            lane = heapq.heappop(free)[1]
+            sets[-1][lane].append((at, index))
+        else:
+            lane = len(sets[-1])
+            sets[-1].append([(at, index)])
+        heapq.heappush(free, (high, lane))
+        last = max(last, high)
+    return [sorted(lanes, key=min) for lanes in sets]
 
 
 def _means(panel: Axes, xs: Sequence[float], figures: Sequence[Interval], at: int) -> bool:

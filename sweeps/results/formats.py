@@ -36,6 +36,8 @@ MOST_STOPPED = 8
 """Configurations that early stopping stopped which are listed with the reason."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
+NOT_SHOWN = f"[{UNKNOWN}]"
+"""In place of an interval that is not shown."""
 WIDTH = 118
 """Columns that prose is wrapped to, so that it is readable in a terminal."""
 
@@ -78,14 +80,22 @@ def question(report: Report) -> str:
     return _wrapped(str(report.row.document.get("question") or ""))
 
 
-def legend(report: Report) -> list[str]:
-    """Return a sentence on every column of the tables."""
+def legend(report: Report, remarks: bool = True) -> list[str]:
+    """Return a sentence on every column of the tables, and with `remarks` on what the remarks below them need."""
     columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
     if not report.is_judged() and report.configurations:
         columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
     mark = f", * {best}" if any(map(report.has_winner, report.cells())) else ""
-    return [*columns, f"#0 is the file's own configuration{mark}."]
+    hides = remarks and any(_hides(report.judged_by(cell[0])) for cell in report.cells())
+    return [*columns, f"#0 is the file's own configuration{mark}.", *([_OF_HIDDEN] if hides else [])]
+
+
+_OF_HIDDEN = (
+    f"{NOT_SHOWN}: the mean has an interval that reaches beyond {metrics.BEYOND:g} times the slowest seed, so it is not shown. "
+    "The budget sets its upper end: so few seeds, or equal ones, do not exclude that others need the whole budget. The median "
+    "is the better summary; JSON and CSV have the interval."
+)
 
 
 def failures_by_reason(report: Report) -> list[Part]:
@@ -463,11 +473,17 @@ def _errors(summary: Summary) -> str:
     if threshold:
         times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
         text += f", {times[0]} and {times[1]} times the threshold {number(threshold)}"
-    mean = summary.value(metrics.RESTRICTED_MEAN.name)
+    mean = summary.shown(metrics.RESTRICTED_MEAN.name)
     if mean.estimate is None or not summary.solved:
         return f"{text}."
-    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
+    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else f" {NOT_SHOWN}" if _hides(summary) else ""
     return f"{text}; mean steps to convergence within the budget {steps(mean.estimate)}{ends}."
+
+
+def _hides(summary: Summary) -> bool:
+    """Return whether the interval of the mean steps to convergence is not shown."""
+    name = metrics.RESTRICTED_MEAN.name
+    return bool(summary.solved) and summary.value(name).high is not None and summary.shown(name).high is None
 
 
 def _group(group: Unsolved) -> str:

@@ -129,7 +129,7 @@ def _sweep(report: Report, used: set[str]) -> list[str]:
         for cell in report.cells()
         for title, found, _ in _sections(formats.of_cell(report, cell))
     ]
-    legend = " ".join(formats.legend(report))
+    legend = " ".join(formats.legend(report, remarks=False))
     lines = [f"% {'-' * 40} {_comment(report.name)}"]
     if not sections and not of_cells:
         return [*lines, "% No configuration has been tried yet.", ""]
