@@ -325,16 +325,23 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     by_error = [cell for cell in cells if report.ranked_by_error(cell)]
     if len(by_error) == len(best):
         why = "Nothing is solved" if report.is_judged() else "The task has no threshold"
-        return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
+        return [f"## {why}: the lowest error of each cell{where}", table(header, rows), *_best_of_all(report)]
     if report.is_without_winner():
         return [f"## Nothing is solved: the first of each cell by {_order(report.search)}{where}", table(header, rows)]
-    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows), *_best_of_all(report)]
     first = [cell for cell in cells if cell[0].rank == 1 and not report.ranked_by_error(cell) and not report.has_winner(cell)]
     for unsolved_cells, which in ((by_error, "with the lowest error"), (first, f"that is first by {_order(report.search)}")):
         if unsolved_cells:
             names = ", ".join(title_of(cell) for cell in unsolved_cells)
             parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration {which}."))
     return parts
+
+
+def _best_of_all(report: Report) -> list[str]:
+    from sweeps.results.comparison import best_of_cells  # here, because it imports this module
+
+    found = best_of_cells(report)
+    return [] if found is None else [_wrapped(found)]
 
 
 def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:

@@ -134,7 +134,8 @@ def _sweep(report: Report, used: set[str]) -> list[str]:
     if not sections and not of_cells:
         return [*lines, "% No configuration has been tried yet.", ""]
     for at, (title, found, remark) in enumerate([*sections, *of_cells]):
-        note = legend if at == 0 or (at == len(sections) and len(of_cells) == 1) else remark
+        with_legend = at == 0 or (at == len(sections) and len(of_cells) == 1)
+        note = " ".join(filter(None, (remark, legend if with_legend else "")))
         if at and at % FLOATS == 0:
             lines += [r"\clearpage", ""]
         lines += _table(found, f"{title} (sweep {report.name})", _label(report.name, title, used), note)
