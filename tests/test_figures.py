@@ -29,6 +29,7 @@ from sweeps.results.figures import (
     draw_reports,
     figure_of,
     position_of,
+    setting_of,
     standard_figures,
 )
 from sweeps.store import Store
@@ -306,6 +307,18 @@ def test_many_configurations_have_a_line_of_means_instead_of_bars(store: Store) 
     (means,) = [line for line in figure.axes[0].lines if line.get_label() == "_mean"]
     assert len(means.get_xdata()) == 8 and all(0 <= value <= 1 for value in means.get_ydata())
     assert "line: mean of the configurations in 8 bins" in texts(figure)
+
+
+def test_a_setting_may_have_its_short_name_where_that_is_unambiguous(store: Store) -> None:
+    found = [report(store, "small")]
+    assert [setting_of(found, x) for x in ("lr", "noise", "dropout", "model", "batch", "clamp")] == [
+        "train.lr", "train.gradient_noise", "model.dropout", "model", "train.batch", "model.clamp",
+    ]  # fmt: skip
+    assert draw(store, ["small"], x="lr").axes[0].get_xlabel() == "learning rate"
+    with pytest.raises(FigureError, match=r"'name' is several settings: model\.name, task\.name"):
+        setting_of(found, "name")
+    with pytest.raises(FigureError, match=r"'lrr': .* an axis of the sweep \(model\), .*Did you mean 'train\.lr'"):
+        draw(store, ["small"], x="lrr")
 
 
 def test_points_that_would_hide_each_other_are_side_by_side_and_others_stay(store: Store) -> None:

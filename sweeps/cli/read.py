@@ -118,7 +118,7 @@ def figure_(
         str | None, typer.Option(help="lines, points, parallel, importance or pareto; else lines or points, by x")
     ] = None,
     x: Annotated[
-        str | None, typer.Option(help="step (the default), length, an axis of the sweep, or a setting such as train.lr")
+        str | None, typer.Option(help="step (the default), length, an axis of the sweep, or a setting such as train.lr, or lr")
     ] = None,
     y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
     by: Annotated[str, typer.Option(help="axes that colours distinguish, with commas; else all but x")] = "",

@@ -15,6 +15,7 @@ import dataclasses
 import heapq
 import itertools
 import math
+import re
 import textwrap
 from bisect import bisect_right
 from collections import Counter
@@ -28,6 +29,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweeps.config.compare import values_at
+from sweeps.config.diff import leaves
 from sweeps.config.registry import nearest
 from sweeps.config.space import Dimension
 from sweeps.results import metrics
@@ -60,7 +62,7 @@ from sweeps.results.drawing import (
     width_of,
     write,
 )
-from sweeps.results.formats import ON, parameters, shown_value
+from sweeps.results.formats import ON, SHORT_NAMES, parameters, shown_value
 from sweeps.results.metrics import StepMetric
 from sweeps.results.numbers import number, percent, steps
 from sweeps.results.report import Report, report
@@ -72,6 +74,7 @@ from sweeps.training.lane import LaneResult
 __all__ = ["KINDS", "FigureError", "Style", "draw", "draw_reports", "save", "standard_figures", "write"]
 
 KINDS = ("lines", "points", "parallel", "importance", "pareto")
+SECTIONS = ("train", "model", "task")
 OTHERS = ("any", "best")
 """What the other searched settings are when a metric is drawn against one: of any value, or those of the best configuration."""
 MOST_POINTS = 12_000
@@ -231,6 +234,39 @@ def position_of(one: RankedConfiguration, x: str) -> float | str | None:
     return float(found[0]) if is_number else str(found[0])
 
 
+def setting_of(reports: Sequence[Report], x: str) -> str:
+    """Return the axis or the path of a setting that `x` names, which may be short: `lr`, or `noise` as in the tables.
+
+    One that is searched goes before the others. Raises FigureError for what no configuration has, and for a short name of
+    several settings.
+    """
+    found = [one for report in reports for one in report.configurations]
+    if not found or any(position_of(one, x) is not None for one in found):
+        return x
+    axes = list(dict.fromkeys(axis for one in found for axis in one.configuration.labels))
+    searched = dict.fromkeys(path for report in reports for path in report.search.space)
+    paths = dict.fromkeys(
+        re.sub(r"\.units\.\d+\.", ".", path)  # which `values_at` finds where the units share it
+        for settings in {id(one.configuration.settings): one.configuration.settings for one in found}.values()
+        for section in SECTIONS
+        for path, _ in leaves(settings.get(section, {}), section)
+    )
+    for among in (searched, paths):
+        named = [path for path in among if path.endswith(f".{x}") or SHORT_NAMES.get(path) == x]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise FigureError(f"{x!r} is several settings: {', '.join(sorted(named))}. Name one of them")
+    names = [*axes, *LINES, *paths]
+    short = {path.rpartition(".")[2]: path for path in paths} | {
+        name: path for path, name in SHORT_NAMES.items() if path in paths
+    }
+    near = nearest(x, names) or short.get(nearest(x, list(short)) or "")
+    hint = f" Did you mean {near!r}?" if near else ""
+    axis = f"an axis of the sweep ({', '.join(axes)})" if axes else "an axis of a sweep"
+    raise FigureError(f"nothing has a value of {x!r}: it is step, length, {axis}, or a setting such as train.lr.{hint}")
+
+
 def _hint(word: str, names: Sequence[str]) -> str:
     near = nearest(word, names)
     return f" Did you mean {near!r}?" if near else ""
@@ -287,6 +323,8 @@ def draw_reports(
     _require("kind", kind or KINDS[0], KINDS)
     _require("others", others, OTHERS)
     chosen = kind or ("lines" if (x or "step") in LINES else "points")
+    if x and x not in LINES and chosen == "points":
+        x = setting_of(reports, x)
     wanted = _Wanted(reports, x or "", y, by, others, style)
     if chosen in ("lines", "points"):
         wanted = dataclasses.replace(wanted, x=x or "step")
@@ -387,10 +425,6 @@ def _axis_figure(wanted: _Wanted) -> Figure:
             for configuration in drawn:
                 label = legend_label(configuration, shown, "" if several else one.name)
                 labelled.append((f"{one.name}: {label}".rstrip(": ") if several else label, configuration))
-    if found and x not in LINES and all(position_of(one, x) is None for one in found):
-        raise FigureError(
-            f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
-        )
     if not labelled:
         raise FigureError(f"nothing to draw: {'; '.join(wanted.missing)}")
     results = [result for _, one in labelled for result in one.results]

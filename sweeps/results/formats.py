@@ -36,6 +36,8 @@ MOST_STOPPED = 8
 """Configurations that early stopping stopped which are listed with the reason."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
+STOPPED = "†"
+"""After the number of a configuration that early stopping stopped."""
 NOT_SHOWN = f"[{UNKNOWN}]"
 """In place of an interval that is not shown."""
 WIDTH = 118
@@ -88,6 +90,8 @@ def legend(report: Report, remarks: bool = True) -> list[str]:
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
     mark = f", * {best}" if any(map(report.has_winner, report.cells())) else ""
     hides = remarks and any(_hides(report.judged_by(cell[0])) for cell in report.cells())
+    if any(one.state == "pruned" for one in report.configurations):
+        mark += f", {STOPPED} stopped early, so its figures are of fewer seeds or steps and it has no rank"
     return [*columns, f"#0 is the file's own configuration{mark}.", *([_OF_HIDDEN] if hides else [])]
 
 
@@ -423,7 +427,7 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
             for metric, column in _columns()
         ]  # fmt: skip
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
-        mark = f"{number}*" if marked and one.rank == 1 else str(number)
+        mark = f"{number}*" if marked and one.rank == 1 else f"{number}{STOPPED}" if one.state == "pruned" else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
     return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
 

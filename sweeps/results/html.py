@@ -149,7 +149,8 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
-        fields += [Field(str(one.configuration.number))]
+        mark = formats.STOPPED if one.state == "pruned" else ""
+        fields += [Field(f"{one.configuration.number}{mark}", one.configuration.number)]
         fields += [Field(UNKNOWN if one.rank is None else str(one.rank)), Field(_state(one))]
         fields += [_metric(one, metric, text) for _, metric, text in columns]
         fields += [_parameter(report, one, path) for path in paths]

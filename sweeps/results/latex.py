@@ -28,7 +28,7 @@ SMALL = r"\footnotesize\setlength{\tabcolsep}{2pt}"
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': "''", "`": r"\textasciigrave{}", UNKNOWN: "--", "—": "---", "−": "$-$",
+    '"': "''", "`": r"\textasciigrave{}", UNKNOWN: "--", "†": r"\dag{}", "—": "---", "−": "$-$",
     "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$",
     "∞": r"$\infty$", "∈": r"$\in$", "√": r"$\surd$", "·": r"$\cdot$", "…": r"\ldots{}", "°": r"$^\circ$",
     "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$", "η": r"$\eta$",
@@ -38,7 +38,7 @@ _SPECIAL = {
 _SCRIPTS = {"<sub>": "_", "<super>": "^"}
 _NOT_IN_OT1 = "«»ÐðÞþ"
 _WITHOUT_SIGNS = re.compile(r"[^0-9A-Za-z]+")
-_NUMERIC = re.compile(r"[-+]?[\d.]+(?:e[+-]?\d+)?[kMG%]?\*?|\d+/\d+ .*|" + UNKNOWN + r"|")
+_NUMERIC = re.compile(r"[-+]?[\d.]+(?:e[+-]?\d+)?[kMG%]?[*†]?|\d+/\d+ .*|" + UNKNOWN + r"|")
 _EXPONENT = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?\d+)(?!\w)")
 _NEGATIVE = re.compile(r"(?<![\w.)\]])-(?=\d)")
 
