@@ -17,7 +17,7 @@ from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 from sweeps.errors import StoreError, UserError
 from sweeps.results import Report, as_csv, as_json, as_markdown, report
 from sweeps.results.export import best
-from sweeps.results.formats import parameters, table
+from sweeps.results.formats import failed_seeds, parameters, table
 from sweeps.results.numbers import number, percent, steps
 from sweeps.results.thresholds import thresholds
 from sweeps.store import Store
@@ -517,6 +517,25 @@ def test_the_pareto_front_is_marked_and_listed_in_the_order_of_the_first_objecti
         ("1", "45000"),
         ("1", "15700"),
     ]
+
+
+def test_the_seeds_that_failed_are_listed_alone_with_their_verdicts(store: Store) -> None:
+    made_sweep(store)
+    answer = call("report", "small", "--failed", "--store", store.location)
+    assert "# small: seeds that failed" in answer.out
+    assert "7 of 12 finished seeds: 5 too few evaluations; 1 diverged; 1 error." in answer.out
+    fields = [[field.strip() for field in line.strip("| ").split("|")] for line in answer.out.splitlines() if line[:2] == "| "]
+    assert fields[0] == ["model", "#", "seed", "verdict", "why"]
+    assert [row[:3] for row in fields[1:]] == [
+        ["nau", "0", "2"], ["linear", "1", "0"], ["linear", "1", "1"], ["linear", "1", "2"], ["linear", "0", "0"],
+        ["linear", "0", "1"], ["linear", "0", "2"],
+    ]  # fmt: skip
+    assert fields[-1][3:] == ["error", "ended in an exception: RuntimeError: boom"]
+    rows = [failed_seeds([report(store, "small")], format) for format in ("json", "csv")]
+    assert [row["verdict"] for row in json.loads(rows[0])] == [row["verdict"] for row in csv.DictReader(io.StringIO(rows[1]))]
+    assert "--failed lists seeds" in call("report", "small", "--failed", "--format", "tex", "--store", store.location).err
+    store.begin_sweep("empty", "", DOCUMENT)
+    assert "None of 0 finished seeds" in failed_seeds([report(store, "empty")], "md")
 
 
 def test_an_interval_of_the_mean_that_only_the_budget_decides_is_not_shown_but_explained(store: Store) -> None:

@@ -56,12 +56,16 @@ def report_(
         str | None,
         typer.Option(help="what a row of csv and parquet is about: configurations (default), seeds, or curves"),
     ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="only the seeds that are unsolved, diverged or ended in an error, with the reason")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
     """Print the results of sweeps: of several, json is a list of reports, and csv one table with a column `sweep`."""
     from sweeps.results import FORMATS, report
+    from sweeps.results.formats import FAILED_FORMATS, failed_seeds
     from sweeps.results.frames import require_level
     from sweeps.store import Store
 
@@ -71,6 +75,9 @@ def report_(
         if chosen.levels is None:
             tables = " or ".join(name for name, one in FORMATS.items() if one.levels is not None)
             raise UserError(f"--level is for tables: --format {tables}, and not {format}")
+    if failed and (format not in FAILED_FORMATS or level not in (None, "seeds")):
+        given = f"--level {level}" if format in FAILED_FORMATS else f"--format {format}"
+        raise UserError(f"--failed lists seeds, with --format {', '.join(FAILED_FORMATS)} and --level seeds only, not {given}")
     if chosen.is_binary and output is None:
         raise UserError(f"{format} is no text: name the file to write, -o {names[0]}.{format}")
     require_different(names)
@@ -78,7 +85,9 @@ def report_(
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
     contents: list[str | bytes]
-    if level is not None and chosen.levels is not None:
+    if failed:
+        contents = [failed_seeds(found, format, timing)]
+    elif level is not None and chosen.levels is not None:
         contents = [chosen.levels(level, found, timing)]
     elif len(found) > 1 and chosen.several is not None:
         contents = [chosen.several(found, timing)]

@@ -38,6 +38,10 @@ MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
 STOPPED = "†"
 """After the number of a configuration that early stopping stopped."""
+FAILED_FORMATS = ("md", "json", "csv")
+"""Formats of `sweeps report --failed`."""
+FAILED_KINDS = ("crossed back", "near", "on its way", "stalled", "too few evaluations", "diverged", "error")
+"""Verdicts of seeds that failed."""
 NOT_SHOWN = f"[{UNKNOWN}]"
 """In place of an interval that is not shown."""
 WIDTH = 118
@@ -157,6 +161,41 @@ def _tex(reports: Sequence[Report], timing: bool) -> str:
     from sweeps.results.latex import as_tex  # here, because it imports this module
 
     return as_tex(reports, timing)
+
+
+def failed_seeds(reports: Sequence[Report], format: str, timing: bool = True) -> str:
+    """Return the seeds that are unsolved, diverged or ended in an error, with their verdicts, as one of `FAILED_FORMATS`.
+
+    In json and csv they are rows of the level `seeds`. Seeds of a task without a threshold are not unsolved.
+    """
+    every = frames.rows_of("seeds", reports, timing)
+    rows = [row for row in every if row["verdict"] in FAILED_KINDS]
+    if format == "json":
+        return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if format == "csv":
+        return frames.csv_text(rows)
+    parts: list[Part] = []
+    for report in reports:
+        of_sweep = [row for row in rows if row["sweep"] == report.name]
+        finished = sum(row["sweep"] == report.name for row in every)
+        counts = Counter(row["verdict"] for row in of_sweep)
+        kinds = "; ".join(f"{counts[kind]} {kind}" for kind in FAILED_KINDS if counts[kind])
+        parts.append(f"# {report.name}: seeds that failed")
+        if not of_sweep:
+            parts.append(f"None of {_counted(finished, 'finished seed')} is unsolved, diverged or ended in an error.")
+            continue
+        parts.append(_wrapped(f"{len(of_sweep)} of {_counted(finished, 'finished seed')}: {kinds}."))
+        axes = list(dict.fromkeys(axis for one in report.configurations for axis in one.configuration.labels))
+        fresh = any(row["phase"] == "confirmation" for row in of_sweep)
+        header = [*axes, "#", *(["phase"] if fresh else []), "seed", "verdict", "why"]
+        parts.append(table(header, [
+            [
+                *(str(row.get(f"cell.{axis}", "")) for axis in axes), str(row["number"]), *([row["phase"]] if fresh else []),
+                str(row["seed"]), row["verdict"], " ".join(row["verdict_text"].split()),
+            ]
+            for row in of_sweep
+        ]))  # fmt: skip
+    return "\n\n".join(map(str, parts)) + "\n"
 
 
 @dataclass(frozen=True)
