@@ -94,7 +94,7 @@ def test_the_report_says_what_was_stopped_and_what_that_saved(finished: Finish) 
     shown = as_markdown(found)
     assert f"Early stopping stopped {len(stopped)} configurations" in shown
     assert "Stopped early, so not ranked: #" in shown and " after 7 seeds of" in shown
-    for page, mark in ((shown, "| {}† "), (as_tex([found]), "\n{}\\dag{{}} & "), (as_html([found]), ">{}&#8224;<")):
+    for page, mark in ((shown, "| {}† "), (as_tex([found]), "\n{}$\\dagger$ & "), (as_html([found]), ">{}&#8224;<")):
         assert all(mark.format(one.configuration.number) in page.replace("</td>", "<") for one in stopped)
         assert "stopped early, so its figures are of fewer seeds or steps" in " ".join(page.split())
     entry = next(e for e in found.as_dict()["configurations"] if e["state"] == "pruned" and e["stopped"]["steps"] == 10)

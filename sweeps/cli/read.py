@@ -56,6 +56,9 @@ def report_(
         str | None,
         typer.Option(help="what a row of csv and parquet is about: configurations (default), seeds, or curves"),
     ] = None,
+    width: Annotated[
+        str, typer.Option(help="of tex: `column` or `page` of a paper in two columns; else the line of one in one column")
+    ] = "",
     failed: Annotated[
         bool, typer.Option("--failed", help="only the seeds that are unsolved, diverged or ended in an error, with the reason")
     ] = False,
@@ -67,6 +70,7 @@ def report_(
     from sweeps.results import FORMATS, report
     from sweeps.results.formats import FAILED_FORMATS, failed_seeds
     from sweeps.results.frames import require_level
+    from sweeps.results.latex import WIDTHS, as_tex
     from sweeps.store import Store
 
     chosen = FORMATS[format]
@@ -75,6 +79,8 @@ def report_(
         if chosen.levels is None:
             tables = " or ".join(name for name, one in FORMATS.items() if one.levels is not None)
             raise UserError(f"--level is for tables: --format {tables}, and not {format}")
+    if width and (format != "tex" or width not in WIDTHS):
+        raise UserError(f"--width is {' or '.join(WIDTHS)}, with --format tex, not {width!r} with {format}")
     if failed and (format not in FAILED_FORMATS or level not in (None, "seeds")):
         given = f"--level {level}" if format in FAILED_FORMATS else f"--format {format}"
         raise UserError(f"--failed lists seeds, with --format {', '.join(FAILED_FORMATS)} and --level seeds only, not {given}")
@@ -85,7 +91,9 @@ def report_(
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
     contents: list[str | bytes]
-    if failed:
+    if width:
+        contents = [as_tex(found, timing, width)]
+    elif failed:
         contents = [failed_seeds(found, format, timing)]
     elif level is not None and chosen.levels is not None:
         contents = [chosen.levels(level, found, timing)]
