@@ -485,6 +485,13 @@ def test_configurations_that_break_a_constraint_are_last_and_the_report_says_whi
     assert [row["broken_constraints"] for row in rows] == ["", "success_rate at most 0.9", "", "diverged at most 0"]
 
 
+def test_what_breaks_a_constraint_is_not_marked_as_the_best_of_its_cell(store: Store) -> None:
+    """Of nau #0 solves 2 of 3 seeds and #1 all 3; linear meets the limit, and nothing of it is solved."""
+    text = " ".join(as_markdown(searched(store, constraints={"success_rate": {"at_most": 0.1}})).split())
+    assert "No configuration meets all constraints in model=nau: there it is the configuration that is first by the" in text
+    assert "| 0 | 2/3" in text and "0*" not in text and "the best of its cell" not in text
+
+
 def test_a_search_without_constraints_or_further_objectives_has_no_fields_of_them(small: Report) -> None:
     entry = small.as_dict()["configurations"][0]
     assert "broken_constraints" not in entry and "objectives" not in entry

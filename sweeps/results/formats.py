@@ -92,7 +92,7 @@ def legend(report: Report, remarks: bool = True) -> list[str]:
     if not report.is_judged() and report.configurations:
         columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
-    mark = f", * {best}" if any(map(report.has_winner, report.cells())) else ""
+    mark = f", * {best}" if any(map(report.is_marked, report.cells())) else ""
     hides = remarks and any(_hides(report.judged_by(cell[0])) for cell in report.cells())
     if any(one.state == "pruned" for one in report.configurations):
         mark += f", {STOPPED} stopped early, so its figures are of fewer seeds or steps and it has no rank"
@@ -377,6 +377,10 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
         if unsolved_cells:
             names = ", ".join(title_of(cell) for cell in unsolved_cells)
             parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration {which}."))
+    breaking = [title_of(cell) for cell in cells if report.has_winner(cell) and not report.is_marked(cell)]
+    if breaking:
+        first_by = f"there it is the configuration that is first by {_order(report.search)}"
+        parts.append(_wrapped(f"No configuration meets all constraints in {', '.join(breaking)}: {first_by}."))
     return parts
 
 
@@ -450,7 +454,7 @@ def title_of(cell: Sequence[RankedConfiguration]) -> str:
 
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title, marked = title_of(cell), report.has_winner(cell)
+    title, marked = title_of(cell), report.is_marked(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
