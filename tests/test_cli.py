@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,6 +212,12 @@ def test_init_writes_a_file_that_is_sound_and_overwrites_none(sweeps: Command, t
     text = (tmp_path / "mine.yaml").read_text()
     assert "\nname: mine\n" in text and "sweeps run mine.yaml " in text and "quickstart" not in text
     assert sweeps("check", "mine.yaml").status == 0
+    first = text.index("# early_stopping:")
+    assert "# confirm: " in text[first:]
+    uncommented = text[:first] + re.sub("(?m)^# ", "", text[first:])
+    (tmp_path / "uncommented.yaml").write_text(uncommented)
+    sound = sweeps("check", "uncommented.yaml")
+    assert sound.status == 0 and "3 cells" in sound.out and "to 420 lanes" in sound.out and not sound.err, sound
     again = sweeps("init", "mine.yaml")
     assert again.status == 2
     assert "mine.yaml exists and is not overwritten" in again.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +15,13 @@ import pytest
 from commands import call
 from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 
+from sweeps.config.space import Constraint
 from sweeps.config.yaml import dump, read
 from sweeps.errors import UserError
-from sweeps.results import comparison
-from sweeps.results.comparison import Seed, Side, compare, select, side_of_file
+from sweeps.results import Report, as_markdown, comparison, report
+from sweeps.results.comparison import Seed, Side, best_of_cells, compare, select, side_of_file
 from sweeps.results.export import best
+from sweeps.results.html import as_html
 from sweeps.runner.reproduce import agreement
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
@@ -535,3 +538,53 @@ def test_wrong_requests_are_refused_before_anything_is_computed(store: Store, tm
     assert [
         word in answer.err for word, answer in zip(("small", "same lanes", "no such file", "xml", "0.95"), refused, strict=True)
     ]
+
+
+# ------------------------------------------------------------------------------------------- the best of all cells
+
+
+def test_the_report_says_which_cell_is_best_and_what_chance_may_explain(store: Store) -> None:
+    """nau #1 solves 3 of 3 seeds, linear none of the same 3: by chance once in 8, and as often the other way round."""
+    found = report(store, "small")
+    said = best_of_cells(found)
+    assert said == (
+        "Lowest par2 of all cells: model=nau #1 with 5k, then model=linear #1 with 30k. Seeds solved, 3/3 and 0/3: chance may "
+        "explain the difference (McNemar's exact test, p = 0.25). So it is not shown which of the two is better, nor that they "
+        "are equal. The p-values do not count that each was chosen by these results."
+    )
+    assert said in " ".join(as_markdown(found).split()) and said in " ".join(html.unescape(as_html([found])).split())
+
+
+def test_no_cell_is_the_best_where_tasks_or_budgets_differ_or_nothing_is_solved(store: Store) -> None:
+    found = report(store, "small")
+
+    def changed(**sections: dict[str, Any]) -> Report:
+        settings = {name: found.configurations[2].configuration.settings[name] | of for name, of in sections.items()}
+        linear = [
+            dataclasses.replace(one, configuration=dataclasses.replace(
+                one.configuration, settings={**one.configuration.settings, **settings}
+            ))
+            for one in found.configurations[2:]
+        ]  # fmt: skip
+        return dataclasses.replace(found, configurations=(*found.configurations[:2], *linear))
+
+    assert best_of_cells(changed(task={"operation": "mul"})) == "No cell is named the best of all: they have different tasks."
+    assert "different budgets" in str(best_of_cells(changed(train={"steps": 20_000})))
+    only_linear = dataclasses.replace(found, configurations=found.configurations[2:])
+    assert best_of_cells(only_linear) is None
+    limited = dataclasses.replace(found.search, constraints=(Constraint("success_rate", "at_least", 0.9),))
+    assert best_of_cells(dataclasses.replace(found, search=limited)) == "Only model=nau meets all constraints."
+
+
+def test_equal_cells_are_both_named_and_none_is_shown_to_be_better(store: Store) -> None:
+    found = report(store, "small")
+    twin = dataclasses.replace(
+        found.configurations[0],
+        configuration=dataclasses.replace(found.configurations[0].configuration, cell="model=twin", labels={"model": "twin"}),
+    )
+    said = best_of_cells(dataclasses.replace(found, configurations=(found.configurations[0], twin)))
+    assert said == (
+        "Lowest par2 of all cells: model=nau #1 and model=twin #1, both 5k. Seeds solved, 3/3 and 3/3: no difference. Steps "
+        "until seeds converge, 5k and 5k on average: chance may explain the difference (log-rank test, p = 1). So it is not "
+        "shown which of the two is better, nor that they are equal."
+    )

@@ -19,6 +19,8 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.config.yaml import dump
 from sweeps.results import as_markdown, report
 from sweeps.results.export import best
+from sweeps.results.html import as_html
+from sweeps.results.latex import as_tex
 from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.search import CellSearch, Finished
 from sweeps.store import Store
@@ -92,6 +94,9 @@ def test_the_report_says_what_was_stopped_and_what_that_saved(finished: Finish) 
     shown = as_markdown(found)
     assert f"Early stopping stopped {len(stopped)} configurations" in shown
     assert "Stopped early, so not ranked: #" in shown and " after 7 seeds of" in shown
+    for page, mark in ((shown, "| {}† "), (as_tex([found]), "\n{}$\\dagger$ & "), (as_html([found]), ">{}&#8224;<")):
+        assert all(mark.format(one.configuration.number) in page.replace("</td>", "<") for one in stopped)
+        assert "stopped early, so its figures are of fewer seeds or steps" in " ".join(page.split())
     entry = next(e for e in found.as_dict()["configurations"] if e["state"] == "pruned" and e["stopped"]["steps"] == 10)
     assert entry["stopped"]["reason"].endswith("at step 10 by error.extrapolation.median")
     assert entry["objective"] is None and entry["par2"] is None  # of another budget than the others

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from lanes import PLAIN
-from made_sweep import DOCUMENT, made_sweep
+from made_sweep import DOCUMENT, configuration, made_sweep
+from made_sweep import lane as made_lane
 
 from sweeps.config.settings import lane_key, resolve
 from sweeps.config.sweep_file import parse
 from sweeps.errors import StoreError
-from sweeps.results.export import ExportError, best, compare_seeds
+from sweeps.results import report
+from sweeps.results.export import ExportError, best, compare_seeds, exported_of
 from sweeps.store import Store
 from sweeps.training.lane import LaneResult
 
@@ -152,4 +154,21 @@ def test_what_breaks_a_constraint_is_exported_only_where_nothing_meets_them_and_
     other = Store(Path(store.location).parent / "other")
     made_sweep(other, document=DOCUMENT | {"search": DOCUMENT["search"] | {"constraints": {"success_rate": {"at_most": 0.1}}}})
     assert "# No configuration meets all constraints; this one breaks success_rate at most 0.1." in best(other, "small", "nau")
+    limited = report(other, "small")
+    nau = limited.cells()[0][0]
+    assert exported_of(limited, nau) == "first configuration, none meeting all constraints,"
     assert exported(other)["cell"] == {"model": "linear"}  # of all cells the best of those that meet them
+
+
+def test_a_task_without_a_threshold_has_no_success_rate_in_the_header(store: Store) -> None:
+    entry = configuration("nau", 0)
+    store.begin_sweep("open", "", DOCUMENT)
+    store.add_configuration("open", entry)
+    store.add_records([dataclasses.replace(made_lane(entry, seed, None, 0.25), threshold=None) for seed in range(3)])
+    found, text = report(store, "open"), best(store, "open")
+    assert exported_of(found) == "lowest error, the task having no threshold,"
+    assert text.splitlines()[1:3] == [
+        "# Lowest error, the task having no threshold, of sweep open: cell model=nau, configuration 0.",
+        "# Lowest error 0.25 (median of 3 seeds); the task has no threshold.",
+    ]
+    assert "olved" not in text.partition("sweeps reproduce")[0]

@@ -20,6 +20,7 @@ from sweeps.results.figures import (
     _budgets,
     _judged_column,
     _note_on_budgets,
+    _side_by_side,
     _thinned,
     _until,
     against_length,
@@ -28,6 +29,7 @@ from sweeps.results.figures import (
     draw_reports,
     figure_of,
     position_of,
+    setting_of,
     standard_figures,
 )
 from sweeps.store import Store
@@ -305,6 +307,38 @@ def test_many_configurations_have_a_line_of_means_instead_of_bars(store: Store) 
     (means,) = [line for line in figure.axes[0].lines if line.get_label() == "_mean"]
     assert len(means.get_xdata()) == 8 and all(0 <= value <= 1 for value in means.get_ydata())
     assert "line: mean of the configurations in 8 bins" in texts(figure)
+
+
+def test_a_setting_may_have_its_short_name_where_that_is_unambiguous(store: Store) -> None:
+    found = [report(store, "small")]
+    assert [setting_of(found, x) for x in ("lr", "noise", "dropout", "model", "batch", "clamp")] == [
+        "train.lr", "train.gradient_noise", "model.dropout", "model", "train.batch", "model.clamp",
+    ]  # fmt: skip
+    assert draw(store, ["small"], x="lr").axes[0].get_xlabel() == "learning rate"
+    with pytest.raises(FigureError, match=r"'name' is several settings: model\.name, task\.name"):
+        setting_of(found, "name")
+    with pytest.raises(FigureError, match=r"'lrr': .* an axis of the sweep \(model\), .*Did you mean 'train\.lr'"):
+        draw(store, ["small"], x="lrr")
+
+
+def test_points_that_would_hide_each_other_are_side_by_side_and_others_stay(store: Store) -> None:
+    """At lr 1e-3 nau #0 solves 2 of 3 seeds and linear #0 none, whose bars meet; their errors, without bars, do not."""
+    panel, errors = draw(store, ["small"], x="train.lr", y=["success_rate", "error.extrapolation.median"]).axes
+
+    def places(of: Any) -> dict[str, list[float]]:
+        return {bar.get_label(): sorted(map(float, bar.lines[0].get_xdata())) for bar in of.containers}
+
+    (nau, _), (linear, _) = places(panel)["nau"], places(panel)["linear"]
+    assert 8e-4 < nau < 1e-3 < linear < 1.2e-3 and nau + linear == pytest.approx(2e-3)
+    assert places(errors)["nau"][0] == 1e-3
+    drawn = draw(store, ["small"], x="model", y=["success_rate"])
+    assert "points at one place" in texts(draw(store, ["small"], x="train.lr")) and "points at one place" not in texts(drawn)
+    assert places(drawn.axes[0]) == {"small": [0.0, 1.0]}
+
+
+def test_intervals_have_the_fewest_lanes_in_which_none_meets_another() -> None:
+    members = [(0.0, 2.0, 0, 0), (1.0, 3.0, 1, 0), (2.5, 4.0, 0, 1), (9.0, 9.5, 2, 0), (3.5, 3.6, 2, 1)]
+    assert _side_by_side(members) == [[[(0, 0), (0, 1)], [(1, 0), (2, 1)]], [[(2, 0)]]]
 
 
 def test_different_budgets_are_marked_and_listed(curved: Store) -> None:

@@ -9,10 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
 from made_sweep import made_sweep
 
+from sweeps.errors import UserError
 from sweeps.results import FORMATS, Report, report
 from sweeps.results.latex import as_tex, escape, value
 from sweeps.store import Store
@@ -93,14 +95,37 @@ def test_labels_cannot_write_commands(small: Report) -> None:
     assert r"\input" not in text.replace(r"\textbackslash{}input", "") and "\x1b" not in text
 
 
+def test_tables_for_two_columns_have_parameters_apart_and_long_ones_in_parts(small: Report, tmp_path: Path) -> None:
+    many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
+    column, page = as_tex([small, many], width="column"), as_tex([small, many], width="page")
+    assert r"\caption{model=nau, parameters (sweep small)}" in column and r"\caption{model=nau, part 2 of 2 (sweep" in column
+    assert "nau & 1 & 3/3 100\\% [44, 100] & 3 & 4k & 0.4 & 5k \\\\" in column
+    assert "nau & 1 & lr $3.2 \\times 10^{-3}$, dropout off, noise $3.4 \\times 10^{-4}$ \\\\" in column
+    assert page.count(r"\begin{table*}[tp]") == page.count(r"\sbox{\sweepstable}") == 3 + 1 + 2 and "parameters (" not in page
+    for text in (column, page):
+        assert "longtable" not in text and r"\usepackage{booktabs,graphicx}" in text
+        labels = re.findall(r"\\label\{(.*?)\}", text)
+        assert len(set(labels)) == len(labels)
+    with pytest.raises(UserError, match="--width of a LaTeX report is column or page"):
+        as_tex([small], width="wide")
+    refused = call("report", "small", "--width", "page", "--store", str(tmp_path))
+    assert refused.status == 2 and "--width is column or page, with --format tex" in refused.err
+    shown = call("report", "small", "--width", "page", "--format", "tex", "--store", str(tmp_path))
+    assert shown.out == as_tex([small], width="page")
+
+
 @pytest.mark.slow
-def test_pdflatex_compiles_it(small: Report, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", ["", "column", "page"])
+def test_pdflatex_compiles_it(small: Report, tmp_path: Path, width: str) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("there is no pdflatex on this machine")
     many = dataclasses.replace(small, configurations=small.configurations[:1] * 40)
-    body = as_tex([renamed(small, f"{HOSTILE} é \u2082 \u65e5"), many])
-    text = rf"\documentclass{{article}}\usepackage{{booktabs,longtable}}\begin{{document}}{body}\end{{document}}"
+    hostile = HOSTILE.replace("/etc/passwd", "f") if width else HOSTILE  # no word is too long for a column
+    body = as_tex([renamed(small, f"{hostile} é \u2082 \u65e5"), many], width=width)
+    columns, packages = ("[twocolumn]", "booktabs,graphicx") if width else ("", "booktabs,longtable")
+    text = rf"\documentclass{columns}{{article}}\usepackage{{{packages}}}\begin{{document}}{body}Text.\end{{document}}"
     (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert not width or not re.search(r"Overfull .hbox|Float too large", done.stdout)

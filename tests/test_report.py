@@ -17,7 +17,7 @@ from made_sweep import BUDGET, DOCUMENT, TUNED, configuration, lane, made_sweep
 from sweeps.errors import StoreError, UserError
 from sweeps.results import Report, as_csv, as_json, as_markdown, report
 from sweeps.results.export import best
-from sweeps.results.formats import parameters, table
+from sweeps.results.formats import failed_seeds, parameters, table
 from sweeps.results.numbers import number, percent, steps
 from sweeps.results.thresholds import thresholds
 from sweeps.store import Store
@@ -485,6 +485,13 @@ def test_configurations_that_break_a_constraint_are_last_and_the_report_says_whi
     assert [row["broken_constraints"] for row in rows] == ["", "success_rate at most 0.9", "", "diverged at most 0"]
 
 
+def test_what_breaks_a_constraint_is_not_marked_as_the_best_of_its_cell(store: Store) -> None:
+    """Of nau #0 solves 2 of 3 seeds and #1 all 3; linear meets the limit, and nothing of it is solved."""
+    text = " ".join(as_markdown(searched(store, constraints={"success_rate": {"at_most": 0.1}})).split())
+    assert "No configuration meets all constraints in model=nau: there it is the configuration that is first by the" in text
+    assert "| 0 | 2/3" in text and "0*" not in text and "the best of its cell" not in text
+
+
 def test_a_search_without_constraints_or_further_objectives_has_no_fields_of_them(small: Report) -> None:
     entry = small.as_dict()["configurations"][0]
     assert "broken_constraints" not in entry and "objectives" not in entry
@@ -517,3 +524,37 @@ def test_the_pareto_front_is_marked_and_listed_in_the_order_of_the_first_objecti
         ("1", "45000"),
         ("1", "15700"),
     ]
+
+
+def test_the_seeds_that_failed_are_listed_alone_with_their_verdicts(store: Store) -> None:
+    made_sweep(store)
+    answer = call("report", "small", "--failed", "--store", store.location)
+    assert "# small: seeds that failed" in answer.out
+    assert "7 of 12 finished seeds: 5 too few evaluations; 1 diverged; 1 error." in answer.out
+    fields = [[field.strip() for field in line.strip("| ").split("|")] for line in answer.out.splitlines() if line[:2] == "| "]
+    assert fields[0] == ["model", "#", "seed", "verdict", "why"]
+    assert [row[:3] for row in fields[1:]] == [
+        ["nau", "0", "2"], ["linear", "1", "0"], ["linear", "1", "1"], ["linear", "1", "2"], ["linear", "0", "0"],
+        ["linear", "0", "1"], ["linear", "0", "2"],
+    ]  # fmt: skip
+    assert fields[-1][3:] == ["error", "ended in an exception: RuntimeError: boom"]
+    rows = [failed_seeds([report(store, "small")], format) for format in ("json", "csv")]
+    assert [row["verdict"] for row in json.loads(rows[0])] == [row["verdict"] for row in csv.DictReader(io.StringIO(rows[1]))]
+    assert "--failed lists seeds" in call("report", "small", "--failed", "--format", "tex", "--store", store.location).err
+    store.begin_sweep("empty", "", DOCUMENT)
+    assert "None of 0 finished seeds" in failed_seeds([report(store, "empty")], "md")
+
+
+def test_an_interval_of_the_mean_that_only_the_budget_decides_is_not_shown_but_explained(store: Store) -> None:
+    """Five seeds that all converge at step 500 of 15,000 do not exclude a slow one: [0, 5.9k] says little about them."""
+    made_sweep(store)
+    entry = configuration("nau", 0, {"train.lr": 0.02}, seeds=5)
+    store.begin_sweep("equal", "", DOCUMENT)
+    store.add_configuration("equal", entry)
+    store.add_records([lane(entry, seed, 500, 1e-9) for seed in range(5)])
+    found = report(store, "equal")
+    text = " ".join(as_markdown(found).split())
+    assert "mean steps to convergence within the budget 500 [–]." in text
+    assert "[–]: the mean has an interval that reaches beyond 2 times the slowest seed" in text
+    assert found.as_dict()["configurations"][0]["restricted_mean"]["high"] > 1000
+    assert "[–]" not in as_markdown(report(store, "small"))

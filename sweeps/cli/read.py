@@ -56,13 +56,21 @@ def report_(
         str | None,
         typer.Option(help="what a row of csv and parquet is about: configurations (default), seeds, or curves"),
     ] = None,
+    width: Annotated[
+        str, typer.Option(help="of tex: `column` or `page` of a paper in two columns; else the line of one in one column")
+    ] = "",
+    failed: Annotated[
+        bool, typer.Option("--failed", help="only the seeds that are unsolved, diverged or ended in an error, with the reason")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write")] = None,
     timing: Annotated[bool, typer.Option(help="with wall times")] = True,
     store: StoreOption = "results",
 ) -> None:
     """Print the results of sweeps: of several, json is a list of reports, and csv one table with a column `sweep`."""
     from sweeps.results import FORMATS, report
+    from sweeps.results.formats import FAILED_FORMATS, failed_seeds
     from sweeps.results.frames import require_level
+    from sweeps.results.latex import WIDTHS, as_tex
     from sweeps.store import Store
 
     chosen = FORMATS[format]
@@ -71,6 +79,11 @@ def report_(
         if chosen.levels is None:
             tables = " or ".join(name for name, one in FORMATS.items() if one.levels is not None)
             raise UserError(f"--level is for tables: --format {tables}, and not {format}")
+    if width and (format != "tex" or width not in WIDTHS):
+        raise UserError(f"--width is {' or '.join(WIDTHS)}, with --format tex, not {width!r} with {format}")
+    if failed and (format not in FAILED_FORMATS or level not in (None, "seeds")):
+        given = f"--level {level}" if format in FAILED_FORMATS else f"--format {format}"
+        raise UserError(f"--failed lists seeds, with --format {', '.join(FAILED_FORMATS)} and --level seeds only, not {given}")
     if chosen.is_binary and output is None:
         raise UserError(f"{format} is no text: name the file to write, -o {names[0]}.{format}")
     require_different(names)
@@ -78,7 +91,11 @@ def report_(
     with Store(store, read_only=True) as opened:
         found = [report(opened, name) for name in names]
     contents: list[str | bytes]
-    if level is not None and chosen.levels is not None:
+    if width:
+        contents = [as_tex(found, timing, width)]
+    elif failed:
+        contents = [failed_seeds(found, format, timing)]
+    elif level is not None and chosen.levels is not None:
         contents = [chosen.levels(level, found, timing)]
     elif len(found) > 1 and chosen.several is not None:
         contents = [chosen.several(found, timing)]
@@ -118,7 +135,7 @@ def figure_(
         str | None, typer.Option(help="lines, points, parallel, importance or pareto; else lines or points, by x")
     ] = None,
     x: Annotated[
-        str | None, typer.Option(help="step (the default), length, an axis of the sweep, or a setting such as train.lr")
+        str | None, typer.Option(help="step (the default), length, an axis of the sweep, or a setting such as train.lr, or lr")
     ] = None,
     y: Annotated[str, typer.Option(help="what to draw, with commas: a panel each; else what fits x")] = "",
     by: Annotated[str, typer.Option(help="axes that colours distinguish, with commas; else all but x")] = "",

@@ -50,6 +50,7 @@ def run(
 ) -> None:
     """Run a sweep, or continue one that was cut off. FILE may also be the name of a sweep in the store."""
     from sweeps.results import as_markdown, report
+    from sweeps.results.export import exported_of
     from sweeps.runner import on_end as hook
     from sweeps.runner.run import run_sweep
     from sweeps.store import HeldByAnother, Store
@@ -81,9 +82,8 @@ def run(
         ended(outcome.state, outcome.reason)
     if outcome.state == "done":
         if any(one.rank == 1 for one in found.configurations):
-            what = "lowest error, nothing being solved" if found.is_without_winner() else "best configuration"
             console.print(
-                f"{what}: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
+                f"{exported_of(found).rstrip(',')}: sweeps export {sweep.name} -o best.yaml{_store_flag(store)}",
                 highlight=False,
             )
         return

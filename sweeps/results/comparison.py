@@ -46,12 +46,12 @@ from sweeps.results.differences import (
     paired_rate_difference,
     rank_test,
 )
-from sweeps.results.formats import WIDTH, table
+from sweeps.results.formats import WIDTH, table, title_of
 from sweeps.results.numbers import UNKNOWN, number, percent, ranges, steps
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
 from sweeps.results.statistics import Interval, rate_difference, wilson
-from sweeps.results.summary import RankedConfiguration
+from sweeps.results.summary import RankedConfiguration, standing
 from sweeps.results.verdicts import solved_at_end
 from sweeps.store import Store
 from sweeps.training.lane import OUTCOMES, Curve, Lane, LaneResult, judge
@@ -584,10 +584,7 @@ def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
     if not exact:  # the same rule for both
         samples = [[_by_convergence(each, budget) for each in sample] for sample in samples]
     a, b = samples
-    shared_data = same(one.settings["task"], other.settings["task"]) and one.settings["train"].get("batch") == other.settings[
-        "train"
-    ].get("batch")
-    common = sorted({each.seed for each in a} & {each.seed for each in b}) if shared_data else []
+    shared_data, common = _common(one, other, a, b)
     paired = bool(common) and len(common) == len(a) == len(b)
     rng = np.random.default_rng(seed)
     with_success = one.has_threshold and other.has_threshold
@@ -610,6 +607,13 @@ def _pair(one: Side, other: Side, confidence: float, seed: int) -> Pair:
         settings=_settings(one, other), provenance=_changed(one, other),
         remarks=(*remarks, *_limits(one, other, a, b, common, shared_data, with_success, unsolved)),
     )  # fmt: skip
+
+
+def _common(one: Side, other: Side, a: Sequence[Seed], b: Sequence[Seed]) -> tuple[bool, list[int]]:
+    """Return whether equal seeds of both sides have equal data, and the seeds that both have, none where they do not."""
+    batches = [side.settings["train"].get("batch") for side in (one, other)]
+    shared_data = same(one.settings["task"], other.settings["task"]) and batches[0] == batches[1]
+    return shared_data, sorted({each.seed for each in a} & {each.seed for each in b}) if shared_data else []
 
 
 def _by_convergence(seed: Seed, budget: int) -> Seed:
@@ -795,6 +799,100 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
         )
         for i, pair in enumerate(pairs)
     ]
+
+
+# ------------------------------------------------------------------------------------------- the best of all cells
+
+
+def best_of_cells(found: Report, confidence: float = 0.95) -> str | None:
+    """Return sentences on which cell of a sweep is the best by its objective, and what chance explains of its lead.
+
+    None where there is nothing to say: one cell, several objectives, or a best cell without a winner. Of cells with different
+    tasks or budgets, and of those that break constraints, it is said why none is named.
+    """
+    cells = [cell for cell in found.cells() if cell[0].rank == 1]
+    if len(cells) < 2 or found.search.further_objectives or found.is_without_winner():
+        return None
+    settings = [cell[0].configuration.settings for cell in cells]
+    if not all(same(each["task"], settings[0]["task"]) for each in settings):
+        return "No cell is named the best of all: they have different tasks."
+    if len({cell[0].budget for cell in cells}) > 1:
+        return "No cell is named the best of all: they have different budgets (train.steps)."
+    meeting = [cell for cell in cells if not found.broken_constraints(cell[0])]
+    if not meeting:
+        return "No cell is named the best of all: none meets all constraints."
+    if len(meeting) == 1:
+        return f"Only {title_of(meeting[0])} meets all constraints."
+    first, second = sorted(meeting, key=lambda cell: standing(found.judged_by(cell[0]), found.search))[:2]
+    if not found.has_winner(first):
+        return None
+    one, other = (_side(found, cell, cell[0], title_of(cell), best=True) for cell in (first, second))
+    which = "all cells" if len(meeting) == len(found.cells()) else f"{len(meeting)} of {len(found.cells())} cells"
+    which += ", those that are complete and meet the constraints" if len(meeting) < len(found.cells()) else ""
+    leads = _lead(found, first[0], second[0], which, title_of(first), title_of(second))
+    reasons = ["each was chosen by these results"] if one.chosen_by_these or other.chosen_by_these else []
+    reasons += [f"the two are the first of {len(meeting)} cells"] if len(meeting) > 2 else []
+    unsure = f"The p-values do not count that {', nor that '.join(reasons)}." if reasons else ""
+    return " ".join(filter(None, (leads, _by_chance(one, other, 1 - confidence), unsure)))
+
+
+def _lead(
+    found: Report, first: RankedConfiguration, second: RankedConfiguration, which: str, a: str, b: str
+) -> str:  # fmt: skip
+    objective = found.search.objective
+    metric = metrics.find(objective.name, objective.direction)
+    values = [found.judged_by(one).value(objective.name, objective.direction).estimate for one in (first, second)]
+    name, word = objective.name, "highest" if objective.direction == "maximize" else "lowest"
+    texts = [metric.format(value) for value in values]
+    if values[0] is None:  # the error decides: see `Report.ranked_by_error`
+        name, word = "median error", "lowest"
+        values = [found.judged_by(one).value(metrics.error_median("extrapolation").name).estimate for one in (first, second)]
+        texts = [number(value) for value in values]
+    so_far = "" if found.row.state == "done" else "so far, "
+    start = f"{so_far}{word} {name} of {which}: "
+    start = start[0].upper() + start[1:]
+    of = [f"{title} #{one.configuration.number}" for title, one in ((a, first), (b, second))]
+    if values[0] is not None and values[0] == values[1]:
+        return f"{start}{of[0]} and {of[1]}, both {texts[0]}."
+    return f"{start}{of[0]} with {texts[0]}, then {of[1]} with {texts[1]}."
+
+
+def _by_chance(one: Side, other: Side, alpha: float) -> str:
+    """Return what the tests of `sweeps compare` say about two sides with equal budgets, without intervals of differences."""
+    a, b = one.seeds, other.seeds
+    judged = one.has_threshold and other.has_threshold
+
+    def says(p_value: float | None, test: str) -> str:
+        if p_value is None:
+            return f"not tested ({test})"
+        how = f"{test}, p = {_p_text(p_value)}".replace("= <", "<")
+        return f"{'more than chance explains' if p_value < alpha else 'chance may explain the difference'} ({how})"
+
+    if not judged or not any(seed.solved for seed in (*a, *b)):
+        errors = _errors(a, b)
+        mann_whitney = "Mann and Whitney's test"
+        medians = f"{number(errors.first.estimate)} and {number(errors.second.estimate)}"
+        return f"Median errors {medians}: {says(errors.p_value, mann_whitney)}."
+    _, common = _common(one, other, a, b)
+    solved = [sum(seed.solved for seed in sample) for sample in (a, b)]
+    counts = f"{solved[0]}/{len(a)} and {solved[1]}/{len(b)}"
+    if common and len(common) == len(a) == len(b):
+        rates = _of_pairs(a, b, common, 1 - alpha)
+    else:
+        rates = _rates(metrics.SUCCESS_RATE.name, metrics.SUCCESS_RATE.meaning, a, b, lambda seed: seed.solved, 1 - alpha)
+    tests, exact = [rates.p_value], f"{rates.test}'s exact test"
+    text = f"Seeds solved, {counts}: " + (
+        "no difference." if solved[0] * len(b) == solved[1] * len(a) else f"{says(rates.p_value, exact)}."
+    )
+    budget = one.budget
+    times = [[seed.converged_at for seed in sample] for sample in (a, b)]
+    if all(any(at is not None for at in sample) for sample in times):
+        means = [steps(mean([float(budget if at is None else at) for at in sample])) for sample in times]
+        tests.append(log_rank(times[0], times[1], budget))
+        text += f" Steps until seeds converge, {means[0]} and {means[1]} on average: {says(tests[-1], 'log-rank test')}."
+    if all(p_value is None or p_value >= alpha for p_value in tests):
+        text += " So it is not shown which of the two is better, nor that they are equal."
+    return text
 
 
 # ------------------------------------------------------------------------------------------- text

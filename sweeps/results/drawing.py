@@ -288,6 +288,11 @@ def width_of(panel: Axes) -> float:
     return figure.get_figwidth()
 
 
+def panel_points(panel: Axes) -> float:
+    """Return about how many points (1/72 inch) a panel is wide, before the figure's layout is computed."""
+    return max(72.0, width_of(panel) / _columns_of(panel) * 72 - 60)
+
+
 def _columns_of(panel: Axes) -> int:
     spec = panel.get_subplotspec()
     return spec.get_gridspec().ncols if spec is not None else 1

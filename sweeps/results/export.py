@@ -21,7 +21,7 @@ from sweeps.config.user_files import OutOfReach, embedded, own_files
 from sweeps.config.yaml import dump, read
 from sweeps.errors import UserError
 from sweeps.results import metrics
-from sweeps.results.numbers import percent, steps
+from sweeps.results.numbers import number, percent, steps
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, lane_figures, report
 from sweeps.results.statistics import wilson
@@ -73,6 +73,20 @@ def best_configuration(store: Store, name: str, cell: str | None = None) -> Rank
     """Return the best complete configuration of a cell, or of all cells. Raises as `best` does."""
     found = report(store, name)
     return _best_of(_of_cell(found, cell), found)
+
+
+def exported_of(found: Report, chosen: RankedConfiguration | None = None) -> str:
+    """Return what the exported configuration is, as text without a capital: the best one, or the first one for a reason.
+
+    `chosen` is by default the one of all cells. Raises ExportError where none is complete.
+    """
+    one = chosen or _best_of(found.configurations, found)
+    own = next(cell for cell in found.cells() if cell[0].configuration.cell == one.configuration.cell)
+    if found.broken_constraints(one):
+        return "first configuration, none meeting all constraints,"
+    if found.ranked_by_error(own):
+        return f"lowest error, {'nothing being solved' if found.is_judged() else 'the task having no threshold'},"
+    return "best configuration" if found.has_winner(own) else "first configuration, nothing being solved,"
 
 
 def configuration_of(found: Report, cell: str | None = None, number: int | None = None) -> RankedConfiguration:
@@ -262,16 +276,17 @@ def _header(chosen: RankedConfiguration, found: Report, document: Mapping[str, A
     summary = chosen.confirmed or chosen.summary
     fresh = " on fresh seeds" if chosen.confirmed is not None else ""
     median, par2 = summary.value(metrics.CONVERGED_AT_MEDIAN.name), summary.value(metrics.PAR2.name)
-    own = next(cell for cell in cells if cell[0].configuration.cell == entry.cell)
-    what = "Best configuration" if found.has_winner(own) else "First configuration, nothing being solved,"
-    if found.ranked_by_error(own):
-        what = "Lowest error, nothing being solved,"
-    lines = [
-        f"{what} of sweep {name}: cell {entry.cell}, configuration {entry.number}.",
-        f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
-        f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}.",
-    ]
-    if chosen.confirmed is not None:
+    what = exported_of(found, chosen)
+    lines = [f"{what[0].upper()}{what[1:]} of sweep {name}: cell {entry.cell}, configuration {entry.number}."]
+    if found.is_judged():
+        lines.append(
+            f"Solved {_rate((summary.solved, summary.seeds))}{fresh}; converged at "
+            f"{steps(median.estimate)} steps (median of solved seeds); {metrics.PAR2.name} {steps(par2.estimate)}."
+        )
+    else:
+        error = summary.value(metrics.ERROR_LOWEST_MEDIAN.name).estimate
+        lines.append(f"Lowest error {number(error)} (median of {summary.seeds} seeds{fresh}); the task has no threshold.")
+    if chosen.confirmed is not None and found.is_judged():
         lines.append(f"In the search it solved {_rate((chosen.summary.solved, chosen.summary.seeds))}.")
     others = [
         one for one in found.configurations if one.rank == 1 and one.configuration.cell == entry.cell and one is not chosen

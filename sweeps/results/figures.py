@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import itertools
 import math
+import re
 import textwrap
 from bisect import bisect_right
 from collections import Counter
@@ -27,6 +29,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweeps.config.compare import values_at
+from sweeps.config.diff import leaves
 from sweeps.config.registry import nearest
 from sweeps.config.space import Dimension
 from sweeps.results import metrics
@@ -44,6 +47,7 @@ from sweeps.results.drawing import (
     label_of,
     length_axis,
     numbers_axis,
+    panel_points,
     panel_title,
     panels,
     plain,
@@ -58,7 +62,7 @@ from sweeps.results.drawing import (
     width_of,
     write,
 )
-from sweeps.results.formats import ON, parameters, shown_value
+from sweeps.results.formats import ON, SHORT_NAMES, parameters, shown_value
 from sweeps.results.metrics import StepMetric
 from sweeps.results.numbers import number, percent, steps
 from sweeps.results.report import Report, report
@@ -70,10 +74,13 @@ from sweeps.training.lane import LaneResult
 __all__ = ["KINDS", "FigureError", "Style", "draw", "draw_reports", "save", "standard_figures", "write"]
 
 KINDS = ("lines", "points", "parallel", "importance", "pareto")
+SECTIONS = ("train", "model", "task")
 OTHERS = ("any", "best")
 """What the other searched settings are when a metric is drawn against one: of any value, or those of the best configuration."""
 MOST_POINTS = 12_000
 """Points of the thin lines of one panel: of longer curves every n-th evaluation is drawn."""
+MARKER, LEAST_APART = 7.0, 5.0
+"""Points between the centres of markers that are beside each other, and the least of two or three of them."""
 MOST_BARS = 24
 """Configurations of one colour that have bars; more of them have none, and a line of means."""
 STYLE = Style()
@@ -208,11 +215,11 @@ def _median(lines: Sequence[Line]) -> Line:
 
 
 def figure_of(one: RankedConfiguration, y: str) -> Interval:
-    """Return a configuration metric with its interval; empty where no seed defines it. Raises FigureError if unknown."""
+    """Return a configuration metric as `Summary.shown` does; empty where no seed defines it. Raises FigureError if unknown."""
     name = metrics.canonical_name(y)
     names = [metric.name for metric in metrics.configuration_metrics(one.results)]
     if name in names:
-        return one.summary.value(name)
+        return one.summary.shown(name)
     raise FigureError(f"no metric {y!r} of a configuration; there are {', '.join(names)}.{_hint(y, names)}")
 
 
@@ -225,6 +232,39 @@ def position_of(one: RankedConfiguration, x: str) -> float | str | None:
         return None
     is_number = isinstance(found[0], int | float) and not isinstance(found[0], bool)
     return float(found[0]) if is_number else str(found[0])
+
+
+def setting_of(reports: Sequence[Report], x: str) -> str:
+    """Return the axis or the path of a setting that `x` names, which may be short: `lr`, or `noise` as in the tables.
+
+    One that is searched goes before the others. Raises FigureError for what no configuration has, and for a short name of
+    several settings.
+    """
+    found = [one for report in reports for one in report.configurations]
+    if not found or any(position_of(one, x) is not None for one in found):
+        return x
+    axes = list(dict.fromkeys(axis for one in found for axis in one.configuration.labels))
+    searched = dict.fromkeys(path for report in reports for path in report.search.space)
+    paths = dict.fromkeys(
+        re.sub(r"\.units\.\d+\.", ".", path)  # which `values_at` finds where the units share it
+        for settings in {id(one.configuration.settings): one.configuration.settings for one in found}.values()
+        for section in SECTIONS
+        for path, _ in leaves(settings.get(section, {}), section)
+    )
+    for among in (searched, paths):
+        named = [path for path in among if path.endswith(f".{x}") or SHORT_NAMES.get(path) == x]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise FigureError(f"{x!r} is several settings: {', '.join(sorted(named))}. Name one of them")
+    names = [*axes, *LINES, *paths]
+    short = {path.rpartition(".")[2]: path for path in paths} | {
+        name: path for path, name in SHORT_NAMES.items() if path in paths
+    }
+    near = nearest(x, names) or short.get(nearest(x, list(short)) or "")
+    hint = f" Did you mean {near!r}?" if near else ""
+    axis = f"an axis of the sweep ({', '.join(axes)})" if axes else "an axis of a sweep"
+    raise FigureError(f"nothing has a value of {x!r}: it is step, length, {axis}, or a setting such as train.lr.{hint}")
 
 
 def _hint(word: str, names: Sequence[str]) -> str:
@@ -283,6 +323,8 @@ def draw_reports(
     _require("kind", kind or KINDS[0], KINDS)
     _require("others", others, OTHERS)
     chosen = kind or ("lines" if (x or "step") in LINES else "points")
+    if x and x not in LINES and chosen == "points":
+        x = setting_of(reports, x)
     wanted = _Wanted(reports, x or "", y, by, others, style)
     if chosen in ("lines", "points"):
         wanted = dataclasses.replace(wanted, x=x or "step")
@@ -383,10 +425,6 @@ def _axis_figure(wanted: _Wanted) -> Figure:
             for configuration in drawn:
                 label = legend_label(configuration, shown, "" if several else one.name)
                 labelled.append((f"{one.name}: {label}".rstrip(": ") if several else label, configuration))
-    if found and x not in LINES and all(position_of(one, x) is None for one in found):
-        raise FigureError(
-            f"nothing has a value of {x!r}: it is step, length, an axis of the sweep, or a setting such as train.lr"
-        )
     if not labelled:
         raise FigureError(f"nothing to draw: {'; '.join(wanted.missing)}")
     results = [result for _, one in labelled for result in one.results]
@@ -638,23 +676,9 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
     space = {path: dimension for one in wanted.reports for path, dimension in one.search.space.items()}
     labels = list(dict.fromkeys(label for label, _, _ in placed))
     figure, drawn = panels(len(y), style)
-    binned = bars = False
+    binned = bars = hidden = aside = False
     key: dict[str, str] = {}
     for panel, name in zip(drawn, y, strict=True):
-        for at, label in enumerate(labels):
-            own = [(one, position) for other, one, position in placed if other == label]
-            shift = 0.0 if numeric else 0.6 * ((at + 0.5) / len(labels) - 0.5)
-            xs = [
-                position if isinstance(position, float) and numeric else positions.index(position) + shift
-                for _, position in own
-            ]
-            found = [figure_of(one, name) for one, _ in own]
-            pruned = [one.state == "pruned" for one, _ in own]
-            many = len(own) > MOST_BARS
-            bars = bars or (any(each.low is not None for each in found) and not many)
-            _intervals(panel, xs, found, pruned, at, label, many)
-            if numeric and not on_axis and wanted.others == "any":
-                binned = _means(panel, xs, found, at) or binned
         scale_y(panel, name, [v for _, one, _ in placed if (v := figure_of(one, name).estimate) is not None])
         panel.set_xlabel(plain(label_of(x) if not on_axis else x))
         grid(panel, style)
@@ -664,7 +688,28 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
             steps_axis(panel.xaxis)
         else:
             scale_x(panel, numbers, x in space and space[x].has_off and space[x].off == 0)
+        groups = []
+        for at, label in enumerate(labels):
+            own = [(one, position) for other, one, position in placed if other == label]
+            shift = 0.0 if numeric else 0.6 * ((at + 0.5) / len(labels) - 0.5)
+            xs = [
+                position if isinstance(position, float) and numeric else positions.index(position) + shift
+                for _, position in own
+            ]
+            found = [figure_of(one, name) for one, _ in own]
+            many = len(own) > MOST_BARS
+            values = [one.summary.value(metrics.canonical_name(name)) for one, _ in own]
+            hidden = hidden or any(f.low is None and v.low is not None for f, v in zip(found, values, strict=True))
+            bars = bars or (any(each.low is not None for each in found) and not many)
+            if numeric and not on_axis and wanted.others == "any":
+                binned = _means(panel, xs, found, at) or binned
+            groups.append((xs, found, [one.state == "pruned" for one, _ in own], many))
+        moved = _apart(panel, [(xs, found, many) for xs, found, _, many in groups], None if numeric else 0.54 / len(labels))
+        for at, (label, (xs, found, pruned, many), shown) in enumerate(zip(labels, groups, moved, strict=True)):
+            aside = aside or shown != list(xs)
+            _intervals(panel, shown, found, pruned, at, label, many)
     notes = ["bars: 95 % intervals over seeds"] if bars else []
+    notes += [f"no bar where that of a mean reaches beyond {metrics.BEYOND:g} times the highest seed"] if hidden else []
     if on_axis:
         notes.append(_which(wanted.reports, 2))
     elif wanted.others == "best":
@@ -676,6 +721,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
     if any(one.state == "pruned" for _, one, _ in placed):
         notes.append("hollow: stopped early")
+    notes += ["points at one place are drawn beside each other"] if aside else []
     most = max(Counter(label for label, _, _ in placed).values())
     if most > MOST_MARKED:
         notes.append(f"one in {math.ceil(most / MOST_MARKED)} of {most} points")
@@ -711,6 +757,85 @@ def _intervals(
             fmt=MARKERS[at % len(MARKERS)], color=_colour(at), markersize=4 if many else 5, capsize=2, linewidth=1,
             fillstyle="none" if hollow else "full", alpha=0.6 if many else 1.0,
         )  # fmt: skip
+
+
+def _apart(
+    panel: Axes, groups: Sequence[tuple[Sequence[float], Sequence[Interval], bool]], room: float | None
+) -> list[list[float]]:
+    """Return where the points of groups (xs, values, without bars) are drawn: those that would hide each other side by side.
+
+    Points hide each other that have the same x, and values or bars that meet. The others stay at their x. The scales of the
+    panel are set. `room` is the width in x that the points of one place may take; None: up to the next place.
+    """
+    across, up = panel.xaxis.get_transform(), panel.yaxis.get_transform()
+    xs = [np.array(across.transform(np.array(group, float)), float) for group, _, _ in groups]
+    places = np.unique(np.concatenate(xs).round(9))
+    if room is None and len(places) == 1 and panel.get_autoscalex_on():  # otherwise the limits would follow what is moved
+        wide = 0.1 * abs(places[0]) or 1.0
+        panel.set_xlim(*map(float, across.inverted().transform(np.array([places[0] - wide, places[0] + wide]))))
+    limits = across.transform(np.array(panel.get_xlim() if not panel.get_autoscalex_on() else (places[0], places[-1]), float))
+    point = float(limits[1] - limits[0]) / panel_points(panel)
+    ends = [_extent(found, many, up) for _, found, many in groups]
+    known = [end for extent in ends for pair in extent if pair is not None for end in pair if math.isfinite(end)]
+    height = 0.04 * (max(known) - min(known)) if known else 0.0
+    found: dict[float, list[tuple[float, float, int, int]]] = {}
+    for at, (group, extent) in enumerate(zip(xs, ends, strict=True)):
+        for index, (u, pair) in enumerate(zip(group, extent, strict=True)):
+            if pair is not None:
+                found.setdefault(round(float(u), 9), []).append((pair[0] - height / 2, pair[1] + height / 2, at, index))
+    moved = [list(map(float, group)) for group, _, _ in groups]
+    for u, members in found.items():
+        gaps = np.abs(places - u)[places != u]
+        free = room if room is not None else 0.8 * float(gaps.min(initial=math.inf))
+        for lanes in _side_by_side(members):
+            least = LEAST_APART * point if len(lanes) <= 3 and room is None else 0.0
+            step = min(MARKER * point, max(free / len(lanes), least))
+            for lane, inside in enumerate(lanes):
+                for at, index in inside:
+                    if len(lanes) > 1:
+                        place = np.array([u + (lane - (len(lanes) - 1) / 2) * step])
+                        moved[at][index] = float(across.inverted().transform(place)[0])
+    if not panel.get_autoscalex_on():
+        drawn = np.concatenate([across.transform(np.array(group, float)) for group in moved])
+        wide = min(limits[0], drawn.min() - MARKER * point), max(limits[1], drawn.max() + MARKER * point)
+        panel.set_xlim(*map(float, across.inverted().transform(np.array(wide))))
+    return moved
+
+
+def _extent(found: Sequence[Interval], many: bool, up: Any) -> list[tuple[float, float] | None]:
+    """Return the ends of each point with its bar on the scale of the axis; None without a value."""
+    extents: list[tuple[float, float] | None] = []
+    for one in found:
+        if one.estimate is None or not math.isfinite(one.estimate):
+            extents.append(None)
+            continue
+        ends = [one.estimate] if many else [v for v in (one.low, one.estimate, one.high) if v is not None]
+        scaled = [float(v) for v in up.transform(np.array(ends, float)) if math.isfinite(v)]
+        extents.append((min(scaled), max(scaled)) if scaled else None)
+    return extents
+
+
+def _side_by_side(members: Sequence[tuple[float, float, int, int]]) -> list[list[list[tuple[int, int]]]]:
+    """Return for each set of intervals (low, high, group, index) that meet the fewest lanes in which none meets another.
+
+    Lanes are in the order of their first groups.
+    """
+    sets: list[list[list[tuple[int, int]]]] = []
+    free: list[tuple[float, int]] = []  # (end, lane), as a heap
+    last = -math.inf
+    for low, high, at, index in sorted(members):
+        if low > last:
+            sets.append([])
+            free = []
+        if free and free[0][0] < low:
+            lane = heapq.heappop(free)[1]
+            sets[-1][lane].append((at, index))
+        else:
+            lane = len(sets[-1])
+            sets[-1].append([(at, index)])
+        heapq.heappush(free, (high, lane))
+        last = max(last, high)
+    return [sorted(lanes, key=min) for lanes in sets]
 
 
 def _means(panel: Axes, xs: Sequence[float], figures: Sequence[Interval], at: int) -> bool:

@@ -36,6 +36,14 @@ MOST_STOPPED = 8
 """Configurations that early stopping stopped which are listed with the reason."""
 MOST_REASONS = 3
 """Number of different errors that the remarks on a cell list."""
+STOPPED = "†"
+"""After the number of a configuration that early stopping stopped."""
+FAILED_FORMATS = ("md", "json", "csv")
+"""Formats of `sweeps report --failed`."""
+FAILED_KINDS = ("crossed back", "near", "on its way", "stalled", "too few evaluations", "diverged", "error")
+"""Verdicts of seeds that failed."""
+NOT_SHOWN = f"[{UNKNOWN}]"
+"""In place of an interval that is not shown."""
 WIDTH = 118
 """Columns that prose is wrapped to, so that it is readable in a terminal."""
 
@@ -78,14 +86,24 @@ def question(report: Report) -> str:
     return _wrapped(str(report.row.document.get("question") or ""))
 
 
-def legend(report: Report) -> list[str]:
-    """Return a sentence on every column of the tables."""
+def legend(report: Report, remarks: bool = True) -> list[str]:
+    """Return a sentence on every column of the tables, and with `remarks` on what the remarks below them need."""
     columns = [f"{column.short_header or column.header}: {column.legend}." for _, column in _columns()]
     if not report.is_judged() and report.configurations:
         columns = ["The task has no threshold, so no seed is judged as solved: see the errors."]
     best = "one on the Pareto front of its cell" if report.search.further_objectives else "the best of its cell"
-    mark = f", * {best}" if any(map(report.has_winner, report.cells())) else ""
-    return [*columns, f"#0 is the file's own configuration{mark}."]
+    mark = f", * {best}" if any(map(report.is_marked, report.cells())) else ""
+    hides = remarks and any(_hides(report.judged_by(cell[0])) for cell in report.cells())
+    if any(one.state == "pruned" for one in report.configurations):
+        mark += f", {STOPPED} stopped early, so its figures are of fewer seeds or steps and it has no rank"
+    return [*columns, f"#0 is the file's own configuration{mark}.", *([_OF_HIDDEN] if hides else [])]
+
+
+_OF_HIDDEN = (
+    f"{NOT_SHOWN}: the mean has an interval that reaches beyond {metrics.BEYOND:g} times the slowest seed, so it is not shown. "
+    "The budget sets its upper end: so few seeds, or equal ones, do not exclude that others need the whole budget. The median "
+    "is the better summary; JSON and CSV have the interval."
+)
 
 
 def failures_by_reason(report: Report) -> list[Part]:
@@ -143,6 +161,41 @@ def _tex(reports: Sequence[Report], timing: bool) -> str:
     from sweeps.results.latex import as_tex  # here, because it imports this module
 
     return as_tex(reports, timing)
+
+
+def failed_seeds(reports: Sequence[Report], format: str, timing: bool = True) -> str:
+    """Return the seeds that are unsolved, diverged or ended in an error, with their verdicts, as one of `FAILED_FORMATS`.
+
+    In json and csv they are rows of the level `seeds`. Seeds of a task without a threshold are not unsolved.
+    """
+    every = frames.rows_of("seeds", reports, timing)
+    rows = [row for row in every if row["verdict"] in FAILED_KINDS]
+    if format == "json":
+        return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if format == "csv":
+        return frames.csv_text(rows)
+    parts: list[Part] = []
+    for report in reports:
+        of_sweep = [row for row in rows if row["sweep"] == report.name]
+        finished = sum(row["sweep"] == report.name for row in every)
+        counts = Counter(row["verdict"] for row in of_sweep)
+        kinds = "; ".join(f"{counts[kind]} {kind}" for kind in FAILED_KINDS if counts[kind])
+        parts.append(f"# {report.name}: seeds that failed")
+        if not of_sweep:
+            parts.append(f"None of {_counted(finished, 'finished seed')} is unsolved, diverged or ended in an error.")
+            continue
+        parts.append(_wrapped(f"{len(of_sweep)} of {_counted(finished, 'finished seed')}: {kinds}."))
+        axes = list(dict.fromkeys(axis for one in report.configurations for axis in one.configuration.labels))
+        fresh = any(row["phase"] == "confirmation" for row in of_sweep)
+        header = [*axes, "#", *(["phase"] if fresh else []), "seed", "verdict", "why"]
+        parts.append(table(header, [
+            [
+                *(str(row.get(f"cell.{axis}", "")) for axis in axes), str(row["number"]), *([row["phase"]] if fresh else []),
+                str(row["seed"]), row["verdict"], " ".join(row["verdict_text"].split()),
+            ]
+            for row in of_sweep
+        ]))  # fmt: skip
+    return "\n\n".join(map(str, parts)) + "\n"
 
 
 @dataclass(frozen=True)
@@ -315,16 +368,27 @@ def _best_of_each(report: Report, cells: Sequence[Sequence[RankedConfiguration]]
     by_error = [cell for cell in cells if report.ranked_by_error(cell)]
     if len(by_error) == len(best):
         why = "Nothing is solved" if report.is_judged() else "The task has no threshold"
-        return [f"## {why}: the lowest error of each cell{where}", table(header, rows)]
+        return [f"## {why}: the lowest error of each cell{where}", table(header, rows), *_best_of_all(report)]
     if report.is_without_winner():
         return [f"## Nothing is solved: the first of each cell by {_order(report.search)}{where}", table(header, rows)]
-    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows)]
+    parts: list[Part] = [f"## Best of each cell: {_aim(report.search)}{where}", table(header, rows), *_best_of_all(report)]
     first = [cell for cell in cells if cell[0].rank == 1 and not report.ranked_by_error(cell) and not report.has_winner(cell)]
     for unsolved_cells, which in ((by_error, "with the lowest error"), (first, f"that is first by {_order(report.search)}")):
         if unsolved_cells:
             names = ", ".join(title_of(cell) for cell in unsolved_cells)
             parts.append(_wrapped(f"Nothing is solved in {names}: there it is the configuration {which}."))
+    breaking = [title_of(cell) for cell in cells if report.has_winner(cell) and not report.is_marked(cell)]
+    if breaking:
+        first_by = f"there it is the configuration that is first by {_order(report.search)}"
+        parts.append(_wrapped(f"No configuration meets all constraints in {', '.join(breaking)}: {first_by}."))
     return parts
+
+
+def _best_of_all(report: Report) -> list[str]:
+    from sweeps.results.comparison import best_of_cells  # here, because it imports this module
+
+    found = best_of_cells(report)
+    return [] if found is None else [_wrapped(found)]
 
 
 def _pareto_front(report: Report, cells: Sequence[Sequence[RankedConfiguration]]) -> list[Part]:
@@ -390,7 +454,7 @@ def title_of(cell: Sequence[RankedConfiguration]) -> str:
 
 def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
     """Return the table of a cell's configurations, with remarks."""
-    title, marked = title_of(cell), report.has_winner(cell)
+    title, marked = title_of(cell), report.is_marked(cell)
     own = _own_columns(report.search)
     header = ["#", *(column.header for _, column in _columns()), *(name for name, _ in own), "parameters"]
     rows = []
@@ -406,7 +470,7 @@ def of_cell(report: Report, cell: Sequence[RankedConfiguration]) -> list[Part]:
             for metric, column in _columns()
         ]  # fmt: skip
         fields += [metric.format(None if one.at_rung else lookup(name, metric.direction).estimate) for name, metric in own]
-        mark = f"{number}*" if marked and one.rank == 1 else str(number)
+        mark = f"{number}*" if marked and one.rank == 1 else f"{number}{STOPPED}" if one.state == "pruned" else str(number)
         rows.append([mark, *fields, parameters(one.parameters, report.search.space)])
     return [f"## {title}", table(header, rows), *remarks_on(report, cell)]
 
@@ -463,11 +527,17 @@ def _errors(summary: Summary) -> str:
     if threshold:
         times = [UNKNOWN if error is None else number(error / threshold) for error in (lowest, last)]
         text += f", {times[0]} and {times[1]} times the threshold {number(threshold)}"
-    mean = summary.value(metrics.RESTRICTED_MEAN.name)
+    mean = summary.shown(metrics.RESTRICTED_MEAN.name)
     if mean.estimate is None or not summary.solved:
         return f"{text}."
-    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else ""
+    ends = f" [{steps(mean.low)}, {steps(mean.high)}]" if mean.low is not None else f" {NOT_SHOWN}" if _hides(summary) else ""
     return f"{text}; mean steps to convergence within the budget {steps(mean.estimate)}{ends}."
+
+
+def _hides(summary: Summary) -> bool:
+    """Return whether the interval of the mean steps to convergence is not shown."""
+    name = metrics.RESTRICTED_MEAN.name
+    return bool(summary.solved) and summary.value(name).high is not None and summary.shown(name).high is None
 
 
 def _group(group: Unsolved) -> str:

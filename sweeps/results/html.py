@@ -145,11 +145,12 @@ def _configurations(report: Report) -> tuple[list[str], list[dict[str, Any]]]:
     paths.sort(key=lambda path: path != "train.lr")  # the learning rate first
     columns = formats.columns(report)
     header = ["seeds", *axes, "#", "rank", "state", *(name for name, *_ in columns), *parameter_names(paths)]
-    winners = {id(one) for cell in report.cells() if report.has_winner(cell) for one in cell if one.rank == 1}
+    winners = {id(one) for cell in report.cells() if report.is_marked(cell) for one in cell if one.rank == 1}
     rows = []
     for one in every:
         fields = [Field(str(one.configuration.labels.get(axis, ""))) for axis in axes]
-        fields += [Field(str(one.configuration.number))]
+        mark = formats.STOPPED if one.state == "pruned" else ""
+        fields += [Field(f"{one.configuration.number}{mark}", one.configuration.number)]
         fields += [Field(UNKNOWN if one.rank is None else str(one.rank)), Field(_state(one))]
         fields += [_metric(one, metric, text) for _, metric, text in columns]
         fields += [_parameter(report, one, path) for path in paths]

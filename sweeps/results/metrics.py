@@ -50,6 +50,10 @@ CRITERIA = "Madsen and Johansen (2019), Measuring Arithmetic Extrapolation Perfo
 INTERVALS = "Madsen and Johansen (2020), Neural Arithmetic Units"
 
 
+BEYOND = 2.0
+"""Times the highest seed: an interval of a mean that reaches farther is not shown to people."""
+
+
 @dataclass(frozen=True)
 class Aggregation:
     """How the values of several lanes become one value."""
@@ -178,6 +182,16 @@ class ConfigurationMetric:
             return self.of_results(chosen)
         assert self.aggregation.apply is not None, self.name
         return self.aggregation.apply([self.lane_value(result) for result in chosen])
+
+    def shown(self, value: Interval, results: Sequence[LaneResult]) -> Interval:
+        """Return the value for people: without ends where the high one is beyond `BEYOND` times the highest seed.
+
+        There the end of the range, such as the budget, decides it, and not the seeds: see docs/statistics.md.
+        """
+        if value.method != "bounded" or value.high is None:
+            return value
+        highest = max((v for result in results if (v := self.lane_value(result)) is not None), default=0.0)
+        return Interval(value.estimate) if value.high > BEYOND * highest else value
 
     def columns(self, value: Interval, estimate: str = ".estimate") -> dict[str, float | None]:
         """Return the value by column: the name alone, or the estimate and both ends of the interval.

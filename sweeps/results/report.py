@@ -123,6 +123,10 @@ class Report:
             return False
         return bool(self.search.further_objectives) or not self.nothing_solved(cell) or not self.is_judged()
 
+    def is_marked(self, cell: Sequence[RankedConfiguration]) -> bool:
+        """Return whether the tables mark those of rank 1 as the best: the cell has a winner that meets all constraints."""
+        return self.has_winner(cell) and not self.broken_constraints(cell[0])
+
     def is_without_winner(self) -> bool:
         """Return whether no cell has a winner, although there are ranked configurations."""
         ranked = [cell for cell in self.cells() if cell[0].rank == 1]

@@ -76,6 +76,10 @@ class Summary:
             self._values[metric, direction] = metrics.find(metric, direction).value(self.results)
         return self._values[metric, direction]
 
+    def shown(self, metric: str, direction: Direction | None = None) -> Interval:
+        """Return a metric as `value` does, for people: see `ConfigurationMetric.shown`."""
+        return metrics.find(metric, direction).shown(self.value(metric, direction), self.results)
+
     def columns(self, estimate: str = ".estimate") -> dict[str, float | None]:
         """Return every metric by its columns, in the order of the registry: see `ConfigurationMetric.columns`."""
         return {
