@@ -150,6 +150,21 @@ def test_the_rest_of_a_lane_is_between_nothing_and_its_budget(ended: list[int], 
 # ------------------------------------------------------------------------------------------- what is left
 
 
+def test_workers_that_still_compile_are_expected_to_train_soon_but_the_most_is_without_them() -> None:
+    with driver_of(seeds=2, search={**DOCUMENT["search"], "configurations": 2}) as driver:
+        clock = Clock()
+        forecast = Forecast(driver, clock)
+        first, second = driver.next_pack("first", 2), driver.next_pack("second", 1)
+        assert first is not None and second is not None and len(first.lanes) == len(second.lanes) == 2
+        driver.receive("second", PackReport(preparing=True))
+        clock.now_s = 10.0
+        driver.receive("first", PackReport(seed_steps=500, seconds=5.0))
+        forecast.observe()
+        left = forecast.left()
+    # 3500 updates at 100 a second: with one worker 35 s, with both 17.5 s.
+    assert (left.steps, left.seconds, left.most_seconds) == pytest.approx((3500, 17.5, 35.0))
+
+
 @settings(max_examples=4, deadline=None)
 @given(seeds=st.integers(1, 7), configurations=st.integers(1, 5), workers=st.integers(1, 3), stride=st.sampled_from([130, 500]))
 def test_where_every_lane_takes_its_budget_what_is_left_is_exact(
