@@ -370,6 +370,7 @@ def test_plain_lines_have_a_table_at_most_every_few_minutes_and_at_the_end() -> 
     "log",
     [
         [
+            "Running entrypoint for job small-1: exec python -m cluster.job",
             f"{MARK}0:00:05  lanes 1/9, 0 solved",
             f"{MARK}  model=nau: best #0, 1 of 2 solved, lr 1e-3",
             "# small",
@@ -383,9 +384,11 @@ def test_watch_shows_the_logs_of_any_version_on_a_narrow_screen(log: list[str], 
     monkeypatch.setattr(remote, "console", Console(file=output, width=60, force_terminal=True))
     remote._on_screen(iter(log))
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", output.getvalue())
+    assert "entrypoint" not in text
     assert max((len(line.strip("\r")) for line in text.splitlines()), default=0) <= 60
     assert all(
-        part in text for part in (line.removeprefix(MARK).split("  ")[0] for line in log if not line.startswith(f"{MARK}  "))
+        part in text
+        for part in (line.removeprefix(MARK).split("  ")[0] for line in log if not line.startswith((f"{MARK}  ", "Running")))
     )
 
 
