@@ -457,21 +457,20 @@ class _RayLog:
     def tail(self) -> Iterator[str]:
         import aiohttp
 
-        loop = asyncio.new_event_loop()
         chunks = self._client.tail_job_logs(self._job_id)
-        try:
+
+        async def following() -> str:
+            return await asyncio.wait_for(anext(chunks), SILENCE_S)
+
+        with asyncio.Runner() as runner:  # it ends what waits, also at Ctrl-C
             while True:
                 try:
-                    chunk = loop.run_until_complete(asyncio.wait_for(anext(chunks), SILENCE_S))
+                    chunk = runner.run(following())
                 except (StopAsyncIteration, TimeoutError):
                     return
                 except aiohttp.ClientError as error:
                     raise ConnectionError(str(error)) from error
                 yield chunk
-        finally:
-            loop.run_until_complete(chunks.aclose())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
 
 # --------------------------------------------------------------------------------------- the working folder

@@ -150,6 +150,21 @@ def test_the_rest_of_a_lane_is_between_nothing_and_its_budget(ended: list[int], 
 # ------------------------------------------------------------------------------------------- what is left
 
 
+def test_workers_that_still_compile_are_expected_to_train_soon_but_the_most_is_without_them() -> None:
+    with driver_of(seeds=2, search={**DOCUMENT["search"], "configurations": 2}) as driver:
+        clock = Clock()
+        forecast = Forecast(driver, clock)
+        first, second = driver.next_pack("first", 2), driver.next_pack("second", 1)
+        assert first is not None and second is not None and len(first.lanes) == len(second.lanes) == 2
+        driver.receive("second", PackReport(preparing=True))
+        clock.now_s = 10.0
+        driver.receive("first", PackReport(seed_steps=500, seconds=5.0))
+        forecast.observe()
+        left = forecast.left()
+    # 3500 updates at 100 a second: with one worker 35 s, with both 17.5 s.
+    assert (left.steps, left.seconds, left.most_seconds) == pytest.approx((3500, 17.5, 35.0))
+
+
 @settings(max_examples=4, deadline=None)
 @given(seeds=st.integers(1, 7), configurations=st.integers(1, 5), workers=st.integers(1, 3), stride=st.sampled_from([130, 500]))
 def test_where_every_lane_takes_its_budget_what_is_left_is_exact(
@@ -355,6 +370,7 @@ def test_plain_lines_have_a_table_at_most_every_few_minutes_and_at_the_end() -> 
     "log",
     [
         [
+            "Running entrypoint for job small-1: exec python -m cluster.job",
             f"{MARK}0:00:05  lanes 1/9, 0 solved",
             f"{MARK}  model=nau: best #0, 1 of 2 solved, lr 1e-3",
             "# small",
@@ -368,9 +384,11 @@ def test_watch_shows_the_logs_of_any_version_on_a_narrow_screen(log: list[str], 
     monkeypatch.setattr(remote, "console", Console(file=output, width=60, force_terminal=True))
     remote._on_screen(iter(log))
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", output.getvalue())
+    assert "entrypoint" not in text
     assert max((len(line.strip("\r")) for line in text.splitlines()), default=0) <= 60
     assert all(
-        part in text for part in (line.removeprefix(MARK).split("  ")[0] for line in log if not line.startswith(f"{MARK}  "))
+        part in text
+        for part in (line.removeprefix(MARK).split("  ")[0] for line in log if not line.startswith((f"{MARK}  ", "Running")))
     )
 
 

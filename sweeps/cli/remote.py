@@ -322,11 +322,13 @@ def _in_lines(lines: Iterator[str]) -> None:
 
 def _on_screen(lines: Iterator[str]) -> None:
     """Show the last block of progress in place, everything else above it."""
-    from sweeps.runner.progress_log import MARK, is_first
+    from sweeps.runner.progress_log import MARK, RAY_LINE, is_first
 
     block: list[str] = []
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for line in lines:
+            if RAY_LINE.match(line):
+                continue
             if not line.startswith(MARK):
                 console.print(line, highlight=False, soft_wrap=True)
                 continue

@@ -168,7 +168,10 @@ class Forecast:
         busy = sum(seconds for _, seconds, _ in self._reports) / trained_s  # workers, on average
         if busy == 0:  # workers do not say how long they trained
             expected_s, most_s, busy = expected, most, rate
-        return Left(expected, most, max(0.0, expected_s / busy - since), max(0.0, most_s / busy - since), guessed)
+        # Workers that start or compile will train too; when they do is not known, so at most is what is left without them.
+        training = driver.phases.training
+        joining = len(driver.packs_running) / training if training else 1.0
+        return Left(expected, most, max(0.0, expected_s / busy / joining - since), max(0.0, most_s / busy - since), guessed)
 
     def _costs(self) -> Callable[[str], float]:
         """Return the worker-seconds that an update of a structure takes; the average for one that has not been trained."""

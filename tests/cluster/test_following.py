@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,19 @@ def test_a_server_that_is_away_for_a_while_is_waited_for_and_reported() -> None:
 def test_a_request_that_is_wrong_is_not_repeated() -> None:
     with pytest.raises(UserError, match="was deleted"):
         list(follow_job(Client((4, UserError("the job was deleted")), (11, None)), "job"))
+
+
+def test_ctrl_c_ends_the_following_of_a_log_that_is_silent() -> None:
+    class Silent(Client):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            yield "one\n"
+            asyncio.get_running_loop().call_later(0.01, signal.raise_signal, signal.SIGINT)
+            await asyncio.sleep(20)
+
+    lines = follow_job(Silent((0, None)), "job")  # type: ignore[arg-type]
+    assert next(lines) == "one"
+    with pytest.raises(KeyboardInterrupt):
+        next(lines)
 
 
 def test_a_server_that_stays_away_is_given_up_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
