@@ -323,6 +323,22 @@ def test_an_exported_file_is_sound_and_shown(sweeps: Command, tmp_path: Path) ->
     assert sweeps("export", "small", "-o", "best.yaml").status == 0
     assert sweeps("check", "best.yaml").status == 0
     assert sweeps("export", "small", "--cell", "nau").out == (tmp_path / "best.yaml").read_text() + "\n"
+    assert sweeps("export", "small", "-o", "best.yaml").status == 0
+
+
+def test_a_sweep_file_of_ones_own_is_not_overwritten(sweeps: Command, tmp_path: Path, file: Path) -> None:
+    made_at(tmp_path / "results")
+    answer = sweeps("export", "small", "-o", "small.yaml")
+    assert answer.status == 2
+    assert "small.yaml was not written by `sweeps export`, and is not overwritten: name another file" in answer.err
+    assert file.read_text() == FILE
+
+
+def test_a_sweep_of_the_store_is_shown_by_its_name(sweeps: Command, tmp_path: Path) -> None:
+    with Store(tmp_path / "results") as store:
+        store.begin_sweep("small", FILE, dict(parse(FILE, "small.yaml").document))
+    answer = sweeps("show", "small")
+    assert answer.status == 0 and answer.out.startswith("# small: 2 cells, 4 seeds") and "  name: relu\n" in answer.out
 
 
 def test_a_setting_that_an_axis_sets_in_every_cell_cannot_be_given_beside_it(sweeps: Command, file: Path) -> None:

@@ -258,7 +258,7 @@ def test_an_interval_of_evaluations_beyond_the_steps_is_a_warning() -> None:
     text = "task: static\nmodel: linear\ntrain: {steps: 1000, evaluate_every: %d}"
     (warning,) = parse(text % 5000, "x.yaml").warnings
     assert warning.startswith(
-        "line 3: train.evaluate_every: 5000 is more than train.steps, 1000: a seed is evaluated at its last"
+        "line 3: train.evaluate_every: 5000 is more than train.steps, 1000: a seed is evaluated at its first"
     )
     assert parse(text % 1000, "x.yaml").warnings == ()
 

@@ -107,7 +107,7 @@ def new(
 
 @app.command()
 def check(
-    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
+    what: Annotated[str, typer.Argument(metavar="FILE|NAME|model|task", help="FILE, a sweep of the store, `model`, or `task`")],
     rest: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),
@@ -137,15 +137,18 @@ def show(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),
     ] = None,
+    store: StoreOption = "results",
 ) -> None:
-    """Print a sweep file with defaults filled in, or the documentation and settings of a model or task."""
+    """Print a sweep file, or a sweep of the store, with defaults filled in; or the documentation of a model or task."""
+    from sweeps.runner.run import stored_sweep
+
     if what in ("model", "task"):
         if len(rest or []) != 1:
             raise UserError(f"`sweeps show {what} NAME` needs one name: `sweeps list {what}s` lists them")
         (name,) = rest or []
         text = about_model(name) if what == "model" else about_task(name)
     else:
-        text = about_file(_load("show", what, rest))
+        text = about_file(stored_sweep(what, rest or [], store) or _load("show", what, rest))
     echo(text)
 
 
