@@ -132,6 +132,10 @@ def test_another_file_of_the_same_name_from_another_folder_is_refused_as_long_as
     refused = call("submit", str(other / "small.yaml"), "seeds=4", "--on", "local")
     assert refused.status == 2
     assert f"submitted from another folder, with {folder / 'small.yaml'}, and {other / 'small.yaml'} differs" in refused.err
+    monkeypatch.setattr(RayJobsBackend, "stop", lambda self, name: JobStatus("job-1", "stopped", 1, "today"))
+    assert call("stop", "small", "--on", "local").err == ""
+    monkeypatch.chdir(other)
+    assert call("stop", "small", "--on", "local").err == f"note: small was submitted to local with {folder / 'small.yaml'}\n"
     (folder / "small.yaml").rename(folder / "moved.yaml")
     assert call("submit", str(other / "small.yaml"), "seeds=4", "--on", "local").status == 0
     assert len(started) == 4

@@ -270,15 +270,26 @@ def stop(name: str, on: On) -> None:
     """Stop a sweep on a cluster in order: checkpoints are kept, and `sweeps submit` continues from them."""
     from cluster.clusters_file import find_cluster
 
-    found = find_cluster(on).stop(name)
+    cluster = find_cluster(on)
+    _note_other_folder(cluster, name)
+    found = cluster.stop(name)
     console.print(f"{name} on {on}: {found.state} (job {found.job}). What is done is kept", highlight=False)
+
+
+def _note_other_folder(cluster: Backend[Any], name: str) -> None:
+    """Print from where a sweep was submitted, if that is another folder than this: projects share names on some clusters."""
+    other = cluster.submitted_from(name)
+    if other is not None and not other.is_relative_to(Path.cwd()):
+        _note(f"{name} was submitted to {cluster.name} with {other}")
 
 
 @app.command()
 def fetch(name: str, on: On, store: StoreOption = "results") -> None:
     """Bring a sweep's records from a cluster into the store here, also while it runs; then report and ui work."""
+    from cluster.clusters_file import find_cluster
     from sweeps.store import Store
 
+    _note_other_folder(find_cluster(on), name)
     fresh = bring(name, on, store)
     with Store(store, read_only=True) as opened:
         where = opened.location

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from cluster import ray_jobs
 from cluster.backend import Submission
 from cluster.job import ORDER as ORDER_FILE
-from cluster.ray_jobs import JobServer, parcel, read_token
+from cluster.ray_jobs import JobServer, RayBackend, RayCluster, parcel, read_token
 from sweeps.config.user_files import PACKAGES, OutOfReach, own_files
 from sweeps.errors import UserError
 
@@ -108,6 +109,25 @@ def test_a_token_file_holds_one_word(tmp_path: Any) -> None:
             read_token(str(tmp_path / name))
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_token(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "expected"),
+    [
+        ("PENDING", "Job has not started yet.", ("waiting", "the cluster prepares its environment")),
+        ("RUNNING", "Job is running.", ("running", "")),
+        ("FAILED", "Job failed:\nno such file", ("failed", "no such file")),
+    ],
+)
+def test_the_status_of_a_job_says_what_it_waits_for_and_why_it_failed(
+    state: str, message: str, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = SimpleNamespace(submission_id="mine-1", status=state, message=message, start_time=0, metadata={})
+    backend = RayBackend(RayCluster(name="lab", address="http://head:8265"))
+    monkeypatch.setattr(backend, "_latest", lambda name: job)
+    monkeypatch.setitem(vars(backend), "client", SimpleNamespace(get_job_logs=lambda name: ""))
+    found = backend.status("mine")
+    assert (found.state, found.message) == expected
 
 
 # --------------------------------------------------------------------------------------- what is sent along
