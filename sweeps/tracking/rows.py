@@ -13,8 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeps.config.compare import values_at
 from sweeps.config.diff import leaves
@@ -32,8 +31,7 @@ NAME_LIMIT = 200
 """Most characters of a run's name; MLflow's limit is 250."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One value of a metric. `age` is milliseconds after the sweep's creation."""
 
     key: str
