@@ -58,8 +58,8 @@ def configuration_name(configuration: Configuration, space: Mapping[str, Dimensi
 
 
 def _searched(configuration: Configuration, space: Mapping[str, Dimension]) -> Iterator[tuple[str, str]]:
-    """Yield the searched settings of a configuration, by path: `3.2e-3`, or `off`."""
-    for path, dimension in space.items():
+    """Yield the searched settings of a configuration, by path, the learning rate first: `3.2e-3`, or `off`."""
+    for path, dimension in sorted(space.items(), key=lambda item: short_name(item[0], space) != "lr"):
         values = values_at(configuration.settings, path)
         if values and (configuration.number == 0 or path in configuration.parameters):
             off = dimension.has_off and same(values[0], dimension.off)
@@ -107,7 +107,7 @@ def short_value(value: Any) -> str:
     """Return two significant digits of a float, `3.2e-3`; anything else as text."""
     if not isinstance(value, float):
         return str(value)
-    if value == 0 or 0.01 <= abs(value) < 1000:
+    if value == 0 or 0.01 <= abs(value) < 99.5:
         return f"{value:.2g}"
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
