@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from sweeps.results.metrics import solved_fraction
 from sweeps.results.report import ranked as in_order
 from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Stopped
-from sweeps.tracking import Tracker, client, default_uri, rows, serve, stop
+from sweeps.tracking import Tracker, client, default_uri, rows, serve, server, stop
 from sweeps.tracking.client import without_password
 from sweeps.tracking.runs import Changed
 from sweeps.training.lane import LaneResult
@@ -429,14 +431,37 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
             assert page.status == 200
-        server = psutil.Process(process.pid)
-        words = [word for one in (server, *server.children(recursive=True)) for word in one.cmdline()]
+        parent = psutil.Process(process.pid)
+        words = [word for one in (parent, *parent.children(recursive=True)) for word in one.cmdline()]
         assert not any(uri in word for word in words), "everybody sees command lines, and a URI may hold a password"
         with pytest.raises(UserError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:
         stop(process)
     assert process.poll() is not None
+
+
+def test_what_the_pages_ask_first_is_requested_before_they_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(500 if len(asked) == 1 else 404)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as here:
+        threading.Thread(target=here.serve_forever, daemon=True).start()
+        monkeypatch.setattr(server, "started", lambda *_: None)
+        monkeypatch.setattr(server, "check_port", lambda *_: None)
+        monkeypatch.setattr(server, "prepare", lambda *_: None)
+        serve("sqlite://", port=here.server_port)
+        here.shutdown()
+    assert asked == ["/ajax-api/3.0/mlflow/server-info", "/graphql"]
 
 
 def test_a_server_is_not_served_again() -> None:
