@@ -21,12 +21,13 @@ from sweeps.config.sweep_file import Sweep
 from sweeps.errors import TrackingError
 from sweeps.store.records import Stopped
 from sweeps.tracking import Tracker
-from sweeps.tracking.bulk import Bulk, _array, _validators
+from sweeps.tracking.bulk import Bulk, _array, _lines, _validators
 from sweeps.tracking.client import _engine, prepare
 
 CREATED = "2026-01-02T03:04:05+00:00"
 CLOCKS = {"start_time", "end_time", "creation_time", "last_update_time"}
 """Columns that are read from the clock. The timestamps of metrics are not."""
+WORDS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
 
 
 def write(uri: str, sweep: Sweep) -> None:
@@ -177,6 +178,24 @@ def test_two_processes_that_write_the_same_sweep_write_it_once(uri: str, tmp_pat
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (5,)
 
 
+@pytest.mark.slow
+def test_two_processes_write_the_same_sweep_into_postgresql_once_and_each_run_whole(new_database: str, tmp_path: Path) -> None:
+    uri, sweep = new_database.replace("postgresql://", "postgresql+psycopg://"), small_sweep()
+    one, other = (configuration(sweep, cell, state="complete") for cell in (0, 1))
+    first, second = (Tracker(uri, sweep, created=CREATED) for _ in range(2))
+    first.begin(), second.begin()
+    first.complete(ranked(one, records_of(one)))
+    before = tables(uri, tmp_path)
+    with second.together():  # half of its runs are there by now
+        second.complete(ranked(one, records_of(one)))
+        second.complete(ranked(other, records_of(other)))
+    after = tables(uri, tmp_path)
+    for name in ("runs", "tags", "params", "metrics", "latest_metrics"):
+        assert before[name] <= after[name], name
+    assert after["runs"].total() == 9
+    assert after["metrics"].total() == 2 * before["metrics"].total()
+
+
 def test_another_database_and_another_revision_are_left_to_the_client(uri: str) -> None:
     engine = sa.create_engine(uri)
     assert Bulk.supports(engine)
@@ -199,7 +218,16 @@ def test_where_mlflow_s_own_functions_have_other_names_its_client_writes(monkeyp
     assert not Bulk.supports(sa.create_engine("sqlite://"))
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20), min_size=1))
+@given(st.lists(st.tuples(WORDS, st.floats(allow_nan=False), st.booleans()), min_size=1))
+def test_postgresql_reads_the_lines_of_a_copy_as_the_rows_were(rows: list[tuple[str, float, bool]]) -> None:
+    escapes = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
+    lines = _lines(rows).split("\n")
+    assert lines.pop() == ""
+    found = [[re.sub(r"\\(.)", lambda pair: escapes[pair[1]], value) for value in line.split("\t")] for line in lines]
+    assert [(word, float(number), kind == "True") for word, number, kind in found] == rows
+
+
+@given(st.lists(WORDS, min_size=1))
 def test_postgresql_reads_the_text_of_an_array_as_it_was(values: list[str]) -> None:
     text, found, position = _array(values), [], 1
     while position < len(text) - 1:  # PostgreSQL's rule: within quotes a backslash takes the next character as it is

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -19,12 +20,17 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.config.yaml import dump
 from sweeps.results import as_markdown, report
 from sweeps.results.export import best
+<<<<<<< HEAD
 from sweeps.results.html import as_html
 from sweeps.results.latex import as_tex
+=======
+from sweeps.results.summary import RankedConfiguration
+>>>>>>> 5b9750ed383391bd9a4044ede93964c001f7ce99
 from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.search import CellSearch, Finished
 from sweeps.store import Store
 from sweeps.store.store import copy_sweep
+from sweeps.tracking.rows import configuration_points
 from sweeps.training.lane import Lane, LaneResult, error_result
 
 RACING = {"seeds": {"race": [7, 9]}}
@@ -116,6 +122,20 @@ def test_the_best_are_confirmed_on_fresh_seeds_and_the_confirmed_one_is_exported
     exported = best(store, "tiny")
     assert "seeds: [1000, 1001, 1002, 1003, 1004]" in exported or "- 1004" in exported
     assert "0/5" in exported and "search_summary:" in exported
+
+
+def test_mlflow_receives_the_metrics_of_the_confirmation_while_the_sweep_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[RankedConfiguration] = []
+    tracker: Any = SimpleNamespace(complete=written.append, lanes=lambda *_: None, start=lambda _: None, begin=lambda: None)
+    monkeypatch.setattr(Driver, "track", lambda self, write: write(tracker))
+    few = {**DOCUMENT["search"], "configurations": 2, "parallel": 2}
+    confirm = {"top": 1, "seeds": {"first": 1000, "count": 2}}
+    run(started(early(early_stopping=None, confirm=confirm, seeds=2, search=few), store))
+    (confirmed,) = [one for one in written if one.confirmed is not None]
+    points = {point.key for point in configuration_points(confirmed, early().objective)}
+    assert {"confirmation.success_rate", "confirmation.error.extrapolation.median"} <= points
 
 
 def test_workers_and_their_order_change_nothing(finished: Finish, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sweeps.errors import StoreError
 from sweeps.results import as_markdown, report
 from sweeps.runner.run import sync
 from sweeps.store import Store, removal
+from sweeps.store import database as store_database
 from sweeps.store.removal import (
     Removal,
     delete_sweeps,
@@ -130,12 +131,22 @@ def test_gc_deletes_in_transactions_between_which_a_driver_writes(store: Store, 
     assert len(locked) == 3
 
 
-def test_a_file_that_is_too_large_to_rewrite_while_a_driver_waits_keeps_its_size(
+def test_a_file_whose_rewriting_would_keep_a_driver_waiting_for_too_long_keeps_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "MOST_COMPACTED_BYTES", 1000.0)
     with Store(tmp_path) as store:
-        assert "GB, so it keeps its size" in (removal.compact(store) or "")
+        made_sweep(store)
+        store.save_checkpoints({"of nobody": Checkpoint(1, os.urandom(2_000_000))})
+        delete_what_nobody_names(store)
+        before = store.database.size_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(store_database, "COMPACT_S", 0.0)
+            assert "GB, so it keeps its size" in (removal.compact(store) or "")
+        assert store.database.size_bytes() >= before and len(report(store, "small").configurations) == 4
+        with store.hold("another"):  # the lock is free
+            assert "another runs" in (removal.compact(store) or "")
+        assert removal.compact(store) is None
+        assert store.database.size_bytes() < before - 2_000_000
 
 
 def test_sqlite_gives_the_space_of_what_was_deleted_back(tmp_path: Path) -> None:

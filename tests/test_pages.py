@@ -91,8 +91,27 @@ def test_the_leaderboard_has_the_configurations_by_their_objective_on_the_pages_
     cells = (
         "[...document.querySelectorAll('.ag-header-cell')].map(e => [e.getBoundingClientRect().x, e.getAttribute('col-id')])"
     )
-    columns = [name for _, name in sorted(shown.page.value(cells)) if name.startswith("metrics")]
-    assert columns[:3] == ["metrics.`objective`", "metrics.`success_rate`", "metrics.`success_rate.low`"]
+    columns = [name for _, name in sorted(shown.page.value(cells)) if name.startswith(("metrics", "tags"))]
+    first = ["metrics.`objective`", "metrics.`success_rate`", "metrics.`converged_at.median`", "tags.`lr`", "tags.`noise`"]
+    assert columns[:5] == first
+    shown.page.shows("Sort: order", "3.2e-3")
+
+
+def test_what_is_asked_first_is_in_sight_on_a_small_screen(shown: Shown) -> None:
+    shown.page.call("Emulation.setDeviceMetricsOverride", width=1400, height=900, deviceScaleFactor=1, mobile=False)
+    shown.opens(shown.small, LEADERBOARD, "4 matching runs", "3.2e-3")
+    cells = "[...document.querySelectorAll('.ag-header-cell')]"
+    right = dict(shown.page.value(f"{cells}.map(e => [e.getAttribute('col-id'), e.getBoundingClientRect().right])"))
+    border = shown.page.value("document.querySelector('.ag-header-viewport').getBoundingClientRect().right")
+    shown.page.call("Emulation.clearDeviceMetricsOverride")
+    for column in (
+        "metrics.`objective`",
+        "metrics.`success_rate`",
+        "metrics.`converged_at.median`",
+        "tags.`lr`",
+        "tags.`noise`",
+    ):
+        assert right[column] <= border, column
 
 
 def test_its_seeds_are_one_click_below_a_configuration_with_their_outcomes(shown: Shown) -> None:

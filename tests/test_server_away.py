@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import sqlite3
+import threading
 import time
+import urllib.request
 from collections import Counter
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -96,4 +100,61 @@ def test_a_server_has_the_runs_that_sqlite_has(tmp_path: Path) -> None:
             )  # fmt: skip
         assert contents[0] == contents[1] and len(contents[0]) == 5
     finally:
+        stop(server)
+
+
+def losing_answers(server: str, lost: list[str]) -> ThreadingHTTPServer:
+    """A proxy before a server. Of the first and of every fifth request for a new run it loses the answer."""
+    created = itertools.count()
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = urllib.request.Request(
+                server + self.path, body or None, {"Content-Type": "application/json"}, method=self.command
+            )
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+                status, content = response.status, response.read()
+            if self.path.endswith("runs/create") and next(created) % 5 == 0:
+                lost.append(self.path)
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = forward
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    return proxy
+
+
+def test_a_run_whose_creation_was_not_answered_is_there_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sweep, lost = small_sweep(), list[str]()
+    one = configuration(sweep, state="complete", seeds=range(15))
+    server = serve(f"sqlite:///{tmp_path}/served.db", port=port)
+    proxy = losing_answers(f"http://127.0.0.1:{port}", lost)
+    try:
+        tracker = Tracker(f"http://127.0.0.1:{proxy.server_port}", sweep, created=CREATED)
+        tracker.begin()
+        tracker.complete(ranked(one, [record(one, seed) for seed in range(15)]))
+        assert len(lost) >= 4
+        with closing(sqlite3.connect(tmp_path / "served.db")) as written:
+            stages = written.execute("SELECT lifecycle_stage, status, count(*) FROM runs GROUP BY 1, 2").fetchall()
+        assert sorted(stages) == [("active", "FINISHED", 16), ("active", "RUNNING", 1)]
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
         stop(server)

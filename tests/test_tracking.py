@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.errors import TrackingError, UserError
 from sweeps.results.figures import against_step
 from sweeps.results.metrics import solved_fraction
+from sweeps.results.report import ranked as in_order
 from sweeps.results.summary import RankedConfiguration
 from sweeps.store.records import Stopped
-from sweeps.tracking import Tracker, client, default_uri, rows, serve, stop
+from sweeps.tracking import Tracker, client, default_uri, rows, serve, server, stop
 from sweeps.tracking.client import without_password
 from sweeps.tracking.runs import Changed
 from sweeps.training.lane import LaneResult
@@ -113,7 +116,7 @@ def test_a_sweep_becomes_nested_runs_with_readable_names(uri: str, sweep: Sweep)
     assert len(found) == 1 + 4 + 12 and all(run.info.status == "FINISHED" for run in found.values())
     seed = the_run(uri, "c001 nau s002 diverged")
     parent = found[seed.data.tags["mlflow.parentRunId"]]
-    assert parent.info.run_name == "c001 nau noise=off lr=3.2e-3" or parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
+    assert parent.info.run_name == "c001 nau lr=3.2e-3 noise=off"
     assert found[parent.data.tags["mlflow.parentRunId"]].info.run_name == "small"
 
 
@@ -138,6 +141,7 @@ def test_tags_parameters_and_metrics_are_those_of_the_design(uri: str, sweep: Sw
                  "objective": (2000 + 6000 + 6000) / 3, "error.extrapolation.median": 0.7,
                  "error.interpolation.median": 0.35}  # fmt: skip
     assert one_third == pytest.approx({key: parent.data.metrics[key] for key in one_third})
+    assert {"lr": "3.2e-3", "noise": "off"}.items() <= parent.data.tags.items()
     assert parent.data.metrics["success_rate.low"] < 1 / 3 < parent.data.metrics["success_rate.high"]
 
 
@@ -427,14 +431,37 @@ def test_the_pages_are_served_and_stopped(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
             assert page.status == 200
-        server = psutil.Process(process.pid)
-        words = [word for one in (server, *server.children(recursive=True)) for word in one.cmdline()]
+        parent = psutil.Process(process.pid)
+        words = [word for one in (parent, *parent.children(recursive=True)) for word in one.cmdline()]
         assert not any(uri in word for word in words), "everybody sees command lines, and a URI may hold a password"
         with pytest.raises(UserError, match=f"Try --port {port + 1}"):
             serve(uri, port=port)
     finally:
         stop(process)
     assert process.poll() is not None
+
+
+def test_what_the_pages_ask_first_is_requested_before_they_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(500 if len(asked) == 1 else 404)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as here:
+        threading.Thread(target=here.serve_forever, daemon=True).start()
+        monkeypatch.setattr(server, "started", lambda *_: None)
+        monkeypatch.setattr(server, "check_port", lambda *_: None)
+        monkeypatch.setattr(server, "prepare", lambda *_: None)
+        serve("sqlite://", port=here.server_port)
+        here.shutdown()
+    assert asked == ["/ajax-api/3.0/mlflow/server-info", "/graphql"]
 
 
 def test_a_server_is_not_served_again() -> None:
@@ -449,8 +476,8 @@ def test_names_are_short_and_distinguish_two_paths(sweep: Sweep) -> None:
     assert rows.short_name("train.gradient_noise", ["train.lr"]) == "noise"  # type: ignore[arg-type]
     assert rows.short_name("a.weight_noise", ["train.gradient_noise"]) == "weight_noise"  # type: ignore[arg-type]
     assert rows.short_name("task.noise", ["model.noise"]) == "task.noise"  # type: ignore[arg-type]
-    assert [rows.short_value(v) for v in (3.2e-3, 1e-3, 0.0, 0.25, 12345.0, 4, "adam")] == [
-        "3.2e-3", "1e-3", "0", "0.25", "1.2e4", "4", "adam",
+    assert [rows.short_value(v) for v in (3.2e-3, 1e-3, 0.0, 0.25, 90.0, 99.6, 200.0, 12345.0, 4, "adam")] == [
+        "3.2e-3", "1e-3", "0", "0.25", "90", "1e2", "2e2", "1.2e4", "4", "adam",
     ]  # fmt: skip
     name = rows.configuration_name(configuration(sweep, number=0), sweep.cells[0].space)
     assert set(name.split()) == {"c000", "nau", "lr=1e-3", "noise=off"}
@@ -685,11 +712,50 @@ def test_the_experiment_has_saved_views_and_the_kind_of_training_once(uri: str, 
     view = json.loads(tags["mlflow.sharedViewState.sweeps-leaderboard"])
     state = json.loads(view["state"])
     assert (view["name"], state["searchFilter"], state["orderByAsc"]) == ("Leaderboard", "tags.level = 'configuration'", True)
-    assert "params.`train.lr`" in state["selectedColumns"]
+    assert {"tags.`lr`", "tags.`noise`", "metrics.`converged_at.median`"} <= set(state["selectedColumns"][:5])
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     client.delete_experiment_tag(experiment_of(uri), "mlflow.sharedViewState.sweeps-leaderboard")
     sync_all(uri, sweep)
     assert "mlflow.sharedViewState.sweeps-leaderboard" not in client.get_experiment(experiment_of(uri)).tags, "the user's wish"
+
+
+@pytest.mark.parametrize("further", [(), (Objective("error.extrapolation.median"),)])
+def test_the_leaderboard_sorts_as_the_report_does_where_nothing_is_solved(
+    uri: str, sweep: Sweep, further: tuple[Objective, ...]
+) -> None:
+    """Their par2 is the same, and so is the error of some. A confirmed one is first, what was stopped early is last."""
+    from mlflow.tracking import MlflowClient
+
+    assert sweep.search is not None
+    sweep = dataclasses.replace(sweep, search=dataclasses.replace(sweep.search, further_objectives=further))
+    found = []
+    for number, error in enumerate([0.7, 1e-3, 0.7, 30.0, 1e-3, 0.5, 2e-6]):
+        one = configuration(sweep, 0, number, state="pruned" if number == 6 else "complete")
+        errors = {"interpolation": error, "extrapolation": error}
+        results = [record(one, seed, "unsolved", error=errors) for seed in range(3)]
+        fresh = [dataclasses.replace(results[0], key=f"fresh-{seed}", seed=seed) for seed in (1000, 1001)]
+        confirmation = {"confirmation": tuple(fresh), "seeds_to_confirm": 2} if number == 5 else {}
+        found.append(dataclasses.replace(ranked(one, results), **confirmation))  # type: ignore[arg-type]
+    tracker = Tracker(uri, sweep, created=CREATED)
+    tracker.begin()
+    for of in reversed(found):
+        tracker.complete(of)
+    report = list(in_order(found, sweep.ranked_by))
+    tracker.rank({(of.configuration.cell, of.configuration.number): of.rank for of in report if of.rank is not None})
+    client = MlflowClient(uri)
+    tag = client.get_experiment(experiment_of(uri)).tags["mlflow.sharedViewState.sweeps-leaderboard"]
+    state = json.loads(json.loads(tag)["state"])
+    assert state["orderByAsc"]
+    shown = client.search_runs([experiment_of(uri)], state["searchFilter"], order_by=[f"{state['orderByKey']} ASC"])
+    numbers = [int(run.data.tags["configuration"]) for run in shown]
+    assert numbers == [of.configuration.number for of in report]
+    assert numbers == ([1, 4, 5, 0, 2, 3, 6] if further else [5, 1, 4, 0, 2, 3, 6])
+
+
+@given(st.lists(st.floats(allow_nan=False)))
+def test_texts_that_databases_sort_are_in_the_order_of_their_numbers(numbers: list[float]) -> None:
+    texts = [rows._sortable(number) for number in sorted(numbers)]
+    assert texts == sorted(texts) and len(set(texts)) == len(set(numbers))
 
 
 def test_configurations_and_seeds_of_two_cells_have_names_of_their_own(sweep: Sweep) -> None:

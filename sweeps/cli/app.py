@@ -93,9 +93,7 @@ def writing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             if any(map(str.strip, lines)) and not any(line.startswith("exported:") for line in lines):
-                raise UserError(
-                    f"{path} is a file that `sweeps export` did not write, and is not overwritten: name another file"
-                )
+                raise UserError(f"{path} was not written by `sweeps export`, and is not overwritten: name another file")
     whole = path.resolve()  # what a symbolic link leads to
     written = whole.with_name(f".{whole.stem[:100]}-{os.getpid()}{whole.suffix}")
     if (path.exists() and not path.is_file()) or (path.is_file() and not os.access(whole.parent, os.W_OK)):

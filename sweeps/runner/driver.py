@@ -804,7 +804,7 @@ class Driver:
         if entry.confirms:
             progress = next(one for one in self.cells if one.cell.key == entry.configuration.cell)
             searched = self._as_ranked(progress.configurations[entry.configuration.number])
-            confirmed = dataclasses.replace(searched, confirmation=summary.results)
+            confirmed = dataclasses.replace(searched, confirmation=summary.results, seeds_to_confirm=len(entry.keys))
             self.track(lambda tracker: tracker.complete(confirmed))
             return
         state = "pruned" if stopped is not None else "failed" if summary.errors == summary.seeds else "complete"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -144,6 +145,8 @@ checkpoints = Table(
 
 FILE_NAME = "sweeps.db"
 BUSY_TIMEOUT_S = 60.0  # another process's commit takes milliseconds; a slow disk may take seconds
+COMPACT_S = BUSY_TIMEOUT_S / 4
+"""Most seconds in which a copy of a file is made without the space of deleted rows. To put it in place takes about as long."""
 _SCHEMA_LOCK = 0x53574545  # any number that all our processes agree on, for PostgreSQL's advisory lock
 
 
@@ -174,11 +177,26 @@ def files_bytes(file: Path) -> int:
     return sum(path.stat().st_size for path in (file, Path(f"{file}-wal")) if path.is_file())
 
 
-def compact_file(file: Path) -> None:
-    """Rewrite an SQLite database without the space of deleted rows. Raises sqlite3.Error; nothing is lost then."""
+def compact_file(file: Path) -> bool:
+    """Rewrite an SQLite database without the space of deleted rows. Raises sqlite3.Error; nothing is lost then.
+
+    Return whether it was rewritten. After `COMPACT_S` it is given up, with the file as it was: who begins to write meanwhile
+    waits, and must not wait for longer than `BUSY_TIMEOUT_S`.
+    """
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S)) as connection:
-        connection.execute("VACUUM")
+        connection.execute("BEGIN IMMEDIATE")  # waits for other writers, which does not count
+        connection.rollback()
+        until_s = time.monotonic() + COMPACT_S
+        connection.set_progress_handler(lambda: time.monotonic() >= until_s, 50)  # instructions: ten rows or so
+        try:
+            connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return False
+            raise
+        connection.set_progress_handler(None, 0)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return True
 
 
 _TYPES: dict[type[Any], tuple[type, ...]] = {
@@ -278,14 +296,16 @@ class Database:
         with self.read() as connection:
             return sum(int(connection.execute(total, {"table": name}).scalar() or 0) for name in metadata.tables)
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
         """Give the space of deleted rows in SQLite's file back to the disk. PostgreSQL's server does so by itself.
 
-        It takes as much free space as the database needs, and waits for other writers. Raises StoreError; nothing is lost then.
+        It takes as much free space as the database needs, and waits for other writers. Return whether it was done: what takes
+        too long is given up, see `compact_file`. Raises StoreError; nothing is lost then.
         """
-        if self.engine.dialect.name == "sqlite":
-            with self._store_errors():
-                compact_file(Path(str(self.engine.url.database)))
+        if self.engine.dialect.name != "sqlite":
+            return True
+        with self._store_errors():
+            return compact_file(Path(str(self.engine.url.database)))
 
     def close(self) -> None:
         self.engine.dispose()

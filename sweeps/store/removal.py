@@ -13,13 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sweeps.store.database import BUSY_TIMEOUT_S, checkpoints, configurations, holders, lanes, records, sweeps
+from sweeps.store.database import checkpoints, configurations, holders, lanes, records, sweeps
 from sweeps.store.store import Store, require_sweep
 
 CHUNK = 2000
 """Lanes whose records and checkpoints are deleted in one transaction."""
-MOST_COMPACTED_BYTES = BUSY_TIMEOUT_S * 50e6
-"""What a slow disk rewrites while a driver waits for the lock."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +89,16 @@ def delete_what_nobody_names(store: Store) -> Removal:
 def compact(store: Store) -> str | None:
     """Give the space of what was deleted back to the disk. Return why not, where the file keeps its size for now.
 
-    A driver that starts meanwhile waits, so a file whose rewriting could take longer than it waits is left as it is. Raises
+    A driver that starts meanwhile waits, so a file whose rewriting takes longer than it can wait is left as it is. Raises
     StoreError; nothing is lost then.
     """
     if held := held_names(store):
         return f"{', '.join(held)} runs, so the files keep their size for now: repeat it afterwards"
-    if store.database.is_sqlite and (size := store.database.size_bytes()) > MOST_COMPACTED_BYTES:
+    if not store.database.compact():
         return (
-            f"the file has {size / 1e9:.3g} GB, so it keeps its size: rewriting more than {MOST_COMPACTED_BYTES / 1e9:.3g} GB "
-            "may keep a driver waiting for too long. Where no sweep runs, `VACUUM` in the program `sqlite3` rewrites it"
+            f"the file has {store.database.size_bytes() / 1e9:.3g} GB, so it keeps its size: rewriting it takes too long for a "
+            "driver that starts meanwhile. Where no sweep runs, `VACUUM` in the program `sqlite3` rewrites it"
         )
-    store.database.compact()
     return None
 
 

@@ -27,6 +27,8 @@ _VARIABLES = 3000
 _TYPES = {"key": "text", "value": "float8", "timestamp": "int8", "step": "int8", "is_nan": "bool", "start_time": "int8",
           "end_time": "int8", "deleted_time": "int8", "experiment_id": "int4"}  # fmt: skip
 """PostgreSQL's type of a column, where it is not text."""
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_TEXT = ("key", "value", "run_uuid")
 _METRIC = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
 _RUN = ("run_uuid", "name", "source_type", "source_name", "entry_point_name", "user_id", "status", "start_time", "end_time",
         "deleted_time", "source_version", "lifecycle_stage", "artifact_uri", "experiment_id")  # fmt: skip
@@ -88,7 +90,7 @@ class Bulk:
         changed: list[tuple[Any, ...]] = []
         tags: list[tuple[str, str, str]] = []
         params: list[tuple[str, str, str]] = []
-        metrics: list[tuple[Any, ...]] = []
+        metrics: dict[tuple[Any, ...], None] = {}  # a set in order: one value may be planned twice
         latest: dict[tuple[str, str], tuple[Any, ...]] = {}
         for change in changes:
             if change.new:
@@ -105,7 +107,7 @@ class Bulk:
             params += [(*_param(key, value), id_) for key, value in change.params.items()]
             for point in change.points:
                 row = (_metric_name(point.key), point.value, created_ms + point.age, point.step, False, id_)
-                metrics.append(row)
+                metrics[row] = None
                 last = latest.get((row[0], id_))
                 if last is None or (row[3], row[2], row[1]) > (last[3], last[2], last[1]):
                     latest[row[0], id_] = row
@@ -115,17 +117,21 @@ class Bulk:
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for its turn
             self._require_active(connection, changes)
-            again = "ON CONFLICT (run_uuid) DO UPDATE SET status = excluded.status, end_time = excluded.end_time"
-            self._insert(connection, "runs", _RUN, runs, again)
+            made = self._insert_runs(connection, runs)
             mark = "?" if self._sqlite else "%s"
             columns = ", ".join(f"{name} = COALESCE({mark}, {name})" for name in ("status", "end_time", "name"))
             for row in changed:
                 connection.exec_driver_sql(f"UPDATE runs SET {columns} WHERE run_uuid = {mark}", row)
             replaced = "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value"
-            self._insert(connection, "tags", ("key", "value", "run_uuid"), tags, replaced)
-            self._insert(connection, "params", ("key", "value", "run_uuid"), params, "ON CONFLICT DO NOTHING")
-            self._insert(connection, "metrics", _METRIC, metrics, "ON CONFLICT DO NOTHING")
-            self._insert(connection, "latest_metrics", _METRIC, list(latest.values()), _LATEST)
+            for table, columns_of, rows, conflict in (
+                ("tags", _TEXT, tags, replaced),
+                ("params", _TEXT, params, "ON CONFLICT DO NOTHING"),
+                ("metrics", _METRIC, list(metrics), "ON CONFLICT DO NOTHING"),
+                ("latest_metrics", _METRIC, list(latest.values()), _LATEST),
+            ):
+                if made:  # a run that was not there before has no rows that could conflict
+                    _copy(connection, table, columns_of, [row for row in rows if row[-1] in made])
+                self._insert(connection, table, columns_of, [row for row in rows if row[-1] not in made], conflict)
             connection.commit()
 
     def _require_active(self, connection: sa.Connection, changes: Sequence[Change]) -> None:
@@ -158,21 +164,32 @@ class Bulk:
             "active", artifacts, self._experiment,
         )  # fmt: skip
 
+    def _insert_runs(self, connection: sa.Connection, runs: Sequence[tuple[Any, ...]]) -> set[str]:
+        """Insert new runs, and return the ids of those whose rows may be copied: with psycopg, where none was there before."""
+        again = "ON CONFLICT (run_uuid) DO UPDATE SET status = excluded.status, end_time = excluded.end_time"
+        if self._engine.dialect.driver != "psycopg":
+            self._insert(connection, "runs", _RUN, runs, again)
+            return set()
+        # PostgreSQL sets xmax where it has updated the row of another transaction.
+        found = self._insert(connection, "runs", _RUN, runs, f"{again} RETURNING run_uuid, xmax = 0")
+        return {id_ for id_, is_new in found if is_new}
+
     def _insert(
         self, connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], conflict: str
-    ) -> None:
+    ) -> Sequence[Any]:
+        """Insert rows, and return what `conflict` makes PostgreSQL return."""
         if not rows:
-            return
+            return ()
         names = ", ".join(columns)
         if not self._sqlite:  # a column is one value, so that a statement is one message
             text = ("tags", "params")
             types = ["text" if table in text else _TYPES.get(name, "text") for name in columns]
             arrays = ", ".join(f"%s::{type_}[]" for type_ in types)
-            connection.exec_driver_sql(
+            done = connection.exec_driver_sql(
                 f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {conflict}",
                 tuple(_array(column) for column in zip(*rows, strict=True)),
             )
-            return
+            return done.all() if done.returns_rows else ()
         at_once = _VARIABLES // len(columns)
         one = f"({', '.join('?' * len(columns))})"
         for start in range(0, len(rows), at_once):
@@ -181,6 +198,33 @@ class Bulk:
                 f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(part))} {conflict}",
                 tuple(value for row in part for value in row),
             )
+        return ()
+
+
+def _copy(connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows that conflict with none, by PostgreSQL's COPY: a third of the server's time less than INSERT takes.
+
+    Its errors are raised as those of a statement of SQLAlchemy.
+    """
+    if not rows:
+        return
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+    driver: Any = connection.connection.driver_connection
+    errors: Any = connection.dialect.dbapi
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(_lines(rows))
+    except errors.Error as error:
+        raise sa.exc.DBAPIError.instance(statement, None, error, errors.Error, dialect=connection.dialect) from error
+
+
+def _lines(rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return the rows, without None, as text for COPY: a line for each, with tabs between the values."""
+    text = "\n".join(["\t".join(map(str, row)) for row in rows])
+    plain = text.count("\t") == len(rows) * (len(rows[0]) - 1) and text.count("\n") == len(rows) - 1
+    if not plain or "\\" in text or "\r" in text:
+        text = "\n".join(["\t".join([str(value).translate(_ESCAPES) for value in row]) for row in rows])
+    return f"{text}\n"
 
 
 def _digest(words: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from sweeps.errors import TrackingError, disk_full
 from sweeps.store.location import parameters_masked
 from sweeps.tracking.bulk import Bulk
 from sweeps.tracking.database import SQLITE, Refill, check_server, close_connections, prepare_file
-from sweeps.tracking.runs import PARENT, Change, Changed, Run, Unavailable
+from sweeps.tracking.runs import PARENT, Change, Changed, Run, Unavailable, key_of
 from sweeps.tracking.views import WRITTEN
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, so it is left to the first connection
@@ -36,6 +37,8 @@ ENVIRONMENT = {
 """Set unless the user has set them."""
 REQUESTS_AT_ONCE = 8
 """Requests in flight to a server."""
+CREATION_PAUSES_S = (0.5, 2.0)
+"""Before a run is searched for, and created again."""
 LOGGED = "logged"
 """Tag of a configuration whose parameters are written."""
 _SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?://")
@@ -300,10 +303,11 @@ class Client:
             logged = {name: tags.pop(name) for name in (LOGGED,) if name in tags}
             if change.parent is not None:
                 tags[PARENT] = change.parent.id
-            made = post(
+            create = self._create if post == self._post else self._call
+            run.id = create(
                 "create", experiment_id=experiment, start_time=change.started_ms, run_name=change.name, tags=_pairs(tags)
             )
-            run.id, tags = made, logged
+            tags = logged
         elif change.name:
             self._mlflow.update_run(run.id, name=change.name)
         last: dict[str, str] = {}
@@ -320,7 +324,29 @@ class Client:
         if last:
             post("log-batch", run_id=run.id, metrics=[], params=[], tags=_pairs(last))
 
-    def _post(self, endpoint: str, **body: Any) -> str:
+    def _create(self, endpoint: str, **body: Any) -> str:
+        """Create a run on a server. Where no answer comes it is searched for, and only requested again if it is not there.
+
+        A retry of the client would create it twice where the answer was lost, and not the request.
+        """
+        for pause_s in (*CREATION_PAUSES_S, None):
+            try:
+                return self._post(endpoint, max_retries=0, **body)
+            except Exception as error:
+                if pause_s is None or not _may_pass(error):
+                    raise
+                log.debug("a run is searched for, since no answer came: %s", error)
+            time.sleep(pause_s)
+            tags = {pair["key"]: pair["value"] for pair in body["tags"]}
+            # What distinguishes a run in a condition needs no quoting of unknown text; the rest is compared here.
+            named = [f"tags.{name} = '{tags[name]}'" for name in ("sweep", "level", "configuration", "seed") if name in tags]
+            for run in self._search([body["experiment_id"]], " and ".join(named)):
+                same = key_of(run.data.tags) == key_of(tags) and run.data.tags.get("layout") == tags.get("layout")
+                if same and run.info.lifecycle_stage == "active":
+                    return str(run.info.run_id)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _post(self, endpoint: str, max_retries: int | None = None, **body: Any) -> str:
         """Send a request to a server, and return the id of the run that it created.
 
         It is one of MLflow's client, with its authentication, retries and connections, without the client's two conversions
@@ -330,7 +356,7 @@ class Client:
 
         path = f"/api/2.0/mlflow/runs/{endpoint}"
         credentials = self._mlflow._tracking_client.store.get_host_creds()
-        answer = verify_rest_response(http_request(credentials, path, "POST", json=body), path)
+        answer = verify_rest_response(http_request(credentials, path, "POST", max_retries, json=body), path)
         return str(answer.json()["run"]["info"]["run_id"]) if endpoint == "create" else ""
 
     def _call(self, endpoint: str, **body: Any) -> str:

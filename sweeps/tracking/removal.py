@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from sweeps.tracking.client import Client, sqlite_file, typed_errors, without_pa
 
 OURS = ("sweep", "layout", "level")
 """Tags that every run has which this system wrote."""
+log = logging.getLogger(__name__)
 CHUNK = 500
 """Runs that are removed in one transaction."""
 FOLDER = "mlartifacts"
@@ -147,7 +149,8 @@ def purge(
                 store._hard_delete_experiment(experiment)
         if file and not dry_run and compact():
             try:
-                compact_file(file)
+                if not compact_file(file):
+                    log.warning("%s keeps its size: rewriting it takes too long for those that write to it meanwhile", file)
             except sqlite3.Error as error:
                 raise TrackingError(f"{file} cannot be made smaller now: {error}. Nothing is lost; try again later") from error
         left_at = without_password(left[0].artifact_uri) if left else ""

@@ -12,15 +12,15 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sweeps.config.compare import values_at
 from sweeps.config.diff import leaves
-from sweeps.config.space import Dimension, Objective, same
+from sweeps.config.space import Dimension, Objective, Search, same
 from sweeps.results import metrics
-from sweeps.results.summary import RankedConfiguration, Summary
+from sweeps.results.summary import RankedConfiguration, Summary, standing
 from sweeps.store.curves import storable
 from sweeps.store.records import Configuration
 from sweeps.training.lane import LaneResult
@@ -32,8 +32,7 @@ NAME_LIMIT = 200
 """Most characters of a run's name; MLflow's limit is 250."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One value of a metric. `age` is milliseconds after the sweep's creation."""
 
     key: str
@@ -45,15 +44,38 @@ class Point:
 # ------------------------------------------------------------------------------------------------- names and tags
 
 
+TAGS = frozenset(
+    {"budget", "cell", "configuration", "digest", "layout", "level", "logged", "model", "name", "order", "outcome", "phase",
+     "rank", "seed", "stopped", "sweep", "task", "verdict", "why"}
+)  # fmt: skip
+"""Tags with a meaning, apart from those of MLflow."""
+
+
 def configuration_name(configuration: Configuration, space: Mapping[str, Dimension]) -> str:
     """Return a name such as `c017 nmu U[1,2] lr=3.2e-3 noise=off`: number, cell, then the searched settings."""
-    parts = [_number_and_cell(configuration)]
-    for path, dimension in space.items():
+    searched = [f"{short_name(path, space)}={text}" for path, text in _searched(configuration, space)]
+    return " ".join([_number_and_cell(configuration), *searched])[:NAME_LIMIT]
+
+
+def _searched(configuration: Configuration, space: Mapping[str, Dimension]) -> Iterator[tuple[str, str]]:
+    """Yield the searched settings of a configuration, by path, the learning rate first: `3.2e-3`, or `off`."""
+    for path, dimension in sorted(space.items(), key=lambda item: short_name(item[0], space) != "lr"):
         values = values_at(configuration.settings, path)
         if values and (configuration.number == 0 or path in configuration.parameters):
             off = dimension.has_off and same(values[0], dimension.off)
-            parts.append(f"{short_name(path, space)}={'off' if off else short_value(values[0])}")
-    return " ".join(parts)[:NAME_LIMIT]
+            yield path, "off" if off else short_value(values[0])
+
+
+def searched_tags(configuration: Configuration, space: Mapping[str, Dimension], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the searched settings of a configuration as a person reads them, `lr: 3.2e-3`. Parameters have all digits."""
+    return {names[path]: text for path, text in _searched(configuration, space)}
+
+
+def searched_names(spaces: Iterable[Mapping[str, Dimension]]) -> dict[str, str]:
+    """Return the tag of every searched setting, by path, the learning rate first: its short name unless that is taken."""
+    paths = {path: dimension for space in spaces for path, dimension in space.items()}
+    named = {path: path if (name := short_name(path, paths)) in TAGS else name for path in paths}
+    return dict(sorted(named.items(), key=lambda item: item[1] != "lr"))
 
 
 def seed_name(configuration: Configuration, seed: int, verdict: str) -> str:
@@ -85,7 +107,7 @@ def short_value(value: Any) -> str:
     """Return two significant digits of a float, `3.2e-3`; anything else as text."""
     if not isinstance(value, float):
         return str(value)
-    if value == 0 or 0.01 <= abs(value) < 1000:
+    if value == 0 or 0.01 <= abs(value) < 99.5:
         return f"{value:.2g}"
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -131,6 +153,38 @@ def configuration_outcome(configuration: Configuration, summary: Summary) -> str
     if summary.seeds and summary.solved == summary.seeds:
         return "solved"
     return "diverged" if summary.seeds and summary.diverged == summary.seeds else "unsolved"
+
+
+def order(one: RankedConfiguration, search: Search) -> str:
+    """Return a text by which MLflow sorts configurations as the report does, ties included: `2 c3e0... 000017`.
+
+    First those that are confirmed, then the other complete ones, then the rest. Of several objectives the rank is the second
+    word, see `with_rank`. Numbers are 16 hexadecimal digits, and every word has a fixed width, whatever a database's collation.
+    """
+    number = f"{one.configuration.number:06d}"
+    if one.state != "complete":
+        return f"3 {number}"
+    several = bool(search.further_objectives)
+    fresh = None if several else one.confirmed
+    found = standing(fresh or one.summary, search)
+    numbers = [_sortable(value) for value in (found.violation, *found.values, found.tie_break)]
+    return " ".join(["1" if fresh else "2", *([_rank_word(one.rank)] if several else []), *numbers, number])
+
+
+def with_rank(order: str, rank: int | None) -> str:
+    """Return the text of `order` for several objectives, with another rank."""
+    first, *rest = order.split(" ")
+    return order if first == "3" else " ".join([first, _rank_word(rank), *rest[1:]])
+
+
+def _rank_word(rank: int | None) -> str:
+    return "999999" if rank is None else f"{rank:06d}"
+
+
+def _sortable(value: float) -> str:
+    """Return 16 hexadecimal digits that are in the order of the numbers."""
+    bits = int.from_bytes(struct.pack(">d", value + 0.0), "big")  # + 0.0: there is one zero
+    return f"{bits ^ (2**64 - 1 if bits >> 63 else 1 << 63):016x}"
 
 
 def digest(data: Any) -> str:

@@ -97,7 +97,8 @@ class Tracker:
         self.name = name or sweep.name
         self._command = command or f"sweeps run {self.name}"
         self._spaces = {cell.key: cell.space for cell in sweep.cells}
-        self._objective = sweep.objective
+        self._searched = rows.searched_names(self._spaces.values())
+        self._objective, self._search = sweep.objective, sweep.ranked_by
         self._opened: _Connection | None = None
         self._before: tuple[object, str] | None = None
         """The database's file, and the sweep's run in it, as they were found at the last opening."""
@@ -199,7 +200,9 @@ class Tracker:
             self._change(opened, run).points += rows.configuration_points(one, self._objective)
             tags = {
                 **rows.configuration_tags(configuration),
+                **rows.searched_tags(configuration, self._spaces.get(configuration.cell, {}), self._searched),
                 **_rank_tag(one.rank),
+                "order": rows.order(one, self._search),
                 "outcome": rows.configuration_outcome(configuration, one.summary),
                 **({} if configuration.stopped is None else {"stopped": configuration.stopped.text}),
             }
@@ -208,8 +211,7 @@ class Tracker:
 
     def _show(self, opened: _Connection) -> None:
         """Write what MLflow's pages open with."""
-        searched = sorted({path for space in self._spaces.values() for path in space})
-        tags = views.experiment_tags(self._objective, searched, self._created_ms)
+        tags = views.experiment_tags(self._objective, list(self._searched.values()), self._created_ms)
         opened.client.tag_experiment(opened.experiment, tags, unless=views.WRITTEN)
 
     def rank(self, ranks: Mapping[tuple[str, int], int]) -> None:
@@ -219,6 +221,8 @@ class Tracker:
                 rank = ranks.get((cell, int(number))) if level != "sweep" else None
                 # A configuration that was ranked before has none where more of its seeds are wanted now.
                 self._tag(opened, run, {"rank": ""} if rank is None and "rank" in run.tags else _rank_tag(rank))
+                if self._search.further_objectives and "order" in run.tags:
+                    self._tag(opened, run, {"order": rows.with_rank(run.tags["order"], rank)})
 
     def describe(self, table: str) -> None:
         """Write the description of experiment and sweep run: question, Markdown table, command that reproduces it."""

@@ -23,34 +23,37 @@ LEADERBOARD, BEST, FAILED, CONVERGENCE = (
     "sweeps-leaderboard", "sweeps-best-seeds", "sweeps-failed-seeds", "sweeps-convergence"
 )  # fmt: skip
 """Ids of the views, as in their URLs."""
-_OF_CONFIGURATION = ("success_rate", "success_rate.low", "success_rate.high", "par2", "converged_at.median",
-                     "error.extrapolation.median", "diverged")  # fmt: skip
+_OF_CONFIGURATION = ("success_rate.low", "success_rate.high", "par2", "error.extrapolation.median", "diverged")
 _OF_SEED = ("converged_at", "error.extrapolation", "error.interpolation", "threshold", "sparsity_error", "steps")
 _NAME, _NAME_WIDTH = "attributes.`Run Name`", 320
+_CREATED, _CREATED_WIDTH = "runDateAndNestInfo", 110
 
 
 def experiment_tags(objective: Objective, searched: Sequence[str], created_ms: int) -> dict[str, str]:
     """Return the tags of an experiment: its kind and its saved views.
 
-    `searched` are paths of settings that differ between configurations: columns beside the metrics.
+    `searched` are the tags of settings that differ between configurations. With what is asked first they are the columns that
+    are in sight without scrolling where a window has 1400 pixels and up to three settings are searched.
     """
-    better = objective.direction == "minimize"
+    first = [name for name in ("success_rate", "converged_at.median") if name != objective.name]
     others = [name for name in _OF_CONFIGURATION if name != objective.name]
     of_configuration = [
-        _column("metrics", "objective"), *(_column("metrics", name) for name in others),
-        *(_column("params", path) for path in searched), _column("tags", "outcome"), _column("tags", "rank"),
+        _column("metrics", "objective"), *(_column("metrics", name) for name in first),
+        *(_column("tags", name) for name in searched), *(_column("metrics", name) for name in others),
+        _column("tags", "outcome"), _column("tags", "rank"),
     ]  # fmt: skip
     of_seed = [_column("tags", "verdict"), *(_column("metrics", name) for name in _OF_SEED), _column("tags", "why")]
     of_failed = [*(_column("tags", name) for name in ("verdict", "why")), *(_column("metrics", name) for name in _OF_SEED)]
-    leaderboard = _table("tags.level = 'configuration'", "objective", better, of_configuration)
+    leaderboard = _table("tags.level = 'configuration'", _column("tags", "order"), of_configuration)
     best = "tags.level = 'seed' AND tags.rank = '1'"
     views = {
         LEADERBOARD: ("Leaderboard", leaderboard),
-        BEST: ("Best configuration's seeds", _table(best, "converged_at", True, of_seed)),
+        BEST: ("Best configuration's seeds", _table(best, _column("metrics", "converged_at"), of_seed)),
         FAILED: (
-            "Failed seeds", _table("tags.level = 'seed' AND tags.outcome != 'solved'", "error.extrapolation", True, of_failed)
+            "Failed seeds",
+            _table("tags.level = 'seed' AND tags.outcome != 'solved'", _column("metrics", "error.extrapolation"), of_failed),
         ),
-        CONVERGENCE: ("Convergence", {**_table(best, "converged_at", True, of_seed), **_charts()}),
+        CONVERGENCE: ("Convergence", {**_table(best, _column("metrics", "converged_at"), of_seed), **_charts()}),
     }  # fmt: skip
     tags = {KIND[0]: KIND[1]}
     for place, (id_, (name, state)) in enumerate(views.items()):
@@ -70,26 +73,27 @@ def page(server: str, experiment: str, view: str = LEADERBOARD) -> str:
 
 
 def _width(column: str) -> int:
-    name = column.split("`")[1]
-    return {"why": 700, "verdict": 160}.get(name, max(90, 8 * len(name) + 30))
+    kind, name, _ = column.split("`")
+    known = {"why": 700, "verdict": 160, "success_rate": 115, "converged_at.median": 165}
+    return known.get(name, max(70 if kind == "tags." else 90, 7 * len(name) + 30))
 
 
 def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
 
-def _table(condition: str, metric: str, ascending: bool, columns: Sequence[str]) -> dict[str, Any]:
+def _table(condition: str, by: str, columns: Sequence[str]) -> dict[str, Any]:
     return {
         "searchFilter": condition,
-        "orderByKey": _column("metrics", metric),
-        "orderByAsc": ascending,
+        "orderByKey": by,
+        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": list(columns),
-        "columnOrder": [_NAME, *columns],
-        "columnWidths": {_NAME: _NAME_WIDTH} | {column: _width(column) for column in columns},
+        "columnOrder": [_NAME, _CREATED, *columns],
+        "columnWidths": {_NAME: _NAME_WIDTH, _CREATED: _CREATED_WIDTH} | {column: _width(column) for column in columns},
         "groupBy": None,
         "runsHiddenMode": "FIRST_20_RUNS",
         "hideEmptyCharts": True,
