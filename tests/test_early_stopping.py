@@ -20,12 +20,9 @@ from sweeps.config.sweep_file import Sweep, parse
 from sweeps.config.yaml import dump
 from sweeps.results import as_markdown, report
 from sweeps.results.export import best
-<<<<<<< HEAD
 from sweeps.results.html import as_html
 from sweeps.results.latex import as_tex
-=======
 from sweeps.results.summary import RankedConfiguration
->>>>>>> 5b9750ed383391bd9a4044ede93964c001f7ce99
 from sweeps.runner.driver import Driver, PackReport, PackRequest
 from sweeps.search import CellSearch, Finished
 from sweeps.store import Store
