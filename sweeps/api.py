@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import SweepIncomplete, UnknownSweep, UserError
+from sweeps.errors import SweepIncomplete, UserError
+from sweeps.results.numbers import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,10 +146,8 @@ class Sweeps(Mapping[str, "SweepResults"]):
 
     def __getitem__(self, name: str) -> SweepResults:
         """Raises UnknownSweep, which is a KeyError, with the nearest name."""
-        known = list(self)
-        if name not in known:
-            with _reading(self.store) as opened:
-                raise UnknownSweep(opened.location, str(name), sorted(known))
+        with _reading(self.store) as opened:
+            opened.known_sweep(str(name))
         return SweepResults(name, self.store)
 
     def __iter__(self) -> Iterator[str]:
@@ -287,7 +286,7 @@ class SweepResults:
 
     def __repr__(self) -> str:
         totals = self._found().totals(timing=False)
-        counts = f"{totals['configurations']} configurations, {totals['lanes']} of {totals['lanes_asked']} seeds"
+        counts = f"{counted(totals['configurations'], 'configuration')}, {totals['lanes']} of {totals['lanes_asked']} seeds"
         return f"sweep {self.name!r} in {self.store}: {totals['state']}, {counts}, {totals['solved']} solved"
 
     def _repr_markdown_(self) -> str:

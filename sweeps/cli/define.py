@@ -25,6 +25,7 @@ from sweeps.config.space import Dimension
 from sweeps.config.sweep_file import NoSuchFile, Sweep, definitions, question_of
 from sweeps.config.yaml import dump
 from sweeps.errors import UserError
+from sweeps.results.numbers import counted
 from sweeps.store import Store
 from sweeps.store.origins import origin_of
 
@@ -369,12 +370,14 @@ def about_task(name: str) -> str:
 def about_file(sweep: Sweep) -> str:
     """Return a sweep file resolved: its cells with every default filled in, its search space, its number of lanes."""
     lanes = sum(sweep.configurations(cell) for cell in sweep.cells) * len(sweep.seeds)
-    parts = [f"# {sweep.name}: {len(sweep.cells)} cells, {len(sweep.seeds)} seeds, {lanes} lanes"]
+    parts = [
+        f"# {sweep.name}: {counted(len(sweep.cells), 'cell')}, {counted(len(sweep.seeds), 'seed')}, {counted(lanes, 'lane')}"
+    ]
     parts += [f"# warning: {warning}" for warning in sweep.warnings]
     for cell in sweep.cells:
         settings, _, _ = resolve(cell.settings)
         space = {path: _dimension(d) for path, d in cell.space.items()}
-        parts += ["", f"# cell {cell.key}, {sweep.configurations(cell)} configurations", dump(settings or {})]
+        parts += ["", f"# cell {cell.key}, {counted(sweep.configurations(cell), 'configuration')}", dump(settings or {})]
         parts += [dump({"space": space})] if space else []
     return "\n".join(parts)
 

@@ -13,7 +13,7 @@ import typer
 
 from sweeps.cli.app import OnOption, Overrides, StoreOption, app, echo, errors, load_sweep
 from sweeps.errors import UserError
-from sweeps.results.numbers import number, steps
+from sweeps.results.numbers import counted, number, steps
 
 if TYPE_CHECKING:
     from sweeps.config.sweep_file import Sweep
@@ -127,9 +127,9 @@ def _cluster_notes(found: Plan) -> Iterator[str]:
 def counts_line(counts: Counts) -> str:
     """Return `2 cells, 24 lanes, 6 configurations, 2 packs, 9.6k seed-steps, 1.3 MB in the store`."""
     parts = [
-        f"{counts.cells} cell{'s' * (counts.cells != 1)}", f"{_range(counts.lanes)} lanes",
-        f"{_range(counts.configurations)} configurations",
-        f"{_range(counts.packs)} packs", f"{_steps(counts)} seed-steps",
+        f"{counts.cells} cell{'s' * (counts.cells != 1)}", f"{_range(counts.lanes)} lane{_s(counts.lanes)}",
+        f"{_range(counts.configurations)} configuration{_s(counts.configurations)}",
+        f"{_range(counts.packs)} pack{_s(counts.packs)}", f"{_steps(counts)} seed-steps",
         f"{megabytes(_all_bytes(counts))} in the store and MLflow",
     ]  # fmt: skip
     return ", ".join(parts)
@@ -138,7 +138,7 @@ def counts_line(counts: Counts) -> str:
 def plan_lines(name: str, found: Plan) -> Iterator[str]:
     """Yield the lines of a plan for people."""
     counts, where = found.counts, found.where
-    nodes = f" on {where.nodes} nodes" if where.cluster else ""
+    nodes = f" on {counted(where.nodes, 'node')}" if where.cluster else ""
     place = f"cluster {where.cluster}" if where.cluster else "this machine"
     yield f"{name} on {place}: {where.workers} worker{'' if where.workers == 1 else 's'}{nodes}"
     stored = f" ({counts.lanes_stored} more are in the store already)" if counts.lanes_stored else ""
@@ -147,7 +147,7 @@ def plan_lines(name: str, found: Plan) -> Iterator[str]:
     yield f"  lanes           {_range(counts.lanes)}{stored}"
     if counts.likely_lanes is not None:
         yield f"                  about {_range(counts.likely_lanes)}, as in recorded searches or in this one so far"
-    yield f"  packs           {_range(counts.packs)}, of up to {counts.slots} lanes"
+    yield f"  packs           {_range(counts.packs)}, of up to {counted(counts.slots, 'lane')}"
     most = ", at most: lanes end when they are solved" if counts.stops_when_solved else ""
     yield f"  seed-steps      {_steps(counts)}{most}"
     if found.expected is None or found.worst is None:
@@ -224,6 +224,10 @@ def _bytes(counts: Counts) -> str:
 
 def _all_bytes(counts: Counts) -> float | None:
     return None if counts.bytes_of_records is None else counts.bytes_of_records + counts.bytes_of_mlflow
+
+
+def _s(bounds: Bounds) -> str:
+    return "" if _range(bounds) == "1" else "s"
 
 
 def _range(bounds: Bounds) -> str:

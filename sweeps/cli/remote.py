@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sweeps.cli.app import Overrides, StoreOption, app, console, echo, errors, load_sweep
 from sweeps.errors import ClusterError, StoreError, UserError
+from sweeps.results.numbers import counted
 
 if TYPE_CHECKING:
     from cluster.backend import Backend, Submission
@@ -63,7 +64,7 @@ def up(
     described = find_cluster("local").cluster
     found = start(nodes or described.workers.max, cpus_per_node or described.resources.cpus)
     console.print(
-        f"{len(found.nodes)} nodes of {found.nodes[0]['cpus']} CPUs are up; job server {found.job_server}, "
+        f"{len(found.nodes)} nodes of {counted(found.nodes[0]['cpus'], 'CPU')} are up; job server {found.job_server}, "
         f"token in {found.token_file}. `sweeps submit FILE --on local`; `sweeps cluster down` ends them",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
@@ -93,7 +94,7 @@ def status() -> None:
     live = [alive(node, state) for node in state.nodes]
     for node, lives in zip(state.nodes, live, strict=True):
         how = "alive" if lives else "dead"
-        console.print(f"  node of {node['cpus']} CPUs, process {node['raylet']}: {how}", highlight=False)
+        console.print(f"  node of {counted(node['cpus'], 'CPU')}, process {node['raylet']}: {how}", highlight=False)
     if not all(live):
         raise typer.Exit(1)
 

@@ -35,9 +35,7 @@ def sync_(name: str, store: StoreOption = "results") -> None:
 
     require_store(store)
     with Store(store, read_only=True) as opened:
-        row = opened.sweep(name)
-        if row is None:
-            raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+        opened.known_sweep(name)
         sync(name, opened, store)
 
 
@@ -66,8 +64,7 @@ def ui(
         from sweeps.store import Store
 
         with Store(store, read_only=True) as opened:
-            if opened.sweep(name) is None:
-                raise UserError(f"no sweep named {name!r} in {opened.location}: `sweeps list` lists them")
+            opened.known_sweep(name)
     from sweeps.runner.run import signals_interrupt
 
     with signals_interrupt():  # they must end the server too, which is in another session

@@ -26,6 +26,7 @@ from sweeps.cli.app import (
 )
 from sweeps.cli.output import outlive
 from sweeps.errors import StoreError, SweepsError, UserError, after_start
+from sweeps.results.numbers import counted
 from sweeps.store.location import masked
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _record(store: str, name: str, output: Path | None) -> None:
     with writing(output) as file:
         found.save(file)
     size = output.stat().st_size / 1e6
-    echo(f"{output}: {len(found.parameters)} configurations of {len(found.seeds)} seeds, {size:.1f} MB")
+    echo(f"{output}: {counted(len(found.parameters), 'configuration')} of {counted(len(found.seeds), 'seed')}, {size:.1f} MB")
 
 
 def _bench_search(

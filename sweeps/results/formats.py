@@ -148,7 +148,7 @@ def as_csv(*reports: Report) -> str:
     rows = frames.rows_of("configurations", reports)
     if len(reports) == 1:
         rows = [{column: value for column, value in row.items() if column != "sweep"} for row in rows]
-    return frames.csv_text(rows)
+    return frames.csv_text("configurations", reports, rows)
 
 
 def _html(reports: Sequence[Report], timing: bool) -> str:
@@ -173,7 +173,7 @@ def failed_seeds(reports: Sequence[Report], format: str, timing: bool = True) ->
     if format == "json":
         return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if format == "csv":
-        return frames.csv_text(rows)
+        return frames.csv_text("seeds", reports, rows)
     parts: list[Part] = []
     for report in reports:
         of_sweep = [row for row in rows if row["sweep"] == report.name]
@@ -222,7 +222,7 @@ FORMATS: dict[str, Format] = {
     "csv": Format(
         lambda report, timing: as_csv(report),
         several=lambda reports, timing: as_csv(*reports),
-        levels=lambda level, reports, timing: frames.csv_text(frames.rows_of(level, reports, timing)),
+        levels=lambda level, reports, timing: frames.csv_text(level, reports, frames.rows_of(level, reports, timing)),
     ),
     "parquet": Format(
         lambda report, timing: frames.parquet("configurations", [report], timing),

@@ -126,10 +126,10 @@ def require_level(level: str) -> None:
         raise UserError(unknown("level", level, list(LEVELS)))
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """Return rows as CSV. An empty field is unknown. A line break, and nothing else, for no rows."""
+def csv_text(level: str, reports: Sequence[Report], rows: Sequence[Row]) -> str:
+    """Return rows of a level as CSV. An empty field is unknown. Without rows it has the columns that every task has."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
+    writer = csv.DictWriter(text, columns_of(rows) if rows else _fixed(level, reports), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

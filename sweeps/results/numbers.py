@@ -53,6 +53,11 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed`, `20 seeds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _three_digits(value: float) -> str:
     text = f"{value:.3g}"
     return str(round(value)) if "e" in text else text

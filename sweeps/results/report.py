@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.config.compare import values_at
 from sweeps.config.space import Constraint, EarlyStopping, Search
 from sweeps.config.sweep_file import stored_confirm, stored_search, stored_seeds, stored_stopping, stored_target
-from sweeps.errors import StoreError, UnknownSweep
+from sweeps.errors import StoreError
 from sweeps.results import metrics
 from sweeps.results.statistics import Interval, rate_difference
 from sweeps.results.summary import (
@@ -344,9 +344,7 @@ def shrinkage(one: RankedConfiguration) -> dict[str, Any] | None:
 def report(store: Store, name: str) -> Report:
     """Return the report of a sweep. Raises StoreError, with the nearest names, for one that the store does not have."""
     configurations = store.configurations(name)
-    row = store.sweep(name)
-    if row is None:  # `configurations` has raised this already, unless it was removed in between
-        raise UnknownSweep(store.location, name, sorted(other.name for other in store.sweeps()))
+    row = store.known_sweep(name)
     search = stored_search(row.document) or Search(configurations=1)
     confirm, seeds = stored_confirm(row.document), stored_seeds(row.document)
     fresh = set(confirm.seeds) if confirm is not None else set()

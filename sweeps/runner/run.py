@@ -24,6 +24,7 @@ from sweeps.config.sweep_file import Budget, Resources, Sweep, definitions, pars
 from sweeps.errors import StoreError, UserError, after_start
 from sweeps.machine import number_in, ray_address
 from sweeps.results import as_markdown, report
+from sweeps.results.numbers import counted
 from sweeps.results.report import Report
 from sweeps.runner.budget import Spending
 from sweeps.runner.driver import Driver, device_of
@@ -322,7 +323,10 @@ def _train_on_ray(driver: Driver, console: Console, workers: int | None, progres
         driver.set_num_workers(max(num_workers, int(number_in("SWEEPS_PLANNED_WORKERS"))))
         most = "at most " if driver.may_stop_early else ""
         lanes = driver.lanes_planned - driver.lanes_done - driver.lanes_spared
-        console.print(f"{num_workers} workers, packs of {driver.slots} slots, {most}{lanes} lanes to train", highlight=False)
+        console.print(
+            f"{counted(num_workers, 'worker')}, packs of {counted(driver.slots, 'slot')}, {most}{counted(lanes, 'lane')} to train",
+            highlight=False,
+        )
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
         progress.before(None)
@@ -389,11 +393,9 @@ def sync(name: str, store: Store, folder: str | Path, restore: bool = True) -> N
 def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
     """Return the URL of the sweep's leaderboard on `server`; its runs are written first where they are not shown there yet.
 
-    Raises UserError for an unknown name, and TrackingError.
+    Raises UnknownSweep, and TrackingError.
     """
-    row = store.sweep(name)
-    if row is None:
-        raise UserError(f"no sweep named {name!r} in {store.location}: `sweeps list` lists them")
+    row = store.known_sweep(name)
     found = experiment_of(uri, name, row.created)
     if found is None:
         _write_runs(name, store, uri, partial(sync_all, folder))

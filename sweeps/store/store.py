@@ -108,6 +108,13 @@ class Store:
             row = connection.execute(found).one_or_none()
         return None if row is None else self._sweep_row(row)
 
+    def known_sweep(self, name: str) -> SweepRow:
+        """Return the sweep of that name. Raises UnknownSweep, with the nearest name, where there is none."""
+        row = self.sweep(name)
+        if row is None:
+            raise UnknownSweep(self.location, name, sorted(other.name for other in self.sweeps()))
+        return row
+
     def sweeps(self) -> list[SweepRow]:
         """Return all sweeps, the oldest first."""
         with self.database.read() as connection:
