@@ -323,10 +323,8 @@ def _train_on_ray(driver: Driver, console: Console, workers: int | None, progres
         driver.set_num_workers(max(num_workers, int(number_in("SWEEPS_PLANNED_WORKERS"))))
         most = "at most " if driver.may_stop_early else ""
         lanes = driver.lanes_planned - driver.lanes_done - driver.lanes_spared
-        console.print(
-            f"{counted(num_workers, 'worker')}, packs of {counted(driver.slots, 'slot')}, {most}{counted(lanes, 'lane')} to train",
-            highlight=False,
-        )
+        packs = f"{counted(num_workers, 'worker')}, packs of {counted(driver.slots, 'slot')}"
+        console.print(f"{packs}, {most}{counted(lanes, 'lane')} to train", highlight=False)
         if idle := capacity.idle_gpus():
             console.print(f"note: {idle}", highlight=False, soft_wrap=True)
         progress.before(None)
