@@ -678,7 +678,10 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
     figure, drawn = panels(len(y), style)
     binned = bars = hidden = aside = False
     key: dict[str, str] = {}
+    absent: list[str] = []
     for panel, name in zip(drawn, y, strict=True):
+        if without := sum(figure_of(one, name).estimate is None for _, one, _ in placed):
+            absent.append(f"{label_of(name)} is not defined for {without} of {len(placed)} points")
         scale_y(panel, name, [v for _, one, _ in placed if (v := figure_of(one, name).estimate) is not None])
         panel.set_xlabel(plain(label_of(x) if not on_axis else x))
         grid(panel, style)
@@ -716,6 +719,7 @@ def _points(wanted: _Wanted, labelled: Sequence[tuple[str, RankedConfiguration]]
         notes.append("one setting at a time: the others are those of the best configuration" + _fixed(placed, x, space))
     elif any(len(one.parameters) > 1 for _, one, _ in placed):
         notes.append("a point for every configuration, whatever its other settings")
+    notes += absent
     notes += [f"{letter}: {name}" for letter, name in key.items()]
     if binned:
         notes.append(f"line: mean of the configurations in {BINS} bins or fewer, with equal numbers")
