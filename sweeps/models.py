@@ -16,6 +16,7 @@ import json
 import math
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,11 @@ from torch import Tensor, nn
 
 from sweeps.config.diff import leaves
 from sweeps.config.registry import is_reference, nearest
-from sweeps.config.settings import build, resolve
+from sweeps.config.settings import build, lane_key, resolve
 from sweeps.config.user_files import own_files
 from sweeps.errors import StoreError, UserError
 from sweeps.machine import default_store
-from sweeps.results.export import configuration_of
+from sweeps.results.export import configuration_of, own_names
 from sweeps.results.numbers import number, ranges
 from sweeps.results.provenance import of_lanes
 from sweeps.results.report import Report, report
@@ -41,6 +42,7 @@ from sweeps.results.verdicts import decisive_error, verdict
 from sweeps.store import Store
 from sweeps.tracking import Logged, ToLog, default_uri, log_model
 from sweeps.training.lane import SPARSITY_ERROR, LaneResult
+from sweeps.training.numerics import Numerics
 from sweeps.training.settings import Built
 from sweeps.training.state import LaneState, best_of, from_bytes, state_without_weights, tensors_of
 from sweeps.training.step import Context, sparsity_error
@@ -188,12 +190,15 @@ def load_model(
         Of a sweep: the folder or URL of the store (None: SWEEPS_STORE, or `results` here), a cell's key or labels, and the
         number of a configuration in it (None: the best one).
 
-    Raises UserError for an unknown cell, configuration, seed or file, for a seed without weights and a file that does not
-    belong to its settings; StoreError for an unknown sweep.
+    Warns where the user's own code that the settings name is not what trained the weights. Raises UserError for an unknown
+    cell, configuration, seed or file, for a seed without weights and a file that does not belong to its settings; UnknownSweep.
     """
     _require(source, at, cell, configuration)
     if is_weights_file(source):
-        return _chosen(read_weights(source), seed, at, str(source))
+        model = _chosen(read_weights(source), seed, at, str(source))
+        if note := _other_code(model):
+            warnings.warn(note, stacklevel=2)
+        return model
     return load_from_store(str(source), seed, at, default_store() if store is None else store, cell, configuration)
 
 
@@ -207,15 +212,19 @@ def load_from_store(
 
 
 def load_models(
-    source: str | Path, seed: int | None, at: str, store: str | Path, cell: str | None, configuration: int | None
-) -> list[TrainedModel]:
-    """Return one seed, or all seeds of a configuration that have weights, in their order. Otherwise as `load_model`."""
+    source: str | Path, seed: int | None, at: str, store: str | Path, cell: str | None, configuration: int | None,
+    on_note: Callable[[str], object] = warnings.warn,
+) -> list[TrainedModel]:  # fmt: skip
+    """Return one seed, or all seeds of a configuration that have weights, in their order. Otherwise as `load_model`.
+
+    `on_note` receives a sentence where the user's own code is not what trained the weights.
+    """
     at = _require(source, at, cell, configuration)
     seeds = None if seed is None else [seed]
     if is_weights_file(source):
-        return models_of(read_weights(source), str(source), seeds, at)
+        return models_of(read_weights(source), str(source), seeds, at, on_note)
     with Store(store, read_only=True) as opened:
-        return trained_models(opened, str(source), cell, configuration, seeds, (at,))
+        return trained_models(opened, str(source), cell, configuration, seeds, (at,), on_note=on_note)
 
 
 def _require(source: str | Path, at: str, cell: str | None, configuration: int | None) -> At:
@@ -244,6 +253,7 @@ def is_weights_file(source: str | Path) -> bool:
 def trained_models(
     store: Store, name: str, cell: str | None = None, configuration: int | None = None,
     seeds: Sequence[int] | None = None, ats: Sequence[At] = ("best",), best: bool = False,
+    on_note: Callable[[str], object] = warnings.warn,
 ) -> list[TrainedModel]:  # fmt: skip
     """Return finished seeds of a configuration as modules: by seed, and of each seed by `ats`.
 
@@ -270,7 +280,26 @@ def trained_models(
             break
     if not models:
         raise UserError(f"{where} has no seed with weights yet: `sweeps status {name}` shows how far it is")
+    if note := _other_code(models[0]):
+        on_note(note)
     return models
+
+
+def _other_code(model: TrainedModel) -> str | None:
+    """Return a sentence where the user's own code that the settings name is not what trained the weights."""
+    own, numerics = own_names(model.settings), model.about.get("numerics")
+    if not own or numerics is None:
+        return None
+    try:
+        changed = lane_key(model.settings, model.about["seed"], Numerics.parse(numerics)) != model.about["key"]
+    except (UserError, ValueError, OSError):  # such as data that is not here
+        return None
+    if not changed:
+        return None
+    return (
+        f"{', '.join(own)}: the code is not what trained these weights, so outputs may differ from those in the records. "
+        "`sweeps export NAME -o best.yaml`, made before the change, has the code that did"
+    )
 
 
 def _standing(result: LaneResult) -> tuple[bool, float, int]:
@@ -309,7 +338,7 @@ def _of_record(
             **_measured(result, at, best is None), "outcome": result.outcome, "solved": result.solved,
             "converged_at": result.converged_at, "threshold": result.threshold, "reason": result.reason,
             "verdict": verdict(result).text,
-            "budget": result.budget, "steps": result.steps, "key": result.key,
+            "budget": result.budget, "steps": result.steps, "key": result.key, "numerics": found.row.numerics,
             "provenance": of_lanes([result]),
         }  # fmt: skip
         model = TrainedModel(one.configuration.settings, about)
@@ -411,12 +440,18 @@ def read_weights(file: str | Path) -> Weights:
     return Weights(resolved, entries, tensors)
 
 
-def models_of(weights: Weights, file: str, seeds: Sequence[int] | None = None, at: At = "best") -> list[TrainedModel]:
+def models_of(
+    weights: Weights, file: str, seeds: Sequence[int] | None = None, at: At = "best",
+    on_note: Callable[[str], object] = warnings.warn,
+) -> list[TrainedModel]:  # fmt: skip
     """Return the models of a file, by seed. Raises WeightsError for an unknown seed or state, and tensors of another model."""
     seeds_there = list(dict.fromkeys(entry["seed"] for entry in weights.entries))
     for seed in seeds or ():
         _require_seed(seed, seeds_there, file)
-    return [_chosen(weights, seed, at, file) for seed in (seeds if seeds is not None else seeds_there)]
+    models = [_chosen(weights, seed, at, file) for seed in (seeds if seeds is not None else seeds_there)]
+    if note := _other_code(models[0]):
+        on_note(note)
+    return models
 
 
 def _chosen(weights: Weights, seed: int | None, at: At, file: str) -> TrainedModel:

@@ -27,6 +27,7 @@ from sweeps.results import report
 from sweeps.runner.driver import Driver
 from sweeps.store import Store
 from sweeps.training.lane import Checkpoint, Lane, LaneResult
+from sweeps.training.numerics import Numerics
 from sweeps.training.state import LaneState, best_of, from_bytes, initial_state, state_without_weights, tensors_of
 from sweeps.training.step import LaneFunctions
 
@@ -45,7 +46,7 @@ search: {configurations: 2, space: {train.lr: {log_uniform: [1e-3, 1e-1]}}, samp
 def trained(folder: Path, text: str = SWEEP) -> Store:
     store, sweep = Store(folder), parse(text, "small.yaml")
     with store.hold(sweep.name):
-        store.begin_sweep(sweep.name, sweep.text, sweep.document)
+        store.begin_sweep(sweep.name, sweep.text, sweep.document, str(Numerics.here("cpu")))
         driver = Driver(sweep, sweep.name, store, None, 1)
         driver.begin()
         train_in_process(driver)
@@ -292,6 +293,15 @@ def test_a_unit_of_the_users_own_is_found_where_the_settings_name_it(folder: Pat
     with trained(folder / "own", text) as opened:
         result = report(opened, "small").configurations[0].results[0]
     assert_found_again(load_model("small", store=folder / "own", seed=result.seed), result)
+    assert call("export", "small", "--store", "own", "--weights", "own.safetensors").err == ""
+    (folder / "my_unit.py").write_text(UNIT.replace("return x\n", "return 2 * x\n", 1))
+    clear_cache()
+    for load in (lambda: load_model("small", store=folder / "own"), lambda: load_model(folder / "own.safetensors")):
+        with pytest.warns(UserWarning, match=r"\./my_unit\.py: the code is not what trained these weights"):
+            load()
+    assert "note: ./my_unit.py: the code is not what" in call("predict", "own.safetensors").err
+    (folder / "my_unit.py").write_text(UNIT)
+    clear_cache()
     model = load_model("small", store=folder / "own")
     torch.save(model, folder / "own.pt")
     x = torch.ones(1, 10)

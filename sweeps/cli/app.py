@@ -71,6 +71,11 @@ def with_warnings(sweep: Sweep) -> Sweep:
     return sweep
 
 
+def note(line: str) -> None:
+    """Print a note on standard error."""
+    errors.print(f"note: {line}", highlight=False, soft_wrap=True)
+
+
 def require_store(store: str) -> None:
     """Raise UserError where there is no store, for verbs that read and must not create one."""
     from sweeps.store.database import exists

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.app import OnOption, StoreOption, app, console, echo, errors, require_different, require_store, writing
+from sweeps.cli.app import OnOption, StoreOption, app, console, echo, errors, note, require_different, require_store, writing
 from sweeps.errors import UserError
 
 
@@ -226,7 +226,7 @@ def export(
         if output is None:
             return
     with Store(store, read_only=True) as opened:
-        text = best(opened, name, cell, on_note=lambda line: errors.print(f"note: {line}", highlight=False, soft_wrap=True))
+        text = best(opened, name, cell, on_note=note)
     if output is None:
         echo(text)
         return
@@ -264,7 +264,7 @@ def _export_weights(
     if not ats:
         raise UserError(f"--at is {' or '.join(ATS)}, but {at!r} is given")
     with Store(store, read_only=True) as opened:
-        models = trained_models(opened, name, cell, configuration, None if seed is None else [seed], ats)
+        models = trained_models(opened, name, cell, configuration, None if seed is None else [seed], ats, on_note=note)
     with writing(file) as written:
         write_weights(written, models, seed_given=seed is not None, at_given=at is not None)
     first, seeds = models[0].about, dict.fromkeys(model.about["seed"] for model in models)
@@ -301,7 +301,7 @@ def predict(
         raise UserError("-o is for predictions: --input FILE names the rows")
     if not source.endswith(".safetensors"):
         require_store(store)
-    models = load_models(source, seed, at, store, cell, configuration)
+    models = load_models(source, seed, at, store, cell, configuration, on_note=note)
     if input is None:
         echo(summary(models))
         return
@@ -309,7 +309,7 @@ def predict(
     x = inputs.read(input)
     found = Predictions(models, x, inputs.as_text)
     if found.note is not None:
-        errors.print(f"note: {found.note}", highlight=False, soft_wrap=True)
+        note(found.note)
     if output is None:
         echo(found.csv(), nl=False)
         return

@@ -64,7 +64,7 @@ def best(
             exported["sources"] = sources
     except OutOfReach as reason:
         if on_note is not None:
-            on_note(f"the file does not have the code of {', '.join(_own_names(document))}, which it needs: {reason}")
+            on_note(f"the file does not have the code of {', '.join(own_names(document))}, which it needs: {reason}")
     document["exported"] = exported
     return _header(chosen, found, document) + dump(document)
 
@@ -241,7 +241,7 @@ def _exported(chosen: RankedConfiguration, found: Report) -> dict[str, Any]:
     }
 
 
-def _own_names(document: Mapping[str, Any]) -> list[str]:
+def own_names(document: Mapping[str, Any]) -> list[str]:
     """Return the user's own files and classes that the settings name."""
     model, task = document["model"], document["task"]
     named = [model["name"], model["network"], *(unit["name"] for unit in model["units"]), task["name"]]
@@ -252,7 +252,7 @@ def _sources(
     chosen: RankedConfiguration, found: Report, document: Mapping[str, Any], home: Path
 ) -> dict[str, dict[str, str]] | None:
     """Return the code of the user's own files, None where the settings name none. Raises OutOfReach with the reason."""
-    names = _own_names(document)
+    names = own_names(document)
     if not names:
         return None
     files = own_files(names, home)
