@@ -185,6 +185,7 @@ def test_a_sweep_is_trained_where_the_shell_has_closed_a_standard_stream(tmp_pat
 
 
 def test_control_characters_are_shown_and_not_sent_to_the_terminal() -> None:
+    assert printable("\x1b[33m(raylet)\x1b[0m a") == "(raylet) a"
     assert printable("a\x1b]0;title\x07b\tc\nd\x9bm\r") == "a\\x1b]0;title\\x07b\tc\nd\\x9bm\\x0d"
 
 

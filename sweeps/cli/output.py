@@ -24,12 +24,16 @@ _STAND_INS = {
     "→": "->", "←": "<-", "√": "sqrt", "∞": "inf", "‘": "'", "’": "'", "“": '"', "”": '"', "∈": "in", "σ": "sigma", "ß": "ss",
     "µ": "u", "μ": "mu", "π": "pi", "ε": "epsilon", "η": "eta", "λ": "lambda", "α": "alpha", "β": "beta", "Σ": "sum",
 }  # fmt: skip
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters written as `\\x1b`: names in another's store or file could hold any."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """Return the text without colours, such as Ray's, and with control characters written as `\\x1b`.
+
+    Names in another's store or file could hold any.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", _COLOUR.sub("", text))
 
 
 def echo(text: str = "", nl: bool = True) -> None:
