@@ -44,6 +44,7 @@ class _Scheduling(LoadScopeScheduling):
         return file if _shares_fixtures(file) else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)  # `-p no:xdist` has no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Replace `--dist loadgroup`, which ignores its marks with pytest 9.2 and pytest-xdist 3.8."""
     return _Scheduling(config, log)

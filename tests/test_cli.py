@@ -330,7 +330,7 @@ def test_a_sweep_file_of_ones_own_is_not_overwritten(sweeps: Command, tmp_path: 
     made_at(tmp_path / "results")
     answer = sweeps("export", "small", "-o", "small.yaml")
     assert answer.status == 2
-    assert "small.yaml was not written by `sweeps export`, and is not overwritten: name another file" in answer.err
+    assert "small.yaml is a sweep file without results, and is not overwritten: name another file" in answer.err
     assert file.read_text() == FILE
 
 

@@ -19,7 +19,7 @@ from sweeps.config.space import Constraint
 from sweeps.config.yaml import dump, read
 from sweeps.errors import UserError
 from sweeps.results import Report, as_markdown, comparison, report
-from sweeps.results.comparison import Seed, Side, best_of_cells, compare, select, side_of_file
+from sweeps.results.comparison import Seed, Side, _by_chance, best_of_cells, compare, select, side_of_file
 from sweeps.results.export import best
 from sweeps.results.html import as_html
 from sweeps.runner.reproduce import agreement
@@ -549,7 +549,8 @@ def test_the_report_says_which_cell_is_best_and_what_chance_may_explain(store: S
     said = best_of_cells(found)
     assert said == (
         "Lowest par2 of all cells: model=nau #1 with 5k, then model=linear #1 with 30k. Seeds solved, 3/3 and 0/3: chance may "
-        "explain the difference (McNemar's exact test, p = 0.25). So it is not shown which of the two is better, nor that they "
+        "explain the difference (McNemar's exact test, p = 0.25). Steps until seeds converge, 5k and 15k on average: chance "
+        "may explain the difference (log-rank test, p = 0.1). So it is not shown which of the two is better, nor that they "
         "are equal. The p-values do not count that each was chosen by these results."
     )
     assert said in " ".join(as_markdown(found).split()) and said in " ".join(html.unescape(as_html([found])).split())
@@ -574,6 +575,25 @@ def test_no_cell_is_the_best_where_tasks_or_budgets_differ_or_nothing_is_solved(
     assert best_of_cells(only_linear) is None
     limited = dataclasses.replace(found.search, constraints=(Constraint("success_rate", "at_least", 0.9),))
     assert best_of_cells(dataclasses.replace(found, search=limited)) == "Only model=nau meets all constraints."
+
+
+def test_steps_are_tested_where_one_cell_never_converges_and_a_lead_of_the_second_cell_is_named() -> None:
+    never = _by_chance(side("model=nau", [1000, 1100, 1200, 1300, 1400]), side("model=linear", [None] * 5), 0.05)
+    assert "5/5 and 0/5: chance may explain the difference (McNemar's exact test, p = 0.062)" in never
+    assert "more than chance explains (log-rank test, p = 0.0079)" in never and "not shown" not in never
+    slow = _by_chance(side("model=nau", [10_000] * 10), side("model=linear", [500] * 9 + [None]), 0.05)
+    assert "more than chance explains, in favour of model=linear (log-rank test" in slow
+    assert slow.endswith("So it is not shown that model=nau is the better.")
+
+
+def test_a_cell_judged_by_fresh_seeds_and_one_judged_by_its_search_are_not_ranked(store: Store) -> None:
+    found = report(store, "small")
+    first, *others = found.configurations
+    confirmed = dataclasses.replace(first, confirmed=first.summary, confirmation=first.results)
+    said = best_of_cells(dataclasses.replace(found, configurations=(confirmed, *others)))
+    assert said is not None and said.startswith(
+        "No cell is named the best of all: of the first two only one is judged by fresh"
+    )
 
 
 def test_equal_cells_are_both_named_and_none_is_shown_to_be_better(store: Store) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sweeps.results import differences
 from sweeps.results.differences import (
     _significant,
     boschloo,
@@ -85,11 +86,23 @@ def test_a_paired_interval_contains_its_estimate_and_turns_with_the_sides(table:
     assert one.low == pytest.approx(-other.high, abs=1e-9)
 
 
-def test_the_log_rank_test_of_a_small_sample_by_hand() -> None:
-    """Steps 1, 2 and never against 3, 4, 5: of the first 3/6 + 2/5 + 1/4 + 1/3 + 1/2 = 1.98 events are expected, 2 seen."""
-    shares = [3 / 6, 2 / 5, 1 / 4, 1 / 3, 1 / 2]
-    z = (2 - sum(shares)) / math.sqrt(sum(p * (1 - p) for p in shares))
-    assert log_rank([1, 2, None], [3, 4, 5], 10) == pytest.approx(2 * stats.norm.sf(z))
+def test_the_log_rank_test_of_small_samples_counts_arrangements() -> None:
+    """Of 20 arrangements of 3 and 3 seeds 2 are as extreme as 3 of 3 against none of 3; of 252 of 5 and 5 also 2."""
+    assert log_rank([1, 2, 3], [None] * 3, 10) == pytest.approx(2 / 20)
+    assert log_rank([None] * 5, [1000, 1100, 1200, 1300, 1400], 15_000) == pytest.approx(2 / 252)
+    # Events observed less expected of a seed that converges at 1, 2 and never: 2/3, 1/6 and -5/6.
+    assert log_rank([1], [2, None], 10) == pytest.approx(2 / 3)
+
+
+def test_the_exact_log_rank_test_is_close_to_the_normal_approximation_of_larger_samples(monkeypatch) -> None:
+    draws = rng()
+    for shift in (1.0, 1.5, 2.5):
+        a, b = ([int(1000 * s * x) for x in draws.exponential(size=10)] for s in (1.0, shift))
+        exact = log_rank(a, b, 2500)
+        with monkeypatch.context() as patch:
+            patch.setattr(differences, "MOST_ARRANGEMENTS", 0)
+            normal = log_rank(a, b, 2500)
+        assert exact is not None and normal is not None and abs(exact - normal) < 0.05
 
 
 def test_who_never_converges_is_at_risk_to_the_end() -> None:

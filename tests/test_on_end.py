@@ -261,7 +261,7 @@ def test_any_error_after_the_start_calls_it_but_a_sweep_that_another_driver_took
     [
         ("sweeps.results.report", StoreError("the disk is gone"), "the report failed: the disk is gone\nThe sweep st", False),
         ("sweeps.results.as_markdown", KeyError("lr"), "the report failed: KeyError: 'lr'", True),
-        ("sweeps.results.as_markdown", KeyboardInterrupt(), "the report failed: KeyboardInterrupt: ", False),
+        ("sweeps.results.as_markdown", KeyboardInterrupt(), "the report failed: KeyboardInterrupt", False),
     ],
 )
 def test_a_report_that_fails_calls_it_with_the_state_and_the_failure(

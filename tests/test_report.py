@@ -121,7 +121,7 @@ def test_an_empty_sweep_can_be_reported(store: Store) -> None:
     found = report(store, "empty")
     assert found.as_dict()["configurations"] == []
     assert "No configuration has been tried yet." in as_markdown(found)
-    assert as_csv(found).startswith("sweep,rank,number,state,repeats,") and as_csv(found).count("\n") == 1
+    assert as_csv(found).startswith("rank,number,state,repeats,") and as_csv(found).count("\n") == 1
 
 
 def test_a_sweep_without_a_complete_configuration_says_so_and_shows_what_there_is(store: Store) -> None:

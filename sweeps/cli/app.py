@@ -91,14 +91,8 @@ def require_store(store: str) -> None:
 def writing(path: Path) -> Iterator[Path]:
     """Yield the file to write in place of `path`, which the user named: it gets that name only when it is complete.
 
-    Raises UserError where the operating system refuses it, and where it is a sweep file that somebody wrote: one without the
-    section `exported`, which `sweeps export` writes.
+    Raises UserError where the operating system refuses it.
     """
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        with suppress(OSError):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if any(map(str.strip, lines)) and not any(line.startswith("exported:") for line in lines):
-                raise UserError(f"{path} was not written by `sweeps export`, and is not overwritten: name another file")
     whole = path.resolve()  # what a symbolic link leads to
     written = whole.with_name(f".{whole.stem[:100]}-{os.getpid()}{whole.suffix}")
     if (path.exists() and not path.is_file()) or (path.is_file() and not os.access(whole.parent, os.W_OK)):

@@ -108,7 +108,7 @@ def new(
 
 @app.command()
 def check(
-    what: Annotated[str, typer.Argument(metavar="FILE|NAME|model|task", help="FILE, a sweep of the store, `model`, or `task`")],
+    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
     rest: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),
@@ -133,7 +133,7 @@ def check(
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(metavar="FILE|model|task", help="FILE, or `model`, or `task`")],
+    what: Annotated[str, typer.Argument(metavar="FILE|NAME|model|task", help="FILE, a sweep of the store, `model`, or `task`")],
     rest: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...|NAME", help="settings that replace the file's; or which model or task"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -216,6 +217,8 @@ def export(
     for option, value in {"--configuration": configuration, "--seed": seed, "--at": at}.items():
         if value is not None and not (weights or mlflow or register):
             raise UserError(f"{option} chooses what --weights FILE.safetensors writes, or --mlflow logs")
+    if output is not None and _is_someones(output):
+        raise UserError(f"{output} is a sweep file without results, and is not overwritten: name another file")
     require_store(store)
     if mlflow or register:
         _export_to_mlflow(store, name, cell, configuration, seed, at or "best", register)
@@ -233,6 +236,15 @@ def export(
     with writing(output) as file:
         file.write_text(text, encoding="utf-8", errors="backslashreplace")
     console.print(f"wrote {output}: `sweeps reproduce {output}` trains it again", highlight=False)
+
+
+def _is_someones(file: Path) -> bool:
+    """Return whether there is a file that `export` did not write: one without the section `exported`."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    except OSError:  # said where it is written
+        return False
+    return any(map(str.strip, lines)) and not any(re.match(r"[\"']?exported[\"']?\s*:", line) for line in lines)
 
 
 def _export_to_mlflow(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 REACHED_S = 5
 """Seconds within which a database must answer for its sweeps to be compared before a submission."""
-POLL_S = 2.0
-"""Seconds between two requests for the state of a job that waits."""
+POLL_S = 5.0
+"""As `cluster.following.CHECK_S`: seconds between two requests for the state of a job that waits."""
 WAITING_PERIOD_S = 30.0
 """Seconds between two lines about a job that waits, where they are not shown in place."""
 

@@ -287,7 +287,7 @@ def _load(file: str, overrides: list[str], store: str) -> Sweep:
 
 def _text(error: BaseException) -> str:
     """Return an error in words, for `--on-end`."""
-    return str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}")
+    return str(error) if isinstance(error, SweepsError) else masked(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _store_flag(store: str) -> str:

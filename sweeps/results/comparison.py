@@ -822,15 +822,22 @@ def best_of_cells(found: Report, confidence: float = 0.95) -> str | None:
     if not meeting:
         return "No cell is named the best of all: none meets all constraints."
     if len(meeting) == 1:
-        return f"Only {title_of(meeting[0])} meets all constraints."
+        of = "" if len(cells) == len(found.cells()) else " of the complete cells"
+        return f"Only {title_of(meeting[0])}{of} meets all constraints."
     first, second = sorted(meeting, key=lambda cell: standing(found.judged_by(cell[0]), found.search))[:2]
     if not found.has_winner(first):
         return None
     one, other = (_side(found, cell, cell[0], title_of(cell), best=True) for cell in (first, second))
+    if one.fresh != other.fresh:
+        return (
+            "No cell is named the best of all: of the first two only one is judged by fresh seeds, and the other by those that "
+            "chose it, which are too good on average."
+        )
     which = "all cells" if len(meeting) == len(found.cells()) else f"{len(meeting)} of {len(found.cells())} cells"
     which += ", those that are complete and meet the constraints" if len(meeting) < len(found.cells()) else ""
     leads = _lead(found, first[0], second[0], which, title_of(first), title_of(second))
-    reasons = ["each was chosen by these results"] if one.chosen_by_these or other.chosen_by_these else []
+    chosen = [side.name for side in (one, other) if side.chosen_by_these]
+    reasons = [f"{'each' if len(chosen) == 2 else chosen[0]} was chosen by these results"] if chosen else []
     reasons += [f"the two are the first of {len(meeting)} cells"] if len(meeting) > 2 else []
     unsure = f"The p-values do not count that {', nor that '.join(reasons)}." if reasons else ""
     return " ".join(filter(None, (leads, _by_chance(one, other, 1 - confidence), unsure)))
@@ -843,7 +850,7 @@ def _lead(
     metric = metrics.find(objective.name, objective.direction)
     values = [found.judged_by(one).value(objective.name, objective.direction).estimate for one in (first, second)]
     name, word = objective.name, "highest" if objective.direction == "maximize" else "lowest"
-    texts = [metric.format(value) for value in values]
+    texts = [metric.format(value) + (" %" if metric.format is percent and value is not None else "") for value in values]
     if values[0] is None:  # the error decides: see `Report.ranked_by_error`
         name, word = "median error", "lowest"
         values = [found.judged_by(one).value(metrics.error_median("extrapolation").name).estimate for one in (first, second)]
@@ -862,17 +869,24 @@ def _by_chance(one: Side, other: Side, alpha: float) -> str:
     a, b = one.seeds, other.seeds
     judged = one.has_threshold and other.has_threshold
 
-    def says(p_value: float | None, test: str) -> str:
+    favoured: set[str] = set()
+
+    def says(p_value: float | None, test: str, for_first: bool) -> str:
         if p_value is None:
             return f"not tested ({test})"
         how = f"{test}, p = {_p_text(p_value)}".replace("= <", "<")
-        return f"{'more than chance explains' if p_value < alpha else 'chance may explain the difference'} ({how})"
+        if p_value >= alpha:
+            return f"chance may explain the difference ({how})"
+        favoured.add(one.name if for_first else other.name)
+        return f"more than chance explains{'' if for_first else f', in favour of {other.name}'} ({how})"
 
     if not judged or not any(seed.solved for seed in (*a, *b)):
         errors = _errors(a, b)
         mann_whitney = "Mann and Whitney's test"
-        medians = f"{number(errors.first.estimate)} and {number(errors.second.estimate)}"
-        return f"Median errors {medians}: {says(errors.p_value, mann_whitney)}."
+        middle = errors.first.estimate, errors.second.estimate
+        for_first = middle[0] is not None and (middle[1] is None or middle[0] <= middle[1])
+        medians = f"{number(middle[0])} and {number(middle[1])}"
+        return f"Median errors {medians}: {says(errors.p_value, mann_whitney, for_first)}."
     _, common = _common(one, other, a, b)
     solved = [sum(seed.solved for seed in sample) for sample in (a, b)]
     counts = f"{solved[0]}/{len(a)} and {solved[1]}/{len(b)}"
@@ -880,18 +894,18 @@ def _by_chance(one: Side, other: Side, alpha: float) -> str:
         rates = _of_pairs(a, b, common, 1 - alpha)
     else:
         rates = _rates(metrics.SUCCESS_RATE.name, metrics.SUCCESS_RATE.meaning, a, b, lambda seed: seed.solved, 1 - alpha)
-    tests, exact = [rates.p_value], f"{rates.test}'s exact test"
-    text = f"Seeds solved, {counts}: " + (
-        "no difference." if solved[0] * len(b) == solved[1] * len(a) else f"{says(rates.p_value, exact)}."
-    )
+    exact, ahead = f"{rates.test}'s exact test", solved[0] * len(b) - solved[1] * len(a)
+    text = f"Seeds solved, {counts}: " + (f"{says(rates.p_value, exact, ahead > 0)}." if ahead else "no difference.")
     budget = one.budget
     times = [[seed.converged_at for seed in sample] for sample in (a, b)]
-    if all(any(at is not None for at in sample) for sample in times):
-        means = [steps(mean([float(budget if at is None else at) for at in sample])) for sample in times]
-        tests.append(log_rank(times[0], times[1], budget))
-        text += f" Steps until seeds converge, {means[0]} and {means[1]} on average: {says(tests[-1], 'log-rank test')}."
-    if all(p_value is None or p_value >= alpha for p_value in tests):
+    if any(at is not None for sample in times for at in sample):
+        means = [mean([float(budget if at is None else at) for at in sample]) for sample in times]
+        said = says(log_rank(times[0], times[1], budget), "log-rank test", means[0] <= means[1])
+        text += f" Steps until seeds converge, {steps(means[0])} and {steps(means[1])} on average: {said}."
+    if not favoured:
         text += " So it is not shown which of the two is better, nor that they are equal."
+    elif favoured == {other.name}:
+        text += f" So it is not shown that {one.name} is the better."
     return text
 
 

@@ -11,6 +11,7 @@ Every function is pure. Differences are second minus first. What cannot be compu
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ _SHARES = (400, 2_000)
 _AT_ONCE = 1_000_000
 MOST_EXACT_TABLES = 15_000
 """Tables of which all significant ones are found by Boschloo's test."""
+MOST_ARRANGEMENTS = 200_000
+"""Arrangements of two samples up to which the log-rank test is exact: 10 and 10 have 184,756."""
 POWER = 0.8
 """Probability with which a detectable difference is found."""
 
@@ -99,10 +102,13 @@ def log_rank(first: Sequence[int | None], second: Sequence[int | None], budget: 
     """Return the p-value of the log-rank test of the steps at which seeds converged; None if none did.
 
     A seed without a step, or with one after `budget`, is censored at the budget, also one that diverged before: it can never
-    converge.
+    converge. Of small samples it is the exact permutation test, which is valid since all are censored at one step: the normal
+    approximation gives 0.025 where 3 of 3 seeds converge and 0 of 3, and 2 of the 20 arrangements are as extreme.
     """
     from scipy import stats
 
+    if math.comb(len(first) + len(second), len(first)) <= MOST_ARRANGEMENTS:
+        return _exact_log_rank(first, second, budget)
     samples = []
     for steps in (first, second):
         met = [step for step in steps if step is not None and step <= budget]
@@ -115,6 +121,22 @@ def log_rank(first: Sequence[int | None], second: Sequence[int | None], budget: 
         p_value = float(stats.logrank(*samples).pvalue)
     # No variance: all converged at one step, after which nobody is at risk.
     return p_value if math.isfinite(p_value) else 1.0
+
+
+def _exact_log_rank(first: Sequence[int | None], second: Sequence[int | None], budget: int) -> float | None:
+    """As `log_rank`: the share of all arrangements of the seeds whose observed less expected events are as far from 0."""
+    steps = [budget + 1 if step is None or step > budget else step for step in (*first, *second)]
+    if not first or not second or min(steps) > budget:
+        return None
+    at = np.asarray(steps)
+    events = np.unique(at[at <= budget])
+    hazard = np.array([(at == step).sum() / (at >= step).sum() for step in events])  # Nelson and Aalen's increments
+    # The seeds' contributions to observed less expected events; those of all seeds together are 0.
+    scores = (at <= budget) - np.array([hazard[events <= step].sum() for step in at])
+    few = min(len(first), len(second))
+    observed = abs(scores[: len(first)].sum())
+    chosen = np.array(list(itertools.combinations(range(len(at)), few)))
+    return float((np.abs(scores[chosen].sum(axis=1)) >= observed - 1e-9).mean())
 
 
 def mean(values: Sequence[float]) -> float:

@@ -15,11 +15,11 @@ from sweeps.config.space import Dimension, Search
 from sweeps.machine import price_here
 from sweeps.results import frames, metrics
 from sweeps.results.metrics import Column, ConfigurationMetric
-from sweeps.results.numbers import UNKNOWN, number, percent, steps
+from sweeps.results.numbers import UNKNOWN, counted, number, percent, steps
 from sweeps.results.provenance import failures, price_of, provenance
 from sweeps.results.report import BY_BUDGET, Report, shrinkage
 from sweeps.results.summary import RankedConfiguration, Summary, value_of
-from sweeps.results.verdicts import Unsolved, solved_at_end, unsolved
+from sweeps.results.verdicts import KINDS, Unsolved, solved_at_end, unsolved
 
 SHORT_NAMES = {"train.gradient_noise": "noise", "model.name": "model", "task.name": "task"}
 MOST_TIED = 8
@@ -40,7 +40,7 @@ STOPPED = "†"
 """After the number of a configuration that early stopping stopped."""
 FAILED_FORMATS = ("md", "json", "csv")
 """Formats of `sweeps report --failed`."""
-FAILED_KINDS = ("crossed back", "near", "on its way", "stalled", "too few evaluations", "diverged", "error")
+FAILED_KINDS = tuple(kind for kind in KINDS[2:] if kind != "no threshold")
 """Verdicts of seeds that failed."""
 NOT_SHOWN = f"[{UNKNOWN}]"
 """In place of an interval that is not shown."""
@@ -146,9 +146,7 @@ def as_csv(*reports: Report) -> str:
     Of several reports it is one table of all columns, the first of which names the sweep.
     """
     rows = frames.rows_of("configurations", reports)
-    if len(reports) == 1:
-        rows = [{column: value for column, value in row.items() if column != "sweep"} for row in rows]
-    return frames.csv_text("configurations", reports, rows)
+    return frames.csv_text("configurations", reports, rows, without="sweep" if len(reports) == 1 else None)
 
 
 def _html(reports: Sequence[Report], timing: bool) -> str:
@@ -182,9 +180,9 @@ def failed_seeds(reports: Sequence[Report], format: str, timing: bool = True) ->
         kinds = "; ".join(f"{counts[kind]} {kind}" for kind in FAILED_KINDS if counts[kind])
         parts.append(f"# {report.name}: seeds that failed")
         if not of_sweep:
-            parts.append(f"None of {_counted(finished, 'finished seed')} is unsolved, diverged or ended in an error.")
+            parts.append(f"None of {counted(finished, 'finished seed')} is unsolved, diverged or ended in an error.")
             continue
-        parts.append(_wrapped(f"{len(of_sweep)} of {_counted(finished, 'finished seed')}: {kinds}."))
+        parts.append(_wrapped(f"{len(of_sweep)} of {counted(finished, 'finished seed')}: {kinds}."))
         axes = list(dict.fromkeys(axis for one in report.configurations for axis in one.configuration.labels))
         fresh = any(row["phase"] == "confirmation" for row in of_sweep)
         header = [*axes, "#", *(["phase"] if fresh else []), "seed", "verdict", "why"]
@@ -495,7 +493,7 @@ def _verdicts(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     if report.is_judged():
         groups = unsolved(summary.results, report.verdict_of)
         if lost := sum(result.solved and solved_at_end(result) is False for result in summary.results):
-            lines.append(f"Above the threshold again at the end: {lost} of {_counted(summary.solved, 'solved seed')}.")
+            lines.append(f"Above the threshold again at the end: {lost} of {counted(summary.solved, 'solved seed')}.")
         if groups:
             lines.append(f"Unsolved seeds of #{one.configuration.number}: {', '.join(map(_group, groups))}.")
         if report.nothing_solved(cell):
@@ -556,7 +554,7 @@ def _advice(report: Report, one: RankedConfiguration, groups: Sequence[Unsolved]
     counts = {group.kind: group for group in groups}
     tries = []
     if (group := counts.get("on its way")) and group.crosses_at is not None:
-        still = f"{_counted(len(group.seeds), 'seed')} still improved (one would cross near step {steps(group.crosses_at)})"
+        still = f"{counted(len(group.seeds), 'seed')} still improved (one would cross near step {steps(group.crosses_at)})"
         tries.append(f"more steps, since {still}")
     if "near" in counts or "crossed back" in counts:
         tries.append("a learning rate that falls, or a lower one, since seeds come near and do not stay")
@@ -657,7 +655,7 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
             lines.append(f"{text}: {', '.join(listed)}.")
     reasons = Counter(result.reason for one in cell for result in one.results if result.outcome == "error")
     for reason, count in reasons.most_common(MOST_REASONS):
-        lines.append(f"Error of {_counted(count, 'seed')}: {reason}.")
+        lines.append(f"Error of {counted(count, 'seed')}: {reason}.")
     if len(reasons) > MOST_REASONS:
         lines.append(f"{len(reasons) - MOST_REASONS} other errors: see `reason` in the JSON report.")
     unfinished = [
@@ -672,7 +670,7 @@ def _remarks(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
     ]
     if repeated:
         count = sum(len(one.repeats) for one in cell)
-        lines.append(f"{_counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
+        lines.append(f"{counted(count, 'repeated suggestion')}, with the same lanes: {'; '.join(repeated)}.")
     stopped = sorted(
         (one.configuration for one in cell if one.configuration.state == "pruned" and one.configuration.stopped is not None),
         key=lambda entry: entry.number,
@@ -725,13 +723,13 @@ def _broken(report: Report, cell: Sequence[RankedConfiguration]) -> list[str]:
 
 def totals_line(totals: Mapping[str, Any], judged: bool) -> str:
     """Return a sentence on the whole sweep; without seeds solved where none is `judged`."""
-    lanes = _counted(totals["lanes"], "lane")
+    lanes = counted(totals["lanes"], "lane")
     if totals["lanes"] < totals["lanes_asked"]:
-        lanes = f"{totals['lanes']} of {_counted(totals['lanes_asked'], 'lane')}"
+        lanes = f"{totals['lanes']} of {counted(totals['lanes_asked'], 'lane')}"
     at_end = totals[metrics.SOLVED_SEEDS_AT_END.name]
     solved = f"{totals[metrics.SOLVED_SEEDS.name]} solved ({at_end} at the end)" if judged else "not judged without a threshold"
     return _wrapped(
-        f"{_counted(totals['cells'], 'cell')}, {_counted(totals['configurations'], 'configuration')}, {lanes}: "
+        f"{counted(totals['cells'], 'cell')}, {counted(totals['configurations'], 'configuration')}, {lanes}: "
         f"{solved}, {totals[metrics.DIVERGED.name]} diverged, "
         f"{totals[metrics.ERRORS.name]} ended in an error; {steps(totals[metrics.SEED_STEPS.name])} seed-steps. "
         f"State: {totals['state']}." + _saved(totals.get("early_stopping"))
@@ -743,16 +741,12 @@ def _saved(saved: Mapping[str, Any] | None) -> str:
         return ""
     if not saved["configurations_stopped"]:
         return " Early stopping stopped no configuration."
-    cut = f" and {_counted(saved['lanes_cut_short'], 'lane')} cut short" if saved["lanes_cut_short"] else ""
+    cut = f" and {counted(saved['lanes_cut_short'], 'lane')} cut short" if saved["lanes_cut_short"] else ""
     return (
-        f" Early stopping stopped {_counted(saved['configurations_stopped'], 'configuration')}: "
-        f"{_counted(saved['lanes_never_run'], 'lane')} never run{cut}, at most {steps(saved['seed_steps_saved'])} seed-steps "
+        f" Early stopping stopped {counted(saved['configurations_stopped'], 'configuration')}: "
+        f"{counted(saved['lanes_never_run'], 'lane')} never run{cut}, at most {steps(saved['seed_steps_saved'])} seed-steps "
         f"saved, {percent(saved['share_saved'])} % of those of all configurations."
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _wrapped(text: str) -> str:

@@ -126,10 +126,14 @@ def require_level(level: str) -> None:
         raise UserError(unknown("level", level, list(LEVELS)))
 
 
-def csv_text(level: str, reports: Sequence[Report], rows: Sequence[Row]) -> str:
-    """Return rows of a level as CSV. An empty field is unknown. Without rows it has the columns that every task has."""
+def csv_text(level: str, reports: Sequence[Report], rows: Sequence[Row], without: str | None = None) -> str:
+    """Return rows of a level as CSV, `without` a column. An empty field is unknown.
+
+    Where there are no rows it has the columns that every task has.
+    """
+    columns = columns_of(rows) if rows else _fixed(level, reports)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns_of(rows) if rows else _fixed(level, reports), lineterminator="\n")
+    writer = csv.DictWriter(text, [name for name in columns if name != without], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

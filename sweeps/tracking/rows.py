@@ -163,12 +163,17 @@ def order(one: RankedConfiguration, search: Search) -> str:
     """
     number = f"{one.configuration.number:06d}"
     if one.state != "complete":
-        return f"3 {number}"
+        return last(one.configuration.number)
     several = bool(search.further_objectives)
     fresh = None if several else one.confirmed
     found = standing(fresh or one.summary, search)
     numbers = [_sortable(value) for value in (found.violation, *found.values, found.tie_break)]
     return " ".join(["1" if fresh else "2", *([_rank_word(one.rank)] if several else []), *numbers, number])
+
+
+def last(number: int) -> str:
+    """Return the text of `order` for a configuration that is not complete."""
+    return f"3 {number:06d}"
 
 
 def with_rank(order: str, rank: int | None) -> str:

@@ -220,8 +220,11 @@ class Tracker:
             for (level, cell, number, _), run in opened.runs.items():
                 rank = ranks.get((cell, int(number))) if level != "sweep" else None
                 # A configuration that was ranked before has none where more of its seeds are wanted now.
-                self._tag(opened, run, {"rank": ""} if rank is None and "rank" in run.tags else _rank_tag(rank))
-                if self._search.further_objectives and "order" in run.tags:
+                lost = rank is None and run.tags.get("rank")
+                self._tag(opened, run, {"rank": ""} if lost else _rank_tag(rank))
+                if lost and "order" in run.tags:
+                    self._tag(opened, run, {"order": rows.last(int(number))})
+                elif self._search.further_objectives and "order" in run.tags:
                     self._tag(opened, run, {"order": rows.with_rank(run.tags["order"], rank)})
 
     def describe(self, table: str) -> None:
