@@ -75,6 +75,7 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_every_name_of_the_package_is_there_when_it_is_used() -> None:
     for name in [*sweeps.__all__, "open"]:
         assert getattr(sweeps, name) is not None and name in dir(sweeps)
+    assert [name for name in dir(sweeps) if not name.startswith("__")] == sorted([*sweeps.__all__, "open"])
     with pytest.raises(AttributeError, match="module 'sweeps' has no attribute 'runn'"):
         _ = sweeps.runn  # type: ignore[attr-defined]
 

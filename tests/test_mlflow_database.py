@@ -245,14 +245,14 @@ def test_a_database_with_another_s_sql_in_it_is_refused(two_sweeps: Path, with_r
         connection.executescript(f"CREATE {statement}")
     for verb in (["sync", "small"], ["ui"]):
         answer = call(*verb, "--store", str(two_sweeps))
-        assert answer.status == 1 and f"{file} is refused: it has what MLflow does not make: " in answer.err
+        assert answer.status == 2 and f"{file} is refused: it has what MLflow does not make: " in answer.err
     assert len(rows(file, "SELECT 1 FROM sqlite_master WHERE name IN ('t', 'v')")) == 1, "it is as it was"
 
 
 def test_a_folder_in_the_place_of_the_database_is_named(two_sweeps: Path) -> None:
     (two_sweeps / "mlflow.db").mkdir()
     answer = call("sync", "small", "--store", str(two_sweeps))
-    assert answer.status == 1 and "mlflow.db is not a file: move it away" in answer.err
+    assert answer.status == 2 and "mlflow.db is not a file: move it away" in answer.err
 
 
 def test_a_broken_database_stays_until_the_new_one_is_written(two_sweeps: Path, with_runs: Path) -> None:
