@@ -35,6 +35,7 @@ from cluster.job import absolute_store
 from cluster.ray_jobs import JobServer, RayJobsBackend, read_token
 from sweeps.errors import ClusterError, UserError
 from sweeps.machine import folder_for_sockets, private_folder, user_folder, writable
+from sweeps.results.numbers import counted
 from sweeps.store.origins import origin_of, record_origin
 
 NOT_UP = "no local cluster is up: `sweeps cluster up --nodes 3` starts one"
@@ -79,6 +80,15 @@ class LocalBackend(RayJobsBackend[Cluster]):
         return JobServer(self.name, running.job_server, token, running.token_file, advice=advice)
 
     @property
+    def where(self) -> str:
+        running = current()
+        if running is None:
+            return f"{super().where} (not up)"
+        counts = sorted({node["cpus"] for node in running.nodes})
+        cpus = counted(counts[0], "CPU") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} CPUs"
+        return f"{self.kind}: {counted(len(running.nodes), 'node')} of {cpus}, up"
+
+    @property
     def store_here(self) -> str:
         return absolute_store(self.cluster.store)
 
@@ -94,7 +104,13 @@ class LocalBackend(RayJobsBackend[Cluster]):
 
     @property
     def call_heading(self) -> str:
-        return f"# on this machine, with Ray's nodes on it ({self.cluster.workers.max}):"
+        running = current()
+        up = f"Ray's {counted(len(running.nodes), 'node')}" if running is not None else "Ray's nodes, once they are up"
+        return f"# on this machine, on {up}:"
+
+    @property
+    def store_of_driver(self) -> str:
+        return self.store_here
 
 
 def state_folder() -> Path:

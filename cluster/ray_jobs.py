@@ -108,6 +108,11 @@ class RayJobsBackend(Backend[Described]):
     def call_heading(self) -> str:
         """First line of `show`, a comment: where and with which token the call is made."""
 
+    @property
+    def store_of_driver(self) -> str:
+        """The store that a driver there uses. Default: as it is described, since the folders there are not known here."""
+        return self.cluster.store
+
     @cached_property
     def client(self) -> JobSubmissionClient:
         """Ray's client for the job server."""
@@ -176,7 +181,7 @@ class RayJobsBackend(Backend[Described]):
 
     def show(self, submission: Submission | None) -> str:
         file = (submission or EXAMPLE).file_name
-        variables = self.cluster.driver_environment | {"SWEEPS_STORE": masked(self.cluster.store)}
+        variables = self.cluster.driver_environment | {"SWEEPS_STORE": masked(self.store_of_driver)}
         words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         command = " ".join([*words, shlex.join(["sweeps", "run", file])])
         return "\n".join([self.call_heading, *self.cluster.setup, command]) + "\n"

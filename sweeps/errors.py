@@ -10,6 +10,7 @@
     │   └── UnknownSweep     no sweep of that name; a UserError and a KeyError too
     ├── ClusterError         Ray or a cluster cannot run the sweep, or does not answer
     ├── TrackingError        MLflow did not accept something
+    │   └── TrackingRefused  it cannot be written there, and nothing was
     ├── SweepFailed          the sweep stopped on an error after it had been started
     └── SweepIncomplete      sweeps.run: the sweep ended before it was done, as by Ctrl-C
 
@@ -70,6 +71,12 @@ class ClusterError(SweepsError):
 
 class TrackingError(SweepsError):
     """MLflow did not accept a write. The records are in the store; `sweeps sync NAME` writes all of it again."""
+
+
+class TrackingRefused(TrackingError):
+    """What was to be written to MLflow cannot be written there, and nothing was: the message says what can be changed."""
+
+    exit_status = 2
 
 
 class SweepFailed(SweepsError):

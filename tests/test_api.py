@@ -75,6 +75,7 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_every_name_of_the_package_is_there_when_it_is_used() -> None:
     for name in [*sweeps.__all__, "open"]:
         assert getattr(sweeps, name) is not None and name in dir(sweeps)
+    assert [name for name in dir(sweeps) if not name.startswith("__")] == sorted([*sweeps.__all__, "open"])
     with pytest.raises(AttributeError, match="module 'sweeps' has no attribute 'runn'"):
         _ = sweeps.runn  # type: ignore[attr-defined]
 
@@ -250,7 +251,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(tmp_path: Path, uncompiled, m
 
 def test_warnings_of_a_sweep_file_are_warnings_of_python(tmp_path: Path, in_process: None) -> None:
     late = {**SMALL, "model": {"name": "linear", "sparsity_penalty": {"weight": 1.0, "start": 5000.0}}}
-    with pytest.warns(UserWarning, match="the penalty starts at step 5000"):
+    with pytest.warns(UserWarning, match="the penalty starts at step 5k"):
         sweeps.run(late, name="late", store=tmp_path, mlflow=False, progress=False)
 
 
@@ -271,4 +272,4 @@ if __name__ == "__main__":
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("sweep 'thread' in results: done, 1 configurations, 1 of 1 seeds, 0 solved\n")
+    assert done.stdout.endswith("sweep 'thread' in results: done, 1 configuration, 1 of 1 seeds, 0 solved\n")

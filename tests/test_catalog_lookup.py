@@ -142,6 +142,12 @@ def test_a_syntax_error_in_a_users_file_is_reported_with_its_line(folder) -> Non
     assert f"my_unit.py (line {line})" in str(faults[0]) and faults[0].path == "model"
 
 
+def test_a_file_whose_name_is_given_without_its_ending_is_found(folder) -> None:
+    (folder / "my_gate.py").touch()
+    with pytest.raises(UnknownName, match="there is a file of that name here: write ./my_gate.py"):
+        find("model", "my_gate")
+
+
 def test_a_missing_file_is_reported_with_the_folder(folder) -> None:
     with pytest.raises(UnknownName, match=f"no file my_unit.py \\(looked in {folder}\\)"):
         find("model", "./my_unit.py")

@@ -122,6 +122,14 @@ def test_a_bad_file_is_refused_with_its_line_and_the_nearest_name_and_nothing_is
         (["report", "small", "--format", "htm"], "Did you mean 'html'?"),
         (["show", "modle", "nau"], "For a model: `sweeps show model nau`."),
         (["check", "tsk", "static"], "For a task: `sweeps check task static`."),
+        (["show", "metric", "par2"], "before the name 'par2' only `model` or `task` is allowed"),
+        (["check", "model", "./none.py"], "`sweeps new model none` writes a model to start from"),
+        (["check", "."], "'.' is a folder, and a sweep file is expected. It has small.yaml."),
+        (["run", "small.yaml", "--workers", "many"], "Invalid value for '--workers': must be a whole number, not 'many'"),
+        (["run", "small.yaml", "--workers", "0"], "Invalid value for '--workers': must be at least 1, not '0'"),
+        (["predict", "small", "--seed", "x"], "Invalid value for '--seed': must be a whole number, not 'x'"),
+        (["figure", "small", "--font-size", "x"], "Invalid value for '--font-size': must be a number, not 'x'"),
+        (["ui", "--port", "70000"], "Invalid value for '--port': must be at most 65535, not '70000'"),
         (["show", "naw"], "For the model 'nac': `sweeps show model nac`."),
         (["show", "radom"], "For the sampler 'random': `sweeps list samplers`."),
         (["run"], "Missing argument"),
@@ -252,7 +260,7 @@ def test_check_prints_how_many_lanes_a_file_has(sweeps: Command, file: Path) -> 
 def test_a_penalty_that_starts_after_the_end_is_a_warning_and_no_fault(sweeps: Command, file: Path) -> None:
     answer = sweeps("check", "small.yaml", "compare.model=[nau, linear]")
     assert answer.status == 0
-    assert "starts at step 5000, but training ends at 400: it never acts" in answer.err
+    assert "starts at step 5k, but training ends at 400: it never acts. Shares" in answer.err
     assert "is sound" in answer.out
 
 

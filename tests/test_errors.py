@@ -63,6 +63,15 @@ def test_a_sweep_that_is_done_exits_with_0(train_with: Any) -> None:
     assert state() == "done"
 
 
+def test_a_stop_before_a_seed_has_ended_prints_no_empty_tables(train_with: Any) -> None:
+    def interrupted(driver: Driver) -> None:
+        raise KeyboardInterrupt
+
+    train_with(interrupted)
+    answer = call("run", "small.yaml", "--no-mlflow")
+    assert answer.status == 1 and "no seed has ended, so there is nothing to report" in answer.out and "|" not in answer.out
+
+
 def test_a_store_that_fails_during_training_exits_with_1(train_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(store: Store, new: object) -> None:
         raise StoreError("the disk is full")

@@ -15,7 +15,7 @@ from sweeps.config.sweep_file import Sweep, find_file, from_document, load
 from sweeps.errors import SweepsError, UserError
 from sweeps.machine import PRICE
 from sweeps.runner import calibration
-from sweeps.runner.calibration import MachineCost, StructureCost, calibrate, device_name, kept, measure
+from sweeps.runner.calibration import MachineCost, StructureCost, calibrate, device_name, kept, measure, names_text
 from sweeps.runner.driver import Driver
 from sweeps.runner.plan import Bounds, CellWork, Schedule, Where, Work, count, plan, together
 from sweeps.search.stopping import Stage
@@ -413,3 +413,8 @@ def test_a_calibration_measures_structures_and_the_start_of_ray_and_is_kept(
     assert found["time"]["expected"]["total_s"] > 0, found["why_time_is_unknown"]
     again = call("plan", "tiny.yaml")
     assert "calibration:" not in again.err and "measured now" not in again.out
+
+
+def test_structures_of_one_name_are_listed_once_with_their_number() -> None:
+    names = ["nalu on static", "nmu on static", "nmu on static"]
+    assert names_text(names) == "nalu on static, 2 x nmu on static" and names_text([]) == ""

@@ -182,8 +182,11 @@ def test_a_store_on_a_read_only_mount_is_read(tmp_path: Path, left: str) -> None
 SYNCED = """
 from commands import call
 answer = call("sync", "small", "--store", sys.argv[1])
-assert answer.status == 1 and "Traceback" not in answer.err, answer
+assert answer.status == 2 and "Traceback" not in answer.err, answer
 print(answer.err)
+for how in (["--mlflow"], ["--register", "linear"]):
+    answer = call("export", "small", *how, "--store", sys.argv[1])
+    assert answer.status == 2 and "Traceback" not in answer.err, answer
 """
 
 

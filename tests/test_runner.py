@@ -207,6 +207,7 @@ def test_the_best_configuration_is_reproduced_and_a_wrong_figure_is_found() -> N
     assert "PASS: every figure of every seed is the same (2 seeds)" in passed.out
     values = read(Path("best.yaml").read_text()).values
     values["exported"]["lanes"][1]["error"]["extrapolation"] *= 1 + 1e-12
+    del values["exported"]["results_digest"]  # as of an earlier release: else the edit itself is refused
     Path("wrong.yaml").write_text(dump(values))
     failed = call("reproduce", "wrong.yaml")
     assert failed.status == 1
@@ -335,6 +336,7 @@ def test_fresh_seeds_pass_or_fail_by_their_success_rate() -> None:
     assert "PASS: the rates agree: exported 0/2" in passed.out and "fresh seeds 0/2" in passed.out
     values = read(Path("best.yaml").read_text()).values
     values["exported"]["lanes"] = [{"seed": seed, "solved": True} for seed in range(20)]
+    del values["exported"]["results_digest"]  # as above
     Path("wrong.yaml").write_text(dump(values))
     failed = call("reproduce", "wrong.yaml", "--fresh-seeds")
     assert failed.status == 1
@@ -357,7 +359,7 @@ def test_own_units_are_trained_and_those_that_diverge_or_raise_are_reported() ->
             assert lane["outcome"] == "diverged" and "is not finite" in lane["reason"]
     assert [entry["state"] for entry in by_model["broken"]] == ["failed"] * 3
     lanes = [lane for entry in by_model["broken"] for lane in entry["lanes"]]
-    assert {lane["reason"] for lane in lanes} == {"ArithmeticError: it has never worked"}
+    assert {lane["reason"] for lane in lanes} == {"ArithmeticError: it has never worked (my_broken_unit.py:10)"}
     assert {status for _, status in states(Path("results").absolute(), "own")} == {"FINISHED", "FAILED"}
 
 

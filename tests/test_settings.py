@@ -283,8 +283,11 @@ def test_no_input_makes_it_raise(value, path) -> None:
 @pytest.mark.parametrize(("steps", "warned"), [(5000, True), (5001, False)])
 def test_a_penalty_that_starts_after_the_end_is_a_warning(steps, warned) -> None:
     _, _, warnings = resolve({"model": "nau", "task": "static", "train": {"steps": steps}})
-    message = f"model.sparsity_penalty.start: the penalty starts at step 5000, but training ends at {steps}: it never acts"
+    message = "model.sparsity_penalty.start: the penalty starts at step 5k, but training ends at 5k: it never acts. Shares of "
+    message += "the steps fit always: model.sparsity_penalty.start=40% model.sparsity_penalty.end=60%"
     assert [str(w) for w in warnings] == ([message] if warned else [])
+    model = {"name": "nau", "sparsity_penalty": {"start": "40%", "end": "60%"}}
+    assert resolve({"model": model, "task": "static", "train": {"steps": steps}})[2] == []
 
 
 def test_a_penalty_that_is_off_is_no_warning() -> None:

@@ -352,7 +352,7 @@ def test_a_penalty_that_starts_after_the_end_is_a_warning_with_its_line() -> Non
         "x.yaml",
     )
     assert len(sweep.warnings) == 1
-    assert sweep.warnings[0].startswith("line 4: model.sparsity_penalty.start: the penalty starts at step 5000")
+    assert sweep.warnings[0].startswith("line 4: model.sparsity_penalty.start: the penalty starts at step 5k")
 
 
 def test_an_exported_section_is_what_is_expected() -> None:

@@ -25,7 +25,7 @@ _NOT_ONE_OF = re.compile(r"(?:Value error, )?('([^']*)' is not one of ((?:'[^']*
 
 
 class _Group(TyperGroup):
-    """Adds the nearest name where a word is none of those that an argument or option takes, as Typer does for verbs alone."""
+    """Words what is wrong with a number, and adds the nearest name where a word is none of those that an option takes."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -36,7 +36,24 @@ class _Group(TyperGroup):
 
                 text, word, names = found.groups()
                 error.message = text + did_you_mean(word, re.findall(r"'([^']*)'", names))
+            elif text := _fault_of_number(error.__cause__):
+                error.message = text
             raise
+
+
+def _fault_of_number(cause: BaseException | None) -> str | None:
+    """Return what is wrong with the number of an option, with its value; None where that is not the fault."""
+    from pydantic import ValidationError
+
+    if not isinstance(cause, ValidationError):
+        return None
+    fault = cause.errors()[0]
+    limits = fault.get("ctx", {})
+    allowed = {
+        "int_parsing": "a whole number", "int_parsing_size": "a smaller number", "float_parsing": "a number",
+        "greater_than_equal": f"at least {limits.get('ge')}", "less_than_equal": f"at most {limits.get('le')}",
+    }.get(fault["type"])  # fmt: skip
+    return None if allowed is None else f"must be {allowed}, not {fault['input']!r}"
 
 
 console, errors = PlainConsole(), PlainConsole(stderr=True)

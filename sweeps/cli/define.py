@@ -160,6 +160,12 @@ def _load(verb: str, what: str, rest: list[str] | None) -> Sweep:
     except NoSuchFile as error:
         if rest and (near := registry.nearest(what, ["model", "task"])):
             raise NoSuchFile(f"{error} For a {near}: `sweeps {verb} {near} {rest[0]}`.") from None
+        if rest and "=" not in rest[0]:
+            raise NoSuchFile(
+                f"no sweep file {what!r}, and before the name {rest[0]!r} only `model` or `task` is allowed: "
+                f"`sweeps {verb} model NAME`, `sweeps {verb} task NAME`, or `sweeps {verb} FILE [KEY=VALUE]...`"
+                + (". `sweeps list metrics` lists metrics" if registry.nearest(what, ["metric", "metrics"]) else "")
+            ) from None
         from sweeps.search import SAMPLERS
 
         commands = {

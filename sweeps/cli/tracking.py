@@ -30,13 +30,24 @@ ROOM_BYTES = 256 * 1024
 @app.command("sync")
 def sync_(name: str, store: StoreOption = "results") -> None:
     """Write a sweep's MLflow runs from the records. What is there is kept; what was deleted in MLflow is restored."""
+    from sweeps.results.numbers import counted
     from sweeps.runner.run import sync
     from sweeps.store import Store
+    from sweeps.tracking import default_uri
+    from sweeps.tracking.client import sqlite_file, without_password
 
     require_store(store)
     with Store(store, read_only=True) as opened:
         opened.known_sweep(name)
-        sync(name, opened, store)
+        file = sqlite_file(uri := default_uri(store))
+        absent = file is not None and not file.exists()  # then the runs of all sweeps are written
+        found = sync(name, opened, store)
+    new = found.runs if absent else found.new
+    console.print(
+        f"{name}: {counted(found.runs, 'run')} in {without_password(uri)}, "
+        + (f"{new} written now" if new else "complete"),
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command()

@@ -76,7 +76,10 @@ def run(
         try:
             with after_start():
                 found = report(opened, sweep.name)
-            echo("\n" + as_markdown(found))
+            if outcome.state == "done" or any(one.results for one in found.configurations):
+                echo("\n" + as_markdown(found))
+            else:
+                echo("\nno seed has ended, so there is nothing to report")
         except BaseException as error:  # Ctrl-C too: the sweep has ended
             ended(outcome.state, "; ".join(filter(None, (outcome.reason, f"the report failed: {_text(error)}"))))
             raise

@@ -257,6 +257,8 @@ def _unknown(kind: Kind, name: str) -> str:
         return f"{name} is a whole network, and no unit that a network arranges: write `model: {name}`"
     if kind == "model" and name in names("network"):
         return f"{name} is a network that arranges units, and no unit: write `model: {{name: nmu, network: {name}}}`"
+    if name.isidentifier() and Path(f"{name}.py").is_file():
+        return f"no {kind} named {name!r}, but there is a file of that name here: write ./{name}.py"
     folder = SOURCES[kind].package.replace(".", "/")
     near = difflib.get_close_matches(name.lower(), known, MOST_NAMES, cutoff=0.4)
     listed = f"Known: {', '.join(known)}."
@@ -426,6 +428,9 @@ def _import_file(path: Path) -> ModuleType:
         near = nearest(path.name, [other.name for other in path.parent.glob("*.py")])
         folder = "./" if path.parent == Path() else f"{path.parent}/"
         guess = f". Did you mean {folder}{near}?" if near else ""
+        if not guess and path.stem.isidentifier() and path.parent.is_dir():
+            to = path.stem if path.parent == Path() else f"{path.stem} {path.parent}"
+            guess = f". `sweeps new model {to}` writes a model to start from, `sweeps new task {to}` a task"
         raise UnknownName(f"no file {path} (looked in {Path.cwd()}){guess}")
     _check_encoding(path)
     folder_digest = hashlib.sha256(bytes(path.resolve().parent)).hexdigest()[:8]

@@ -592,8 +592,15 @@ def _late_schedules(node: Any, path: str, steps: int) -> Iterator[Fault]:
         if weight and start >= steps:
             yield Fault(
                 f"{where}.start",
-                f"the penalty starts at step {start:g}, but training ends at {steps}: it never acts",
+                f"the penalty starts at step {_short(start)}, but training ends at {_short(steps)}: it never acts. "
+                f"Shares of the steps fit always: {where}.start=40% {where}.end=60%",
             )
+
+
+def _short(steps: float) -> str:
+    """Return 1M, 5k or 5001: exactly the number, unlike in a report."""
+    size, unit = next(((size, unit) for size, unit in ((1e6, "M"), (1e3, "k")) if steps and steps % size == 0), (1.0, ""))
+    return f"{steps / size:.15g}{unit}"
 
 
 def penalty_starts(node: Any, path: str) -> Iterator[tuple[str, float, float]]:

@@ -1009,6 +1009,12 @@ def find_file(given: str) -> Path:
         return path
     if given in definitions():
         return DEFINITIONS / f"{given}.yaml"
+    if path.is_dir():
+        inside = sorted(str(file) for file in path.glob("*.y*ml"))[:10]
+        raise NoSuchFile(
+            f"{given!r} is a folder, and a sweep file is expected."
+            + (f" It has {', '.join(inside)}." if inside else " It has no sweep file: `sweeps list definitions` lists others.")
+        )
     folder = path.parent
     files = sorted(str(folder / file.name) for file in folder.glob("*.y*ml")) if folder.is_dir() else []
     near = nearest(given, [*files, *definitions(), *(Path(file).stem for file in files)])

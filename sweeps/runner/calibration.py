@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -188,6 +189,11 @@ def kept(samples: Sequence[Sample], device: str, workers: int, any_machine: bool
     return Costs(found, machine, named)
 
 
+def names_text(names: Iterable[str]) -> str:
+    """Return `nalu on static, 2 x nmu on static`: structures of one model and task differ in settings that no name has."""
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in Counter(names).items())
+
+
 def calibrate(
     samples: Sequence[Sample], device: str, workers: int, again: bool = False,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -206,7 +212,7 @@ def calibrate(
     if before.machine is None and tiny.key not in of_tiny:
         missing = [tiny, *(sample for sample in missing if sample.key != tiny.key)]
     on_progress(
-        f"calibration: {', '.join(sample.name for sample in missing) or 'the start of Ray'}, at most {CALIBRATION_S:g} s"
+        f"calibration: {names_text(sample.name for sample in missing) or 'the start of Ray'}, at most {CALIBRATION_S:g} s"
     )
     structures, machine = dict(before.structures), before.machine
     with tempfile.TemporaryDirectory(prefix="sweeps-calibration-", ignore_cleanup_errors=True) as name:

@@ -27,7 +27,7 @@ from sweeps.config.settings import build, structure
 from sweeps.config.sweep_file import Sweep
 from sweeps.machine import PRICE
 from sweeps.results.numbers import steps
-from sweeps.runner.calibration import Costs, Sample, StructureCost, calibrate, folder, kept
+from sweeps.runner.calibration import Costs, Sample, StructureCost, calibrate, folder, kept, names_text
 from sweeps.runner.driver import CellProgress, ConfigurationProgress, Driver, device_of
 from sweeps.search.samplers import chosen
 from sweeps.search.stopping import Stage, stages
@@ -731,7 +731,7 @@ def plan(
     compile_s = [cost.compile_s for cost in structures.values() if cost.compile_s is not None]
     if where.cluster is not None and compile_s:
         notes.append(f"on nodes that have not compiled its programs yet, compilation takes up to {sum(compile_s):.0f} s more")
-    about = costs.device + (f"; measured now, in {costs.seconds:.0f} s: {', '.join(costs.measured)}" if costs.measured else "")
+    about = costs.device + (f"; measured now, in {costs.seconds:.0f} s: {names_text(costs.measured)}" if costs.measured else "")
     found_plan = Plan(
         counts, where, expected, worst, least, likely, calibration="; ".join([about, *estimated]),
         expected_from_store=from_store, notes=tuple(notes),

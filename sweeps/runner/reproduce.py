@@ -16,6 +16,7 @@ from sweeps.machine import ray_address
 from sweeps.results.comparison import Comparison, compare, exported_side, rate_text, side_of_results
 from sweeps.results.export import compare_seeds, require_results, require_unedited
 from sweeps.results.report import report
+from sweeps.results.statistics import rate_difference
 from sweeps.runner.run import run_sweep
 from sweeps.store import Store
 from sweeps.training.numerics import MODES, why_no_compiler
@@ -85,7 +86,7 @@ def agreement(compared: Comparison) -> tuple[bool, str]:
     """Return whether the success rates of an exported configuration and of fresh seeds agree, and a sentence about it.
 
     They do if the interval of their difference contains 0: at 95 % about one correct repetition in twenty fails. Of a task
-    without a threshold the errors must not differ.
+    without a threshold the errors must not differ. Where that holds whatever the fresh seeds give, the sentence says so.
     """
     pair = compared.pairs[0]
     rates, errors = pair.difference("success_rate"), pair.difference("error")
@@ -102,11 +103,26 @@ def agreement(compared: Comparison) -> tuple[bool, str]:
         return False, f"FAIL: there is nothing to compare: {text}."
     passed = interval.low <= 0 <= interval.high
     points = f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] points"
-    verdict = "PASS: the rates agree" if passed else "FAIL: the rates differ"
+    if not passed:
+        verdict = "FAIL: the rates differ"
+    elif _could_differ(counts, compared.confidence):
+        verdict = "PASS: the rates agree"
+    else:
+        verdict = "PASS, but these are too few seeds to tell: whatever they gave, the rates would not differ"
     chosen = " The exported rate is of the seeds that chose the configuration, so it is too good on average." * (
         pair.first.chosen_by_these and interval.estimate < 0
     )
     return passed, f"{verdict}: {text}; difference {points}, {rates.test}'s exact p = {rates.p_value:.2g}.{chosen}"
+
+
+def _could_differ(counts: Mapping[str, int], confidence: float) -> bool:
+    """Return whether as many fresh seeds could give a rate that differs from the exported one: all solved, or none."""
+    exported, seeds = (counts["first"], counts["first_seeds"]), counts["second_seeds"]
+    for solved in (0, seeds):
+        interval = rate_difference(exported, (solved, seeds), confidence)
+        if interval.low is not None and interval.high is not None and not interval.low <= 0 <= interval.high:
+            return True
+    return False
 
 
 def _mode(expected: Mapping[str, Any]) -> str | None:

@@ -33,7 +33,7 @@ from sweeps.runner.progress import Progress
 from sweeps.store import HeldByAnother, Store
 from sweeps.store.database import exists
 from sweeps.store.records import SweepRow
-from sweeps.tracking import BackgroundTracker, Refill, Tracker, default_uri, experiment_of, has_runs, leaderboard
+from sweeps.tracking import BackgroundTracker, Refill, Synced, Tracker, default_uri, experiment_of, has_runs, leaderboard
 from sweeps.training.numerics import DEVICE_KINDS, MODES, NUMERICS, Numerics, is_device_kind, why_no_compiler
 
 log = logging.getLogger(__name__)
@@ -380,12 +380,12 @@ def _catch_up(folder: str | Path, tracker: Tracker) -> None:
             tracker.attach(_report_files(found))
 
 
-def sync(name: str, store: Store, folder: str | Path, restore: bool = True) -> None:
+def sync(name: str, store: Store, folder: str | Path, restore: bool = True) -> Synced:
     """Write all MLflow runs of a sweep from its records; with `restore` those too that were deleted in MLflow.
 
-    Raises TrackingError, and StoreError for an unknown name.
+    Return how many there are and how many are new. Raises TrackingError, and StoreError for an unknown name.
     """
-    _write_runs(name, store, default_uri(folder), partial(sync_all, folder), restore)
+    return _write_runs(name, store, default_uri(folder), partial(sync_all, folder), restore)
 
 
 def mlflow_page(name: str, store: Store, folder: str | Path, uri: str, server: str) -> str:
@@ -414,12 +414,13 @@ def sync_all(folder: str | Path, uri: str) -> None:
                 log.warning("the sweep %r is not written to MLflow: %s", row.name, error)
 
 
-def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None, restore: bool = True) -> None:
+def _write_runs(name: str, store: Store, uri: str, refill: Refill | None = None, restore: bool = True) -> Synced:
     found = report(store, name)
     tracker = Tracker(uri, _as_stored(found), created=found.row.created, name=name, refill=refill)
-    tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore)
+    synced = tracker.sync(found.with_repeats(), found.row.state, as_markdown(found, timing=False), restore)
     if refill is not None:  # not where the runs of every sweep are written
         tracker.attach(_report_files(found))
+    return synced
 
 
 def describe(name: str, store: Store, folder: str | Path) -> None:

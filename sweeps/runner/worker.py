@@ -19,7 +19,7 @@ from sweeps.errors import UserError
 from sweeps.machine import use_compile_cache
 from sweeps.runner.driver import PackReport, PackRequest
 from sweeps.runner.gpu import Footprint, Gpu, assigned_gpus, keep_to_share, most_lanes
-from sweeps.training.lane import Checkpoint, Lane, LaneResult, error_result
+from sweeps.training.lane import Checkpoint, Lane, LaneResult, error_result, exception_text
 from sweeps.training.numerics import device_kind
 from sweeps.training.pack import Pack
 
@@ -101,7 +101,7 @@ class PackRun:
             )  # fmt: skip
         except Exception as error:  # as in the step, whatever a model or task raises is data about its lanes
             self.pack = None
-            self._failed = [error_result(lane, f"{type(error).__name__}: {error}") for lane in lanes]
+            self._failed = [error_result(lane, exception_text(error)) for lane in lanes]
 
     @property
     def done(self) -> bool:

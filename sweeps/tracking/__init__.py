@@ -16,7 +16,7 @@ from sweeps.tracking.client import default_uri, experiment_of, has_runs
 from sweeps.tracking.database import Refill
 from sweeps.tracking.models import Logged, ToLog, log_model
 from sweeps.tracking.server import serve
-from sweeps.tracking.tracker import BackgroundTracker, Tracker
+from sweeps.tracking.tracker import BackgroundTracker, Synced, Tracker
 from sweeps.tracking.views import page as leaderboard
 from sweeps.web import stop
 
@@ -24,6 +24,7 @@ __all__ = [
     "BackgroundTracker",
     "Logged",
     "Refill",
+    "Synced",
     "ToLog",
     "Tracker",
     "default_uri",

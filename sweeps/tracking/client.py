@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from sweeps.errors import TrackingError, disk_full
+from sweeps.errors import TrackingError, TrackingRefused, disk_full
 from sweeps.store.location import parameters_masked
 from sweeps.tracking.bulk import Bulk
 from sweeps.tracking.database import SQLITE, Refill, check_server, close_connections, prepare_file
@@ -129,7 +129,7 @@ class Client:
         file = sqlite_file(uri)
         needed = [path for path in (file, file.parent) if path.exists()] if file else []
         if not all(os.access(path, os.W_OK) for path in needed):
-            raise TrackingError(
+            raise TrackingRefused(
                 f"{file} cannot be written by this user. MLFLOW_TRACKING_URI names another place, such as "
                 f"{SQLITE}{Path.home() / 'mlflow.db'}"
             )

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import filelock
 import sqlalchemy as sa
 
-from sweeps.errors import TrackingError, disk_full
+from sweeps.errors import TrackingError, TrackingRefused, disk_full
 from sweeps.store.location import network_file_system, parameters_masked
 from sweeps.store.reading import Reader
 
@@ -67,7 +67,7 @@ def prepare_file(file: Path, refill: Refill | None, warn: Callable[[str], object
             return
         if found.state == "newer":
             aside = _beside(file, "newer")
-            raise TrackingError(
+            raise TrackingRefused(
                 f"{file} has a schema (revision {found.revision}) that the installed MLflow {_version()} does not have: a "
                 f"newer MLflow wrote it. Install that one (pip install --upgrade mlflow), or start a new database: "
                 f"{_move(file, aside)}; `sweeps sync NAME` then writes a sweep to it from the records"
@@ -107,11 +107,11 @@ def check_server(uri: str) -> None:
         return
     shown = parameters_masked(re.sub(r"(://[^:/@]*):\S+@", r"\1:***@", uri))
     if not _known(revision):
-        raise TrackingError(
+        raise TrackingRefused(
             f"{shown} has a schema (revision {revision}) that the installed MLflow {_version()} does not have: a newer MLflow "
             f"wrote it. Install that one: pip install --upgrade mlflow"
         )
-    raise TrackingError(
+    raise TrackingRefused(
         f"{shown} has an older schema (revision {revision}) than the installed MLflow {_version()} ({_head()}). Others may use "
         f"this database, so it is not migrated by itself. Make a backup, then: mlflow db upgrade {shlex.quote(shown)}"
     )
@@ -125,7 +125,7 @@ def _inspect(file: Path) -> _Found:
     if not file.exists():
         return _Found("absent")
     if not file.is_file():
-        raise TrackingError(f"{file} is not a file: move it away, or name another place with MLFLOW_TRACKING_URI")
+        raise TrackingRefused(f"{file} is not a file: move it away, or name another place with MLFLOW_TRACKING_URI")
     if file.stat().st_size == 0:
         return _Found("damaged", "it is empty")
     try:
@@ -145,7 +145,7 @@ def _contents(file: Path, connection: sqlite3.Connection) -> _Found:
         if (kind not in ("table", "index") or "VIRTUAL" in (sql or "")) and not _REFUSAL.search(sql)
     ]
     if foreign:  # it would run another's SQL
-        raise TrackingError(
+        raise TrackingRefused(
             f"the MLflow database {file} is refused: it has what MLflow does not make: {', '.join(foreign[:5])}. Remove "
             f"them if you trust the file, or start a new database: {_move(file, _beside(file, 'refused'))}; "
             "`sweeps sync NAME` then writes a sweep to it from the records"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.errors import TrackingError
+from sweeps.errors import TrackingRefused
 from sweeps.tracking.client import Client, below, sqlite_file, typed_errors, without_password
 from sweeps.tracking.runs import Key
 
@@ -76,17 +76,17 @@ def log_model(uri: str, sweep: str, created: str, model: ToLog, register: str | 
     """Log a model to the run of its seed, and with `register` make it the newest version of that registered model.
 
     `sweep` and `created` are the sweep's name and SweepRow.created. What is logged or registered already is not written again.
-    Raises TrackingError, also where MLflow has no run of the seed.
+    Raises TrackingError; TrackingRefused also where MLflow has no run of the seed.
     """
     file = sqlite_file(uri)
     absent = f"MLflow at {without_password(uri)} has no run of this seed: `sweeps sync {sweep}` writes the sweep's runs"
     if file is not None and not file.exists():
-        raise TrackingError(absent)
+        raise TrackingRefused(absent)
     client = Client(uri)
     experiment = client.experiment(sweep, created)
     run = next((run for run in client.runs(experiment, created) if run.key == model.run and not run.deleted), None)
     if run is None:
-        raise TrackingError(absent)
+        raise TrackingRefused(absent)
     with typed_errors(uri, "log the model"), _quiet(uri):
         found = _logged(uri, experiment, run.id, model)
         if found is None and file is not None:
@@ -100,12 +100,12 @@ def log_model(uri: str, sweep: str, created: str, model: ToLog, register: str | 
 
 
 def _require_own_folder(file: Path, uri: str, experiment: str) -> None:
-    """Raise TrackingError where the experiment's models would be written to the folder of the store that this is a copy of."""
+    """Raise TrackingRefused where the experiment's models would be written to the folder of the store this is a copy of."""
     from mlflow.tracking import MlflowClient
 
     location = MlflowClient(uri).get_experiment(experiment).artifact_location
     if not below(file, location):
-        raise TrackingError(
+        raise TrackingRefused(
             f"the store was moved or copied: MLflow's artifacts of this sweep are in {location}, where nothing is written. "
             f"With a new database models can be logged here: move {file} away; `sweeps sync NAME` then writes a sweep anew"
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from sweeps.config.sweep_file import Sweep
 from sweeps.errors import StoreError, TrackingError
@@ -56,6 +57,14 @@ MOST_LEFT_OUT = 10
 """Writes in a row, rejected one by one, after which nothing more is written."""
 
 
+class Synced(NamedTuple):
+    """What MLflow has of a sweep after `Tracker.sync`."""
+
+    runs: int
+    new: int
+    """Those of them that were missing, or deleted."""
+
+
 @dataclass
 class _Connection:
     """A client with the sweep's experiment and runs."""
@@ -66,6 +75,8 @@ class _Connection:
     deleted: dict[Key, Run]
     """Runs that the user deleted in MLflow."""
     sweep: Run
+    found: int
+    """How many runs there were when it was opened."""
     planned: dict[Run, Change] = field(default_factory=dict)
     """What is not written yet."""
 
@@ -262,10 +273,10 @@ class Tracker:
             except Rejected as error:
                 log.warning("%s", error)
 
-    def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "", restore: bool = True) -> None:
+    def sync(self, everything: Iterable[RankedConfiguration], state: str, table: str = "", restore: bool = True) -> Synced:
         """Write everything again from the store; what is there already is kept. `state` is the sweep's.
 
-        With `restore` what was deleted in MLflow is restored.
+        With `restore` what was deleted in MLflow is restored. Return how many runs there are, and how many of them are new.
         """
         self._restoring = restore
         ranks: dict[tuple[str, int], int] = {}
@@ -286,6 +297,7 @@ class Tracker:
             self._write_planned(opened)
             self._written()
             self._show(opened)
+        return Synced(len(opened.runs), len(opened.runs) - opened.found)
 
     # --------------------------------------------------------------------------------------------- runs
 
@@ -307,6 +319,7 @@ class Tracker:
                 else:
                     runs[key] = run
             deleted = {key: run for key, run in deleted.items() if key not in runs}
+            found = len(runs)
             of_sweep = key_of({"level": "sweep"})
             if of_sweep in deleted:  # it is the parent of whatever is written
                 client.restore(deleted[of_sweep])
@@ -327,7 +340,7 @@ class Tracker:
                 client.write(experiment, self._created, self._created_ms, [renamed])
             runs[of_sweep] = sweep
             self._before = client.identity, sweep.id
-            self._opened = _Connection(client, experiment, runs, deleted, sweep)
+            self._opened = _Connection(client, experiment, runs, deleted, sweep, found)
         return self._opened
 
     def _sweep_tags(self) -> dict[str, str]:

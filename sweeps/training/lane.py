@@ -7,8 +7,11 @@ error) are those of Madsen and Johansen, "Measuring Arithmetic Extrapolation Per
 from __future__ import annotations
 
 import math
+import sysconfig
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 SPARSITY_ERROR = "sparsity_error"
@@ -194,6 +197,30 @@ def judge(lane: Lane, curve: Curve, threshold: float | None, steps: int, diverge
         outcome="diverged" if diverged is not None else "solved" if solved else "unsolved",
         threshold=threshold, reason=reason, **figures,
     )  # fmt: skip
+
+
+def exception_text(error: BaseException) -> str:
+    """Return type and message of an exception, with file and line of the innermost frame in code of the user's own.
+
+    `RuntimeError: boom (my_unit.py:12)`. Code of this project, of Python and of installed packages is not the user's.
+    """
+    first, *more = f"{type(error).__name__}: {error}".split("\n", 1)
+    cause: BaseException | None = error
+    seen: list[BaseException] = []
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
+            if _is_own(frame.f_code.co_filename):
+                return "\n".join([f"{first} ({Path(frame.f_code.co_filename).name}:{line})", *more])
+        cause = cause.__cause__ or cause.__context__
+    return "\n".join([first, *more])
+
+
+def _is_own(file: str) -> bool:
+    path = Path(file)
+    here = Path(__file__).parents[2]
+    others = [*(here / name for name in ("arith_models", "cluster", "sweeps", "tasks")), Path(sysconfig.get_path("stdlib"))]
+    return path.is_file() and "site-packages" not in path.parts and not any(path.is_relative_to(one) for one in others)
 
 
 def error_result(lane: Lane, reason: str) -> LaneResult:

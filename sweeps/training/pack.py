@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from arith_models.base import Unit
-from sweeps.training.lane import SPARSITY_ERROR, Checkpoint, Curve, Lane, LaneResult, error_result, judge
+from sweeps.training.lane import SPARSITY_ERROR, Checkpoint, Curve, Lane, LaneResult, error_result, exception_text, judge
 from sweeps.training.looped import LoopedEvaluation
 from sweeps.training.settings import REMOVABLE, Build, Built, structure
 from sweeps.training.state import (
@@ -242,7 +242,7 @@ class Pack:
             if any(self.places):
                 self._train(until)
         except Exception as error:  # whatever a model or task raises inside the step is data about these lanes
-            results += self._fail_all(f"{type(error).__name__}: {error}")
+            results += self._fail_all(exception_text(error))
         return results
 
     def stepper(self) -> Callable[[int], None]:
@@ -313,7 +313,7 @@ class Pack:
                 starts.append(self._start_of(free[0], lane, built))
                 free.popleft()
             except Exception as error:  # a fault of one lane's settings is no reason to lose the others
-                failed.append(error_result(lane, f"{type(error).__name__}: {error}"))
+                failed.append(error_result(lane, exception_text(error)))
         if not starts:
             return failed
         failed_before = len(failed)
@@ -327,7 +327,7 @@ class Pack:
                     kept.append(entry)
                 except Exception as error:
                     self.trainer.free(entry[0].place)
-                    failed.append(error_result(entry[0].lane, f"{type(error).__name__}: {error}"))
+                    failed.append(error_result(entry[0].lane, exception_text(error)))
             starts = kept
         try:
             if failed_before != len(failed) and starts:
@@ -337,7 +337,7 @@ class Pack:
             for start, *_ in starts:
                 self.places[start.place] = None
                 self.trainer.free(start.place)
-                failed.append(error_result(start.lane, f"{type(error).__name__}: {error}"))
+                failed.append(error_result(start.lane, exception_text(error)))
         return failed
 
     def _start_of(self, place: int, lane: Lane, built: Built) -> tuple[Start, Curve, float, LaneState | None]:
@@ -469,7 +469,7 @@ class Pack:
             try:
                 result = judge(place.lane, curve, place.threshold, int(steps[k]), diverged)
             except Exception as error:  # the threshold of one lane is no reason to lose the others
-                results.append(error_result(place.lane, f"{type(error).__name__}: {error}"))
+                results.append(error_result(place.lane, exception_text(error)))
                 self._free(k)
                 continue
             result = replace(

@@ -11,6 +11,8 @@ import yaml
 from commands import call
 from kinds import CLOUDS, KUBERNETES, SLURM
 
+from cluster import local
+
 FILE = f"""
 lab: {{kind: ray, address: "http://head:8265", token_variable: LAB_TOKEN}}
 {KUBERNETES}{SLURM}{CLOUDS}"""
@@ -49,6 +51,19 @@ def test_batch_scripts_and_calls_are_shown_without_secrets() -> None:
     assert "hunter2" not in shown.out + shown.err
     assert "submitted to http://head:8265, with the token in $LAB_TOKEN" in call("cluster", "show", "lab").out
     assert "sweeps run my-sweep.yaml" in call("cluster", "show", "local").out
+
+
+def test_the_local_cluster_is_listed_as_it_is_up_and_shown_with_the_store_that_it_uses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(local, "current", lambda: None)
+    assert "local: 1 worker node of 1 CPU (not up)" in call("list", "clusters").out
+    nodes = [{"pid": pid, "cpus": 2} for pid in range(3)]
+    monkeypatch.setattr(local, "current", lambda: local.RunningCluster("m", 1, 0.0, "", "", "", "", nodes))
+    assert "local: 3 nodes of 2 CPUs, up" in call("list", "clusters").out
+    shown = call("cluster", "show", "local", "--sweep", "quickstart").out
+    assert "on Ray's 3 nodes:" in shown and f"SWEEPS_STORE={tmp_path}/data/sweeps/results " in shown
 
 
 def test_an_unknown_cluster_and_a_broken_file_end_with_2() -> None:

@@ -223,7 +223,8 @@ def test_a_lane_whose_threshold_cannot_be_computed_is_an_error_and_its_neighbour
     monkeypatch.setattr(Static, "threshold", threshold)
     results = train(lanes_of(NAU, range(3)), 3)
     outcomes = {lane.seed: (lane.outcome, lane.reason) for lane in results.values()}
-    assert outcomes[1] == ("error", "ArithmeticError: no such threshold")
+    line = threshold.__code__.co_firstlineno + 3
+    assert outcomes[1] == ("error", f"ArithmeticError: no such threshold (test_pack.py:{line})")
     assert outcomes[0] == outcomes[2] == ("solved", None)
 
 
@@ -234,7 +235,8 @@ def test_a_model_that_raises_in_its_forward_gives_errors_and_no_exception(tmp_pa
     settings = settings_of(str(tmp_path / "broken_unit.py"))
     results = train(lanes_of(settings, range(5)))
     assert len(results) == 5
-    assert {(r.outcome, r.steps, r.reason) for r in results.values()} == {("error", 0, "RuntimeError: no such gate")}
+    reason = "RuntimeError: no such gate (broken_unit.py:5)"
+    assert {(r.outcome, r.steps, r.reason) for r in results.values()} == {("error", 0, reason)}
 
 
 def test_ranges_are_a_lanes_own_numbers() -> None:
@@ -359,9 +361,10 @@ def test_lanes_that_can_be_started_one_by_one_but_not_together_have_results(monk
         start(starts)
 
     monkeypatch.setattr(pack.trainer, "start", refuse)
+    line = refuse.__code__.co_firstlineno + 2
     results = finish(pack)
     assert {(r.key, r.outcome, r.reason) for r in results.values()} == {
-        (f"seed {k}", "error", "MemoryError: too many") for k in range(3)
+        (f"seed {k}", "error", f"MemoryError: too many (test_pack.py:{line})") for k in range(3)
     }
 
 
