@@ -602,7 +602,7 @@ def test_steps_are_tested_where_one_cell_never_converges_and_a_lead_of_the_secon
 def test_a_cell_judged_by_fresh_seeds_and_one_judged_by_its_search_are_not_ranked(store: Store) -> None:
     found = report(store, "small")
     first, *others = found.configurations
-    confirmed = dataclasses.replace(first, confirmed=first.summary, confirmation=first.results)
+    confirmed = dataclasses.replace(first, confirmation=first.results, seeds_to_confirm=len(first.results))
     said = best_of_cells(dataclasses.replace(found, configurations=(confirmed, *others)))
     assert said is not None and said.startswith(
         "No cell is named the best of all: of the first two only one is judged by fresh"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config.space import EarlyStopping, Halving, Objective, Race
@@ -129,6 +129,7 @@ def test_levels_that_can_stop_nothing_are_known() -> None:
 values = st.lists(st.sampled_from([1.0, 2.0, 5.0, 1000.0]), min_size=12, max_size=12)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 7), values, min_size=1), st.dictionaries(st.integers(8, 9), values), st.booleans())
 def test_a_race_always_leaves_one_and_does_not_depend_on_the_order(
     members: dict[int, list[float]], before: dict[int, list[float]], by_rank: bool
