@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -222,3 +223,38 @@ def test_an_error_of_the_driver_ends_training_and_is_raised_as_it_is(monkeypatch
         with ray_tune.ray_cluster(sweep.resources, 1) as capacity, pytest.raises(StoreError) as raised:
             ray_tune.run(driver, sweep.resources, capacity, lambda: None)
     assert raised.value is full
+
+
+COLLECTING = """
+import gc, threading, time, ray
+from sweeps.runner import ray_tune
+
+class Cycle:
+    def __init__(self, ref):
+        self.me, self.ref = self, ref
+
+ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+held, ended = [Cycle(ray.put(number)) for number in range(3000)], threading.Event()
+
+def allocate():
+    while not ended.is_set():
+        if held:
+            held.pop()
+        lists = [[] for _ in range(3000)]
+        time.sleep(0.0005)
+
+gc.set_threshold(500, 1, 1)
+thread = threading.Thread(target=allocate)
+thread.start()
+ray_tune._shut_down([])
+ended.set()
+thread.join()
+print("alive", gc.isenabled())
+"""
+
+
+@pytest.mark.slow
+def test_garbage_that_another_thread_collects_while_ray_ends_does_not_end_the_process(tmp_path: Path) -> None:
+    """Ray ends a process that releases one of its objects while its core worker ends; the thread is as MLflow's writer is."""
+    done = subprocess.run([sys.executable, "-c", COLLECTING], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert (done.returncode, done.stdout) == (0, "alive True\n"), done.stderr

@@ -6,6 +6,7 @@ are written to the store by the driver, and lanes of a lost worker or a killed s
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
@@ -263,12 +264,21 @@ def _shut_down(own: Sequence[psutil.Process]) -> None:
     """Call `ray.shutdown`, and end the workers of the processes `own`, a Ray of this sweep's, that remain after it.
 
     Workers look from time to time whether their raylet lives, by the wall clock: set back an hour, for an hour they do not.
+
+    Without garbage collection meanwhile: it runs in any thread, such as the one that writes to MLflow, and where it releases an
+    object of Ray's while the core worker ends, Ray ends this process.
     """
     workers: list[psutil.Process] = []
     for process in own:
         with suppress(psutil.Error):
             workers += process.children(recursive=True)
-    ray.shutdown()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
     for process in psutil.wait_procs(workers, WORKER_SHUTDOWN_S)[1]:
         with suppress(psutil.Error):
             process.kill()
