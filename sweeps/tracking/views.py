@@ -33,8 +33,8 @@ def experiment_tags(objective: Objective, searched: Sequence[str], created_ms: i
     """Return the tags of an experiment: its kind and its saved views.
 
     `searched` are the tags of settings that differ between configurations. Together with the objective, the success rate and
-    converged-at they are the columns that are in sight without scrolling where a window has 1400 pixels and up to three settings
-    are searched.
+    converged-at they are the columns that are in sight without scrolling where a window has 1400 pixels and up to three
+    settings are searched.
     """
     first = [name for name in ("success_rate", "converged_at.median") if name != objective.name]
     others = [name for name in _OF_CONFIGURATION if name != objective.name]
