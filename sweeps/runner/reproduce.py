@@ -108,7 +108,7 @@ def agreement(compared: Comparison) -> tuple[bool, str]:
     elif _could_differ(counts, compared.confidence):
         verdict = "PASS: the rates agree"
     else:
-        verdict = "PASS, but these are too few seeds to tell: whatever they gave, the rates would not differ"
+        verdict = "PASS, but these are too few seeds: whatever their results, no difference of the rates could be shown"
     chosen = " The exported rate is of the seeds that chose the configuration, so it is too good on average." * (
         pair.first.chosen_by_these and interval.estimate < 0
     )
